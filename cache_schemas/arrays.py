@@ -1,0 +1,184 @@
+"""The one table of what a cache holds: every array's name, shape, type, dimensions and units.
+
+Axis 0 of every array is the row (one clip under one crop of one video); the shapes here are those of one row.
+Conventions, stated once: boxes are xyxy in pixels of the rotated video frame, pixel centres at +0.5;
+times are seconds from the first presented frame; intervals are [start, end).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+SMALL_ROW_BYTES = 4096  # below this a shard holds one inner chunk: an index entry per row would cost more than it saves
+
+STATUS_NOT_RUN, STATUS_OK, STATUS_FAILED, STATUS_WARNED = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec:
+    """One array of the cache: `name` below data.zarr, the stage key that writes it, and the shape of one row."""
+
+    name: str
+    stage: str
+    shape: tuple[int, ...]
+    dtype: str
+    dims: tuple[str, ...]
+    fill: float | int
+    about: str
+    units: str = ""
+    frame_step: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.dims) != len(self.shape):
+            raise ValueError(f"{self.name}: {len(self.shape)} axes but {len(self.dims)} dimension names")
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def inner_rows(self, shard_clips: int) -> int:
+        """Rows in one inner chunk of a shard: one, unless rows are small."""
+        return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
+
+    def empty(self, rows: int) -> np.ndarray:
+        """Rows that hold the fill value."""
+        return np.full((rows, *self.shape), self.fill, dtype=self.dtype)
+
+    def attributes(self) -> dict[str, object]:
+        found: dict[str, object] = {
+            "kinegraph": {"schema": SCHEMA_VERSION, "stage": self.stage},
+            "long_name": self.about,
+        }
+        if self.units:
+            found["units"] = self.units
+        if self.frame_step is not None:
+            found["frame_step"] = self.frame_step
+        return found
+
+
+def frame_dim(frame_step: int) -> str:
+    """Name of a time axis; axes of different length need different names to open in xarray."""
+    return "frame" if frame_step == 1 else f"frame_by_{frame_step}"
+
+
+def status_array(stage: str) -> ArraySpec:
+    about = "0 not run, 1 ok, 2 failed, 3 ok with decoder warnings"
+    return ArraySpec(
+        name=f"status/{stage}",
+        stage=stage,
+        shape=(),
+        dtype="uint8",
+        dims=(),
+        fill=STATUS_NOT_RUN,
+        about=about,
+    )
+
+
+def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
+    """What the key `clips` holds: the presentation time of each frame that was taken."""
+    return (
+        ArraySpec(
+            name="clips/frame_times",
+            stage="clips",
+            shape=(num_frames,),
+            dtype="float64",
+            dims=("frame",),
+            fill=math.nan,
+            about="presentation time of each sampled frame",
+            units="s",
+            frame_step=1,
+        ),
+    )
+
+
+def feature_arrays(
+    backbone: str,
+    tap: str,
+    shape: tuple[int, int, int, int],
+    frame_step: int,
+    store: tuple[str, ...],
+    dtype: str,
+) -> tuple[ArraySpec, ...]:
+    """Maps and/or pooled features of one tap; `shape` is (T, C, H, W)."""
+    T, C, H, W = shape
+    stage, time = f"features/{backbone}", frame_dim(frame_step)
+    found = []
+    if "maps" in store:
+        dims = (time, f"{tap}_channel", f"{tap}_y", f"{tap}_x")
+        found.append(
+            ArraySpec(
+                name=f"{stage}/{tap}",
+                stage=stage,
+                shape=(T, C, H, W),
+                dtype=dtype,
+                dims=dims,
+                fill=math.nan,
+                about=f"feature maps of {backbone} at {tap}",
+                frame_step=frame_step,
+            )
+        )
+    if "pooled" in store:
+        found.append(
+            ArraySpec(
+                name=f"{stage}/{tap}_pooled",
+                stage=stage,
+                shape=(T, C),
+                dtype="float32",
+                dims=(time, f"{tap}_channel"),
+                fill=math.nan,
+                about=f"mean over height and width of {backbone} at {tap}",
+                frame_step=frame_step,
+            )
+        )
+    return tuple(found)
+
+
+def proposal_arrays(num_frames: int, top: int, frame_step: int) -> tuple[ArraySpec, ...]:
+    """Class-agnostic boxes of a region proposal network, best first, `count` of them valid per frame."""
+    time = frame_dim(frame_step)
+
+    def spec(name: str, dtype: str, dims: tuple[str, ...], fill: float | int, about: str, units: str = "") -> ArraySpec:
+        sizes = {time: num_frames, "proposal": top, "box_edge": 4}
+        return ArraySpec(
+            name=f"proposals/{name}",
+            stage="proposals",
+            shape=tuple(sizes[dim] for dim in dims),
+            dtype=dtype,
+            dims=dims,
+            fill=fill,
+            about=about,
+            units=units,
+            frame_step=frame_step,
+        )
+
+    return (
+        spec("boxes", "float32", (time, "proposal", "box_edge"), math.nan, "x1, y1, x2, y2 in the rotated frame", "px"),
+        spec(
+            "scores", "float32", (time, "proposal"), math.nan, "objectness logit, descending within the first `count`"
+        ),
+        spec("count", "int16", (time,), -1, "valid proposals; rows past it are 0; -1 in a failed row"),
+    )
+
+
+def region_arrays(
+    backbone: str,
+    tap: str,
+    shape: tuple[int, int, int],
+    frame_step: int,
+    dtype: str,
+) -> tuple[ArraySpec, ...]:
+    """RoIAligned features of each proposal; `shape` is (T, N, D)."""
+    return (
+        ArraySpec(
+            name=f"regions/{backbone}/{tap}",
+            stage=f"regions/{backbone}",
+            shape=shape,
+            dtype=dtype,
+            dims=(frame_dim(frame_step), "proposal", f"{tap}_channel"),
+            fill=math.nan,
+            about=f"{backbone} at {tap}, RoIAligned and reduced over each proposal; 0 past proposals/count",
+            frame_step=frame_step,
+        ),
+    )

@@ -1,0 +1,195 @@
+"""A cache folder: its layout, its rows, and what each stage key wrote and how.
+
+Torch-free, so that planning, status and verification start at once.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, status_array
+from cache_schemas.clips_table import ClipsTable
+from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, newer_schema
+from cache_schemas.files import create_exclusively
+from cache_schemas.fingerprint import Options, differences, fingerprint
+from cache_schemas.ledger import Ledger
+from cache_schemas.zarr_shards import declare_array
+
+MANIFEST, CLASSES, STAGES = "cache.json", "classes.json", "stages"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What one stage key writes: fingerprinted `options` (those of what it reads among them), and its arrays.
+
+    `weights` is the config's word for them; it enters no fingerprint, the digest in `options` does.
+    """
+
+    key: str
+    options: Options
+    arrays: tuple[ArraySpec, ...]
+    weights: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.options)
+
+    def document(self) -> dict[str, Any]:
+        arrays = [asdict(spec) | {"fill": repr(spec.fill)} for spec in self.arrays]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "key": self.key,
+            "fingerprint": self.fingerprint,
+            "options": dict(self.options),
+            "weights": self.weights,
+            "arrays": arrays,
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Stage":
+        arrays = []
+        for entry in document["arrays"]:
+            number = float(entry["fill"])
+            fill = number if number != number else int(number)
+            arrays.append(
+                ArraySpec(**entry | {"shape": tuple(entry["shape"]), "dims": tuple(entry["dims"]), "fill": fill})
+            )
+        return cls(key=document["key"], options=document["options"], arrays=tuple(arrays), weights=document["weights"])
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CacheError(f"{path} is not JSON: {error}. Restore it from a copy of the cache.") from error
+
+
+class Cache:
+    """An existing cache, opened by path. Holds no file open.
+
+    `clips` is read when first asked for and kept; everything else is read afresh at each call.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        path = self.root / MANIFEST
+        if not path.exists():
+            raise CacheNotFound(
+                f"No cache at {self.root} ({MANIFEST} is missing). Make one with `kinegraph index CONFIG`."
+            )
+        self.manifest: dict[str, Any] = _read_json(path)
+        if self.manifest["schema_version"] > SCHEMA_VERSION:
+            raise newer_schema(path, self.manifest["schema_version"])
+        self.shard_clips: int = self.manifest["store"]["shard_clips"]
+        self.ledger = Ledger(self.root)
+        self._clips: ClipsTable | None = None
+
+    def __repr__(self) -> str:
+        return f"Cache({str(self.root)!r}, {len(self.clips)} rows, {self.num_shards} shards)"
+
+    @classmethod
+    def create(cls, root: Path, clips_options: Options, shard_clips: int) -> "Cache":
+        """Create the cache, or open it if it was created with the same clip options.
+
+        Raises CacheMismatch, with the keys that differ, where it was created with others.
+        """
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "clips": dict(clips_options),
+            "clips_digest": fingerprint(clips_options),
+            "store": {"kind": "zarr", "shard_clips": shard_clips, "compression": "none"},
+        }
+        create_exclusively(root / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+        cache = cls(root)
+        cache.check_clips(clips_options)
+        return cache
+
+    def check_clips(self, clips_options: Options) -> None:
+        """Raise CacheMismatch unless the cache was made with these `clips` options."""
+        if changed := differences(self.manifest["clips"], clips_options):
+            raise CacheMismatch(_mismatch(self.root, "clips", changed))
+
+    @property
+    def clips(self) -> ClipsTable:
+        if self._clips is None:
+            self._clips = ClipsTable.read(self.root)
+        return self._clips
+
+    @property
+    def classes(self) -> list[str]:
+        found: list[str] = _read_json(self.root / CLASSES)
+        return found
+
+    @property
+    def num_shards(self) -> int:
+        return -(-len(self.clips) // self.shard_clips)
+
+    def shard_rows(self, shard: int) -> range:
+        """Row numbers of a shard; the last shard may be short."""
+        start = shard * self.shard_clips
+        return range(start, min(start + self.shard_clips, len(self.clips)))
+
+    def stage_path(self, key: str) -> Path:
+        return self.root / STAGES / f"{key}.json"
+
+    def has_stage(self, key: str) -> bool:
+        """Whether `key` was ever begun in this cache."""
+        return self.stage_path(key).exists()
+
+    def stage(self, key: str) -> Stage:
+        """What `key` wrote here; CacheError lists the keys there are."""
+        path = self.stage_path(key)
+        if not self.has_stage(key):
+            raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
+        return Stage.from_document(_read_json(path))
+
+    def stage_keys(self) -> list[str]:
+        """Keys that were ever begun in this cache."""
+        folder = self.root / STAGES
+        return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json"))
+
+    def declare(self, stage: Stage) -> None:
+        """Record how `stage` is made, exclusively, and its arrays at the present number of rows.
+
+        Raises CacheMismatch where the key was begun with other options; nothing is changed then.
+        """
+        content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
+        create_exclusively(self.stage_path(stage.key), content)
+        self.check_stage(stage)
+        for spec in (*stage.arrays, status_array(stage.key)):
+            declare_array(self.root, spec, len(self.clips), self.shard_clips)
+
+    def check_stage(self, stage: Stage) -> None:
+        if changed := self.stage_differences(stage):
+            raise CacheMismatch(_mismatch(self.root, stage.key, changed))
+
+    def stage_differences(self, stage: Stage) -> list[str]:
+        """Keys in which `stage` differs from what the cache holds for it, one line each."""
+        if not self.has_stage(stage.key):
+            return []
+        return differences(self.stage(stage.key).options, stage.options)
+
+    def array(self, name: str) -> ArraySpec:
+        """The spec of an array by its full name; CacheError lists the names there are."""
+        specs = self.arrays()
+        if name not in specs:
+            raise CacheError(f"{self.root} has no array {name!r}; it has {', '.join(specs) or 'none yet'}.")
+        return specs[name]
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        return {spec.name: spec for key in self.stage_keys() for spec in self.stage(key).arrays}
+
+
+def _mismatch(root: Path, key: str, changed: Sequence[str]) -> str:
+    lines = "\n".join(f"  {line}" for line in changed)
+    return (
+        f"{root} holds {key!r} made with other options (cached -> asked for):\n{lines}\n"
+        "Set the options back, choose another name for the entry, or another `cache:` folder."
+    )
+
+
+def open_cache(path: Path | str) -> Cache:
+    """Open an existing cache. Raises CacheNotFound or CacheError."""
+    return Cache(path)

@@ -1,0 +1,133 @@
+"""clips.parquet: one row per clip and crop. Sorted when first written, append-only afterwards."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache_schemas.errors import CacheMismatch, CacheNotFound
+from cache_schemas.files import write_whole
+
+TABLE = "clips.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRow:
+    """One clip under one crop. Times in seconds from the first presented frame, crop in video pixels.
+
+    A video that could not be opened when it was indexed has rows with `target_times` empty and NaN elsewhere;
+    a later index fills them in.
+    """
+
+    clip_id: str
+    video_id: str
+    path: str
+    split: str
+    start_seconds: float
+    end_seconds: float
+    labels: tuple[int, ...]
+    target_times: tuple[float, ...]
+    crop: tuple[float, float, float, float]
+    frame_width: int
+    frame_height: int
+
+    @property
+    def is_probed(self) -> bool:
+        return len(self.target_times) > 0
+
+
+SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("video_id", pa.string()),
+        ("path", pa.string()),
+        ("split", pa.string()),
+        ("start_seconds", pa.float64()),
+        ("end_seconds", pa.float64()),
+        ("labels", pa.list_(pa.int32())),
+        ("target_times", pa.list_(pa.float64())),
+        ("crop", pa.list_(pa.float64(), 4)),
+        ("frame_width", pa.int32()),
+        ("frame_height", pa.int32()),
+    ]
+)
+MAY_CHANGE = {"path", "split", "labels"}  # enter no extraction fingerprint
+
+
+class ClipsTable:
+    """The rows of a cache, held as an Arrow table; a row becomes a `ClipRow` when asked for."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.cast(SCHEMA)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[ClipRow]:
+        """Rows [start, stop) as values."""
+        for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
+            for key in ("labels", "target_times", "crop"):
+                entry[key] = tuple(entry[key])
+            yield ClipRow(**entry)
+
+    def column(self, name: str) -> list[object]:
+        found: list[object] = self.table.column(name).to_pylist()
+        return found
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[ClipRow]) -> "ClipsTable":
+        columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(ClipRow)}
+        return cls(pa.table(columns, schema=SCHEMA))
+
+    @classmethod
+    def read(cls, cache: Path) -> "ClipsTable":
+        path = cache / TABLE
+        if not path.exists():
+            raise CacheNotFound(f"{path} does not exist. Make it with `kinegraph index CONFIG`.")
+        return cls(pq.read_table(path))
+
+    def write(self, cache: Path) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(self.table, sink, compression="zstd")
+        write_whole(cache / TABLE, [memoryview(sink.getvalue())])
+
+
+def _same(old: object, new: object) -> bool:
+    both_nan = isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new)
+    return old == new or both_nan
+
+
+def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
+    """`old` rows keep their numbers, with labels and splits of `new`; rows that only `new` has follow, sorted.
+
+    Rows that could not be probed before are filled in. Raises CacheMismatch where a row was removed or its
+    times, crop or frame size changed: what is cached for it would no longer be what the row says.
+    """
+    by_id = {row.clip_id: row for row in new}
+    kept: list[ClipRow] = []
+    for row in old:
+        now = by_id.pop(row.clip_id, None)
+        if now is None:
+            raise CacheMismatch(
+                f"{row.clip_id} is in the cache but no longer in the data set. Rows are never removed: put the "
+                "video back into the list, or start a new cache."
+            )
+        if row.is_probed and now.is_probed:
+            before, after = asdict(row), asdict(now)
+            changed = [key for key in before if key not in MAY_CHANGE and not _same(before[key], after[key])]
+            if changed:
+                raise CacheMismatch(
+                    f"{row.clip_id} was indexed with {changed[0]} {before[changed[0]]!r}, now {after[changed[0]]!r}: "
+                    "another video, or other `clips` options. Start a new cache for it."
+                )
+        kept.append(now if now.is_probed or not row.is_probed else row)
+    return kept + sorted(by_id.values(), key=row_order)
+
+
+def row_order(row: ClipRow) -> tuple[str, int, str]:
+    """Sort key of rows: by video, then clip number, then crop."""
+    _, clip, crop = row.clip_id.rsplit(":", 2)
+    return row.video_id, int(clip), crop

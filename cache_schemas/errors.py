@@ -1,0 +1,21 @@
+"""What can be wrong with a cache; each error is also the built-in a caller expects."""
+
+from pathlib import Path
+
+from cache_schemas.arrays import SCHEMA_VERSION
+
+
+class CacheError(ValueError):
+    """A cache that cannot be used as asked; the message says what was seen, expected and what to do."""
+
+
+class CacheNotFound(CacheError, FileNotFoundError):
+    """No cache at this path."""
+
+
+class CacheMismatch(CacheError):
+    """The cache was made with other options than those asked for."""
+
+
+def newer_schema(path: Path, found: int) -> CacheError:
+    return CacheError(f"{path} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")

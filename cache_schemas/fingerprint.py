@@ -1,0 +1,29 @@
+"""Fingerprints: what changes a feature's values, in one canonical form."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+Options = Mapping[str, Any]
+
+
+def canonical(options: Options) -> str:
+    """Sorted-key JSON without spaces; floats by repr (Python's JSON does)."""
+    return json.dumps(options, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(options: Options) -> str:
+    return hashlib.sha256(canonical(options).encode()).hexdigest()
+
+
+def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
+    """One line per key that differs: `key: old -> new`."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key, "(absent)"), new.get(key, "(absent)")
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return found

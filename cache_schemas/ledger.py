@@ -1,0 +1,133 @@
+"""The ledger: one record per stage key and shard. A shard is done for a key if and only if its record exists."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cache_schemas.arrays import SCHEMA_VERSION
+from cache_schemas.errors import CacheError, newer_schema
+from cache_schemas.files import write_whole
+
+LEDGER = "ledger"
+Reason = Literal[
+    "missing",
+    "unreadable",
+    "no_video_stream",
+    "truncated",
+    "too_short",
+    "timeout",
+    "non_finite",
+    "upstream",
+]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Failure(_Record):
+    """Why a clip has no features; `detail` says it in words."""
+
+    clip_id: str
+    reason: Reason
+    detail: str
+
+
+class Warned(_Record):
+    """What the decoder complained about in a clip that is usable all the same."""
+
+    clip_id: str
+    detail: str
+
+
+class SealedObject(_Record):
+    size: int
+    xxh3_128: str
+
+
+class Source(_Record):
+    """Identity of a video when it was read: size, mtime and a digest of sampled content."""
+
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+class Record(_Record):
+    """What sealing one shard of one stage key wrote. Paths are relative to the cache, times in seconds."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str
+    shard: int
+    num_rows: int
+    fingerprint: str
+    objects: dict[str, SealedObject]
+    failures: list[Failure] = []
+    warnings: list[Warned] = []
+    sources: dict[str, Source] = {}
+    versions: dict[str, str] = {}
+    device: str = ""
+    batch_size: int = 0
+    threads: int = 0
+    attempt: int = 1
+    seconds: dict[str, float] = {}
+    host: str = ""
+    sealed_at: str = ""
+
+
+class Ledger:
+    """Reads and writes the records below `<cache>/ledger`."""
+
+    def __init__(self, cache: Path) -> None:
+        self.folder = cache / LEDGER
+
+    def path(self, key: str, shard: int) -> Path:
+        return self.folder / key / f"{shard:06d}.json"
+
+    def seal(self, record: Record) -> None:
+        """Declare a shard done; its objects must be durable already."""
+        text = json.dumps(record.model_dump(), indent=1, sort_keys=True)
+        write_whole(self.path(record.key, record.shard), [text.encode()])
+
+    def unseal(self, key: str, shard: int) -> None:
+        """Declare a shard not done; its objects become orphans that the next extraction replaces."""
+        self.path(key, shard).unlink(missing_ok=True)
+
+    def shards(self, key: str) -> list[int]:
+        """Shards that have a record, in order."""
+        folder = self.folder / key
+        if not folder.is_dir():
+            return []
+        return sorted(int(path.stem) for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdigit())
+
+    def has(self, key: str, shard: int) -> bool:
+        """Whether a shard is done for a key."""
+        return self.path(key, shard).exists()
+
+    def read(self, key: str, shard: int) -> Record | None:
+        """The record, or None where there is none.
+
+        Raises CacheError for a record that cannot be understood: half-written by another tool, or newer than
+        this version of kinegraph.
+        """
+        path = self.path(key, shard)
+        try:
+            document: Any = json.loads(path.read_bytes())
+            if isinstance(document, dict) and document.get("schema_version", 0) > SCHEMA_VERSION:
+                raise newer_schema(path, document["schema_version"])
+            return Record.model_validate(document)
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+            raise CacheError(
+                f"{path} is not a ledger record ({error.__class__.__name__}). `kinegraph verify --repair` removes it "
+                "and the next extract redoes the shard."
+            ) from error
+
+    def records(self, key: str) -> Iterator[Record]:
+        for shard in self.shards(key):
+            if (record := self.read(key, shard)) is not None:
+                yield record

@@ -1,0 +1,127 @@
+"""zarr v3 arrays on a POSIX path, one shard object per work unit, readable by any zarr library.
+
+A shard object is its inner chunks, then an index of (offset, nbytes) per inner chunk (little-endian uint64,
+2**64-1 where a chunk is absent), then the crc32c of the index. Written here rather than through zarr-python
+because its local store renames but does not fsync, and because two writers of parts of one shard lose data
+(zarr-python issue 3682): here a unit writes whole objects only.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from cache_schemas.arrays import ArraySpec
+from cache_schemas.files import write_whole
+
+DATA = "data.zarr"
+ABSENT = 2**64 - 1
+_LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
+_ONE_BYTE = {"name": "bytes"}
+
+
+def object_name(array: str, shard: int, ndim: int) -> str:
+    """Path of a shard object below the cache; `ndim` counts the row axis."""
+    return f"{DATA}/{array}/c.{'.'.join([str(shard)] + ['0'] * (ndim - 1))}"
+
+
+def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int) -> bytes:
+    """The zarr.json of an array of `num_rows` rows."""
+    bytes_codec = _ONE_BYTE if np.dtype(spec.dtype).itemsize == 1 else _LITTLE_ENDIAN
+    sharding = {
+        "chunk_shape": [spec.inner_rows(shard_clips), *spec.shape],
+        "codecs": [bytes_codec],
+        "index_codecs": [_LITTLE_ENDIAN, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [num_rows, *spec.shape],
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_clips, *spec.shape]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": "NaN" if spec.fill != spec.fill else spec.fill,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": spec.attributes(),
+        "dimension_names": ["row", *spec.dims],
+        "storage_transformers": [],
+    }
+    return json.dumps(document, indent=1).encode()
+
+
+def _write_if_changed(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        write_whole(path, [content])
+
+
+def declare_array(cache: Path, spec: ArraySpec, num_rows: int, shard_clips: int) -> None:
+    """Write the array's zarr.json and those of its groups, or lengthen it to `num_rows`. Idempotent."""
+    folder = cache / DATA / spec.name
+    _write_if_changed(folder / "zarr.json", array_metadata(spec, num_rows, shard_clips))
+    group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=1).encode()
+    while folder != cache / DATA:
+        folder = folder.parent
+        _write_if_changed(folder / "zarr.json", group)
+
+
+def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int) -> Iterator[bytes | memoryview]:
+    """The bytes of one shard object holding `rows` [n, *spec.shape], n <= shard_clips."""
+    if rows.shape[1:] != spec.shape or rows.dtype != np.dtype(spec.dtype) or len(rows) > shard_clips:
+        raise ValueError(f"{spec.name}: {rows.dtype}{rows.shape} is no shard of {spec.dtype}{spec.shape}")
+    inner_rows = spec.inner_rows(shard_clips)
+    if inner_rows > 1 and len(rows) < inner_rows:
+        rows = np.concatenate([rows, spec.empty(inner_rows - len(rows))])
+    rows = np.ascontiguousarray(rows)
+    yield rows.data.cast("B")
+    num_inner, inner_bytes = shard_clips // inner_rows, inner_rows * spec.row_bytes
+    index = np.full((num_inner, 2), ABSENT, dtype="<u8")
+    present = len(rows) // inner_rows
+    index[:present, 0] = np.arange(present) * inner_bytes
+    index[:present, 1] = inner_bytes
+    yield index.tobytes()
+    yield struct.pack("<I", google_crc32c.value(index.tobytes()))
+
+
+def write_shard(cache: Path, spec: ArraySpec, shard: int, rows: np.ndarray, shard_clips: int) -> tuple[str, int, str]:
+    """Write one shard object whole; gives its name below the cache, its size and xxh3_128."""
+    name = object_name(spec.name, shard, len(spec.shape) + 1)
+    size, digest = write_whole(cache / name, shard_parts(spec, rows, shard_clips))
+    return name, size, digest
+
+
+class ShardView:
+    """A sealed shard object mapped into memory; `rows` gives views, no copies.
+
+    Holds one mapping (no file descriptor). Raises ValueError where the index is damaged.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
+        num_inner = shard_clips // inner_rows
+        tail = 16 * num_inner + 4
+        mapped = np.memmap(path, dtype=np.uint8, mode="r")
+        if len(mapped) < tail:
+            raise ValueError(
+                f"{path}: {len(mapped)} bytes, shorter than its own index ({tail}); run `kinegraph verify`"
+            )
+        index_bytes = mapped[-tail:-4].tobytes()
+        if struct.unpack("<I", mapped[-4:].tobytes())[0] != google_crc32c.value(index_bytes):
+            raise ValueError(f"{path}: the shard index fails its checksum; run `kinegraph verify`")
+        self._offsets = np.frombuffer(index_bytes, dtype="<u8").reshape(num_inner, 2)[:, 0]
+        self._mapped, self._shape, self._dtype, self._inner_rows = mapped, shape, dtype, inner_rows
+        self._row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+    def row(self, index: int) -> np.ndarray:
+        """Row `index` of the shard, a read-only view."""
+        inner, within = divmod(index, self._inner_rows)
+        start = int(self._offsets[inner]) + within * self._row_bytes
+        return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
+
+
+def open_shard(cache: Path, spec: ArraySpec, shard: int, shard_clips: int) -> ShardView:
+    """Map a sealed shard object. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
+    path = cache / object_name(spec.name, shard, len(spec.shape) + 1)
+    return ShardView(path, spec.shape, np.dtype(spec.dtype), spec.inner_rows(shard_clips), shard_clips)
