@@ -1,0 +1,191 @@
+"""From a video to the pixels that networks take: one pass over the file for all its clips and all consumers."""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from av.video.frame import VideoFrame
+from PIL import Image
+
+from cache_schemas.clips_table import ClipRow
+from stages.decode.errors import DecodeError
+from stages.decode.stream import OpenVideo, open_video
+
+VERSION = 1  # of what this file computes; part of every fingerprint below it
+TRUNCATED_SECONDS = 0.5
+CLOCK_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """Input of a backbone: every `every`-th frame, the row's crop resized to size x size."""
+
+    size: int
+    every: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeFrame:
+    """Input of a proposal network: every `every`-th frame, whole, at `network_size(height, width)`."""
+
+    network_size: Callable[[int, int], Size]
+    every: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What all stages that run together need of a clip."""
+
+    num_frames: int
+    squares: frozenset[Square] = frozenset()
+    whole: WholeFrame | None = None
+    short: str = "repeat_last"
+
+
+@dataclass(kw_only=True)
+class DecodedClip:
+    """One row's pixels, uint8 RGB. `whole` is one array shared by all crops of a clip."""
+
+    frame_times: np.ndarray  # [T_in] float64, seconds
+    squares: dict[Square, np.ndarray] = field(default_factory=dict)  # [T_in/every, size, size, 3]
+    whole: np.ndarray | None = None  # [T_in/every, h, w, 3]
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Frame number `index` of row number `row`, wanted at `seconds`."""
+
+    seconds: float
+    row: int
+    index: int
+
+
+def decode_clips(
+    path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float
+) -> list[DecodedClip | DecodeError]:
+    """Decode all `rows` of one video in one pass; a row that cannot be had gives the error in its place.
+
+    The frame used for a target time is the last with pts <= t (the first, if there is none).
+    """
+    try:
+        with open_video(path) as video:
+            return _Pass(video, rows, wanted).run(time.monotonic() + timeout_seconds)
+    except DecodeError as error:
+        return [error for _ in rows]
+
+
+class _Pass:
+    """One pass over one video; state is which clips are filled how far."""
+
+    def __init__(self, video: OpenVideo, rows: Sequence[ClipRow], wanted: Wanted) -> None:
+        self.video, self.rows, self.wanted = video, rows, wanted
+        self.clips = [DecodedClip(frame_times=np.full(wanted.num_frames, np.nan)) for _ in rows]
+        self.first_of_clip = {row.clip_id.rpartition(":")[0]: number for number, row in reversed([*enumerate(rows)])}
+
+    def run(self, deadline: float) -> list[DecodedClip | DecodeError]:
+        if unprobed := [row for row in self.rows if not row.is_probed]:
+            path = unprobed[0].path
+            raise DecodeError(
+                "unreadable", f"{path} could not be read when it was indexed: run `kinegraph index` again"
+            )
+        slots = sorted(
+            (_Slot(t, number, i) for number, row in enumerate(self.rows) for i, t in enumerate(row.target_times)),
+            key=lambda slot: slot.seconds,
+        )
+        last_seconds = self._fill(slots, deadline)
+        complaint = self.video.complaints
+        return [self._judged(number, last_seconds, complaint) for number in range(len(self.rows))]
+
+    def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
+        """Fill every slot; gives the time of the last frame where the stream ended before all were filled."""
+        filled = 0
+        current: tuple[float, VideoFrame] | None = None
+        for seconds, frame in self.video.frames(deadline):
+            if current is not None:
+                due = bisect_left(slots, seconds - CLOCK_NOISE_SECONDS, filled, key=lambda slot: slot.seconds)
+                self._take(*current, slots[filled:due])
+                filled = due
+            if filled == len(slots):
+                return None
+            current = seconds, frame
+        if current is None:
+            raise DecodeError("truncated", self.video.complaints or "not one frame could be decoded")
+        self._take(*current, slots[filled:])
+        return current[0]
+
+    def _take(self, seconds: float, frame: VideoFrame, slots: list[_Slot]) -> None:
+        """Write one video frame into all slots that fall on it, converting and resizing each thing once."""
+        if not slots:
+            return
+        image = Image.fromarray(self.video.rgb(frame))
+        self._check_size(image.size, self.rows[slots[0].row])
+        done: dict[object, np.ndarray] = {}
+        for slot in slots:
+            clip, row = self.clips[slot.row], self.rows[slot.row]
+            clip.frame_times[slot.index] = seconds
+            for square in self.wanted.squares:
+                if slot.index % square.every == 0:
+                    key = (square.size, row.crop)
+                    if key not in done:
+                        done[key] = _resized(image, (square.size, square.size), row.crop)
+                    self._store(clip.squares, square, slot.index // square.every, done[key], square.every)
+            self._store_whole(slot, image, done)
+
+    def _store_whole(self, slot: _Slot, image: Image.Image, done: dict[object, np.ndarray]) -> None:
+        whole = self.wanted.whole
+        if whole is None or slot.index % whole.every:
+            return
+        first = self.clips[self.first_of_clip[self.rows[slot.row].clip_id.rpartition(":")[0]]]
+        if first is self.clips[slot.row]:
+            height, width = whole.network_size(image.height, image.width)
+            if "whole" not in done:
+                done["whole"] = _resized(image, (width, height), (0, 0, image.width, image.height))
+            if first.whole is None:
+                first.whole = np.zeros((-(-self.wanted.num_frames // whole.every), height, width, 3), np.uint8)
+            first.whole[slot.index // whole.every] = done["whole"]
+
+    def _store(
+        self, into: dict[Square, np.ndarray], square: Square, index: int, pixels: np.ndarray, every: int
+    ) -> None:
+        if square not in into:
+            into[square] = np.zeros((-(-self.wanted.num_frames // every), *pixels.shape), np.uint8)
+        into[square][index] = pixels
+
+    def _check_size(self, size: Size, row: ClipRow) -> None:
+        if size != (row.frame_width, row.frame_height):
+            raise DecodeError(
+                "unreadable",
+                f"frames of {size[0]}x{size[1]} px, indexed as {row.frame_width}x{row.frame_height}: another video now",
+            )
+
+    def _judged(self, number: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
+        """The clip, or why it does not count."""
+        row, clip = self.rows[number], self.clips[number]
+        clip.whole = self.clips[self.first_of_clip[row.clip_id.rpartition(":")[0]]].whole
+        clip.warning = complaint
+        if last_seconds is not None:
+            end = last_seconds + self.video.frame_period
+            declared = self.video.declared_duration
+            if declared is not None and declared - end > TRUNCATED_SECONDS:
+                clip.warning = f"decoding ended at {end:.2f} s of {declared:.2f} s; {complaint}".strip("; ")
+                if max(row.target_times) > end:
+                    return DecodeError("truncated", clip.warning)
+            if self.wanted.short == "fail" and max(row.target_times) > end:
+                return DecodeError(
+                    "too_short", f"the clip reaches {max(row.target_times):.2f} s, the video {end:.2f} s"
+                )
+        if self.wanted.num_frames > 1 and len(np.unique(clip.frame_times)) < 2:
+            return DecodeError("too_short", f"only one distinct frame for a clip of {self.wanted.num_frames}")
+        return clip
+
+
+def _resized(image: Image.Image, size: Size, box: tuple[float, float, float, float]) -> np.ndarray:
+    """The rectangle `box` of the image at `size` (width, height), antialiased bilinear as torchvision and Pillow do."""
+    if image.size == size and box == (0, 0, *size):
+        return np.asarray(image)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
