@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, also after a power cut."""
 
 import os
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import xxhash
 
 TEMPORARY_PREFIX = ".tmp-"
+FOREIGN_AGE_SECONDS = 3600.0
+HOST = xxhash.xxh3_64_hexdigest(socket.gethostname().encode())[:8]
 Buffer = bytes | bytearray | memoryview
 
 
@@ -22,7 +25,7 @@ def _sync_folder(folder: Path) -> None:
 def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, str]:
     """Write `parts` durably beside `target`; gives the temporary file, its size and its xxh3_128."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{time.monotonic_ns()}-{target.name}"
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{HOST}-{time.monotonic_ns()}-{target.name}"
     digest, size = xxhash.xxh3_128(), 0
     try:
         with temporary.open("wb", buffering=0) as file:
@@ -68,15 +71,26 @@ def create_exclusively(target: Path, content: bytes) -> bool:
     return True
 
 
-def sweep(folder: Path, older_than_seconds: float = 3600.0) -> int:
-    """Remove temporary files that a dead process left behind; gives how many."""
-    limit = time.time() - older_than_seconds
+def sweep(folder: Path) -> int:
+    """Remove temporary files of dead processes: of this machine at once, of others by age; gives how many."""
+    limit = time.time() - FOREIGN_AGE_SECONDS
     removed = 0
     for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        if path.stat().st_mtime < limit:
+        pid, host = path.name.removeprefix(TEMPORARY_PREFIX).split("-")[:2]
+        if not _alive(int(pid)) if host == HOST else path.stat().st_mtime < limit:
             path.unlink(missing_ok=True)
             removed += 1
     return removed
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def file_digest(path: Path) -> tuple[int, str]:

@@ -4,6 +4,7 @@ To add one: an options model in options.py, a function here, a line in `list_vid
 """
 
 import csv
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,9 @@ class _Entry:
 
 
 def list_videos(options: DatasetOptions, progress: Callable[[int], None] | None = None) -> Listing:
-    """List a data set; the generated one is made first where it is missing (`progress` gets videos made).
+    """List a data set; the generated one is made first where it is missing.
+
+    `progress` gets the number of videos made since its last call.
 
     Raises DatasetError for a missing folder or csv, a csv without the columns, or no video at all.
     """
@@ -123,5 +126,5 @@ def _list_interactions(options: InteractionsOptions, progress: Callable[[int], N
 
     root = Path(options.root)
     counts = {split: getattr(options, split) for split in SPLITS}
-    generate(root, videos=counts, seed=options.seed, progress=progress)
+    generate(root, videos=counts, seed=options.seed, workers=os.cpu_count() or 1, progress=progress)
     return _list_folder(FolderOptions(kind="folder", root=str(root), annotations=str(root / "annotations.csv")))

@@ -1,0 +1,208 @@
+"""The config file: YAML in, immutable and checked values out. Torch-free."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+from stages.backbones.catalogue import BackboneEntry, Tap
+from stages.backbones.catalogue import entry as backbone_entry
+from stages.backbones.options import BackboneOptions
+from stages.clips.options import ClipOptions, DatasetOptions
+from stages.options import StageOptions
+from stages.proposals.catalogue import entry as proposal_entry
+from stages.proposals.options import ProposalOptions
+from stages.regions.options import RegionOptions
+from stages.training.options import TrainOptions
+
+EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class StoreOptions(StageOptions):
+    """How arrays lie on disk."""
+
+    kind: Literal["zarr"] = "zarr"
+    shard_clips: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    compression: Literal["none"] = "none"
+
+
+class RunOptions(StageOptions):
+    """Where and how extraction runs; nothing here enters a fingerprint.
+
+    `threads` belong to one worker; auto means all cores divided among the local workers.
+    """
+
+    executor: Literal["inline", "local"] = "local"
+    workers: int = Field(1, ge=1)
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    device: str = "auto"
+    batch_size: int = Field(8, ge=1)
+    video_timeout_seconds: float = Field(600.0, gt=0)
+
+
+class TrainSection(TrainOptions):
+    """The training recipe, and named variants of it: each a few keys that differ, for `--head a,b,c`."""
+
+    variants: dict[EntryName, dict[str, Any]] = Field(default_factory=dict)
+
+    @property
+    def recipe(self) -> TrainOptions:
+        return TrainOptions(**self.model_dump(exclude={"variants"}))
+
+    def variant(self, name: str) -> TrainOptions:
+        """The recipe with the keys of one variant in place of its own."""
+        return TrainOptions(**self.model_dump(exclude={"variants"}) | self.variants[name])
+
+    @model_validator(mode="after")
+    def _variants_fit(self) -> "TrainSection":
+        for name, keys in self.variants.items():
+            unknown = keys.keys() - TrainOptions.model_fields.keys()
+            _need(not unknown, f"variants.{name}", ", ".join(unknown), f"keys of train: {[*TrainOptions.model_fields]}")
+            self.variant(name)
+        return self
+
+
+class Config(StageOptions):
+    """All of one config file."""
+
+    cache: str
+    dataset: DatasetOptions
+    clips: ClipOptions = ClipOptions()
+    backbones: dict[EntryName, BackboneOptions] = Field(default_factory=dict)
+    proposals: ProposalOptions | None = None
+    regions: RegionOptions | None = None
+    store: StoreOptions = StoreOptions()
+    run: RunOptions = RunOptions()
+    train: TrainSection = TrainSection()
+
+    def tap_of(self, name: str, tap: str) -> Tap:
+        return self.entry_of(name).tap(tap)
+
+    def entry_of(self, name: str) -> BackboneEntry:
+        return backbone_entry(self.backbones[name].model)
+
+    def size_of(self, name: str) -> int:
+        """Side of the square input of backbone entry `name`, px."""
+        return self.backbones[name].size or self.entry_of(name).size
+
+    def frame_step_of(self, name: str, tap: str) -> int:
+        """Input frames per row of the time axis of a tap."""
+        return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Config":
+        for name, options in self.backbones.items():
+            self._check_every(f"backbones.{name}.every", options.every)
+            frames = self.clips.num_frames // options.every
+            for tap in options.taps:
+                shape = self.tap_of(name, tap).shape(frames, self.size_of(name))
+                _need(min(shape) > 0, f"backbones.{name}", f"{frames} frames", f"more; {tap} would have shape {shape}")
+        if self.proposals is not None:
+            proposal_entry(self.proposals.network)
+            self._check_every("proposals.every", self.proposals.every)
+        if self.regions is not None:
+            self._check_regions(self.regions)
+        return self
+
+    def _check_every(self, key: str, every: int) -> None:
+        _need(self.clips.num_frames % every == 0, key, every, f"a divisor of num_frames {self.clips.num_frames}")
+
+    def _check_regions(self, regions: RegionOptions) -> None:
+        if self.proposals is None:
+            raise ValueError("regions need a `proposals:` section")
+        every = self.proposals.every
+        for name in regions.backbones:
+            _need(name in self.backbones, "regions.backbones", name, f"entries of backbones: {[*self.backbones]}")
+            for tap in self.backbones[name].taps:
+                step = self.frame_step_of(name, tap)
+                _need(
+                    step % every == 0, "proposals.every", every, f"a divisor of {step}, so that {name}/{tap} has boxes"
+                )
+
+
+def _need(held: bool, key: str, given: object, allowed: str) -> None:
+    if not held:
+        raise ValueError(f"{key}: given {given!r}, allowed: {allowed}")
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config; `overrides` are `section.key=value`, values in YAML.
+
+    Raises ConfigError that names the file, the key path, what was given and what is allowed.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file (looked from {Path.cwd()}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected sections like `cache:` and `dataset:`, found {type(document).__name__}.")
+    for override in overrides:
+        _apply(document, override)
+    return check_config(document, str(path))
+
+
+def check_config(document: dict[str, Any], where: str) -> Config:
+    """Validate a config that is already a dictionary; `where` names it in errors."""
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_sentence(dict(entry))}" for entry in error.errors())) from error
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        if document.get(section) is None:
+            document[section] = {}
+        document = document[section]
+        if not isinstance(document, dict):
+            raise ConfigError(f"--set {override}: {section} is not a section but {document!r}")
+    try:
+        document[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {value!r} is not YAML: {error}") from error
+
+
+def _sentence(entry: dict[str, Any]) -> str:
+    """One pydantic error as `key.path: what is wrong (given ...)`."""
+    location = [str(part) for part in entry["loc"]]
+    key = ".".join(location)
+    if entry["type"] == "extra_forbidden":
+        known = ", ".join(_keys_at(location[:-1]))
+        return f"{key}: unknown key; known here: {known}" if known else f"{key}: unknown key"
+    if entry["type"] == "missing":
+        return f"{key}: missing"
+    message = entry["msg"].removeprefix("Value error, ")
+    if entry["type"] == "value_error":  # our own checks name the value themselves
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message} (given {entry['input']!r})"
+
+
+def _keys_at(location: Sequence[str]) -> list[str]:
+    """Names allowed at a place of the config, for the error about one that is not."""
+    model: Any = Config
+    for part in location:
+        fields = getattr(model, "model_fields", None)
+        annotation = fields[part].annotation if fields and part in fields else model
+        model = _model_in(annotation, part)
+    return list(getattr(model, "model_fields", ()))
+
+
+def _model_in(annotation: Any, part: str) -> Any:
+    """The options model inside an annotation: itself, in Optional, as dict value, or the union member `part`."""
+    if isinstance(annotation, type) and issubclass(annotation, StageOptions):
+        return annotation
+    members = getattr(annotation, "__args__", ())
+    models = [m for m in members if isinstance(m, type) and issubclass(m, StageOptions)]
+    tagged = [m for m in models if "kind" in m.model_fields and part in str(m.model_fields["kind"].annotation)]
+    nested = [_model_in(member, part) for member in members if not isinstance(member, type)]
+    return next(iter(tagged or models or [m for m in nested if m is not None]), None)

@@ -1,0 +1,140 @@
+"""From a config to what each stage key writes: arrays and fingerprinted options. Torch-free."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cache_schemas.arrays import ArraySpec, clip_arrays, feature_arrays, proposal_arrays, region_arrays
+from cache_schemas.cache import Cache, Stage
+from cache_schemas.fingerprint import Options
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from stages.backbones.options import BackboneOptions
+from stages.clips.options import ClipOptions
+from stages.decode.clips import VERSION as CLIPS_VERSION
+from stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
+
+MAX_OBJECT_BYTES = 256 * 2**20
+MAX_SHARD_CLIPS = 64
+UNKNOWN = "unknown until the network is built"
+
+Digests = Mapping[str, str]  # "features/<backbone>" or "proposals" -> sha256 of its weights
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The stages a config asks for, by key, in the order in which they can run."""
+
+    stages: dict[str, Stage]
+
+    @property
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        return tuple(spec for stage in self.stages.values() for spec in stage.arrays)
+
+    def selected(self, names: tuple[str, ...]) -> list[str]:
+        """Keys that `--stage` names: a key, or a kind such as `features` for all of them; none means all.
+
+        Raises ConfigError for a name that selects nothing.
+        """
+        if not names:
+            return [key for key in self.stages if key != "clips"]
+        found: list[str] = []
+        for name in names:
+            keys = [key for key in self.stages if key == name or key.startswith(f"{name}/")]
+            if not keys:
+                raise ConfigError(f"--stage {name}: the config has {', '.join(self.stages)}")
+            found += keys
+        return [key for key in self.stages if key in found]
+
+
+def clips_options(options: ClipOptions) -> Options:
+    """What of the clip options changes rows and frame times."""
+    found = options.model_dump(mode="json")
+    if options.sampling == "uniform":
+        del found["fps"]
+    return found | {"version": CLIPS_VERSION}
+
+
+def declare(config: Config, digests: Digests) -> Declared:
+    """All stages of a config; `digests` of weights enter their fingerprints."""
+    stages = list(_stages(config, digests))
+    return Declared({stage.key: stage for stage in stages})
+
+
+def _stages(config: Config, digests: Digests) -> Iterator[Stage]:
+    clips = Stage(key="clips", options=clips_options(config.clips), arrays=clip_arrays(config.clips.num_frames))
+    yield clips
+    features = {}
+    for name, options in config.backbones.items():
+        features[name] = _features(config, name, options, clips, digests.get(f"features/{name}", UNKNOWN))
+        yield features[name]
+    if config.proposals is None:
+        return
+    proposals = _proposals(config, clips, digests.get("proposals", UNKNOWN))
+    yield proposals
+    for name in config.regions.backbones if config.regions else ():
+        yield _regions(config, name, features[name], proposals)
+
+
+def _features(config: Config, name: str, options: BackboneOptions, clips: Stage, digest: str) -> Stage:
+    arrays: list[ArraySpec] = []
+    for tap in options.taps:
+        shape = config.tap_of(name, tap).shape(config.clips.num_frames // options.every, config.size_of(name))
+        step = config.frame_step_of(name, tap)
+        arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
+    recorded = options.model_dump(mode="json", exclude={"weights"})
+    recorded |= {
+        "size": config.size_of(name),
+        "weights_sha256": digest,
+        "version": FEATURES_VERSION,
+        "reads": {"clips": clips.fingerprint},
+    }
+    return Stage(key=f"features/{name}", options=recorded, arrays=tuple(arrays), weights=options.weights)
+
+
+def _proposals(config: Config, clips: Stage, digest: str) -> Stage:
+    options = config.proposals
+    assert options is not None
+    recorded = options.model_dump(mode="json", exclude={"weights", "model", "source"})
+    recorded |= {
+        "network": options.network,
+        "weights_sha256": digest,
+        "version": PROPOSALS_VERSION,
+        "reads": {"clips": clips.fingerprint},
+    }
+    arrays = proposal_arrays(config.clips.num_frames // options.every, options.top, options.every)
+    return Stage(key="proposals", options=recorded, arrays=arrays, weights=options.weights)
+
+
+def _regions(config: Config, name: str, features: Stage, proposals: Stage) -> Stage:
+    options = config.regions
+    assert options is not None
+    assert config.proposals is not None
+    arrays: list[ArraySpec] = []
+    for tap in config.backbones[name].taps:
+        step = config.frame_step_of(name, tap)
+        shape = (config.clips.num_frames // step, config.proposals.top, config.tap_of(name, tap).channels)
+        arrays += region_arrays(name, tap, shape, step, options.storage_dtype)
+    recorded = options.model_dump(mode="json", exclude={"backbones"}) | {
+        "version": REGIONS_VERSION,
+        "reads": {features.key: features.fingerprint, "proposals": proposals.fingerprint},
+    }
+    return Stage(key=f"regions/{name}", options=recorded, arrays=tuple(arrays))
+
+
+def known_digests(config: Config, cache: Cache) -> dict[str, str]:
+    """Digests the cache recorded for the same `weights:` words, so that plans need no network."""
+    found = {}
+    for key, stage in declare(config, {}).stages.items():
+        if stage.weights and cache.has_stage(key) and cache.stage(key).weights == stage.weights:
+            found[key] = str(cache.stage(key).options["weights_sha256"])
+    return found
+
+
+def auto_shard_clips(config: Config) -> int:
+    """The largest multiple of rows per video up to 64 for which no object exceeds 256 MiB; at least 1."""
+    if config.store.shard_clips != "auto":
+        return config.store.shard_clips
+    largest = max(spec.row_bytes for spec in declare(config, {}).arrays)
+    limit = max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
+    rows = config.clips.rows_per_video
+    return limit - limit % rows if limit >= rows else limit

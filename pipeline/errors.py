@@ -1,0 +1,11 @@
+"""Errors of the pipeline that a user can act on."""
+
+from stages.errors import UsageError
+
+
+class ConfigError(UsageError):
+    """A config that cannot be used: names file, key path, what was given and what is allowed."""
+
+
+class SetAsideError(RuntimeError):
+    """Work units that killed their worker three times and were set aside."""

@@ -1,0 +1,34 @@
+"""What workers say while they run; small, and safe to send between processes."""
+
+from dataclasses import dataclass
+
+from pipeline.plan import WorkUnit
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipsDone:
+    """So many more clips (and videos) went through the networks; `waiting` names what the worker waits for most."""
+
+    clips: int
+    videos: int
+    waiting: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSealed:
+    """All keys of a unit have their ledger records."""
+
+    unit: WorkUnit
+    failed_clips: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost:
+    """A worker process died; its units run again, unless they killed three workers."""
+
+    shards: tuple[int, ...]
+    exit_code: int | None
+    set_aside: tuple[int, ...]
+
+
+Event = ClipsDone | UnitSealed | WorkerLost

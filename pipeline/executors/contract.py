@@ -1,0 +1,28 @@
+"""What an executor is: it runs all units of a job, in whatever order and place, and says what happens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cache_schemas.cache import Cache
+from pipeline.config import Config
+from pipeline.events import Event
+from pipeline.plan import WorkUnit
+
+Report = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Units of one config on one cache, and all stage keys they touch."""
+
+    config: Config
+    cache: Cache
+    keys: tuple[str, ...]
+    units: tuple[WorkUnit, ...]
+
+
+class Executor(Protocol):
+    """Returns once every unit is sealed or set aside; leaves no process behind, however it is left."""
+
+    def run(self, job: Job, report: Report) -> None: ...

@@ -1,0 +1,11 @@
+"""Everything in the calling thread: the executor to debug with."""
+
+from pipeline.executors.contract import Job, Report
+from pipeline.worker import Worker
+
+
+class InlineExecutor:
+    """One worker here; decoding and the network take turns."""
+
+    def run(self, job: Job, report: Report) -> None:
+        Worker(job.config, job.cache, job.keys, report).run(job.units, decode_threads=0)

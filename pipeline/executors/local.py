@@ -1,0 +1,158 @@
+"""This machine: one worker in this process, or several in processes of their own."""
+
+import multiprocessing
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+from cache_schemas.cache import Cache
+from pipeline.config import Config
+from pipeline.errors import SetAsideError
+from pipeline.events import Event, UnitSealed, WorkerLost
+from pipeline.executors.contract import Job, Report
+from pipeline.plan import WorkUnit
+from pipeline.worker import Worker, worker_threads
+
+MAX_ATTEMPTS = 3
+
+
+class LocalExecutor:
+    """`workers` processes that pull units one by one; a single worker runs in this process."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def run(self, job: Job, report: Report) -> None:
+        if self.workers == 1:
+            worker = Worker(job.config, job.cache, job.keys, report)
+            worker.run(job.units, decode_threads=worker.threads)
+        else:
+            _Pool(job, report).run(min(self.workers, len(job.units)))
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A worker's last word: the exception that ended it."""
+
+    error: Exception
+
+
+class _Wants:
+    """A worker asks for its next unit."""
+
+
+@dataclass
+class _Member:
+    process: BaseProcess
+    connection: Connection
+    in_flight: dict[int, WorkUnit] = field(default_factory=dict)
+
+
+class _Pool:
+    """The parent's side. A unit whose worker died runs again; after three deaths it is set aside."""
+
+    def __init__(self, job: Job, report: Report) -> None:
+        self.job, self.report = job, report
+        self.waiting = deque(job.units)
+        self.deaths: Counter[int] = Counter()
+        self.set_aside: set[int] = set()
+        self.members: list[_Member] = []
+
+    def run(self, workers: int) -> None:
+        try:
+            self.members = [self._start() for _ in range(workers)]
+            while self.members:
+                ready = wait([m.connection for m in self.members])
+                for member in [m for m in self.members if m.connection in ready]:
+                    self._listen(member)
+        finally:
+            for member in self.members:
+                member.process.terminate()
+            for member in self.members:
+                member.process.join()
+        if self.set_aside:
+            shards = ", ".join(map(str, sorted(self.set_aside)))
+            raise SetAsideError(
+                f"shard {shards}: killed its worker {MAX_ATTEMPTS} times and was set aside. Run it alone with "
+                f"`--executor inline --shards {min(self.set_aside)}/{self.job.cache.num_shards}` to see what happens."
+            )
+
+    def _start(self) -> _Member:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (self.job.config, str(self.job.cache.root), self.job.keys, theirs)
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        return _Member(process, ours)
+
+    def _listen(self, member: _Member) -> None:
+        try:
+            message = member.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._ended(member)
+            return
+        if isinstance(message, _Failed):
+            raise message.error
+        if isinstance(message, _Wants):
+            unit = self.waiting.popleft() if self.waiting else None
+            if unit is not None:
+                member.in_flight[unit.shard] = unit
+            member.connection.send(unit)
+            return
+        if isinstance(message, UnitSealed):
+            del member.in_flight[message.unit.shard]
+        self.report(message)
+
+    def _ended(self, member: _Member) -> None:
+        member.process.join()
+        self.members.remove(member)
+        if not member.in_flight:
+            return
+        for shard, unit in member.in_flight.items():
+            self.deaths[shard] += 1
+            if self.deaths[shard] >= MAX_ATTEMPTS:
+                self.set_aside.add(shard)
+            else:
+                self.waiting.append(unit)
+        lost, aside = tuple(member.in_flight), tuple(sorted(self.set_aside & member.in_flight.keys()))
+        self.report(WorkerLost(shards=lost, exit_code=member.process.exitcode, set_aside=aside))
+        if self.waiting:
+            self.members.append(self._start())
+
+
+def _work(config: Config, cache: str, keys: tuple[str, ...], connection: Connection) -> None:
+    """The child's side: one worker that asks for units until there are none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, _stop)
+    sending, asking = threading.Lock(), threading.Lock()
+
+    def send(message: object) -> None:
+        with sending:
+            connection.send(message)
+
+    def report(event: Event) -> None:
+        send(event)
+
+    def units() -> Iterator[WorkUnit]:
+        while True:
+            with asking:
+                send(_Wants())
+                unit = connection.recv()
+            if unit is None:
+                return
+            yield unit
+
+    try:
+        Worker(config, Cache(cache), keys, report).run(units(), decode_threads=worker_threads(config))
+    except Exception as error:
+        send(_Failed(error))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

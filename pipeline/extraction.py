@@ -1,0 +1,92 @@
+"""`kinegraph extract`: plan, run, and say what failed. Torch is imported by the executor, and only if there is work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cache_schemas.cache import Cache
+from cache_schemas.files import sweep
+from cache_schemas.ledger import Failure
+from pipeline.config import Config
+from pipeline.executors.contract import Executor, Job
+from pipeline.plan import Plan, make_plan
+from pipeline.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an extraction ended with. `failures`: one per clip, over the requested shards and stages."""
+
+    plan: Plan
+    failures: tuple[Failure, ...]
+    num_clips: int
+    clips_run: int
+    seconds: float
+
+
+def extract(
+    config: Config,
+    *,
+    stages: Sequence[str] = (),
+    part: tuple[int, int] = (0, 1),
+    limit: int | None = None,
+    retry_failed: bool = False,
+) -> Outcome:
+    """Compute and seal what the cache lacks; what is sealed is never touched.
+
+    Raises CacheNotFound where nothing was indexed yet, CacheMismatch, ConfigError, WeightsError, SetAsideError.
+    """
+    cache = Cache(config.cache)
+    sweep(cache.root)
+    plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
+    if retry_failed:
+        _reopen_failed(cache, plan)
+        plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
+    total = sum(len(cache.shard_rows(unit.shard)) for unit in plan.units)
+    progress = Progress(total, len(plan.units))
+    try:
+        if plan.units:
+            job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units)
+            _executor(config).run(job, progress)
+    finally:
+        progress.close()
+    return Outcome(
+        plan=plan,
+        failures=tuple(failures(cache, plan)),
+        num_clips=sum(len(cache.shard_rows(shard)) for shard in plan.shards),
+        clips_run=progress.clips,
+        seconds=progress.seconds,
+    )
+
+
+def _executor(config: Config) -> Executor:
+    if config.run.executor == "inline":
+        from pipeline.executors.inline import InlineExecutor
+
+        return InlineExecutor()
+    from pipeline.executors.local import LocalExecutor
+
+    return LocalExecutor(config.run.workers)
+
+
+def failures(cache: Cache, plan: Plan) -> list[Failure]:
+    """The failures in the plan's shards, one per clip: that of the first stage it failed in."""
+    found: dict[str, Failure] = {}
+    for key in plan.keys:
+        for record in cache.ledger.records(key):
+            if record.shard in plan.shards:
+                for failure in record.failures:
+                    found.setdefault(failure.clip_id, failure)
+    return [found[clip_id] for clip_id in sorted(found)]
+
+
+def _reopen_failed(cache: Cache, plan: Plan) -> None:
+    """Unseal, in every planned stage, the shards that hold a failure; they are computed anew, to the same bytes."""
+    reopened = {
+        record.shard
+        for key in plan.keys
+        for record in cache.ledger.records(key)
+        if record.failures and record.shard in plan.shards
+    }
+    for shard in reopened:
+        for key in reversed(plan.keys):  # what reads a stage goes before it
+            cache.ledger.unseal(key, shard)

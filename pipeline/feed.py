@@ -1,0 +1,190 @@
+"""Decoding ahead of the network: threads decode videos, one more assembles batches, bounded queues between them."""
+
+import itertools
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from cache_schemas.clips_table import ClipRow
+from cache_schemas.ledger import Source
+from pipeline.plan import WorkUnit
+from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from stages.decode.errors import DecodeError
+from stages.decode.source import source_identity
+
+Item = TypeVar("Item")
+BATCHES_AHEAD = 2
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """`batch_size` consecutive rows of a shard, from row `offset` of the unit; the last batch holds fewer.
+
+    `pixels` [batch_size, T, S, S, 3] uint8 are zero where a clip failed and where there is none.
+    """
+
+    unit: WorkUnit
+    offset: int
+    rows: list[ClipRow]
+    is_last: bool
+    clips: list[DecodedClip | DecodeError] = field(default_factory=list)
+    pixels: dict[Square, np.ndarray] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Video:
+    """The rows of one video in one unit."""
+
+    unit: WorkUnit
+    rows: list[ClipRow]
+    is_last: bool
+
+
+_Decoded = tuple[list[DecodedClip | DecodeError], Source | None]
+
+
+class Feed:
+    """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing."""
+
+    def __init__(
+        self,
+        rows_of: Callable[[WorkUnit], list[ClipRow]],
+        wanted: Callable[[WorkUnit], Wanted | None],
+        *,
+        batch_size: int,
+        timeout_seconds: float,
+        threads: int,
+    ) -> None:
+        self._rows_of, self._wanted = rows_of, wanted
+        self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
+
+    def batches(self, units: Iterable[WorkUnit]) -> Generator[Batch]:
+        """All batches of all units, in order; decoding runs ahead over unit borders. Close it to stop the threads.
+
+        With no threads everything happens in the caller, for debugging.
+        """
+        if self._threads == 0:
+            yield from self._assembled((video, self._decode(video)) for video in self._videos(units))
+            return
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+            stopping = threading.Event()
+            decoded = self._decoded_ahead(pool, units, stopping)
+            try:
+                yield from _in_background(self._assembled(decoded), stopping)
+            finally:
+                stopping.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_Video]:
+        for unit in units:
+            rows = self._rows_of(unit)
+            seen = 0
+            for _, group in itertools.groupby(rows, key=lambda row: row.video_id):
+                of_video = list(group)
+                seen += len(of_video)
+                yield _Video(unit, of_video, seen == len(rows))
+
+    def _decode(self, video: _Video) -> _Decoded:
+        wanted = self._wanted(video.unit)
+        path = video.rows[0].path
+        if wanted is None:
+            return [DecodedClip(frame_times=np.empty(0)) for _ in video.rows], None
+        return decode_clips(path, video.rows, wanted, self._timeout), source_identity(path)
+
+    def _decoded_ahead(
+        self, pool: ThreadPoolExecutor, units: Iterable[WorkUnit], stopping: threading.Event
+    ) -> Iterator[tuple[_Video, _Decoded]]:
+        """Decoded videos in order, with enough clips under way to fill two batches."""
+        capacity = 2 * self._batch_size + self._threads
+        under_way: deque[tuple[_Video, Future[_Decoded]]] = deque()
+        clips = 0
+        for video in self._videos(units):
+            if stopping.is_set():
+                return
+            under_way.append((video, pool.submit(self._decode, video)))
+            clips += len(video.rows)
+            while clips > capacity and len(under_way) > 1:
+                first, future = under_way.popleft()
+                clips -= len(first.rows)
+                yield first, future.result()
+        for first, future in under_way:
+            yield first, future.result()
+
+    def _assembled(self, decoded: Iterable[tuple[_Video, _Decoded]]) -> Iterator[Batch]:
+        rows: list[ClipRow] = []
+        clips: list[DecodedClip | DecodeError] = []
+        sources: dict[str, Source] = {}
+        offset = 0
+        for video, (of_video, source) in decoded:
+            rows, clips = rows + video.rows, clips + of_video
+            if source is not None:
+                sources[video.rows[0].video_id] = source
+            while len(rows) >= self._batch_size or (video.is_last and rows):
+                size = self._batch_size
+                is_last = video.is_last and len(rows) <= size
+                yield self._batch(video.unit, offset, rows[:size], clips[:size], sources, is_last)
+                rows, clips, sources, offset = rows[size:], clips[size:], {}, 0 if is_last else offset + size
+
+    def _batch(
+        self,
+        unit: WorkUnit,
+        offset: int,
+        rows: list[ClipRow],
+        clips: list[DecodedClip | DecodeError],
+        sources: dict[str, Source],
+        is_last: bool,
+    ) -> Batch:
+        batch = Batch(unit=unit, offset=offset, rows=rows, is_last=is_last, clips=clips, sources=sources)
+        wanted = self._wanted(unit)
+        for square in wanted.squares if wanted else ():
+            shape = (-(-wanted.num_frames // square.every), square.size, square.size, 3) if wanted else ()
+            pixels = np.zeros((self._batch_size, *shape), np.uint8)
+            for slot, clip in enumerate(clips):
+                if isinstance(clip, DecodedClip):
+                    pixels[slot] = clip.squares.pop(square)
+            batch.pixels[square] = pixels
+        return batch
+
+
+class _End:
+    """Last item of a background iterator: how it ended."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def _in_background(items: Iterator[Item], stopping: threading.Event) -> Iterator[Item]:
+    """The items, made up to BATCHES_AHEAD ahead on a thread of their own."""
+    ready: queue.Queue[Item | _End] = queue.Queue(BATCHES_AHEAD)
+
+    def put(item: Item | _End) -> None:
+        while not stopping.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopping.is_set():
+                    return
+            put(_End(None))
+        except BaseException as error:
+            put(_End(error))
+
+    thread = threading.Thread(target=work, name="assemble", daemon=True)
+    thread.start()
+    while not isinstance(item := ready.get(), _End):
+        yield item
+    if item.error is not None:
+        raise item.error

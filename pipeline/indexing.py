@@ -1,0 +1,113 @@
+"""`kinegraph index`: from a data set to rows, and the cache that holds them. Torch-free."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache_schemas.cache import CLASSES, MANIFEST, Cache
+from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, row_order
+from cache_schemas.files import write_whole
+from pipeline.config import Config
+from pipeline.declare import auto_shard_clips, clips_options
+from stages.clips.datasets import Listing, Video, list_videos
+from stages.clips.options import ClipOptions
+from stages.clips.sampling import clip_interval, clip_times, crop_rectangle
+from stages.decode.errors import DecodeError
+from stages.decode.stream import Probe, probe
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """What an index found: rows in all, new ones, and the videos that could not be opened."""
+
+    cache: Cache
+    num_videos: int
+    num_new_rows: int
+    unreadable: dict[str, DecodeError]
+
+
+def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
+    """List the data set, probe what is new, and write clips.parquet; existing rows keep their number.
+
+    A video that cannot be opened keeps its rows, without times; extraction will say why it failed, and a later
+    index fills them in. Raises DatasetError, CacheMismatch.
+    """
+    root = Path(config.cache)
+    if (root / MANIFEST).exists():
+        Cache(root).check_clips(clips_options(config.clips))
+    made = 0
+
+    def count(new: int) -> None:
+        nonlocal made
+        made += new
+        on_progress("generating videos", made, 0)
+
+    listing = list_videos(config.dataset, count)
+    cache = Cache.create(root, clips_options(config.clips), auto_shard_clips(config))
+    old = list(cache.clips.rows()) if (root / TABLE).exists() else []
+    probes = _probe_all(listing, on_progress)
+    rows = [row for video in listing.videos for row in video_rows(video, probes[video.video_id], config.clips)]
+    table = merged(old, rows) if old else sorted(rows, key=row_order)
+    if len(table) > len(old) and len(old) % cache.shard_clips:
+        _reopen_partial(cache, len(old) // cache.shard_clips)
+    write_whole(root / CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
+    ClipsTable.from_rows(table).write(root)
+    unreadable = {video: found for video, found in probes.items() if isinstance(found, DecodeError)}
+    return Indexed(
+        cache=Cache(root),
+        num_videos=len(listing.videos),
+        num_new_rows=len(table) - len(old),
+        unreadable=unreadable,
+    )
+
+
+def _reopen_partial(cache: Cache, shard: int) -> None:
+    """Unseal the last shard before rows are appended to it: its objects will hold more rows."""
+    for key in reversed(cache.stage_keys()):
+        cache.ledger.unseal(key, shard)
+
+
+def _probe_all(listing: Listing, on_progress: Callable[[str, int, int], None]) -> dict[str, Probe | DecodeError]:
+    found: dict[str, Probe | DecodeError] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, (video, result) in enumerate(zip(listing.videos, pool.map(_probed, listing.videos), strict=True), 1):
+            found[video.video_id] = result
+            on_progress("reading headers", done, len(listing.videos))
+    return found
+
+
+def _probed(video: Video) -> Probe | DecodeError:
+    try:
+        return probe(video.path)
+    except DecodeError as error:
+        return error
+
+
+def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
+    """All rows of one video: every clip under every crop."""
+    for clip in range(options.per_video):
+        for crop in options.crops:
+            known = {
+                "clip_id": f"{video.video_id}:{clip}:{crop}",
+                "video_id": video.video_id,
+                "path": video.path,
+                "split": video.split,
+            }
+            if isinstance(found, DecodeError):
+                yield ClipRow(
+                    **known, labels=video.labels, start_seconds=NAN, end_seconds=NAN,
+                    target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
+                )  # fmt: skip
+                continue
+            times = clip_times(options, found.duration, clip)
+            start, end = clip_interval(options, found.duration, times)
+            yield ClipRow(
+                **known, labels=video.labels, start_seconds=start, end_seconds=end, target_times=times,
+                crop=crop_rectangle(crop, found.frame_width, found.frame_height),
+                frame_width=found.frame_width, frame_height=found.frame_height,
+            )  # fmt: skip

@@ -1,0 +1,92 @@
+"""What is missing: the work units of a config on a cache. Torch-free, writes nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cache_schemas.arrays import status_array
+from cache_schemas.cache import Cache
+from pipeline.config import Config
+from pipeline.declare import UNKNOWN, Declared, clips_options, declare, known_digests
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnit:
+    """One shard and the stage keys to write for it, in the order in which they run."""
+
+    shard: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The units that are missing, and how many shards the selection has in all."""
+
+    declared: Declared
+    keys: tuple[str, ...]
+    shards: range | tuple[int, ...]
+    units: tuple[WorkUnit, ...]
+
+    def num_objects(self) -> int:
+        """Files the units will write, ledger records included."""
+        per_key = {key: len(self.declared.stages[key].arrays) + 2 for key in self.declared.stages}
+        return sum(per_key[key] for unit in self.units for key in unit.keys)
+
+    def num_bytes(self, cache: Cache) -> int:
+        """Bytes of the arrays the units will write."""
+        stages = self.declared.stages
+        row = {key: sum(s.row_bytes for s in (*stages[key].arrays, status_array(key))) for key in stages}
+        return sum(row[key] * len(cache.shard_rows(unit.shard)) for unit in self.units for key in unit.keys)
+
+
+def make_plan(
+    config: Config,
+    cache: Cache,
+    *,
+    stages: Sequence[str] = (),
+    part: tuple[int, int] = (0, 1),
+    limit: int | None = None,
+) -> Plan:
+    """The units that `extract` would run.
+
+    `part` (I, N) keeps shards with index % N == I; `limit` keeps the shards of the first `limit` rows.
+    Raises CacheMismatch where the cache holds a stage made with other options, ConfigError for an unknown stage.
+    """
+    cache.check_clips(clips_options(config.clips))
+    declared = declare(config, known_digests(config, cache))
+    keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))
+    for key in keys:
+        stage = declared.stages[key]
+        if stage.options.get("weights_sha256") != UNKNOWN and UNKNOWN not in str(stage.options):
+            cache.check_stage(stage)
+    num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
+    shards = range(part[0], num_shards, part[1])
+    sealed = {key: set(cache.ledger.shards(key)) for key in keys}
+    units = []
+    for shard in shards:
+        missing = tuple(key for key in keys if shard not in sealed[key])
+        if missing:
+            units.append(WorkUnit(shard=shard, keys=missing))
+    return Plan(declared=declared, keys=keys, shards=shards, units=tuple(units))
+
+
+def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
+    """The selected keys and those they read from the cache; frame times come with every decode."""
+    needed = {*keys, "clips"}
+    if any(key.startswith("regions/") for key in keys):
+        needed.add("proposals")
+    return [key for key in declared.stages if key in needed]
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """`I/N` with 0 <= I < N."""
+    index, separator, count = text.partition("/")
+    if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ConfigError(f"--shards {text}: expected I/N with 0 <= I < N, for example 0/4")
+    return int(index), int(count)
+
+
+def why(config: Config, cache: Cache) -> dict[str, list[str]]:
+    """Per stage key, the options in which the config differs from the cache, `cached -> asked for`."""
+    declared = declare(config, known_digests(config, cache))
+    return {key: cache.stage_differences(stage) for key, stage in declared.stages.items()}

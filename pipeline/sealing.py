@@ -1,0 +1,101 @@
+"""Sealing: objects first, each durable and whole; the ledger record last of all."""
+
+import datetime
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
+from cache_schemas.cache import Cache, Stage
+from cache_schemas.errors import CacheMismatch
+from cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
+from cache_schemas.zarr_shards import write_shard
+
+
+@dataclass(kw_only=True)
+class StageOutput:
+    """What one stage computed for one shard: arrays over its rows, and the fate of each row."""
+
+    stage: Stage
+    clip_ids: list[str]
+    arrays: dict[str, np.ndarray] = field(init=False)
+    failures: dict[int, Failure] = field(default_factory=dict)
+    warnings: dict[int, Warned] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
+
+    def fail(self, row: int, reason: Reason, detail: str) -> None:
+        """Row `row` of the shard failed; once sealed it holds the fill value, whatever was stored."""
+        self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))
+
+    def warn(self, row: int, detail: str) -> None:
+        self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
+
+    def finished(self) -> list[tuple[ArraySpec, np.ndarray]]:
+        """All arrays as they are sealed, the status array last."""
+        failed = list(self.failures)
+        for spec in self.stage.arrays:
+            self.arrays[spec.name][failed] = spec.fill
+        status = np.full(len(self.clip_ids), STATUS_OK, np.uint8)
+        status[list(self.warnings)] = STATUS_WARNED
+        status[failed] = STATUS_FAILED
+        return [*((spec, self.arrays[spec.name]) for spec in self.stage.arrays), (status_array(self.stage.key), status)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What made a shard and is not in its fingerprint."""
+
+    versions: Mapping[str, str]
+    device: str
+    batch_size: int
+    threads: int
+
+
+def seal(
+    cache: Cache,
+    shard: int,
+    output: StageOutput,
+    sources: Mapping[str, Source],
+    provenance: Provenance,
+    seconds: Mapping[str, float],
+) -> Record:
+    """Write one shard of one stage and its ledger record. A crash before the end leaves orphans, never a lie."""
+    objects: dict[str, SealedObject] = {}
+    for spec, rows in output.finished():
+        name, size, digest = write_shard(cache.root, spec, shard, rows, cache.shard_clips)
+        objects[name] = SealedObject(size=size, xxh3_128=digest)
+    record = Record(
+        key=output.stage.key,
+        shard=shard,
+        num_rows=len(output.clip_ids),
+        fingerprint=output.stage.fingerprint,
+        objects=objects,
+        failures=[output.failures[row] for row in sorted(output.failures)],
+        warnings=[output.warnings[row] for row in sorted(output.warnings) if row not in output.failures],
+        sources=dict(sources),
+        versions=dict(provenance.versions),
+        device=provenance.device,
+        batch_size=provenance.batch_size,
+        threads=provenance.threads,
+        seconds={kind: round(value, 3) for kind, value in seconds.items()},
+        host=socket.gethostname(),
+        sealed_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    cache.ledger.seal(record)
+    return record
+
+
+def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
+    """Raise CacheMismatch where a later decode took other frames than the sealed `clips/frame_times`."""
+    (now,) = clips.arrays.values()
+    both = ~(np.isnan(sealed).any(1) | np.isnan(now).any(1))
+    changed = np.flatnonzero(both & (sealed != now).any(1))
+    if len(changed):
+        raise CacheMismatch(
+            f"{clips.clip_ids[changed[0]]} (shard {shard} of {cache.root}) now has other frame times than when it was "
+            "first decoded: the video was replaced, or FFmpeg reads it differently. Start a new cache for it."
+        )

@@ -1,0 +1,178 @@
+"""One shard under way: its stages' outputs, filled batch by batch, then sealed."""
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache_schemas.clips_table import ClipRow
+from cache_schemas.ledger import Source
+from cache_schemas.zarr_shards import ShardView, open_shard
+from pipeline.feed import Batch
+from pipeline.plan import WorkUnit
+from pipeline.sealing import StageOutput, check_times, seal
+from stages.decode.clips import DecodedClip
+from stages.decode.errors import DecodeError
+from stages.device import upload
+from stages.proposals.extract import ClipProposals
+from stages.regions.extract import clip_regions
+
+if TYPE_CHECKING:
+    from pipeline.worker import Worker
+
+DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
+
+
+class ShardInProgress:
+    """One unit: `add` every batch of its rows in order, then `seal` once."""
+
+    def __init__(self, worker: "Worker", unit: WorkUnit) -> None:
+        self.worker, self.unit, self.cache, self.config = worker, unit, worker.cache, worker.config
+        clip_ids = [row.clip_id for row in worker.rows(unit)]
+        self.outputs = {key: StageOutput(stage=worker.stages[key], clip_ids=clip_ids) for key in unit.keys}
+        self.times = self.outputs.get("clips") or StageOutput(stage=worker.stages["clips"], clip_ids=clip_ids)
+        self.backbones = worker.backbones_to_run(unit)
+        self.decodes = worker.wanted(unit) is not None
+        self.sources: dict[str, Source] = {}
+        self.seconds: dict[str, float] = {}
+        self._views: dict[str, ShardView] = {}
+        self._failed_upstream = self._failures_of_sealed()
+        self._proposals_of: tuple[np.ndarray | None, ClipProposals | None] = (None, None)
+
+    def spent(self, kind: str, since: float) -> None:
+        """Count the time since `since` (of time.monotonic) as spent on `kind`."""
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
+
+    def _failures_of_sealed(self) -> dict[str, str]:
+        """Clip id -> key, for clips that failed in sealed stages which this unit's regions read."""
+        reads = {key for out in self.outputs.values() for key in out.stage.options.get("reads", {})}
+        found: dict[str, str] = {}
+        for key in reads - self.outputs.keys() - {"clips"}:
+            record = self.cache.ledger.read(key, self.unit.shard)
+            found |= {failure.clip_id: key for failure in record.failures} if record else {}
+        return found
+
+    def add(self, batch: Batch) -> None:
+        """Run all stages of the unit on one batch."""
+        self.sources |= batch.sources
+        ok = self._take_clips(batch)
+        if "proposals" in self.outputs:
+            for slot in ok:
+                self._propose(batch, slot)
+        for name in self.backbones:
+            maps = self.worker.features[name].maps(upload(batch.pixels[self.worker.square(name)], self.worker.device))
+            for tap, found in maps.items():
+                self._store(name, tap, found, batch, ok)
+        for key in self.outputs:
+            kind, _, name = key.partition("/")
+            if kind == "regions" and name not in self.backbones:
+                self._regions_from_cache(name, batch, ok)
+
+    def _take_clips(self, batch: Batch) -> list[int]:
+        """Note frame times, failures and warnings; gives the slots whose clip is usable."""
+        ok = []
+        for slot, (row, clip) in enumerate(zip(batch.rows, batch.clips, strict=True)):
+            number = batch.offset + slot
+            if isinstance(clip, DecodeError):
+                self._fail_everywhere(number, clip)
+            elif row.clip_id in self._failed_upstream:
+                key = self._failed_upstream[row.clip_id]
+                self._fail_everywhere(number, DecodeError("upstream", f"failed in {key}"))
+            else:
+                ok.append(slot)
+                self._note(number, clip)
+        return ok
+
+    def _fail_everywhere(self, number: int, error: DecodeError) -> None:
+        for output in self.outputs.values():
+            output.fail(number, error.reason, error.detail)
+
+    def _note(self, number: int, clip: DecodedClip) -> None:
+        if self.decodes:
+            self.times.arrays["clips/frame_times"][number] = clip.frame_times
+        if clip.warning:
+            for output in self.outputs.values():
+                output.warn(number, clip.warning)
+
+    def _propose(self, batch: Batch, slot: int) -> None:
+        row, clip = batch.rows[slot], batch.clips[slot]
+        assert isinstance(clip, DecodedClip)
+        assert clip.whole is not None
+        assert self.worker.proposer is not None
+        if self._proposals_of[0] is not clip.whole:  # all crops of a clip share the array
+            found = self.worker.proposer.propose(clip.whole, row.frame_width, row.frame_height)
+            self._proposals_of = (clip.whole, found)
+        clip.whole = None
+        assert self._proposals_of[1] is not None
+        kept = self._proposals_of[1].within(row.crop)
+        arrays = self.outputs["proposals"].arrays
+        for name in ("boxes", "scores", "count"):
+            arrays[f"proposals/{name}"][batch.offset + slot] = getattr(kept, name)
+
+    def _store(self, name: str, tap: str, maps: Tensor, batch: Batch, ok: list[int]) -> None:
+        """Round one tap's maps [B, T, C, H, W] as stored, and give features and regions of the usable slots."""
+        options = self.config.backbones[name]
+        stored = maps.to(DTYPES_STORED[options.storage_dtype])
+        finite = stored.isfinite().flatten(1).all(1).tolist()
+        features, regions = self.outputs.get(f"features/{name}"), self.outputs.get(f"regions/{name}")
+        if features is not None:
+            numbers = [batch.offset + slot for slot in ok]
+            values = {f"features/{name}/{tap}": stored, f"features/{name}/{tap}_pooled": maps.float().mean((3, 4))}
+            for array in values.keys() & features.arrays.keys():
+                features.arrays[array][numbers] = values[array][ok].cpu().numpy()
+        for slot in ok:
+            if not finite[slot]:
+                self._fail_non_finite(name, tap, batch.offset + slot, bool(maps[slot].isfinite().all()))
+            elif regions is not None:
+                self._regions(name, tap, stored[slot], batch.rows[slot], batch.offset + slot)
+
+    def _fail_non_finite(self, name: str, tap: str, number: int, finite_before: bool) -> None:
+        dtype = self.config.backbones[name].storage_dtype
+        detail = f"{tap} is finite but overflows {dtype}" if finite_before else f"{tap} is not finite before rounding"
+        for key in (f"features/{name}", f"regions/{name}"):
+            if key in self.outputs:
+                self.outputs[key].fail(number, "non_finite", detail)
+
+    def _regions_from_cache(self, name: str, batch: Batch, ok: list[int]) -> None:
+        for tap in self.config.backbones[name].taps:
+            for slot in ok:
+                number = batch.offset + slot
+                maps = upload(self._cached(f"features/{name}/{tap}", number).copy(), self.worker.device)
+                self._regions(name, tap, maps, batch.rows[slot], number)
+
+    def _regions(self, name: str, tap: str, maps: Tensor, row: ClipRow, number: int) -> None:
+        options = self.config.regions
+        assert options is not None
+        boxes, count = (self._proposal_array(part, number) for part in ("boxes", "count"))
+        size, stride = self.config.size_of(name), self.config.tap_of(name, tap).stride
+        found = clip_regions(maps, boxes, count, row.crop, size, stride, options)
+        output = self.outputs[f"regions/{name}"]
+        output.arrays[f"regions/{name}/{tap}"][number] = found.to(DTYPES_STORED[options.storage_dtype]).cpu().numpy()
+
+    def _proposal_array(self, part: str, number: int) -> np.ndarray:
+        if "proposals" in self.outputs:
+            found: np.ndarray = self.outputs["proposals"].arrays[f"proposals/{part}"][number]
+            return found
+        return self._cached(f"proposals/{part}", number)
+
+    def _cached(self, array: str, number: int) -> np.ndarray:
+        """Row `number` of this shard of an array that is sealed already."""
+        if array not in self._views:
+            self._views[array] = open_shard(
+                self.cache.root, self.cache.array(array), self.unit.shard, self.cache.shard_clips
+            )
+        return self._views[array].row(number)
+
+    def seal(self) -> tuple[str, ...]:
+        """Write and seal every stage, those that others read first; gives the clips that failed in any of them."""
+        if self.decodes and "clips" not in self.outputs:
+            numbers = range(len(self.cache.shard_rows(self.unit.shard)))
+            sealed = np.stack([self._cached("clips/frame_times", number) for number in numbers])
+            check_times(self.cache, self.unit.shard, sealed, self.times)
+        failed: set[str] = set()
+        for output in self.outputs.values():
+            record = seal(self.cache, self.unit.shard, output, self.sources, self.worker.provenance, self.seconds)
+            failed |= {failure.clip_id for failure in record.failures}
+        return tuple(sorted(failed))

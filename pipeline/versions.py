@@ -1,0 +1,37 @@
+"""Versions of everything that computes, for ledger records."""
+
+import functools
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("kinegraph", "torch", "torchvision", "av", "numpy", "pillow", "zarr")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Package versions, FFmpeg's libraries, Python, and the git revision where this is a checkout."""
+    import av
+
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    found["ffmpeg"] = ", ".join(f"{name} {'.'.join(map(str, v))}" for name, v in av.library_versions.items())
+    if revision := _git_revision():
+        found["git"] = revision
+    return found
+
+
+def _git_revision() -> str:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
