@@ -1,0 +1,134 @@
+"""Which frozen backbones there are, and what each expects and gives. Imports no torch: plans are made from this."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+KINETICS_MEAN, KINETICS_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSource:
+    """A weight file that is known by name: public (`url`) or part of this package (`path`).
+
+    sha256: all 64 hex digits or the leading ones, as published.
+    path: of a shipped file, relative to the folder of the package `stages`.
+    """
+
+    file_name: str
+    sha256: str
+    licence: str
+    url: str | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (self.path is None):
+            raise ValueError(f"weights {self.file_name}: exactly one of url and path is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tap:
+    """A point where a backbone can be cut. `stride`: input pixels per map cell; `temporal_stride`: frames."""
+
+    name: str
+    channels: int
+    stride: int
+    temporal_stride: int = 1
+
+    def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
+        """(T, C, H, W) of this tap's map for a clip of `num_frames` frames of `size` x `size` px."""
+        side = -(-size // self.stride)
+        return num_frames // self.temporal_stride, self.channels, side, side
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneEntry:
+    """A backbone as it is trained: square input of `size` px, RGB in 0..1 normalised by `mean` and `std`."""
+
+    name: str
+    taps: tuple[Tap, ...]
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: Mapping[str, WeightSource] = field(default_factory=dict)
+
+    def tap(self, name: str) -> Tap:
+        """The tap of this name. Raises ValueError, listing the taps, if there is none."""
+        for tap in self.taps:
+            if tap.name == name:
+                return tap
+        known = ", ".join(tap.name for tap in self.taps)
+        raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {known}")
+
+
+def _torchvision(file_name: str) -> WeightSource:
+    """Torchvision puts the first eight digits of the sha256 into the file name."""
+    return WeightSource(
+        url=f"https://download.pytorch.org/models/{file_name}",
+        file_name=file_name,
+        sha256=file_name.rpartition("-")[2].removesuffix(".pth"),
+        licence="BSD-3-Clause (torchvision), trained on ImageNet-1k",
+    )
+
+
+def _resnet2d(name: str, expansion: int, **files: str) -> BackboneEntry:
+    return BackboneEntry(
+        name=name,
+        taps=(
+            Tap(name="stem", channels=64, stride=4),
+            Tap(name="res2", channels=64 * expansion, stride=4),
+            Tap(name="res3", channels=128 * expansion, stride=8),
+            Tap(name="res4", channels=256 * expansion, stride=16),
+            Tap(name="res5", channels=512 * expansion, stride=32),
+        ),
+        size=224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        weights={key: _torchvision(file_name) for key, file_name in files.items()},
+    )
+
+
+_I3D_R50 = BackboneEntry(
+    name="i3d_r50",
+    taps=(
+        Tap(name="stem", channels=64, stride=4),
+        Tap(name="res2", channels=256, stride=4),
+        Tap(name="res3", channels=512, stride=8, temporal_stride=2),
+        Tap(name="res4", channels=1024, stride=16, temporal_stride=2),
+        Tap(name="res5", channels=2048, stride=16, temporal_stride=2),
+    ),
+    size=224,
+    mean=KINETICS_MEAN,
+    std=KINETICS_STD,
+)
+
+_TINY_I3D = BackboneEntry(
+    name="tiny_i3d",
+    taps=(
+        Tap(name="stem", channels=16, stride=2),
+        Tap(name="res2", channels=32, stride=4),
+        Tap(name="res3", channels=64, stride=8, temporal_stride=2),
+        Tap(name="res4", channels=96, stride=8, temporal_stride=2),
+    ),
+    size=96,
+    mean=KINETICS_MEAN,
+    std=KINETICS_STD,
+)
+
+CATALOGUE: dict[str, BackboneEntry] = {
+    "resnet18": _resnet2d("resnet18", 1, imagenet1k_v1="resnet18-f37072fd.pth"),
+    "resnet34": _resnet2d("resnet34", 1, imagenet1k_v1="resnet34-b627a593.pth"),
+    "resnet50": _resnet2d("resnet50", 4, imagenet1k_v1="resnet50-0676ba61.pth", imagenet1k_v2="resnet50-11ad3fa6.pth"),
+    "resnet101": _resnet2d(
+        "resnet101", 4, imagenet1k_v1="resnet101-63fe2227.pth", imagenet1k_v2="resnet101-cd907fc2.pth"
+    ),
+    "i3d_r50": _I3D_R50,
+    "tiny_i3d": _TINY_I3D,
+}
+
+
+def entry(name: str) -> BackboneEntry:
+    """The entry of this name. Raises ValueError, listing the names, if there is none."""
+    if name not in CATALOGUE:
+        raise ValueError(f"no backbone {name!r}; there are {', '.join(CATALOGUE)}")
+    return CATALOGUE[name]

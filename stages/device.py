@@ -1,0 +1,48 @@
+"""Devices and precision: where a network runs and in which numbers."""
+
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stages.errors import UsageError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device where there is one, else the CPU.
+
+    Raises UsageError for a device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"run.device: given {name!r}, but torch finds no CUDA device here; use cpu or auto")
+    return device
+
+
+def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on `device`, weights channels-last: convolutions there are several times faster in half precision."""
+    network = network.to(device)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+    return network
+
+
+def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to `precision`; plain float32 for fp32, without TF32."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on `device`; through pinned memory and without waiting on CUDA."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,32 @@
+"""Region features of a clip: stored maps and stored boxes in, one vector per proposal out."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.device import upload
+from stages.regions.geometry import to_input
+from stages.regions.options import RegionOptions
+from stages.regions.roi import region_features
+
+
+@torch.inference_mode()
+def clip_regions(
+    maps: Tensor,
+    boxes: np.ndarray,
+    count: np.ndarray,
+    crop: tuple[float, float, float, float],
+    input_size: int,
+    stride: int,
+    options: RegionOptions,
+) -> Tensor:
+    """maps [T, C, H, W] as stored, boxes [T_p, N, 4] in video pixels and count [T_p] as stored -> [T, N, C] float32.
+
+    Boxes may be finer in time than maps: map row t reads those of its own input frame.
+    """
+    step = len(boxes) // len(maps)
+    projected = to_input(boxes[::step], crop, input_size)
+    valid = np.ascontiguousarray(count[::step], dtype=np.int64)
+    return region_features(
+        maps, upload(projected, maps.device), upload(valid, maps.device), stride, options.size, options.reduce
+    )

@@ -1,0 +1,39 @@
+"""Region features: RoIAlign on a tap's maps, then one vector per box (Wang and Gupta 2018, arXiv 1806.01810, 3.1)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+# T frames, N regions, C channels, H, W.
+
+POOLED_GRID_BYTES = 256 * 2**20
+
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda grid: grid.amax((2, 3)),
+    "mean": lambda grid: grid.mean((2, 3)),
+}
+
+
+def region_features(
+    maps: Tensor, boxes: Tensor, count: Tensor, stride: int, size: int = 7, reduce: str = "max"
+) -> Tensor:
+    """maps [T, C, H, W], boxes [T, N, 4], count [T] -> [T, N, C] float32, rows past `count` zero.
+
+    boxes: xyxy in pixels of the backbone's square input, `stride` pixels per map cell, pixel centres at +0.5.
+    Each box is read on a `size` x `size` grid with as many samples as it covers cells, then reduced ("max", "mean").
+    """
+    num_frames, num_boxes = boxes.shape[:2]
+    channels = maps.shape[1]
+    frame, slot = (torch.arange(num_boxes, device=count.device) < count[:, None]).nonzero(as_tuple=True)
+    rois = torch.cat([frame[:, None].float(), boxes[frame, slot].float()], dim=1)  # [valid, 5]
+    features = torch.zeros(num_frames, num_boxes, channels, device=maps.device)
+    maps = maps.float()
+    # The grids of all boxes at once are size * size times what is asked for.
+    chunk = max(1, POOLED_GRID_BYTES // (channels * size * size * 4))
+    for at in range(0, len(rois), chunk):
+        part = slice(at, at + chunk)
+        grid = roi_align(maps, rois[part], size, spatial_scale=1 / stride, sampling_ratio=0, aligned=True)
+        features[frame[part], slot[part]] = REDUCTIONS[reduce](grid)  # [chunk, C, size, size] -> [chunk, C]
+    return features

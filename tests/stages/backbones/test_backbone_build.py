@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.backbones.backbone import Backbone
+from stages.backbones.build import build_backbone
+from stages.backbones.weights import weights_digest
+
+TAPS = ["stem", "res2", "res3", "res4", "res5"]
+
+
+def random_clips(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> Backbone:
+    return build_backbone("resnet18", "random:0", TAPS)
+
+
+def test_the_network_is_cut_above_its_highest_tap_and_frozen() -> None:
+    network = build_backbone("resnet18", "random:0", ["res3", "stem"])
+    assert {name.split(".")[0] for name in network.state_dict()} == {"conv1", "bn1", "layer1", "layer2"}
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not any(module.training for module in network.modules())
+    assert list(network(random_clips(1, 3, 1, 32, 32))) == ["stem", "res3"]
+
+
+def test_what_was_cut_away_cannot_be_asked_for(resnet18: Backbone) -> None:
+    network = build_backbone("resnet18", "random:0", ["res2"])
+    with pytest.raises(ValueError, match=r"its taps are \['res2'\]"):
+        network.cut(["res3"])
+    with pytest.raises(ValueError, match="cannot cut"):
+        resnet18.cut([])
+    with pytest.raises(ValueError, match="has no tap 'res6'"):
+        build_backbone("resnet18", "random:0", ["res6"])
+
+
+def test_frames_of_a_2d_network_keep_their_clip_and_place(resnet18: Backbone) -> None:
+    clips = random_clips(2, 3, 3, 32, 32)
+    maps = resnet18(clips)["res4"]
+    for b in range(2):
+        for t in range(3):
+            single = resnet18(clips[b : b + 1, :, t : t + 1])["res4"]
+            torch.testing.assert_close(maps[b, :, t], single[0, :, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_decoded_clips_reach_a_2d_network_without_a_copy(resnet18: Backbone) -> None:
+    seen: list[Tensor] = []
+
+    def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.extend(args)
+
+    clips = random_clips(2, 3, 32, 32, 3).permute(0, 4, 1, 2, 3)  # memory [B, T, H, W, 3], as decoded
+    handle = resnet18.get_submodule("conv1").register_forward_pre_hook(record)
+    resnet18(clips)
+    handle.remove()
+    assert seen[0].data_ptr() == clips.data_ptr()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("model", ["resnet50", "resnet101", "i3d_r50"])
+def test_random_weights_keep_activations_near_one(model: str) -> None:
+    maps = build_backbone(model, "random:0", TAPS)(random_clips(1, 3, 4, 64, 64))
+    for x in maps.values():
+        assert x.isfinite().all()
+        assert 0.05 < x.std() < 20
+        assert x.abs().max() < 1000  # float16 ends at 65504
+
+
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    state = torch.get_rng_state()
+    digests: dict[str, str] = {}
+    for seed in ("random:0", "random:1"):
+        torch.manual_seed(len(digests))
+        first, again = (build_backbone("resnet18", seed, ["res2"]) for _ in range(2))
+        digests[seed] = weights_digest(first, seed, {})
+        assert digests[seed] == weights_digest(again, seed, {})
+    assert len(set(digests.values())) == 2
+    torch.set_rng_state(state)
+    build_backbone("resnet18", "random:0", ["res2"])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_random_weights_below_the_cut_do_not_depend_on_the_cut(resnet18: Backbone) -> None:
+    low = build_backbone("resnet18", "random:0", ["res3"])
+    whole = resnet18.state_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in low.state_dict().items())
+    assert weights_digest(low, "random:0", {}) != weights_digest(resnet18, "random:0", {})

@@ -1,0 +1,169 @@
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stages.backbones import weights as module
+from stages.backbones.build import build_backbone
+from stages.backbones.catalogue import WeightSource
+from stages.backbones.weights import WeightsError, load_weights, locate, weights_digest
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return build_backbone("resnet18", "random:7", ["res2"]).state_dict()
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+@pytest.mark.parametrize("wrapper", [None, "model_state", "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_pickled_checkpoints_are_read(
+    tmp_path: Path, state: dict[str, Tensor], wrapper: str | None, prefix: str
+) -> None:
+    content: dict[str, Any] = {prefix + name: tensor for name, tensor in state.items()}
+    torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "file.pyth")
+    network = build_backbone("resnet18", str(tmp_path / "file.pyth"), ["res2"])
+    assert same(network.state_dict(), state)
+
+
+def test_safetensors_are_read_and_may_be_half_precision(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "file.safetensors"
+    save_file({name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, path)
+    loaded = build_backbone("resnet18", str(path), ["res2"]).state_dict()
+    assert loaded["conv1.weight"].dtype == torch.float32
+    assert torch.equal(loaded["conv1.weight"], state["conv1.weight"].half().float())
+
+
+def test_classifier_and_layers_above_the_cut_are_left_out(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    extra = {name: torch.ones(2) for name in ("fc.weight", "fc.bias", "layer4.1.bn2.weight")}
+    torch.save(state | extra, tmp_path / "file.pth")
+    assert same(build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"]).state_dict(), state)
+
+
+def test_leftover_and_missing_keys_are_listed_together(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    wrong = {name: tensor for name, tensor in state.items() if name != "layer1.0.conv1.weight"}
+    torch.save(wrong | {"layer9.weight": torch.ones(1)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r'Missing.* "layer1\.0\.conv1\.weight"\.\n.*Unexpected.* "layer9\.weight"'):
+        build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
+
+
+def test_another_shape_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    torch.save(state | {"bn1.weight": torch.ones(63)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"bn1\.weight"):
+        build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
+
+
+class Trap:
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.folder),)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+
+def test_files_are_read_without_running_code(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": Trap(tmp_path / "ran")}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["file.pth", "file.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=name):
+        build_backbone("resnet18", str(tmp_path / name), ["res2"])
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2, 3], tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match="expected a state dict"):
+        build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
+
+
+@pytest.mark.parametrize("weights", ["random:", "random:-1", "random:x", "random"])
+def test_a_seed_is_a_whole_number(weights: str) -> None:
+    with pytest.raises(WeightsError, match="random:<seed>"):
+        build_backbone("resnet18", weights, ["res2"])
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(WeightsError, match="imagenet1k_v1, imagenet1k_v2, random:<seed>"):
+        build_backbone("resnet50", "imagenet", ["res2"])
+
+
+@pytest.fixture
+def public(tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> WeightSource:
+    """A public file, served from a folder; torch hub's own folder is empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    (tmp_path / "web").mkdir()
+    path = tmp_path / "web" / "tiny.pth"
+    torch.save(state, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return WeightSource(url=path.as_uri(), file_name="tiny.pth", sha256=sha256[:8], licence="none")
+
+
+def test_public_weights_are_downloaded_once(tmp_path: Path, state: dict[str, Tensor], public: WeightSource) -> None:
+    network = build_backbone("resnet18", "random:0", ["res2"])
+    load_weights(network, "tiny", {"tiny": public})
+    (tmp_path / "web" / "tiny.pth").unlink()
+    load_weights(network, "tiny", {"tiny": public})
+    assert same(network.state_dict(), state)
+    cached = tmp_path / "home" / "hub" / "checkpoints" / "tiny.pth"
+    assert weights_digest(network, "tiny", {"tiny": public}) == hashlib.sha256(cached.read_bytes()).hexdigest()
+
+
+def test_a_failed_download_says_what_to_put_where(tmp_path: Path, public: WeightSource) -> None:
+    (tmp_path / "web" / "tiny.pth").unlink()
+    with pytest.raises(WeightsError) as caught:
+        locate("tiny", {"tiny": public})
+    folder = tmp_path / "home" / "hub" / "checkpoints"
+    for part in (public.url, public.file_name, public.sha256, str(folder)):
+        assert str(part) in str(caught.value)
+
+
+def test_a_download_with_other_content_is_not_kept(tmp_path: Path, public: WeightSource) -> None:
+    (tmp_path / "web" / "tiny.pth").write_bytes(b"something else")
+    with pytest.raises(WeightsError, match="invalid hash"):
+        locate("tiny", {"tiny": public})
+    assert list((tmp_path / "home" / "hub" / "checkpoints").iterdir()) == []
+
+
+def test_a_damaged_cached_file_is_noticed(tmp_path: Path, public: WeightSource) -> None:
+    locate("tiny", {"tiny": public}).write_bytes(b"damaged")
+    network = build_backbone("resnet18", "random:0", ["res2"])
+    with pytest.raises(WeightsError, match="delete the file"):
+        load_weights(network, "tiny", {"tiny": public})
+
+
+def test_shipped_weights_lie_in_the_package(
+    tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STAGES_FOLDER", tmp_path)
+    save_file(state, tmp_path / "tiny.safetensors")
+    sha256 = hashlib.sha256((tmp_path / "tiny.safetensors").read_bytes()).hexdigest()
+    source = WeightSource(path="tiny.safetensors", file_name="tiny.safetensors", sha256=sha256, licence="Apache-2.0")
+    network = build_backbone("resnet18", "random:0", ["res2"])
+    load_weights(network, "shipped", {"shipped": source})
+    assert same(network.state_dict(), state)
+    assert weights_digest(network, "shipped", {"shipped": source}) == sha256
+
+
+def test_the_digest_of_random_weights_covers_names_types_shapes_and_values() -> None:
+    def network(name: str, value: Tensor) -> nn.Module:
+        return nn.ParameterDict({name: nn.Parameter(value, requires_grad=False)})
+
+    zeros = torch.zeros(2, 4)
+    variants = [("a", zeros), ("b", zeros), ("a", zeros.int()), ("a", zeros.T), ("a", zeros + 1)]
+    digests = [weights_digest(network(name, value), "random:0", {}) for name, value in variants]
+    assert len(set(digests)) == len(variants)
+    assert digests[0] == weights_digest(network("a", zeros.clone()), "random:0", {})

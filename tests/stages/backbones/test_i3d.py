@@ -1,0 +1,81 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
+
+from stages.backbones.build import build_backbone
+from stages.backbones.i3d import Bottleneck3D, I3DResNet50
+
+FROZEN_MEANS = {"stem": 0.469866, "res2": 0.321752, "res3": 0.269547, "res4": 0.208004, "res5": 0.147233}
+
+
+@pytest.fixture(scope="module")
+def meta_network() -> I3DResNet50:
+    with torch.device("meta"):
+        return I3DResNet50().eval()
+
+
+def test_parameters_match_the_published_count(meta_network: I3DResNet50) -> None:
+    classifier = 2048 * 400 + 400
+    total = sum(parameter.numel() for parameter in meta_network.parameters()) + classifier
+    assert total == pytest.approx(28.043e6, rel=0.0005)
+
+
+def test_multiplications_match_the_published_count(meta_network: I3DResNet50) -> None:
+    macs = 0
+
+    def count(module: nn.Conv3d, args: Any, output: Tensor) -> None:
+        nonlocal macs
+        macs += output.numel() * module.weight[0].numel()
+
+    handles = [m.register_forward_hook(count) for m in meta_network.modules() if isinstance(m, nn.Conv3d)]
+    meta_network(torch.empty(1, 3, 32, 224, 224, device="meta"))
+    for handle in handles:
+        handle.remove()
+    assert macs == pytest.approx(152.47e9, rel=0.0005)
+
+
+@pytest.mark.parametrize(("res5_stride", "side"), [(1, 14), (2, 7)])
+def test_maps_have_the_sizes_of_table_1(res5_stride: int, side: int) -> None:
+    with torch.device("meta"):
+        maps = I3DResNet50(res5_stride=res5_stride)(torch.empty(1, 3, 32, 224, 224))
+    assert {tap: tuple(x.shape[1:]) for tap, x in maps.items()} == {
+        "stem": (64, 32, 56, 56),
+        "res2": (256, 32, 56, 56),
+        "res3": (512, 16, 28, 28),
+        "res4": (1024, 16, 14, 14),
+        "res5": (2048, 16, side, side),
+    }
+
+
+def test_a_block_without_temporal_extent_is_the_2d_block_on_every_frame() -> None:
+    torch.manual_seed(0)
+    shortcut = nn.Sequential(nn.Conv2d(12, 32, 1, stride=2, bias=False), nn.BatchNorm2d(32))
+    flat = Bottleneck(12, 8, stride=2, downsample=shortcut).eval()
+    block = Bottleneck3D(12, 8, temporal_kernel=1, stride=2).eval()
+    block.load_state_dict({name: x.unsqueeze(2) if x.ndim == 4 else x for name, x in flat.state_dict().items()})
+    clips = torch.randn(2, 12, 3, 9, 9)
+    frames = torch.stack([flat(frame) for frame in clips.unbind(2)], dim=2)
+    torch.testing.assert_close(block(clips), frames, rtol=1e-4, atol=1e-5)
+
+
+def test_an_inflated_block_sees_a_still_clip_as_the_2d_block_sees_its_frame() -> None:
+    torch.manual_seed(0)
+    shortcut = nn.Sequential(nn.Conv2d(12, 32, 1, bias=False), nn.BatchNorm2d(32))
+    flat = Bottleneck(12, 8, downsample=shortcut).eval()
+    block = Bottleneck3D(12, 8, temporal_kernel=3, stride=1).eval()
+    state = {name: x.unsqueeze(2) if x.ndim == 4 else x for name, x in flat.state_dict().items()}
+    state["conv1.weight"] = state["conv1.weight"].expand(-1, -1, 3, -1, -1) / 3
+    block.load_state_dict(state)
+    frame = torch.randn(1, 12, 9, 9)
+    middle = block(frame.unsqueeze(2).expand(-1, -1, 5, -1, -1))[:, :, 2]
+    torch.testing.assert_close(middle, flat(frame), rtol=1e-4, atol=1e-5)
+
+
+def test_the_output_of_seeded_weights_is_frozen() -> None:
+    network = build_backbone("i3d_r50", "random:0", ["stem", "res2", "res3", "res4", "res5"])
+    clips = torch.linspace(-2, 2, 3 * 4 * 33 * 33).sin().reshape(1, 3, 4, 33, 33)
+    means = {tap: x.mean().item() for tap, x in network(clips).items()}
+    assert means == pytest.approx(FROZEN_MEANS, rel=1e-4)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+from torchvision.models import get_model_weights
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from stages.proposals.build import PROPOSERS
+from stages.proposals.catalogue import PROPOSALS, entry
+
+
+def test_every_proposal_network_has_an_entry_and_a_builder() -> None:
+    assert PROPOSALS.keys() == PROPOSERS.keys()
+    assert all(known.name == name for name, known in PROPOSALS.items())
+
+
+@pytest.mark.parametrize("model", ["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+@pytest.mark.parametrize("size", [(240, 320), (320, 240), (100, 177), (101, 176), (256, 800), (1080, 1920), (7, 7)])
+def test_frames_are_resized_as_torchvision_does(model: str, size: tuple[int, int]) -> None:
+    known = PROPOSALS[model]
+    transform = GeneralizedRCNNTransform(known.short_side, known.max_side, known.mean, known.std).eval()
+    images, _ = transform([torch.zeros(3, *size)])
+    assert known.input_size(*size) == images.image_sizes[0]
+
+
+def test_an_extreme_frame_keeps_at_least_a_pixel() -> None:
+    assert entry("fasterrcnn_resnet50_fpn").input_size(1, 4000) == (1, 1333)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2"):
+        entry("fasterrcnn")
+
+
+@pytest.mark.parametrize("model", [name for name in PROPOSALS if name.startswith("fasterrcnn_")])
+def test_public_files_are_those_that_torchvision_names(model: str) -> None:
+    theirs = {weights.name.lower(): weights.url for weights in get_model_weights(model)}
+    assert {name: source.url for name, source in PROPOSALS[model].weights.items()} == theirs

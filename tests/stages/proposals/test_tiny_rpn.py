@@ -1,0 +1,35 @@
+import torch
+from torchvision.ops import box_iou
+
+from stages.clips.interactions import interaction
+from stages.proposals.build import build_proposer
+from stages.proposals.catalogue import entry
+from stages.proposals.tiny_rpn import TinyPyramid
+
+
+def test_pyramid_levels():
+    pyramid = TinyPyramid()(torch.zeros(2, 3, 96, 64))
+    assert {name: tuple(x.shape) for name, x in pyramid.items()} == {"0": (2, 32, 24, 16), "1": (2, 32, 12, 8)}
+
+
+def test_size():
+    proposer = build_proposer("tiny_rpn", "random:0")
+    assert sum(parameter.numel() for parameter in proposer.parameters()) == 79_701
+
+
+def test_takes_the_demos_frames_as_they_are():
+    assert entry("tiny_rpn").input_size(96, 96) == (96, 96)
+
+
+def test_shipped_boxes_find_things_with_unseen_digits():
+    proposer = build_proposer("tiny_rpn", "shipped")
+    found = []
+    for index in range(20):
+        clip = interaction(5, "test", index)
+        frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)[::4]
+        with torch.inference_mode():
+            proposals = proposer(frames, top=5)
+        assert (proposals.scores[:, :-1] >= proposals.scores[:, 1:]).all()
+        for boxes, truth in zip(proposals.boxes, torch.from_numpy(clip.boxes[::4]), strict=True):
+            found.append(box_iou(truth, boxes).amax(1) > 0.5)
+    assert torch.cat(found).float().mean() >= 0.98

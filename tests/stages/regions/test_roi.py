@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from stages.regions import roi
+from stages.regions.roi import region_features
+
+STRIDE = 10
+
+
+def test_by_eye_on_a_map_of_5_by_5() -> None:
+    """Cells are 10 px. The box covers rows and columns 1 to 3 exactly, so a 3x3 grid samples each cell's centre."""
+    cells = torch.tensor(
+        [
+            [90, 90, 90, 90, 90],
+            [90, 11, 12, 13, 90],
+            [90, 21, 22, 23, 90],
+            [90, 31, 32, 33, 90],
+            [90, 90, 90, 90, 90],
+        ]
+    )
+    maps = torch.stack([cells, -cells])[None].float()  # [1, 2, 5, 5]
+    boxes = torch.tensor([[[10.0, 10.0, 40.0, 40.0], [10.0, 10.0, 30.0, 20.0]]])
+    features = region_features(maps, boxes, torch.tensor([2]), STRIDE, size=3)
+    assert features[0, 0].tolist() == [33, -11]
+    # The second box covers cells 11 and 12: its samples lie between the centres of row 0 and row 2.
+    mean = region_features(maps, boxes, torch.tensor([2]), STRIDE, size=1, reduce="mean")
+    assert mean[0, 0].tolist() == [22, -22]
+    assert mean[0, 1].tolist() == [11.5, -11.5]
+
+
+def random_case(channels: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(4, channels, 9, 9, generator=generator)
+    corners = torch.rand(4, 5, 2, 2, generator=generator).mul(80)
+    boxes = torch.cat([corners.amin(2), corners.amax(2) + 8], dim=-1)
+    return maps, boxes, torch.tensor([5, 0, 3, 1])
+
+
+def test_the_mean_over_a_ramp_is_the_centre_of_the_box() -> None:
+    """Pixel centres lie at +0.5: cell i of a ramp holds the pixel (i + 0.5) * stride."""
+    centres = (torch.arange(9) + 0.5) * STRIDE
+    ramps = torch.stack([centres.expand(9, 9), centres[:, None].expand(9, 9)])[None]
+    boxes = random_case()[1][:1].clamp(5, 85)
+    found = region_features(ramps, boxes, torch.tensor([5]), STRIDE, reduce="mean")
+    torch.testing.assert_close(found, (boxes[..., :2] + boxes[..., 2:]) / 2)
+
+
+def test_each_frame_reads_its_own_map_and_rows_past_count_are_zero() -> None:
+    maps, boxes, count = random_case()
+    boxes[2, 3:] = float("nan")
+    found = region_features(maps, boxes, count, STRIDE)
+    assert found.shape == (4, 5, 6)
+    for t in range(4):
+        num = int(count[t])
+        alone = region_features(maps[t : t + 1], boxes[t : t + 1, :num], count[t : t + 1], STRIDE)
+        assert torch.equal(found[t, :num], alone[0])
+        assert not found[t, num:].any()
+        assert (found[t, :num] != 0).all()
+
+
+def test_boxes_in_pieces_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, boxes, count = random_case()
+    whole = region_features(maps, boxes, count, STRIDE)
+    largest = 0
+
+    def counted(maps: Tensor, rois: Tensor, *args: int, **options: float) -> Tensor:
+        nonlocal largest
+        grid: Tensor = roi_align(maps, rois, *args, **options)
+        largest = max(largest, grid.nbytes)
+        return grid
+
+    monkeypatch.setattr(roi, "roi_align", counted)
+    monkeypatch.setattr(roi, "POOLED_GRID_BYTES", 2 * 6 * 7 * 7 * 4 + 1)
+    assert torch.equal(region_features(maps, boxes, count, STRIDE), whole)
+    assert largest == 2 * 6 * 7 * 7 * 4
+
+
+def test_half_precision_maps_are_read_as_stored() -> None:
+    maps, boxes, count = random_case()
+    half = region_features(maps.half(), boxes, count, STRIDE)
+    assert half.dtype == torch.float32
+    assert torch.equal(half, region_features(maps.half().float(), boxes, count, STRIDE))
+
+
+def test_no_boxes_at_all() -> None:
+    maps, boxes, _ = random_case()
+    assert not region_features(maps, boxes, torch.zeros(4, dtype=torch.int64), STRIDE).any()
