@@ -1,0 +1,53 @@
+"""The heads by name, and how one is built for a cache."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from stages.heads.avg_pool import AvgPool
+from stages.heads.head import Head, HeadError, HeadOptions, Spec
+from stages.heads.lstm import Lstm
+from stages.heads.proposal_pool import ProposalPool
+from stages.heads.strg import Strg
+
+HEADS: dict[str, type[Head]] = {
+    "avg_pool": AvgPool,
+    "proposal_pool": ProposalPool,
+    "lstm": Lstm,
+    "strg": Strg,
+}
+
+
+def build_head(name: str, spec: Spec, num_classes: int, **options: Any) -> Head:
+    """A head with fresh weights from torch's global generator, for clips whose arrays have the shapes in `spec`.
+
+    `spec` maps the full name of each array at hand to the shape of one clip: {"features/i3d/res5_pooled":
+    (16, 2048)}. The options `backbone` and `tap` choose where several arrays fit.
+
+    Raises HeadError for a name, an option or a value that does not exist, a missing array or an open choice.
+    """
+    if name not in HEADS:
+        raise HeadError(f"There is no head {name!r}; there are: {', '.join(HEADS)}.")
+    if num_classes < 1:
+        raise HeadError(f"num_classes is {num_classes}; a head needs at least 1 class.")
+    parsed = parse_options(name, options)
+    head = HEADS[name](spec, num_classes, parsed)
+    head.name, head.num_classes = name, num_classes
+    head.options = parsed.model_dump() | {"backbone": head.source.backbone, "tap": head.source.tap}
+    return head
+
+
+def parse_options(name: str, options: dict[str, Any]) -> HeadOptions:
+    """The options of head `name`, checked and completed. Raises HeadError with what is allowed."""
+    model = HEADS[name].option_model
+    try:
+        return model(**options)
+    except ValidationError as error:
+        problems = [_problem(model, details["loc"][0], details) for details in error.errors()]
+        raise HeadError(f"Head {name}: {'; '.join(problems)}.") from error
+
+
+def _problem(model: type[HeadOptions], option: Any, details: Any) -> str:
+    if option not in model.model_fields:
+        return f"there is no option {option!r}; there are: {', '.join(model.model_fields)}"
+    return f"option {option} is {details['input']!r}: {details['msg']}"

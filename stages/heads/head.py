@@ -1,0 +1,81 @@
+"""What every head is: a network that names the cached arrays it reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.errors import UsageError
+from stages.options import StageOptions
+
+Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
+AFFIXES = {"pooled": ("features/", "_pooled"), "regions": ("regions/", "")}  # kind of array -> prefix, suffix
+
+
+class HeadError(UsageError):
+    """A head that cannot be built as asked; the message says what was seen, what exists and what to do."""
+
+
+class HeadOptions(StageOptions):
+    """Options that every head has."""
+
+    backbone: str | None = Field(None, description="whose arrays to read; needed where several fit")
+    tap: str | None = Field(None, description="which tap's arrays to read; needed where several fit")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One tap of one backbone."""
+
+    backbone: str
+    tap: str
+
+    def array(self, kind: str) -> str:
+        prefix, suffix = AFFIXES[kind]
+        return f"{prefix}{self.backbone}/{self.tap}{suffix}"
+
+    @property
+    def pooled(self) -> str:
+        """Name of the features [T, C], a mean over the map."""
+        return self.array("pooled")
+
+    @property
+    def regions(self) -> str:
+        """Name of the region features [T, N, C]."""
+        return self.array("regions")
+
+
+class Head(nn.Module):
+    """Base of the heads: built from (spec, num_classes, options), maps a batch of arrays to logits.
+
+    `forward(batch)` takes the arrays in `reads` with a batch axis in front, float16 or float32, and gives
+    logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`; the latter are complete and
+    resolved, so that `build_head(name, spec, num_classes, **options)` builds the same network again.
+    """
+
+    option_model: ClassVar[type[HeadOptions]]
+    name: str
+    num_classes: int
+    options: dict[str, Any]
+    reads: tuple[str, ...]
+    source: Source
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        raise NotImplementedError
+
+
+class Classifier(nn.Module):
+    """Dropout, then a linear layer with weights ~ N(0, 0.01^2) and bias 0: [B, C] -> logits [B, num_classes]."""
+
+    def __init__(self, in_features: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(in_features, num_classes)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.dropout(x))
+        return logits

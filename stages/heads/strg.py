@@ -1,0 +1,161 @@
+"""STRG, "Videos as Space-Time Region Graphs" (Wang and Gupta, ECCV 2018), on cached region features.
+
+B clips, T frames, N regions a frame, V = T * N nodes of a clip, D cached channels, C = dim.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.heads.graphs import collect_all, collect_next, collect_previous, iou_graphs, similarity_graph
+from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.inputs import RegionReader, Regions, choose_source, masked_mean
+
+Collect = Callable[[Tensor], Tensor]  # nodes X [B, T, N, C] -> G X, of the same shape
+
+# which graphs are summed inside the layers of each branch; branches are summed at the end
+BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "similarity": (("similarity",),),
+    "spatial_temporal": (("front", "back"),),
+    "joint": (("similarity",), ("front", "back")),
+    "fused": (("similarity", "front", "back"),),
+}
+
+
+class StrgOptions(HeadOptions):
+    graphs: Literal["joint", "similarity", "spatial_temporal", "fused"] = Field(
+        "joint", description="joint: one branch per kind of graph, summed; fused: all three graphs in each layer"
+    )
+    dim: int | None = Field(512, gt=0, description="width of the projection of cached features; null: as cached")
+    num_layers: int = Field(3, gt=0, description="graph convolutions of a branch")
+    scale_similarity: bool = Field(False, description="divide affinities by sqrt(dim); the paper does not")
+    share_g: bool = Field(True, description="one transform g for all branches")
+    residual: Literal["transformed", "raw"] = Field(
+        "transformed", description="what the first layer's residual adds: g(x), or x as in eq. 6"
+    )
+    activate_last: bool = Field(True, description="LayerNorm and ReLU after the last layer too")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
+
+
+class Strg(Head):
+    """Graph convolutions over all regions of a clip, beside the mean of the frame features (paper, fig. 2).
+
+    Deviation: the paper reduces D = 2048 to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. Here
+    the same linear map is applied after them, to what is cached. It commutes with RoIAlign and the global mean
+    but not with the max, so this is another function of the same size. With dim = None there is no
+    projection, for regions that were cached behind such a convolution.
+    """
+
+    option_model = StrgOptions
+
+    def __init__(self, spec: Spec, num_classes: int, options: StrgOptions) -> None:
+        super().__init__()
+        self.source = choose_source(spec, ["regions", "pooled"], options)
+        self.read_regions = RegionReader(spec, self.source, boxes=options.graphs != "similarity")
+        self.reads = (*self.read_regions.reads, self.source.pooled)
+        channels, dim = self.read_regions.channels, options.dim or self.read_regions.channels
+        self.project = nn.Linear(channels, dim) if options.dim else nn.Identity()
+        self.graph = RegionGraph(dim, options)
+        self.classifier = Classifier(2 * dim, num_classes, options.dropout)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        dtype = self.classifier.fc.weight.dtype
+        regions = self.read_regions(batch, dtype)
+        frames = batch[self.source.pooled].to(dtype)  # [B, T, D]
+        nodes = self.graph(self.project(regions.features), regions)  # [B, T, N, C]
+        pooled = [masked_mean(nodes, regions.valid), self.project(frames.mean(1))]
+        logits: Tensor = self.classifier(torch.cat(pooled, 1))  # [B, 2C]
+        return logits
+
+
+class RegionGraph(nn.Module):
+    """The branches of graph convolutions and what builds their graphs: x [B, T, N, C] -> [B, T, N, C].
+
+    Values at regions that are not valid are meaningless, and reach no valid one. Bias-free, with one g, it has
+    2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C (LayerNorm) parameters for joint graphs and three layers.
+    Starts with w, w', g ~ N(0, 0.01^2) and layers that only pass their residual.
+    """
+
+    def __init__(self, dim: int, options: StrgOptions) -> None:
+        super().__init__()
+        branches = BRANCHES[options.graphs]
+        self.raw_residual = options.residual == "raw"
+        self.affinity = Affinity(dim, options.scale_similarity) if options.graphs != "spatial_temporal" else None
+        self.g = nn.ModuleList(_small_linear(dim) for _ in branches[: 1 if options.share_g else None])
+        self.branches = nn.ModuleList(Branch(dim, graphs, options) for graphs in branches)
+
+    def forward(self, x: Tensor, regions: Regions) -> Tensor:
+        collect = self._graphs(x, regions)
+        transformed = [g(x) for g in self.g]
+        outputs = []
+        for index, branch in enumerate(self.branches):
+            start = transformed[index % len(transformed)]
+            outputs.append(branch(start, x if self.raw_residual else start, collect))
+        return torch.stack(outputs).sum(0)
+
+    def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
+        """The graphs by name, made once from the features before g and shared by all layers."""
+        collect: dict[str, Collect] = {}
+        if self.affinity is not None:
+            collect["similarity"] = partial(collect_all, self.affinity(x, regions.valid))
+        if regions.boxes is not None:
+            front, back = iou_graphs(regions.boxes, regions.valid)
+            collect |= {"front": partial(collect_next, front), "back": partial(collect_previous, back)}
+        return collect
+
+
+class Affinity(nn.Module):
+    """The similarity graph with F(x_i, x_j) = (w x_i) . (w' x_j) (eq. 1 and 2): x [B, T, N, C] -> [B, V, V]."""
+
+    def __init__(self, dim: int, scale: bool) -> None:
+        super().__init__()
+        self.w, self.w_prime = _small_linear(dim), _small_linear(dim)
+        self.factor = dim**-0.5 if scale else 1.0
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        x = x.flatten(1, 2)  # [B, V, C]
+        return similarity_graph(self.w(x) * self.factor, self.w_prime(x), valid.flatten(1, 2))
+
+
+class Branch(nn.Module):
+    """Graph convolutions in a row over the same graphs (eq. 6 to 8): [B, T, N, C] -> [B, T, N, C]."""
+
+    def __init__(self, dim: int, graphs: Sequence[str], options: StrgOptions) -> None:
+        super().__init__()
+        last = options.num_layers - 1
+        self.layers = nn.ModuleList(
+            GraphConvolution(dim, graphs, activate=index < last or options.activate_last)
+            for index in range(options.num_layers)
+        )
+
+    def forward(self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect]) -> Tensor:
+        for layer in self.layers:
+            x = residual = layer(x, residual, collect)
+        return x
+
+
+class GraphConvolution(nn.Module):
+    """ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (eq. 6 and 8), with W_k = 0 at the start."""
+
+    def __init__(self, dim: int, graphs: Sequence[str], *, activate: bool) -> None:
+        super().__init__()
+        self.weights = nn.ModuleDict({graph: nn.Linear(dim, dim, bias=False) for graph in graphs})
+        for weight in self.weights.parameters():
+            nn.init.zeros_(weight)
+        self.activation = nn.Sequential(nn.LayerNorm(dim), nn.ReLU()) if activate else nn.Identity()
+
+    def forward(self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect]) -> Tensor:
+        for graph, weight in self.weights.items():
+            residual = residual + weight(collect[graph](x))
+        activated: Tensor = self.activation(residual)
+        return activated
+
+
+def _small_linear(dim: int) -> nn.Linear:
+    linear = nn.Linear(dim, dim, bias=False)
+    nn.init.normal_(linear.weight, std=0.01)
+    return linear

@@ -1,0 +1,149 @@
+"""A trained head as a folder: `model.safetensors`, and `run.json` with all that is needed to build it again."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cache_schemas.files import write_whole
+from stages.errors import UsageError
+from stages.heads.build import build_head
+from stages.heads.head import Head, Spec
+from stages.training.clips import Clips
+from stages.training.options import TrainOptions
+
+MODEL_FILE = "model.safetensors"
+RECORD_FILE = "run.json"
+
+
+class RunError(UsageError):
+    """A run that cannot be written or used as asked; the message says what was seen and what to do."""
+
+
+class RunNotFound(RunError, FileNotFoundError):
+    """No complete run in this folder."""
+
+
+class RunExists(RunError, FileExistsError):
+    """There is a run in this folder already."""
+
+
+class RunRecord(BaseModel):
+    """The content of run.json: `options` are the head's, complete; `spec` has what it reads; `train` is the recipe."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    schema_version: Literal[1] = 1
+    cache: str
+    head: str
+    options: dict[str, Any]
+    reads: tuple[str, ...]
+    spec: dict[str, tuple[int, ...]]
+    num_classes: int
+    class_names: tuple[str, ...]
+    multi_label: bool
+    cache_fingerprint: str
+    metrics: dict[str, float]
+    train: TrainOptions
+    kinegraph_version: str
+    torch_version: str
+
+
+def describe_run(
+    head: Head,
+    clips: Clips,
+    options: TrainOptions,
+    class_names: tuple[str, ...],
+    metrics: dict[str, float],
+    cache: str,
+) -> RunRecord:
+    """The record of `head`, trained on `clips` of the cache at the path `cache`."""
+    return RunRecord(
+        cache=cache,
+        head=head.name,
+        options=head.options,
+        reads=head.reads,
+        spec={name: clips.spec[name] for name in head.reads},
+        num_classes=head.num_classes,
+        class_names=class_names,
+        multi_label=clips.multi_label,
+        cache_fingerprint=clips.cache_fingerprint,
+        metrics=metrics,
+        train=options,
+        kinegraph_version=version("kinegraph"),
+        torch_version=torch.__version__,
+    )
+
+
+def require_free(folder: Path) -> None:
+    """Raises RunExists where `folder` holds a run; call it before training, too."""
+    if (folder / RECORD_FILE).exists():
+        raise RunExists(f"{folder} holds a trained run already: choose another folder, or ask to overwrite it.")
+
+
+def save_run(folder: Path, head: Head, record: RunRecord, *, overwrite: bool = False) -> None:
+    """Write the run. Its record appears last and is the first to go, so a folder with a record is complete.
+
+    Raises RunExists where there is a run and `overwrite` is false.
+    """
+    if not overwrite:
+        require_free(folder)
+    (folder / RECORD_FILE).unlink(missing_ok=True)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
+    write_whole(folder / MODEL_FILE, [safetensors.torch.save(weights)])
+    write_whole(folder / RECORD_FILE, [record.model_dump_json(indent=2).encode()])
+
+
+def load_run(folder: Path) -> tuple[Head, RunRecord]:
+    """The head, on the CPU in evaluation mode, and its record.
+
+    Raises RunNotFound without a record, RunError where the files cannot be read or do not fit each other.
+    """
+    record = _load_record(folder / RECORD_FILE)
+    with torch.random.fork_rng([]):  # first weights are drawn, and replaced
+        head = build_head(record.head, record.spec, record.num_classes, **record.options)
+    path = folder / MODEL_FILE
+    try:
+        head.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {error}") from error
+    return head.eval(), record
+
+
+def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> None:
+    """Raises RunError unless a cache with these arrays and classes is one that the run's head can read."""
+    problems = [
+        f"{name} is {spec.get(name, 'missing')}, {shape} is needed"
+        for name, shape in record.spec.items()
+        if spec.get(name) != shape
+    ]
+    if class_names != record.class_names:
+        problems.append(f"its {len(class_names)} classes are not the run's {record.num_classes}, or in another order")
+    if problems:
+        raise RunError(
+            f"This cache does not fit the run ({record.head}, trained on cache {record.cache_fingerprint}): "
+            f"{'; '.join(problems)}. Extract with the options of the run's cache, or train again."
+        )
+
+
+def require_same_features(record: RunRecord, clips: Clips) -> None:
+    """Raises RunError where the clips' features were made otherwise than those the run was trained on."""
+    if clips.cache_fingerprint != record.cache_fingerprint:
+        raise RunError(
+            f"The features have fingerprint {clips.cache_fingerprint[:12]}, the run was trained on "
+            f"{record.cache_fingerprint[:12]}: other networks, weights or clip options made them. Extract them as "
+            "the run's cache was, or train again."
+        )
+
+
+def _load_record(path: Path) -> RunRecord:
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunNotFound(f"{path.parent} holds no complete run: {RECORD_FILE} is missing. Train one.") from error
+    except ValidationError as error:
+        raise RunError(f"{path} is not a run that this kinegraph knows: {error}") from error

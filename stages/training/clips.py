@@ -1,0 +1,80 @@
+"""What training and evaluation need of a data set, and reading it ahead of the network."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+
+
+class Clips(Protocol):
+    """The ok clips of one split. `cache_schemas.reader.CachedClips` is one."""
+
+    @property
+    def spec(self) -> Mapping[str, tuple[int, ...]]:
+        """Array name -> shape of one clip."""
+        ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def multi_label(self) -> bool: ...
+
+    @property
+    def cache_fingerprint(self) -> str: ...
+
+    @property
+    def video_ids(self) -> Sequence[str]:
+        """The video of each clip."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """Of each clip: int64 [clips], -1 for none, or multi-hot [clips, num_classes]."""
+        ...
+
+    @property
+    def num_failed_videos(self) -> int:
+        """Videos of the split that have no ok clip."""
+        ...
+
+    @property
+    def failed_labels(self) -> Tensor:
+        """Their labels, likewise."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int], /) -> Batch:
+        """A batch: arrays by name, and `labels` (int64 [B], or multi-hot float32 [B, num_classes])."""
+        ...
+
+
+def read_batches(
+    clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
+) -> Iterator[Batch]:
+    """The named arrays of the clips in `order`, in batches on `device`; the last one may be smaller.
+
+    A thread reads the next batch while the present one is used.
+    """
+
+    def read(indices: Tensor) -> Batch:
+        batch = clips.__getitems__(indices.tolist())
+        chosen = {name: batch[name] for name in names}
+        return {name: x.pin_memory() for name, x in chosen.items()} if device.type == "cuda" else chosen
+
+    def move(reading: Future[Batch]) -> Batch:
+        return {name: x.to(device, non_blocking=True) for name, x in reading.result().items()}
+
+    pending: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        for indices in torch.split(order, batch_size):
+            pending.append(reader.submit(read, indices))
+            if len(pending) > 1:
+                yield move(pending.popleft())
+        yield move(pending.popleft())

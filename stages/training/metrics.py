@@ -1,0 +1,72 @@
+"""Metrics of videos, computed in float64. A video without scores has a row of -inf."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
+    """Fraction of videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
+
+    scores [V, K], labels int64 [V]. Of equal scores the lower class counts as larger, so constant scores are no
+    hit for every class; a score of -inf is never a hit.
+
+    Raises ValueError without a video, for a label that is no class, and for NaN.
+    """
+    _check(scores)
+    if not ((labels >= 0) & (labels < scores.shape[1])).all():
+        raise ValueError(f"A label is outside 0..{scores.shape[1] - 1}: top-k needs one class for every video.")
+    own = scores.gather(1, labels[:, None])  # [V, 1]
+    lower_class = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    rank = ((scores > own) | ((scores == own) & lower_class)).sum(1)
+    hit = own[:, 0] > -torch.inf
+    return {f"top{k}": (hit & (rank < k)).double().mean().item() for k in ks}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharadesMap:
+    """Average precision per class [K] (NaN without a positive), its mean, and its mean weighted by class size."""
+
+    per_class: Tensor
+    mean: float
+    weighted: float
+    classes_without_positives: int
+
+
+def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
+    """Mean average precision as in the official Charades_v1_classify.m.
+
+    scores [V, K], multi-hot labels [V, K], videos in the order of the annotation file. For each class, videos are
+    sorted by descending score (stable) and AP = 1 / N_pos * sum over ranks r of precision(r) * [r is positive],
+    without interpolation. Videos without any label are ranked as if their scores were -inf. Classes without a
+    positive are left out of the mean and counted.
+
+    Raises ValueError without a video or a positive, and for NaN.
+    """
+    _check(scores)
+    positive = labels > 0
+    if not positive.any():
+        raise ValueError(f"None of {len(scores)} videos has a label: mAP is undefined.")
+    ranked = scores.masked_fill(~positive.any(1, keepdim=True), -torch.inf)
+    order = ranked.sort(stable=True, dim=0, descending=True).indices
+    hits = positive.gather(0, order).double()  # [V, K], best first
+    ranks = torch.arange(1, len(scores) + 1, device=scores.device)[:, None]
+    num_positives = positive.sum(0)
+    per_class = (hits.cumsum(0) / ranks * hits).sum(0) / num_positives
+    present = num_positives > 0
+    weights = num_positives[present].double()
+    return CharadesMap(
+        per_class=per_class,
+        mean=per_class[present].mean().item(),
+        weighted=((per_class[present] * weights).sum() / weights.sum()).item(),
+        classes_without_positives=int((~present).sum()),
+    )
+
+
+def _check(scores: Tensor) -> None:
+    if not len(scores):
+        raise ValueError("There is no video to score.")
+    if scores.isnan().any():
+        raise ValueError("Scores contain NaN: the head or its inputs are not finite.")

@@ -1,0 +1,49 @@
+"""Random clips with regions: B clips, T frames, N regions a frame, C channels."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+T, N, C = 5, 4, 12
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_one_seed() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def spec() -> dict[str, tuple[int, ...]]:
+    return {
+        "features/i3d/res5_pooled": (T, C),
+        "features/i3d/res5": (T, C, 2, 2),
+        "proposals/boxes": (T, N, 4),
+        "proposals/scores": (T, N),
+        "proposals/count": (T,),
+        "regions/i3d/res5": (T, N, C),
+    }
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """Clips with overlapping boxes, all regions valid, in float64."""
+
+    def make(num_clips: int = 3, frames: int = T, regions: int = N, channels: int = C) -> Batch:
+        corners = torch.rand(num_clips, frames, regions, 2, dtype=torch.float64) * 60
+        sizes = 20 + torch.rand(num_clips, frames, regions, 2, dtype=torch.float64) * 40
+        return {
+            "features/i3d/res5_pooled": torch.randn(num_clips, frames, channels, dtype=torch.float64),
+            "proposals/boxes": torch.cat([corners, corners + sizes], -1),
+            "proposals/count": torch.full((num_clips, frames), regions, dtype=torch.int16),
+            "regions/i3d/res5": torch.randn(num_clips, frames, regions, channels, dtype=torch.float64),
+        }
+
+    return make

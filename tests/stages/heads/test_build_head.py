@@ -1,0 +1,124 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stages.heads.build import HEADS, build_head
+from stages.heads.head import HeadError
+
+Spec = dict[str, tuple[int, ...]]
+WITH_REGIONS = {"proposal_pool", "strg"}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_logits_come_from_the_arrays_that_a_head_reads_and_no_others(
+    name: str, spec: Spec, make_batch: Callable[..., dict[str, Tensor]]
+) -> None:
+    head = build_head(name, spec, 7).eval()
+    batch = {key: make_batch()[key] for key in head.reads}
+    assert head(batch).shape == (3, 7)
+    half = {key: x.half() if key.startswith("regions/") else x.float() for key, x in batch.items()}
+    half["proposals/count"] = make_batch()["proposals/count"]
+    assert head(half).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_resolved_options_build_the_same_network_again(name: str, spec: Spec) -> None:
+    head = build_head(name, spec, 3)
+    again = build_head(head.name, spec, head.num_classes, **head.options)
+    assert again.options == head.options
+    assert again.reads == head.reads
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in head.state_dict().items()}
+    assert head.options["backbone"] == "i3d"
+    assert head.options["tap"] == "res5"
+
+
+def test_reads_follow_the_options(spec: Spec) -> None:
+    regions, pooled, boxes, count = (
+        "regions/i3d/res5", "features/i3d/res5_pooled", "proposals/boxes", "proposals/count",
+    )  # fmt: skip
+    assert set(build_head("avg_pool", spec, 2).reads) == {pooled}
+    assert set(build_head("proposal_pool", spec, 2).reads) == {regions, count}
+    assert set(build_head("proposal_pool", spec, 2, concat_global=True).reads) == {regions, count, pooled}
+    assert set(build_head("strg", spec, 2, graphs="similarity").reads) == {regions, count, pooled}
+    assert set(build_head("strg", spec, 2).reads) == {regions, count, pooled, boxes}
+
+
+def test_several_arrays_need_a_choice(spec: Spec) -> None:
+    two = spec | {"features/r50/res5_pooled": (5, 6), "features/i3d/res4_pooled": (5, 8)}
+    with pytest.raises(HeadError, match="backbone=i3d tap=res5, backbone=r50 tap=res5, backbone=i3d tap=res4"):
+        build_head("avg_pool", two, 2)
+    assert build_head("avg_pool", two, 2, backbone="r50").reads == ("features/r50/res5_pooled",)
+    assert build_head("avg_pool", two, 2, tap="res4").reads == ("features/i3d/res4_pooled",)
+    # regions exist for one tap only: no choice is needed
+    assert "features/i3d/res5_pooled" in build_head("strg", two, 2).reads
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "message"),
+    [
+        ("strg", "regions/i3d/res5", "Missing regions/i3d/res5.*kinegraph extract CONFIG --stage regions`"),
+        ("strg", "features/i3d/res5_pooled", "Missing features/i3d/res5_pooled.*--stage features`, with `store:"),
+        ("strg", "proposals/boxes", "Missing proposals/boxes.*kinegraph extract CONFIG --stage proposals`"),
+        ("proposal_pool", "proposals/count", "Missing proposals/count.*--stage proposals`"),
+        ("lstm", "features/i3d/res5_pooled", "Missing features/<backbone>/<tap>_pooled.*Available: features/i3d/res5,"),
+    ],
+)
+def test_a_missing_array_is_named_with_the_command_that_makes_it(
+    name: str, without: str, message: str, spec: Spec
+) -> None:
+    del spec[without]
+    with pytest.raises(HeadError, match=message):
+        build_head(name, spec, 2)
+
+
+def test_an_absent_backbone_is_named(spec: Spec) -> None:
+    with pytest.raises(HeadError, match="Missing regions/slowfast/<tap> and features/slowfast/<tap>_pooled"):
+        build_head("strg", spec, 2, backbone="slowfast")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("gcn", {}, "no head 'gcn'; there are: avg_pool, proposal_pool, lstm, strg"),
+        ("lstm", {"width": 3}, "no option 'width'; there are: backbone, tap, hidden, dropout"),
+        ("strg", {"graphs": "front"}, "option graphs is 'front': .*'joint', 'similarity', 'spatial_temporal'"),
+        ("strg", {"dim": 0}, "option dim is 0: .*greater than 0"),
+    ],
+)
+def test_unknown_names_and_values_list_what_exists(
+    name: str, options: dict[str, Any], message: str, spec: Spec
+) -> None:
+    with pytest.raises(HeadError, match=message):
+        build_head(name, spec, 2, **options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"proposals/count": (7,), "proposals/boxes": (7, 4, 4)}, "has 7 frames, regions/i3d/res5 has 5"),
+        ({"proposals/count": (2,), "proposals/boxes": (2, 4, 4)}, "has 2 frames, regions/i3d/res5 has 5"),
+        ({"proposals/boxes": (5, 9, 4)}, r"shape \(5, 9, 4\); \(5, 4, 4\) is needed"),
+    ],
+)
+def test_boxes_must_fit_the_regions(changed: Spec, message: str, spec: Spec) -> None:
+    with pytest.raises(HeadError, match=message):
+        build_head("strg", spec | changed, 2)
+
+
+def test_finer_boxes_are_taken_at_the_times_of_the_regions(
+    spec: Spec, make_batch: Callable[..., dict[str, Tensor]]
+) -> None:
+    head = build_head("strg", spec, 2, dim=8).double().eval()
+    finer_spec = spec | {"proposals/count": (10,), "proposals/boxes": (10, 4, 4)}
+    finer_head = build_head("strg", finer_spec, 2, dim=8).double().eval()
+    for weight in head.parameters():
+        torch.nn.init.normal_(weight)
+    finer_head.load_state_dict(head.state_dict())
+    batch, finer = make_batch(), make_batch(frames=10)
+    batch["proposals/count"][:, 2] = 1
+    for name in ("proposals/boxes", "proposals/count"):
+        finer[name][:, ::2] = batch[name]
+    assert torch.equal(head(batch), finer_head(batch | {k: v for k, v in finer.items() if k.startswith("proposals/")}))

@@ -1,0 +1,124 @@
+"""What padding holds never reaches a logit, and every head can learn."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.heads.build import build_head
+from stages.heads.head import Head
+
+Spec = dict[str, tuple[int, ...]]
+MakeBatch = Callable[..., dict[str, Tensor]]
+REGION_HEADS: list[tuple[str, dict[str, Any]]] = [
+    ("proposal_pool", {"hidden": 8}),
+    ("proposal_pool", {"concat_global": True, "dim": None}),
+    ("strg", {"dim": 8, "graphs": "similarity"}),
+    ("strg", {"dim": 8, "graphs": "spatial_temporal", "residual": "raw", "share_g": False}),
+    ("strg", {"dim": 8, "graphs": "joint", "activate_last": False}),
+    ("strg", {"dim": None, "graphs": "fused", "scale_similarity": True}),
+]
+FRAME_HEADS: list[tuple[str, dict[str, Any]]] = [("avg_pool", {}), ("lstm", {"hidden": 16})]
+
+
+def _trained_looking(head: Head) -> Head:
+    """Random weights everywhere, in float64, so that nothing is hidden by a zero."""
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return head.double().eval()
+
+
+def _padded(batch: dict[str, Tensor], extra: int) -> dict[str, Tensor]:
+    """The same clips with `extra` regions of NaN behind the valid ones."""
+    regions, boxes = batch["regions/i3d/res5"], batch["proposals/boxes"]
+    return batch | {
+        "regions/i3d/res5": F.pad(regions, (0, 0, 0, extra), value=torch.nan),
+        "proposals/boxes": F.pad(boxes, (0, 0, 0, extra), value=torch.nan),
+    }
+
+
+@pytest.mark.parametrize(("name", "options"), REGION_HEADS)
+def test_padding_changes_nothing(name: str, options: dict[str, Any], spec: Spec, make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    head = _trained_looking(build_head(name, spec, 3, **options))
+    wider = spec | {"regions/i3d/res5": (5, 7, 12), "proposals/boxes": (5, 7, 4)}
+    padded_head = _trained_looking(build_head(name, wider, 3, **options))
+    padded_head.load_state_dict(head.state_dict())
+    torch.testing.assert_close(padded_head(_padded(batch, 3)), head(batch), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "options"), REGION_HEADS)
+def test_regions_past_the_count_have_no_influence_and_no_gradient(
+    name: str, options: dict[str, Any], spec: Spec, make_batch: MakeBatch
+) -> None:
+    batch = make_batch()
+    batch["proposals/count"] = torch.tensor([[4, 2, 0, 3, 1], [0, 4, 4, 0, 1], [-1, 1, 2, 3, 4]], dtype=torch.int16)
+    dirty = {key: x.clone() for key, x in batch.items()}
+    past = torch.arange(4) >= batch["proposals/count"][..., None]
+    dirty["regions/i3d/res5"][past] = torch.nan
+    dirty["proposals/boxes"][past] = torch.nan
+    head = _trained_looking(build_head(name, spec, 3, **options))
+    logits = head(dirty)
+    torch.testing.assert_close(logits, head(batch), atol=1e-6, rtol=0)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+@pytest.mark.parametrize("count", [0, -1])
+@pytest.mark.parametrize(("name", "options"), REGION_HEADS)
+def test_clips_without_a_proposal_give_finite_logits_and_gradients(
+    name: str, options: dict[str, Any], count: int, spec: Spec, make_batch: MakeBatch
+) -> None:
+    batch = make_batch()
+    batch["proposals/count"].fill_(count)
+    batch["regions/i3d/res5"].fill_(torch.nan)
+    head = _trained_looking(build_head(name, spec, 3, **options))
+    logits = head(batch)
+    assert logits.isfinite().all()
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_strg_takes_very_short_clips(num_frames: int, spec: Spec, make_batch: MakeBatch) -> None:
+    short = {name: (num_frames, *shape[1:]) for name, shape in spec.items()}
+    head = build_head("strg", short, 3, dim=8).double()
+    assert head(make_batch(num_clips=1, frames=num_frames)).isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "options"), FRAME_HEADS + REGION_HEADS)
+def test_a_head_learns_32_random_clips_by_heart(
+    name: str, options: dict[str, Any], spec: Spec, make_batch: MakeBatch
+) -> None:
+    wide = {key: (*shape[:-1], 48) if "res5" in key else shape for key, shape in spec.items()}
+    batch = {key: x.float() for key, x in make_batch(num_clips=32, channels=48).items()}
+    labels = torch.arange(32) % 4
+    head = build_head(name, wide, 4, dropout=0.0, **options)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss = F.cross_entropy(head(batch), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (head.eval()(batch).argmax(1) == labels).all()
+
+
+def test_pools_are_masked_means(spec: Spec, make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    batch["proposals/count"] = torch.tensor([[1, 0, 2, 0, 0]] * 3, dtype=torch.int16)
+    head = _trained_looking(build_head("proposal_pool", spec, 3, dim=None, concat_global=True))
+    regions = batch["regions/i3d/res5"]
+    pooled = (regions[:, 0, 0] + regions[:, 2, 0] + regions[:, 2, 1]) / 3
+    expected = head.classifier.fc(torch.cat([pooled, batch["features/i3d/res5_pooled"].mean(1)], 1))
+    torch.testing.assert_close(head(batch), expected)
+
+
+def test_the_lstm_knows_the_order_of_frames_and_the_average_does_not(spec: Spec, make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    reversed_batch = {key: x.flip(1) for key, x in batch.items()}
+    lstm, average = (_trained_looking(build_head(name, spec, 3)) for name in ("lstm", "avg_pool"))
+    assert not torch.allclose(lstm(batch), lstm(reversed_batch), atol=1e-3)
+    torch.testing.assert_close(average(batch), average(reversed_batch))

@@ -1,0 +1,137 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import stages.training.checkpoint as checkpoint
+from stages.heads.build import build_head
+from stages.heads.head import Head
+from stages.training.checkpoint import (
+    RunError,
+    RunExists,
+    RunNotFound,
+    describe_run,
+    load_run,
+    require_fit,
+    require_free,
+    save_run,
+)
+from stages.training.options import TrainOptions
+
+NAMES = ("jump", "run", "sit")
+POOLED = "features/tiny/res5_pooled"
+
+
+@pytest.fixture
+def clips(make_clips: Callable[..., Any]) -> Any:
+    return make_clips()
+
+
+def _saved(folder: Path, clips: Any, **keywords: Any) -> Head:
+    head = build_head("lstm", clips.spec, 3, hidden=16)
+    record = describe_run(head, clips, TrainOptions(head="lstm", seed=4), NAMES, {"top1": 0.75}, cache="a/cache")
+    save_run(folder, head, record, **keywords)
+    return head
+
+
+def test_a_run_comes_back_as_it_was(tmp_path: Path, clips: Any) -> None:
+    head = _saved(tmp_path / "runs" / "a", clips).eval()
+    state = torch.get_rng_state()
+    loaded, record = load_run(tmp_path / "runs" / "a")
+    assert torch.equal(torch.get_rng_state(), state)
+    batch = clips.__getitems__(range(10))
+    assert torch.equal(loaded(batch), head(batch))
+    assert not loaded.training
+    assert loaded.options == head.options
+    assert record.spec == {POOLED: (4, 8)}
+    assert sorted(path.name for path in (tmp_path / "runs" / "a").iterdir()) == ["model.safetensors", "run.json"]
+
+
+def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) -> None:
+    _saved(tmp_path, clips)
+    record = json.loads((tmp_path / "run.json").read_text())
+    versions = {record.pop("kinegraph_version"), record.pop("torch_version")}
+    assert torch.__version__ in versions
+    assert record.pop("train")["seed"] == 4
+    assert record == {
+        "schema_version": 1,
+        "head": "lstm",
+        "options": {"backbone": "tiny", "tap": "res5", "hidden": 16, "dropout": 0.3},
+        "reads": [POOLED],
+        "spec": {POOLED: [4, 8]},
+        "num_classes": 3,
+        "class_names": list(NAMES),
+        "multi_label": False,
+        "cache_fingerprint": "f00d",
+        "metrics": {"top1": 0.75},
+    }
+
+
+def test_a_run_is_only_overwritten_on_request(tmp_path: Path, clips: Any) -> None:
+    require_free(tmp_path)
+    _saved(tmp_path, clips)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(RunExists, match="holds a trained run already"):
+        _saved(tmp_path, clips)
+    with pytest.raises(RunExists):
+        require_free(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    _saved(tmp_path, clips, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize("crash_at", [0, 1])
+def test_a_crash_while_overwriting_never_leaves_a_mixed_run(
+    crash_at: int, tmp_path: Path, clips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _saved(tmp_path, clips)
+    write, calls = checkpoint.write_whole, []
+
+    def crash(target: Path, parts: list[bytes]) -> Any:
+        calls.append(target)
+        if len(calls) > crash_at:
+            raise KeyboardInterrupt
+        return write(target, parts)
+
+    monkeypatch.setattr(checkpoint, "write_whole", crash)
+    with pytest.raises(KeyboardInterrupt):
+        _saved(tmp_path, clips, overwrite=True)
+    with pytest.raises(RunNotFound, match=r"no complete run: run\.json is missing"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08"), "model.safetensors is not the lstm"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is not the lstm"),
+        (lambda folder: _edit(folder, "options", {"hidden": 17}), "model.safetensors is not the lstm.*size mismatch"),
+        (lambda folder: _edit(folder, "schema_version", 2), "is not a run that this kinegraph knows"),
+        (lambda folder: _edit(folder, "head", "unheard_of"), "no head 'unheard_of'"),
+    ],
+)
+def test_damaged_runs_are_refused(damage: Callable[[Path], object], message: str, tmp_path: Path, clips: Any) -> None:
+    _saved(tmp_path, clips)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        load_run(tmp_path)
+
+
+def _edit(folder: Path, key: str, value: object) -> None:
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+
+def test_a_run_refuses_a_cache_that_it_was_not_made_for(tmp_path: Path, clips: Any) -> None:
+    _saved(tmp_path, clips)
+    _, record = load_run(tmp_path)
+    require_fit(record, clips.spec | {"more/arrays": (1,)}, NAMES)
+    with pytest.raises(RunError, match=rf"{POOLED} is \(4, 9\), \(4, 8\) is needed.*or train again"):
+        require_fit(record, {POOLED: (4, 9)}, NAMES)
+    with pytest.raises(RunError, match=f"cache f00d.*{POOLED} is missing"):
+        require_fit(record, {}, NAMES)
+    with pytest.raises(RunError, match="its 3 classes are not the run's 3, or in another order"):
+        require_fit(record, clips.spec, ("run", "jump", "sit"))

@@ -1,0 +1,188 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import stages.training.engine as engine
+from stages.heads.build import build_head
+from stages.heads.head import Head
+from stages.training.engine import EpochRecord, TrainingDiverged, TrainResult, seeded, train
+from stages.training.evaluation import EvaluationResult, evaluate
+from stages.training.options import TrainOptions
+
+CPU = torch.device("cpu")
+MakeClips = Callable[..., Any]
+
+
+def _options(**values: Any) -> TrainOptions:
+    return TrainOptions.model_validate({"head": "lstm", "epochs": 4, "batch_size": 8, "learning_rate": 0.02} | values)
+
+
+def _run(clips: Any, val: Any, options: TrainOptions, **keywords: Any) -> tuple[Head, TrainResult]:
+    with seeded(options.seed, CPU):
+        head = build_head(options.head, clips.spec, clips.num_classes, **{"hidden": 16} | options.options)
+    return head, train(head, clips, val, options, device=CPU, **keywords)
+
+
+def _weights(head: Head) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in head.parameters()])
+
+
+def _scripted_validation(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[Tensor]:
+    """Validation gives `values` in turn; the list returned collects the weights that it saw."""
+    seen: list[Tensor] = []
+
+    def scripted(head: Head, *_: Any, **__: Any) -> EvaluationResult:
+        seen.append(_weights(head))
+        return EvaluationResult(metrics={"top1": values[len(seen) - 1]}, num_videos=1, num_failed=0)
+
+    monkeypatch.setattr(engine, "evaluate", scripted)
+    return seen
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_head_learns_what_generalises(optimizer: str, multi_label: bool, make_clips: MakeClips) -> None:
+    clips = make_clips(200, multi_label=multi_label)
+    val = make_clips(100, multi_label=multi_label)
+    rate = 0.02 if optimizer == "adamw" else 0.5
+    options = _options(head="avg_pool", epochs=15, optimizer=optimizer, learning_rate=rate)
+    head = build_head("avg_pool", clips.spec, 3, dropout=0.0)
+    before = evaluate(head, val, options, device=CPU).metrics
+    result = train(head, clips, val, options, device=CPU)
+    assert result.metric == ("mAP" if multi_label else "top1")
+    after = evaluate(head, val, options, device=CPU).metrics
+    assert after[result.metric] == result.best_metric
+    assert after[result.metric] > max(0.8, before[result.metric] + 0.2)
+    assert result.history[-1].loss < 0.9 * result.history[0].loss
+    assert result.num_parameters == 3 * 8 + 3
+    assert not head.training
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(make_clips: MakeClips) -> None:
+    clips, val = make_clips(), make_clips(10)
+    first, first_result = _run(clips, val, _options())
+    torch.rand(5)
+    second, second_result = _run(clips, val, _options())
+    assert torch.equal(_weights(first), _weights(second))
+    assert [(r.loss, r.metrics) for r in first_result.history] == [(r.loss, r.metrics) for r in second_result.history]
+
+
+def test_the_seed_decides_first_weights_order_and_dropout(make_clips: MakeClips) -> None:
+    clips = make_clips(30)
+    heads = [_run(clips, None, _options(seed=seed, epochs=1))[0] for seed in (0, 1)]
+    assert not torch.equal(*map(_weights, heads))
+    assert clips.batches[:4] != clips.batches[4:]
+
+    same_order = make_clips(1)
+    finals = []
+    for seed in (0, 1):
+        head = build_head("avg_pool", same_order.spec, 3, dropout=0.5)
+        torch.nn.init.ones_(head.classifier.fc.weight)
+        train(head.eval(), same_order, None, _options(seed=seed), device=CPU)  # trains whatever its mode was
+        finals.append(_weights(head))
+    assert not torch.equal(*finals)
+
+
+def test_global_generators_and_threads_are_left_as_they_were(make_clips: MakeClips) -> None:
+    clips, threads = make_clips(5), torch.get_num_threads()
+    before = torch.get_rng_state()
+    seen: list[int] = []
+    _run(clips, None, _options(threads=threads + 1), on_epoch=lambda _: seen.append(torch.get_num_threads()))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert set(seen) == {threads + 1}
+
+
+def test_every_epoch_reads_every_clip_once_in_a_new_order(make_clips: MakeClips) -> None:
+    clips = make_clips(17)
+    records: list[EpochRecord] = []
+    _, result = _run(clips, None, _options(epochs=2), on_epoch=records.append)
+    assert [len(batch) for batch in clips.batches] == [8, 8, 1, 8, 8, 1]
+    read = [index for batch in clips.batches for index in batch]
+    first, second = read[:17], read[17:]
+    assert sorted(first) == sorted(second) == list(range(17))
+    assert first != second
+    assert first != sorted(first)
+    assert tuple(records) == result.history
+    assert [record.epoch for record in records] == [1, 2]
+
+
+def test_the_loss_of_an_epoch_is_a_mean_over_clips(make_clips: MakeClips) -> None:
+    clips = make_clips(9)
+    head = build_head("avg_pool", clips.spec, 3, dropout=0.0)
+    torch.nn.init.normal_(head.classifier.fc.weight)
+    logits = head({"features/tiny/res5_pooled": clips.pooled})
+    expected = torch.nn.functional.cross_entropy(logits, clips.labels).item()
+    result = train(head, clips, None, _options(epochs=1, learning_rate=1e-12), device=CPU)
+    assert result.history[0].loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "avg_pool"])
+def test_one_clip_is_enough(name: str, multi_label: bool, make_clips: MakeClips) -> None:
+    clips = make_clips(1, multi_label=multi_label, labels=torch.ones(1, 3) if multi_label else None)
+    head = build_head(name, clips.spec, 3)
+    assert math.isfinite(train(head, clips, clips, _options(epochs=1), device=CPU).history[0].loss)
+
+
+def test_the_first_of_the_best_epochs_is_kept(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _scripted_validation(monkeypatch, [0.2, 0.6, 0.5, 0.6])
+    head, result = _run(make_clips(), make_clips(), _options())
+    assert (result.best_epoch, result.best_metric, len(result.history)) == (2, 0.6, 4)
+    assert torch.equal(_weights(head), seen[1])
+    assert not torch.equal(_weights(head), seen[3])
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 6), (None, 7)])
+def test_patience_ends_training(
+    patience: int | None, epochs: int, make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _scripted_validation(monkeypatch, [0.2, 0.3, 0.1, 0.4, 0.4, 0.4, 0.5])
+    _, result = _run(make_clips(), make_clips(), _options(epochs=7, patience=patience))
+    assert len(result.history) == epochs
+
+
+def test_without_validation_the_last_epoch_is_kept(make_clips: MakeClips) -> None:
+    head, result = _run(make_clips(), None, _options(epochs=3, patience=1))
+    assert (result.best_epoch, result.best_metric, result.metric) == (3, None, None)
+    assert all(record.metrics == {} for record in result.history)
+    shorter, _ = _run(make_clips(), None, _options(epochs=1))
+    assert not torch.equal(_weights(head), _weights(shorter))
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [("constant", [1, 1, 1, 1]), ("cosine", [1, 0.8536, 0.5, 0.1464])])
+def test_the_learning_rate_follows_the_schedule(
+    schedule: str, expected: list[float], make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self: (rates.append(self.param_groups[0]["lr"]), step(self))[1]
+    )
+    _run(make_clips(16), None, _options(epochs=2, schedule=schedule, learning_rate=0.5))
+    assert rates == pytest.approx([0.5 * factor for factor in expected], rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_ends_training(make_clips: MakeClips) -> None:
+    clips = make_clips()
+    clips.pooled[3] = math.nan
+    with pytest.raises(TrainingDiverged, match=r"epoch 1 is nan: lower train\.learning_rate \(now 0\.02\)"):
+        _run(clips, None, _options())
+
+
+def test_what_cannot_be_learnt_from_is_refused(make_clips: MakeClips) -> None:
+    with pytest.raises(ValueError, match="no ok clip to train on in split 'train'"):
+        _run(make_clips(0, labels=torch.zeros(0, dtype=torch.int64)), None, _options())
+    with pytest.raises(ValueError, match="2 of 3 clips in split 'train' have no label"):
+        _run(make_clips(3, labels=torch.tensor([-1, 0, -1])), None, _options())
+
+
+def test_an_error_while_reading_ahead_is_not_lost(make_clips: MakeClips) -> None:
+    clips = make_clips(20)
+    clips.labels = clips.labels[:15]  # the last rows cannot be read
+    with pytest.raises(IndexError):
+        _run(clips, None, _options())
