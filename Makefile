@@ -1,0 +1,25 @@
+# `make demo` and `make test` do all their own set-up in .venv; `make lint` and `make bench` likewise.
+PYTHON ?= python3
+SEEDS ?= 3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench
+demo: .venv/installed
+	$(BIN)/kinegraph demo --seeds $(SEEDS)
+
+test: .venv/installed
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# Known-good versions: what CI runs on. `pip install kinegraph` alone takes any that pyproject.toml allows.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

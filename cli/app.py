@@ -1,0 +1,215 @@
+"""The command line: parses, calls, prints. Everything heavy is imported by the command that needs it."""
+
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
+from cli import printing
+from stages.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, treated as Ctrl-C."""
+
+
+class Commands(TyperGroup):
+    """Runs a command; turns its result, and what can go wrong, into messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> None:
+        try:
+            code = super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            printing.note("\nstopped. What is sealed stays; the same command goes on from there.")
+            code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+        except (UsageError, CacheMismatch, CacheNotFound) as error:
+            printing.note(f"error: {error}")
+            code = EXIT_USAGE
+        except (CacheError, RuntimeError, OSError) as error:
+            printing.note(f"error: {error}")
+            code = EXIT_FAILED
+        raise typer.Exit(code or 0)
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="kinegraph",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Extract video features once, train graph heads on them in minutes.",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file.")]
+CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of a cache.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace a config value.")]
+Stages = Annotated[
+    list[str], typer.Option("--stage", help="Only features, proposals, regions, or one of them: features/NAME.")
+]
+Part = Annotated[str, typer.Option("--shards", metavar="I/N", help="Only shards with index % N == I.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="ROWS", help="Only the shards of the first ROWS rows.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def main() -> None:
+    """Entry point of the command `kinegraph`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _terminate)
+    app()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _config(path: Path, overrides: list[str]) -> "Config":
+    from pipeline.config import load_config
+
+    return load_config(path, overrides)
+
+
+@app.command()
+def index(config: ConfigPath, overrides: Overrides = []) -> None:
+    """List the videos of a data set and choose the clips: writes clips.parquet."""
+    from pipeline.indexing import index as run
+
+    with printing.counting() as progress:
+        found = run(_config(config, overrides), progress)
+    printing.indexed(found)
+
+
+@app.command()
+def plan(
+    config: ConfigPath,
+    stage: Stages = [],
+    shards: Part = "0/1",
+    limit: Limit = None,
+    why: Annotated[bool, typer.Option(help="Which options differ from the cache, old and new.")] = False,
+    overrides: Overrides = [],
+) -> None:
+    """Show what extract would do; writes nothing."""
+    from cache_schemas.cache import Cache
+    from pipeline import plan as planning
+
+    settings = _config(config, overrides)
+    cache = Cache(settings.cache)
+    if why:
+        printing.differences(planning.why(settings, cache))
+        return
+    made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
+    printing.plan(made, cache)
+
+
+@app.command()
+def extract(
+    config: ConfigPath,
+    stage: Stages = [],
+    executor: Annotated[str | None, typer.Option(metavar="inline|local", help="Where to run.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of the local executor.")] = None,
+    shards: Part = "0/1",
+    retry_failed: Annotated[bool, typer.Option(help="Run shards with failed clips again.")] = False,
+    limit: Limit = None,
+    overrides: Overrides = [],
+) -> int:
+    """Decode videos, run the frozen networks, seal shards. Goes on where it was stopped."""
+    from pipeline.extraction import extract as run
+    from pipeline.plan import parse_part
+
+    given = {"executor": executor, "workers": workers}
+    overrides = [*overrides, *(f"run.{key}={value}" for key, value in given.items() if value is not None)]
+    settings = _config(config, overrides)
+    outcome = run(settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed)
+    printing.extracted(outcome, settings.cache)
+    return EXIT_CLIPS_FAILED if outcome.failures else 0
+
+
+@app.command()
+def status(cache: CachePath, as_json: AsJson = False) -> None:
+    """How far a cache is: done, missing and failed, from its ledger."""
+    from cache_schemas.cache import Cache
+    from pipeline.status import status as read
+
+    found = read(Cache(cache))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        printing.status(found)
+
+
+@app.command()
+def verify(
+    cache: CachePath,
+    as_json: AsJson = False,
+    repair: Annotated[bool, typer.Option(help="Un-mark shards with problems, so that extract redoes them.")] = False,
+) -> int:
+    """Check every sealed object against the ledger: existence, size, checksum."""
+    from cache_schemas.cache import Cache
+    from pipeline import verification
+
+    found = verification.verify(cache)
+    if repair:
+        verification.repair(Cache(cache), found.problems)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        printing.verified(found, repaired=repair)
+    return 0 if found.ok else EXIT_FAILED
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    head: Annotated[
+        str, typer.Option(metavar="H,..", help="Heads, or variants of the config; several make a table.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from train.seed.")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace runs that exist.")] = False,
+    overrides: Overrides = [],
+) -> None:
+    """Train heads on the cached tensors; prints validation metrics."""
+    from pipeline.training import train_runs
+
+    settings = _config(config, overrides)
+    names = [name for name in head.split(",") if name]
+    runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=printing.epoch)
+    printing.trained(runs)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    cache: Annotated[Path | None, typer.Option(help="Another cache than the run was trained on.")] = None,
+    split: Annotated[str | None, typer.Option(help="Another split than train.test_split.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained run on its test split."""
+    from pipeline.training import evaluate_run
+
+    found = evaluate_run(run, cache, split)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        printing.evaluated(found)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where videos, cache and runs go.")] = Path("out/demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per head.")] = 3,
+) -> None:
+    """Generate videos, extract, train all heads, evaluate, print one table. No network, no GPU."""
+    from pipeline.demo import run_demo
+
+    printing.demo(run_demo(out, seeds, printing.note))

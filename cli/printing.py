@@ -1,0 +1,177 @@
+"""What commands print: results to stdout, everything else to stderr."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from cache_schemas.cache import Cache
+    from pipeline.demo import DemoResult
+    from pipeline.extraction import Outcome
+    from pipeline.indexing import Indexed
+    from pipeline.plan import Plan
+    from pipeline.training import TrainedRun
+    from pipeline.verification import Verification
+    from stages.training.engine import EpochRecord
+    from stages.training.evaluation import EvaluationResult
+
+MAX_LISTED = 10
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress callback (what, done, total; total 0 if not known) that draws a bar on a terminal."""
+    bars: dict[str, Any] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = tqdm(total=total or None, desc=what, disable=not sys.stderr.isatty(), file=sys.stderr)
+        bars[what].update(done - bars[what].n)
+
+    yield progress
+    for bar in bars.values():
+        bar.close()
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns wide enough for their cells; the first is flush left, the others flush right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *rest = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        return "  ".join([first, *(cell.strip().rjust(len(cell)) for cell in rest)]).rstrip()
+
+    return "\n".join(line(row) for row in [header, *rows])
+
+
+def size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MAX_LISTED
+    return [*lines[:MAX_LISTED], f"  ... and {more} more"] if more > 0 else list(lines)
+
+
+def indexed(found: "Indexed") -> None:
+    cache = found.cache
+    print(
+        f"{cache.root}: {found.num_videos} videos, {len(cache.clips)} rows ({found.num_new_rows} new), "
+        f"{cache.num_shards} shards of up to {cache.shard_clips}"
+    )
+    if found.unreadable:
+        note(f"{len(found.unreadable)} videos could not be opened; extract will mark their clips as failed:")
+        note("\n".join(_listed([f"  {video}: {error}" for video, error in found.unreadable.items()])))
+
+
+def plan(made: "Plan", cache: "Cache") -> None:
+    rows = []
+    for key in made.keys:
+        missing = sum(key in unit.keys for unit in made.units)
+        rows.append([key, str(len(made.shards) - missing), str(missing)])
+    print(table(["stage", "shards done", "to do"], rows))
+    print(f"{len(made.units)} work units, {made.num_objects()} files, {size(made.num_bytes(cache))} to write")
+
+
+def differences(found: dict[str, list[str]]) -> None:
+    """Per stage key what `plan --why` found, cached -> asked for."""
+    for key, lines in found.items():
+        print(f"{key}: {'as cached, or not begun' if not lines else ''}".rstrip())
+        for line in lines:
+            print(f"  {line}")
+
+
+def extracted(outcome: "Outcome", cache: str) -> None:
+    if outcome.plan.units:
+        rate = outcome.clips_run / outcome.seconds if outcome.seconds else 0.0
+        print(f"{cache}: {outcome.clips_run} clips in {outcome.seconds:.1f} s ({rate:.1f} clips/s), all sealed")
+    else:
+        print(f"{cache}: nothing to do, all {outcome.num_clips} clips are sealed")
+    if outcome.failures:
+        note(f"{len(outcome.failures)} of {outcome.num_clips} clips failed (--retry-failed runs them again):")
+        note("\n".join(_listed([f"  {f.clip_id}: {f.reason}: {f.detail}" for f in outcome.failures])))
+
+
+def status(found: dict[str, Any]) -> None:
+    print(f"{found['clips']} clips in {found['shards']} shards")
+    rows = []
+    for key, stage in found["stages"].items():
+        shards, clips = stage["shards"], stage["clips"]
+        failed = ", ".join(f"{count} {reason}" for reason, count in stage["failed"].items())
+        cells = (shards["done"], shards["missing"], clips["ok"], clips["warned"], clips["failed"], clips["missing"])
+        rows.append([key, *map(str, cells), size(stage["bytes"]), failed])
+    if rows:
+        print(table(["stage", "shards", "to do", "ok", "warned", "failed", "missing", "size", "why"], rows))
+    else:
+        print("no stage was begun yet; run `kinegraph extract CONFIG`")
+
+
+def verified(found: "Verification", repaired: bool) -> None:
+    for problem in found.problems:
+        print(f"{problem.stage} shard {problem.shard}: {problem.kind}: {problem.object}")
+    if found.ok:
+        print("every sealed object is there, whole and unchanged")
+    elif repaired:
+        print(f"{len(found.problems)} problems; the shards are un-marked, `kinegraph extract CONFIG` redoes them")
+    else:
+        print(
+            f"{len(found.problems)} problems; --repair un-marks the shards, then `kinegraph extract CONFIG` redoes them"
+        )
+
+
+def epoch(name: str, seed: int, record: "EpochRecord") -> None:
+    metrics = "".join(f"  val {key} {value:.3f}" for key, value in record.metrics.items())
+    note(f"{name} seed {seed} epoch {record.epoch}: loss {record.loss:.4f}{metrics}  {record.seconds:.1f} s")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and half the range where there are several."""
+    half = f" ± {(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{half}"
+
+
+def trained(runs: Sequence["TrainedRun"]) -> None:
+    rows = []
+    for name, group in groupby(runs, key=lambda run: run.name):
+        of_name = list(group)
+        results = [run.result for run in of_name]
+        best = [result.best_metric for result in results if result.best_metric is not None]
+        metric = f"{results[0].metric} {spread(best)}" if best else "-"
+        folder = of_name[0].folder if len(of_name) == 1 else of_name[0].folder.parent
+        seconds = mean(result.seconds for result in results)
+        rows.append([name, metric, f"{results[0].num_parameters:,}", f"{seconds:.1f}", str(folder)])
+    print(table(["head", "validation", "parameters", "seconds", "run"], rows))
+
+
+def evaluated(found: "EvaluationResult") -> None:
+    print("  ".join(f"{name} {value:.4f}" for name, value in found.metrics.items()))
+    failed = f", {found.num_failed} of them without an ok clip, counted as wrong" if found.num_failed else ""
+    print(f"{found.num_videos} videos{failed}")
+    if found.classes_without_positives:
+        print(f"{found.classes_without_positives} classes have no positive and are left out of the mean")
+
+
+def demo(found: "DemoResult") -> None:
+    rows = [
+        [row.name, spread(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
+        for row in found.rows
+    ]
+    print(table(["head", "test accuracy", "parameters", "seconds", "what it is"], rows))
+    print(
+        f"{found.num_test} unseen test videos, {found.seeds} seeds (± half the range); "
+        f"generating {found.num_videos} videos took {found.generate_seconds:.0f} s, "
+        f"extraction {found.extract_seconds:.0f} s, everything {found.seconds:.0f} s"
+    )
