@@ -1,0 +1,82 @@
+"""Shards that we write are what any zarr library reads."""
+
+import json
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, status_array
+from cache_schemas.zarr_shards import DATA, array_metadata, declare_array, object_name, open_shard, write_shard
+
+
+def spec(shape: tuple[int, ...], dtype: str = "float16") -> ArraySpec:
+    dims = tuple(f"d{axis}" for axis in range(len(shape)))
+    return ArraySpec(name="a/b", stage="a", shape=shape, dtype=dtype, dims=dims, fill=math.nan, about="a test")
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (64, 64), (2,)], ids=["small rows", "large rows", "tiny rows"])
+@pytest.mark.parametrize("num_rows", [8, 6], ids=["whole shards", "short last shard"])
+def test_zarr_reads_what_we_write(tmp_path: Path, shape: tuple[int, ...], num_rows: int) -> None:
+    array = spec(shape)
+    rows = np.random.default_rng(0).normal(size=(num_rows, *shape)).astype(array.dtype)
+    declare_array(tmp_path, array, num_rows, 4)
+    for shard in range(2):
+        write_shard(tmp_path, array, shard, rows[4 * shard : 4 * shard + 4], 4)
+    read = zarr.open_array(str(tmp_path / DATA / "a/b"), mode="r")
+    np.testing.assert_array_equal(read[:], rows)
+    view = open_shard(tmp_path, array, 1, 4)
+    np.testing.assert_array_equal(view.row(1), rows[5])
+
+
+def test_absent_shards_read_as_nan(tmp_path: Path) -> None:
+    array = spec((3,))
+    declare_array(tmp_path, array, 8, 4)
+    write_shard(tmp_path, array, 1, np.ones((4, 3), np.float16), 4)
+    read = zarr.open_array(str(tmp_path / DATA / "a/b"), mode="r")[:]
+    assert np.isnan(read[:4]).all()
+    assert (read[4:] == 1).all()
+
+
+FEATURES = feature_arrays("b", "t", (4, 8, 3, 3), 2, ("maps", "pooled"), "float16")
+
+
+@pytest.mark.parametrize("array", [*FEATURES, *proposal_arrays(8, 5, 1), status_array("x/y")], ids=lambda a: a.name)
+def test_metadata_is_what_zarr_would_write(array: ArraySpec) -> None:
+    store = zarr.storage.MemoryStore()
+    zarr.create_array(
+        store, shape=(10, *array.shape), dtype=array.dtype, fill_value=array.fill, compressors=None,
+        chunks=(array.inner_rows(4), *array.shape), shards=(4, *array.shape), attributes=array.attributes(),
+        chunk_key_encoding={"name": "default", "separator": "."}, dimension_names=("row", *array.dims),
+    )  # fmt: skip
+    theirs = json.loads(store._store_dict["zarr.json"].to_bytes())
+    assert json.loads(array_metadata(array, 10, 4)) == theirs
+
+
+def test_a_damaged_index_is_named(tmp_path: Path) -> None:
+    array = spec((64, 64))
+    write_shard(tmp_path, array, 0, np.ones((4, 64, 64), np.float16), 4)
+    path = tmp_path / object_name("a/b", 0, 3)
+    data = bytearray(path.read_bytes())
+    data[-10] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"checksum.*kinegraph verify"):
+        open_shard(tmp_path, array, 0, 4)
+    path.write_bytes(data[:40])
+    with pytest.raises(ValueError, match="40 bytes, shorter"):
+        open_shard(tmp_path, array, 0, 4)
+
+
+def test_wrong_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no shard of"):
+        write_shard(tmp_path, spec((3,)), 0, np.ones((2, 3), np.float32), 4)
+
+
+def test_index_lies_at_the_end(tmp_path: Path) -> None:
+    array = spec((64, 64))
+    write_shard(tmp_path, array, 0, np.ones((3, 64, 64), np.float16), 4)
+    tail = (tmp_path / object_name("a/b", 0, 3)).read_bytes()[-68:-4]
+    assert struct.unpack("<8Q", tail) == (0, 8192, 8192, 8192, 16384, 8192, 2**64 - 1, 2**64 - 1)

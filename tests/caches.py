@@ -1,0 +1,26 @@
+"""Comparing caches: what "same bytes" means."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+VARYING = ("seconds", "host", "sealed_at", "attempt")
+
+
+def same_bytes(cache: Path) -> dict[str, Any]:
+    """Everything that must not depend on interruptions, executors or time: data, rows, and ledgers without times."""
+    found: dict[str, Any] = {"clips.parquet": (cache / "clips.parquet").read_bytes()}
+    for path in sorted((cache / "data.zarr").rglob("*")):
+        if path.is_file():
+            found[path.relative_to(cache).as_posix()] = path.read_bytes()
+    for path in sorted((cache / "ledger").rglob("*.json")):
+        record = json.loads(path.read_bytes())
+        found[path.relative_to(cache).as_posix()] = {k: v for k, v in record.items() if k not in VARYING}
+    return found
+
+
+def write_config(path: Path, document: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(document))
+    return path
