@@ -113,6 +113,14 @@ _TINY_I3D = BackboneEntry(
     size=96,
     mean=KINETICS_MEAN,
     std=KINETICS_STD,
+    weights={
+        "shipped": WeightSource(
+            path="backbones/shipped/tiny_i3d.safetensors",
+            file_name="tiny_i3d.safetensors",
+            sha256="ec3706c8191455a9c1afd665c0d2ac9365443c463d9091e1081e34dacbf1a8c3",
+            licence="as this package; made by stages.training.tiny_networks",
+        )
+    },
 )
 
 CATALOGUE: dict[str, BackboneEntry] = {

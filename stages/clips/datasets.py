@@ -5,7 +5,7 @@ To add one: an options model in options.py, a function here, a line in `list_vid
 
 import csv
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def _listing(root: Path, entries: list[_Entry], splits: Mapping[str, float]) -> 
     videos: dict[str, Video] = {}
     for entry in entries:
         video_id = entry.path.relative_to(root).as_posix() if entry.path.is_relative_to(root) else entry.path.as_posix()
-        labels = tuple(sorted(index[name] for name in entry.label_names))
+        labels = tuple(sorted({index[name] for name in entry.label_names}))
         if video_id in videos:
             raise DatasetError(f"{video_id} is listed twice. Several labels go into one field, separated by `;`.")
         split = entry.split or dealt_split(video_id, splits)
@@ -108,17 +108,23 @@ def _from_csv(root: Path, annotations: Path) -> list[_Entry]:
     if not annotations.is_file():
         raise DatasetError(f"dataset.annotations: no file {annotations} (looked from {Path.cwd()}).")
     with annotations.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = {"path", "label"} - set(reader.fieldnames or ())
-        if missing:
-            raise DatasetError(
-                f"{annotations}: no column {', '.join(sorted(missing))} in its header {reader.fieldnames}; "
-                "expected path,label[,split]."
-            )
-        return [
-            _Entry(root / row["path"], tuple(filter(None, (row["label"] or "").split(";"))), row.get("split") or "")
-            for row in reader
-        ]
+        try:
+            return list(_csv_entries(root, annotations, csv.DictReader(file)))
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{annotations}: not UTF-8: {error}. Save it as UTF-8.") from error
+
+
+def _csv_entries(root: Path, annotations: Path, reader: "csv.DictReader[str]") -> Iterator[_Entry]:
+    if missing := {"path", "label"} - set(reader.fieldnames or ()):
+        raise DatasetError(
+            f"{annotations}: no column {', '.join(sorted(missing))} in its header {reader.fieldnames}; "
+            "expected path,label[,split]."
+        )
+    for row in reader:
+        if not row["path"]:
+            raise DatasetError(f"{annotations}: line {reader.line_num}: no path")
+        labels = filter(None, map(str.strip, (row["label"] or "").split(";")))
+        yield _Entry(root / row["path"], tuple(labels), row.get("split") or "")
 
 
 def _list_interactions(options: InteractionsOptions, progress: Callable[[int], None] | None) -> Listing:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.options import StageOptions
 
@@ -14,40 +14,56 @@ class FolderOptions(StageOptions):
 
     Labels of a csv are class names, several separated by `;`. Without a csv the first folder below `root` is the
     label, unless the folders are named train, val or test: then that is the split and the next folder the label.
-    A video that is listed without a split is dealt into `splits` by a digest of its id, so that adding videos never
-    moves one from train to test.
     """
 
     kind: Literal["folder"]
-    root: str
-    annotations: str | None = None
-    splits: dict[str, Annotated[float, Field(gt=0)]] = Field({"train": 1.0}, min_length=1)
+    root: str = Field(description="folder of the videos")
+    annotations: str | None = Field(None, description="csv with the columns path (below root), label[, split]")
+    splits: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {"train": 1.0},
+        min_length=1,
+        description="shares for videos listed without a split, dealt by a digest of the video's id: adding videos "
+        "never moves one from train to test",
+    )
 
 
 class InteractionsOptions(StageOptions):
     """The generated data set of the demo; made below `root` when it is not there yet."""
 
     kind: Literal["interactions"]
-    root: str
-    train: int = Field(3000, ge=1)
-    val: int = Field(300, ge=1)
-    test: int = Field(600, ge=1)
-    seed: int = 0
+    root: str = Field(description="folder of the videos")
+    train: int = Field(3000, ge=1, description="videos of this split")
+    val: int = Field(300, ge=1, description="videos of this split")
+    test: int = Field(600, ge=1, description="videos of this split")
+    seed: int = Field(0, description="of the generator")
 
 
 DatasetOptions = Annotated[FolderOptions | InteractionsOptions, Field(discriminator="kind")]
 
 
 class ClipOptions(StageOptions):
-    """Which frames make a clip. `fps` belongs to dense and centre; uniform spans the whole video."""
+    """Which frames make a clip, by presentation time."""
 
-    num_frames: int = Field(32, ge=1)
-    fps: float = Field(6.0, gt=0)
-    sampling: Literal["uniform", "dense", "centre"] = "dense"
-    per_video: int = Field(1, ge=1)
-    crops: tuple[Crop, ...] = Field(("center",), min_length=1)
-    short: Literal["repeat_last", "loop", "fail"] = "repeat_last"
+    num_frames: int = Field(32, ge=1, description="frames of a clip")
+    fps: float = Field(6.0, gt=0, description="of dense and centre clips")
+    sampling: Literal["uniform", "dense", "centre"] = Field(
+        "dense",
+        description="uniform: over the whole video; dense: at fps from the start; centre: at fps, in the middle",
+    )
+    per_video: int = Field(1, ge=1, description="clips a video, evenly spaced")
+    crops: tuple[Crop, ...] = Field(
+        ("center",), min_length=1, description="squares of the short side, or the full frame; each makes a row"
+    )
+    short: Literal["repeat_last", "loop", "fail"] = Field(
+        "repeat_last", description="what a video shorter than a clip does"
+    )
 
     @property
     def rows_per_video(self) -> int:
         return self.per_video * len(self.crops)
+
+    @model_validator(mode="after")
+    def _crops_differ(self) -> "ClipOptions":
+        if len({*self.crops}) < len(self.crops):
+            raise ValueError(f"crops: given {[*self.crops]}, allowed: each crop once")
+        return self

@@ -8,9 +8,9 @@ from stages.options import StageOptions
 
 
 class RegionOptions(StageOptions):
-    """RoIAlign to size x size on every tap of `backbones`, then `reduce` over the bins."""
+    """RoIAlign of every proposal on every tap of some backbones."""
 
-    backbones: tuple[str, ...] = Field(min_length=1)
-    size: int = Field(7, ge=1)
-    reduce: Literal["max", "mean"] = "max"
-    storage_dtype: Literal["float16", "float32"] = "float16"
+    backbones: tuple[str, ...] = Field(min_length=1, description="entries of `backbones`")
+    size: int = Field(7, ge=1, description="bins a side")
+    reduce: Literal["max", "mean"] = Field("max", description="over the bins")
+    storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the region features")

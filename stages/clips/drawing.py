@@ -1,0 +1,97 @@
+"""Pictures of small digit-bearing things on a plain ground, for the generated data set. Imports without torch.
+
+K things, T frames, S side of a sprite; positions are xy in pixels, pixel centres at +0.5.
+"""
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+FRAME_SIZE = 96
+FIRST_UNSEEN_DIGIT = 1300
+FloatArray = npt.NDArray[np.floating]
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@cache
+def _digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    """scikit-learn's bundled UCI digits: images [1797, 8, 8] in 0..1 and their values [1797]."""
+    from sklearn.datasets import load_digits
+
+    bundled = load_digits()
+    return (bundled.images / 16).astype(np.float32), bundled.target
+
+
+def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]:
+    """A random digit [8, 8] in 0..1 and its value, from those kept for testing if `unseen`."""
+    images, values = _digits()
+    bounds = (FIRST_UNSEEN_DIGIT, len(images)) if unseen else (0, FIRST_UNSEEN_DIGIT)
+    index = int(rng.integers(*bounds))
+    return images[index], int(values[index])
+
+
+def _enlarge(image: FloatArray, side: int) -> FloatArray:
+    """Bilinear resize of a square image to [side, side]."""
+    at = np.clip((np.arange(side) + 0.5) * len(image) / side - 0.5, 0, len(image) - 1)
+    weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(len(image))))
+    return np.asarray(weights @ image @ weights.T)
+
+
+def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray:
+    """A digit on a disc, a diamond or a square of random colour: premultiplied RGBA [size, size, 4], 0..255.
+
+    The outline is the superellipse |x|^p + |y|^p = 1, smoothed over one pixel.
+    """
+    offsets = np.abs((np.arange(size) + 0.5) * 2 / size - 1)
+    power = rng.choice([1.5, 2.0, 6.0])
+    radius = (offsets[:, None] ** power + offsets**power) ** (1 / power)
+    opacity = np.clip((1 - radius) * size / 2 + 0.5, 0, 1)
+    colour = rng.permutation([rng.uniform(0, 70), rng.uniform(60, 230), rng.uniform(150, 255)])
+    ink = 255.0 if colour.mean() < 130 else 0.0
+    inner = round(0.75 * size)
+    margin = (size - inner) // 2
+    mark = np.zeros((size, size))
+    mark[margin : margin + inner, margin : margin + inner] = _enlarge(digit, inner)
+    painted = colour + (ink - colour) * mark[..., None]
+    return np.dstack([painted * opacity[..., None], opacity]).astype(np.float32)
+
+
+def ground(rng: np.random.Generator) -> UInt8Array:
+    """A dim grey-ish picture with a slope and a little noise: [FRAME_SIZE, FRAME_SIZE, 3], 0..255."""
+    ramp = np.linspace(-1, 1, FRAME_SIZE)
+    slope = rng.uniform(-12, 12) * ramp[:, None] + rng.uniform(-12, 12) * ramp
+    level = rng.uniform(60, 190) + rng.uniform(-12, 12, 3)
+    noise = rng.normal(0, 2, (FRAME_SIZE, FRAME_SIZE, 1))
+    return np.asarray(level + slope[..., None] + noise, dtype=np.uint8)
+
+
+def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
+    """`picture` [S, S, 4] moved right and down by fractions of a pixel (x, y) [T, 2]: [T, S + 1, S + 1, 4]."""
+    x, y = fractions.astype(np.float32).T[..., None, None, None]
+    padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)))
+    across = padded[:, 1:] * (1 - x) + padded[:, :-1] * x
+    return np.asarray(across[:, 1:] * (1 - y) + across[:, :-1] * y)
+
+
+def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray) -> UInt8Array:
+    """Frames [T, FRAME_SIZE, FRAME_SIZE, 3] of the sprites at `centres` [T, K, 2], later ones in front.
+
+    Every sprite must lie inside the frame and a pixel away from its edge.
+    """
+    frames = np.repeat(background[None], len(centres), axis=0)
+    for k, picture in enumerate(sprites):
+        corners = centres[:, k] - len(picture) / 2
+        whole = np.floor(corners).astype(int)
+        placed = _shifted(picture, corners - whole)
+        side = placed.shape[1]
+        for frame, (x, y), patch in zip(frames, whole, placed, strict=True):
+            target = frame[y : y + side, x : x + side]
+            target[:] = target * (1 - patch[..., 3:]) + patch[..., :3] + np.float32(0.5)
+    return frames
+
+
+def boxes_around(centres: FloatArray, sizes: npt.NDArray[np.int64]) -> FloatArray:
+    """Boxes xyxy [T, K, 4] in pixels of squares of side `sizes` [K] at `centres` [T, K, 2]."""
+    half = sizes[:, None] / 2
+    return np.concatenate([centres - half, centres + half], axis=-1).astype(np.float32)

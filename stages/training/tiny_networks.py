@@ -1,0 +1,213 @@
+"""Pre-training of the demo's two shipped networks: `python -m stages.training.tiny_networks --out DIR`.
+
+The networks see single things that move independently of each other, never an interaction: tiny_i3d learns which
+digit a thing bears and how it moves, tiny_rpn where things are. Takes some eight minutes on one core.
+
+B clips, T frames, T' frames of the last tap, K things, C channels, H, W.
+"""
+
+import argparse
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+
+from stages.backbones.catalogue import entry
+from stages.backbones.tiny_i3d import WIDTHS, TinyI3D
+from stages.clips.drawing import FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
+from stages.proposals.build import PROPOSERS
+from stages.proposals.rpn import RpnProposer
+from stages.regions.roi import region_features
+
+SEED = 0
+NUM_FRAMES = 16
+NUM_THINGS = 4
+FRAME_STEP = 2  # input frames per frame of res4
+STRIDE = 8  # of res4
+NUM_DIRECTIONS = 8
+STILL = NUM_DIRECTIONS  # the class of things slower than STILL_PX a frame
+STILL_PX = 0.5
+FloatArray = npt.NDArray[np.floating]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Generated clips with the truth at every FRAME_STEP-th frame."""
+
+    frames: Tensor  # [B, T, 3, H, W] uint8
+    boxes: Tensor  # [B, T', K, 4] xyxy, pixels
+    digits: Tensor  # [B, K]
+    velocities: Tensor  # [B, T', K, 2] pixels a frame
+
+
+def _velocities(rng: np.random.Generator, count: int) -> FloatArray:
+    """Velocities [count, 2] in any direction; a third are zero."""
+    angle, speed = rng.uniform(0, 2 * np.pi, count), rng.uniform(1.5, 4, count)
+    speed[rng.random(count) < 1 / 3] = 0
+    return np.asarray(speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
+
+
+def _track(rng: np.random.Generator, size: int) -> FloatArray:
+    """Centres [T, 2] of a thing that changes its velocity once and stays inside the frame."""
+    margin, count = size / 2 + 1, 256
+    since = np.arange(NUM_FRAMES) - rng.uniform(2, 14, (count, 1))
+    start = rng.uniform(margin, FRAME_SIZE - margin, (count, 1, 2))
+    before, after = _velocities(rng, count)[:, None], _velocities(rng, count)[:, None]
+    tracks = start + before * np.minimum(since, 0)[..., None] + after * np.maximum(since, 0)[..., None]
+    good = ((tracks >= margin) & (tracks <= FRAME_SIZE - margin)).all(axis=(1, 2))
+    return np.asarray(tracks[good.argmax()])
+
+
+def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, list[int], FloatArray]:
+    """Frames [T, H, W, 3], boxes [T, K, 4], digits, velocities [T, K, 2] of things that ignore each other."""
+    sizes = rng.integers(14, 19, NUM_THINGS)
+    drawn = [pick_digit(rng, unseen=False) for _ in sizes]
+    sprites = [sprite(rng, image, int(size)) for (image, _), size in zip(drawn, sizes, strict=True)]
+    centres = np.stack([_track(rng, int(size)) for size in sizes], axis=1)
+    frames = draw(ground(rng), sprites, centres)
+    return frames, boxes_around(centres, sizes), [value for _, value in drawn], np.gradient(centres, axis=0)
+
+
+def batches(seed: int, count: int, batch_size: int) -> Iterator[Batch]:
+    """`count` batches of fresh clips; the same seed gives the same."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        frames, boxes, digits, velocities = zip(*(_clip(rng) for _ in range(batch_size)), strict=True)
+        yield Batch(
+            frames=torch.from_numpy(np.stack(frames)).movedim(-1, 2),
+            boxes=torch.from_numpy(np.stack(boxes))[:, ::FRAME_STEP],
+            digits=torch.tensor(digits),
+            velocities=torch.from_numpy(np.stack(velocities))[:, ::FRAME_STEP].float(),
+        )
+
+
+def directions(velocities: Tensor) -> Tensor:
+    """[..., 2] -> classes [...]: the nearest of NUM_DIRECTIONS headings, or STILL."""
+    turns = torch.atan2(velocities[..., 1], velocities[..., 0]) / (2 * torch.pi)
+    nearest = (turns * NUM_DIRECTIONS).round().long() % NUM_DIRECTIONS
+    return torch.where(torch.linalg.vector_norm(velocities, dim=-1) < STILL_PX, STILL, nearest)
+
+
+class ThingClassifier(nn.Module):
+    """TinyI3D with what it is trained through: digit and motion from each thing's region of the last tap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = TinyI3D()
+        self.backbone.cut(["res4"])
+        self.digit = nn.Linear(WIDTHS["res4"], 10)
+        self.direction = nn.Linear(WIDTHS["res4"], NUM_DIRECTIONS + 1)
+        self.velocity = nn.Linear(WIDTHS["res4"], 2)
+
+    def regions(self, frames: Tensor, boxes: Tensor) -> Tensor:
+        """frames [B, T, 3, H, W], boxes [B, T', K, 4] -> region features [B, T', K, C], as the cache holds them."""
+        known = entry("tiny_i3d")
+        mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (known.mean, known.std))
+        clips = (frames.movedim(1, 2) / 255 - mean) / std
+        with torch.autocast("cpu", torch.bfloat16):
+            maps = self.backbone(clips)["res4"]  # [B, C, T', H', W']
+        flat_boxes = boxes.flatten(0, 1)  # [B T', K, 4]
+        count = torch.full((len(flat_boxes),), boxes.shape[2])
+        features = region_features(maps.movedim(2, 1).flatten(0, 1), flat_boxes, count, STRIDE)
+        return features.view(*boxes.shape[:3], -1)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, and the accuracies of digit and direction."""
+        jitter = torch.randn_like(batch.boxes)  # proposals are a pixel off, too
+        features = self.regions(batch.frames, batch.boxes + jitter).flatten(0, 2)
+        digit, direction = self.digit(features), self.direction(features)
+        digits = batch.digits[:, None].expand(batch.boxes.shape[:3]).flatten()
+        headings = directions(batch.velocities).flatten()
+        loss = F.cross_entropy(digit, digits) + F.cross_entropy(direction, headings)
+        loss = loss + 0.5 * F.smooth_l1_loss(self.velocity(features), batch.velocities.flatten(0, 2))
+        hits = [(x.argmax(1) == y).float().mean() for x, y in ((digit, digits), (direction, headings))]
+        return loss, *hits
+
+
+def _fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int, learning_rate: float) -> None:
+    """Follow the losses down, one step each, with AdamW under a one-cycle schedule."""
+    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    for loss in losses:
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+
+
+def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
+    """TinyI3D after `steps` batches of clips."""
+    torch.manual_seed(seed)
+    model = ThingClassifier()
+
+    def losses() -> Iterator[Tensor]:
+        for step, batch in enumerate(batches(seed, steps, batch_size)):
+            loss, digit, direction = model(batch)
+            if step % 50 == 0:
+                logger.info("i3d %d: loss %.3f digit %.3f direction %.3f", step, loss, digit, direction)
+            yield loss
+
+    _fit(model.parameters(), losses(), steps, 4e-3)
+    return model.backbone
+
+
+def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
+    """The tiny proposer after `steps` batches of frames."""
+    torch.manual_seed(seed)
+    proposer = PROPOSERS["tiny_rpn"]()
+
+    def losses() -> Iterator[Tensor]:
+        for step, batch in enumerate(batches(seed, steps, batch_size)):
+            frames, boxes = batch.frames[:, ::FRAME_STEP].flatten(0, 1), batch.boxes.flatten(0, 1)
+            images = (frames / 255 - proposer.mean) / proposer.std
+            sizes = [(FRAME_SIZE, FRAME_SIZE)] * len(images)
+            targets = [{"boxes": box} for box in boxes]
+            _, parts = proposer.rpn(ImageList(images, sizes), proposer.backbone(images), targets)
+            if step % 50 == 0:
+                logger.info("rpn %d: %s", step, {name: round(part.item(), 3) for name, part in parts.items()})
+            yield torch.stack(list(parts.values())).sum()
+
+    _fit(proposer.parameters(), losses(), steps, 4e-3)
+    return proposer
+
+
+def save(network: nn.Module, path: Path) -> str:
+    """Write the weights in float16, counters left out; gives the sha256 of the file."""
+    state = {
+        name: tensor.half().contiguous()
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+TRAINERS: dict[str, Callable[[int], nn.Module]] = {"tiny_rpn": train_rpn, "tiny_i3d": train_i3d}
+
+
+def main() -> None:
+    """Train the demo's networks from fixed seeds and print the sha256 of their files."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", choices=list(TRAINERS))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)  # two are no faster here, and the sums keep their order
+    for name in [arguments.only] if arguments.only else TRAINERS:
+        path: Path = arguments.out / f"{name}.safetensors"
+        print(name, save(TRAINERS[name](SEED), path), flush=True)
+
+
+if __name__ == "__main__":
+    main()

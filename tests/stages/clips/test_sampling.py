@@ -1,0 +1,60 @@
+"""Which times and which rectangle make a row."""
+
+import pytest
+
+from stages.clips.options import ClipOptions
+from stages.clips.sampling import clip_interval, clip_times, crop_rectangle
+
+
+def test_uniform_takes_the_middle_of_equal_parts() -> None:
+    options = ClipOptions(num_frames=4, sampling="uniform")
+    times = clip_times(options, 8.0, 0)
+    assert times == (1.0, 3.0, 5.0, 7.0)
+    assert clip_interval(options, 8.0, times) == (0.0, 8.0)
+
+
+def test_several_uniform_clips_share_the_video_evenly() -> None:
+    options = ClipOptions(num_frames=2, sampling="uniform", per_video=2)
+    both = clip_times(options, 8.0, 0) + clip_times(options, 8.0, 1)
+    assert sorted(both) == [1.0, 3.0, 5.0, 7.0]
+
+
+def test_dense_clips_start_from_the_first_to_the_last_possible() -> None:
+    options = ClipOptions(num_frames=4, fps=2, sampling="dense", per_video=3)
+    starts = [clip_times(options, 10.0, clip)[0] for clip in range(3)]
+    assert starts == [0.0, 4.0, 8.0]
+    times = clip_times(options, 10.0, 1)
+    assert times == (4.0, 4.5, 5.0, 5.5)
+    assert clip_interval(options, 10.0, times) == (4.0, 6.0)
+
+
+@pytest.mark.parametrize(("sampling", "start"), [("dense", 0.0), ("centre", 4.0)])
+def test_one_clip(sampling: str, start: float) -> None:
+    options = ClipOptions.model_validate({"num_frames": 4, "fps": 2, "sampling": sampling})
+    assert clip_times(options, 10.0, 0) == tuple(start + i / 2 for i in range(4))
+
+
+@pytest.mark.parametrize(
+    ("short", "times"),
+    [("repeat_last", (0.0, 0.5, 1.0, 1.5)), ("fail", (0.0, 0.5, 1.0, 1.5)), ("loop", (0.0, 0.5, 0.0, 0.5))],
+)
+@pytest.mark.parametrize("clip", [0, 1])
+def test_a_video_shorter_than_a_clip(short: str, times: tuple[float, ...], clip: int) -> None:
+    """Times run on past the end, where the decoder repeats the last frame or fails the clip; or start again."""
+    options = ClipOptions.model_validate({"num_frames": 4, "fps": 2, "per_video": 2, "short": short})
+    assert clip_times(options, 1.0, clip) == times
+
+
+@pytest.mark.parametrize(
+    ("crop", "landscape", "upright"),
+    [
+        ("center", (40.0, 0.0, 120.0, 80.0), (0.0, 40.0, 80.0, 120.0)),
+        ("left", (0.0, 0.0, 80.0, 80.0), (0.0, 0.0, 80.0, 80.0)),
+        ("right", (80.0, 0.0, 160.0, 80.0), (0.0, 80.0, 80.0, 160.0)),
+        ("full", (0.0, 0.0, 160.0, 80.0), (0.0, 0.0, 80.0, 160.0)),
+    ],
+)
+def test_crops(crop: str, landscape: tuple[float, ...], upright: tuple[float, ...]) -> None:
+    (named,) = ClipOptions.model_validate({"crops": [crop]}).crops
+    assert crop_rectangle(named, 160, 80) == landscape
+    assert crop_rectangle(named, 80, 160) == upright
