@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache_schemas.errors import CacheMismatch, CacheNotFound
+from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from cache_schemas.files import write_whole
 
 TABLE = "clips.parquet"
@@ -87,7 +87,10 @@ class ClipsTable:
         path = cache / TABLE
         if not path.exists():
             raise CacheNotFound(f"{path} does not exist. Make it with `kinegraph index CONFIG`.")
-        return cls(pq.read_table(path))
+        try:
+            return cls(pq.read_table(path))
+        except (pa.ArrowException, OSError) as error:
+            raise CacheError(f"{path} cannot be read: {error}. Restore it from a copy of the cache.") from error
 
     def write(self, cache: Path) -> None:
         sink = pa.BufferOutputStream()

@@ -17,5 +17,9 @@ class CacheMismatch(CacheError):
     """The cache was made with other options than those asked for."""
 
 
-def newer_schema(path: Path, found: int) -> CacheError:
-    return CacheError(f"{path} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")
+class CacheTooNew(CacheError):
+    """A file of the cache was written by a later version; nothing is wrong with it."""
+
+
+def newer_schema(path: Path, found: int) -> CacheTooNew:
+    return CacheTooNew(f"{path} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")

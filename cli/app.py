@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -65,6 +66,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 def main() -> None:
     """Entry point of the command `kinegraph`."""
+    # Decode threads and the network share the cores: OpenMP threads that spin while they wait take them from both
+    # (benchmarks/openmp_waiting.py). It must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
     app()

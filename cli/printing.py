@@ -83,6 +83,8 @@ def plan(made: "Plan", cache: "Cache") -> None:
         missing = sum(key in unit.keys for unit in made.units)
         rows.append([key, str(len(made.shards) - missing), str(missing)])
     print(table(["stage", "shards done", "to do"], rows))
+    if made.unchecked:
+        note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
     print(f"{len(made.units)} work units, {made.num_objects()} files, {size(made.num_bytes(cache))} to write")
 
 

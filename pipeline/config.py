@@ -1,6 +1,7 @@
 """The config file: YAML in, immutable and checked values out. Torch-free."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,7 +62,8 @@ class TrainSection(TrainOptions):
         for name, keys in self.variants.items():
             unknown = keys.keys() - TrainOptions.model_fields.keys()
             _need(not unknown, f"variants.{name}", ", ".join(unknown), f"keys of train: {[*TrainOptions.model_fields]}")
-            self.variant(name)
+            with _under(f"variants.{name}"):
+                self.variant(name)
         return self
 
 
@@ -95,13 +97,17 @@ class Config(StageOptions):
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         for name, options in self.backbones.items():
+            with _under(f"backbones.{name}.model"):
+                self.entry_of(name)
             self._check_every(f"backbones.{name}.every", options.every)
             frames = self.clips.num_frames // options.every
             for tap in options.taps:
-                shape = self.tap_of(name, tap).shape(frames, self.size_of(name))
+                with _under(f"backbones.{name}.taps"):
+                    shape = self.tap_of(name, tap).shape(frames, self.size_of(name))
                 _need(min(shape) > 0, f"backbones.{name}", f"{frames} frames", f"more; {tap} would have shape {shape}")
         if self.proposals is not None:
-            proposal_entry(self.proposals.network)
+            with _under("proposals.model"):
+                proposal_entry(self.proposals.network)
             self._check_every("proposals.every", self.proposals.every)
         if self.regions is not None:
             self._check_regions(self.regions)
@@ -112,7 +118,7 @@ class Config(StageOptions):
 
     def _check_regions(self, regions: RegionOptions) -> None:
         if self.proposals is None:
-            raise ValueError("regions need a `proposals:` section")
+            raise ValueError("regions: need a `proposals:` section")
         every = self.proposals.every
         for name in regions.backbones:
             _need(name in self.backbones, "regions.backbones", name, f"entries of backbones: {[*self.backbones]}")
@@ -126,6 +132,17 @@ class Config(StageOptions):
 def _need(held: bool, key: str, given: object, allowed: str) -> None:
     if not held:
         raise ValueError(f"{key}: given {given!r}, allowed: {allowed}")
+
+
+@contextmanager
+def _under(key: str) -> Iterator[None]:
+    """Puts the key before errors about its value."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{key}.{line}" for line in _sentences(error))) from error
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -152,7 +169,7 @@ def check_config(document: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {_sentence(dict(entry))}" for entry in error.errors())) from error
+        raise ConfigError("\n".join(f"{where}: {line}" for line in _sentences(error, document))) from error
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
@@ -172,19 +189,47 @@ def _apply(document: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: {value!r} is not YAML: {error}") from error
 
 
-def _sentence(entry: dict[str, Any]) -> str:
-    """One pydantic error as `key.path: what is wrong (given ...)`."""
-    location = [str(part) for part in entry["loc"]]
-    key = ".".join(location)
-    if entry["type"] == "extra_forbidden":
-        known = ", ".join(_keys_at(location[:-1]))
-        return f"{key}: unknown key; known here: {known}" if known else f"{key}: unknown key"
-    if entry["type"] == "missing":
-        return f"{key}: missing"
-    message = entry["msg"].removeprefix("Value error, ")
-    if entry["type"] == "value_error":  # our own checks name the value themselves
-        return f"{key}: {message}" if key else message
-    return f"{key}: {message} (given {entry['input']!r})"
+def _sentences(error: ValidationError, document: object = None) -> list[str]:
+    """Pydantic's errors about `document`, one line for each key: `key.path: what is wrong (given ...)`."""
+    found: dict[str, list[str]] = {}
+    for entry in error.errors():
+        if entry["type"] == "too_short" and entry["input"]:
+            continue  # an item of it is wrong, which is said already
+        key, words = _sentence(dict(entry), _written_keys(entry["loc"], document, entry["type"]))
+        found.setdefault(key, []).append(words)
+    return [f"{key}: {', or '.join(words)}" for key, words in found.items()]
+
+
+def _written_keys(location: Sequence[int | str], document: object, kind: str) -> list[str]:
+    """The keys of a location as they stand in the file: pydantic adds names of union members in between."""
+    keys = []
+    for number, part in enumerate(location, 1):
+        below = dict(enumerate(document)) if isinstance(document, list) else document
+        if isinstance(below, dict) and part in below:
+            document = below[part]
+        elif document is not None and not (kind == "missing" and number == len(location)):
+            continue
+        keys.append(str(part))
+    return keys
+
+
+def _sentence(entry: dict[str, Any], keys: Sequence[str]) -> tuple[str, str]:
+    """One of pydantic's errors as the key path and what is wrong with it."""
+    key, context = ".".join(keys), entry.get("ctx", {})
+    match entry["type"]:
+        case "extra_forbidden":
+            known = ", ".join(_keys_at([str(part) for part in entry["loc"][:-1]]))
+            return key, f"unknown key; known here: {known}" if known else "unknown key"
+        case "missing":
+            return key, "missing"
+        case "union_tag_not_found":
+            return f"{key}.kind", "missing"
+        case "union_tag_invalid":
+            return f"{key}.kind", f"given {context['tag']!r}, allowed: {context['expected_tags']}"
+        case "value_error":  # our own checks: they begin with the key below the section, and name the value
+            below, _, words = str(context["error"]).partition(": ")
+            return ".".join([*keys, below]), words
+    return key, f"{entry['msg']} (given {entry['input']!r})"
 
 
 def _keys_at(location: Sequence[str]) -> list[str]:

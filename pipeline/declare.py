@@ -1,6 +1,6 @@
 """From a config to what each stage key writes: arrays and fingerprinted options. Torch-free."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cache_schemas.arrays import ArraySpec, clip_arrays, feature_arrays, proposal_arrays, region_arrays
@@ -29,6 +29,19 @@ class Declared:
     @property
     def arrays(self) -> tuple[ArraySpec, ...]:
         return tuple(spec for stage in self.stages.values() for spec in stage.arrays)
+
+    def known(self, key: str) -> bool:
+        """Whether all digests in the fingerprint of `key` are known; else its network has to be built first."""
+        options = self.stages[key].options
+        return options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in options.get("reads", {}))
+
+    def with_read(self, keys: Iterable[str]) -> list[str]:
+        """The keys and all that they read, in order."""
+        found = {*keys}
+        for key in reversed(self.stages):
+            if key in found:
+                found |= self.stages[key].options.get("reads", {}).keys()
+        return [key for key in self.stages if key in found]
 
     def selected(self, names: tuple[str, ...]) -> list[str]:
         """Keys that `--stage` names: a key, or a kind such as `features` for all of them; none means all.

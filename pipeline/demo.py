@@ -64,7 +64,10 @@ def run_demo(out: Path, seeds: int, note: Callable[[str], None]) -> DemoResult:
     extract(config)
     extracted = time.monotonic()
     note(f"3/3 training {len(config.train.variants)} heads with {seeds} seeds, runs in {config.train.run}")
-    runs = train_runs(config, [*config.train.variants], seeds, overwrite=True, on_run=lambda run: note(f"  {run.name} seed {run.seed}: {run.result.seconds:.1f} s"))  # fmt: skip
+    names = [*config.train.variants]
+    runs = train_runs(
+        config, names, seeds, overwrite=True, on_run=lambda run: note(f"      {run.name} seed {run.seed}")
+    )
     rows = []
     num_test = 0
     for name, group in groupby(runs, key=lambda run: run.name):

@@ -44,7 +44,7 @@ def extract(
     total = sum(len(cache.shard_rows(unit.shard)) for unit in plan.units)
     progress = Progress(total, len(plan.units))
     try:
-        if plan.units:
+        if plan.units or plan.unchecked:
             job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units)
             _executor(config).run(job, progress)
     finally:
@@ -80,13 +80,19 @@ def failures(cache: Cache, plan: Plan) -> list[Failure]:
 
 
 def _reopen_failed(cache: Cache, plan: Plan) -> None:
-    """Unseal, in every planned stage, the shards that hold a failure; they are computed anew, to the same bytes."""
+    """Unseal, in every planned stage and those that read it, the shards that hold a failure.
+
+    They are computed anew, to the same bytes.
+    """
     reopened = {
         record.shard
         for key in plan.keys
         for record in cache.ledger.records(key)
         if record.failures and record.shard in plan.shards
     }
+    chosen = {*plan.keys}
+    readers = {key for key in plan.declared.stages if chosen & {*plan.declared.with_read([key])} - {"clips"}}
     for shard in reopened:
-        for key in reversed(plan.keys):  # what reads a stage goes before it
-            cache.ledger.unseal(key, shard)
+        for key in reversed(plan.declared.stages):  # what reads a stage goes before it
+            if key in chosen | readers:
+                cache.ledger.unseal(key, shard)

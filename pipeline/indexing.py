@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cache_schemas.cache import CLASSES, MANIFEST, Cache
 from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, row_order
+from cache_schemas.errors import CacheError
 from cache_schemas.files import write_whole
 from pipeline.config import Config
 from pipeline.declare import auto_shard_clips, clips_options
@@ -49,6 +50,8 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
 
     listing = list_videos(config.dataset, count)
     cache = Cache.create(root, clips_options(config.clips), auto_shard_clips(config))
+    if cache.stage_keys() and not (root / TABLE).exists():
+        raise CacheError(f"{root / TABLE} is gone, and only it says which row is which clip. Restore it from a copy.")
     old = list(cache.clips.rows()) if (root / TABLE).exists() else []
     probes = _probe_all(listing, on_progress)
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.video_id], config.clips)]

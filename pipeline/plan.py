@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cache_schemas.arrays import status_array
 from cache_schemas.cache import Cache
 from pipeline.config import Config
-from pipeline.declare import UNKNOWN, Declared, clips_options, declare, known_digests
+from pipeline.declare import Declared, clips_options, declare, known_digests
 from pipeline.errors import ConfigError
 
 
@@ -20,12 +20,17 @@ class WorkUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The units that are missing, and how many shards the selection has in all."""
+    """The units that are missing, and how many shards the selection has in all.
+
+    `unchecked`: keys that were begun with weights of another name (or read such a key). Whether the weights are the
+    same shows once the network is built.
+    """
 
     declared: Declared
     keys: tuple[str, ...]
     shards: range | tuple[int, ...]
     units: tuple[WorkUnit, ...]
+    unchecked: tuple[str, ...] = ()
 
     def num_objects(self) -> int:
         """Files the units will write, ledger records included."""
@@ -55,10 +60,12 @@ def make_plan(
     cache.check_clips(clips_options(config.clips))
     declared = declare(config, known_digests(config, cache))
     keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))
-    for key in keys:
-        stage = declared.stages[key]
-        if stage.options.get("weights_sha256") != UNKNOWN and UNKNOWN not in str(stage.options):
-            cache.check_stage(stage)
+    unchecked = []
+    for key in declared.with_read(keys):
+        if declared.known(key):
+            cache.check_stage(declared.stages[key])
+        elif cache.has_stage(key):
+            unchecked.append(key)
     num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
     shards = range(part[0], num_shards, part[1])
     sealed = {key: set(cache.ledger.shards(key)) for key in keys}
@@ -67,7 +74,7 @@ def make_plan(
         missing = tuple(key for key in keys if shard not in sealed[key])
         if missing:
             units.append(WorkUnit(shard=shard, keys=missing))
-    return Plan(declared=declared, keys=keys, shards=shards, units=tuple(units))
+    return Plan(declared=declared, keys=keys, shards=shards, units=tuple(units), unchecked=tuple(unchecked))
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:

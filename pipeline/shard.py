@@ -38,21 +38,11 @@ class ShardInProgress:
         self.sources: dict[str, Source] = {}
         self.seconds: dict[str, float] = {}
         self._views: dict[str, ShardView] = {}
-        self._failed_upstream = self._failures_of_sealed()
         self._proposals_of: tuple[np.ndarray | None, ClipProposals | None] = (None, None)
 
     def spent(self, kind: str, since: float) -> None:
         """Count the time since `since` (of time.monotonic) as spent on `kind`."""
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
-
-    def _failures_of_sealed(self) -> dict[str, str]:
-        """Clip id -> key, for clips that failed in sealed stages which this unit's regions read."""
-        reads = {key for out in self.outputs.values() for key in out.stage.options.get("reads", {})}
-        found: dict[str, str] = {}
-        for key in reads - self.outputs.keys() - {"clips"}:
-            record = self.cache.ledger.read(key, self.unit.shard)
-            found |= {failure.clip_id: key for failure in record.failures} if record else {}
-        return found
 
     def add(self, batch: Batch) -> None:
         """Run all stages of the unit on one batch."""
@@ -71,23 +61,17 @@ class ShardInProgress:
                 self._regions_from_cache(name, batch, ok)
 
     def _take_clips(self, batch: Batch) -> list[int]:
-        """Note frame times, failures and warnings; gives the slots whose clip is usable."""
+        """Note frame times, failures and warnings; gives the slots that have pixels."""
         ok = []
-        for slot, (row, clip) in enumerate(zip(batch.rows, batch.clips, strict=True)):
+        for slot, clip in enumerate(batch.clips):
             number = batch.offset + slot
             if isinstance(clip, DecodeError):
-                self._fail_everywhere(number, clip)
-            elif row.clip_id in self._failed_upstream:
-                key = self._failed_upstream[row.clip_id]
-                self._fail_everywhere(number, DecodeError("upstream", f"failed in {key}"))
+                for output in self.outputs.values():
+                    output.fail(number, clip.reason, clip.detail)
             else:
                 ok.append(slot)
                 self._note(number, clip)
         return ok
-
-    def _fail_everywhere(self, number: int, error: DecodeError) -> None:
-        for output in self.outputs.values():
-            output.fail(number, error.reason, error.detail)
 
     def _note(self, number: int, clip: DecodedClip) -> None:
         if self.decodes:
@@ -173,6 +157,22 @@ class ShardInProgress:
             check_times(self.cache, self.unit.shard, sealed, self.times)
         failed: set[str] = set()
         for output in self.outputs.values():
+            self._inherit(output)
             record = seal(self.cache, self.unit.shard, output, self.sources, self.worker.provenance, self.seconds)
             failed |= {failure.clip_id for failure in record.failures}
         return tuple(sorted(failed))
+
+    def _inherit(self, output: StageOutput) -> None:
+        """Take over the fate of clips in sealed keys that `output` reads, so that it is as if all had run together."""
+        for key in sorted(output.stage.options.get("reads", {}).keys() - self.outputs.keys() - {"clips"}):
+            record = self.cache.ledger.read(key, self.unit.shard)
+            for failure in record.failures if record else ():
+                number = output.clip_ids.index(failure.clip_id)
+                if self.decodes and failure.reason != "non_finite":  # it could not be decoded then, and can be now
+                    output.fail(number, "upstream", f"failed in {key}")
+                else:
+                    output.fail(number, failure.reason, failure.detail)
+            if record and not self.decodes:
+                self.sources |= record.sources
+                for warned in record.warnings:
+                    output.warn(output.clip_ids.index(warned.clip_id), warned.detail)

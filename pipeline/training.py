@@ -1,7 +1,10 @@
 """`kinegraph train` and `evaluate`: heads and seeds over one cache."""
 
-from collections.abc import Callable, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +27,12 @@ from stages.training.checkpoint import (
 from stages.training.engine import EpochRecord, TrainResult, seeded, train
 from stages.training.evaluation import EvaluationResult, evaluate
 from stages.training.options import TrainOptions
+
+OnEpoch = Callable[[str, int, EpochRecord], None]  # name, seed, what happened
+
+
+def unheard(name: str, seed: int, record: EpochRecord) -> None:
+    """For those who do not want to hear of epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +65,32 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One training run to do."""
+
+    config: Config
+    name: str
+    options: TrainOptions
+    folder: Path
+    overwrite: bool
+    on_epoch: OnEpoch
+
+
 def train_runs(
     config: Config,
     names: Sequence[str] = (),
     seeds: int = 1,
     *,
     overwrite: bool = False,
-    on_epoch: Callable[[str, int, EpochRecord], None] = lambda name, seed, record: None,
+    on_epoch: OnEpoch = unheard,
     on_run: Callable[[TrainedRun], None] = lambda run: None,
 ) -> list[TrainedRun]:
-    """Train every named head with seeds `train.seed`, `train.seed` + 1, ...
+    """Train every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` of them at a time.
 
-    One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. Raises ConfigError, CacheError, HeadError,
-    RunExists.
+    One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. With several workers `on_epoch` is called in
+    theirs and must be a function of a module. Raises ConfigError, CacheError, HeadError, RunExists.
     """
-    cache = Cache(config.cache)
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1
     jobs = []
@@ -79,31 +99,52 @@ def train_runs(
             folder = Path(options.run) / name / f"seed{seed}" if several else Path(options.run)
             if not overwrite:
                 require_free(folder)
-            jobs.append((name, options.model_copy(update={"seed": seed}), folder))
-    return [_train_one(config, cache, name, options, folder, overwrite, on_epoch) for name, options, folder in jobs]
+            seeded_options = options.model_copy(update={"seed": seed})
+            jobs.append(
+                _Job(
+                    config=config,
+                    name=name,
+                    options=seeded_options,
+                    folder=folder,
+                    overwrite=overwrite,
+                    on_epoch=on_epoch,
+                )
+            )
+    for options in chosen.values():
+        build_for(Cache(config.cache), options)  # a head that cannot be built stops all of them before the first
+    runs = []
+    for run in _in_processes(jobs, config.run.workers) if config.run.workers > 1 and several else map(_train_one, jobs):
+        runs.append(run)
+        on_run(run)
+    return runs
 
 
-def _train_one(
-    config: Config,
-    cache: Cache,
-    name: str,
-    options: TrainOptions,
-    folder: Path,
-    overwrite: bool,
-    on_epoch: Callable[[str, int, EpochRecord], None],
-) -> TrainedRun:
+def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
+    """The runs in order, trained in processes of their own; leaves none behind, however it is left."""
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(_train_one, jobs)
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _train_one(job: _Job) -> TrainedRun:
+    config, options, cache = job.config, job.options, Cache(job.config.cache)
     device = pick_device(config.run.device)
     with seeded(options.seed, device):
         head = build_for(cache, options)
     clips = CachedClips(cache, head.reads, options.train_split)
     val_clips = CachedClips(cache, head.reads, options.val_split) if options.val_split else None
-    result = train(
-        head, clips, val_clips, options, device=device, on_epoch=lambda record: on_epoch(name, options.seed, record)
-    )
+    on_epoch = partial(job.on_epoch, job.name, options.seed)
+    result = train(head, clips, val_clips, options, device=device, on_epoch=on_epoch)
     metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
     record = describe_run(head, clips, options, tuple(cache.classes), metrics, cache=str(cache.root))
-    save_run(folder, head, record, overwrite=overwrite)
-    return TrainedRun(name=name, seed=options.seed, folder=folder, result=result, num_train_clips=len(clips))
+    save_run(job.folder, head, record, overwrite=job.overwrite)
+    return TrainedRun(name=job.name, seed=options.seed, folder=job.folder, result=result, num_train_clips=len(clips))
 
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheError
+from cache_schemas.errors import CacheError, CacheTooNew
 from cache_schemas.files import file_digest
 from cache_schemas.ledger import SealedObject
 
@@ -36,7 +36,7 @@ class Verification:
 
 
 def verify(path: Path | str) -> Verification:
-    """Check existence, size and checksum of every sealed object. Raises CacheNotFound."""
+    """Check existence, size and checksum of every sealed object. Raises CacheNotFound, CacheTooNew."""
     cache = Cache(path)
     return Verification(problems=tuple(p for key in cache.stage_keys() for p in _stage_problems(cache, key)))
 
@@ -51,6 +51,8 @@ def _stage_problems(cache: Cache, key: str) -> Iterator[Problem]:
     for shard in cache.ledger.shards(key):
         try:
             record = cache.ledger.read(key, shard)
+        except CacheTooNew:
+            raise
         except CacheError:
             name = cache.ledger.path(key, shard).relative_to(cache.root).as_posix()
             yield Problem(stage=key, shard=shard, object=name, kind="record")

@@ -61,10 +61,10 @@ class Worker:
         digests = {f"features/{name}": extractor.digest for name, extractor in self.features.items()}
         if self.proposer is not None:
             digests["proposals"] = self.proposer.digest
-        declared = declare(self.config, digests).stages
-        stages = {key: declared[key] for key in declared if key in keys}
-        for stage in stages.values():
-            self.cache.check_stage(stage)
+        declared = declare(self.config, digests)
+        for key in declared.with_read(keys):
+            self.cache.check_stage(declared.stages[key])
+        stages = {key: stage for key, stage in declared.stages.items() if key in keys}
         for stage in stages.values():
             self.cache.declare(stage)
         return stages

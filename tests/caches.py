@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+import zarr
 
 VARYING = ("seconds", "host", "sealed_at", "attempt")
 
@@ -24,3 +26,9 @@ def same_bytes(cache: Path) -> dict[str, Any]:
 def write_config(path: Path, document: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+def rows_of(cache: Path, array: str) -> np.ndarray:
+    """All rows of an array, read by plain zarr."""
+    found: np.ndarray = zarr.open_array(str(cache / "data.zarr" / array), mode="r")[:]
+    return found

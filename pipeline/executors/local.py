@@ -5,12 +5,14 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from cache_schemas.cache import Cache
+from cache_schemas.files import sweep
 from pipeline.config import Config
 from pipeline.errors import SetAsideError
 from pipeline.events import Event, UnitSealed, WorkerLost
@@ -28,7 +30,7 @@ class LocalExecutor:
         self.workers = workers
 
     def run(self, job: Job, report: Report) -> None:
-        if self.workers == 1:
+        if self.workers == 1 or not job.units:
             worker = Worker(job.config, job.cache, job.keys, report)
             worker.run(job.units, decode_threads=worker.threads)
         else:
@@ -60,6 +62,7 @@ class _Pool:
         self.job, self.report = job, report
         self.waiting = deque(job.units)
         self.deaths: Counter[int] = Counter()
+        self.early_deaths = 0
         self.set_aside: set[int] = set()
         self.members: list[_Member] = []
 
@@ -94,7 +97,7 @@ class _Pool:
     def _listen(self, member: _Member) -> None:
         try:
             message = member.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # it died, perhaps in the middle of a message
             self._ended(member)
             return
         if isinstance(message, _Failed):
@@ -103,7 +106,8 @@ class _Pool:
             unit = self.waiting.popleft() if self.waiting else None
             if unit is not None:
                 member.in_flight[unit.shard] = unit
-            member.connection.send(unit)
+            with suppress(OSError):  # it died after asking, which the next message, its end of file, tells
+                member.connection.send(unit)
             return
         if isinstance(message, UnitSealed):
             del member.in_flight[message.unit.shard]
@@ -112,8 +116,11 @@ class _Pool:
     def _ended(self, member: _Member) -> None:
         member.process.join()
         self.members.remove(member)
-        if not member.in_flight:
+        if not member.in_flight and not member.process.exitcode:
             return
+        sweep(self.job.cache.root)
+        if not member.in_flight:
+            self.early_deaths += 1
         for shard, unit in member.in_flight.items():
             self.deaths[shard] += 1
             if self.deaths[shard] >= MAX_ATTEMPTS:
@@ -122,6 +129,11 @@ class _Pool:
                 self.waiting.append(unit)
         lost, aside = tuple(member.in_flight), tuple(sorted(self.set_aside & member.in_flight.keys()))
         self.report(WorkerLost(shards=lost, exit_code=member.process.exitcode, set_aside=aside))
+        if self.early_deaths >= MAX_ATTEMPTS:
+            raise RuntimeError(
+                f"{self.early_deaths} workers died before they took a shard, the last with exit code "
+                f"{member.process.exitcode}. Is there memory for `run.workers` copies of the networks?"
+            )
         if self.waiting:
             self.members.append(self._start())
 

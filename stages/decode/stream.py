@@ -115,6 +115,7 @@ def open_video(path: str) -> Iterator[OpenVideo]:
         raise DecodeError("missing", f"no file {path}")
     if av.logging.get_level() != av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # it looks back beyond this video: a complaint went to the next one
     with av.logging.Capture() as logs:
         try:
             container = av.open(path)

@@ -35,7 +35,7 @@ def write_at(
 ) -> Path:
     """Encode frames [T, H, W, 3], the n-th shown at `times_ms[n]`."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=1000, options=options or {})
+        stream: Any = container.add_stream(codec, rate=1000, options=options or {})
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pix_fmt
         stream.codec_context.time_base = Fraction(1, 1000)
         if codec in ("mpeg4", "mjpeg"):

@@ -124,3 +124,20 @@ def test_a_video_of_another_size_than_indexed(tmp_path: Path) -> None:
     (error,) = outcomes(path, [0.0, 0.5])
     assert isinstance(error, DecodeError)
     assert (error.reason, "64x64" in error.detail, "48x32" in error.detail) == ("unreadable", True, True)
+
+
+def test_a_complaint_belongs_to_its_own_video(tmp_path: Path) -> None:
+    """FFmpeg swallows a message that repeats the last one, even if that was about another video."""
+    damaged = write_video(tmp_path / "v.mp4", NOISE, fps=10, options={"movflags": "faststart"})
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    damaged.write_bytes(content)
+    (tmp_path / "text.mp4").write_text("words")
+    found = []
+    for before in (damaged, tmp_path / "text.mp4", damaged):
+        outcomes(before, [0.0, 3.9])
+        (clip,) = outcomes(damaged, [0.0, 3.9])
+        assert isinstance(clip, DecodedClip)
+        found.append(clip.warning)
+    assert found[0]
+    assert found == [found[0]] * 3

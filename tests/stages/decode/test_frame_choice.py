@@ -22,7 +22,8 @@ def counting_video(path: Path, times_ms: Sequence[int], **how: Any) -> Path:
 
 
 def decoded(path: Path, rows: list[ClipRow], **wanted: Any) -> list[DecodedClip]:
-    asked = Wanted(**{"num_frames": len(rows[0].target_times), "squares": frozenset([SMALL])} | wanted)
+    known: dict[str, Any] = {"num_frames": len(rows[0].target_times), "squares": frozenset([SMALL])}
+    asked = Wanted(**known | wanted)
     clips = [clip for clip in decode_clips(str(path), rows, asked, 60.0) if isinstance(clip, DecodedClip)]
     assert len(clips) == len(rows)
     return clips

@@ -1,0 +1,80 @@
+"""Writes docs/config.md from the config models: `python docs/generate.py`. A test fails when it is out of date."""
+
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
+from stages.backbones.options import BackboneOptions
+from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions
+from stages.options import StageOptions
+from stages.proposals.options import ProposalOptions
+from stages.regions.options import RegionOptions
+
+TARGET = Path(__file__).with_name("config.md")
+SECTIONS: dict[str, type[StageOptions]] = {
+    "dataset (kind: folder)": FolderOptions,
+    "dataset (kind: interactions)": InteractionsOptions,
+    "clips": ClipOptions,
+    "backbones.NAME": BackboneOptions,
+    "proposals": ProposalOptions,
+    "regions": RegionOptions,
+    "store": StoreOptions,
+    "run": RunOptions,
+    "train": TrainSection,
+}
+HEAD = """# Every key of a config
+
+Made by `python docs/generate.py` from the models that check a config. Unknown keys are refused. Every command that takes
+a config takes `--set section.key=value`, values in YAML. Paths are relative to where the command runs.
+
+Top level: `cache` (folder of the cache; required) and the sections below. `dataset` is required; without `proposals`
+and `regions` only features are extracted.
+"""
+
+
+def type_name(annotation: Any) -> str:
+    """`int`, `"a" | "b"`, `list of str`, ... as one would write it for a user."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin is typing.Literal:
+        return " \\| ".join(f"`{value}`" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " \\| ".join(type_name(argument) for argument in arguments)
+    if origin is tuple:
+        return f"list of {type_name(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    return "null" if annotation is type(None) else annotation.__name__
+
+
+def default_of(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, tuple):
+        value = list(value)
+    return f"`{'null' if value is None else value}`"
+
+
+def section(name: str, model: type[StageOptions]) -> str:
+    rows = [
+        f"| `{key}` | {type_name(field.annotation)} | {default_of(field)} | {field.description or ''} |"
+        for key, field in model.model_fields.items()
+    ]
+    about = " ".join((model.__doc__ or "").split())
+    return "\n".join([f"## {name}", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def page() -> str:
+    assert {key.partition(" ")[0].partition(".")[0] for key in SECTIONS} | {"cache"} == Config.model_fields.keys()
+    return "\n".join([HEAD, *(section(name, model) for name, model in SECTIONS.items())])
+
+
+if __name__ == "__main__":
+    TARGET.write_text(page(), encoding="utf-8")

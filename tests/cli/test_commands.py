@@ -1,0 +1,223 @@
+"""Exit codes, what goes to stdout and what to stderr, and what commands promise in the contract."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from cli.app import app
+from tests.caches import same_bytes
+from tests.conftest import moving_square, write_video
+
+Command = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[2]
+
+FLAGS = {
+    "index": {"--set"},
+    "plan": {"--set", "--why", "--stage", "--shards", "--limit"},
+    "extract": {"--set", "--stage", "--executor", "--workers", "--shards", "--retry-failed", "--limit"},
+    "status": {"--json"},
+    "verify": {"--json", "--repair"},
+    "train": {"--set", "--head", "--seeds"},
+    "evaluate": {"--json"},
+    "demo": {"--out", "--seeds"},
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_documented_flags_exist(name: str) -> None:
+    group = typer.main.get_command(app)
+    command = group.commands[name]  # type: ignore[attr-defined]
+    found = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    assert FLAGS[name] <= found
+
+
+def test_the_way_through(kinegraph: Command, config: Path, cache: Path) -> None:
+    indexed = kinegraph("index", config)
+    assert (indexed.exit_code, indexed.stderr) == (0, "")
+    assert indexed.stdout == f"{cache}: 6 videos, 6 rows (6 new), 3 shards of up to 2\n"
+    planned = kinegraph("plan", config)
+    assert planned.exit_code == 0
+    assert planned.stdout.splitlines()[0].split() == ["stage", "shards", "done", "to", "do"]
+    assert [line.split() for line in planned.stdout.splitlines()[1:5]] == [
+        [key, "0", "3"] for key in ("clips", "features/tiny", "proposals", "regions/tiny")
+    ]
+    assert planned.stdout.splitlines()[5].startswith("3 work units, 45 files, ")
+    assert not (cache / "ledger").exists(), "plan writes nothing"
+    extracted = kinegraph("extract", config)
+    assert (extracted.exit_code, extracted.stderr) == (0, "")
+    assert extracted.stdout.startswith(f"{cache}: 6 clips in ")
+    files = [path for path in cache.rglob("*") if path.name.startswith("c.") or "ledger" in path.parts]
+    assert sum(path.is_file() and path.suffix != ".parquet" for path in files) == 45, "as many as planned"
+    again = kinegraph("extract", config)
+    assert (again.exit_code, again.stdout) == (0, f"{cache}: nothing to do, all 6 clips are sealed\n")
+    assert kinegraph("plan", config).stdout.splitlines()[-1].startswith("0 work units, 0 files, 0 B")
+    assert kinegraph("verify", cache).stdout == "every sealed object is there, whole and unchanged\n"
+    shown = kinegraph("status", cache).stdout.splitlines()
+    assert shown[0] == "6 clips in 3 shards"
+    assert [line.split()[:3] for line in shown[2:]] == [
+        [key, "3", "0"] for key in ("clips", "features/tiny", "proposals", "regions/tiny")
+    ]
+
+
+def test_json_is_one_document(kinegraph: Command, config: Path, cache: Path) -> None:
+    kinegraph("index", config)
+    kinegraph("extract", config, "--stage", "proposals", "--shards", "1/2")
+    found = json.loads(kinegraph("status", cache, "--json").stdout)
+    assert (found["schema"], found["clips"], found["shards"]) == (1, 6, 3)
+    assert found["stages"]["proposals"]["shards"] == {"done": 1, "running": 0, "missing": 2}
+    assert json.loads(kinegraph("verify", cache, "--json").stdout) == {"ok": True, "problems": [], "warnings": []}
+
+
+def test_good_and_bad_videos_together(kinegraph: Command, config: Path, cache: Path, video_folder: Path) -> None:
+    bad = video_folder / "bad"
+    frames = moving_square(12, 96, 80)
+    write_video(bad / "sound.mp4", frames, audio_only=True)
+    write_video(bad / "one.mp4", frames[:1])
+    write_video(bad / "whole.mp4", frames)
+    (bad / "cut.mp4").write_bytes((bad / "whole.mp4").read_bytes()[:-400])
+    (bad / "text.mp4").write_text("words")
+    (bad / "empty.mp4").touch()
+    unreadable = {"sound": "no_video_stream", "cut": "unreadable", "text": "unreadable", "empty": "unreadable"}
+
+    indexed = kinegraph("index", config)
+    assert indexed.exit_code == 0
+    assert "12 videos, 12 rows" in indexed.stdout
+    for name, reason in unreadable.items():
+        assert f"  bad/{name}.mp4: {reason}: " in indexed.stderr
+
+    extracted = kinegraph("extract", config)
+    assert extracted.exit_code == 3
+    assert extracted.stdout.startswith(f"{cache}: 12 clips in ")
+    assert "5 of 12 clips failed (--retry-failed runs them again):" in extracted.stderr
+    for name, reason in (unreadable | {"one": "too_short"}).items():
+        assert f"  bad/{name}.mp4:0:center: {reason}: " in extracted.stderr
+
+    stages = json.loads(kinegraph("status", cache, "--json").stdout)["stages"]
+    for key in ("clips", "features/tiny", "proposals", "regions/tiny"):
+        assert stages[key]["clips"] == {"ok": 7, "warned": 0, "failed": 5, "missing": 0}
+        assert stages[key]["failed"] == {"no_video_stream": 1, "too_short": 1, "unreadable": 3}
+    before = same_bytes(cache)
+    again = kinegraph("extract", config)
+    assert again.exit_code == 3
+    assert "nothing to do" in again.stdout
+    assert "5 of 12 clips failed" in again.stderr
+    assert same_bytes(cache) == before
+
+    for name in unreadable:
+        (bad / f"{name}.mp4").write_bytes((bad / "whole.mp4").read_bytes())
+    assert kinegraph("index", config).stderr.count("bad/") == 0
+    mended = kinegraph("extract", config, "--retry-failed")
+    assert mended.exit_code == 3
+    assert [line.split(":")[0] for line in mended.stderr.splitlines()[1:]] == ["  bad/one.mp4"]
+    never_bad = config.with_name("other")
+    for command, code in (("index", 0), ("extract", 3)):
+        assert kinegraph(command, config, "--set", f"cache={never_bad}").exit_code == code
+    assert _data(cache) == _data(never_bad)
+
+
+def _data(cache: Path) -> dict[str, object]:
+    return {name: value for name, value in same_bytes(cache).items() if not name.startswith("ledger")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "clips.fsp=3"], "my.yaml: clips.fsp: unknown key; known here: num_frames"),
+        (["--set", "clips"], "--set clips: expected section.key=value"),
+        (["--executor", "cluster"], "my.yaml: run.executor: Input should be 'inline' or 'local' (given 'cluster')"),
+        (["--shards", "2/2"], "--shards 2/2: expected I/N with 0 <= I < N"),
+        (["--stage", "graphs"], "--stage graphs: the config has clips, features/tiny"),
+        (["--limit", "0"], "--limit"),
+        (["--nonsense"], "--nonsense"),
+        (["--set", "clips.num_frames=16"], "num_frames: 8 -> 16"),
+        (["--set", "proposals.weights=random:1"], "weights_sha256: '"),
+        (["--set", "backbones.tiny.size=48"], "size: 64 -> 48"),
+        (["--set", "cache=/nowhere"], "No cache at /nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage(kinegraph: Command, config: Path, cache: Path, arguments: list[str], said: str) -> None:
+    kinegraph("index", config)
+    kinegraph("extract", config, "--limit", "2")
+    before = same_bytes(cache)
+    result = kinegraph("extract", config, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert same_bytes(cache) == before
+
+
+def test_what_is_not_there(kinegraph: Command, config: Path, tmp_path: Path) -> None:
+    for command in ("index", "plan", "extract"):
+        missing = kinegraph(command, tmp_path / "none.yaml")
+        assert missing.exit_code == 2
+        assert "none.yaml: no such config file" in missing.stderr
+    for command in ("status", "verify"):
+        missing = kinegraph(command, tmp_path)
+        assert missing.exit_code == 2
+        assert f"No cache at {tmp_path}" in missing.stderr
+        assert "kinegraph index CONFIG" in missing.stderr
+    missing = kinegraph("index", config, "--set", f"dataset.root={tmp_path / 'nowhere'}")
+    assert missing.exit_code == 2
+    assert f"dataset.root: no folder {tmp_path / 'nowhere'}" in missing.stderr
+    assert "kinegraph index" in kinegraph("extract", config).stderr
+
+
+def test_verify_names_problems_and_mends_them(kinegraph: Command, config: Path, cache: Path) -> None:
+    kinegraph("index", config)
+    kinegraph("extract", config)
+    before = same_bytes(cache)
+    boxes, record = cache / "data.zarr/proposals/boxes/c.1.0.0.0", cache / "ledger/regions/tiny/000002.json"
+    boxes.unlink()
+    record.write_text(record.read_text()[:100])
+    found = kinegraph("verify", cache)
+    assert found.exit_code == 1
+    assert found.stdout.splitlines()[:2] == [
+        "proposals shard 1: missing: data.zarr/proposals/boxes/c.1.0.0.0",
+        "regions/tiny shard 2: record: ledger/regions/tiny/000002.json",
+    ]
+    damaged = kinegraph("status", cache)
+    assert damaged.exit_code == 1
+    assert "000002.json is not a ledger record" in damaged.stderr
+    assert kinegraph("verify", cache, "--repair").exit_code == 1
+    assert kinegraph("verify", cache).exit_code == 0
+    assert kinegraph("extract", config).exit_code == 0
+    assert same_bytes(cache) == before
+
+
+def test_plan_why(kinegraph: Command, config: Path, cache: Path) -> None:
+    kinegraph("index", config)
+    kinegraph("extract", config)
+    assert kinegraph("plan", config).exit_code == 0
+    assert kinegraph("plan", config, "--set", "proposals.top=3").exit_code == 2
+    told = kinegraph("plan", config, "--why", "--set", "proposals.top=3")
+    assert told.exit_code == 0
+    assert "proposals:\n  top: 4 -> 3\n" in told.stdout
+    assert "features/tiny: as cached, or not begun" in told.stdout
+
+
+NO_TORCH = """
+import sys
+sys.modules.update(torch=None, torchvision=None)
+sys.argv[0] = "kinegraph"
+from cli.app import main
+main()
+"""
+
+
+def test_quick_commands_do_without_torch(kinegraph: Command, config: Path, cache: Path) -> None:
+    kinegraph("index", config)
+    kinegraph("extract", config, "--limit", "2")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for arguments in (["--help"], ["plan", config], ["status", cache], ["verify", cache], ["index", config]):
+        command = [sys.executable, "-c", NO_TORCH, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+        assert done.stdout

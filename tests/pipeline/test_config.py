@@ -1,0 +1,132 @@
+"""A config error names the file, the key as it stands there, what was given and what is allowed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import Config, load_config
+from pipeline.errors import ConfigError
+from tests.caches import write_config
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    tiny = {"model": "tiny_i3d", "weights": "random:0", "taps": ["res4"]}
+    return {
+        "cache": "cache",
+        "dataset": {"kind": "folder", "root": "videos"},
+        "clips": {"num_frames": 8},
+        "backbones": {"tiny": tiny},
+        "proposals": {"source": "tiny", "weights": "random:0", "every": 2},
+        "regions": {"backbones": ["tiny"]},
+    }
+
+
+def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
+    path = write_config(tmp_path / "my.yaml", document)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1, "one mistake, one line"
+    return lines[0].removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("chache=x", "chache: unknown key; known here: cache, dataset, clips, "),
+        ("clips.fsp=3", "clips.fsp: unknown key; known here: num_frames, fps, sampling, "),
+        ("dataset.knd=x", "dataset.knd: unknown key; known here: kind, root, annotations, splits"),
+        ("backbones.tiny.tabs=x", "backbones.tiny.tabs: unknown key; known here: model, weights, taps, "),
+        ("train.variants={a: {epoch: 3}}", "train.variants.a: given 'epoch', allowed: keys of train: "),
+        ("train.variants={a: {epochs: x}}", "train.variants.a.epochs: Input should be a valid integer"),
+        ("clips.num_frames=many", "clips.num_frames: Input should be a valid integer"),
+        ("clips.crops=[centre]", "clips.crops.0: Input should be 'center', 'left', 'right' or 'full' (given 'centre')"),
+        ("clips.crops=[left, left]", "clips.crops: given ['left', 'left'], allowed: each crop once"),
+        ("clips.per_video=0", "clips.per_video: Input should be greater than or equal to 1 (given 0)"),
+        (
+            "store.shard_clips=few",
+            "store.shard_clips: Input should be 'auto' (given 'few'), or Input should be a valid",
+        ),
+        ("dataset.kind=foldr", "dataset.kind: given 'foldr', allowed: 'folder', 'interactions'"),
+        ("run.executor=cluster", "run.executor: Input should be 'inline' or 'local' (given 'cluster')"),
+        ("backbones.tiny.taps=[res9]", "backbones.tiny.taps: backbone tiny_i3d has no tap 'res9'; its taps are stem, "),
+        ("backbones.tiny.model=i4d", "backbones.tiny.model: no backbone 'i4d'; there are resnet18, "),
+        ("backbones.tiny.every=3", "backbones.tiny.every: given 3, allowed: a divisor of num_frames 8"),
+        ("backbones={a b: {model: tiny_i3d, weights: w, taps: [res4]}}", "backbones.a b: String should match pattern"),
+        ("proposals.every=3", "proposals.every: given 3, allowed: a divisor of num_frames 8"),
+        ("proposals.every=4", "proposals.every: given 4, allowed: a divisor of 2, so that tiny/res4 has boxes"),
+        ("proposals={source: torchvision, model: yolo, weights: w}", "proposals.model: no proposal network 'yolo'; "),
+        ("proposals=null", "regions: need a `proposals:` section"),
+        ("regions.backbones=[i3d]", "regions.backbones: given 'i3d', allowed: entries of backbones: ['tiny']"),
+    ],
+    ids=lambda text: text.partition("=")[0] if "=" in text else "",
+)
+def test_one_wrong_value(tmp_path: Path, document: dict[str, Any], override: str, message: str) -> None:
+    assert refused(tmp_path, document, override).startswith(message)
+
+
+@pytest.mark.parametrize(("section", "key"), [("", "cache"), ("dataset", "root"), ("dataset", "kind")])
+def test_a_missing_key(tmp_path: Path, document: dict[str, Any], section: str, key: str) -> None:
+    del (document[section] if section else document)[key]
+    assert refused(tmp_path, document) == f"{section}.{key}: missing".removeprefix(".")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("clips.fps", "--set clips.fps: expected section.key=value"),
+        ("=3", "--set =3: expected section.key=value"),
+        ("cache.deep.er=3", "--set cache.deep.er=3: cache is not a section but 'cache'"),
+        ("clips.fps=[3", "--set clips.fps=[3: '[3' is not YAML"),
+    ],
+)
+def test_a_bad_override(tmp_path: Path, document: dict[str, Any], override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_config(tmp_path / "my.yaml", document), [override])
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"cache: [", "not YAML"),
+        (b"\xff\xfe\x00", "not YAML"),
+        (b"- a\n- b\n", "expected sections like `cache:` and `dataset:`, found list"),
+        (b"", "found NoneType"),
+    ],
+    ids=["syntax", "binary", "list", "empty"],
+)
+def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "my.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(tmp_path / "my.yaml")
+    assert str(caught.value).startswith(f"{tmp_path / 'my.yaml'}: ")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such config file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_overrides_reach_every_depth(tmp_path: Path, document: dict[str, Any]) -> None:
+    path = write_config(tmp_path / "my.yaml", document)
+    overrides = ["clips.fps=2.5", "backbones.tiny.taps=[res3, res4]", "run.workers=3", "cache=elsewhere"]
+    config = load_config(path, overrides)
+    assert (config.clips.fps, config.backbones["tiny"].taps) == (2.5, ("res3", "res4"))
+    assert (config.run.workers, config.cache) == (3, "elsewhere")
+
+
+def test_defaults_of_the_contract() -> None:
+    config = Config.model_validate({"cache": "c", "dataset": {"kind": "folder", "root": "r"}})
+    assert config.clips.model_dump() == {
+        "num_frames": 32, "fps": 6.0, "sampling": "dense", "per_video": 1, "crops": ("center",), "short": "repeat_last",
+    }  # fmt: skip
+    assert config.store.model_dump() == {"kind": "zarr", "shard_clips": "auto", "compression": "none"}
+    assert (config.run.executor, config.run.workers, config.run.threads, config.run.batch_size) == (
+        "local",
+        1,
+        "auto",
+        8,
+    )
