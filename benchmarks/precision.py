@@ -40,7 +40,10 @@ def main() -> None:
         error = float((found.float() - reference).pow(2).mean().sqrt() / reference.std())
         ratio = statistics.median(b / a for a, b in zip(times["ours"], times["plain"], strict=True))
         a, b = (clips / statistics.median(times[name]) for name in times)
-        print(f"{model} {frames}x{size}: bf16 channels-last / float32 {a:.2f} / {b:.2f} clips/s, ratio {ratio:.2f}, relative RMS error {error:.4f}")  # fmt: skip
+        print(
+            f"{model} {frames}x{size}: bf16 channels-last / float32 {a:.2f} / {b:.2f} clips/s, ratio {ratio:.2f}, "
+            f"relative RMS error {error:.4f}"
+        )
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def plan(
     stage: Stages = [],
     shards: Part = "0/1",
     limit: Limit = None,
-    why: Annotated[bool, typer.Option(help="Which options differ from the cache, old and new.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Which options differ from the cache, old and new.")] = False,
     overrides: Overrides = [],
 ) -> None:
     """Show what extract would do; writes nothing."""
@@ -123,7 +123,7 @@ def extract(
     executor: Annotated[str | None, typer.Option(metavar="inline|local", help="Where to run.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of the local executor.")] = None,
     shards: Part = "0/1",
-    retry_failed: Annotated[bool, typer.Option(help="Run shards with failed clips again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run shards with failed clips again.")] = False,
     limit: Limit = None,
     overrides: Overrides = [],
 ) -> int:
@@ -156,7 +156,9 @@ def status(cache: CachePath, as_json: AsJson = False) -> None:
 def verify(
     cache: CachePath,
     as_json: AsJson = False,
-    repair: Annotated[bool, typer.Option(help="Un-mark shards with problems, so that extract redoes them.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Un-mark shards with problems, so that extract redoes them.")
+    ] = False,
 ) -> int:
     """Check every sealed object against the ledger: existence, size, checksum."""
     from cache_schemas.cache import Cache
@@ -179,7 +181,7 @@ def train(
         str, typer.Option(metavar="H,..", help="Heads, or variants of the config; several make a table.")
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from train.seed.")] = 1,
-    overwrite: Annotated[bool, typer.Option(help="Replace runs that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs that exist.")] = False,
     overrides: Overrides = [],
 ) -> None:
     """Train heads on the cached tensors; prints validation metrics."""

@@ -42,15 +42,14 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
         bar.close()
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns wide enough for their cells; the first is flush left, the others flush right."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        first, *rest = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        return "  ".join([first, *(cell.strip().rjust(len(cell)) for cell in rest)]).rstrip()
-
-    return "\n".join(line(row) for row in [header, *rows])
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> str:
+    """Columns wide enough for their cells; the first and those named in `words` flush left, numbers flush right."""
+    columns = list(zip(header, *rows, strict=True))
+    for number, column in enumerate(columns):
+        width = max(map(len, column))
+        flush_left = number == 0 or column[0] in words
+        columns[number] = tuple(cell.ljust(width) if flush_left else cell.rjust(width) for cell in column)
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def size(num_bytes: float) -> str:
@@ -88,11 +87,11 @@ def plan(made: "Plan", cache: "Cache") -> None:
     print(f"{len(made.units)} work units, {made.num_objects()} files, {size(made.num_bytes(cache))} to write")
 
 
-def differences(found: dict[str, list[str]]) -> None:
+def differences(found: dict[str, list[str] | None]) -> None:
     """Per stage key what `plan --why` found, cached -> asked for."""
     for key, lines in found.items():
-        print(f"{key}: {'as cached, or not begun' if not lines else ''}".rstrip())
-        for line in lines:
+        print(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
+        for line in lines or ():
             print(f"  {line}")
 
 
@@ -116,7 +115,7 @@ def status(found: dict[str, Any]) -> None:
         cells = (shards["done"], shards["missing"], clips["ok"], clips["warned"], clips["failed"], clips["missing"])
         rows.append([key, *map(str, cells), size(stage["bytes"]), failed])
     if rows:
-        print(table(["stage", "shards", "to do", "ok", "warned", "failed", "missing", "size", "why"], rows))
+        print(table(["stage", "shards", "to do", "ok", "warned", "failed", "missing", "size", "why"], rows, ["why"]))
     else:
         print("no stage was begun yet; run `kinegraph extract CONFIG`")
 
@@ -155,7 +154,7 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
         folder = of_name[0].folder if len(of_name) == 1 else of_name[0].folder.parent
         seconds = mean(result.seconds for result in results)
         rows.append([name, metric, f"{results[0].num_parameters:,}", f"{seconds:.1f}", str(folder)])
-    print(table(["head", "validation", "parameters", "seconds", "run"], rows))
+    print(table(["head", "validation", "parameters", "seconds", "run"], rows, ["validation", "run"]))
 
 
 def evaluated(found: "EvaluationResult") -> None:
@@ -171,7 +170,9 @@ def demo(found: "DemoResult") -> None:
         [row.name, spread(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
         for row in found.rows
     ]
-    print(table(["head", "test accuracy", "parameters", "seconds", "what it is"], rows))
+    print(
+        table(["head", "test accuracy", "parameters", "seconds", "what it is"], rows, ["test accuracy", "what it is"])
+    )
     print(
         f"{found.num_test} unseen test videos, {found.seeds} seeds (± half the range); "
         f"generating {found.num_videos} videos took {found.generate_seconds:.0f} s, "

@@ -29,8 +29,8 @@ SECTIONS: dict[str, type[StageOptions]] = {
 }
 HEAD = """# Every key of a config
 
-Made by `python docs/generate.py` from the models that check a config. Unknown keys are refused. Every command that takes
-a config takes `--set section.key=value`, values in YAML. Paths are relative to where the command runs.
+Made by `python docs/generate.py` from the models that check a config. Unknown keys are refused. Every command that
+takes a config takes `--set section.key=value`, values in YAML. Paths are relative to where the command runs.
 
 Top level: `cache` (folder of the cache; required) and the sections below. `dataset` is required; without `proposals`
 and `regions` only features are extracted.
@@ -68,7 +68,9 @@ def section(name: str, model: type[StageOptions]) -> str:
         for key, field in model.model_fields.items()
     ]
     about = " ".join((model.__doc__ or "").split())
-    return "\n".join([f"## {name}", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, ""])
+    return "\n".join(
+        [f"## {name}", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, ""]
+    )
 
 
 def page() -> str:

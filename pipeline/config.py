@@ -23,31 +23,36 @@ EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]
 
 
 class StoreOptions(StageOptions):
-    """How arrays lie on disk."""
+    """How arrays lie on disk; fixed when the cache is created."""
 
-    kind: Literal["zarr"] = "zarr"
-    shard_clips: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    compression: Literal["none"] = "none"
+    kind: Literal["zarr"] = Field("zarr", description="zarr v3, sharded")
+    shard_clips: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="rows of a shard; auto: up to 64, no object over 256 MiB"
+    )
+    compression: Literal["none"] = Field("none", description="of the arrays")
 
 
 class RunOptions(StageOptions):
-    """Where and how extraction runs; nothing here enters a fingerprint.
+    """Where and how extraction runs; nothing here enters a fingerprint."""
 
-    `threads` belong to one worker; auto means all cores divided among the local workers.
-    """
-
-    executor: Literal["inline", "local"] = "local"
-    workers: int = Field(1, ge=1)
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    device: str = "auto"
-    batch_size: int = Field(8, ge=1)
-    video_timeout_seconds: float = Field(600.0, gt=0)
+    executor: Literal["inline", "local"] = Field("local", description="inline: all in one thread, to debug with")
+    workers: int = Field(
+        1, ge=1, description="processes of the local executor; of `train`, where it trains several runs"
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="of one worker, also decoding; auto: all cores divided among the workers"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
+    batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
+    video_timeout_seconds: float = Field(600.0, gt=0, description="decoding one video may take so long")
 
 
 class TrainSection(TrainOptions):
     """The training recipe, and named variants of it: each a few keys that differ, for `--head a,b,c`."""
 
-    variants: dict[EntryName, dict[str, Any]] = Field(default_factory=dict)
+    variants: dict[EntryName, dict[str, Any]] = Field(
+        default_factory=dict, description="name -> keys of this section that differ, for --head a,b,c"
+    )
 
     @property
     def recipe(self) -> TrainOptions:
@@ -68,7 +73,7 @@ class TrainSection(TrainOptions):
 
 
 class Config(StageOptions):
-    """All of one config file."""
+    """All of one config file; docs/config.md lists every key."""
 
     cache: str
     dataset: DatasetOptions

@@ -93,7 +93,9 @@ def parse_part(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def why(config: Config, cache: Cache) -> dict[str, list[str]]:
-    """Per stage key, the options in which the config differs from the cache, `cached -> asked for`."""
+def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
+    """Per stage key, the options in which the config differs from the cache, `cached -> asked for`; None: not begun."""
     declared = declare(config, known_digests(config, cache))
-    return {key: cache.stage_differences(stage) for key, stage in declared.stages.items()}
+    return {
+        key: cache.stage_differences(stage) if cache.has_stage(key) else None for key, stage in declared.stages.items()
+    }

@@ -43,7 +43,7 @@ class Progress:
 
     def _show(self) -> None:
         rate = self.videos / self.seconds if self.seconds else 0.0
-        words = f"{rate:.1f} videos/s, shards {self.units_done}/{self.total_units}, busy with {self.waiting}"
+        words = f"{rate:.1f} videos/s, shards {self.units_done}/{self.total_units}, mostly {self.waiting}"
         if self._bar.disable:
             if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
                 self._last_line = time.monotonic()

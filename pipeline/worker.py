@@ -84,13 +84,13 @@ class Worker:
             asked = time.monotonic()
             for batch in batches:
                 shard = shard or ShardInProgress(self, batch.unit)
-                shard.spent("decode", asked)
+                shard.spent("waiting for decode", asked)
                 self._compute(shard, batch)
                 if batch.is_last:
                     asked = time.monotonic()
                     if pending is not None:
                         pending.result()
-                    shard.spent("write", asked)
+                    shard.spent("waiting for writer", asked)
                     pending, shard = writer.submit(self._seal, shard), None
                 asked = time.monotonic()
             if pending is not None:

@@ -18,7 +18,10 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"run.device: given {name!r}, allowed: auto, cpu, cuda, cuda:<index>") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"run.device: given {name!r}, but torch finds no CUDA device here; use cpu or auto")
     return device

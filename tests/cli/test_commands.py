@@ -199,8 +199,8 @@ def test_plan_why(kinegraph: Command, config: Path, cache: Path) -> None:
     assert kinegraph("plan", config, "--set", "proposals.top=3").exit_code == 2
     told = kinegraph("plan", config, "--why", "--set", "proposals.top=3")
     assert told.exit_code == 0
-    assert "proposals:\n  top: 4 -> 3\n" in told.stdout
-    assert "features/tiny: as cached, or not begun" in told.stdout
+    assert "proposals: differs\n  top: 4 -> 3\n" in told.stdout
+    assert "features/tiny: as cached" in told.stdout
 
 
 NO_TORCH = """

@@ -32,7 +32,7 @@ def undisturbed(tmp_path: Path, tiny_document: dict[str, Any]) -> dict[str, Any]
 @pytest.fixture
 def many_videos(video_folder: Path) -> None:
     """Enough work that a signal arrives in the middle of it."""
-    for number in range(30):
+    for number in range(90):
         write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
 
 

@@ -58,6 +58,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
     assert record.pop("train")["seed"] == 4
     assert record == {
         "schema_version": 1,
+        "cache": "a/cache",
         "head": "lstm",
         "options": {"backbone": "tiny", "tap": "res5", "hidden": 16, "dropout": 0.3},
         "reads": [POOLED],
