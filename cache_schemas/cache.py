@@ -12,10 +12,10 @@ from typing import Any
 from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, status_array
 from cache_schemas.clips_table import ClipsTable
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, newer_schema
-from cache_schemas.files import create_exclusively
 from cache_schemas.fingerprint import Options, differences, fingerprint
 from cache_schemas.ledger import Ledger
-from cache_schemas.zarr_shards import declare_array
+from cache_schemas.storage import Storage, open_storage
+from cache_schemas.zarr_shards import ZarrStore
 
 MANIFEST, CLASSES, STAGES = "cache.json", "classes.json", "stages"
 
@@ -59,11 +59,11 @@ class Stage:
         return cls(key=document["key"], options=document["options"], arrays=tuple(arrays), weights=document["weights"])
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(storage: Storage, name: str) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(storage.get(name))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CacheError(f"{path} is not JSON: {error}. Restore it from a copy of the cache.") from error
+        raise CacheError(f"{storage.root}/{name} is not JSON: {error}. Restore it from a copy of the cache.") from error
 
 
 class Cache:
@@ -73,24 +73,25 @@ class Cache:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
-        path = self.root / MANIFEST
-        if not path.exists():
+        self.storage = open_storage(root)
+        self.root = self.storage.root
+        if not self.storage.exists(MANIFEST):
             raise CacheNotFound(
                 f"No cache at {self.root} ({MANIFEST} is missing). Make one with `kinegraph index CONFIG`."
             )
-        self.manifest: dict[str, Any] = _read_json(path)
+        self.manifest: dict[str, Any] = _read_json(self.storage, MANIFEST)
         if self.manifest["schema_version"] > SCHEMA_VERSION:
-            raise newer_schema(path, self.manifest["schema_version"])
+            raise newer_schema(f"{self.root}/{MANIFEST}", self.manifest["schema_version"])
         self.shard_clips: int = self.manifest["store"]["shard_clips"]
-        self.ledger = Ledger(self.root)
+        self.store = ZarrStore(self.storage, self.shard_clips)
+        self.ledger = Ledger(self.storage)
         self._clips: ClipsTable | None = None
 
     def __repr__(self) -> str:
-        return f"Cache({str(self.root)!r}, {len(self.clips)} rows, {self.num_shards} shards)"
+        return f"Cache({self.root!r}, {len(self.clips)} rows, {self.num_shards} shards)"
 
     @classmethod
-    def create(cls, root: Path, clips_options: Options, shard_clips: int) -> "Cache":
+    def create(cls, root: Path | str, clips_options: Options, shard_clips: int) -> "Cache":
         """Create the cache, or open it if it was created with the same clip options.
 
         Raises CacheMismatch, with the keys that differ, where it was created with others.
@@ -101,7 +102,7 @@ class Cache:
             "clips_digest": fingerprint(clips_options),
             "store": {"kind": "zarr", "shard_clips": shard_clips, "compression": "none"},
         }
-        create_exclusively(root / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+        open_storage(root).create(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
         cache = cls(root)
         cache.check_clips(clips_options)
         return cache
@@ -114,12 +115,12 @@ class Cache:
     @property
     def clips(self) -> ClipsTable:
         if self._clips is None:
-            self._clips = ClipsTable.read(self.root)
+            self._clips = ClipsTable.read(self.storage)
         return self._clips
 
     @property
     def classes(self) -> list[str]:
-        found: list[str] = _read_json(self.root / CLASSES)
+        found: list[str] = _read_json(self.storage, CLASSES)
         return found
 
     @property
@@ -131,24 +132,23 @@ class Cache:
         start = shard * self.shard_clips
         return range(start, min(start + self.shard_clips, len(self.clips)))
 
-    def stage_path(self, key: str) -> Path:
-        return self.root / STAGES / f"{key}.json"
+    def _stage_name(self, key: str) -> str:
+        return f"{STAGES}/{key}.json"
 
     def has_stage(self, key: str) -> bool:
         """Whether `key` was ever begun in this cache."""
-        return self.stage_path(key).exists()
+        return self.storage.exists(self._stage_name(key))
 
     def stage(self, key: str) -> Stage:
         """What `key` wrote here; CacheError lists the keys there are."""
-        path = self.stage_path(key)
         if not self.has_stage(key):
             raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
-        return Stage.from_document(_read_json(path))
+        return Stage.from_document(_read_json(self.storage, self._stage_name(key)))
 
     def stage_keys(self) -> list[str]:
         """Keys that were ever begun in this cache."""
-        folder = self.root / STAGES
-        return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json"))
+        names = self.storage.names(STAGES)
+        return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, stage: Stage) -> None:
         """Record how `stage` is made, exclusively, and its arrays at the present number of rows.
@@ -156,10 +156,10 @@ class Cache:
         Raises CacheMismatch where the key was begun with other options; nothing is changed then.
         """
         content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
-        create_exclusively(self.stage_path(stage.key), content)
+        self.storage.create(self._stage_name(stage.key), content)
         self.check_stage(stage)
         for spec in (*stage.arrays, status_array(stage.key)):
-            declare_array(self.root, spec, len(self.clips), self.shard_clips)
+            self.store.declare(spec, len(self.clips))
 
     def check_stage(self, stage: Stage) -> None:
         if changed := self.stage_differences(stage):
@@ -182,7 +182,7 @@ class Cache:
         return {spec.name: spec for key in self.stage_keys() for spec in self.stage(key).arrays}
 
 
-def _mismatch(root: Path, key: str, changed: Sequence[str]) -> str:
+def _mismatch(root: str, key: str, changed: Sequence[str]) -> str:
     lines = "\n".join(f"  {line}" for line in changed)
     return (
         f"{root} holds {key!r} made with other options (cached -> asked for):\n{lines}\n"

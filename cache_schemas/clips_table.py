@@ -3,13 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
-from cache_schemas.files import write_whole
+from cache_schemas.storage import Storage
 
 TABLE = "clips.parquet"
 
@@ -83,19 +82,19 @@ class ClipsTable:
         return cls(pa.table(columns, schema=SCHEMA))
 
     @classmethod
-    def read(cls, cache: Path) -> "ClipsTable":
-        path = cache / TABLE
-        if not path.exists():
-            raise CacheNotFound(f"{path} does not exist. Make it with `kinegraph index CONFIG`.")
+    def read(cls, storage: Storage) -> "ClipsTable":
+        where = f"{storage.root}/{TABLE}"
         try:
-            return cls(pq.read_table(path))
+            return cls(pq.read_table(pa.BufferReader(storage.get(TABLE))))
+        except FileNotFoundError:
+            raise CacheNotFound(f"{where} does not exist. Make it with `kinegraph index CONFIG`.") from None
         except (pa.ArrowException, OSError) as error:
-            raise CacheError(f"{path} cannot be read: {error}. Restore it from a copy of the cache.") from error
+            raise CacheError(f"{where} cannot be read: {error}. Restore it from a copy of the cache.") from error
 
-    def write(self, cache: Path) -> None:
+    def write(self, storage: Storage) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd")
-        write_whole(cache / TABLE, [memoryview(sink.getvalue())])
+        storage.put(TABLE, [memoryview(sink.getvalue())])
 
 
 def _same(old: object, new: object) -> bool:

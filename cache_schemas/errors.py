@@ -1,7 +1,5 @@
 """What can be wrong with a cache; each error is also the built-in a caller expects."""
 
-from pathlib import Path
-
 from cache_schemas.arrays import SCHEMA_VERSION
 
 
@@ -21,5 +19,5 @@ class CacheTooNew(CacheError):
     """A file of the cache was written by a later version; nothing is wrong with it."""
 
 
-def newer_schema(path: Path, found: int) -> CacheTooNew:
-    return CacheTooNew(f"{path} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")
+def newer_schema(where: str, found: int) -> CacheTooNew:
+    return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")

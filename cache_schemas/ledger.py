@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cache_schemas.arrays import SCHEMA_VERSION
 from cache_schemas.errors import CacheError, newer_schema
-from cache_schemas.files import write_whole
+from cache_schemas.storage import Storage
 
 LEDGER = "ledger"
 Reason = Literal[
@@ -81,31 +81,30 @@ class Record(_Record):
 class Ledger:
     """Reads and writes the records below `<cache>/ledger`."""
 
-    def __init__(self, cache: Path) -> None:
-        self.folder = cache / LEDGER
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
-    def path(self, key: str, shard: int) -> Path:
-        return self.folder / key / f"{shard:06d}.json"
+    def name(self, key: str, shard: int) -> str:
+        """Name of a record below the cache."""
+        return f"{LEDGER}/{key}/{shard:06d}.json"
 
     def seal(self, record: Record) -> None:
         """Declare a shard done; its objects must be durable already."""
         text = json.dumps(record.model_dump(), indent=1, sort_keys=True)
-        write_whole(self.path(record.key, record.shard), [text.encode()])
+        self.storage.put(self.name(record.key, record.shard), [text.encode()])
 
     def unseal(self, key: str, shard: int) -> None:
         """Declare a shard not done; its objects become orphans that the next extraction replaces."""
-        self.path(key, shard).unlink(missing_ok=True)
+        self.storage.delete(self.name(key, shard))
 
     def shards(self, key: str) -> list[int]:
         """Shards that have a record, in order."""
-        folder = self.folder / key
-        if not folder.is_dir():
-            return []
-        return sorted(int(path.stem) for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdigit())
+        numbers = (PurePosixPath(name).stem for name in self.storage.names(f"{LEDGER}/{key}") if name.endswith(".json"))
+        return sorted(int(number) for number in numbers if number.isdigit())
 
     def has(self, key: str, shard: int) -> bool:
         """Whether a shard is done for a key."""
-        return self.path(key, shard).exists()
+        return self.storage.exists(self.name(key, shard))
 
     def read(self, key: str, shard: int) -> Record | None:
         """The record, or None where there is none.
@@ -113,17 +112,17 @@ class Ledger:
         Raises CacheError for a record that cannot be understood: half-written by another tool, or newer than
         this version of kinegraph.
         """
-        path = self.path(key, shard)
+        where = f"{self.storage.root}/{self.name(key, shard)}"
         try:
-            document: Any = json.loads(path.read_bytes())
+            document: Any = json.loads(self.storage.get(self.name(key, shard)))
             if isinstance(document, dict) and document.get("schema_version", 0) > SCHEMA_VERSION:
-                raise newer_schema(path, document["schema_version"])
+                raise newer_schema(where, document["schema_version"])
             return Record.model_validate(document)
         except FileNotFoundError:
             return None
         except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
             raise CacheError(
-                f"{path} is not a ledger record ({error.__class__.__name__}). `kinegraph verify --repair` removes it "
+                f"{where} is not a ledger record ({error.__class__.__name__}). `kinegraph verify --repair` removes it "
                 "and the next extract redoes the shard."
             ) from error
 

@@ -10,7 +10,7 @@ import numpy as np
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
 from cache_schemas.fingerprint import fingerprint
-from cache_schemas.zarr_shards import ShardView, open_shard
+from cache_schemas.zarr_shards import ShardView
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,7 @@ class CachedClips:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"CachedClips({str(self.cache.root)!r}, {len(self)} clips, {list(self.specs)})"
+        return f"CachedClips({self.cache.root!r}, {len(self)} clips, {list(self.specs)})"
 
     def __getitem__(self, index: int) -> "dict[str, Tensor]":
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
@@ -139,7 +139,7 @@ class CachedClips:
         if key in self._views:
             self._views.move_to_end(key)
             return self._views[key]
-        view = open_shard(self.cache.root, self.specs[name], shard, self.cache.shard_clips)
+        view = self.cache.store.open_shard(self.specs[name], shard)
         self._views[key] = view
         if len(self._views) > MAX_MAPPED:
             self._views.popitem(last=False)

@@ -8,17 +8,18 @@ because its local store renames but does not fsync, and because two writers of p
 
 import json
 import struct
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 import google_crc32c
 import numpy as np
 
 from cache_schemas.arrays import ArraySpec
-from cache_schemas.files import write_whole
+from cache_schemas.storage import Storage
 
 DATA = "data.zarr"
 ABSENT = 2**64 - 1
+Written = dict[str, tuple[int, str]]
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 _ONE_BYTE = {"name": "bytes"}
 
@@ -53,21 +54,6 @@ def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int) -> bytes:
     return json.dumps(document, indent=1).encode()
 
 
-def _write_if_changed(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        write_whole(path, [content])
-
-
-def declare_array(cache: Path, spec: ArraySpec, num_rows: int, shard_clips: int) -> None:
-    """Write the array's zarr.json and those of its groups, or lengthen it to `num_rows`. Idempotent."""
-    folder = cache / DATA / spec.name
-    _write_if_changed(folder / "zarr.json", array_metadata(spec, num_rows, shard_clips))
-    group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=1).encode()
-    while folder != cache / DATA:
-        folder = folder.parent
-        _write_if_changed(folder / "zarr.json", group)
-
-
 def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int) -> Iterator[bytes | memoryview]:
     """The bytes of one shard object holding `rows` [n, *spec.shape], n <= shard_clips."""
     if rows.shape[1:] != spec.shape or rows.dtype != np.dtype(spec.dtype) or len(rows) > shard_clips:
@@ -84,13 +70,6 @@ def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int) -> Iterator
     index[:present, 1] = inner_bytes
     yield index.tobytes()
     yield struct.pack("<I", google_crc32c.value(index.tobytes()))
-
-
-def write_shard(cache: Path, spec: ArraySpec, shard: int, rows: np.ndarray, shard_clips: int) -> tuple[str, int, str]:
-    """Write one shard object whole; gives its name below the cache, its size and xxh3_128."""
-    name = object_name(spec.name, shard, len(spec.shape) + 1)
-    size, digest = write_whole(cache / name, shard_parts(spec, rows, shard_clips))
-    return name, size, digest
 
 
 class ShardView:
@@ -121,7 +100,35 @@ class ShardView:
         return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
 
 
-def open_shard(cache: Path, spec: ArraySpec, shard: int, shard_clips: int) -> ShardView:
-    """Map a sealed shard object. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
-    path = cache / object_name(spec.name, shard, len(spec.shape) + 1)
-    return ShardView(path, spec.shape, np.dtype(spec.dtype), spec.inner_rows(shard_clips), shard_clips)
+class ZarrStore:
+    """The arrays of a cache as data.zarr: one object per array and shard."""
+
+    def __init__(self, storage: Storage, shard_clips: int) -> None:
+        self.storage, self.shard_clips = storage, shard_clips
+
+    def declare(self, spec: ArraySpec, num_rows: int) -> None:
+        """Write the array's zarr.json and those of its groups, or lengthen it to `num_rows`. Idempotent."""
+        self._put_if_changed(f"{DATA}/{spec.name}/zarr.json", array_metadata(spec, num_rows, self.shard_clips))
+        group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=1).encode()
+        for parent in PurePosixPath(DATA, spec.name).parents:
+            if parent.name:
+                self._put_if_changed(f"{parent}/zarr.json", group)
+
+    def _put_if_changed(self, name: str, content: bytes) -> None:
+        if not self.storage.exists(name) or self.storage.get(name) != content:
+            self.storage.put(name, [content])
+
+    def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
+        """Write one shard of a stage key, its rows given array by array; object name -> size and xxh3_128."""
+        written: Written = {}
+        for spec, rows in arrays:
+            name = object_name(spec.name, shard, len(spec.shape) + 1)
+            written[name] = self.storage.put(name, shard_parts(spec, rows, self.shard_clips))
+        return written
+
+    def open_shard(self, spec: ArraySpec, shard: int) -> ShardView:
+        """Map a sealed shard. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
+        path = self.storage.local_path(object_name(spec.name, shard, len(spec.shape) + 1))
+        assert path is not None
+        inner_rows = spec.inner_rows(self.shard_clips)
+        return ShardView(path, spec.shape, np.dtype(spec.dtype), inner_rows, self.shard_clips)

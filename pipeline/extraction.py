@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cache_schemas.cache import Cache
-from cache_schemas.files import sweep
 from cache_schemas.ledger import Failure
 from pipeline.config import Config
 from pipeline.executors.contract import Executor, Job
@@ -36,7 +35,7 @@ def extract(
     Raises CacheNotFound where nothing was indexed yet, CacheMismatch, ConfigError, WeightsError, SetAsideError.
     """
     cache = Cache(config.cache)
-    sweep(cache.root)
+    cache.storage.sweep()
     plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
     if retry_failed:
         _reopen_failed(cache, plan)

@@ -5,12 +5,11 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from cache_schemas.cache import CLASSES, MANIFEST, Cache
 from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, row_order
 from cache_schemas.errors import CacheError
-from cache_schemas.files import write_whole
+from cache_schemas.storage import open_storage
 from pipeline.config import Config
 from pipeline.declare import auto_shard_clips, clips_options
 from stages.clips.datasets import Listing, Video, list_videos
@@ -38,9 +37,9 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     A video that cannot be opened keeps its rows, without times; extraction will say why it failed, and a later
     index fills them in. Raises DatasetError, CacheMismatch.
     """
-    root = Path(config.cache)
-    if (root / MANIFEST).exists():
-        Cache(root).check_clips(clips_options(config.clips))
+    storage = open_storage(config.cache)
+    if storage.exists(MANIFEST):
+        Cache(config.cache).check_clips(clips_options(config.clips))
     made = 0
 
     def count(new: int) -> None:
@@ -49,20 +48,22 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         on_progress("generating videos", made, 0)
 
     listing = list_videos(config.dataset, count)
-    cache = Cache.create(root, clips_options(config.clips), auto_shard_clips(config))
-    if cache.stage_keys() and not (root / TABLE).exists():
-        raise CacheError(f"{root / TABLE} is gone, and only it says which row is which clip. Restore it from a copy.")
-    old = list(cache.clips.rows()) if (root / TABLE).exists() else []
+    cache = Cache.create(config.cache, clips_options(config.clips), auto_shard_clips(config))
+    begun = storage.exists(TABLE)
+    if cache.stage_keys() and not begun:
+        where = f"{storage.root}/{TABLE}"
+        raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
+    old = list(cache.clips.rows()) if begun else []
     probes = _probe_all(listing, on_progress)
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.video_id], config.clips)]
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
         _reopen_partial(cache, len(old) // cache.shard_clips)
-    write_whole(root / CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
-    ClipsTable.from_rows(table).write(root)
+    storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
+    ClipsTable.from_rows(table).write(storage)
     unreadable = {video: found for video, found in probes.items() if isinstance(found, DecodeError)}
     return Indexed(
-        cache=Cache(root),
+        cache=Cache(config.cache),
         num_videos=len(listing.videos),
         num_new_rows=len(table) - len(old),
         unreadable=unreadable,

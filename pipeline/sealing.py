@@ -11,7 +11,6 @@ from cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArrayS
 from cache_schemas.cache import Cache, Stage
 from cache_schemas.errors import CacheMismatch
 from cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
-from cache_schemas.zarr_shards import write_shard
 
 
 @dataclass(kw_only=True)
@@ -64,10 +63,8 @@ def seal(
     seconds: Mapping[str, float],
 ) -> Record:
     """Write one shard of one stage and its ledger record. A crash before the end leaves orphans, never a lie."""
-    objects: dict[str, SealedObject] = {}
-    for spec, rows in output.finished():
-        name, size, digest = write_shard(cache.root, spec, shard, rows, cache.shard_clips)
-        objects[name] = SealedObject(size=size, xxh3_128=digest)
+    written = cache.store.write_shard(output.stage.key, shard, output.finished())
+    objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
     record = Record(
         key=output.stage.key,
         shard=shard,

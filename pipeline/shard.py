@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
-from cache_schemas.zarr_shards import ShardView, open_shard
+from cache_schemas.zarr_shards import ShardView
 from pipeline.feed import Batch
 from pipeline.plan import WorkUnit
 from pipeline.sealing import StageOutput, check_times, seal
@@ -144,9 +144,7 @@ class ShardInProgress:
     def _cached(self, array: str, number: int) -> np.ndarray:
         """Row `number` of this shard of an array that is sealed already."""
         if array not in self._views:
-            self._views[array] = open_shard(
-                self.cache.root, self.cache.array(array), self.unit.shard, self.cache.shard_clips
-            )
+            self._views[array] = self.cache.store.open_shard(self.cache.array(array), self.unit.shard)
         return self._views[array].row(number)
 
     def seal(self) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ def _train_one(job: _Job) -> TrainedRun:
     on_epoch = partial(job.on_epoch, job.name, options.seed)
     result = train(head, clips, val_clips, options, device=device, on_epoch=on_epoch)
     metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
-    record = describe_run(head, clips, options, tuple(cache.classes), metrics, cache=str(cache.root))
+    record = describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root)
     save_run(job.folder, head, record, overwrite=job.overwrite)
     return TrainedRun(name=job.name, seed=options.seed, folder=job.folder, result=result, num_train_clips=len(clips))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError, CacheTooNew
-from cache_schemas.files import file_digest
 from cache_schemas.ledger import SealedObject
+from cache_schemas.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +54,19 @@ def _stage_problems(cache: Cache, key: str) -> Iterator[Problem]:
         except CacheTooNew:
             raise
         except CacheError:
-            name = cache.ledger.path(key, shard).relative_to(cache.root).as_posix()
-            yield Problem(stage=key, shard=shard, object=name, kind="record")
+            yield Problem(stage=key, shard=shard, object=cache.ledger.name(key, shard), kind="record")
             continue
         for name, sealed in record.objects.items() if record else ():
-            if kind := _object_problem(cache.root / name, sealed):
+            if kind := _object_problem(cache.storage, name, sealed):
                 yield Problem(stage=key, shard=shard, object=name, kind=kind)
 
 
-def _object_problem(path: Path, sealed: SealedObject) -> str:
+def _object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
     """What is wrong with one object, or nothing."""
     try:
-        if path.stat().st_size != sealed.size:
-            return "size"
-        return "" if file_digest(path)[1] == sealed.xxh3_128 else "checksum"
+        size, digest = storage.digest(name)
     except FileNotFoundError:
         return "missing"
+    if size != sealed.size:
+        return "size"
+    return "" if digest == sealed.xxh3_128 else "checksum"

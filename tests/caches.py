@@ -11,8 +11,9 @@ import zarr
 VARYING = ("seconds", "host", "sealed_at", "attempt")
 
 
-def same_bytes(cache: Path) -> dict[str, Any]:
+def same_bytes(cache: Path | str) -> dict[str, Any]:
     """Everything that must not depend on interruptions, executors or time: data, rows, and ledgers without times."""
+    cache = Path(cache)
     found: dict[str, Any] = {"clips.parquet": (cache / "clips.parquet").read_bytes()}
     for path in sorted((cache / "data.zarr").rglob("*")):
         if path.is_file():
@@ -28,7 +29,7 @@ def write_config(path: Path, document: dict[str, Any]) -> Path:
     return path
 
 
-def rows_of(cache: Path, array: str) -> np.ndarray:
+def rows_of(cache: Path | str, array: str) -> np.ndarray:
     """All rows of an array, read by plain zarr."""
-    found: np.ndarray = zarr.open_array(str(cache / "data.zarr" / array), mode="r")[:]
+    found: np.ndarray = zarr.open_array(f"{cache}/data.zarr/{array}", mode="r")[:]
     return found

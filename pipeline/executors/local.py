@@ -12,7 +12,6 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from cache_schemas.cache import Cache
-from cache_schemas.files import sweep
 from pipeline.config import Config
 from pipeline.errors import SetAsideError
 from pipeline.events import Event, UnitSealed, WorkerLost
@@ -88,7 +87,7 @@ class _Pool:
     def _start(self) -> _Member:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (self.job.config, str(self.job.cache.root), self.job.keys, theirs)
+        arguments = (self.job.config, self.job.cache.root, self.job.keys, theirs)
         process = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         theirs.close()
@@ -118,7 +117,7 @@ class _Pool:
         self.members.remove(member)
         if not member.in_flight and not member.process.exitcode:
             return
-        sweep(self.job.cache.root)
+        self.job.cache.storage.sweep()
         if not member.in_flight:
             self.early_deaths += 1
         for shard, unit in member.in_flight.items():

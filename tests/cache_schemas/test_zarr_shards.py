@@ -10,7 +10,12 @@ import pytest
 import zarr
 
 from cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, status_array
-from cache_schemas.zarr_shards import DATA, array_metadata, declare_array, object_name, open_shard, write_shard
+from cache_schemas.storage import LocalStorage
+from cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
+
+
+def store_at(folder: Path) -> ZarrStore:
+    return ZarrStore(LocalStorage(folder), 4)
 
 
 def spec(shape: tuple[int, ...], dtype: str = "float16") -> ArraySpec:
@@ -23,19 +28,20 @@ def spec(shape: tuple[int, ...], dtype: str = "float16") -> ArraySpec:
 def test_zarr_reads_what_we_write(tmp_path: Path, shape: tuple[int, ...], num_rows: int) -> None:
     array = spec(shape)
     rows = np.random.default_rng(0).normal(size=(num_rows, *shape)).astype(array.dtype)
-    declare_array(tmp_path, array, num_rows, 4)
+    store = store_at(tmp_path)
+    store.declare(array, num_rows)
     for shard in range(2):
-        write_shard(tmp_path, array, shard, rows[4 * shard : 4 * shard + 4], 4)
+        store.write_shard("a", shard, [(array, rows[4 * shard : 4 * shard + 4])])
     read = zarr.open_array(str(tmp_path / DATA / "a/b"), mode="r")
     np.testing.assert_array_equal(read[:], rows)
-    view = open_shard(tmp_path, array, 1, 4)
+    view = store.open_shard(array, 1)
     np.testing.assert_array_equal(view.row(1), rows[5])
 
 
 def test_absent_shards_read_as_nan(tmp_path: Path) -> None:
     array = spec((3,))
-    declare_array(tmp_path, array, 8, 4)
-    write_shard(tmp_path, array, 1, np.ones((4, 3), np.float16), 4)
+    store_at(tmp_path).declare(array, 8)
+    store_at(tmp_path).write_shard("a", 1, [(array, np.ones((4, 3), np.float16))])
     read = zarr.open_array(str(tmp_path / DATA / "a/b"), mode="r")[:]
     assert np.isnan(read[:4]).all()
     assert (read[4:] == 1).all()
@@ -58,25 +64,25 @@ def test_metadata_is_what_zarr_would_write(array: ArraySpec) -> None:
 
 def test_a_damaged_index_is_named(tmp_path: Path) -> None:
     array = spec((64, 64))
-    write_shard(tmp_path, array, 0, np.ones((4, 64, 64), np.float16), 4)
+    store_at(tmp_path).write_shard("a", 0, [(array, np.ones((4, 64, 64), np.float16))])
     path = tmp_path / object_name("a/b", 0, 3)
     data = bytearray(path.read_bytes())
     data[-10] ^= 1
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"checksum.*kinegraph verify"):
-        open_shard(tmp_path, array, 0, 4)
+        store_at(tmp_path).open_shard(array, 0)
     path.write_bytes(data[:40])
     with pytest.raises(ValueError, match="40 bytes, shorter"):
-        open_shard(tmp_path, array, 0, 4)
+        store_at(tmp_path).open_shard(array, 0)
 
 
 def test_wrong_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no shard of"):
-        write_shard(tmp_path, spec((3,)), 0, np.ones((2, 3), np.float32), 4)
+        store_at(tmp_path).write_shard("a", 0, [(spec((3,)), np.ones((2, 3), np.float32))])
 
 
 def test_index_lies_at_the_end(tmp_path: Path) -> None:
     array = spec((64, 64))
-    write_shard(tmp_path, array, 0, np.ones((3, 64, 64), np.float16), 4)
+    store_at(tmp_path).write_shard("a", 0, [(array, np.ones((3, 64, 64), np.float16))])
     tail = (tmp_path / object_name("a/b", 0, 3)).read_bytes()[-68:-4]
     assert struct.unpack("<8Q", tail) == (0, 8192, 8192, 8192, 16384, 8192, 2**64 - 1, 2**64 - 1)

@@ -42,7 +42,7 @@ ROWS, FAILED = 8, [6, 7]
 def cache(config_for: Callable[..., Config]) -> Path:
     found = made(config_for())
     assert [row.video_id == BAD for row in found.clips.rows()] == [row in FAILED for row in range(ROWS)]
-    return found.root
+    return Path(found.root)
 
 
 @pytest.fixture(scope="module")

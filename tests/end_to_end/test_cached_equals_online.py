@@ -78,7 +78,7 @@ def expected(cache: Cache) -> list[Online]:
 
 
 def cached(cache: Cache, name: str) -> np.ndarray:
-    return np.asarray(zarr.open_group(cache.root / "data.zarr", mode="r")[name])[: len(ROWS)]
+    return np.asarray(zarr.open_group(f"{cache.root}/data.zarr", mode="r")[name])[: len(ROWS)]
 
 
 def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:

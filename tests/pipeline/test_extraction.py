@@ -245,7 +245,7 @@ def test_every_reason_in_one_run(load: Load, video_folder: Path) -> None:
         **{f"bad/gone.mp4:{clip}:center": "missing" for clip in (0, 1)},
         "bad/cut.mp4:1:center": "truncated",
     }
-    group = zarr.open_group(cache.root / "data.zarr", mode="r")
+    group = zarr.open_group(Path(cache.root) / "data.zarr", mode="r")
     ids = cache.clips.column("clip_id")
     expected = [2 if clip_id in found else 3 if clip_id == "bad/cut.mp4:0:center" else 1 for clip_id in ids]
     for key in ("clips", "features/tiny", "proposals", "regions/tiny"):

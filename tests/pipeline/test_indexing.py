@@ -51,10 +51,10 @@ def test_clips_and_crops_of_a_video_are_neighbours(load: Load) -> None:
 
 def test_indexing_again_changes_nothing(load: Load) -> None:
     first = index(load()).cache
-    before = (first.root / TABLE).read_bytes()
+    before = (Path(first.root) / TABLE).read_bytes()
     again = index(load())
     assert again.num_new_rows == 0
-    assert (first.root / TABLE).read_bytes() == before
+    assert (Path(first.root) / TABLE).read_bytes() == before
 
 
 def test_new_videos_follow_and_reopen_only_a_partial_last_shard(load: Load, video_folder: Path) -> None:
@@ -65,13 +65,13 @@ def test_new_videos_follow_and_reopen_only_a_partial_last_shard(load: Load, vide
     cache = index(config).cache
     extract(config)
     old = same_bytes(cache.root)
-    ledger = {path: path.stat().st_mtime_ns for path in (cache.root / "ledger").rglob("*.json")}
+    ledger = {path: path.stat().st_mtime_ns for path in (Path(cache.root) / "ledger").rglob("*.json")}
     (video_folder / "a").mkdir()
     kept.rename(video_folder / "a" / "v4.mp4")
     found = index(config)
     assert videos(cache) == [*FIRST[:-1], "a/v4.mp4"]
     assert found.num_new_rows == 1
-    left = set((cache.root / "ledger").rglob("*.json"))
+    left = set((Path(cache.root) / "ledger").rglob("*.json"))
     assert ledger.keys() - left == {path for path in ledger if path.name == "000002.json"}
     outcome = extract(config)
     assert [unit.shard for unit in outcome.plan.units] == [2]
@@ -100,7 +100,7 @@ def test_labels_and_splits_may_change(load: Load, video_folder: Path) -> None:
 
 def test_removed_and_changed_videos_are_refused(load: Load, video_folder: Path) -> None:
     cache = index(load()).cache
-    before = (cache.root / TABLE).read_bytes()
+    before = (Path(cache.root) / TABLE).read_bytes()
     gone = video_folder / "left" / "v3.mp4"
     content = gone.read_bytes()
     gone.unlink()
@@ -112,17 +112,17 @@ def test_removed_and_changed_videos_are_refused(load: Load, video_folder: Path) 
     write_video(gone, moving_square(15, 80, 80))
     with pytest.raises(CacheMismatch, match=r"left/v3\.mp4:0:center was indexed with crop"):
         index(load())
-    assert (cache.root / TABLE).read_bytes() == before
+    assert (Path(cache.root) / TABLE).read_bytes() == before
     gone.write_bytes(content)
     assert index(load()).num_new_rows == 0
 
 
 def test_other_clip_options_are_refused(load: Load) -> None:
     cache = index(load()).cache
-    before = {path: path.read_bytes() for path in cache.root.iterdir() if path.is_file()}
+    before = {path: path.read_bytes() for path in Path(cache.root).iterdir() if path.is_file()}
     with pytest.raises(CacheMismatch, match=r"num_frames: 8 -> 16"):
         index(load("clips.num_frames=16"))
-    assert {path: path.read_bytes() for path in cache.root.iterdir() if path.is_file()} == before
+    assert {path: path.read_bytes() for path in Path(cache.root).iterdir() if path.is_file()} == before
 
 
 def test_one_stem_twice_is_two_videos(load: Load, video_folder: Path) -> None:
@@ -145,7 +145,9 @@ def test_a_video_that_cannot_be_opened_keeps_its_row(load: Load, video_folder: P
     bad.write_bytes(content)
     again = index(load())
     assert (again.num_new_rows, again.unreadable) == (0, {})
-    assert (again.cache.root / TABLE).read_bytes() == (index(load(name="other")).cache.root / TABLE).read_bytes()
+    assert (Path(again.cache.root) / TABLE).read_bytes() == (
+        Path(index(load(name="other")).cache.root) / TABLE
+    ).read_bytes()
 
 
 def test_a_lost_or_damaged_table_is_not_made_anew(load: Load) -> None:
@@ -153,7 +155,7 @@ def test_a_lost_or_damaged_table_is_not_made_anew(load: Load) -> None:
     config = load()
     cache = index(config).cache
     extract(config, stages=["proposals"])
-    table = cache.root / TABLE
+    table = Path(cache.root) / TABLE
     table.write_bytes(table.read_bytes()[:-20])
     with pytest.raises(CacheError, match=r"clips\.parquet cannot be read"):
         index(config)
@@ -165,15 +167,15 @@ def test_a_lost_or_damaged_table_is_not_made_anew(load: Load) -> None:
 
 def test_a_damaged_manifest_is_named(load: Load) -> None:
     cache = index(load()).cache
-    (cache.root / "cache.json").write_text("{")
+    (Path(cache.root) / "cache.json").write_text("{")
     with pytest.raises(CacheError, match=r"cache\.json is not JSON"):
         index(load())
 
 
 def test_a_newer_schema_is_refused(load: Load) -> None:
     cache = index(load()).cache
-    manifest = json.loads((cache.root / "cache.json").read_text())
-    (cache.root / "cache.json").write_text(json.dumps(manifest | {"schema_version": 2}))
+    manifest = json.loads((Path(cache.root) / "cache.json").read_text())
+    (Path(cache.root) / "cache.json").write_text(json.dumps(manifest | {"schema_version": 2}))
     with pytest.raises(CacheError, match="has schema version 2; this kinegraph knows 1"):
         Cache(cache.root)
 

@@ -49,7 +49,7 @@ def test_damage_is_named_and_mended(
 ) -> None:
     assert verify(whole.root).to_json() == {"ok": True, "problems": [], "warnings": []}
     before = same_bytes(whole.root)
-    damage(whole.root / name)
+    damage(Path(whole.root) / name)
     found = verify(whole.root)
     assert found.to_json()["problems"] == [{"stage": "features/tiny", "shard": 1, "object": name, "kind": kind}]
     assert not found.ok
@@ -61,20 +61,20 @@ def test_damage_is_named_and_mended(
 
 
 def test_several_problems_are_all_told(whole: Cache) -> None:
-    delete(whole.root / "data.zarr/proposals/boxes/c.0.0.0.0")
-    truncate(whole.root / "data.zarr/clips/frame_times/c.2.0")
+    delete(Path(whole.root) / "data.zarr/proposals/boxes/c.0.0.0.0")
+    truncate(Path(whole.root) / "data.zarr/clips/frame_times/c.2.0")
     found = [(problem.stage, problem.shard, problem.kind) for problem in verify(whole.root).problems]
     assert found == [("clips", 2, "size"), ("proposals", 0, "missing")]
 
 
 def test_a_damaged_record_is_an_error_that_says_what_to_do(whole: Cache) -> None:
-    truncate(whole.root / RECORD)
+    truncate(Path(whole.root) / RECORD)
     with pytest.raises(CacheError, match=r"000001\.json is not a ledger record .*verify --repair"):
         status(whole)
 
 
 def test_a_record_of_a_newer_version_is_not_called_damaged(whole: Cache) -> None:
-    path = whole.root / RECORD
+    path = Path(whole.root) / RECORD
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
     with pytest.raises(CacheError, match="schema version 2"):
         verify(whole.root)
@@ -98,5 +98,5 @@ def test_status_counts(load: Load, video_folder: Path) -> None:
     assert proposals["shards"] == {"done": 3, "running": 0, "missing": 0}
     assert proposals["clips"] == {"ok": 4, "warned": 0, "failed": 2, "missing": 0}
     assert proposals["failed"] == {"unreadable": 2}
-    sealed = [path for path in (cache.root / "data.zarr").rglob("c.*") if "proposals" in path.parts]
+    sealed = [path for path in (Path(cache.root) / "data.zarr").rglob("c.*") if "proposals" in path.parts]
     assert proposals["bytes"] == sum(path.stat().st_size for path in sealed)
