@@ -59,8 +59,11 @@ class TrainSection(TrainOptions):
         return TrainOptions(**self.model_dump(exclude={"variants"}))
 
     def variant(self, name: str) -> TrainOptions:
-        """The recipe with the keys of one variant in place of its own."""
-        return TrainOptions(**self.model_dump(exclude={"variants"}) | self.variants[name])
+        """The recipe with the keys of one variant in place of its own; head options go with their head."""
+        keys, recipe = self.variants[name], self.model_dump(exclude={"variants"})
+        if keys.get("head", self.head) != self.head:
+            recipe["options"] = {}
+        return TrainOptions(**recipe | keys)
 
     @model_validator(mode="after")
     def _variants_fit(self) -> "TrainSection":

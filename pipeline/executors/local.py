@@ -1,6 +1,7 @@
 """This machine: one worker in this process, or several in processes of their own."""
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections import Counter, deque
@@ -161,9 +162,12 @@ def _work(config: Config, cache: str, keys: tuple[str, ...], connection: Connect
 
     try:
         Worker(config, Cache(cache), keys, report).run(units(), decode_threads=worker_threads(config))
+    except KeyboardInterrupt:
+        os._exit(1)  # what was being written is cleaned up; tearing torch down under running threads only makes noise
     except Exception as error:
         send(_Failed(error))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -11,10 +11,9 @@ from PIL import Image
 
 from cache_schemas.clips_table import ClipRow
 from stages.decode.errors import DecodeError
-from stages.decode.stream import OpenVideo, open_video
+from stages.decode.stream import TRUNCATED_SECONDS, OpenVideo, open_video
 
 VERSION = 1  # of what this file computes; part of every fingerprint below it
-TRUNCATED_SECONDS = 0.5
 CLOCK_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
 
 Size = tuple[int, int]

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from stages.decode.errors import DecodeError
 
 MAX_COMPLAINTS = 5  # kept per video
+TRUNCATED_SECONDS = 0.5  # a shorter gap before the declared end is how encoders round
 Logs = list[tuple[int, str, str]]  # level, who, what
 
 
@@ -52,9 +53,15 @@ class OpenVideo:
 
     @property
     def declared_duration(self) -> float | None:
-        """Seconds the container promises for the video stream; None where it only speaks of all streams together."""
+        """Seconds the container promises for the video stream; None where it only speaks of all streams together.
+
+        For an avi that was cut off FFmpeg guesses the duration from the file's size; its header still has the
+        number of frames.
+        """
+        counted = self.stream.frames * self.frame_period
         if self.stream.duration is not None and self.stream.time_base is not None:
-            return float(self.stream.duration * self.stream.time_base)
+            told = float(self.stream.duration * self.stream.time_base)
+            return counted if counted - told > TRUNCATED_SECONDS else told
         if self.container.duration is not None and len(self.container.streams) == 1:
             return self.container.duration / av.time_base
         return None

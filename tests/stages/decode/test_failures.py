@@ -141,3 +141,10 @@ def test_a_complaint_belongs_to_its_own_video(tmp_path: Path) -> None:
         found.append(clip.warning)
     assert found[0]
     assert found == [found[0]] * 3
+
+
+def test_a_cut_avi_is_truncated_though_ffmpeg_guesses_its_duration(tmp_path: Path) -> None:
+    path = cut(write_video(tmp_path / "v.avi", NOISE, fps=10), 0.5)
+    assert probe(str(path)).duration == pytest.approx(4.0), "its header still counts all frames"
+    early, late = outcomes(path, [0.0, 0.3], [3.0, 3.5])
+    assert [reason(early), reason(late)] == ["ok", "truncated"]

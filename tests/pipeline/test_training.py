@@ -1,0 +1,112 @@
+"""From a cache to trained runs and their scores."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_schemas.errors import CacheError
+from cache_schemas.reader import CachedClips
+from pipeline.config import Config, check_config
+from pipeline.errors import ConfigError
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.training import evaluate_run, recipes, train_runs
+from stages.heads.head import HeadError
+from stages.training.checkpoint import RunError, RunExists
+from tests.conftest import moving_square, write_video
+
+SPLITS = {"train": 4, "val": 2, "test": 2}
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_document: dict[str, Any]) -> Config:
+    """An extracted cache with two classes in three splits, and three recipes."""
+    root = tmp_path / "split_videos"
+    for split, count in SPLITS.items():
+        for number in range(count):
+            video = moving_square(12, 96, 80, seed=number)
+            write_video(root / split / ("left" if number % 2 else "right") / f"{split}{number}.mp4", video)
+    variants = {"pool": {"head": "avg_pool"}, "graph": {"options": {"graphs": "similarity"}}}
+    train = {"head": "strg", "options": {"dim": 8}, "epochs": 2, "run": str(tmp_path / "runs"), "variants": variants}
+    document = tiny_document | {"dataset": {"kind": "folder", "root": str(root)}, "train": train}
+    found = check_config(document, "test")
+    index(found)
+    extract(found)
+    return found
+
+
+def changed(config: Config, **sections: dict[str, Any]) -> Config:
+    document = config.model_dump(mode="json", exclude_unset=True)
+    for name, keys in sections.items():
+        document[name] = document[name] | keys
+    return check_config(document, "test")
+
+
+def test_one_run_is_trained_and_scored(config: Config) -> None:
+    (run,) = train_runs(config)
+    assert (run.folder, run.num_train_clips) == (Path(config.train.run), 4)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["cache"] == config.cache
+    assert record["cache_fingerprint"] == CachedClips(config.cache, record["reads"]).cache_fingerprint
+    scores = evaluate_run(run.folder)
+    assert (scores.num_videos, scores.num_failed) == (2, 0)
+    assert scores.metrics["top5"] == 1.0
+    assert evaluate_run(run.folder, split="train").num_videos == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
+    heard: list[tuple[str, int]] = []
+    config = changed(config, run={"workers": workers})
+    runs = train_runs(config, ["pool", "graph", "lstm"], 2, on_run=lambda run: heard.append((run.name, run.seed)))
+    assert heard == [(name, seed) for name in ("pool", "graph", "lstm") for seed in (0, 1)]
+    assert [run.folder.relative_to(config.train.run).as_posix() for run in runs[:2]] == ["pool/seed0", "pool/seed1"]
+    assert all((run.folder / "model.safetensors").exists() for run in runs)
+    with pytest.raises(RunExists):
+        train_runs(config, ["pool", "graph"], 2)
+    again = train_runs(config, ["pool"], 2, overwrite=True)
+    assert [run.result.best_metric for run in again] == [run.result.best_metric for run in runs[:2]]
+
+
+def test_recipes_are_variants_or_heads(config: Config) -> None:
+    found = recipes(config, ["graph", "avg_pool", "strg"])
+    assert (found["graph"].head, found["graph"].options) == ("strg", {"graphs": "similarity"})
+    assert (found["avg_pool"].head, found["avg_pool"].options) == ("avg_pool", {})
+    assert found["strg"].options == {"dim": 8}
+    assert {recipe.epochs for recipe in found.values()} == {2}
+    with pytest.raises(ConfigError, match=r"--head tgr: .* pool, graph, avg_pool"):
+        recipes(config, ["tgr"])
+
+
+def test_a_table_with_a_bad_head_trains_none(config: Config) -> None:
+    config = changed(config, train={"variants": {"pool": {"head": "avg_pool"}, "bad": {"options": {"dimm": 3}}}})
+    with pytest.raises(HeadError, match="no option 'dimm'"):
+        train_runs(config, ["pool", "bad"])
+    assert not Path(config.train.run).exists()
+
+
+def test_a_split_without_clips_is_named(config: Config) -> None:
+    with pytest.raises(CacheError, match=r"no clip in split 'dev'; its splits are: test, train, val"):
+        train_runs(changed(config, train={"val_split": "dev"}))
+
+
+def test_features_made_otherwise_are_refused(config: Config, tmp_path: Path) -> None:
+    (run,) = train_runs(config)
+    tiny = config.backbones["tiny"].model_copy(update={"weights": "random:1"})
+    other = config.model_copy(update={"cache": str(tmp_path / "other"), "backbones": {"tiny": tiny}})
+    index(other)
+    extract(other)
+    with pytest.raises(RunError, match="other networks, weights or clip options"):
+        evaluate_run(run.folder, other.cache)
+
+
+def test_a_cache_without_labels_says_where_they_come_from(config: Config, tmp_path: Path) -> None:
+    root = tmp_path / "flat"
+    write_video(root / "a.mp4", moving_square(12, 96, 80))
+    flat = changed(config, dataset={"root": str(root)}).model_copy(update={"cache": str(tmp_path / "flat_cache")})
+    index(flat)
+    extract(flat)
+    with pytest.raises(ConfigError, match="no labels to train on: put the videos into class folders"):
+        train_runs(flat)
