@@ -85,7 +85,8 @@ class ClipsTable:
     def read(cls, storage: Storage) -> "ClipsTable":
         where = f"{storage.root}/{TABLE}"
         try:
-            return cls(pq.read_table(pa.BufferReader(storage.get(TABLE))))
+            # without Arrow's threads: at exit they now and then abort the process, after all is done
+            return cls(pq.ParquetFile(pa.BufferReader(storage.get(TABLE)), pre_buffer=False).read(use_threads=False))
         except FileNotFoundError:
             raise CacheNotFound(f"{where} does not exist. Make it with `kinegraph index CONFIG`.") from None
         except (pa.ArrowException, OSError) as error:
