@@ -157,10 +157,13 @@ def verify(
     cache: CachePath,
     as_json: AsJson = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Un-mark shards with problems, so that extract redoes them.")
+        bool,
+        typer.Option(
+            "--repair", help="Un-mark shards with problems, so that extract redoes them. The exit code stays 1."
+        ),
     ] = False,
 ) -> int:
-    """Check every sealed object against the ledger: existence, size, checksum."""
+    """Check every sealed object against the ledger: existence, size, checksum, shape and values."""
     from cache_schemas.cache import Cache
     from pipeline import verification
 

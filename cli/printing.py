@@ -123,6 +123,8 @@ def status(found: dict[str, Any]) -> None:
 def verified(found: "Verification", repaired: bool) -> None:
     for problem in found.problems:
         print(f"{problem.stage} shard {problem.shard}: {problem.kind}: {problem.object}")
+    for warning in found.warnings:
+        note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
     if found.ok:
         print("every sealed object is there, whole and unchanged")
     elif repaired:
