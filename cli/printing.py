@@ -60,6 +60,14 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.3g} TB"
 
 
+def duration(seconds: float) -> str:
+    """`0 s`, `12 min`, `3.4 h`, ..."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _listed(lines: Sequence[str]) -> list[str]:
     more = len(lines) - MAX_LISTED
     return [*lines[:MAX_LISTED], f"  ... and {more} more"] if more > 0 else list(lines)
@@ -113,9 +121,12 @@ def status(found: dict[str, Any]) -> None:
         shards, clips = stage["shards"], stage["clips"]
         failed = ", ".join(f"{count} {reason}" for reason, count in stage["failed"].items())
         cells = (shards["done"], shards["missing"], clips["ok"], clips["warned"], clips["failed"], clips["missing"])
-        rows.append([key, *map(str, cells), size(stage["bytes"]), failed])
+        rate, left = stage["clips_per_second"], stage["seconds_left"]
+        pace = ["-", "-"] if rate is None else [f"{rate:.3g}", duration(left)]
+        rows.append([key, *map(str, cells), size(stage["bytes"]), *pace, failed])
     if rows:
-        print(table(["stage", "shards", "to do", "ok", "warned", "failed", "missing", "size", "why"], rows, ["why"]))
+        header = "stage|shards|to do|ok|warned|failed|missing|size|clips/s|time left|why".split("|")
+        print(table(header, rows, ["why"]))
     else:
         print("no stage was begun yet; run `kinegraph extract CONFIG`")
 

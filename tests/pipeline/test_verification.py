@@ -204,5 +204,9 @@ def test_status_counts(load: Load, video_folder: Path) -> None:
     assert proposals["shards"] == {"done": 3, "running": 0, "missing": 0}
     assert proposals["clips"] == {"ok": 4, "warned": 0, "failed": 2, "missing": 0}
     assert proposals["failed"] == {"unreadable": 2}
+    rate, left = features["clips_per_second"], features["seconds_left"]
+    assert rate > 0
+    assert left == pytest.approx(4 / rate, rel=0.01, abs=0.1)
+    assert proposals["seconds_left"] == 0
     sealed = [path for path in (Path(cache.root) / "data.zarr").rglob("c.*") if "proposals" in path.parts]
     assert proposals["bytes"] == sum(path.stat().st_size for path in sealed)
