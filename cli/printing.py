@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from cache_schemas.cache import Cache
     from pipeline.demo import DemoResult
+    from pipeline.estimate import Estimate
     from pipeline.extraction import Outcome
     from pipeline.indexing import Indexed
     from pipeline.plan import Plan
@@ -84,15 +84,17 @@ def indexed(found: "Indexed") -> None:
         note("\n".join(_listed([f"  {video}: {error}" for video, error in found.unreadable.items()])))
 
 
-def plan(made: "Plan", cache: "Cache") -> None:
-    rows = []
-    for key in made.keys:
-        missing = sum(key in unit.keys for unit in made.units)
-        rows.append([key, str(len(made.shards) - missing), str(missing)])
+def plan(made: "Plan", cost: "Estimate") -> None:
+    stages = made.to_json()["stages"]
+    rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
     print(table(["stage", "shards done", "to do"], rows))
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
-    print(f"{len(made.units)} work units, {made.num_objects()} files, {size(made.num_bytes(cache))} to write")
+    free = "" if cost.free_bytes is None else f", {size(cost.free_bytes)} free"
+    print(f"{cost.units} work units, {cost.files} files, {size(cost.bytes)} to write{free}")
+    if made.units:
+        pace = "no shard sealed yet to tell the time" if cost.hours is None else f"about {duration(3600 * cost.hours)}"
+        print(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, networks come on top; {pace}")
 
 
 def differences(found: dict[str, list[str] | None]) -> None:

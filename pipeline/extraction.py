@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cache_schemas.cache import Cache
 from cache_schemas.ledger import Failure
 from pipeline.config import Config
+from pipeline.estimate import estimate
 from pipeline.executors.contract import Executor, Job
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
@@ -40,6 +41,7 @@ def extract(
     if retry_failed:
         _reopen_failed(cache, plan)
         plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
+    estimate(config, cache, plan).check_fits(cache.root)
     total = sum(len(cache.shard_rows(unit.shard)) for unit in plan.units)
     progress = Progress(total, len(plan.units))
     try:
