@@ -4,9 +4,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from cache_schemas.cache import Cache
+from cache_schemas.clips_table import ClipsTable
 from pipeline.config import Config
 from pipeline.feed import BATCHES_AHEAD
 from pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
@@ -82,8 +81,9 @@ def _clip_bytes(config: Config, cache: Cache, keys: set[str]) -> int:
 
 def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:
     """All (height, width) of frames that the cache's rows have."""
-    height, width = (np.asarray(cache.clips.table.column(f"frame_{side}")) for side in ("height", "width"))
-    return [(int(h), int(w)) for h, w in np.unique(np.stack([height, width], 1), axis=0) if h > 0]
+    sizes = ClipsTable.read_columns(cache.storage, ["frame_height", "frame_width"])
+    different = sizes.group_by(["frame_height", "frame_width"]).aggregate([]).to_pylist()
+    return [(row["frame_height"], row["frame_width"]) for row in different if row["frame_height"] > 0]
 
 
 def hours(cache: Cache, plan: Plan) -> float | None:

@@ -73,10 +73,9 @@ def failures(cache: Cache, plan: Plan) -> list[Failure]:
     """The failures in the plan's shards, one per clip: that of the first stage it failed in."""
     found: dict[str, Failure] = {}
     for key in plan.keys:
-        for record in cache.ledger.records(key):
-            if record.shard in plan.shards:
-                for failure in record.failures:
-                    found.setdefault(failure.clip_id, failure)
+        for record in cache.ledger.records(key, plan.shards):
+            for failure in record.failures:
+                found.setdefault(failure.clip_id, failure)
     return [found[clip_id] for clip_id in sorted(found)]
 
 
@@ -86,10 +85,7 @@ def _reopen_failed(cache: Cache, plan: Plan) -> None:
     They are computed anew, to the same bytes.
     """
     reopened = {
-        record.shard
-        for key in plan.keys
-        for record in cache.ledger.records(key)
-        if record.failures and record.shard in plan.shards
+        record.shard for key in plan.keys for record in cache.ledger.records(key, plan.shards) if record.failures
     }
     chosen = {*plan.keys}
     readers = {key for key in plan.declared.stages if chosen & {*plan.declared.with_read([key])} - {"clips"}}

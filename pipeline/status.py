@@ -11,7 +11,7 @@ def status(cache: Cache) -> dict[str, Any]:
     """The document that `status --json` prints."""
     return {
         "schema": 1,
-        "clips": len(cache.clips),
+        "clips": cache.num_rows,
         "shards": cache.num_shards,
         "stages": {key: _stage_status(cache, key) for key in cache.stage_keys()},
     }
@@ -32,7 +32,7 @@ def _stage_status(cache: Cache, key: str) -> dict[str, Any]:
         clips["ok"] += record.num_rows - len(record.failures) - len(record.warnings)
         seconds.update(record.seconds)
         sealed.append(Sealed.of(record.sealed_at, record.num_rows, record.seconds.values()))
-    missing = len(cache.clips) - clips.total()
+    missing = cache.num_rows - clips.total()
     rate = clips_per_second(sealed)
     return {
         "shards": {"done": shards, "running": 0, "missing": cache.num_shards - shards},
