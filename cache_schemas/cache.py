@@ -69,7 +69,7 @@ def _read_json(storage: Storage, name: str) -> Any:
 class Cache:
     """An existing cache, opened by path. Holds no file open.
 
-    `clips` is read when first asked for and kept; everything else is read afresh at each call.
+    `clips` and `num_rows` are read when first asked for and kept; everything else is read afresh at each call.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -86,9 +86,10 @@ class Cache:
         self.store = ZarrStore(self.storage, self.shard_clips)
         self.ledger = Ledger(self.storage)
         self._clips: ClipsTable | None = None
+        self._num_rows: int | None = None
 
     def __repr__(self) -> str:
-        return f"Cache({self.root!r}, {len(self.clips)} rows, {self.num_shards} shards)"
+        return f"Cache({self.root!r}, {self.num_rows} rows, {self.num_shards} shards)"
 
     @classmethod
     def create(cls, root: Path | str, clips_options: Options, shard_clips: int) -> "Cache":
@@ -119,18 +120,25 @@ class Cache:
         return self._clips
 
     @property
+    def num_rows(self) -> int:
+        """Rows of `clips`, without reading them."""
+        if self._num_rows is None:
+            self._num_rows = ClipsTable.count(self.storage)
+        return self._num_rows
+
+    @property
     def classes(self) -> list[str]:
         found: list[str] = _read_json(self.storage, CLASSES)
         return found
 
     @property
     def num_shards(self) -> int:
-        return -(-len(self.clips) // self.shard_clips)
+        return -(-self.num_rows // self.shard_clips)
 
     def shard_rows(self, shard: int) -> range:
         """Row numbers of a shard; the last shard may be short."""
         start = shard * self.shard_clips
-        return range(start, min(start + self.shard_clips, len(self.clips)))
+        return range(start, min(start + self.shard_clips, self.num_rows))
 
     def _stage_name(self, key: str) -> str:
         return f"{STAGES}/{key}.json"
@@ -159,7 +167,7 @@ class Cache:
         self.storage.create(self._stage_name(stage.key), content)
         self.check_stage(stage)
         for spec in (*stage.arrays, status_array(stage.key)):
-            self.store.declare(spec, len(self.clips))
+            self.store.declare(spec, self.num_rows)
 
     def check_stage(self, stage: Stage) -> None:
         if changed := self.stage_differences(stage):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 
 import pyarrow as pa
@@ -83,19 +84,42 @@ class ClipsTable:
 
     @classmethod
     def read(cls, storage: Storage) -> "ClipsTable":
-        where = f"{storage.root}/{TABLE}"
-        try:
-            # without Arrow's threads: at exit they now and then abort the process, after all is done
-            return cls(pq.ParquetFile(pa.BufferReader(storage.get(TABLE)), pre_buffer=False).read(use_threads=False))
-        except FileNotFoundError:
-            raise CacheNotFound(f"{where} does not exist. Make it with `kinegraph index CONFIG`.") from None
-        except (pa.ArrowException, OSError) as error:
-            raise CacheError(f"{where} cannot be read: {error}. Restore it from a copy of the cache.") from error
+        with _opened(storage) as file:
+            return cls(file.read(use_threads=False))
+
+    @staticmethod
+    def count(storage: Storage) -> int:
+        """Number of rows, from the footer alone."""
+        with _opened(storage) as file:
+            return int(file.metadata.num_rows)
+
+    @staticmethod
+    def read_columns(storage: Storage, names: Sequence[str]) -> pa.Table:
+        """Some columns, without the rest of the table."""
+        with _opened(storage) as file:
+            return file.read(columns=list(names), use_threads=False)
 
     def write(self, storage: Storage) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd")
         storage.put(TABLE, [memoryview(sink.getvalue())])
+
+
+@contextmanager
+def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
+    """The table's file, opened; mapped where it lies on a disk.
+
+    Read it with use_threads=False: Arrow's threads now and then abort the process at exit, after all is done.
+    """
+    where = f"{storage.root}/{TABLE}"
+    try:
+        path = storage.local_path(TABLE)
+        with pq.ParquetFile(pa.BufferReader(storage.get(TABLE)) if path is None else path, memory_map=True) as file:
+            yield file
+    except FileNotFoundError:
+        raise CacheNotFound(f"{where} does not exist. Make it with `kinegraph index CONFIG`.") from None
+    except (pa.ArrowException, OSError) as error:
+        raise CacheError(f"{where} cannot be read: {error}. Restore it from a copy of the cache.") from error
 
 
 def _same(old: object, new: object) -> bool:

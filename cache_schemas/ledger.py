@@ -1,7 +1,7 @@
 """The ledger: one record per stage key and shard. A shard is done for a key if and only if its record exists."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -78,6 +78,20 @@ class Record(_Record):
     sealed_at: str = ""
 
 
+def encoded(record: Record) -> bytes:
+    """The bytes of a record."""
+    return json.dumps(record.model_dump(), indent=1, sort_keys=True).encode()
+
+
+def _schema_version(content: bytes) -> int:
+    """What a record that does not fit says of its schema; 0 where it says nothing."""
+    try:
+        document: Any = json.loads(content)
+        return int(document["schema_version"])
+    except (ValueError, TypeError, KeyError):
+        return 0
+
+
 class Ledger:
     """Reads and writes the records below `<cache>/ledger`."""
 
@@ -90,8 +104,7 @@ class Ledger:
 
     def seal(self, record: Record) -> None:
         """Declare a shard done; its objects must be durable already."""
-        text = json.dumps(record.model_dump(), indent=1, sort_keys=True)
-        self.storage.put(self.name(record.key, record.shard), [text.encode()])
+        self.storage.put(self.name(record.key, record.shard), [encoded(record)])
 
     def unseal(self, key: str, shard: int) -> None:
         """Declare a shard not done; its objects become orphans that the next extraction replaces."""
@@ -114,19 +127,24 @@ class Ledger:
         """
         where = f"{self.storage.root}/{self.name(key, shard)}"
         try:
-            document: Any = json.loads(self.storage.get(self.name(key, shard)))
-            if isinstance(document, dict) and document.get("schema_version", 0) > SCHEMA_VERSION:
-                raise newer_schema(where, document["schema_version"])
-            return Record.model_validate(document)
+            content = self.storage.get(self.name(key, shard))
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        try:
+            record = Record.model_validate_json(content)
+        except ValidationError as error:
+            if (newer := _schema_version(content)) > SCHEMA_VERSION:
+                raise newer_schema(where, newer) from None
             raise CacheError(
                 f"{where} is not a ledger record ({error.__class__.__name__}). `kinegraph verify --repair` removes it "
                 "and the next extract redoes the shard."
             ) from error
+        if record.schema_version > SCHEMA_VERSION:
+            raise newer_schema(where, record.schema_version)
+        return record
 
-    def records(self, key: str) -> Iterator[Record]:
+    def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
+        """The records of a key, in order; of the shards `among` alone, where given."""
         for shard in self.shards(key):
-            if (record := self.read(key, shard)) is not None:
+            if (among is None or shard in among) and (record := self.read(key, shard)) is not None:
                 yield record

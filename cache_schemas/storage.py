@@ -1,5 +1,6 @@
 """Where the bytes of a cache lie: whole objects by name below one root."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -70,9 +71,16 @@ class LocalStorage:
         return file_digest(self._folder / name)
 
     def names(self, folder: str) -> Iterator[str]:
-        for path in (self._folder / folder).rglob("*"):
-            if not path.name.startswith(TEMPORARY_PREFIX) and path.is_file():
-                yield path.relative_to(self._folder).as_posix()
+        try:
+            entries = os.scandir(self._folder / folder)
+        except FileNotFoundError:
+            return
+        with entries:  # they know what is a folder: no stat per file
+            for entry in entries:
+                if entry.is_dir():
+                    yield from self.names(f"{folder}/{entry.name}")
+                elif not entry.name.startswith(TEMPORARY_PREFIX):
+                    yield f"{folder}/{entry.name}"
 
     def delete(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)

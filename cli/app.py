@@ -101,19 +101,27 @@ def plan(
     shards: Part = "0/1",
     limit: Limit = None,
     why: Annotated[bool, typer.Option("--why", help="Which options differ from the cache, old and new.")] = False,
+    as_json: AsJson = False,
     overrides: Overrides = [],
 ) -> None:
-    """Show what extract would do; writes nothing."""
+    """Show what extract would do and cost; writes nothing."""
     from cache_schemas.cache import Cache
     from pipeline import plan as planning
+    from pipeline.estimate import estimate
 
     settings = _config(config, overrides)
     cache = Cache(settings.cache)
     if why:
-        printing.differences(planning.why(settings, cache))
+        found = planning.why(settings, cache)
+        print(json.dumps(found)) if as_json else printing.differences(found)
         return
     made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
-    printing.plan(made, cache)
+    cost = estimate(settings, cache, made)
+    if as_json:
+        print(json.dumps(made.to_json() | cost.to_json()))
+    else:
+        printing.plan(made, cost)
+    cost.check_fits(settings.cache)
 
 
 @app.command()
@@ -157,10 +165,13 @@ def verify(
     cache: CachePath,
     as_json: AsJson = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Un-mark shards with problems, so that extract redoes them.")
+        bool,
+        typer.Option(
+            "--repair", help="Un-mark shards with problems, so that extract redoes them. The exit code stays 1."
+        ),
     ] = False,
 ) -> int:
-    """Check every sealed object against the ledger: existence, size, checksum."""
+    """Check every sealed object against the ledger: existence, size, checksum, shape and values."""
     from cache_schemas.cache import Cache
     from pipeline import verification
 

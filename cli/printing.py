@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from cache_schemas.cache import Cache
     from pipeline.demo import DemoResult
+    from pipeline.estimate import Estimate
     from pipeline.extraction import Outcome
     from pipeline.indexing import Indexed
     from pipeline.plan import Plan
@@ -60,6 +60,14 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.3g} TB"
 
 
+def duration(seconds: float) -> str:
+    """`0 s`, `12 min`, `3.4 h`, ..."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _listed(lines: Sequence[str]) -> list[str]:
     more = len(lines) - MAX_LISTED
     return [*lines[:MAX_LISTED], f"  ... and {more} more"] if more > 0 else list(lines)
@@ -76,15 +84,17 @@ def indexed(found: "Indexed") -> None:
         note("\n".join(_listed([f"  {video}: {error}" for video, error in found.unreadable.items()])))
 
 
-def plan(made: "Plan", cache: "Cache") -> None:
-    rows = []
-    for key in made.keys:
-        missing = sum(key in unit.keys for unit in made.units)
-        rows.append([key, str(len(made.shards) - missing), str(missing)])
+def plan(made: "Plan", cost: "Estimate") -> None:
+    stages = made.to_json()["stages"]
+    rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
     print(table(["stage", "shards done", "to do"], rows))
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
-    print(f"{len(made.units)} work units, {made.num_objects()} files, {size(made.num_bytes(cache))} to write")
+    free = "" if cost.free_bytes is None else f", {size(cost.free_bytes)} free"
+    print(f"{cost.units} work units, {cost.files} files, {size(cost.bytes)} to write{free}")
+    if made.units:
+        pace = "no shard sealed yet to tell the time" if cost.hours is None else f"about {duration(3600 * cost.hours)}"
+        print(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, networks come on top; {pace}")
 
 
 def differences(found: dict[str, list[str] | None]) -> None:
@@ -113,9 +123,12 @@ def status(found: dict[str, Any]) -> None:
         shards, clips = stage["shards"], stage["clips"]
         failed = ", ".join(f"{count} {reason}" for reason, count in stage["failed"].items())
         cells = (shards["done"], shards["missing"], clips["ok"], clips["warned"], clips["failed"], clips["missing"])
-        rows.append([key, *map(str, cells), size(stage["bytes"]), failed])
+        rate, left = stage["clips_per_second"], stage["seconds_left"]
+        pace = ["-", "-"] if rate is None else [f"{rate:.3g}", duration(left)]
+        rows.append([key, *map(str, cells), size(stage["bytes"]), *pace, failed])
     if rows:
-        print(table(["stage", "shards", "to do", "ok", "warned", "failed", "missing", "size", "why"], rows, ["why"]))
+        header = "stage|shards|to do|ok|warned|failed|missing|size|clips/s|time left|why".split("|")
+        print(table(header, rows, ["why"]))
     else:
         print("no stage was begun yet; run `kinegraph extract CONFIG`")
 
@@ -123,6 +136,8 @@ def status(found: dict[str, Any]) -> None:
 def verified(found: "Verification", repaired: bool) -> None:
     for problem in found.problems:
         print(f"{problem.stage} shard {problem.shard}: {problem.kind}: {problem.object}")
+    for warning in found.warnings:
+        note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
     if found.ok:
         print("every sealed object is there, whole and unchanged")
     elif repaired:

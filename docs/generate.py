@@ -1,5 +1,7 @@
-"""Writes docs/config.md from the config models: `python docs/generate.py`. A test fails when it is out of date."""
+"""Writes docs/config.md from the config models, and the table of arrays in cache_schemas/SPEC.md from their specs:
+`python docs/generate.py`. A test fails when one is out of date."""
 
+import re
 import types
 import typing
 from pathlib import Path
@@ -8,6 +10,14 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cache_schemas.arrays import (
+    ArraySpec,
+    clip_arrays,
+    feature_arrays,
+    proposal_arrays,
+    region_arrays,
+    status_array,
+)
 from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
 from stages.backbones.options import BackboneOptions
 from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions
@@ -16,6 +26,7 @@ from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
 
 TARGET = Path(__file__).with_name("config.md")
+SPEC = Path(__file__).resolve().parent.parent / "cache_schemas" / "SPEC.md"
 SECTIONS: dict[str, type[StageOptions]] = {
     "dataset (kind: folder)": FolderOptions,
     "dataset (kind: interactions)": InteractionsOptions,
@@ -78,5 +89,31 @@ def page() -> str:
     return "\n".join([HEAD, *(section(name, model) for name, model in SECTIONS.items())])
 
 
+def array_specs() -> list[ArraySpec]:
+    """Every array a cache can hold, names in place of sizes."""
+    either, taps = "float16 or float32", ("maps", "pooled")
+    return [
+        *clip_arrays(0),
+        *feature_arrays("<backbone>", "<tap>", (0, 0, 0, 0), 1, taps, either),
+        *proposal_arrays(0, 0, 1),
+        *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either),
+        status_array("<key>"),
+    ]
+
+
+def spec_page() -> str:
+    """SPEC.md as it is, with the table of arrays made anew."""
+    rows = [
+        f"| `{spec.name}` | `{', '.join(('row', *spec.dims))}` | {spec.dtype} | {spec.fill} | {spec.units} "
+        f"| {spec.about.replace('<', '&lt;')} |"
+        for spec in array_specs()
+    ]
+    head = ["| array | dimensions | type | fill | units | what |", "|---|---|---|---|---|---|"]
+    made = "\n".join(["", *head, *rows, "", ""])
+    text = SPEC.read_text(encoding="utf-8")
+    return re.sub(r"(?s)(<!-- arrays: .*? -->\n).*(<!-- end of arrays -->)", lambda m: m[1] + made + m[2], text)
+
+
 if __name__ == "__main__":
     TARGET.write_text(page(), encoding="utf-8")
+    SPEC.write_text(spec_page(), encoding="utf-8")

@@ -1,5 +1,6 @@
 """The config file: YAML in, immutable and checked values out. Torch-free."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,11 @@ class RunOptions(StageOptions):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
     batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
     video_timeout_seconds: float = Field(600.0, gt=0, description="decoding one video may take so long")
+
+    @property
+    def worker_threads(self) -> int:
+        """Threads of one worker: as given, or all cores divided among the local workers."""
+        return self.threads if self.threads != "auto" else max(1, (os.cpu_count() or 1) // self.workers)
 
 
 class TrainSection(TrainOptions):

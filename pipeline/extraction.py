@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cache_schemas.cache import Cache
 from cache_schemas.ledger import Failure
 from pipeline.config import Config
+from pipeline.estimate import estimate
 from pipeline.executors.contract import Executor, Job
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
@@ -40,6 +41,7 @@ def extract(
     if retry_failed:
         _reopen_failed(cache, plan)
         plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
+    estimate(config, cache, plan).check_fits(cache.root)
     total = sum(len(cache.shard_rows(unit.shard)) for unit in plan.units)
     progress = Progress(total, len(plan.units))
     try:
@@ -71,10 +73,9 @@ def failures(cache: Cache, plan: Plan) -> list[Failure]:
     """The failures in the plan's shards, one per clip: that of the first stage it failed in."""
     found: dict[str, Failure] = {}
     for key in plan.keys:
-        for record in cache.ledger.records(key):
-            if record.shard in plan.shards:
-                for failure in record.failures:
-                    found.setdefault(failure.clip_id, failure)
+        for record in cache.ledger.records(key, plan.shards):
+            for failure in record.failures:
+                found.setdefault(failure.clip_id, failure)
     return [found[clip_id] for clip_id in sorted(found)]
 
 
@@ -84,10 +85,7 @@ def _reopen_failed(cache: Cache, plan: Plan) -> None:
     They are computed anew, to the same bytes.
     """
     reopened = {
-        record.shard
-        for key in plan.keys
-        for record in cache.ledger.records(key)
-        if record.failures and record.shard in plan.shards
+        record.shard for key in plan.keys for record in cache.ledger.records(key, plan.shards) if record.failures
     }
     chosen = {*plan.keys}
     readers = {key for key in plan.declared.stages if chosen & {*plan.declared.with_read([key])} - {"clips"}}

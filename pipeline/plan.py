@@ -1,7 +1,9 @@
 """What is missing: the work units of a config on a cache. Torch-free, writes nothing."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cache_schemas.arrays import status_array
 from cache_schemas.cache import Cache
@@ -31,6 +33,12 @@ class Plan:
     shards: range | tuple[int, ...]
     units: tuple[WorkUnit, ...]
     unchecked: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Shards of the selection per stage key, and the keys that are unchecked."""
+        missing = Counter(key for unit in self.units for key in unit.keys)
+        shards = {key: {"done": len(self.shards) - missing[key], "missing": missing[key]} for key in self.keys}
+        return {"schema": 1, "stages": shards, "unchecked": list(self.unchecked)}
 
     def num_objects(self) -> int:
         """Files the units will write, ledger records included."""

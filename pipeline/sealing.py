@@ -80,7 +80,7 @@ def seal(
         threads=provenance.threads,
         seconds={kind: round(value, 3) for kind, value in seconds.items()},
         host=socket.gethostname(),
-        sealed_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        sealed_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
     )
     cache.ledger.seal(record)
     return record

@@ -1,6 +1,5 @@
 """One worker: loads the networks once, then turns work units into sealed shards."""
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,10 +27,7 @@ Report = Callable[[Event], None]
 
 
 def worker_threads(config: Config) -> int:
-    """Threads of one worker: the config's, or all cores divided among the local workers."""
-    if config.run.threads != "auto":
-        return config.run.threads
-    return max(1, (os.cpu_count() or 1) // config.run.workers)
+    return config.run.worker_threads
 
 
 class Worker:

@@ -11,13 +11,16 @@ from pipeline.config import load_config
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_config_page_is_up_to_date() -> None:
+def test_generated_pages_are_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     assert generate.TARGET.read_text(encoding="utf-8") == generate.page(), "run `python docs/generate.py`"
+    text = generate.SPEC.read_text(encoding="utf-8")
+    assert text == generate.spec_page(), "run `python docs/generate.py`"
+    assert all(f"| `{spec.name}` |" in text for spec in generate.array_specs())
 
 
 @pytest.mark.parametrize("path", [*(ROOT / "examples").glob("*.yaml"), ROOT / "pipeline" / "demo.yaml"], ids=str)

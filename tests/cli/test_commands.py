@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLAGS = {
     "index": {"--set"},
-    "plan": {"--set", "--why", "--stage", "--shards", "--limit"},
+    "plan": {"--set", "--why", "--json", "--stage", "--shards", "--limit"},
     "extract": {"--set", "--stage", "--executor", "--workers", "--shards", "--retry-failed", "--limit"},
     "status": {"--json"},
     "verify": {"--json", "--repair"},

@@ -1,13 +1,19 @@
 """Damage is named with its kind, and mended to the same bytes."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from cache_schemas.arrays import status_array
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
+from cache_schemas.ledger import Record
 from pipeline.config import Config
 from pipeline.extraction import extract
 from pipeline.indexing import index
@@ -16,6 +22,7 @@ from pipeline.verification import repair, verify
 from tests.caches import same_bytes
 
 Load = Callable[..., Config]
+ARCHIVE = Path(__file__).resolve().parents[1] / "cache_schemas" / "archive" / "v1"
 OBJECT = "data.zarr/features/tiny/res4/c.1.0.0.0.0"
 RECORD = "ledger/features/tiny/000001.json"
 
@@ -60,6 +67,105 @@ def test_damage_is_named_and_mended(
     assert same_bytes(whole.root) == before
 
 
+@pytest.fixture
+def archived(tmp_path: Path) -> Cache:
+    """A copy of the archived cache: two shards of two rows, the last row failed."""
+    return Cache(shutil.copytree(ARCHIVE, tmp_path / "archived"))
+
+
+def change(array: str, edit: Callable[[np.ndarray, dict[str, Any]], None]) -> Callable[[Cache], None]:
+    """Damage that the writer itself made: shard 0 of an array sealed with other values, checksum and all."""
+
+    def damage(cache: Cache) -> None:
+        spec = {**cache.arrays(), "status/proposals": status_array("proposals")}[array]
+        record = cache.ledger.read(spec.stage, 0)
+        assert record is not None
+        view = cache.store.open_shard(spec, 0)
+        rows, document = np.stack([view.row(number) for number in range(2)]), record.model_dump()
+        del view
+        edit(rows, document)
+        spec = replace(spec, shape=rows.shape[1:])
+        for name, (size, digest) in cache.store.write_shard(spec.stage, 0, [(spec, rows)]).items():
+            document["objects"][name] = {"size": size, "xxh3_128": digest}
+        cache.ledger.seal(Record.model_validate(document))
+
+    return damage
+
+
+def put(where: tuple[Any, ...], value: float) -> Callable[[np.ndarray, dict[str, Any]], None]:
+    return lambda rows, document: rows.__setitem__(where, value)
+
+
+def swap_scores(rows: np.ndarray, document: dict[str, Any]) -> None:
+    rows[0, 0, :2] = 1.0, 2.0
+
+
+def cut(rows: np.ndarray, document: dict[str, Any]) -> None:
+    rows.resize((2, *(size - 1 for size in rows.shape[1:])), refcheck=False)
+
+
+def other_options(rows: np.ndarray, document: dict[str, Any]) -> None:
+    document["fingerprint"] = "0" * 64
+
+
+def one_row(rows: np.ndarray, document: dict[str, Any]) -> None:
+    document["num_rows"] = 1
+
+
+def unknown_clip(rows: np.ndarray, document: dict[str, Any]) -> None:
+    document["failures"] = [{"clip_id": "nobody:0:center", "reason": "missing", "detail": ""}]
+
+
+IMPLAUSIBLE = [
+    ("features/tiny/res2", put((1, 0, 3, 0, 0), np.nan), {("features/tiny/res2", "non_finite")}),
+    ("features/tiny/res2", cut, {("features/tiny/res2", "shape")}),
+    ("regions/tiny/res2", put((0, 0, 0, 0), np.inf), {("regions/tiny/res2", "non_finite")}),
+    ("clips/frame_times", put((0, 1), np.nan), {("clips/frame_times", "non_finite")}),
+    ("proposals/boxes", put((0, 0, 0, 2), np.nan), {("proposals/boxes", "non_finite")}),
+    ("proposals/count", put((0, 0), 5), {("proposals/count", "count")}),
+    ("proposals/count", put((0, 0), -1), {("proposals/count", "count")}),
+    ("proposals/count", put((0, 0), 1), {("proposals/scores", "scores"), ("proposals/boxes", "boxes")}),
+    ("proposals/scores", swap_scores, {("proposals/scores", "scores")}),
+    ("status/proposals", put((0,), 2), {("status/proposals", "status")}),
+    ("proposals/scores", other_options, {("ledger", "fingerprint")}),
+    ("proposals/scores", one_row, {("ledger", "rows")}),
+    ("proposals/scores", unknown_clip, {("ledger", "rows")}),
+]
+
+
+@pytest.mark.parametrize(("array", "edit", "expected"), IMPLAUSIBLE)
+def test_whole_objects_with_wrong_values_are_named(
+    archived: Cache, array: str, edit: Callable[[np.ndarray, dict[str, Any]], None], expected: set[tuple[str, str]]
+) -> None:
+    change(array, edit)(archived)
+    found = verify(archived.root)
+    assert {(_array(problem.object), problem.kind) for problem in found.problems} == expected
+    assert {problem.shard for problem in found.problems} == {0}
+    repair(archived, found.problems)
+    assert verify(archived.root).ok
+
+
+def _array(name: str) -> str:
+    return name.removeprefix("data.zarr/").rpartition("/")[0] if name.startswith("data") else name.partition("/")[0]
+
+
+def test_zeros_warn_and_no_more(archived: Cache) -> None:
+    change("features/tiny/res2_pooled", put((1,), 0.0))(archived)
+    name = "data.zarr/features/tiny/res2_pooled/c.0.0.0"
+    expected = {"stage": "features/tiny", "shard": 0, "object": name, "kind": "zeros"}
+    assert verify(archived.root).to_json() == {"ok": True, "problems": [], "warnings": [expected]}
+
+
+def test_failed_rows_and_orphans_are_no_problem(load: Load, video_folder: Path) -> None:
+    (video_folder / "left" / "v3.mp4").write_text("words")
+    config = load()
+    cache = index(config).cache
+    assert len(extract(config).failures) == 1
+    cache.ledger.unseal("proposals", 2)
+    delete(Path(cache.root) / "data.zarr/proposals/boxes/c.2.0.0.0")
+    assert verify(cache.root).to_json() == {"ok": True, "problems": [], "warnings": []}
+
+
 def test_several_problems_are_all_told(whole: Cache) -> None:
     delete(Path(whole.root) / "data.zarr/proposals/boxes/c.0.0.0.0")
     truncate(Path(whole.root) / "data.zarr/clips/frame_times/c.2.0")
@@ -98,5 +204,9 @@ def test_status_counts(load: Load, video_folder: Path) -> None:
     assert proposals["shards"] == {"done": 3, "running": 0, "missing": 0}
     assert proposals["clips"] == {"ok": 4, "warned": 0, "failed": 2, "missing": 0}
     assert proposals["failed"] == {"unreadable": 2}
+    rate, left = features["clips_per_second"], features["seconds_left"]
+    assert rate > 0
+    assert left == pytest.approx(4 / rate, rel=0.01, abs=0.1)
+    assert proposals["seconds_left"] == 0
     sealed = [path for path in (Path(cache.root) / "data.zarr").rglob("c.*") if "proposals" in path.parts]
     assert proposals["bytes"] == sum(path.stat().st_size for path in sealed)

@@ -1,0 +1,72 @@
+"""What a sealed shard says, against what its stage and its ledger record promise. Torch-free."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, status_array
+from cache_schemas.cache import Cache, Stage
+from cache_schemas.ledger import Record
+
+Rows = dict[str, np.ndarray]
+
+
+class ShardContents:
+    """All rows of one sealed shard of one stage; its objects must be whole.
+
+    `undecodable` names the arrays that do not decode to the record's rows. Raises KeyError where the record names
+    a clip that is not in the shard.
+    """
+
+    def __init__(self, cache: Cache, stage: Stage, record: Record) -> None:
+        rows = cache.shard_rows(record.shard)
+        clip_ids = cache.clips.table.column("clip_id").slice(rows.start, len(rows)).to_pylist()
+        numbers = {clip_id: number for number, clip_id in enumerate(clip_ids)}
+        self.status = np.full(len(rows), STATUS_OK, dtype=np.uint8)
+        self.status[[numbers[warned.clip_id] for warned in record.warnings]] = STATUS_WARNED
+        self.status[[numbers[failure.clip_id] for failure in record.failures]] = STATUS_FAILED
+        self.ok = self.status != STATUS_FAILED
+        self.stage = stage
+        self.rows: Rows = {}
+        self.undecodable: list[str] = []
+        for spec in (*stage.arrays, status_array(stage.key)):
+            try:
+                view = cache.store.open_shard(spec, record.shard)
+                self.rows[spec.name] = np.stack([view.row(number) for number in range(len(rows))])
+            except (ValueError, FileNotFoundError):
+                self.undecodable.append(spec.name)
+
+    def _ok_floats(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Float arrays by name, their rows of clips that did not fail."""
+        for name, rows in self.rows.items():
+            if rows.dtype.kind == "f":
+                yield name, rows[self.ok]
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """(array, kind) of everything that the record does not allow."""
+        yield from ((name, "shape") for name in self.undecodable)
+        yield from ((name, "non_finite") for name, rows in self._ok_floats() if not np.isfinite(rows).all())
+        name = f"status/{self.stage.key}"
+        if name in self.rows and (self.rows[name] != self.status).any():
+            yield name, "status"
+        if self.stage.key == "proposals" and not self.undecodable:
+            yield from _proposal_problems({name: rows[self.ok] for name, rows in self.rows.items()})
+
+    def zeros(self) -> Iterator[str]:
+        """Float arrays with an all-zero row in a clip that is ok: possible, but seldom meant."""
+        return (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
+
+
+def _proposal_problems(ok: Rows) -> Iterator[tuple[str, str]]:
+    """`ok`: the rows of clips that did not fail; boxes [n, T, N, 4], scores [n, T, N], count [n, T]."""
+    boxes, scores, count = (ok[f"proposals/{name}"] for name in ("boxes", "scores", "count"))
+    places = np.arange(scores.shape[-1])
+    if ((count < 0) | (count > len(places))).any():
+        yield "proposals/count", "count"
+        return
+    within = places < count[..., None]
+    falls = scores[..., 1:] <= scores[..., :-1]
+    if not (falls | ~within[..., 1:]).all() or (scores[~within] != 0).any():
+        yield "proposals/scores", "scores"
+    if (boxes[~within] != 0).any():
+        yield "proposals/boxes", "boxes"

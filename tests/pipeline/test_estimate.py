@@ -1,0 +1,74 @@
+"""What a plan says it costs: room on the disk, memory of a worker, hours."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from cache_schemas.cache import Cache
+from pipeline.config import Config
+from pipeline.estimate import estimate, hours
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.plan import make_plan
+from stages.errors import UsageError
+
+Load = Callable[..., Config]
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_what_does_not_fit_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load()
+    cache = index(config).cache
+    needed = estimate(config, cache, make_plan(config, cache)).bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, needed))
+    estimate(config, cache, make_plan(config, cache)).check_fits(cache.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, needed - 1))
+    with pytest.raises(UsageError, match=f"{needed:,} bytes to write, {needed - 1:,} bytes free"):
+        extract(config)
+    assert not (Path(cache.root) / "ledger").exists()
+    assert not extract(config, limit=2).failures, "a part fits"
+
+
+def test_bytes_are_those_of_the_rows(load: Load, whole: Cache) -> None:
+    config = load()
+    planned = estimate(config, Cache(index(config).cache.root), make_plan(config, index(config).cache))
+    sealed = [record for key in whole.stage_keys() for record in whole.ledger.records(key)]
+    on_disk = sum(entry.size for record in sealed for entry in record.objects.values())
+    assert planned.files == sum(len(record.objects) + 1 for record in sealed)
+    assert planned.bytes < on_disk < planned.bytes + 64 * planned.files, "indices of shards come on top"
+
+
+def test_memory_of_a_worker(load: Load) -> None:
+    config = load("run.executor=local", "run.threads=3", "run.batch_size=4")
+    cache = index(config).cache
+    plan = make_plan(config, cache)
+    maps, pooled, proposals, regions = 4 * 96 * 64 * 2, 4 * 96 * 4, 4 * (4 * 16 + 4 * 4 + 2), 4 * 4 * 96 * 2
+    row = 8 * 8 + maps + pooled + proposals + regions
+    clip = 8 * 64 * 64 * 3 + 4 * 96 * 115 * 3  # 96x80 frames: short side 96
+    assert estimate(config, cache, plan).worker_bytes == 2 * 2 * row + (7 * 4 + 3 + 1) * clip
+    only_proposals = make_plan(config, cache, stages=["proposals"])
+    assert estimate(config, cache, only_proposals).worker_bytes < estimate(config, cache, plan).worker_bytes
+
+
+def test_hours_at_the_pace_of_earlier_shards(load: Load) -> None:
+    config = load()
+    cache = index(config).cache
+    assert hours(cache, make_plan(config, cache)) is None
+    extract(config, limit=2)
+    for key in cache.stage_keys():
+        record = cache.ledger.read(key, 0)
+        assert record is not None
+        slow = 2.0 if key == "proposals" else 1.0
+        cache.ledger.seal(record.model_copy(update={"seconds": {"network": 3600.0 * slow}}))
+    plan = make_plan(config, cache)
+    assert hours(cache, plan) == pytest.approx(4.0), "two shards, two hours each in the slowest stage"
+    extract(config)
+    assert hours(cache, make_plan(config, cache)) == 0.0

@@ -1,0 +1,30 @@
+"""The rate of a stage: pauses do not count, units side by side count once."""
+
+import pytest
+
+from pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
+
+
+def test_one_worker_with_a_pause() -> None:
+    units = [Sealed(at=float(at), rows=8, seconds=4.0) for at in (100, 104, 108, 90_000, 90_004)]
+    assert clips_per_second(units) == pytest.approx(2.0)
+
+
+def test_two_workers_side_by_side() -> None:
+    units = [Sealed(at=100.0 + 2 * number, rows=8, seconds=4.0) for number in range(40)]
+    assert clips_per_second(reversed(units)) == pytest.approx(320 / (4 + 39 * 2))
+
+
+def test_only_recent_units_count() -> None:
+    slow = [Sealed(at=float(at), rows=1, seconds=100.0) for at in range(0, 1000, 100)]
+    fast = [Sealed(at=5000.0 + at, rows=10, seconds=1.0) for at in range(RECENT_RECORDS)]
+    assert clips_per_second(slow + fast) == pytest.approx(10.0)
+
+
+def test_nothing_tells() -> None:
+    assert clips_per_second([]) is None
+    assert clips_per_second([Sealed.of("", 8, [])]) is None
+
+
+def test_times_are_read_as_sealing_writes_them() -> None:
+    assert Sealed.of("1970-01-01T00:01:40.500+00:00", 8, [1.0, 2.0]) == Sealed(at=100.5, rows=8, seconds=3.0)
