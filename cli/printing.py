@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stages.training.evaluation import EvaluationResult
 
 MAX_LISTED = 10
+CLIP_STATES = ("ok", "warned", "failed", "missing")
 
 
 def note(text: str) -> None:
@@ -112,10 +113,10 @@ def status(found: dict[str, Any]) -> None:
     for key, stage in found["stages"].items():
         shards, clips = stage["shards"], stage["clips"]
         failed = ", ".join(f"{count} {reason}" for reason, count in stage["failed"].items())
-        cells = (shards["done"], shards["missing"], clips["ok"], clips["warned"], clips["failed"], clips["missing"])
+        cells = (*(shards[k] for k in ("done", "running", "missing")), *(clips[k] for k in CLIP_STATES))
         rows.append([key, *map(str, cells), size(stage["bytes"]), failed])
     if rows:
-        print(table(["stage", "shards", "to do", "ok", "warned", "failed", "missing", "size", "why"], rows, ["why"]))
+        print(table(["stage", "shards", "running", "to do", *CLIP_STATES, "size", "why"], rows, ["why"]))
     else:
         print("no stage was begun yet; run `kinegraph extract CONFIG`")
 

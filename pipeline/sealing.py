@@ -52,6 +52,7 @@ class Provenance:
     device: str
     batch_size: int
     threads: int
+    attempt: int = 1
 
 
 def seal(
@@ -78,6 +79,7 @@ def seal(
         device=provenance.device,
         batch_size=provenance.batch_size,
         threads=provenance.threads,
+        attempt=provenance.attempt,
         seconds={kind: round(value, 3) for kind, value in seconds.items()},
         host=socket.gethostname(),
         sealed_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
