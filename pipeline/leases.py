@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from os import getpid
+from time import monotonic
 
 from cache_schemas.files import HOST, alive
 from cache_schemas.storage import Storage
@@ -169,9 +170,9 @@ class Leases:
             return True
         seen, since = self._watched.get(found.shard, (None, 0.0))
         if seen != found:
-            since = time.monotonic()
+            since = monotonic()
             self._watched[found.shard] = (found, since)
-        return time.monotonic() - since >= found.seconds
+        return monotonic() - since >= found.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
         lease = self._held.get(shard)
