@@ -88,10 +88,10 @@ class Ledger:
         """Name of a record below the cache."""
         return f"{LEDGER}/{key}/{shard:06d}.json"
 
-    def seal(self, record: Record) -> None:
-        """Declare a shard done; its objects must be durable already."""
+    def seal(self, record: Record) -> bool:
+        """Declare a shard done, unless it is already; says whether. Its objects must be durable by now."""
         text = json.dumps(record.model_dump(), indent=1, sort_keys=True)
-        self.storage.put(self.name(record.key, record.shard), [text.encode()])
+        return self.storage.create(self.name(record.key, record.shard), text.encode())
 
     def unseal(self, key: str, shard: int) -> None:
         """Declare a shard not done; its objects become orphans that the next extraction replaces."""

@@ -62,8 +62,11 @@ def seal(
     sources: Mapping[str, Source],
     provenance: Provenance,
     seconds: Mapping[str, float],
-) -> Record:
-    """Write one shard of one stage and its ledger record. A crash before the end leaves orphans, never a lie."""
+) -> Record | None:
+    """Write one shard of one stage and its ledger record. A crash before the end leaves orphans, never a lie.
+
+    None where another worker sealed it meanwhile: its record stays.
+    """
     written = cache.store.write_shard(output.stage.key, shard, output.finished())
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
     record = Record(
@@ -84,8 +87,7 @@ def seal(
         host=socket.gethostname(),
         sealed_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    cache.ledger.seal(record)
-    return record
+    return record if cache.ledger.seal(record) else None
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:

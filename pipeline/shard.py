@@ -166,6 +166,8 @@ class ShardInProgress:
             self._inherit(output)
             provenance = replace(self.worker.provenance, attempt=leases.attempt(shard))
             record = seal(self.cache, shard, output, self.sources, provenance, self.seconds)
+            if record is None:
+                return None
             failed |= {failure.clip_id for failure in record.failures}
         return tuple(sorted(failed))
 

@@ -16,7 +16,7 @@ from pipeline.indexing import index
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
 
-DIE = Path(__file__).with_name("die_while_sealing.py")
+SIGNAL = Path(__file__).with_name("signal_while_sealing.py")
 KINEGRAPH = [sys.executable, "-m", "cli"]
 
 
@@ -46,7 +46,8 @@ def test_sigkill_at_every_kind_of_moment(
     # while declaring arrays; a lease written but not linked; then among the 30 fsyncs of a unit's sealing: an object
     # written but not renamed, renamed but not the folder synced, and around its first, middle and last ledger record
     for moment in (4, 38, 13, 14, 25, 31, 33):
-        died = subprocess.run([sys.executable, str(DIE), str(path), str(moment)], check=False, timeout=120)
+        command = [sys.executable, str(SIGNAL), str(path), str(moment), "SIGKILL"]
+        died = subprocess.run(command, check=False, timeout=120)
         assert died.returncode == -signal.SIGKILL
     sealed = {p: p.stat().st_mtime_ns for p in (Path(config.cache) / "ledger").rglob("*.json")}
     assert sealed, "the kills should have left some work done"
