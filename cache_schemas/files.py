@@ -77,13 +77,14 @@ def sweep(folder: Path) -> int:
     removed = 0
     for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         pid, host = path.name.removeprefix(TEMPORARY_PREFIX).split("-")[:2]
-        if not _alive(int(pid)) if host == HOST else path.stat().st_mtime < limit:
+        if not alive(int(pid)) if host == HOST else path.stat().st_mtime < limit:
             path.unlink(missing_ok=True)
             removed += 1
     return removed
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

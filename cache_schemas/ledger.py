@@ -102,9 +102,9 @@ class Ledger:
         """Name of a record below the cache."""
         return f"{LEDGER}/{key}/{shard:06d}.json"
 
-    def seal(self, record: Record) -> None:
-        """Declare a shard done; its objects must be durable already."""
-        self.storage.put(self.name(record.key, record.shard), [encoded(record)])
+    def seal(self, record: Record) -> bool:
+        """Declare a shard done, unless it is already; says whether. Its objects must be durable by now."""
+        return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def unseal(self, key: str, shard: int) -> None:
         """Declare a shard not done; its objects become orphans that the next extraction replaces."""

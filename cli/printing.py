@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stages.training.evaluation import EvaluationResult
 
 MAX_LISTED = 10
+CLIP_STATES = ("ok", "warned", "failed", "missing")
 
 
 def note(text: str) -> None:
@@ -122,12 +123,12 @@ def status(found: dict[str, Any]) -> None:
     for key, stage in found["stages"].items():
         shards, clips = stage["shards"], stage["clips"]
         failed = ", ".join(f"{count} {reason}" for reason, count in stage["failed"].items())
-        cells = (shards["done"], shards["missing"], clips["ok"], clips["warned"], clips["failed"], clips["missing"])
+        cells = (*(shards[k] for k in ("done", "running", "missing")), *(clips[k] for k in CLIP_STATES))
         rate, left = stage["clips_per_second"], stage["seconds_left"]
         pace = ["-", "-"] if rate is None else [f"{rate:.3g}", duration(left)]
         rows.append([key, *map(str, cells), size(stage["bytes"]), *pace, failed])
     if rows:
-        header = "stage|shards|to do|ok|warned|failed|missing|size|clips/s|time left|why".split("|")
+        header = ["stage", "shards", "running", "to do", *CLIP_STATES, "size", "clips/s", "time left", "why"]
         print(table(header, rows, ["why"]))
     else:
         print("no stage was begun yet; run `kinegraph extract CONFIG`")

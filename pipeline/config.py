@@ -46,6 +46,9 @@ class RunOptions(StageOptions):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
     batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
     video_timeout_seconds: float = Field(600.0, gt=0, description="decoding one video may take so long")
+    lease_seconds: float = Field(
+        300.0, gt=0, description="a shard whose worker gave no sign of life for so long is taken over by another run"
+    )
 
     @property
     def worker_threads(self) -> int:

@@ -23,12 +23,19 @@ class UnitSealed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitSealedElsewhere:
+    """Another run sealed the unit while this one got to it."""
+
+    unit: WorkUnit
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """A worker process died; its units run again, unless they killed three workers."""
+    """A worker process died; its units run again, unless they killed so many workers that they are `set_aside`."""
 
     shards: tuple[int, ...]
     exit_code: int | None
     set_aside: tuple[int, ...]
 
 
-Event = ClipsDone | UnitSealed | WorkerLost
+Event = ClipsDone | UnitSealed | UnitSealedElsewhere | WorkerLost

@@ -6,7 +6,7 @@ import time
 
 from tqdm import tqdm
 
-from pipeline.events import ClipsDone, Event, UnitSealed, WorkerLost
+from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere, WorkerLost
 
 LINE_EVERY_SECONDS = 30.0
 log = logging.getLogger("kinegraph")
@@ -33,6 +33,8 @@ class Progress:
         elif isinstance(event, UnitSealed):
             self.units_done += 1
             self.failed |= set(event.failed_clips)
+        elif isinstance(event, UnitSealedElsewhere):
+            self.units_done += 1
         elif isinstance(event, WorkerLost):
             log.warning("a worker died (exit code %s) with shards %s", event.exit_code, event.shards)
         self._show()

@@ -52,6 +52,7 @@ class Provenance:
     device: str
     batch_size: int
     threads: int
+    attempt: int = 1
 
 
 def seal(
@@ -61,8 +62,11 @@ def seal(
     sources: Mapping[str, Source],
     provenance: Provenance,
     seconds: Mapping[str, float],
-) -> Record:
-    """Write one shard of one stage and its ledger record. A crash before the end leaves orphans, never a lie."""
+) -> Record | None:
+    """Write one shard of one stage and its ledger record. A crash before the end leaves orphans, never a lie.
+
+    None where another worker sealed it meanwhile: its record stays.
+    """
     written = cache.store.write_shard(output.stage.key, shard, output.finished())
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
     record = Record(
@@ -78,12 +82,12 @@ def seal(
         device=provenance.device,
         batch_size=provenance.batch_size,
         threads=provenance.threads,
+        attempt=provenance.attempt,
         seconds={kind: round(value, 3) for kind, value in seconds.items()},
         host=socket.gethostname(),
         sealed_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
     )
-    cache.ledger.seal(record)
-    return record
+    return record if cache.ledger.seal(record) else None
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:

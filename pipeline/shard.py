@@ -1,6 +1,7 @@
 """One shard under way: its stages' outputs, filled batch by batch, then sealed."""
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
 from cache_schemas.zarr_shards import ShardView
 from pipeline.feed import Batch
+from pipeline.leases import Leases
 from pipeline.plan import WorkUnit
 from pipeline.sealing import StageOutput, check_times, seal
 from stages.decode.clips import DecodedClip
@@ -147,16 +149,25 @@ class ShardInProgress:
             self._views[array] = self.cache.store.open_shard(self.cache.array(array), self.unit.shard)
         return self._views[array].row(number)
 
-    def seal(self) -> tuple[str, ...]:
-        """Write and seal every stage, those that others read first; gives the clips that failed in any of them."""
+    def seal(self, leases: Leases) -> tuple[str, ...] | None:
+        """Write and seal every stage, those that others read first; gives the clips that failed in any of them.
+
+        None once another worker took the shard over or sealed it: what is left to seal is thrown away.
+        """
+        shard = self.unit.shard
         if self.decodes and "clips" not in self.outputs:
             numbers = range(len(self.cache.shard_rows(self.unit.shard)))
             sealed = np.stack([self._cached("clips/frame_times", number) for number in numbers])
             check_times(self.cache, self.unit.shard, sealed, self.times)
         failed: set[str] = set()
         for output in self.outputs.values():
+            if not leases.is_ours(shard) or self.cache.ledger.has(output.stage.key, shard):
+                return None
             self._inherit(output)
-            record = seal(self.cache, self.unit.shard, output, self.sources, self.worker.provenance, self.seconds)
+            provenance = replace(self.worker.provenance, attempt=leases.attempt(shard))
+            record = seal(self.cache, shard, output, self.sources, provenance, self.seconds)
+            if record is None:
+                return None
             failed |= {failure.clip_id for failure in record.failures}
         return tuple(sorted(failed))
 

@@ -1,30 +1,34 @@
-"""`kinegraph status`: how far a cache is, from its ledger alone. Torch-free."""
+"""`kinegraph status`: how far a cache is, from its ledger, and who is at work, from its leases. Torch-free."""
 
 from collections import Counter
 from typing import Any
 
 from cache_schemas.cache import Cache
+from pipeline.leases import Lease, live_leases
 from pipeline.pace import Sealed, clips_per_second
 
 
 def status(cache: Cache) -> dict[str, Any]:
     """The document that `status --json` prints."""
+    leases = list(live_leases(cache.storage))
     return {
         "schema": 1,
         "clips": cache.num_rows,
         "shards": cache.num_shards,
-        "stages": {key: _stage_status(cache, key) for key in cache.stage_keys()},
+        "stages": {key: _stage_status(cache, key, leases) for key in cache.stage_keys()},
     }
 
 
-def _stage_status(cache: Cache, key: str) -> dict[str, Any]:
+def _stage_status(cache: Cache, key: str, leases: list[Lease]) -> dict[str, Any]:
     reasons: Counter[str] = Counter()
     clips: Counter[str] = Counter({"ok": 0, "warned": 0, "failed": 0})
     shards = num_bytes = 0
+    running = {lease.shard for lease in leases if key in lease.keys}
     seconds: Counter[str] = Counter()
     sealed = []
     for record in cache.ledger.records(key):
         shards += 1
+        running.discard(record.shard)
         num_bytes += sum(entry.size for entry in record.objects.values())
         reasons.update(failure.reason for failure in record.failures)
         clips["failed"] += len(record.failures)
@@ -35,7 +39,7 @@ def _stage_status(cache: Cache, key: str) -> dict[str, Any]:
     missing = cache.num_rows - clips.total()
     rate = clips_per_second(sealed)
     return {
-        "shards": {"done": shards, "running": 0, "missing": cache.num_shards - shards},
+        "shards": {"done": shards, "running": len(running), "missing": cache.num_shards - shards - len(running)},
         "clips": {**clips, "missing": missing},
         "failed": dict(sorted(reasons.items())),
         "bytes": num_bytes,

@@ -1,9 +1,11 @@
 """One worker: loads the networks once, then turns work units into sealed shards."""
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -11,8 +13,9 @@ from cache_schemas.cache import Cache, Stage
 from cache_schemas.clips_table import ClipRow
 from pipeline.config import Config
 from pipeline.declare import declare
-from pipeline.events import ClipsDone, Event, UnitSealed
+from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
 from pipeline.feed import Batch, Feed
+from pipeline.leases import Leases
 from pipeline.plan import WorkUnit
 from pipeline.sealing import Provenance
 from pipeline.shard import ShardInProgress
@@ -24,10 +27,17 @@ from stages.proposals.catalogue import entry as proposal_entry
 from stages.proposals.extract import ProposalExtractor
 
 Report = Callable[[Event], None]
+REVISIT_SECONDS = 1.0
 
 
-def worker_threads(config: Config) -> int:
-    return config.run.worker_threads
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over units: under which leases, and what it leaves over, leased by others or `suspects`."""
+
+    leases: Leases
+    max_deaths: float
+    leased: list[WorkUnit] = field(default_factory=list)
+    suspects: list[WorkUnit] = field(default_factory=list)
 
 
 class Worker:
@@ -39,7 +49,7 @@ class Worker:
     def __init__(self, config: Config, cache: Cache, keys: Iterable[str], report: Report) -> None:
         self.config, self.cache, self.report = config, cache, report
         keys = set(keys)
-        self.threads = worker_threads(config)
+        self.threads = config.run.worker_threads
         torch.set_num_threads(self.threads)
         self.device = pick_device(config.run.device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -65,8 +75,38 @@ class Worker:
             self.cache.declare(stage)
         return stages
 
-    def run(self, units: Iterable[WorkUnit], *, decode_threads: int) -> None:
-        """Run all units in order. Whatever stops it, what is sealed stays and nothing else counts."""
+    def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
+        """Run the units, those that others have leased once these are done or dead; then all are sealed.
+
+        Gives the suspects: units that `max_deaths` workers did not survive, left alone. Whatever stops it, what is
+        sealed stays and nothing else counts.
+        """
+        suspects = []
+        with closing(Leases(self.cache.storage, self.config.run.lease_seconds)) as leases:
+            while True:
+                over = _Pass(leases, max_deaths)
+                self._run_free(units, over, decode_threads)
+                suspects += over.suspects
+                if not over.leased:
+                    return suspects
+                time.sleep(REVISIT_SECONDS)
+                units = over.leased
+
+    def _taken(self, units: Iterable[WorkUnit], over: _Pass) -> Iterator[WorkUnit]:
+        """The units whose lease is ours now, without the keys that another worker sealed in the meantime."""
+        for unit in units:
+            if over.leases.deaths(unit.shard) >= over.max_deaths:
+                over.suspects.append(unit)
+            elif not over.leases.take(unit.shard, unit.keys):
+                over.leased.append(unit)
+            elif keys := tuple(key for key in unit.keys if not self.cache.ledger.has(key, unit.shard)):
+                yield replace(unit, keys=keys)
+            else:
+                over.leases.release(unit.shard)
+                self.report(UnitSealedElsewhere(unit=unit))
+
+    def _run_free(self, units: Iterable[WorkUnit], over: _Pass, decode_threads: int) -> None:
+        """Run the units that nobody else is at. None waits for another worker, which might wait for one of ours."""
         feed = Feed(
             self.rows,
             self.wanted,
@@ -74,7 +114,8 @@ class Worker:
             timeout_seconds=self.config.run.video_timeout_seconds,
             threads=decode_threads,
         )
-        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer, closing(feed.batches(units)) as batches:
+        batches_of = feed.batches(self._taken(units, over))
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer, closing(batches_of) as batches:
             pending: Future[None] | None = None
             shard: ShardInProgress | None = None
             asked = time.monotonic()
@@ -87,7 +128,7 @@ class Worker:
                     if pending is not None:
                         pending.result()
                     shard.spent("waiting for writer", asked)
-                    pending, shard = writer.submit(self._seal, shard), None
+                    pending, shard = writer.submit(self._seal, shard, over), None
                 asked = time.monotonic()
             if pending is not None:
                 pending.result()
@@ -100,8 +141,13 @@ class Worker:
         waiting = max(shard.seconds, key=lambda kind: shard.seconds[kind])
         self.report(ClipsDone(clips=len(batch.rows), videos=videos, waiting=waiting))
 
-    def _seal(self, shard: ShardInProgress) -> None:
-        self.report(UnitSealed(unit=shard.unit, failed_clips=shard.seal()))
+    def _seal(self, shard: ShardInProgress, over: _Pass) -> None:
+        failed_clips = shard.seal(over.leases)
+        over.leases.release(shard.unit.shard)
+        if failed_clips is None:
+            over.leased.append(shard.unit)
+        else:
+            self.report(UnitSealed(unit=shard.unit, failed_clips=failed_clips))
 
     def rows(self, unit: WorkUnit) -> list[ClipRow]:
         numbers = self.cache.shard_rows(unit.shard)

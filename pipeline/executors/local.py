@@ -7,24 +7,30 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from cache_schemas.cache import Cache
+from cache_schemas.files import HOST
 from pipeline.config import Config
 from pipeline.errors import SetAsideError
-from pipeline.events import Event, UnitSealed, WorkerLost
+from pipeline.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
 from pipeline.executors.contract import Job, Report
+from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
-from pipeline.worker import Worker, worker_threads
+from pipeline.worker import Worker
 
-MAX_ATTEMPTS = 3
+MAX_DEATHS = 3
 
 
 class LocalExecutor:
-    """`workers` processes that pull units one by one; a single worker runs in this process."""
+    """`workers` processes that pull units one by one; a single worker runs in this process.
+
+    A unit that three workers did not survive, in this run or (with a single worker) in runs before it, is left for the
+    end and gets a process of its own. If that dies too, the unit is set aside.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -32,9 +38,17 @@ class LocalExecutor:
     def run(self, job: Job, report: Report) -> None:
         if self.workers == 1 or not job.units:
             worker = Worker(job.config, job.cache, job.keys, report)
-            worker.run(job.units, decode_threads=worker.threads)
+            suspects = worker.run(job.units, decode_threads=worker.threads, max_deaths=MAX_DEATHS)
         else:
-            _Pool(job, report).run(min(self.workers, len(job.units)))
+            suspects = _Pool(job, report).run(min(self.workers, len(job.units)))
+        alone = [_Pool(replace(job, units=(unit,)), report, max_deaths=1) for unit in suspects]
+        set_aside = sorted(unit.shard for pool in alone for unit in pool.run(1))
+        if set_aside:
+            raise SetAsideError(
+                f"shard {', '.join(map(str, set_aside))}: killed its worker {MAX_DEATHS} times, then a process of its "
+                "own, and was set aside. All else is sealed. Run it with `--executor inline --shards "
+                f"{set_aside[0]}/{job.cache.num_shards}` to see what happens."
+            )
 
 
 @dataclass(frozen=True)
@@ -56,17 +70,18 @@ class _Member:
 
 
 class _Pool:
-    """The parent's side. A unit whose worker died runs again; after three deaths it is set aside."""
+    """The parent's side. A unit whose worker died runs again; after `max_deaths` it is a suspect, and left."""
 
-    def __init__(self, job: Job, report: Report) -> None:
-        self.job, self.report = job, report
+    def __init__(self, job: Job, report: Report, max_deaths: int = MAX_DEATHS) -> None:
+        self.job, self.report, self.max_deaths = job, report, max_deaths
         self.waiting = deque(job.units)
         self.deaths: Counter[int] = Counter()
         self.early_deaths = 0
-        self.set_aside: set[int] = set()
+        self.suspects: list[WorkUnit] = []
         self.members: list[_Member] = []
 
-    def run(self, workers: int) -> None:
+    def run(self, workers: int) -> list[WorkUnit]:
+        """Run the units; gives the suspects."""
         try:
             self.members = [self._start() for _ in range(workers)]
             while self.members:
@@ -78,12 +93,7 @@ class _Pool:
                 member.process.terminate()
             for member in self.members:
                 member.process.join()
-        if self.set_aside:
-            shards = ", ".join(map(str, sorted(self.set_aside)))
-            raise SetAsideError(
-                f"shard {shards}: killed its worker {MAX_ATTEMPTS} times and was set aside. Run it alone with "
-                f"`--executor inline --shards {min(self.set_aside)}/{self.job.cache.num_shards}` to see what happens."
-            )
+        return self.suspects
 
     def _start(self) -> _Member:
         context = multiprocessing.get_context("spawn")
@@ -109,7 +119,7 @@ class _Pool:
             with suppress(OSError):  # it died after asking, which the next message, its end of file, tells
                 member.connection.send(unit)
             return
-        if isinstance(message, UnitSealed):
+        if isinstance(message, UnitSealed | UnitSealedElsewhere):
             del member.in_flight[message.unit.shard]
         self.report(message)
 
@@ -119,23 +129,30 @@ class _Pool:
         if not member.in_flight and not member.process.exitcode:
             return
         self.job.cache.storage.sweep()
-        if not member.in_flight:
-            self.early_deaths += 1
+        guilty = {shard for shard in member.in_flight if self._was_at(member, shard)}
+        self.early_deaths += not guilty
+        aside = []
         for shard, unit in member.in_flight.items():
-            self.deaths[shard] += 1
-            if self.deaths[shard] >= MAX_ATTEMPTS:
-                self.set_aside.add(shard)
+            self.deaths[shard] += shard in guilty
+            if self.deaths[shard] >= self.max_deaths:
+                self.suspects.append(unit)
+                aside.append(shard)
             else:
                 self.waiting.append(unit)
-        lost, aside = tuple(member.in_flight), tuple(sorted(self.set_aside & member.in_flight.keys()))
-        self.report(WorkerLost(shards=lost, exit_code=member.process.exitcode, set_aside=aside))
-        if self.early_deaths >= MAX_ATTEMPTS:
+        lost = tuple(member.in_flight)
+        self.report(WorkerLost(shards=lost, exit_code=member.process.exitcode, set_aside=tuple(aside)))
+        if self.early_deaths >= MAX_DEATHS:
             raise RuntimeError(
                 f"{self.early_deaths} workers died before they took a shard, the last with exit code "
                 f"{member.process.exitcode}. Is there memory for `run.workers` copies of the networks?"
             )
         if self.waiting:
             self.members.append(self._start())
+
+    def _was_at(self, member: _Member, shard: int) -> bool:
+        """Whether the dead process holds the shard's lease; it may have waited for another run's."""
+        lease = lease_of(self.job.cache.storage, shard)
+        return lease is not None and (lease.host, lease.pid) == (HOST, member.process.pid)
 
 
 def _work(config: Config, cache: str, keys: tuple[str, ...], connection: Connection) -> None:
@@ -161,7 +178,7 @@ def _work(config: Config, cache: str, keys: tuple[str, ...], connection: Connect
             yield unit
 
     try:
-        Worker(config, Cache(cache), keys, report).run(units(), decode_threads=worker_threads(config))
+        Worker(config, Cache(cache), keys, report).run(units(), decode_threads=config.run.worker_threads)
     except KeyboardInterrupt:
         os._exit(1)  # what was being written is cleaned up; tearing torch down under running threads only makes noise
     except Exception as error:

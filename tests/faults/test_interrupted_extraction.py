@@ -16,7 +16,7 @@ from pipeline.indexing import index
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
 
-DIE = Path(__file__).with_name("die_while_sealing.py")
+SIGNAL = Path(__file__).with_name("signal_while_sealing.py")
 KINEGRAPH = [sys.executable, "-m", "cli"]
 
 
@@ -39,13 +39,15 @@ def many_videos(video_folder: Path) -> None:
 def test_sigkill_at_every_kind_of_moment(
     tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any]
 ) -> None:
+    tiny_document["run"]["executor"] = "inline"  # which never leaves a unit for the end, however often it was killed
     path = write_config(tmp_path / "config.yaml", tiny_document)
     config = load_config(path)
     index(config)
-    # while declaring arrays; then among the 30 fsyncs of a unit's sealing: an object written but not renamed,
-    # renamed but not the folder synced, and around its first, middle and last ledger record
-    for moment in (4, 38, 12, 23, 29, 31):
-        died = subprocess.run([sys.executable, str(DIE), str(path), str(moment)], check=False, timeout=120)
+    # while declaring arrays; a lease written but not linked; then among the 30 fsyncs of a unit's sealing: an object
+    # written but not renamed, renamed but not the folder synced, and around its first, middle and last ledger record
+    for moment in (4, 38, 13, 14, 25, 31, 33):
+        command = [sys.executable, str(SIGNAL), str(path), str(moment), "SIGKILL"]
+        died = subprocess.run(command, check=False, timeout=120)
         assert died.returncode == -signal.SIGKILL
     sealed = {p: p.stat().st_mtime_ns for p in (Path(config.cache) / "ledger").rglob("*.json")}
     assert sealed, "the kills should have left some work done"

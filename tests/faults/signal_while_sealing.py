@@ -1,6 +1,6 @@
-"""Run an extraction that kills itself (SIGKILL) at its n-th fsync: before or after any rename of any sealing.
+"""Run an extraction that sends itself a signal at its n-th fsync: before or after any rename of any sealing.
 
-Usage: python die_while_sealing.py CONFIG N
+Usage: python signal_while_sealing.py CONFIG N SIGKILL|SIGSTOP
 """
 
 import itertools
@@ -12,12 +12,12 @@ from pipeline.config import load_config
 from pipeline.extraction import extract
 
 if __name__ == "__main__":
-    config, last = sys.argv[1], int(sys.argv[2])
+    config, last, sent = sys.argv[1], int(sys.argv[2]), signal.Signals[sys.argv[3]]
     calls, really_sync = itertools.count(1), os.fsync
 
     def fsync(descriptor: int) -> None:
         if next(calls) == last:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), sent)
         really_sync(descriptor)
 
     os.fsync = fsync

@@ -1,0 +1,198 @@
+"""Leases: which worker is at which shard, so that two runs on one cache do not do the same work. Torch-free.
+
+The newest lease of a shard is the one that counts. A takeover creates the next one exclusively, so of two thieves one
+wins. Leases save work only: what is done is said by the ledger, which is read again after a lease is won and before
+anything is sealed.
+"""
+
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from os import getpid
+from time import monotonic
+
+from cache_schemas.files import HOST, alive
+from cache_schemas.storage import Storage
+
+LEASES = "leases"
+NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
+REFRESHES = 4  # within the time after which a lease counts as stale
+log = logging.getLogger("kinegraph")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """One worker's word that it is at a shard. `attempt` - 1 workers had the shard before and never gave it back.
+
+    `refreshed_at` (s since 1970) is for people and `status`; whether a lease is stale never depends on it.
+    """
+
+    shard: int
+    attempt: int
+    seconds: float
+    keys: tuple[str, ...] = ()
+    holder: str = ""
+    host: str = ""
+    pid: int = 0
+    refreshes: int = 0
+    refreshed_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{LEASES}/{self.shard:06d}{f'.{self.attempt}' if self.attempt > 1 else ''}.json"
+
+    @property
+    def content(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @property
+    def holder_is_dead(self) -> bool:
+        """Whether the holder was a process of this machine and is gone; False of other machines' holders."""
+        return self.host == HOST and not alive(self.pid)
+
+    @property
+    def looks_alive(self) -> bool:
+        """For display: whether it was refreshed lately, as far as the clocks of two machines agree."""
+        return not self.holder_is_dead and time.time() - self.refreshed_at < self.seconds
+
+
+def live_leases(storage: Storage) -> Iterator[Lease]:
+    """The newest lease of each shard, of those that look alive."""
+    newest: dict[int, int] = {}
+    for shard, attempt in _listed(storage):
+        newest[shard] = max(attempt, newest.get(shard, 0))
+    for shard, attempt in newest.items():
+        lease = _read(storage, Lease(shard=shard, attempt=attempt, seconds=0.0))
+        if lease is not None and lease.looks_alive:
+            yield lease
+
+
+def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
+    """The newest lease of a shard, None where there is none. One that cannot be read is stale after `seconds`."""
+    attempts = [attempt for other, attempt in _listed(storage) if other == shard]
+    return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
+
+
+def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
+    for name in storage.names(LEASES):
+        if match := NAME.fullmatch(name):
+            yield int(match[1]), int(match[2] or 1)
+
+
+def _read(storage: Storage, nobodys: Lease) -> Lease | None:
+    """What lies under the lease's name: itself where that cannot be read, None where it is gone by now."""
+    try:
+        document = json.loads(storage.get(nobodys.name))
+        return replace(nobodys, **document | {"keys": tuple(document["keys"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        return nobodys
+
+
+class Leases:
+    """The leases of one worker, refreshed by a thread until they are released; close it to release them all.
+
+    Another's lease is stale once its holder is a dead process of this machine, or once its content has not changed for
+    its `seconds` while this object looked on, by this machine's monotonic clock: no other clock matters.
+    """
+
+    def __init__(self, storage: Storage, seconds: float) -> None:
+        self.storage, self.seconds = storage, seconds
+        self.holder = uuid.uuid4().hex
+        self._held: dict[int, Lease] = {}
+        self._watched: dict[int, tuple[Lease, float]] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._refresher = threading.Thread(target=self._refresh_all, name="lease", daemon=True)
+        self._refresher.start()
+
+    def take(self, shard: int, keys: tuple[str, ...]) -> bool:
+        """Take the shard's lease if it is free or stale; says whether it is ours now."""
+        found = lease_of(self.storage, shard, self.seconds)
+        if found is not None and not self._is_stale(found):
+            return False
+        lease = Lease(
+            shard=shard,
+            attempt=found.attempt + 1 if found else 1,
+            seconds=self.seconds,
+            keys=keys,
+            holder=self.holder,
+            host=HOST,
+            pid=getpid(),
+            refreshed_at=time.time(),
+        )
+        if not self.storage.create(lease.name, lease.content):
+            return False
+        with self._lock:
+            self._held[shard] = lease
+            self._watched.pop(shard, None)
+            self._delete_older(lease)
+        return True
+
+    def deaths(self, shard: int) -> int:
+        """How many workers had the shard and never gave it back: by a crash, as a rule."""
+        found = lease_of(self.storage, shard, self.seconds)
+        return 0 if found is None else found.attempt - (not self._is_stale(found))
+
+    def attempt(self, shard: int) -> int:
+        """Which attempt at the shard ours is, from 1."""
+        return self._held[shard].attempt
+
+    def is_ours(self, shard: int) -> bool:
+        """Whether nobody took the shard over since `take`."""
+        with self._lock:
+            return self._still_held(shard) is not None
+
+    def release(self, shard: int) -> None:
+        """Give the shard back; what another took over stays with it."""
+        with self._lock:
+            lease = self._still_held(shard)
+            self._held.pop(shard, None)
+            if lease is not None:
+                self._delete_older(lease)
+                self.storage.delete(lease.name)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._closing.set()
+        self._refresher.join()
+        for shard in list(self._held):
+            self.release(shard)
+
+    def _is_stale(self, found: Lease) -> bool:
+        if found.holder_is_dead:
+            return True
+        seen, since = self._watched.get(found.shard, (None, 0.0))
+        if seen != found:
+            since = monotonic()
+            self._watched[found.shard] = (found, since)
+        return monotonic() - since >= found.seconds
+
+    def _still_held(self, shard: int) -> Lease | None:
+        lease = self._held.get(shard)
+        return lease if lease is not None and lease_of(self.storage, shard) == lease else None
+
+    def _delete_older(self, lease: Lease) -> None:
+        for attempt in range(1, lease.attempt):
+            self.storage.delete(replace(lease, attempt=attempt).name)
+
+    def _refresh_all(self) -> None:
+        while not self._closing.wait(self.seconds / REFRESHES):
+            for shard in list(self._held):
+                try:
+                    self._refresh(shard)
+                except OSError as error:
+                    log.warning("the lease of shard %d could not be refreshed: %s", shard, error)
+
+    def _refresh(self, shard: int) -> None:
+        with self._lock:
+            if (lease := self._still_held(shard)) is not None:
+                fresh = replace(lease, refreshes=lease.refreshes + 1, refreshed_at=time.time())
+                self.storage.put(fresh.name, [fresh.content])
+                self._held[shard] = fresh

@@ -1,0 +1,148 @@
+"""Several runs on one cache: each shard is done once, whoever is slow or dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_schemas.cache import Cache
+from cache_schemas.files import HOST
+from pipeline.config import Config, load_config
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.leases import Lease, live_leases
+from pipeline.status import status
+from tests.caches import same_bytes, write_config
+from tests.conftest import moving_square, write_video
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_document: dict[str, Any]) -> Config:
+    loaded = load_config(write_config(tmp_path / "config.yaml", tiny_document))
+    index(loaded)
+    return loaded
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, tiny_document: dict[str, Any]) -> dict[str, Any]:
+    """The bytes of the same extraction by one run."""
+    whole = load_config(write_config(tmp_path / "whole.yaml", tiny_document | {"cache": str(tmp_path / "whole")}))
+    index(whole)
+    extract(whole)
+    return same_bytes(whole.cache)
+
+
+@pytest.fixture
+def more_videos(video_folder: Path) -> None:
+    for number in range(18):
+        write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
+
+
+def run(script: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(HERE / script), *map(str, arguments)]
+
+
+def leases(cache: str) -> list[str]:
+    return [path.name for path in Path(cache).glob("leases/*")]
+
+
+def attempts(cache: str) -> set[int]:
+    return {json.loads(path.read_bytes())["attempt"] for path in Path(cache).glob("ledger/**/*.json")}
+
+
+@pytest.mark.usefixtures("more_videos")
+@pytest.mark.parametrize("runs", [2, 4])
+def test_runs_share_the_shards(tmp_path: Path, undisturbed: dict[str, Any], config: Config, runs: int) -> None:
+    together = [
+        subprocess.Popen(
+            run("extract_together.py", tmp_path / "config.yaml"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(runs)
+    ]
+    for process in together:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in together:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    clips = [int(process.communicate(timeout=60)[0]) for process in together]
+    assert sum(clips) == 24, f"no clip is run twice: {clips}"
+    assert sum(done > 0 for done in clips) > 1, clips
+    assert attempts(config.cache) == {1}
+    assert leases(config.cache) == []
+    assert same_bytes(config.cache) == undisturbed
+
+
+# fsyncs of the first run: 50 while declaring, 6 of leases, then those of sealing the first shard
+@pytest.mark.parametrize("moment", [54, 58], ids=["before it sealed", "while it seals"])
+def test_a_run_that_was_only_slow_publishes_nothing(
+    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], moment: int
+) -> None:
+    tiny_document["run"]["lease_seconds"] = 1
+    path = write_config(tmp_path / "config.yaml", tiny_document)
+    config = load_config(path)
+    cache = index(config).cache
+    with subprocess.Popen(run("signal_while_sealing.py", path, moment, "SIGSTOP")) as slow:
+        assert os.WIFSTOPPED(os.waitpid(slow.pid, os.WUNTRACED)[1])
+        assert [lease.shard for lease in live_leases(cache.storage)]
+        assert not extract(config).failures
+        sealed = {p: p.stat().st_mtime_ns for p in Path(config.cache).glob("ledger/**/*.json")}
+        slow.send_signal(signal.SIGCONT)
+        assert slow.wait(60) == 0
+    assert {p: p.stat().st_mtime_ns for p in Path(config.cache).glob("ledger/**/*.json")} == sealed
+    assert 2 in attempts(config.cache)
+    assert leases(config.cache) == []
+    assert same_bytes(config.cache) == undisturbed
+
+
+def _three_died_at(config: Config, shard: int) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lease = Lease(shard=shard, attempt=3, seconds=300, keys=("clips",), host=HOST, pid=gone.pid)
+    assert Cache(config.cache).storage.create(lease.name, lease.content)
+
+
+def test_a_video_that_kills_its_worker_is_set_aside(tmp_path: Path, config: Config) -> None:
+    """v3 lies in shard 0; the run survives it, does all else and names the shard, each time."""
+    _three_died_at(config, 0)
+    died = subprocess.run(
+        run("deadly_video.py", tmp_path / "config.yaml", "v3.mp4"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert died.returncode == 1
+    assert "SetAsideError: shard 0: killed its worker 3 times, then a process of its own" in died.stderr
+    assert Cache(config.cache).ledger.shards("clips") == [1, 2]
+    assert leases(config.cache) == ["000000.4.json"]
+
+
+def test_a_shard_that_was_only_unlucky_is_not_set_aside(config: Config, undisturbed: dict[str, Any]) -> None:
+    """Three kills from outside at the same shard do not make it a deadly one."""
+    _three_died_at(config, 1)
+    assert not extract(config).failures
+    assert attempts(config.cache) == {1, 4}
+    assert leases(config.cache) == []
+    assert same_bytes(config.cache) == undisturbed
+
+
+def test_status_counts_running_shards(config: Config) -> None:
+    cache = Cache(config.cache)
+    extract(config, stages=["clips"], limit=2)
+    for shard, keys in ((0, ("clips",)), (1, ("clips",)), (2, ("proposals",))):
+        lease = Lease(shard=shard, attempt=1, seconds=300, keys=keys, host="far", refreshed_at=time.time())
+        assert cache.storage.create(lease.name, lease.content)
+    assert status(cache)["stages"]["clips"]["shards"] == {"done": 1, "running": 1, "missing": 1}

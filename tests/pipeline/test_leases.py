@@ -1,0 +1,174 @@
+"""Leases: one holder at a time, taken over when it is dead or silent, whatever the clocks say."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cache_schemas.storage import LocalStorage
+from pipeline.leases import Lease, Leases, lease_of, live_leases
+
+Make = Callable[..., Leases]
+KEYS = ("clips",)
+
+
+class Clock:
+    """Stands in for a monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("pipeline.leases.monotonic", made)
+    return made
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path)
+
+
+def of_dead_process(shard: int, attempt: int = 1) -> Lease:
+    from cache_schemas.files import HOST
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    return Lease(shard=shard, attempt=attempt, seconds=300, keys=KEYS, holder="gone", host=HOST, pid=gone.pid)
+
+
+def leave(storage: LocalStorage, lease: Lease) -> None:
+    assert storage.create(lease.name, lease.content)
+
+
+def names(storage: LocalStorage) -> list[str]:
+    return sorted(storage.names("leases"))
+
+
+def test_one_holder_until_it_gives_the_shard_back(storage: LocalStorage) -> None:
+    one, other = Leases(storage, 300), Leases(storage, 300)
+    assert one.take(3, KEYS)
+    assert not other.take(3, KEYS)
+    assert other.take(4, KEYS)
+    assert names(storage) == ["leases/000003.json", "leases/000004.json"]
+    assert one.is_ours(3)
+    assert not other.is_ours(3)
+    one.release(3)
+    assert not one.is_ours(3)
+    assert other.take(3, KEYS)
+    assert other.attempt(3) == 1, "what was given back was no death"
+    one.close()
+    assert other.is_ours(3)
+    other.close()
+    assert names(storage) == []
+
+
+def test_a_dead_process_of_this_machine_is_taken_over_at_once(storage: LocalStorage) -> None:
+    leave(storage, of_dead_process(3))
+    leases = Leases(storage, 300)
+    assert leases.deaths(3) == 1
+    assert leases.take(3, KEYS)
+    assert leases.attempt(3) == 2
+    assert leases.deaths(3) == 1
+    assert names(storage) == ["leases/000003.2.json"]
+    leases.close()
+    assert names(storage) == []
+
+
+def test_silence_is_measured_by_the_one_who_listens(storage: LocalStorage, clock: Clock) -> None:
+    """Another machine's lease, of a clock a year ahead or behind: only whether it changes counts."""
+    thief = Leases(storage, 5)
+    for shard, refreshed_at in enumerate((0.0, time.time() + 3e7)):
+        lease = Lease(shard=shard, attempt=1, seconds=300, host="far", pid=os.getpid(), refreshed_at=refreshed_at)
+        leave(storage, lease)
+        assert not thief.take(shard, KEYS)
+        clock.now += 299
+        assert not thief.take(shard, KEYS)
+        changed = Lease(**vars(lease) | {"refreshes": 1, "refreshed_at": refreshed_at - 3600})
+        storage.put(lease.name, [changed.content])
+        clock.now += 299
+        assert not thief.take(shard, KEYS), "it was refreshed, by a clock that went backwards"
+        clock.now += 301
+        assert thief.take(shard, KEYS)
+    thief.close()
+
+
+def test_a_lease_is_refreshed_while_it_is_held(storage: LocalStorage) -> None:
+    holder, other = Leases(storage, 0.4), Leases(storage, 0.4)
+    assert holder.take(3, KEYS)
+    until = time.monotonic() + 1.2
+    while time.monotonic() < until:
+        assert not other.take(3, KEYS)
+        time.sleep(0.05)
+    found = lease_of(storage, 3)
+    assert found is not None
+    assert found.refreshes >= 3
+    holder.close()
+    other.close()
+
+
+def test_of_many_thieves_one_wins(storage: LocalStorage) -> None:
+    leave(storage, of_dead_process(3))
+    thieves = [Leases(storage, 300) for _ in range(8)]
+    together, won = threading.Barrier(len(thieves)), []
+
+    def steal(thief: Leases) -> None:
+        together.wait()
+        won.append(thief.take(3, KEYS))
+
+    threads = [threading.Thread(target=steal, args=(thief,)) for thief in thieves]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 7 + [True]
+    assert [thief.is_ours(3) for thief in thieves].count(True) == 1
+    for thief in thieves:
+        thief.close()
+    assert names(storage) == []
+
+
+def test_a_holder_that_was_only_slow_leaves_the_thief_alone(storage: LocalStorage, clock: Clock) -> None:
+    slow, thief = Leases(storage, 300), Leases(storage, 300)
+    assert slow.take(3, KEYS)
+    assert not thief.take(3, KEYS)
+    clock.now += 301
+    assert thief.take(3, KEYS)
+    assert not slow.is_ours(3)
+    slow._refresh(3)
+    slow.release(3)
+    slow.close()
+    assert thief.is_ours(3)
+    assert names(storage) == ["leases/000003.2.json"]
+    thief.close()
+
+
+def test_a_lease_that_cannot_be_read_goes_stale_too(storage: LocalStorage, clock: Clock) -> None:
+    storage.put("leases/000003.2.json", [b'{"shard": 3,'])
+    leases = Leases(storage, 300)
+    assert not leases.take(3, KEYS)
+    clock.now += 301
+    assert leases.take(3, KEYS)
+    assert leases.attempt(3) == 3
+    leases.close()
+
+
+def test_live_leases(storage: LocalStorage) -> None:
+    """Neither a dead process' lease nor one that was long not refreshed looks alive."""
+    leave(storage, of_dead_process(1))
+    leave(storage, Lease(shard=2, attempt=1, seconds=300, host="far", refreshed_at=time.time() - 301))
+    leave(storage, Lease(shard=3, attempt=1, seconds=300, host="far", refreshed_at=time.time() - 3))
+    leases = Leases(storage, 300)
+    leases.take(4, KEYS)
+    assert sorted(lease.shard for lease in live_leases(storage)) == [3, 4]
+    leases.close()
