@@ -1,5 +1,6 @@
 """`kinegraph extract`: plan, run, and say what failed. Torch is imported by the executor, and only if there is work."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from pipeline.estimate import estimate
 from pipeline.executors.contract import Executor, Job
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
+from pipeline.sources import reopen_changed
+
+log = logging.getLogger("kinegraph")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,9 @@ def extract(
     cache = Cache(config.cache)
     cache.storage.sweep()
     plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
+    if plan.changed:
+        reopen_changed(config, cache, plan.changed)
+        log.info("changed since they were cached, their shards run again: %s", ", ".join(plan.changed_videos))
     if retry_failed:
         _reopen_failed(cache, plan)
         plan = make_plan(config, cache, stages=stages, part=part, limit=limit)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cache_schemas.arrays import status_array
@@ -10,6 +10,7 @@ from cache_schemas.cache import Cache
 from pipeline.config import Config
 from pipeline.declare import Declared, clips_options, declare, known_digests
 from pipeline.errors import ConfigError
+from pipeline.sources import changed_videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,8 @@ class Plan:
     """The units that are missing, and how many shards the selection has in all.
 
     `unchecked`: keys that were begun with weights of another name (or read such a key). Whether the weights are the
-    same shows once the network is built.
+    same shows once the network is built. `changed`: shard -> videos that changed since it was sealed; all its keys run
+    again.
     """
 
     declared: Declared
@@ -33,12 +35,17 @@ class Plan:
     shards: range | tuple[int, ...]
     units: tuple[WorkUnit, ...]
     unchecked: tuple[str, ...] = ()
+    changed: dict[int, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Shards of the selection per stage key, and the keys that are unchecked."""
         missing = Counter(key for unit in self.units for key in unit.keys)
         shards = {key: {"done": len(self.shards) - missing[key], "missing": missing[key]} for key in self.keys}
-        return {"schema": 1, "stages": shards, "unchecked": list(self.unchecked)}
+        return {"schema": 1, "stages": shards, "unchecked": list(self.unchecked), "changed": self.changed_videos}
+
+    @property
+    def changed_videos(self) -> list[str]:
+        return sorted({video for videos in self.changed.values() for video in videos})
 
     def num_objects(self) -> int:
         """Files the units will write, ledger records included."""
@@ -77,12 +84,15 @@ def make_plan(
     num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
     shards = range(part[0], num_shards, part[1])
     sealed = {key: set(cache.ledger.shards(key)) for key in keys}
+    changed = changed_videos(cache, shards)
     units = []
     for shard in shards:
-        missing = tuple(key for key in keys if shard not in sealed[key])
+        missing = keys if shard in changed else tuple(key for key in keys if shard not in sealed[key])
         if missing:
             units.append(WorkUnit(shard=shard, keys=missing))
-    return Plan(declared=declared, keys=keys, shards=shards, units=tuple(units), unchecked=tuple(unchecked))
+    return Plan(
+        declared=declared, keys=keys, shards=shards, units=tuple(units), unchecked=tuple(unchecked), changed=changed
+    )
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:

@@ -1,0 +1,67 @@
+"""Videos that changed since they were cached. Torch-free."""
+
+import os
+from collections.abc import Container
+
+from cache_schemas.cache import Cache
+from cache_schemas.clips_table import ClipsTable, merged
+from cache_schemas.ledger import Source
+from pipeline.config import Config
+from pipeline.indexing import video_rows
+from stages.clips.datasets import Video
+from stages.decode.errors import DecodeError
+from stages.decode.source import source_identity
+from stages.decode.stream import probe
+
+
+def changed_videos(cache: Cache, shards: Container[int]) -> dict[int, list[str]]:
+    """Shard -> videos that are not what the shard's frames were decoded from: one stat per video.
+
+    The content is read only where the size is the same and the time is not. A video that is gone, or one with a
+    failed clip (`--retry-failed` is for those), has not changed.
+    """
+    paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
+    path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
+    known: dict[tuple[str, Source], bool] = {}  # a video may lie in two shards
+    found: dict[int, list[str]] = {}
+    for record in cache.ledger.records("clips", shards):
+        failed = {failure.clip_id.rsplit(":", 2)[0] for failure in record.failures}
+        for video, source in record.sources.items():
+            if video not in failed and video in path_of:
+                if (video, source) not in known:
+                    known[video, source] = _has_changed(path_of[video], source)
+                if known[video, source]:
+                    found.setdefault(record.shard, []).append(video)
+    return found
+
+
+def _has_changed(path: str, source: Source) -> bool:
+    try:
+        now = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
+    except OSError:
+        return False
+    if now.st_size != source.size or now.st_mtime_ns == source.mtime_ns:
+        return now.st_size != source.size
+    identity = source_identity(path)
+    return identity is not None and identity.digest != source.digest
+
+
+def reopen_changed(config: Config, cache: Cache, changed: dict[int, list[str]]) -> None:
+    """Unseal every key of the shards with changed videos.
+
+    Raises CacheMismatch, with nothing changed, where a video's times or frame size are no longer those of its rows.
+    """
+    videos = {video for of_shard in changed.values() for video in of_shard}
+    for shard in changed:
+        numbers = cache.shard_rows(shard)
+        rows = [row for row in cache.clips.rows(numbers.start, numbers.stop) if row.video_id in videos]
+        for row in rows:
+            video = Video(video_id=row.video_id, path=row.path, split=row.split, labels=row.labels)
+            try:
+                now = [new for new in video_rows(video, probe(row.path), config.clips) if new.clip_id == row.clip_id]
+            except DecodeError:
+                continue  # extraction says what is wrong with it
+            merged([row], now)
+    for shard in changed:
+        for key in reversed(cache.stage_keys()):
+            cache.ledger.unseal(key, shard)
