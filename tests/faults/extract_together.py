@@ -1,15 +1,20 @@
-"""Load everything, say so, wait for a line on stdin, extract, and print how many clips went through the networks.
+"""Extract in several processes at the same moment; each prints how many clips went through its networks.
 
-Usage: python extract_together.py CONFIG
+Usage: python extract_together.py CONFIG PROCESSES
 """
 
+import os
 import sys
 
-import pipeline.executors.local  # noqa: F401  (loads torch before the start)
+import pipeline.executors.local  # noqa: F401  (loads torch once, before the start)
 from pipeline.config import load_config
 from pipeline.extraction import extract
 
 if __name__ == "__main__":
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(extract(load_config(sys.argv[1])).clips_run)
+    children = []
+    for _ in range(int(sys.argv[2])):
+        if (child := os.fork()) == 0:
+            print(extract(load_config(sys.argv[1])).clips_run, flush=True)
+            os._exit(0)
+        children.append(child)
+    sys.exit(max(os.waitpid(child, 0)[1] for child in children) != 0)
