@@ -58,6 +58,7 @@ def make_plan(
     Raises CacheMismatch where the cache holds a stage made with other options, ConfigError for an unknown stage.
     """
     cache.check_clips(clips_options(config.clips))
+    cache.check_layout(config.store.model_dump())
     declared = declare(config, known_digests(config, cache))
     keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))
     unchecked = []

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
-from cache_schemas.zarr_shards import ShardView
+from cache_schemas.store import Shard
 from pipeline.feed import Batch
 from pipeline.plan import WorkUnit
 from pipeline.sealing import StageOutput, check_times, seal
@@ -37,7 +37,7 @@ class ShardInProgress:
         self.decodes = worker.wanted(unit) is not None
         self.sources: dict[str, Source] = {}
         self.seconds: dict[str, float] = {}
-        self._views: dict[str, ShardView] = {}
+        self._views: dict[str, Shard] = {}
         self._proposals_of: tuple[np.ndarray | None, ClipProposals | None] = (None, None)
 
     def spent(self, kind: str, since: float) -> None:
