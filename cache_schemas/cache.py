@@ -164,10 +164,10 @@ class Cache:
         content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
         self.storage.create(self._stage_name(stage.key), content)
         self.check_stage(stage)
-        declared: list[ArraySpec] = []
-        while (now := self._with_status()) != declared:  # a stage that another process began meanwhile
-            self.store.declare(now, len(self.clips))
-            declared = now
+        keys: list[str] = []
+        while (now := self.stage_keys()) != keys:  # again, where another process began a stage meanwhile
+            self.store.declare(self._with_status(), len(self.clips))
+            keys = now
 
     def _with_status(self) -> list[ArraySpec]:
         """All arrays on disk, those that say how rows fared among them."""

@@ -144,6 +144,10 @@ class Hdf5Store:
         for key, value in spec.attributes().items():
             dataset.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
+    def objects_per_shard(self, num_arrays: int) -> int:
+        """One file holds all arrays of the key."""
+        return 1
+
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
         """Write one shard file of a stage key, all its arrays in it; object name -> size and xxh3_128."""
         for spec, rows in arrays:

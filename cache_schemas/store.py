@@ -26,6 +26,10 @@ class Store(Protocol):
         """Make all arrays of the cache readable at `num_rows` rows; shards not written yet read as fill. Idempotent."""
         ...
 
+    def objects_per_shard(self, num_arrays: int) -> int:
+        """How many objects one shard of a stage key is, its status array counted in `num_arrays`."""
+        ...
+
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
         """Write one shard of a stage key, its rows given array by array; object name -> size and xxh3_128.
 

@@ -84,7 +84,7 @@ def plan(made: "Plan", cache: "Cache") -> None:
     print(table(["stage", "shards done", "to do"], rows))
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
-    print(f"{len(made.units)} work units, {made.num_objects()} files, {size(made.num_bytes(cache))} to write")
+    print(f"{len(made.units)} work units, {made.num_objects(cache)} files, {size(made.num_bytes(cache))} to write")
 
 
 def differences(found: dict[str, list[str] | None]) -> None:

@@ -21,6 +21,17 @@ KINEGRAPH = [sys.executable, "-m", "cli"]
 
 
 @pytest.fixture
+def kind() -> str:
+    """Of store; a test may be parametrised with another."""
+    return "zarr"
+
+
+@pytest.fixture
+def tiny_document(tiny_document: dict[str, Any], kind: str) -> dict[str, Any]:
+    return tiny_document | {"store": {"kind": kind, "shard_clips": 2}}
+
+
+@pytest.fixture
 def undisturbed(tmp_path: Path, tiny_document: dict[str, Any]) -> dict[str, Any]:
     """The bytes of the same extraction, never interrupted."""
     config = load_config(write_config(tmp_path / "whole.yaml", tiny_document | {"cache": str(tmp_path / "whole")}))
@@ -36,15 +47,24 @@ def many_videos(video_folder: Path) -> None:
         write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
 
 
+@pytest.mark.parametrize(
+    ("kind", "moments"),
+    [
+        # while declaring arrays; then among the 30 fsyncs of a unit's sealing: an object written but not renamed,
+        # renamed but not the folder synced, and around its first, middle and last ledger record
+        ("zarr", (4, 38, 12, 23, 29, 31)),
+        # data.h5 renamed but the folder not synced; a shard file written but not renamed; its ledger record likewise
+        ("hdf5", (4, 22, 7)),
+    ],
+    ids=["zarr", "hdf5"],
+)
 def test_sigkill_at_every_kind_of_moment(
-    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any]
+    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], moments: tuple[int, ...]
 ) -> None:
     path = write_config(tmp_path / "config.yaml", tiny_document)
     config = load_config(path)
     index(config)
-    # while declaring arrays; then among the 30 fsyncs of a unit's sealing: an object written but not renamed,
-    # renamed but not the folder synced, and around its first, middle and last ledger record
-    for moment in (4, 38, 12, 23, 29, 31):
+    for moment in moments:
         died = subprocess.run([sys.executable, str(DIE), str(path), str(moment)], check=False, timeout=120)
         assert died.returncode == -signal.SIGKILL
     sealed = {p: p.stat().st_mtime_ns for p in (Path(config.cache) / "ledger").rglob("*.json")}
