@@ -42,6 +42,11 @@ class ArraySpec:
         """Rows in one inner chunk of a shard: one, unless rows are small."""
         return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
 
+    def check_rows(self, rows: np.ndarray, shard_clips: int) -> None:
+        """Raise ValueError unless `rows` [n, *shape] are of this array and fit in one shard."""
+        if rows.shape[1:] != self.shape or rows.dtype != np.dtype(self.dtype) or len(rows) > shard_clips:
+            raise ValueError(f"{self.name}: {rows.dtype}{rows.shape} is no shard of {self.dtype}{self.shape}")
+
     def empty(self, rows: int) -> np.ndarray:
         """Rows that hold the fill value."""
         return np.full((rows, *self.shape), self.fill, dtype=self.dtype)

@@ -15,7 +15,7 @@ from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, newer
 from cache_schemas.fingerprint import Options, differences, fingerprint
 from cache_schemas.ledger import Ledger
 from cache_schemas.storage import Storage, open_storage
-from cache_schemas.zarr_shards import ZarrStore
+from cache_schemas.store import comparable, open_store
 
 MANIFEST, CLASSES, STAGES = "cache.json", "classes.json", "stages"
 
@@ -83,7 +83,7 @@ class Cache:
         if self.manifest["schema_version"] > SCHEMA_VERSION:
             raise newer_schema(f"{self.root}/{MANIFEST}", self.manifest["schema_version"])
         self.shard_clips: int = self.manifest["store"]["shard_clips"]
-        self.store = ZarrStore(self.storage, self.shard_clips)
+        self.store = open_store(self.storage, self.manifest["store"])
         self.ledger = Ledger(self.storage)
         self._clips: ClipsTable | None = None
         self._num_rows: int | None = None
@@ -92,8 +92,8 @@ class Cache:
         return f"Cache({self.root!r}, {self.num_rows} rows, {self.num_shards} shards)"
 
     @classmethod
-    def create(cls, root: Path | str, clips_options: Options, shard_clips: int) -> "Cache":
-        """Create the cache, or open it if it was created with the same clip options.
+    def create(cls, root: Path | str, clips_options: Options, layout: Options) -> "Cache":
+        """Create the cache, or open it if it was created with the same clip options and store layout.
 
         Raises CacheMismatch, with the keys that differ, where it was created with others.
         """
@@ -101,17 +101,23 @@ class Cache:
             "schema_version": SCHEMA_VERSION,
             "clips": dict(clips_options),
             "clips_digest": fingerprint(clips_options),
-            "store": {"kind": "zarr", "shard_clips": shard_clips, "compression": "none"},
+            "store": dict(layout),
         }
         open_storage(root).create(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
         cache = cls(root)
         cache.check_clips(clips_options)
+        cache.check_layout(layout)
         return cache
 
     def check_clips(self, clips_options: Options) -> None:
         """Raise CacheMismatch unless the cache was made with these `clips` options."""
         if changed := differences(self.manifest["clips"], clips_options):
             raise CacheMismatch(_mismatch(self.root, "clips", changed))
+
+    def check_layout(self, layout: Options) -> None:
+        """Raise CacheMismatch unless the cache was made with this kind of store and compression."""
+        if changed := differences(comparable(self.manifest["store"]), comparable(layout)):
+            raise CacheMismatch(_mismatch(self.root, "store", changed))
 
     @property
     def clips(self) -> ClipsTable:
@@ -159,15 +165,21 @@ class Cache:
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, stage: Stage) -> None:
-        """Record how `stage` is made, exclusively, and its arrays at the present number of rows.
+        """Record how `stage` is made, exclusively, and all arrays of the cache at the present number of rows.
 
         Raises CacheMismatch where the key was begun with other options; nothing is changed then.
         """
         content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
         self.storage.create(self._stage_name(stage.key), content)
         self.check_stage(stage)
-        for spec in (*stage.arrays, status_array(stage.key)):
-            self.store.declare(spec, self.num_rows)
+        keys: list[str] = []
+        while (now := self.stage_keys()) != keys:  # again, where another process began a stage meanwhile
+            self.store.declare(self._with_status(), self.num_rows)
+            keys = now
+
+    def _with_status(self) -> list[ArraySpec]:
+        """All arrays on disk, those that say how rows fared among them."""
+        return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
         if changed := self.stage_differences(stage):

@@ -10,7 +10,7 @@ import numpy as np
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
 from cache_schemas.fingerprint import fingerprint
-from cache_schemas.zarr_shards import ShardView
+from cache_schemas.store import Shard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ class CachedClips:
             failed.pop(str(self._videos[row]), None)
         self.failed_videos: list[str] = sorted(failed)
         self._failed_rows = [failed[video] for video in self.failed_videos]
-        self._views: OrderedDict[tuple[str, int], ShardView] = OrderedDict()
+        self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
 
     def _rows_of(self, split: str | None) -> np.ndarray:
         splits = np.array(self.cache.clips.column("split"), dtype=object)
@@ -134,7 +134,7 @@ class CachedClips:
             hot[position, list(labels)] = 1.0
         return hot
 
-    def _view(self, name: str, shard: int) -> ShardView:
+    def _view(self, name: str, shard: int) -> Shard:
         key = (name, shard)
         if key in self._views:
             self._views.move_to_end(key)

@@ -9,12 +9,14 @@ because its local store renames but does not fsync, and because two writers of p
 import json
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import google_crc32c
 import numpy as np
 
 from cache_schemas.arrays import ArraySpec
+from cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, decode, encode
 from cache_schemas.storage import Storage
 
 DATA = "data.zarr"
@@ -29,12 +31,12 @@ def object_name(array: str, shard: int, ndim: int) -> str:
     return f"{DATA}/{array}/c.{'.'.join([str(shard)] + ['0'] * (ndim - 1))}"
 
 
-def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int) -> bytes:
+def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str = NONE) -> bytes:
     """The zarr.json of an array of `num_rows` rows."""
     bytes_codec = _ONE_BYTE if np.dtype(spec.dtype).itemsize == 1 else _LITTLE_ENDIAN
     sharding = {
         "chunk_shape": [spec.inner_rows(shard_clips), *spec.shape],
-        "codecs": [bytes_codec],
+        "codecs": [bytes_codec, *codec_metadata(codec, spec.dtype)],
         "index_codecs": [_LITTLE_ENDIAN, {"name": "crc32c"}],
         "index_location": "end",
     }
@@ -54,20 +56,24 @@ def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int) -> bytes:
     return json.dumps(document, indent=1).encode()
 
 
-def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int) -> Iterator[bytes | memoryview]:
+def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str = NONE) -> Iterator[bytes | memoryview]:
     """The bytes of one shard object holding `rows` [n, *spec.shape], n <= shard_clips."""
-    if rows.shape[1:] != spec.shape or rows.dtype != np.dtype(spec.dtype) or len(rows) > shard_clips:
-        raise ValueError(f"{spec.name}: {rows.dtype}{rows.shape} is no shard of {spec.dtype}{spec.shape}")
     inner_rows = spec.inner_rows(shard_clips)
     if inner_rows > 1 and len(rows) < inner_rows:
         rows = np.concatenate([rows, spec.empty(inner_rows - len(rows))])
     rows = np.ascontiguousarray(rows)
-    yield rows.data.cast("B")
-    num_inner, inner_bytes = shard_clips // inner_rows, inner_rows * spec.row_bytes
+    num_inner, present = shard_clips // inner_rows, len(rows) // inner_rows
+    sizes = np.full(present, inner_rows * spec.row_bytes, dtype="<u8")
+    if codec == NONE:
+        yield rows.data.cast("B")
+    else:
+        for inner in range(present):
+            frame = encode(codec, rows[inner * inner_rows : (inner + 1) * inner_rows])
+            sizes[inner] = len(frame)
+            yield frame
     index = np.full((num_inner, 2), ABSENT, dtype="<u8")
-    present = len(rows) // inner_rows
-    index[:present, 0] = np.arange(present) * inner_bytes
-    index[:present, 1] = inner_bytes
+    index[:present, 0] = np.cumsum(sizes) - sizes
+    index[:present, 1] = sizes
     yield index.tobytes()
     yield struct.pack("<I", google_crc32c.value(index.tobytes()))
 
@@ -81,15 +87,14 @@ class ShardView:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
         num_inner = shard_clips // inner_rows
         tail = 16 * num_inner + 4
+        size = path.stat().st_size
+        if size < tail:
+            raise ValueError(f"{path}: {size} bytes, shorter than its own index ({tail}); run `kinegraph verify`")
         mapped = np.memmap(path, dtype=np.uint8, mode="r")
-        if len(mapped) < tail:
-            raise ValueError(
-                f"{path}: {len(mapped)} bytes, shorter than its own index ({tail}); run `kinegraph verify`"
-            )
         index_bytes = mapped[-tail:-4].tobytes()
         if struct.unpack("<I", mapped[-4:].tobytes())[0] != google_crc32c.value(index_bytes):
             raise ValueError(f"{path}: the shard index fails its checksum; run `kinegraph verify`")
-        self._offsets = np.frombuffer(index_bytes, dtype="<u8").reshape(num_inner, 2)[:, 0]
+        self._offsets, self._sizes = np.frombuffer(index_bytes, dtype="<u8").reshape(num_inner, 2).T
         self._mapped, self._shape, self._dtype, self._inner_rows = mapped, shape, dtype, inner_rows
         self._row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
@@ -100,30 +105,61 @@ class ShardView:
         return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
 
 
+class CompressedShardView(ShardView):
+    """A sealed shard object of compressed inner chunks; `row` decodes, once where all rows are one chunk."""
+
+    def row(self, index: int) -> np.ndarray:
+        """Row `index` of the shard, read-only. Raises ValueError where its chunk is damaged."""
+        inner, within = divmod(index, self._inner_rows)
+        chunk = self._chunk(inner) if self._inner_rows == 1 else self._only_chunk
+        count = self._row_bytes // self._dtype.itemsize
+        return np.frombuffer(chunk, self._dtype, count, within * self._row_bytes).reshape(self._shape)
+
+    @cached_property
+    def _only_chunk(self) -> bytes:
+        return self._chunk(0)
+
+    def _chunk(self, inner: int) -> bytes:
+        start, size = int(self._offsets[inner]), int(self._sizes[inner])
+        try:
+            return decode(self._mapped[start : start + size].tobytes(), self._inner_rows * self._row_bytes)
+        except ValueError as error:
+            raise ValueError(f"{self._mapped.filename}: {error}; run `kinegraph verify`") from error
+
+
 class ZarrStore:
     """The arrays of a cache as data.zarr: one object per array and shard."""
 
-    def __init__(self, storage: Storage, shard_clips: int) -> None:
-        self.storage, self.shard_clips = storage, shard_clips
+    def __init__(self, storage: Storage, shard_clips: int, compression: Compression = NONE) -> None:
+        self.storage, self.shard_clips, self.compression = storage, shard_clips, compression
 
-    def declare(self, spec: ArraySpec, num_rows: int) -> None:
-        """Write the array's zarr.json and those of its groups, or lengthen it to `num_rows`. Idempotent."""
-        self._put_if_changed(f"{DATA}/{spec.name}/zarr.json", array_metadata(spec, num_rows, self.shard_clips))
+    def declare(self, specs: Sequence[ArraySpec], num_rows: int) -> None:
+        """Write the zarr.json of all arrays and groups, or lengthen them to `num_rows`. Idempotent."""
         group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=1).encode()
-        for parent in PurePosixPath(DATA, spec.name).parents:
-            if parent.name:
-                self._put_if_changed(f"{parent}/zarr.json", group)
+        documents: dict[str, bytes] = {}
+        for spec in specs:
+            codec = codec_of(self.compression, spec.name)
+            documents[f"{DATA}/{spec.name}/zarr.json"] = array_metadata(spec, num_rows, self.shard_clips, codec)
+            documents |= {f"{parent}/zarr.json": group for parent in PurePosixPath(DATA, spec.name).parents[:-1]}
+        for name, content in documents.items():
+            self._put_if_changed(name, content)
 
     def _put_if_changed(self, name: str, content: bytes) -> None:
         if not self.storage.exists(name) or self.storage.get(name) != content:
             self.storage.put(name, [content])
 
+    def objects_per_shard(self, num_arrays: int) -> int:
+        """One for each array."""
+        return num_arrays
+
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
         """Write one shard of a stage key, its rows given array by array; object name -> size and xxh3_128."""
         written: Written = {}
         for spec, rows in arrays:
+            spec.check_rows(rows, self.shard_clips)
             name = object_name(spec.name, shard, len(spec.shape) + 1)
-            written[name] = self.storage.put(name, shard_parts(spec, rows, self.shard_clips))
+            codec = codec_of(self.compression, spec.name)
+            written[name] = self.storage.put(name, shard_parts(spec, rows, self.shard_clips, codec))
         return written
 
     def open_shard(self, spec: ArraySpec, shard: int) -> ShardView:
@@ -131,4 +167,5 @@ class ZarrStore:
         path = self.storage.local_path(object_name(spec.name, shard, len(spec.shape) + 1))
         assert path is not None
         inner_rows = spec.inner_rows(self.shard_clips)
-        return ShardView(path, spec.shape, np.dtype(spec.dtype), inner_rows, self.shard_clips)
+        view = ShardView if codec_of(self.compression, spec.name) == NONE else CompressedShardView
+        return view(path, spec.shape, np.dtype(spec.dtype), inner_rows, self.shard_clips)

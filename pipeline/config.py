@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from cache_schemas.compression import NONE, by_kind
 from pipeline.errors import ConfigError
 from stages.backbones.catalogue import BackboneEntry, Tap
 from stages.backbones.catalogue import entry as backbone_entry
@@ -20,17 +21,24 @@ from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
 from stages.training.options import TrainOptions
 
+Codec = Literal["none", "lz4", "zstd"]
+ArrayKind = Literal["clips", "features", "proposals", "regions", "status"]
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class StoreOptions(StageOptions):
     """How arrays lie on disk; fixed when the cache is created."""
 
-    kind: Literal["zarr"] = Field("zarr", description="zarr v3, sharded")
+    kind: Literal["zarr", "hdf5"] = Field(
+        "zarr", description="zarr: v3, sharded; hdf5: a file per stage and shard, joined by data.h5; local paths only"
+    )
     shard_clips: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="rows of a shard; auto: up to 64, no object over 256 MiB"
     )
-    compression: Literal["none"] = Field("none", description="of the arrays")
+    compression: Codec | dict[ArrayKind, Codec] = Field(
+        "none",
+        description="of zarr arrays (Blosc with bitshuffle): one for all, or by kind of array, as `{features: zstd}`",
+    )
 
 
 class RunOptions(StageOptions):
@@ -113,6 +121,7 @@ class Config(StageOptions):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
+        self._check_store()
         for name, options in self.backbones.items():
             with _under(f"backbones.{name}.model"):
                 self.entry_of(name)
@@ -129,6 +138,13 @@ class Config(StageOptions):
         if self.regions is not None:
             self._check_regions(self.regions)
         return self
+
+    def _check_store(self) -> None:
+        if self.store.kind == "hdf5":
+            given = self.store.model_dump()["compression"]
+            plain = set(by_kind(given).values()) == {NONE}
+            _need(plain, "store.compression", given, "none, with kind hdf5")
+            _need("://" not in self.cache, "store.kind", "hdf5", "zarr, where `cache:` is a URL")
 
     def _check_every(self, key: str, every: int) -> None:
         _need(self.clips.num_frames % every == 0, key, every, f"a divisor of num_frames {self.clips.num_frames}")

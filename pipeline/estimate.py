@@ -43,7 +43,7 @@ def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
     folder = cache.storage.local_path(".")
     return Estimate(
         units=len(plan.units),
-        files=plan.num_objects(),
+        files=plan.num_objects(cache),
         bytes=plan.num_bytes(cache),
         free_bytes=None if folder is None else shutil.disk_usage(folder).free,
         worker_bytes=worker_bytes(config, cache, plan) if plan.units else 0,

@@ -39,7 +39,9 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     """
     storage = open_storage(config.cache)
     if storage.exists(MANIFEST):
-        Cache(config.cache).check_clips(clips_options(config.clips))
+        known = Cache(config.cache)
+        known.check_clips(clips_options(config.clips))
+        known.check_layout(config.store.model_dump())
     made = 0
 
     def count(new: int) -> None:
@@ -48,7 +50,8 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         on_progress("generating videos", made, 0)
 
     listing = list_videos(config.dataset, count)
-    cache = Cache.create(config.cache, clips_options(config.clips), auto_shard_clips(config))
+    layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config)}
+    cache = Cache.create(config.cache, clips_options(config.clips), layout)
     begun = storage.exists(TABLE)
     if cache.stage_keys() and not begun:
         where = f"{storage.root}/{TABLE}"

@@ -47,13 +47,14 @@ class Plan:
     def changed_videos(self) -> list[str]:
         return sorted({video for videos in self.changed.values() for video in videos})
 
-    def num_objects(self) -> int:
+    def num_objects(self, cache: Cache) -> int:
         """Files the units will write, ledger records included."""
-        per_key = {key: len(self.declared.stages[key].arrays) + 2 for key in self.declared.stages}
+        stages = self.declared.stages
+        per_key = {key: cache.store.objects_per_shard(len(stages[key].arrays) + 1) + 1 for key in stages}
         return sum(per_key[key] for unit in self.units for key in unit.keys)
 
     def num_bytes(self, cache: Cache) -> int:
-        """Bytes of the arrays the units will write."""
+        """Bytes of the arrays the units will write, before compression."""
         stages = self.declared.stages
         row = {key: sum(s.row_bytes for s in (*stages[key].arrays, status_array(key))) for key in stages}
         return sum(row[key] * len(cache.shard_rows(unit.shard)) for unit in self.units for key in unit.keys)
@@ -73,6 +74,7 @@ def make_plan(
     Raises CacheMismatch where the cache holds a stage made with other options, ConfigError for an unknown stage.
     """
     cache.check_clips(clips_options(config.clips))
+    cache.check_layout(config.store.model_dump())
     declared = declare(config, known_digests(config, cache))
     keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))
     unchecked = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
-from cache_schemas.zarr_shards import ShardView
+from cache_schemas.store import Shard
 from pipeline.feed import Batch
 from pipeline.leases import Leases
 from pipeline.plan import WorkUnit
@@ -39,7 +39,7 @@ class ShardInProgress:
         self.decodes = worker.wanted(unit) is not None
         self.sources: dict[str, Source] = {}
         self.seconds: dict[str, float] = {}
-        self._views: dict[str, ShardView] = {}
+        self._views: dict[str, Shard] = {}
         self._proposals_of: tuple[np.ndarray | None, ClipProposals | None] = (None, None)
 
     def spent(self, kind: str, since: float) -> None:

@@ -20,6 +20,7 @@ FORBIDDEN = {"heads": {"decode"}} | dict.fromkeys(EXTRACTORS, TRAINERS)
 
 WITHOUT_TORCH = [
     "cache_schemas.reader",
+    "cache_schemas.hdf5_shards",
     "cache_schemas.zarr_shards",
     "pipeline.config",
     "pipeline.indexing",

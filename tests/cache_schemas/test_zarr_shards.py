@@ -29,7 +29,7 @@ def test_zarr_reads_what_we_write(tmp_path: Path, shape: tuple[int, ...], num_ro
     array = spec(shape)
     rows = np.random.default_rng(0).normal(size=(num_rows, *shape)).astype(array.dtype)
     store = store_at(tmp_path)
-    store.declare(array, num_rows)
+    store.declare([array], num_rows)
     for shard in range(2):
         store.write_shard("a", shard, [(array, rows[4 * shard : 4 * shard + 4])])
     read = zarr.open_array(str(tmp_path / DATA / "a/b"), mode="r")
@@ -40,7 +40,7 @@ def test_zarr_reads_what_we_write(tmp_path: Path, shape: tuple[int, ...], num_ro
 
 def test_absent_shards_read_as_nan(tmp_path: Path) -> None:
     array = spec((3,))
-    store_at(tmp_path).declare(array, 8)
+    store_at(tmp_path).declare([array], 8)
     store_at(tmp_path).write_shard("a", 1, [(array, np.ones((4, 3), np.float16))])
     read = zarr.open_array(str(tmp_path / DATA / "a/b"), mode="r")[:]
     assert np.isnan(read[:4]).all()

@@ -49,6 +49,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
             "store.shard_clips=few",
             "store.shard_clips: Input should be 'auto' (given 'few'), or Input should be a valid",
         ),
+        ("store={kind: hdf5, compression: lz4}", "store.compression: given 'lz4', allowed: none, with kind hdf5"),
         ("dataset.kind=foldr", "dataset.kind: given 'foldr', allowed: 'folder', 'interactions'"),
         ("run.executor=cluster", "run.executor: Input should be 'inline' or 'local' (given 'cluster')"),
         ("backbones.tiny.taps=[res9]", "backbones.tiny.taps: backbone tiny_i3d has no tap 'res9'; its taps are stem, "),
@@ -103,6 +104,11 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, message: str) 
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(tmp_path / "my.yaml")
     assert str(caught.value).startswith(f"{tmp_path / 'my.yaml'}: ")
+
+
+def test_hdf5_needs_a_path(tmp_path: Path, document: dict[str, Any]) -> None:
+    said = refused(tmp_path, document | {"cache": "s3://bucket/cache", "store": {"kind": "hdf5"}})
+    assert said == "store.kind: given 'hdf5', allowed: zarr, where `cache:` is a URL"
 
 
 def test_no_file(tmp_path: Path) -> None:

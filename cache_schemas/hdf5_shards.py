@@ -1,0 +1,160 @@
+"""HDF5: one file per stage key and shard, never opened for writing again, and data.h5 that joins them.
+
+`data.h5` holds every array as a virtual dataset over all shard files: missing ones read as fill, later ones appear.
+Files are built in memory and put whole, so a crash leaves no file that HDF5 cannot open, and readers take no locks.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cache_schemas.arrays import ArraySpec
+from cache_schemas.errors import CacheError
+from cache_schemas.storage import Storage
+from cache_schemas.zarr_shards import Written
+
+DATA = "data.h5"
+ALIGNMENT_BYTES = 8  # of chunks in a file, so that mapped rows are aligned
+
+
+def object_name(key: str, shard: int) -> str:
+    """Path of a shard file below the cache."""
+    return f"shards/{key}/{shard:06d}.h5"
+
+
+@contextmanager
+def _in_memory() -> Iterator[h5py.File]:
+    with h5py.File(
+        "image", "w", driver="core", backing_store=False, libver="latest",
+        alignment_threshold=1, alignment_interval=ALIGNMENT_BYTES,
+    ) as file:  # fmt: skip
+        yield file
+
+
+def _image(file: h5py.File) -> bytes:
+    file.flush()
+    found: bytes = file.id.get_file_image()
+    return found
+
+
+def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int) -> bytes:
+    """The bytes of a shard file: arrays of `shard_clips` rows each, chunked as in zarr; absent rows take no space."""
+    with _in_memory() as file:
+        for spec, rows in arrays:
+            chunks = (spec.inner_rows(shard_clips), *spec.shape)
+            dataset = file.create_dataset(
+                spec.name, (shard_clips, *spec.shape), spec.dtype, chunks=chunks, fillvalue=spec.fill, track_times=False
+            )
+            dataset[: len(rows)] = rows
+        return _image(file)
+
+
+class Hdf5ShardView:
+    """One array of a sealed shard file, mapped into memory; `row` gives views, no copies, and holds no HDF5 handle."""
+
+    def __init__(self, path: Path, spec: ArraySpec, shard_clips: int) -> None:
+        self._inner_rows, self._spec = spec.inner_rows(shard_clips), spec
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                self._offsets = _chunk_offsets(file[spec.name], spec, shard_clips)
+        except FileNotFoundError:
+            raise
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: not a whole shard file ({error}); run `kinegraph verify`") from error
+        self._mapped = np.memmap(path, dtype=np.uint8, mode="r")
+
+    def row(self, index: int) -> np.ndarray:
+        """Row `index` of the shard, a read-only view."""
+        inner, within = divmod(index, self._inner_rows)
+        start = self._offsets[inner] + within * self._spec.row_bytes
+        return self._mapped[start : start + self._spec.row_bytes].view(self._spec.dtype).reshape(self._spec.shape)
+
+
+def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> dict[int, int]:
+    """Where in the file each chunk lies that was written, by its number."""
+    inner_rows = spec.inner_rows(shard_clips)
+    expected = ((shard_clips, *spec.shape), np.dtype(spec.dtype), (inner_rows, *spec.shape))
+    if (dataset.shape, dataset.dtype, dataset.chunks) != expected:
+        raise ValueError(f"{spec.name} is {dataset.dtype}{dataset.shape}")
+    found: dict[int, int] = {}
+
+    def note(chunk: h5py.h5d.StoreInfo) -> None:
+        found[chunk.chunk_offset[0] // inner_rows] = chunk.byte_offset
+
+    dataset.id.chunk_iter(note)
+    return found
+
+
+class Hdf5Store:
+    """The arrays of a cache as shards/<key>/<nnnnnn>.h5 and data.h5, on a POSIX path."""
+
+    def __init__(self, storage: Storage, shard_clips: int) -> None:
+        self.storage, self.shard_clips = storage, shard_clips
+        self._local(DATA)
+
+    def _local(self, name: str) -> Path:
+        path = self.storage.local_path(name)
+        if path is None:
+            raise CacheError(f"{self.storage.root}: HDF5 needs a POSIX path. Use `store.kind: zarr` for a URL.")
+        return path
+
+    def declare(self, specs: Sequence[ArraySpec], num_rows: int) -> None:
+        """Write data.h5 with all arrays at `num_rows` rows, unless it is so already."""
+        declared = json.dumps({"rows": num_rows, "shard_clips": self.shard_clips, "arrays": [s.name for s in specs]})
+        if self._declared() == declared:
+            return
+        with _in_memory() as file:
+            file.attrs["kinegraph"] = declared
+            for spec in specs:
+                self._join(file, spec, num_rows)
+            self.storage.put(DATA, [_image(file)])
+
+    def _declared(self) -> str:
+        """What data.h5 says that it joins; nothing where there is no such file or it is damaged."""
+        try:
+            with h5py.File(self._local(DATA), "r", locking=False) as file:
+                return str(file.attrs["kinegraph"])
+        except (OSError, KeyError, RuntimeError):
+            return ""
+
+    def _join(self, file: h5py.File, spec: ArraySpec, num_rows: int) -> None:
+        """An array of data.h5: rows of all shard files, written or not."""
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # h5py's VirtualLayout would note the time of day
+        settings.set_layout(h5py.h5d.VIRTUAL)
+        settings.set_obj_track_times(False)
+        settings.set_fill_value(np.array([spec.fill], spec.dtype))
+        whole = h5py.h5s.create_simple((num_rows, *spec.shape))
+        source = h5py.h5s.create_simple((self.shard_clips, *spec.shape))
+        origin = (0,) * len(spec.shape)
+        for start in range(0, num_rows, self.shard_clips):
+            size = (min(self.shard_clips, num_rows - start), *spec.shape)
+            whole.select_hyperslab((start, *origin), size)
+            source.select_hyperslab((0, *origin), size)
+            name = object_name(spec.stage, start // self.shard_clips)
+            settings.set_virtual(whole, name.encode(), spec.name.encode(), source)
+        group, _, name = spec.name.rpartition("/")
+        kind = h5py.h5t.py_create(np.dtype(spec.dtype), logical=True)
+        parent = file.require_group(group).id
+        dataset = h5py.Dataset(h5py.h5d.create(parent, name.encode(), kind, whole, settings))
+        dataset.attrs["dimension_names"] = ["row", *spec.dims]
+        for key, value in spec.attributes().items():
+            dataset.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+
+    def objects_per_shard(self, num_arrays: int) -> int:
+        """One file holds all arrays of the key."""
+        return 1
+
+    def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
+        """Write one shard file of a stage key, all its arrays in it; object name -> size and xxh3_128."""
+        for spec, rows in arrays:
+            spec.check_rows(rows, self.shard_clips)
+        name = object_name(key, shard)
+        return {name: self.storage.put(name, [shard_image(arrays, self.shard_clips)])}
+
+    def open_shard(self, spec: ArraySpec, shard: int) -> Hdf5ShardView:
+        """Map a sealed shard. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
+        return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)

@@ -1,0 +1,56 @@
+"""One contract for how arrays lie in a cache, and the stores that keep it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from cache_schemas.arrays import ArraySpec
+from cache_schemas.compression import by_kind
+from cache_schemas.storage import Storage
+from cache_schemas.zarr_shards import Written, ZarrStore
+
+
+class Shard(Protocol):
+    """A sealed shard of one array, opened in this process."""
+
+    def row(self, index: int) -> np.ndarray:
+        """Row `index` of the shard, read-only. Raises ValueError where it is damaged."""
+        ...
+
+
+class Store(Protocol):
+    """Writes whole objects only, so no two work units write the same one."""
+
+    def declare(self, specs: Sequence[ArraySpec], num_rows: int) -> None:
+        """Make all arrays of the cache readable at `num_rows` rows; shards not written yet read as fill. Idempotent."""
+        ...
+
+    def objects_per_shard(self, num_arrays: int) -> int:
+        """How many objects one shard of a stage key is, its status array counted in `num_arrays`."""
+        ...
+
+    def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
+        """Write one shard of a stage key, its rows given array by array; object name -> size and xxh3_128.
+
+        The same rows give the same bytes. Raises ValueError for rows that are not of their array.
+        """
+        ...
+
+    def open_shard(self, spec: ArraySpec, shard: int) -> Shard:
+        """Open a sealed shard. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
+        ...
+
+
+def open_store(storage: Storage, layout: Mapping[str, Any]) -> Store:
+    """The store that cache.json describes under `store`."""
+    if layout["kind"] == "hdf5":
+        from cache_schemas.hdf5_shards import Hdf5Store  # h5py takes longer to import than all else that plans
+
+        return Hdf5Store(storage, layout["shard_clips"])
+    return ZarrStore(storage, layout["shard_clips"], layout["compression"])
+
+
+def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a layout must be the same whenever a config meets a cache; `shard_clips` is the cache's to say."""
+    return {"kind": layout["kind"], "compression": by_kind(layout["compression"])}

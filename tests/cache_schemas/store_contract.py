@@ -1,0 +1,163 @@
+"""What every store has to keep: subclass `StoreContract` with `store`, and `plain`, which reads it without us."""
+
+import dataclasses
+import math
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache_schemas.arrays import ArraySpec, status_array
+from cache_schemas.store import Store
+
+SHARD_CLIPS = 4
+LARGE = (16, 200)  # a row of it is an inner chunk of its own
+PlainReader = Callable[[str], np.ndarray]
+
+
+def spec(
+    name: str = "regions/b/t", shape: tuple[int, ...] = LARGE, dtype: str = "float16", fill: float = math.nan
+) -> ArraySpec:
+    dims = tuple(f"d{axis}" for axis in range(len(shape)))
+    return ArraySpec(name=name, stage="regions/b", shape=shape, dtype=dtype, dims=dims, fill=fill, about="a test")
+
+
+SPECS = [spec(), spec("regions/b/small", (3, 5), "float32"), spec("regions/b/count", (2,), "int16", -1)]
+SPECS.append(status_array("regions/b"))
+
+
+def values(array: ArraySpec, num_rows: int, seed: int = 0) -> np.ndarray:
+    """Rows that compress."""
+    found: np.ndarray = np.random.default_rng(seed).integers(1, 9, (num_rows, *array.shape)).astype(array.dtype)
+    return found
+
+
+def fill_store(store: Store, num_rows: int, shards: range | None = None) -> None:
+    store.declare(SPECS, num_rows)
+    for shard in shards if shards is not None else range(-(-num_rows // SHARD_CLIPS)):
+        rows = slice(SHARD_CLIPS * shard, SHARD_CLIPS * (shard + 1))
+        store.write_shard("regions/b", shard, [(array, values(array, num_rows)[rows]) for array in SPECS])
+
+
+class StoreContract:
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def plain(self, tmp_path: Path) -> PlainReader:
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("num_rows", [8, 6, 3], ids=["whole shards", "short last shard", "one short shard"])
+    def test_the_same_values_come_back(self, store: Store, plain: PlainReader, num_rows: int) -> None:
+        fill_store(store, num_rows)
+        for array in SPECS:
+            expected = values(array, num_rows)
+            read = plain(array.name)
+            assert read.dtype == array.dtype
+            np.testing.assert_array_equal(read, expected)
+            for row in range(num_rows):
+                found = store.open_shard(array, row // SHARD_CLIPS).row(row % SHARD_CLIPS)
+                assert found.dtype == array.dtype
+                np.testing.assert_array_equal(found, expected[row])
+                assert not found.flags.writeable
+
+    def test_rows_may_be_read_in_any_order_from_one_view(self, store: Store) -> None:
+        fill_store(store, 4)
+        for array in SPECS:
+            view = store.open_shard(array, 0)
+            held = [(row, view.row(row)) for row in (3, 0, 2, 0, 1)]
+            for row, found in held:
+                np.testing.assert_array_equal(found, values(array, 4)[row])
+
+    def test_growing_keeps_old_rows_and_makes_room(self, store: Store, plain: PlainReader) -> None:
+        fill_store(store, 6)
+        store.declare(SPECS, 10)
+        for array in SPECS:
+            read = plain(array.name)
+            np.testing.assert_array_equal(read[:6], values(array, 6))
+            np.testing.assert_array_equal(read[6:], array.empty(4))
+        fill_store(store, 10)
+        for array in SPECS:
+            np.testing.assert_array_equal(plain(array.name), values(array, 10))
+
+    def test_absent_shards_read_as_fill_and_appear_once_written(self, store: Store, plain: PlainReader) -> None:
+        fill_store(store, 8, range(1, 2))
+        for array in SPECS:
+            np.testing.assert_array_equal(plain(array.name)[:4], array.empty(4))
+            np.testing.assert_array_equal(plain(array.name)[4:], values(array, 8)[4:])
+            with pytest.raises(FileNotFoundError):
+                store.open_shard(array, 0)
+        fill_store(store, 8, range(1))
+        for array in SPECS:
+            np.testing.assert_array_equal(plain(array.name), values(array, 8))
+
+    def test_arrays_declared_later_join_the_others(self, store: Store, plain: PlainReader) -> None:
+        fill_store(store, 4)
+        later = dataclasses.replace(spec("proposals/boxes"), stage="proposals")
+        store.declare([*SPECS, later], 4)
+        np.testing.assert_array_equal(plain(SPECS[0].name), values(SPECS[0], 4))
+        np.testing.assert_array_equal(plain(later.name), later.empty(4))
+
+    def test_the_same_rows_give_the_same_bytes(self, store: Store, tmp_path: Path) -> None:
+        fill_store(store, 6)
+        first = files(tmp_path)
+        for path in first:
+            (tmp_path / path).unlink()
+        fill_store(store, 6)
+        assert files(tmp_path) == first
+        assert first
+
+    def test_declaring_again_writes_nothing(self, store: Store, tmp_path: Path) -> None:
+        store.declare(SPECS, 6)
+        before = {path: (tmp_path / path).stat().st_mtime_ns for path in files(tmp_path)}
+        store.declare(SPECS, 6)
+        assert {path: (tmp_path / path).stat().st_mtime_ns for path in files(tmp_path)} == before
+
+    def test_what_was_written_is_named_with_its_size_and_checksum(self, store: Store, tmp_path: Path) -> None:
+        from cache_schemas.files import file_digest
+
+        written = store.write_shard("regions/b", 0, [(array, values(array, 4)) for array in SPECS])
+        assert written == {name: file_digest(tmp_path / name) for name in files(tmp_path)}
+
+    @pytest.mark.parametrize("kept", [0, 0.3, 0.5, 0.99], ids=str)
+    def test_a_truncated_object_is_named(self, store: Store, tmp_path: Path, kept: float) -> None:
+        fill_store(store, 4)
+        for path, content in files(tmp_path).items():
+            (tmp_path / path).write_bytes(content[: int(kept * len(content))])
+        for array in SPECS:
+            with pytest.raises(ValueError, match="kinegraph verify"):
+                store.open_shard(array, 0)
+
+    def test_wrong_rows_are_refused(self, store: Store) -> None:
+        for wrong in (np.ones((2, 3), "float16"), values(SPECS[0], 5), values(SPECS[0], 2).astype("float32")):
+            with pytest.raises(ValueError, match="no shard of"):
+                store.write_shard("regions/b", 0, [(SPECS[0], wrong)])
+
+    def test_a_store_travels_by_pickle(self, store: Store) -> None:
+        fill_store(store, 4)
+        view = pickle.loads(pickle.dumps(store)).open_shard(SPECS[0], 0)
+        np.testing.assert_array_equal(view.row(1), values(SPECS[0], 4)[1])
+
+    @pytest.mark.parametrize("method", ["fork", "spawn"])
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_other_processes_read_too(self, store: Store, method: str) -> None:
+        """Also once this process has read: what it opened must not hang or confuse its children."""
+        fill_store(store, 4)
+        view = store.open_shard(SPECS[0], 0)
+        view.row(0)
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            found = pool.apply(read_row, (store, SPECS[0], 2))
+            np.testing.assert_array_equal(found, values(SPECS[0], 4)[2])
+        np.testing.assert_array_equal(view.row(3), values(SPECS[0], 4)[3])
+
+
+def read_row(store: Store, array: ArraySpec, row: int) -> np.ndarray:
+    return store.open_shard(array, 0).row(row).copy()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

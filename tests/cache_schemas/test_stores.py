@@ -1,0 +1,122 @@
+"""Every store keeps the one contract, and what is its own."""
+
+import json
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+from cache_schemas.hdf5_shards import Hdf5Store
+from cache_schemas.storage import LocalStorage
+from cache_schemas.store import Store, open_store
+from cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
+from tests.cache_schemas.store_contract import SHARD_CLIPS, SPECS, PlainReader, StoreContract, files, fill_store, values
+
+
+class ZarrContract(StoreContract):
+    compression = "none"
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return ZarrStore(LocalStorage(tmp_path), SHARD_CLIPS, self.compression)
+
+    @pytest.fixture
+    def plain(self, tmp_path: Path) -> PlainReader:
+        return lambda name: np.asarray(zarr.open_array(str(tmp_path / DATA / name), mode="r")[...])
+
+
+class TestZarr(ZarrContract):
+    pass
+
+
+class CompressedContract(ZarrContract):
+    @pytest.mark.parametrize("array", SPECS, ids=lambda array: array.name)
+    def test_metadata_is_what_zarr_would_write(self, array) -> None:
+        memory = zarr.storage.MemoryStore()
+        zarr.create_array(
+            memory, shape=(10, *array.shape), dtype=array.dtype, fill_value=array.fill,
+            compressors=zarr.codecs.BloscCodec(cname=self.compression, clevel=5, shuffle="bitshuffle"),
+            chunks=(array.inner_rows(4), *array.shape), shards=(4, *array.shape), attributes=array.attributes(),
+            chunk_key_encoding={"name": "default", "separator": "."}, dimension_names=("row", *array.dims),
+        )  # fmt: skip
+        theirs = json.loads(memory._store_dict["zarr.json"].to_bytes())
+        assert json.loads(array_metadata(array, 10, 4, self.compression)) == theirs
+
+    def test_it_is_smaller(self, store: Store) -> None:
+        written = store.write_shard("regions/b", 0, [(SPECS[0], values(SPECS[0], 4))])
+        assert sum(size for size, _ in written.values()) < 0.5 * 4 * SPECS[0].row_bytes
+
+    def test_a_damaged_chunk_is_named(self, store: Store, tmp_path: Path) -> None:
+        fill_store(store, 4)
+        path = tmp_path / object_name(SPECS[0].name, 0, 3)
+        content = bytearray(path.read_bytes())
+        content[4:16] = b"\xff" * 12  # sizes in the Blosc header
+        path.write_bytes(content)
+        view = store.open_shard(SPECS[0], 0)
+        with pytest.raises(ValueError, match=r"c\.0\.0\.0: .*damaged header; run `kinegraph verify`"):
+            view.row(0)
+        np.testing.assert_array_equal(view.row(1), values(SPECS[0], 4)[1])
+
+
+class TestZarrLz4(CompressedContract):
+    compression = "lz4"
+
+
+class TestZarrZstd(CompressedContract):
+    compression = "zstd"
+
+
+class TestHdf5(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return Hdf5Store(LocalStorage(tmp_path), SHARD_CLIPS)
+
+    @pytest.fixture
+    def plain(self, tmp_path: Path) -> PlainReader:
+        def read(name: str) -> np.ndarray:
+            with h5py.File(tmp_path / "data.h5") as file:
+                return np.asarray(file[name][...])
+
+        return read
+
+    def test_dimension_names_and_units_are_attributes(self, store: Store, tmp_path: Path) -> None:
+        fill_store(store, 4)
+        with h5py.File(tmp_path / "data.h5") as file:
+            attributes = file["regions/b/t"].attrs
+            assert list(attributes["dimension_names"]) == ["row", "d0", "d1"]
+            assert attributes["long_name"] == "a test"
+            assert json.loads(attributes["kinegraph"]) == {"schema": 1, "stage": "regions/b"}
+
+    def test_no_time_of_day_is_in_a_file(self, store: Store, tmp_path: Path) -> None:
+        fill_store(store, 4)
+        before = files(tmp_path)
+        (tmp_path / "data.h5").unlink()
+        time.sleep(1.1)
+        fill_store(store, 4)
+        assert files(tmp_path) == before
+
+    def test_a_damaged_join_is_written_again(self, store: Store, plain: PlainReader, tmp_path: Path) -> None:
+        fill_store(store, 4)
+        (tmp_path / "data.h5").write_bytes(b"no HDF5")
+        store.declare(SPECS, 4)
+        np.testing.assert_array_equal(plain(SPECS[0].name), values(SPECS[0], 4))
+
+    def test_rows_are_mapped_and_aligned(self, store: Store) -> None:
+        fill_store(store, 4)
+        for array in SPECS:
+            row = store.open_shard(array, 0).row(1)
+            assert isinstance(row.base, np.memmap)
+            assert row.flags.aligned
+
+
+def test_compression_by_kind_of_array(tmp_path: Path) -> None:
+    layout = {"kind": "zarr", "shard_clips": SHARD_CLIPS, "compression": {"regions": "zstd"}}
+    fill_store(open_store(LocalStorage(tmp_path), layout), 4)
+    group = zarr.open_group(tmp_path / DATA, mode="r")
+    assert {name: bool(group[name].compressors) for name in ("regions/b/t", "status/regions/b")} == {
+        "regions/b/t": True,
+        "status/regions/b": False,
+    }

@@ -1,0 +1,106 @@
+"""Extraction gives the same values in every store, and what was chosen when the cache was made stays."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from cache_schemas.cache import Cache
+from cache_schemas.errors import CacheMismatch
+from cache_schemas.reader import CachedClips
+from pipeline.config import Config
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.plan import make_plan
+from pipeline.verification import verify
+from tests.caches import rows_of, same_bytes
+from tests.conftest import moving_square, write_video
+
+Load = Callable[..., Config]
+HDF5, ZSTD, LZ4_REGIONS = "store.kind=hdf5", "store.compression=zstd", "store.compression={regions: lz4}"
+
+
+def made(config: Config) -> Cache:
+    planned = make_plan(config, index(config).cache)
+    cache = Cache(config.cache)
+    before = set(Path(cache.root).rglob("*.*"))
+    assert not extract(config).failures
+    sealed = [p for p in set(Path(cache.root).rglob("*")) - before if "shards" in p.parts or "ledger" in p.parts]
+    sealed += [p for p in Path(cache.root).rglob("c.*") if "data.zarr" in p.parts]
+    assert len([p for p in sealed if p.is_file()]) == planned.num_objects(cache)
+    return cache
+
+
+@pytest.mark.parametrize("override", [HDF5, ZSTD, LZ4_REGIONS])
+def test_the_same_values_in_every_store(load: Load, whole: Cache, override: str) -> None:
+    cache = made(load(override))
+    assert verify(cache.root).ok
+    names = list(whole.arrays())
+    for name in [*names, *(f"status/{key}" for key in whole.stage_keys())]:
+        assert rows_of(cache.root, name).tobytes() == rows_of(whole.root, name).tobytes(), name
+    ours, theirs = (CachedClips(c, names).__getitems__([5, 0, 3]) for c in (cache, whole))
+    for name in theirs:
+        assert ours[name].numpy().tobytes() == theirs[name].numpy().tobytes(), name
+
+
+def test_codecs_are_those_of_the_config(load: Load) -> None:
+    config = load(LZ4_REGIONS)
+    cache = made(config)
+    group = zarr.open_group(f"{cache.root}/data.zarr", mode="r")
+    compressed = {name for name in cache.arrays() if group[name].compressors}  # type: ignore[union-attr]
+    assert compressed == {"regions/tiny/res4"}
+    assert json.loads((Path(cache.root) / "cache.json").read_text())["store"]["compression"] == {"regions": "lz4"}
+
+
+@pytest.mark.parametrize("override", [HDF5, ZSTD])
+def test_stages_one_after_the_other_and_a_data_set_that_grows(load: Load, video_folder: Path, override: str) -> None:
+    """Ends with the bytes of one run over all videos."""
+    config = load(override, "store.shard_clips=4")
+    index(config)
+    extract(config, stages=["features"])
+    extract(config)
+    write_video(video_folder / "zoo" / "late.mp4", moving_square(14, 96, 80, seed=9))
+    index(config)
+    extract(config)
+    at_once = load(override, "store.shard_clips=4", name="at_once")
+    index(at_once)
+    extract(at_once)
+    assert same_bytes(config.cache) == same_bytes(at_once.cache)
+    assert np.isfinite(rows_of(config.cache, "regions/tiny/res4")).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "difference"),
+    [
+        ("store.kind=zarr", HDF5, "kind: 'zarr' -> 'hdf5'"),
+        (ZSTD, "store.compression=none", "compression.features: 'zstd' -> 'none'"),
+        (LZ4_REGIONS, "store.compression={regions: zstd}", "compression.regions: 'lz4' -> 'zstd'"),
+    ],
+)
+def test_another_layout_is_refused(load: Load, first: str, then: str, difference: str) -> None:
+    index(load(first))
+    for again in (index, extract):
+        with pytest.raises(CacheMismatch, match="holds 'store' made with other options") as caught:
+            again(load(then))
+        assert difference in str(caught.value)
+
+
+def test_the_same_layout_in_other_words_is_no_mismatch(load: Load) -> None:
+    index(load("store.compression=none"))
+    index(load("store.compression={features: none}"))
+
+
+@pytest.mark.parametrize("override", [HDF5, ZSTD])
+def test_a_damaged_shard_is_named_where_it_is_read(load: Load, override: str) -> None:
+    cache = made(load(override))
+    (shard,) = {p for p in cache.ledger.read("regions/tiny", 1).objects if "status" not in p}  # type: ignore[union-attr]
+    path = Path(cache.root) / shard
+    path.write_bytes(path.read_bytes()[:-30])
+    clips = CachedClips(cache, ["regions/tiny/res4"])
+    clips[0]
+    with pytest.raises(ValueError, match="kinegraph verify"):
+        clips[2]
+    assert [(p.stage, p.shard, p.kind) for p in verify(cache.root).problems] == [("regions/tiny", 1, "size")]
