@@ -67,6 +67,7 @@ def test_hours_at_the_pace_of_earlier_shards(load: Load) -> None:
         record = cache.ledger.read(key, 0)
         assert record is not None
         slow = 2.0 if key == "proposals" else 1.0
+        cache.ledger.unseal(key, 0)
         cache.ledger.seal(record.model_copy(update={"seconds": {"network": 3600.0 * slow}}))
     plan = make_plan(config, cache)
     assert hours(cache, plan) == pytest.approx(4.0), "two shards, two hours each in the slowest stage"

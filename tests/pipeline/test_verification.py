@@ -87,6 +87,7 @@ def change(array: str, edit: Callable[[np.ndarray, dict[str, Any]], None]) -> Ca
         spec = replace(spec, shape=rows.shape[1:])
         for name, (size, digest) in cache.store.write_shard(spec.stage, 0, [(spec, rows)]).items():
             document["objects"][name] = {"size": size, "xxh3_128": digest}
+        cache.ledger.unseal(spec.stage, 0)
         cache.ledger.seal(Record.model_validate(document))
 
     return damage
