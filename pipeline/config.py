@@ -140,11 +140,11 @@ class Config(StageOptions):
         return self
 
     def _check_store(self) -> None:
+        _need("://" not in self.cache, "cache", self.cache, "a folder; object stores are not written yet")
         if self.store.kind == "hdf5":
             given = self.store.model_dump()["compression"]
             plain = set(by_kind(given).values()) == {NONE}
             _need(plain, "store.compression", given, "none, with kind hdf5")
-            _need("://" not in self.cache, "store.kind", "hdf5", "zarr, where `cache:` is a URL")
 
     def _check_every(self, key: str, every: int) -> None:
         _need(self.clips.num_frames % every == 0, key, every, f"a divisor of num_frames {self.clips.num_frames}")

@@ -106,9 +106,9 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, message: str) 
     assert str(caught.value).startswith(f"{tmp_path / 'my.yaml'}: ")
 
 
-def test_hdf5_needs_a_path(tmp_path: Path, document: dict[str, Any]) -> None:
-    said = refused(tmp_path, document | {"cache": "s3://bucket/cache", "store": {"kind": "hdf5"}})
-    assert said == "store.kind: given 'hdf5', allowed: zarr, where `cache:` is a URL"
+def test_a_cache_is_a_folder(tmp_path: Path, document: dict[str, Any]) -> None:
+    said = refused(tmp_path, document | {"cache": "s3://bucket/cache"})
+    assert said == "cache: given 's3://bucket/cache', allowed: a folder; object stores are not written yet"
 
 
 def test_no_file(tmp_path: Path) -> None:
