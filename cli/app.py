@@ -66,8 +66,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 def main() -> None:
     """Entry point of the command `kinegraph`."""
-    # Decode threads and the network share the cores: OpenMP threads that spin while they wait take them from both
-    # (benchmarks/openmp_waiting.py). It must be set before torch is imported.
+    # OpenMP threads that spin while they wait are a little faster on a quiet machine and much slower on one whose
+    # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
