@@ -31,7 +31,7 @@ def main() -> None:
     filled = batch.numpy()
     with tempfile.TemporaryDirectory() as folder:
         store = ZarrStore(LocalStorage(folder), CLIPS)
-        store.declare(SPEC, CLIPS)
+        store.declare([SPEC], CLIPS)
         store.write_shard("regions/b", 0, [(SPEC, rows)])
         rows.tofile(Path(folder) / "bare")
         plain = zarr.open_array(f"{folder}/{DATA}/{SPEC.name}", mode="r")
