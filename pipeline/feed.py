@@ -143,9 +143,11 @@ class Feed:
     ) -> Batch:
         batch = Batch(unit=unit, offset=offset, rows=rows, is_last=is_last, clips=clips, sources=sources)
         wanted = self._wanted(unit)
-        for square in wanted.squares if wanted else ():
-            shape = (-(-wanted.num_frames // square.every), square.size, square.size, 3) if wanted else ()
-            pixels = np.zeros((self._batch_size, *shape), np.uint8)
+        if wanted is None:
+            return batch
+        for square in wanted.squares:
+            frames = -(-wanted.num_frames // square.every)
+            pixels = np.zeros((self._batch_size, frames, square.size, square.size, 3), np.uint8)
             for slot, clip in enumerate(clips):
                 if isinstance(clip, DecodedClip):
                     pixels[slot] = clip.squares.pop(square)
