@@ -30,9 +30,8 @@ DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 class ShardInProgress:
     """One unit: `add` every batch of its rows in order, then `seal` once."""
 
-    def __init__(self, worker: "Worker", unit: WorkUnit) -> None:
+    def __init__(self, worker: "Worker", unit: WorkUnit, clip_ids: list[str]) -> None:
         self.worker, self.unit, self.cache, self.config = worker, unit, worker.cache, worker.config
-        clip_ids = [row.clip_id for row in worker.rows(unit)]
         self.outputs = {key: StageOutput(stage=worker.stages[key], clip_ids=clip_ids) for key in unit.keys}
         self.times = self.outputs.get("clips") or StageOutput(stage=worker.stages["clips"], clip_ids=clip_ids)
         self.backbones = worker.backbones_to_run(unit)
