@@ -132,9 +132,7 @@ class Worker:
                 pending.result()
 
     def _compute(self, shard: ShardInProgress, batch: Batch) -> None:
-        begun = time.monotonic()
         shard.add(batch)
-        shard.spent("network", begun)
         videos = len({row.video_id for row in batch.rows})
         waiting = max(shard.seconds, key=lambda kind: shard.seconds[kind])
         self.report(ClipsDone(clips=len(batch.rows), videos=videos, waiting=waiting))
