@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.heads.head import KINDS, HeadError, HeadOptions, Source, Spec
+from stages.heads.head import KINDS, HeadError, Source, Spec, TapOptions
 
 BOXES = "proposals/boxes"
 COUNT = "proposals/count"
 
 
-def choose_source(spec: Spec, kinds: Sequence[str], options: HeadOptions) -> Source:
+def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Source:
     """The one tap that has every kind of array in `kinds` and is the backbone and tap asked for, if any.
 
     Raises HeadError where none fits (with the missing array and the command that makes it), and where several do.
@@ -33,7 +33,7 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: HeadOptions) -> Sou
     raise _missing(missing, spec)
 
 
-def _sources(spec: Spec, kind: str, options: HeadOptions) -> list[Source]:
+def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
     prefix, suffix, rank = KINDS[kind]  # regions/.../<tap>_grid has rank 5
     sources = []
     for name, shape in spec.items():

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.heads.graphs import collect_all, collect_next, collect_previous, iou_graphs, similarity_graph
-from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import RegionReader, Regions, choose_source, masked_mean
 
 Collect = Callable[[Tensor], Tensor]  # nodes X [B, T, N, C] -> G X, of the same shape
@@ -26,7 +26,7 @@ BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-class StrgOptions(HeadOptions):
+class StrgOptions(TapOptions):
     graphs: Literal["joint", "similarity", "spatial_temporal", "fused"] = Field(
         "joint", description="joint: one branch per kind of graph, summed; fused: all three graphs in each layer"
     )
