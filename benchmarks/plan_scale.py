@@ -30,7 +30,6 @@ from cache_schemas.storage import open_storage
 from cache_schemas.zarr_shards import object_name
 from pipeline.config import check_config
 from pipeline.declare import clips_options, declare
-from pipeline.worker import Worker
 
 ROWS, SHARD_CLIPS, CLIPS_PER_VIDEO, FRAMES = 1_000_000, 64, 10, 32
 DIGEST, SHARD, SEALED_AT = "0123456789abcdef" * 2, 987_654_321, "sealed at"
@@ -68,6 +67,8 @@ def clips_table() -> ClipsTable:
 
 def simulate(document: dict[str, Any]) -> None:
     """A cache whose ledger says that all shards but the last are done."""
+    from pipeline.worker import Worker  # torch would count in the peak of each command
+
     config = check_config(document, "benchmark")
     cache = Cache.create(config.cache, clips_options(config.clips), config.store.model_dump())
     storage = open_storage(config.cache)
