@@ -4,17 +4,27 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stages.heads.atr import Atr
 from stages.heads.avg_pool import AvgPool
+from stages.heads.conv_lstm import ConvLstm
 from stages.heads.head import Head, HeadError, HeadOptions, Spec
 from stages.heads.lstm import Lstm
+from stages.heads.non_local import NonLocal
 from stages.heads.proposal_pool import ProposalPool
 from stages.heads.strg import Strg
+from stages.heads.trg import Trg
+from stages.heads.trn import Trn
 
 HEADS: dict[str, type[Head]] = {
     "avg_pool": AvgPool,
     "proposal_pool": ProposalPool,
     "lstm": Lstm,
+    "conv_lstm": ConvLstm,
+    "trn": Trn,
+    "non_local": NonLocal,
     "strg": Strg,
+    "trg": Trg,
+    "atr": Atr,
 }
 
 

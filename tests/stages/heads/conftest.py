@@ -44,6 +44,7 @@ def make_batch() -> Callable[..., Batch]:
             "proposals/boxes": torch.cat([corners, corners + sizes], -1),
             "proposals/count": torch.full((num_clips, frames), regions, dtype=torch.int16),
             "regions/i3d/res5": torch.randn(num_clips, frames, regions, channels, dtype=torch.float64),
+            "features/i3d/res5": torch.randn(num_clips, frames, channels, 2, 2, dtype=torch.float64),
         }
 
     return make
