@@ -9,7 +9,7 @@ from stages.heads.avg_pool import AvgPool
 from stages.heads.conv_lstm import ConvLstm
 from stages.heads.head import Head, HeadError, HeadOptions, Spec
 from stages.heads.lstm import Lstm
-from stages.heads.non_local import NonLocal
+from stages.heads.non_local import NonLocalHead
 from stages.heads.proposal_pool import ProposalPool
 from stages.heads.strg import Strg
 from stages.heads.trg import Trg
@@ -21,7 +21,7 @@ HEADS: dict[str, type[Head]] = {
     "lstm": Lstm,
     "conv_lstm": ConvLstm,
     "trn": Trn,
-    "non_local": NonLocal,
+    "non_local": NonLocalHead,
     "strg": Strg,
     "trg": Trg,
     "atr": Atr,

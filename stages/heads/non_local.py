@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.backbones.non_local import NonLocalBlock
-from stages.heads.head import Classifier, Head, Spec
+from stages.backbones.non_local import NonLocal
+from stages.heads.head import Classifier, Head, HeadError, Spec
 from stages.heads.inputs import choose_source
 from stages.heads.maps import MapOptions, MapReader
 
@@ -18,7 +18,7 @@ class NonLocalOptions(MapOptions):
     num_blocks: int = Field(1, gt=0, description="blocks in a row")
 
 
-class NonLocal(Head):
+class NonLocalHead(Head):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
 
     Deviation: the paper puts its blocks inside res3 and res4; here they stand behind the cached tap.
@@ -31,8 +31,13 @@ class NonLocal(Head):
         self.source = choose_source(spec, ["maps"], options)
         self.reads = (self.source.maps,)
         self.read_maps = MapReader(spec, self.source, options.dim)
-        channels = self.read_maps.channels
-        self.blocks = nn.Sequential(*(NonLocalBlock(channels) for _ in range(options.num_blocks)))
+        channels, height, width = self.read_maps.channels, self.read_maps.height, self.read_maps.width
+        if min(height, width) < 2 or channels < 2:
+            raise HeadError(
+                f"Head non_local pools maps 1x2x2 and halves channels; {self.source.maps} gives it "
+                f"{channels} x {height} x {width}, at least 2 x 2 x 2 is needed."
+            )
+        self.blocks = nn.Sequential(*(NonLocal(channels) for _ in range(options.num_blocks)))
         self.classifier = Classifier(channels, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:

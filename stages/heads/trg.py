@@ -152,12 +152,14 @@ class BilinearRelation(nn.Module):
 class Attention(nn.Module):
     """Heads weighted by softmax(ReLU(W' p)), p the mean of each head in a frame (eq. 7 to 10).
 
-    z [B, T, N, C, H, W] -> [B, T, C, H, W]. With one head, or W' = 0, it is the mean of the heads.
+    z [B, T, N, C, H, W] -> [B, T, C, H, W]. With one head, or W' = 0, it is the mean of the heads. W' starts as the
+    identity: as p >= 0, a row of W' that starts negative would keep its ReLU closed.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
         super().__init__()
         self.weight = nn.Linear(num_heads, num_heads, bias=False)
+        nn.init.eye_(self.weight.weight)
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.einsum("btn,btnchw->btchw", self.shares(z), z)
