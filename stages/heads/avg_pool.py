@@ -9,11 +9,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import choose_source
 
 
-class AvgPoolOptions(HeadOptions):
+class AvgPoolOptions(TapOptions):
     consensus: Literal["features", "logits", "max"] = Field(
         "features", description="mean of the features, or mean or maximum of the frames' logits"
     )

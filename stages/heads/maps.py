@@ -9,10 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import HeadOptions, Source, Spec
+from stages.heads.head import Source, Spec, TapOptions
+from stages.heads.inputs import project_maps
 
 
-class MapOptions(HeadOptions):
+class MapOptions(TapOptions):
     dim: int | None = Field(None, gt=0, description="width of a 1x1 convolution of the cached maps; null: as cached")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
@@ -25,10 +26,10 @@ class MapReader(nn.Module):
         self.array = source.maps
         self.num_frames, cached, self.height, self.width = spec[source.maps]
         self.channels = dim or cached
-        self.project = nn.Conv2d(cached, dim, 1) if dim else nn.Identity()
+        self.project = nn.Linear(cached, dim) if dim else nn.Identity()
 
     def forward(self, batch: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        return each_frame(self.project, batch[self.array].to(dtype))
+        return project_maps(self.project, batch[self.array].to(dtype))
 
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, HeadError, HeadOptions, Spec
+from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
 from stages.heads.inputs import choose_source
 
 
-class TrnOptions(HeadOptions):
+class TrnOptions(TapOptions):
     dim: int = Field(256, gt=0, description="width of a linear layer on the frame features")
     hidden: int = Field(256, gt=0, description="width of a relation")
     num_tuples: int = Field(3, gt=0, description="at most so many tuples of n frames, for each n")
