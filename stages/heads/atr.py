@@ -1,6 +1,7 @@
-"""ATR, "Action-centric temporal-relational reasoning", as far as its paper's text determines it.
+"""ATR, "Reasoning action-centric temporal relations at rich feature hierarchies for action recognition".
 
-The text lost most formulas; what is reconstructed says so, and what stays open is an option.
+Liang et al., PLoS ONE 2025, doi 10.1371/journal.pone.0327302. Written from a text of it without formulas: what is
+reconstructed says so, and what stays open is an option.
 B clips, T frames, C channels, R = C / reduction, H, W.
 """
 

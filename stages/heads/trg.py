@@ -1,4 +1,5 @@
-"""TRG, the temporal reasoning graph of "Temporal Reasoning Graph for Activity Recognition" (Zhang et al., 2019).
+"""TRG, the temporal reasoning graph of "Temporal Reasoning Graph for Activity Recognition" (Zhang et al. 2019,
+arXiv 1908.09995).
 
 B clips, T frames, N heads, C channels, H, W, P = H * W positions.
 """
