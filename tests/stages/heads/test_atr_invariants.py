@@ -111,6 +111,20 @@ def test_4_the_efficient_reasoner_is_its_equation() -> None:
     torch.testing.assert_close(reasoner(s)[0, 0], sum(reasoner.w[i + 2] * g[i] for i in range(3)))
 
 
+def test_4_layer_norm_and_relu_stand_between_reasoners_only(lively: Lively) -> None:
+    reason, s = lively(_block(num_reasoners=2)).reason, torch.randn(2, T, C, dtype=torch.float64)
+    first, norm, _, second = reason
+    torch.testing.assert_close(reason(s), second(norm(first(s)).relu()))
+    assert (reason(s) < 0).any()
+
+
+def test_the_block_is_its_equations(lively: Lively) -> None:
+    block, x = lively(_block()), _clips()
+    located = block.locate(x)
+    y = block.reason(aggregate(x, located))[..., None, None] + located.sigmoid()
+    torch.testing.assert_close(block(x)[:, 3], x[:, 3] + block.norm(y[:, 3]))
+
+
 def test_4_and_5_the_graph_reasoner_has_no_order_and_rows_of_shares() -> None:
     reasoner = GraphReasoner(*(nn.Linear(C, C, bias=False) for _ in range(3))).double()
     s, order = torch.randn(2, T, C, dtype=torch.float64), torch.randperm(T)

@@ -105,7 +105,7 @@ def test_a_clip_has_the_same_logits_in_any_batch_and_every_time(
 @pytest.mark.parametrize("name", ["conv_lstm", "non_local", "trg", "atr"])
 def test_maps_without_a_number_give_no_number(name: str, spec: Spec, make_batch: MakeBatch, lively: Lively) -> None:
     """A NaN is seen, by the loss of training or by evaluation, and stays in its clip."""
-    head, batch = lively(build_head(name, spec, 3)), make_batch()
+    head, batch = lively(build_head(name, spec, 3, dim=8)), make_batch()
     batch["features/i3d/res5"][1, 2, 3, 0, 1] = torch.nan
     assert head(batch).isnan().all(1).tolist() == [False, True, False]
 

@@ -189,10 +189,34 @@ def test_relations_are_those_of_the_equations(lively: Lively) -> None:
     torch.testing.assert_close(bilinear(u)[0, n, i, j], (u_i * (bilinear.w[n] @ u_j)).sum())
 
 
+def test_the_block_is_its_equations(lively: Lively) -> None:
+    block, x = lively(_block()), _clips()
+    adjacency, (i, n) = block.adjacency(x), (1, 2)
+    convolved = [block.norm(block.convolution(x[:, j]))[:, n * C : (n + 1) * C] for j in range(T)]
+    collected = sum(adjacency[:, n, i, j, None, None, None] * convolved[j] for j in range(T))
+    z = block.collect(adjacency, x)
+    torch.testing.assert_close(z[:, i, n], collected.relu())
+    shares = (z[:, i].mean((2, 3, 4)) @ block.aggregate.weight.weight.T).relu().softmax(1)
+    torch.testing.assert_close(block(x)[:, i], (x[:, i] + (shares[..., None, None, None] * z[:, i]).sum(1)).relu())
+
+
+@pytest.mark.parametrize("options", [{"aggregator": "concatenation"}, {"fusion": "concat"}])
+def test_concatenation_keeps_its_parts_apart(options: dict[str, Any], lively: Lively) -> None:
+    """Both the first and the last part count, each with weights of its own."""
+    part = lively(_block(**options))
+    merge = part.fuse or part.aggregate
+    z = torch.randn(1, T, merge.merge[0].in_channels // C, C, H, W, dtype=torch.float64)
+    by_hand = merge.merge(z[0].reshape(T, -1, H, W))
+    torch.testing.assert_close(merge(z)[0], by_hand)
+    assert not torch.allclose(merge(z.flip(2))[0], by_hand, atol=1e-3)
+
+
 def test_the_scale_is_the_root_of_the_size_of_a_frame(lively: Lively) -> None:
     plain, scaled = (lively(_block(scale_relation=scale)) for scale in (False, True))
     scaled.load_state_dict(plain.state_dict())
     x = _clips()
-    logits = plain.relation(plain._by_head(torch.stack([plain.embed(clip) for clip in x])).flatten(4).transpose(1, 2))
+    convolution, norm, _ = plain.embed
+    u = torch.stack([norm(convolution(clip)).relu() for clip in x]).view(2, T, N, C, H * W)
+    logits = plain.relation(u.transpose(1, 2))
     torch.testing.assert_close(plain.adjacency(x), logits.softmax(3))
     torch.testing.assert_close(scaled.adjacency(x), (logits / (C * H * W) ** 0.5).softmax(3))
