@@ -146,6 +146,12 @@ class Cache:
         start = shard * self.shard_clips
         return range(start, min(start + self.shard_clips, self.num_rows))
 
+    def clip_ids(self, shard: int) -> list[str]:
+        """The clips of a shard, in order of their rows."""
+        rows = self.shard_rows(shard)
+        found: list[str] = self.clips.table.column("clip_id").slice(rows.start, len(rows)).to_pylist()
+        return found
+
     def _stage_name(self, key: str) -> str:
         return f"{STAGES}/{key}.json"
 
@@ -172,6 +178,10 @@ class Cache:
         content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
         self.storage.create(self._stage_name(stage.key), content)
         self.check_stage(stage)
+        self.declare_arrays()
+
+    def declare_arrays(self) -> None:
+        """Make all arrays of the cache readable at the present number of rows."""
         keys: list[str] = []
         while (now := self.stage_keys()) != keys:  # again, where another process began a stage meanwhile
             self.store.declare(self._with_status(), self.num_rows)

@@ -58,6 +58,15 @@ def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
     return size, digest
 
 
+def remove_durably(path: Path) -> None:
+    """Remove a file where there is one; it does not come back after a power cut."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    _sync_folder(path.parent)
+
+
 def create_exclusively(target: Path, content: bytes) -> bool:
     """Create `target` whole unless it exists already; says whether this call made it."""
     temporary, _, _ = _write_temporary(target, [content])

@@ -131,7 +131,7 @@ def extract(
     executor: Annotated[str | None, typer.Option(metavar="inline|local", help="Where to run.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of the local executor.")] = None,
     shards: Part = "0/1",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run shards with failed clips again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again, no others.")] = False,
     limit: Limit = None,
     overrides: Overrides = [],
 ) -> int:

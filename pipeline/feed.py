@@ -24,7 +24,7 @@ BATCHES_AHEAD = 2
 
 @dataclass(kw_only=True)
 class Batch:
-    """`batch_size` consecutive rows of a shard, from row `offset` of the unit; the last batch holds fewer.
+    """`batch_size` consecutive rows of a shard, from row `offset`; the last batch of a shard holds fewer.
 
     `pixels` [batch_size, T, S, S, 3] uint8 are zero where a clip failed and where there is none.
     """
@@ -40,10 +40,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Video:
-    """The rows of one video in one unit."""
+    """The rows of one video in one unit, and their numbers in the shard."""
 
     unit: WorkUnit
     rows: list[ClipRow]
+    numbers: list[int]
     is_last: bool
 
 
@@ -51,7 +52,10 @@ _Decoded = tuple[list[DecodedClip | DecodeError], Source | None]
 
 
 class Feed:
-    """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing."""
+    """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing.
+
+    Batches are cut from whole shards; of a unit that retries clips, only those that hold one are made.
+    """
 
     def __init__(
         self,
@@ -85,11 +89,20 @@ class Feed:
     def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_Video]:
         for unit in units:
             rows = self._rows_of(unit)
+            numbers = self._numbers(unit, rows)
             seen = 0
-            for _, group in itertools.groupby(rows, key=lambda row: row.video_id):
+            for _, group in itertools.groupby(numbers, key=lambda number: rows[number].video_id):
                 of_video = list(group)
                 seen += len(of_video)
-                yield _Video(unit, of_video, seen == len(rows))
+                yield _Video(unit, [rows[number] for number in of_video], of_video, seen == len(numbers))
+
+    def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
+        """The rows that go through the networks: all, or whole batches around the clips to retry."""
+        retried = unit.retried
+        if retried is None:
+            return list(range(len(rows)))
+        batches = {number // self._batch_size for number, row in enumerate(rows) if row.clip_id in retried}
+        return [number for number in range(len(rows)) if number // self._batch_size in batches]
 
     def _decode(self, video: _Video) -> _Decoded:
         wanted = self._wanted(video.unit)
@@ -119,18 +132,18 @@ class Feed:
 
     def _assembled(self, decoded: Iterable[tuple[_Video, _Decoded]]) -> Iterator[Batch]:
         rows: list[ClipRow] = []
+        numbers: list[int] = []
         clips: list[DecodedClip | DecodeError] = []
         sources: dict[str, Source] = {}
-        offset = 0
         for video, (of_video, source) in decoded:
-            rows, clips = rows + video.rows, clips + of_video
+            rows, numbers, clips = rows + video.rows, numbers + video.numbers, clips + of_video
             if source is not None:
                 sources[video.rows[0].video_id] = source
             while len(rows) >= self._batch_size or (video.is_last and rows):
                 size = self._batch_size
                 is_last = video.is_last and len(rows) <= size
-                yield self._batch(video.unit, offset, rows[:size], clips[:size], sources, is_last)
-                rows, clips, sources, offset = rows[size:], clips[size:], {}, 0 if is_last else offset + size
+                yield self._batch(video.unit, numbers[0], rows[:size], clips[:size], sources, is_last)
+                rows, numbers, clips, sources = rows[size:], numbers[size:], clips[size:], {}
 
     def _batch(
         self,
