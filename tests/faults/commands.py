@@ -16,6 +16,7 @@ import fnmatch
 import itertools
 import json
 import os
+import pydoc  # noqa: F401  (imported late by a library, when another user may not be able to read it)
 import resource
 import signal
 import sys

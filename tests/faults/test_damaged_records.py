@@ -53,7 +53,7 @@ def test_a_record_of_a_newer_version(tmp_path: Path, config: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2, "unknown": 1}))
     before = same_bytes(cache.root)
     for reads in (*READERS.values(), lambda cache, config: verify(cache.root)):
-        with pytest.raises(CacheTooNew, match="schema version 2; this kinegraph knows 1. Update kinegraph"):
+        with pytest.raises(CacheTooNew, match=r"schema version 2; this kinegraph knows 1\. Update kinegraph"):
             reads(cache, config)
     assert same_bytes(cache.root) == before
 
@@ -66,7 +66,7 @@ def test_a_record_of_an_object_that_is_not_there(tmp_path: Path, prepared: Prepa
         (tmp_path / "cache" / name).unlink()
     problems = verify(cache.root).problems
     assert {(problem.object, problem.kind) for problem in problems} == {(name, "missing") for name in record.objects}
-    with pytest.raises(FileNotFoundError, match="00?1"):
+    with pytest.raises(FileNotFoundError, match=r"c\.1\.|000001"):
         CachedClips(cache, ["features/tiny/res4"]).__getitems__([2])
     repair(cache, problems)
     extract(load_config(config))
