@@ -104,7 +104,8 @@ def sweep(folder: Path) -> int:
     for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         pid, host = path.name.removeprefix(TEMPORARY_PREFIX).split("-")[:2]
         if not alive(int(pid)) if host == HOST else path.stat().st_mtime < limit:
-            path.unlink(missing_ok=True)
+            with _explained(path):
+                path.unlink(missing_ok=True)
             removed += 1
     return removed
 

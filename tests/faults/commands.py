@@ -37,6 +37,7 @@ import pipeline.indexing
 import pipeline.status
 import pipeline.verification
 from cli.app import main
+from pipeline.versions import versions
 
 REQUEST_SECONDS = 60
 
@@ -124,5 +125,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    versions()  # once: the revision of a checkout may change while tests run
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
