@@ -17,6 +17,7 @@ from pipeline.verification import repair, verify
 from tests.caches import same_bytes
 from tests.faults.conftest import Prepared
 
+ZARR = pytest.mark.parametrize("prepared", ["zarr"], indirect=True)  # stores know nothing of records and leases
 RECORD = "ledger/features/tiny/000001.json"
 
 
@@ -33,6 +34,7 @@ READERS: dict[str, Callable[[Cache, Path], Any]] = {
 }
 
 
+@ZARR
 @pytest.mark.parametrize("content", [b"", b'{"schema_version": 1, "key": "fea', b"null", b"\xff\xfe\x00"])
 def test_a_record_that_cannot_be_read(tmp_path: Path, prepared: Prepared, config: Path, content: bytes) -> None:
     cache = Cache(tmp_path / "cache")
@@ -47,6 +49,7 @@ def test_a_record_that_cannot_be_read(tmp_path: Path, prepared: Prepared, config
     assert same_bytes(cache.root) == prepared.undisturbed
 
 
+@ZARR
 def test_a_record_of_a_newer_version(tmp_path: Path, config: Path) -> None:
     """It is refused by all, and nothing is repaired, because nothing is broken."""
     cache, path = Cache(tmp_path / "cache"), tmp_path / "cache" / RECORD
@@ -73,13 +76,14 @@ def test_a_record_of_an_object_that_is_not_there(tmp_path: Path, prepared: Prepa
     assert same_bytes(cache.root) == prepared.undisturbed
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b'{"keys": 3}', b'{"keys": [], "attempt": "first"}'])
-def test_a_lease_that_is_garbage(tmp_path: Path, prepared: Prepared, content: bytes) -> None:
-    """It goes stale like that of a worker that says nothing more."""
+@ZARR
+def test_leases_that_are_garbage(tmp_path: Path, prepared: Prepared) -> None:
+    """They go stale like those of a worker that says nothing more."""
     config = prepared.copy(tmp_path / "cache")
     leases = tmp_path / "cache" / "leases"
     leases.mkdir()
-    (leases / "000001.json").write_bytes(content)
+    for shard, content in enumerate((b"\xff\xfe", b'{"keys": 3}', b'{"keys": [], "attempt": "first"}')):
+        (leases / f"00000{shard}.json").write_bytes(content)
     assert status(Cache(tmp_path / "cache"))["clips"] == 6
     extract(load_config(config, ["run.lease_seconds=1"]))
     assert same_bytes(tmp_path / "cache") == prepared.undisturbed

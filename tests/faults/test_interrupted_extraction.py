@@ -60,6 +60,7 @@ STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 SEALING = ("replace", "*/proposals/*1*", 1)
 
 
+@pytest.mark.parametrize("prepared", ["zarr"], indirect=True)
 @pytest.mark.parametrize(("sent", "code"), STOPS)
 def test_a_signal_while_sealing(tmp_path: Path, prepared: Prepared, run: Run, sent: signal.Signals, code: int) -> None:
     """The shard is sealed in every stage, the next is left."""
@@ -74,10 +75,9 @@ def test_a_signal_while_sealing(tmp_path: Path, prepared: Prepared, run: Run, se
     goes_on(config, prepared.undisturbed)
 
 
-@pytest.mark.parametrize(("sent", "code"), STOPS)
-def test_a_second_signal_ends_at_once(
-    tmp_path: Path, prepared: Prepared, run: Run, sent: signal.Signals, code: int
-) -> None:
+@pytest.mark.parametrize("prepared", ["zarr"], indirect=True)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(tmp_path: Path, prepared: Prepared, run: Run, sent: signal.Signals) -> None:
     """What is being sealed would take a minute."""
     config = prepared.copy(tmp_path / "cache")
     assert run("extract", config, strike=[sent.name, *SEALING], again=True).code == -sent
