@@ -31,10 +31,12 @@ PATTERNS = {
         "arrays": "*/data.h5",
     },
 }
+OFTEN_REFRESHED = ("--set", "run.lease_seconds=0.1")  # every 25 ms
 STEPS = {  # operation, path, and which of them
     "stage written, not linked": ("link", "*/stages/*", 3),
     "some arrays declared": ("replace", "arrays", 2),
     "lease written, not linked": ("link", "*/leases/000001.json", 1),
+    "lease being refreshed": ("replace", "*/leases/*", 1),
     "decoding": ("decode", "*/v5.mp4", 1),
     "half an object written": ("write", OBJECT, 1),
     "object not flushed": ("fsync", UNFLUSHED, 1),
@@ -53,7 +55,8 @@ def test_at_every_step_between_decode_and_ledger(tmp_path: Path, prepared: Prepa
     operation, path, count = STEPS[step]
     pattern = PATTERNS[prepared.document["store"]["kind"]].get(path, path)
     config = prepared.copy(tmp_path / "cache")
-    assert run("extract", config, strike=["SIGKILL", operation, pattern, count]).code == -signal.SIGKILL
+    ended = run("extract", config, *OFTEN_REFRESHED, strike=["SIGKILL", operation, pattern, count])
+    assert ended.code == -signal.SIGKILL, ended.said
     goes_on(config, prepared.undisturbed)
 
 
