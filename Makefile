@@ -3,12 +3,16 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench
+.PHONY: demo test test-faults lint bench
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
 test: .venv/installed
 	$(BIN)/pytest
+
+# SIGKILL at 100 random moments on both stores; takes minutes. FAULTS_SEED=n repeats the moments that it printed.
+test-faults: .venv/installed
+	$(BIN)/pytest -m faults -s tests/faults
 
 lint: .venv/installed
 	$(BIN)/ruff check .

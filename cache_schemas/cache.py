@@ -156,6 +156,10 @@ class Cache:
         first, table = found
         return list(table.rows(numbers.start - first, numbers.stop - first))
 
+    def clip_ids(self, shard: int) -> list[str]:
+        """The clips of a shard, in order of their rows."""
+        return [row.clip_id for row in self.rows(shard)]
+
     def _stage_name(self, key: str) -> str:
         return f"{STAGES}/{key}.json"
 
@@ -185,6 +189,10 @@ class Cache:
             content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
             self.storage.create(self._stage_name(stage.key), content)
             self.check_stage(stage)  # another process may have been faster
+        self.declare_arrays()
+
+    def declare_arrays(self) -> None:
+        """Make all arrays of the cache readable at the present number of rows."""
         keys: list[str] = []
         while (now := self.stage_keys()) != keys:  # again, where another process began a stage meanwhile
             self.store.declare(self._with_status(), self.num_rows)

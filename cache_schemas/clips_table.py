@@ -167,6 +167,11 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
     return kept + sorted(by_id.values(), key=row_order)
 
 
+def video_of(clip_id: str) -> str:
+    """The video_id in a clip_id."""
+    return clip_id.rsplit(":", 2)[0]
+
+
 def row_order(row: ClipRow) -> tuple[str, int, str]:
     """Sort key of rows: by video, then clip number, then crop."""
     _, clip, crop = row.clip_id.rsplit(":", 2)

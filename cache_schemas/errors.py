@@ -1,6 +1,12 @@
 """What can be wrong with a cache; each error is also the built-in a caller expects."""
 
+import errno
+from pathlib import Path
+
 from cache_schemas.arrays import SCHEMA_VERSION
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class CacheError(ValueError):
@@ -15,9 +21,28 @@ class CacheMismatch(CacheError):
     """The cache was made with other options than those asked for."""
 
 
+class CacheNotWritable(CacheError, OSError):
+    """A file of the cache that cannot be written: no room, or no permission."""
+
+
 class CacheTooNew(CacheError):
     """A file of the cache was written by a later version; nothing is wrong with it."""
 
 
 def newer_schema(where: str, found: int) -> CacheTooNew:
     return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")
+
+
+def not_writable(path: Path, error: OSError) -> CacheNotWritable | None:
+    """What to tell of a file that could not be written; None where we know no better than `error`."""
+    if error.errno in NO_ROOM:
+        return CacheNotWritable(
+            f"{path} could not be written: {error.strerror}. What is sealed is whole and nothing else counts: make "
+            "room and run the same command again."
+        )
+    if error.errno in NO_PERMISSION:
+        return CacheNotWritable(
+            f"{path} could not be written: {error.strerror}. `status`, `verify`, `plan` and training only read; for "
+            "all else make the cache writable."
+        )
+    return None

@@ -3,10 +3,13 @@
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
+
+from cache_schemas.errors import not_writable
 
 TEMPORARY_PREFIX = ".tmp-"
 FOREIGN_AGE_SECONDS = 3600.0
@@ -42,32 +45,55 @@ def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, 
     return temporary, size, digest.hexdigest()
 
 
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Tell of a full or read-only disk in words, with the file's name; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if (told := not_writable(target, error)) is not None:
+            raise told from error
+        raise
+
+
 def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
     """Replace `target` by the concatenation of `parts`: temporary name, fsync, rename, fsync of the folder.
 
     Gives the size in bytes and the xxh3_128, computed while writing. A crash leaves the old file or the new
-    one, and at most a temporary file that `sweep` removes.
+    one, and at most a temporary file that `sweep` removes. Raises CacheNotWritable.
     """
-    temporary, size, digest = _write_temporary(target, parts)
-    try:
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
+    with _explained(target):
+        temporary, size, digest = _write_temporary(target, parts)
+        try:
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
     return size, digest
 
 
+def remove_durably(path: Path) -> None:
+    """Remove a file where there is one; it does not come back after a power cut."""
+    with _explained(path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        _sync_folder(path.parent)
+
+
 def create_exclusively(target: Path, content: bytes) -> bool:
-    """Create `target` whole unless it exists already; says whether this call made it."""
-    temporary, _, _ = _write_temporary(target, [content])
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    """Create `target` whole unless it exists already; says whether this call made it. Raises CacheNotWritable."""
+    with _explained(target):
+        temporary, _, _ = _write_temporary(target, [content])
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
     return True
 
 
@@ -82,7 +108,8 @@ def sweep(folder: Path) -> int:
             path = Path(parent, name)
             pid, host = name.removeprefix(TEMPORARY_PREFIX).split("-")[:2]
             if not alive(int(pid)) if host == HOST else path.stat().st_mtime < limit:
-                path.unlink(missing_ok=True)
+                with _explained(path):
+                    path.unlink(missing_ok=True)
                 removed += 1
     return removed
 

@@ -123,6 +123,24 @@ class Hdf5Store:
                 self._join(file, spec, num_rows)
             self.storage.put(DATA, [_image(file)])
 
+    def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
+        """data.h5, where it is missing, damaged, or does not join the shard files of `specs`."""
+        try:
+            with h5py.File(self._local(DATA), "r", locking=False) as file:
+                joined = all(self._joins(file[spec.name], spec, num_rows) for spec in specs)
+        except (OSError, KeyError, RuntimeError):
+            joined = False
+        return [] if joined else [DATA]
+
+    def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
+        """Whether a dataset of data.h5 is what `_join` makes."""
+        rows = dataset.shape[0]
+        if dataset.dtype != np.dtype(spec.dtype) or dataset.shape[1:] != spec.shape or rows not in num_rows:
+            return False
+        sources = [(source.file_name, source.dset_name) for source in dataset.virtual_sources()]
+        expected = [(object_name(spec.stage, shard), spec.name) for shard in range(-(-rows // self.shard_clips))]
+        return sources == expected and np.array_equal(dataset.fillvalue, np.dtype(spec.dtype).type(spec.fill), True)
+
     def _declared(self) -> str:
         """What data.h5 says that it joins; nothing where there is no such file or it is damaged."""
         try:

@@ -5,7 +5,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from cache_schemas.files import TEMPORARY_PREFIX, Buffer, create_exclusively, file_digest, sweep, write_whole
+from cache_schemas.files import (
+    TEMPORARY_PREFIX,
+    Buffer,
+    create_exclusively,
+    file_digest,
+    remove_durably,
+    sweep,
+    write_whole,
+)
 
 
 class Storage(Protocol):
@@ -36,7 +44,7 @@ class Storage(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+        """Remove an object for good, also through a power cut; nothing happens where there is none."""
         ...
 
     def sweep(self) -> None:
@@ -84,7 +92,7 @@ class LocalStorage:
                     yield f"{folder}/{entry.name}"
 
     def delete(self, name: str) -> None:
-        (self._folder / name).unlink(missing_ok=True)
+        remove_durably(self._folder / name)
 
     def sweep(self) -> None:
         sweep(self._folder)

@@ -26,6 +26,10 @@ class Store(Protocol):
         """Make all arrays of the cache readable at `num_rows` rows; shards not written yet read as fill. Idempotent."""
         ...
 
+    def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
+        """Objects that do not describe the arrays as `declare` does, missing ones too; any of `num_rows` will do."""
+        ...
+
     def objects_per_shard(self, num_arrays: int) -> int:
         """How many objects one shard of a stage key is, its status array counted in `num_arrays`."""
         ...

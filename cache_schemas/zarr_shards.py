@@ -135,14 +135,35 @@ class ZarrStore:
 
     def declare(self, specs: Sequence[ArraySpec], num_rows: int) -> None:
         """Write the zarr.json of all arrays and groups, or lengthen them to `num_rows`. Idempotent."""
+        for name, content in self._documents(specs, num_rows).items():
+            self._put_if_changed(name, content)
+
+    def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
+        """The zarr.json that are missing, damaged, or not those of `specs` with rows in `num_rows`."""
+        documents = self._documents(specs, num_rows.start)
+        return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
+
+    def _describes(self, name: str, expected: bytes, num_rows: range) -> bool:
+        """Whether an object says what `expected` does, but for attributes, which anyone may add, and the rows."""
+        try:
+            found, wanted = json.loads(self.storage.get(name)), json.loads(expected)
+            rows = found["shape"][0] if "shape" in wanted else num_rows.start
+            found["attributes"] = wanted["attributes"]
+            if "shape" in wanted:
+                wanted["shape"][0] = rows
+        except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError):
+            return False
+        return bool(found == wanted and rows in num_rows)
+
+    def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
+        """The zarr.json of all arrays and the groups above them, by name."""
         group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=1).encode()
         documents: dict[str, bytes] = {}
         for spec in specs:
             codec = codec_of(self.compression, spec.name)
             documents[f"{DATA}/{spec.name}/zarr.json"] = array_metadata(spec, num_rows, self.shard_clips, codec)
             documents |= {f"{parent}/zarr.json": group for parent in PurePosixPath(DATA, spec.name).parents[:-1]}
-        for name, content in documents.items():
-            self._put_if_changed(name, content)
+        return documents
 
     def _put_if_changed(self, name: str, content: bytes) -> None:
         if not self.storage.exists(name) or self.storage.get(name) != content:

@@ -26,6 +26,9 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, treated as Ctrl-C."""
 
 
+STOPS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+
+
 class Commands(TyperGroup):
     """Runs a command; turns its result, and what can go wrong, into messages and exit codes."""
 
@@ -70,12 +73,15 @@ def main() -> None:
     # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in STOPS:
+        signal.signal(number, _stop)
     app()
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> None:
+    """The first signal ends what is being sealed and stops; a second one of its kind ends the process at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise STOPS[number]
 
 
 def _config(path: Path, overrides: list[str]) -> "Config":
@@ -142,7 +148,7 @@ def extract(
     executor: Annotated[str | None, typer.Option(metavar="inline|local", help="Where to run.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of the local executor.")] = None,
     shards: Part = "0/1",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run shards with failed clips again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again, no others.")] = False,
     limit: Limit = None,
     overrides: Overrides = [],
 ) -> int:

@@ -155,16 +155,21 @@ def status(found: dict[str, Any]) -> None:
 
 def verified(found: "Verification", repaired: bool) -> None:
     for problem in found.problems:
-        print(f"{problem.stage} shard {problem.shard}: {problem.kind}: {problem.object}")
+        where = problem.stage if problem.shard is None else f"{problem.stage} shard {problem.shard}"
+        print(f"{where}: {problem.kind}: {problem.object}")
     for warning in found.warnings:
         note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
     if found.ok:
         print("every sealed object is there, whole and unchanged")
     elif repaired:
-        print(f"{len(found.problems)} problems; the shards are un-marked, `kinegraph extract CONFIG` redoes them")
+        print(
+            f"{len(found.problems)} problems; metadata is written anew, the shards are un-marked: "
+            "`kinegraph extract CONFIG` redoes them"
+        )
     else:
         print(
-            f"{len(found.problems)} problems; --repair un-marks the shards, then `kinegraph extract CONFIG` redoes them"
+            f"{len(found.problems)} problems; --repair writes metadata anew and un-marks the shards, then "
+            "`kinegraph extract CONFIG` redoes them"
         )
 
 

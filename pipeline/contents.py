@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, status_array
+from cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
 from cache_schemas.cache import Cache, Stage
 from cache_schemas.ledger import Record
 
@@ -20,8 +20,7 @@ class ShardContents:
 
     def __init__(self, cache: Cache, stage: Stage, record: Record) -> None:
         rows = cache.shard_rows(record.shard)
-        clip_ids = cache.clips.table.column("clip_id").slice(rows.start, len(rows)).to_pylist()
-        numbers = {clip_id: number for number, clip_id in enumerate(clip_ids)}
+        numbers = {clip_id: number for number, clip_id in enumerate(cache.clip_ids(record.shard))}
         self.status = np.full(len(rows), STATUS_OK, dtype=np.uint8)
         self.status[[numbers[warned.clip_id] for warned in record.warnings]] = STATUS_WARNED
         self.status[[numbers[failure.clip_id] for failure in record.failures]] = STATUS_FAILED
@@ -46,11 +45,17 @@ class ShardContents:
         """(array, kind) of everything that the record does not allow."""
         yield from ((name, "shape") for name in self.undecodable)
         yield from ((name, "non_finite") for name, rows in self._ok_floats() if not np.isfinite(rows).all())
+        yield from ((spec.name, "fill") for spec in self.stage.arrays if not self._is_filled(spec))
         name = f"status/{self.stage.key}"
         if name in self.rows and (self.rows[name] != self.status).any():
             yield name, "status"
         if self.stage.key == "proposals" and not self.undecodable:
             yield from _proposal_problems({name: rows[self.ok] for name, rows in self.rows.items()})
+
+    def _is_filled(self, spec: ArraySpec) -> bool:
+        """Whether the rows of failed clips hold the fill value."""
+        rows = self.rows.get(spec.name)
+        return rows is None or np.array_equal(rows[~self.ok], spec.empty(int((~self.ok).sum())), equal_nan=True)
 
     def zeros(self) -> Iterator[str]:
         """Float arrays with an all-zero row in a clip that is ok: possible, but seldom meant."""

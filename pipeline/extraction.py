@@ -35,21 +35,18 @@ def extract(
     limit: int | None = None,
     retry_failed: bool = False,
 ) -> Outcome:
-    """Compute and seal what the cache lacks; what is sealed is never touched.
+    """Compute and seal what the cache lacks; of what is sealed only failed clips are tried again, if asked for.
 
     Raises CacheNotFound where nothing was indexed yet, CacheMismatch, ConfigError, WeightsError, SetAsideError.
     """
     cache = Cache(config.cache)
     cache.storage.sweep()
-    plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
+    plan = make_plan(config, cache, stages=stages, part=part, limit=limit, retry_failed=retry_failed)
     if plan.changed:
         reopen_changed(config, cache, plan.changed)
         log.info("changed since they were cached, their shards run again: %s", ", ".join(plan.changed_videos))
-    if retry_failed:
-        _reopen_failed(cache, plan)
-        plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
     estimate(config, cache, plan).check_fits(cache.root)
-    total = sum(len(cache.shard_rows(unit.shard)) for unit in plan.units)
+    total = sum(len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in plan.units)
     progress = Progress(total, len(plan.units))
     try:
         if plan.units or plan.unchecked:
@@ -84,19 +81,3 @@ def failures(cache: Cache, plan: Plan) -> list[Failure]:
             for failure in record.failures:
                 found.setdefault(failure.clip_id, failure)
     return [found[clip_id] for clip_id in sorted(found)]
-
-
-def _reopen_failed(cache: Cache, plan: Plan) -> None:
-    """Unseal, in every planned stage and those that read it, the shards that hold a failure.
-
-    They are computed anew, to the same bytes.
-    """
-    reopened = {
-        record.shard for key in plan.keys for record in cache.ledger.records(key, plan.shards) if record.failures
-    }
-    chosen = {*plan.keys}
-    readers = {key for key in plan.declared.stages if chosen & {*plan.declared.with_read([key])} - {"clips"}}
-    for shard in reopened:
-        for key in reversed(plan.declared.stages):  # what reads a stage goes before it
-            if key in chosen | readers:
-                cache.ledger.unseal(key, shard)

@@ -24,7 +24,7 @@ BATCHES_AHEAD = 2
 
 @dataclass(kw_only=True)
 class Batch:
-    """`batch_size` consecutive rows of a shard, from row `offset` of the unit; the last batch holds fewer.
+    """`batch_size` consecutive rows of a shard, from row `offset`; the last batch of a shard holds fewer.
 
     `clip_ids` are those of the whole unit.
     `pixels` [batch_size, T, S, S, 3] uint8 are zero where a clip failed and where there is none.
@@ -42,11 +42,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Video:
-    """The rows of one video in one unit, and the clips of the whole unit."""
+    """The rows of one video in one unit, their numbers in the shard, and the clips of the whole unit."""
 
     unit: WorkUnit
     clip_ids: list[str]
     rows: list[ClipRow]
+    numbers: list[int]
     is_last: bool
 
 
@@ -54,7 +55,10 @@ _Decoded = tuple[list[DecodedClip | DecodeError], Source | None]
 
 
 class Feed:
-    """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing."""
+    """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing.
+
+    Batches are cut from whole shards; of a unit that retries clips, only those that hold one are made.
+    """
 
     def __init__(
         self,
@@ -88,11 +92,20 @@ class Feed:
     def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_Video]:
         for unit in units:
             rows = self._rows_of(unit)
-            clip_ids, seen = [row.clip_id for row in rows], 0
-            for _, group in itertools.groupby(rows, key=lambda row: row.video_id):
+            clip_ids, numbers = [row.clip_id for row in rows], self._numbers(unit, rows)
+            seen = 0
+            for _, group in itertools.groupby(numbers, key=lambda number: rows[number].video_id):
                 of_video = list(group)
                 seen += len(of_video)
-                yield _Video(unit, clip_ids, of_video, seen == len(rows))
+                yield _Video(unit, clip_ids, [rows[number] for number in of_video], of_video, seen == len(numbers))
+
+    def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
+        """The rows that go through the networks: all, or whole batches around the clips to retry."""
+        retried = unit.retried
+        if retried is None:
+            return list(range(len(rows)))
+        batches = {number // self._batch_size for number, row in enumerate(rows) if row.clip_id in retried}
+        return [number for number in range(len(rows)) if number // self._batch_size in batches]
 
     def _decode(self, video: _Video) -> _Decoded:
         wanted = self._wanted(video.unit)
@@ -122,11 +135,11 @@ class Feed:
 
     def _assembled(self, decoded: Iterable[tuple[_Video, _Decoded]]) -> Iterator[Batch]:
         rows: list[ClipRow] = []
+        numbers: list[int] = []
         clips: list[DecodedClip | DecodeError] = []
         sources: dict[str, Source] = {}
-        offset = 0
         for video, (of_video, source) in decoded:
-            rows, clips = rows + video.rows, clips + of_video
+            rows, numbers, clips = rows + video.rows, numbers + video.numbers, clips + of_video
             if source is not None:
                 sources[video.rows[0].video_id] = source
             while len(rows) >= self._batch_size or (video.is_last and rows):
@@ -135,7 +148,7 @@ class Feed:
                 batch = Batch(
                     unit=video.unit,
                     clip_ids=video.clip_ids,
-                    offset=offset,
+                    offset=numbers[0],
                     rows=rows[:size],
                     is_last=is_last,
                     clips=clips[:size],
@@ -143,7 +156,7 @@ class Feed:
                 )
                 self._fill_pixels(batch)
                 yield batch
-                rows, clips, sources, offset = rows[size:], clips[size:], {}, 0 if is_last else offset + size
+                rows, numbers, clips, sources = rows[size:], numbers[size:], clips[size:], {}
 
     def _fill_pixels(self, batch: Batch) -> None:
         """Move the clips' pixels into the batch."""

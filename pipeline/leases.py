@@ -88,7 +88,8 @@ def _read(storage: Storage, nobodys: Lease) -> Lease | None:
     """What lies under the lease's name: itself where that cannot be read, None where it is gone by now."""
     try:
         document = json.loads(storage.get(nobodys.name))
-        return replace(nobodys, **document | {"keys": tuple(document["keys"])})
+        known = {"keys": tuple(document["keys"]), "shard": nobodys.shard, "attempt": nobodys.attempt}
+        return replace(nobodys, **document | known)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):

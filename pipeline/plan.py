@@ -1,12 +1,13 @@
 """What is missing: the work units of a config on a cache. Torch-free, writes nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cache_schemas.arrays import status_array
 from cache_schemas.cache import Cache
+from cache_schemas.ledger import Record
 from pipeline.config import Config
 from pipeline.declare import Declared, clips_options, declare, known_digests
 from pipeline.errors import ConfigError
@@ -15,10 +16,21 @@ from pipeline.sources import changed_videos
 
 @dataclass(frozen=True, kw_only=True)
 class WorkUnit:
-    """One shard and the stage keys to write for it, in the order in which they run."""
+    """One shard and the stage keys to write for it, in the order in which they run.
+
+    `reopened`: the records of those keys that are sealed; only the clips that failed in them are tried again.
+    """
 
     shard: int
     keys: tuple[str, ...]
+    reopened: tuple[Record, ...] = ()
+
+    @property
+    def retried(self) -> frozenset[str] | None:
+        """The clips to run; None for all of the shard, where a key is not sealed."""
+        if len(self.reopened) < len(self.keys):
+            return None
+        return frozenset(failure.clip_id for record in self.reopened for failure in record.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +79,12 @@ def make_plan(
     stages: Sequence[str] = (),
     part: tuple[int, int] = (0, 1),
     limit: int | None = None,
+    retry_failed: bool = False,
 ) -> Plan:
     """The units that `extract` would run.
 
-    `part` (I, N) keeps shards with index % N == I; `limit` keeps the shards of the first `limit` rows.
+    `part` (I, N) keeps shards with index % N == I; `limit` keeps the shards of the first `limit` rows. `retry_failed`
+    reopens shards with failed clips.
     Raises CacheMismatch where the cache holds a stage made with other options, ConfigError for an unknown stage.
     """
     cache.check_clips(clips_options(config.clips))
@@ -86,15 +100,37 @@ def make_plan(
     num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
     shards = range(part[0], num_shards, part[1])
     sealed = {key: set(cache.ledger.shards(key)) for key in keys}
-    changed = changed_videos(cache, shards)
+    changed = changed_videos(cache, shards, retry_failed)
+    failed = _with_failures(cache, declared, keys, shards) if retry_failed else {}
+    reopened = {shard: tuple(records) for shard, records in failed.items() if shard not in changed}
     units = []
     for shard in shards:
-        missing = keys if shard in changed else tuple(key for key in keys if shard not in sealed[key])
+        missing = {key for key in keys if shard in changed or shard not in sealed[key]}
+        missing |= {record.key for record in reopened.get(shard, ())}
         if missing:
-            units.append(WorkUnit(shard=shard, keys=missing))
+            in_order = tuple(key for key in declared.stages if key in missing)
+            units.append(WorkUnit(shard=shard, keys=in_order, reopened=reopened.get(shard, ())))
+    touched = {*keys} | {key for unit in units for key in unit.keys}
+    keys = tuple(key for key in declared.stages if key in touched)
     return Plan(
         declared=declared, keys=keys, shards=shards, units=tuple(units), unchecked=tuple(unchecked), changed=changed
     )
+
+
+def _with_failures(
+    cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
+) -> dict[int, list[Record]]:
+    """Shard -> the records of `keys` with failed clips, and of keys that read them and failed for the same clips."""
+    found: dict[int, list[Record]] = {}
+    retried: dict[int, set[str]] = {}
+    for key in declared.stages:
+        reads = {*declared.with_read([key])} - {"clips", key}
+        for record in cache.ledger.records(key, shards) if key in keys or reads & {*keys} else ():
+            clips = {failure.clip_id for failure in record.failures}
+            if clips and (key in keys or clips & retried.get(record.shard, set())):
+                found.setdefault(record.shard, []).append(record)
+                retried.setdefault(record.shard, set()).update(clips)
+    return found
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:

@@ -9,29 +9,50 @@ import numpy as np
 
 from cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
 from cache_schemas.cache import Cache, Stage
+from cache_schemas.clips_table import video_of
 from cache_schemas.errors import CacheMismatch
 from cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
 
 
 @dataclass(kw_only=True)
 class StageOutput:
-    """What one stage computed for one shard: arrays over its rows, and the fate of each row."""
+    """What one stage computed for one shard: arrays over its rows, and the fate of each row.
+
+    `kept` rows were sealed before: nothing that happens to them now counts.
+    """
 
     stage: Stage
     clip_ids: list[str]
     arrays: dict[str, np.ndarray] = field(init=False)
     failures: dict[int, Failure] = field(default_factory=dict)
     warnings: dict[int, Warned] = field(default_factory=dict)
+    kept: frozenset[int] = frozenset()
+    kept_sources: dict[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
+    def keep(self, cache: Cache, record: Record) -> None:
+        """Take over what is sealed of clips that did not fail, with their warnings and the identity of their videos."""
+        number_of = {clip_id: number for number, clip_id in enumerate(self.clip_ids)}
+        failed = {failure.clip_id for failure in record.failures}
+        self.kept = frozenset(number for clip_id, number in number_of.items() if clip_id not in failed)
+        for spec in self.stage.arrays:
+            view = cache.store.open_shard(spec, record.shard)
+            for number in self.kept:
+                self.arrays[spec.name][number] = view.row(number)
+        self.warnings = {number_of[warned.clip_id]: warned for warned in record.warnings}
+        videos = {video_of(self.clip_ids[number]) for number in self.kept}
+        self.kept_sources = {video: source for video, source in record.sources.items() if video in videos}
+
     def fail(self, row: int, reason: Reason, detail: str) -> None:
         """Row `row` of the shard failed; once sealed it holds the fill value, whatever was stored."""
-        self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))
+        if row not in self.kept:
+            self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))
 
     def warn(self, row: int, detail: str) -> None:
-        self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
+        if row not in self.kept:
+            self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> list[tuple[ArraySpec, np.ndarray]]:
         """All arrays as they are sealed, the status array last."""
@@ -77,7 +98,7 @@ def seal(
         objects=objects,
         failures=[output.failures[row] for row in sorted(output.failures)],
         warnings=[output.warnings[row] for row in sorted(output.warnings) if row not in output.failures],
-        sources=dict(sources),
+        sources={**sources, **output.kept_sources},
         versions=dict(provenance.versions),
         device=provenance.device,
         batch_size=provenance.batch_size,

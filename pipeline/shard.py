@@ -1,7 +1,7 @@
 """One shard under way: its stages' outputs, filled batch by batch, then sealed."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,16 +26,22 @@ from stages.regions.extract import clip_regions
 if TYPE_CHECKING:
     from pipeline.worker import Worker
 
+FRAME_TIMES = "clips/frame_times"
 DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 class ShardInProgress:
-    """One unit: `add` every batch of its rows in order, then `seal` once."""
+    """One unit: `add` every batch of its rows in order, then `seal` once.
+
+    Keys that are reopened start with the rows they have; of a batch they take those of their failed clips.
+    """
 
     def __init__(self, worker: "Worker", unit: WorkUnit, clip_ids: list[str]) -> None:
         self.worker, self.unit, self.cache, self.config = worker, unit, worker.cache, worker.config
         self.outputs = {key: StageOutput(stage=worker.stages[key], clip_ids=clip_ids) for key in unit.keys}
-        self.times = self.outputs.get("clips") or StageOutput(stage=worker.stages["clips"], clip_ids=clip_ids)
+        for record in unit.reopened:
+            self.outputs[record.key].keep(worker.cache, record)
+        self.times = StageOutput(stage=worker.stages["clips"], clip_ids=clip_ids)  # as decoded now
         self.backbones = worker.backbones_to_run(unit)
         self.decodes = worker.wanted(unit) is not None
         self.sources: dict[str, Source] = {}
@@ -53,7 +59,7 @@ class ShardInProgress:
         ok = self._take_clips(batch)
         if "proposals" in self.outputs:
             with self._timed("proposals"):
-                for slot in ok:
+                for slot in self._lacking("proposals", batch, ok):
                     self._propose(batch, slot)
         for name in self.backbones:
             self._run_backbone(name, batch, ok)
@@ -76,8 +82,13 @@ class ShardInProgress:
         if f"regions/{name}" in self.outputs:
             with self._timed(f"regions/{name}"):
                 for tap, (rounded, finite) in stored.items():
-                    for slot in finite:
+                    for slot in self._lacking(f"regions/{name}", batch, finite):
                         self._regions(name, tap, rounded[slot], batch.rows[slot], batch.offset + slot)
+
+    def _lacking(self, key: str, batch: Batch, slots: Sequence[int]) -> list[int]:
+        """Of `slots`, those whose row `key` does not have yet."""
+        kept = self.outputs[key].kept
+        return [slot for slot in slots if batch.offset + slot not in kept]
 
     def _take_clips(self, batch: Batch) -> list[int]:
         """Note frame times, failures and warnings; gives the slots that have pixels."""
@@ -94,7 +105,9 @@ class ShardInProgress:
 
     def _note(self, number: int, clip: DecodedClip) -> None:
         if self.decodes:
-            self.times.arrays["clips/frame_times"][number] = clip.frame_times
+            self.times.arrays[FRAME_TIMES][number] = clip.frame_times
+            if (clips := self.outputs.get("clips")) and number not in clips.kept:
+                clips.arrays[FRAME_TIMES][number] = clip.frame_times
         if clip.warning:
             for output in self.outputs.values():
                 output.warn(number, clip.warning)
@@ -124,10 +137,11 @@ class ShardInProgress:
         finite = stored.isfinite().flatten(1).all(1).tolist()
         features = self.outputs.get(f"features/{name}")
         if features is not None:
-            numbers = [batch.offset + slot for slot in ok]
+            slots = self._lacking(features.stage.key, batch, ok)
+            numbers = [batch.offset + slot for slot in slots]
             values = {f"features/{name}/{tap}": stored, f"features/{name}/{tap}_pooled": maps.float().mean((3, 4))}
             for array in values.keys() & features.arrays.keys():
-                features.arrays[array][numbers] = values[array][ok].cpu().numpy()
+                features.arrays[array][numbers] = values[array][slots].cpu().numpy()
         for slot in ok:
             if not finite[slot]:
                 self._fail_non_finite(name, tap, batch.offset + slot, bool(maps[slot].isfinite().all()))
@@ -142,7 +156,7 @@ class ShardInProgress:
 
     def _regions_from_cache(self, name: str, batch: Batch, ok: list[int]) -> None:
         for tap in self.config.backbones[name].taps:
-            for slot in ok:
+            for slot in self._lacking(f"regions/{name}", batch, ok):
                 number = batch.offset + slot
                 maps = upload(self._cached(f"features/{name}/{tap}", number).copy(), self.worker.device)
                 self._regions(name, tap, maps, batch.rows[slot], number)
@@ -174,10 +188,11 @@ class ShardInProgress:
         None once another worker took the shard over or sealed it: what is left to seal is thrown away.
         """
         shard = self.unit.shard
-        if self.decodes and "clips" not in self.outputs:
-            numbers = range(len(self.cache.shard_rows(self.unit.shard)))
-            sealed = np.stack([self._cached("clips/frame_times", number) for number in numbers])
-            check_times(self.cache, self.unit.shard, sealed, self.times)
+        if self.decodes:
+            check_times(self.cache, shard, self._sealed_times(), self.times)
+        if leases.is_ours(shard):
+            for reopened in reversed(self.unit.reopened):  # what reads a key goes before it
+                self.cache.ledger.unseal(reopened.key, shard)
         failed: set[str] = set()
         for output in self.outputs.values():
             if not leases.is_ours(shard) or self.cache.ledger.has(output.stage.key, shard):
@@ -189,6 +204,12 @@ class ShardInProgress:
                 return None
             failed |= {failure.clip_id for failure in record.failures}
         return tuple(sorted(failed))
+
+    def _sealed_times(self) -> np.ndarray:
+        """Frame times [rows, T] that hold for this shard, sealed before or about to be."""
+        if "clips" in self.outputs:
+            return self.outputs["clips"].arrays[FRAME_TIMES]
+        return np.stack([self._cached(FRAME_TIMES, number) for number in range(len(self.times.clip_ids))])
 
     def _inherit(self, output: StageOutput) -> None:
         """Take over the fate of clips in sealed keys that `output` reads, so that it is as if all had run together."""

@@ -4,8 +4,8 @@ import os
 from collections.abc import Container
 
 from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable, merged
-from cache_schemas.ledger import Source
+from cache_schemas.clips_table import ClipsTable, merged, video_of
+from cache_schemas.ledger import Record, Source
 from pipeline.config import Config
 from pipeline.indexing import video_rows
 from stages.clips.datasets import Video
@@ -14,18 +14,18 @@ from stages.decode.source import source_identity
 from stages.decode.stream import probe
 
 
-def changed_videos(cache: Cache, shards: Container[int]) -> dict[int, list[str]]:
+def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> dict[int, list[str]]:
     """Shard -> videos that are not what the shard's frames were decoded from: one stat per video.
 
     The content is read only where the size is the same and the time is not. A video that is gone, or one with a
-    failed clip (`--retry-failed` is for those), has not changed.
+    failed clip, has not changed; `retry_failed` tries the latter again, and looks at those of which clips were kept.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
     known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards
     found: dict[int, list[str]] = {}
     for record in cache.ledger.records("clips", shards):
-        failed = {failure.clip_id.rsplit(":", 2)[0] for failure in record.failures}
+        failed = _videos_to_retry(cache, record) if retry_failed else _failed_videos(record)
         for video, source in record.sources.items():
             if video not in failed and video in path_of:
                 identity = (video, source.size, source.mtime_ns, source.digest)
@@ -34,6 +34,16 @@ def changed_videos(cache: Cache, shards: Container[int]) -> dict[int, list[str]]
                 if known[identity]:
                     found.setdefault(record.shard, []).append(video)
     return found
+
+
+def _failed_videos(record: Record) -> set[str]:
+    return {video_of(failure.clip_id) for failure in record.failures}
+
+
+def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
+    """Videos of which no clip of the shard is to be kept."""
+    failed = {failure.clip_id for failure in record.failures}
+    return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
 
 
 def _has_changed(path: str, source: Source) -> bool:

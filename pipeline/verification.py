@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cache_schemas.arrays import status_array
 from cache_schemas.cache import Cache, Stage
 from cache_schemas.errors import CacheError, CacheTooNew
 from cache_schemas.ledger import Record, SealedObject
@@ -14,10 +15,10 @@ from pipeline.contents import ShardContents
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is not as it should be; docs/design.md lists the kinds."""
+    """One thing that is not as it should be; docs/design.md lists the kinds. `metadata` belongs to no shard."""
 
     stage: str
-    shard: int
+    shard: int | None
     object: str
     kind: str
 
@@ -44,12 +45,15 @@ class Verification:
 
 
 def verify(path: Path | str) -> Verification:
-    """Check every sealed object: existence, size, checksum, shape, values. Raises CacheNotFound, CacheTooNew.
+    """Check every sealed object: existence, size, checksum, shape, values; and what describes the arrays.
 
-    Objects that no record names are no concern of it.
+    Objects that no record names are no concern of it. Raises CacheNotFound, CacheTooNew.
     """
     cache = Cache(path)
-    found = [problem for key in cache.stage_keys() for problem in _stage_problems(cache, cache.stage(key))]
+    found = []
+    for key in cache.stage_keys():
+        stage = cache.stage(key)
+        found += [*_metadata_problems(cache, stage), *_stage_problems(cache, stage)]
     return Verification(
         problems=tuple(problem for problem in found if problem.kind != "zeros"),
         warnings=tuple(problem for problem in found if problem.kind == "zeros"),
@@ -57,9 +61,29 @@ def verify(path: Path | str) -> Verification:
 
 
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
-    """Un-mark the shards with problems, so that the next extract redoes just those."""
+    """Un-mark the shards with problems, so that the next extract redoes just those; write bad metadata anew."""
     for problem in problems:
-        cache.ledger.unseal(problem.stage, problem.shard)
+        if problem.shard is None:
+            cache.storage.delete(problem.object)
+        else:
+            cache.ledger.unseal(problem.stage, problem.shard)
+    if any(problem.shard is None for problem in problems):
+        cache.declare_arrays()
+
+
+def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
+    """(object, kind) of everything wrong with one sealed shard."""
+    return (found for found in _shard_findings(cache, stage, record) if found[1] != "zeros")
+
+
+def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
+    """Arrays with sealed shards that a reader would not find, or not read as they were written."""
+    shards = cache.ledger.shards(stage.key)
+    if shards:
+        sealed = min((shards[-1] + 1) * cache.shard_clips, cache.num_rows)
+        specs = (*stage.arrays, status_array(stage.key))
+        for name in cache.store.misdeclared(specs, range(sealed, cache.num_rows + 1)):
+            yield Problem(stage=stage.key, shard=None, object=name, kind="metadata")
 
 
 def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
@@ -72,12 +96,12 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
             record_name = cache.ledger.name(stage.key, shard)
             yield Problem(stage=stage.key, shard=shard, object=record_name, kind="record")
             continue
-        for name, kind in _shard_problems(cache, stage, record) if record else ():
+        for name, kind in _shard_findings(cache, stage, record) if record else ():
             yield Problem(stage=stage.key, shard=shard, object=name, kind=kind)
 
 
-def _shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """(object, kind) of everything wrong with one shard; values are looked at only where all bytes are whole."""
+def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
+    """(object, kind) of all there is to say about one shard; values are looked at only where all bytes are whole."""
     record_name = cache.ledger.name(stage.key, record.shard)
     if record.fingerprint != stage.fingerprint:
         yield record_name, "fingerprint"

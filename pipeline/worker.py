@@ -1,5 +1,6 @@
 """One worker: loads the networks once, then turns work units into sealed shards."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from pipeline.leases import Leases
 from pipeline.plan import WorkUnit
 from pipeline.sealing import Provenance
 from pipeline.shard import ShardInProgress
+from pipeline.verification import shard_problems
 from pipeline.versions import versions
 from stages.backbones.extract import FeatureExtractor
 from stages.decode.clips import Square, Wanted, WholeFrame
@@ -27,6 +29,7 @@ from stages.proposals.extract import ProposalExtractor
 
 Report = Callable[[Event], None]
 REVISIT_SECONDS = 1.0
+log = logging.getLogger("kinegraph")
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,30 @@ class Worker:
                 over.suspects.append(unit)
             elif not over.leases.take(unit.shard, unit.keys):
                 over.leased.append(unit)
-            elif keys := tuple(key for key in unit.keys if not self.cache.ledger.has(key, unit.shard)):
-                yield replace(unit, keys=keys)
+            elif (left := self._left(unit)).keys:
+                yield left
             else:
                 over.leases.release(unit.shard)
                 self.report(UnitSealedElsewhere(unit=unit))
+
+    def _left(self, unit: WorkUnit) -> WorkUnit:
+        """What nobody did meanwhile: keys without a record, or with the one that is to be replaced.
+
+        A shard of which not all is as it was sealed is run whole: its good rows cannot be told from the others.
+        """
+        ledger, planned = self.cache.ledger, {record.key: record for record in unit.reopened}
+        keys, reopened = [], []
+        for key in unit.keys:
+            if ledger.has(key, unit.shard):
+                if key not in planned or ledger.read(key, unit.shard) != planned[key]:
+                    continue
+                if problem := next(shard_problems(self.cache, self.stages[key], planned[key]), None):
+                    log.warning("%s shard %d runs again as a whole: %s: %s", key, unit.shard, *reversed(problem))
+                    ledger.unseal(key, unit.shard)
+                else:
+                    reopened.append(planned[key])
+            keys.append(key)
+        return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
     def _run_free(self, units: Iterable[WorkUnit], over: _Pass, decode_threads: int) -> None:
         """Run the units that nobody else is at. None waits for another worker, which might wait for one of ours."""
@@ -135,7 +157,9 @@ class Worker:
         shard.add(batch)
         videos = len({row.video_id for row in batch.rows})
         waiting = max(shard.seconds, key=lambda kind: shard.seconds[kind])
-        self.report(ClipsDone(clips=len(batch.rows), videos=videos, waiting=waiting))
+        retried = batch.unit.retried
+        clips = sum(retried is None or row.clip_id in retried for row in batch.rows)
+        self.report(ClipsDone(clips=clips, videos=videos, waiting=waiting))
 
     def _seal(self, shard: ShardInProgress, over: _Pass) -> None:
         failed_clips = shard.seal(over.leases)

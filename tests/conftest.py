@@ -65,22 +65,19 @@ def rotate_mp4(path: Path, degrees_clockwise: int) -> None:
     path.write_bytes(data)
 
 
-@pytest.fixture
-def video_folder(tmp_path: Path) -> Path:
+def six_videos(root: Path) -> Path:
     """Six good videos in two class folders."""
-    root = tmp_path / "videos"
     for number in range(6):
         label = "left" if number % 2 else "right"
         write_video(root / label / f"v{number}.mp4", moving_square(12 + number, 96, 80, seed=number))
     return root
 
 
-@pytest.fixture
-def tiny_document(tmp_path: Path, video_folder: Path) -> dict[str, Any]:
-    """A config, as a dictionary, that runs all stages on `video_folder` with tiny random networks, 2 clips a shard."""
+def tiny_stages(cache: Path, videos: Path) -> dict[str, Any]:
+    """A config, as a dictionary, that runs all stages on `videos` with tiny random networks, 2 clips a shard."""
     return {
-        "cache": str(tmp_path / "cache"),
-        "dataset": {"kind": "folder", "root": str(video_folder)},
+        "cache": str(cache),
+        "dataset": {"kind": "folder", "root": str(videos)},
         "clips": {"num_frames": 8, "sampling": "uniform", "crops": ["center"]},
         "backbones": {
             "tiny": {
@@ -97,3 +94,13 @@ def tiny_document(tmp_path: Path, video_folder: Path) -> dict[str, Any]:
         "store": {"shard_clips": 2},
         "run": {"threads": 1, "batch_size": 2},
     }
+
+
+@pytest.fixture
+def video_folder(tmp_path: Path) -> Path:
+    return six_videos(tmp_path / "videos")
+
+
+@pytest.fixture
+def tiny_document(tmp_path: Path, video_folder: Path) -> dict[str, Any]:
+    return tiny_stages(tmp_path / "cache", video_folder)

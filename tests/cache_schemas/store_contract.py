@@ -117,6 +117,20 @@ class StoreContract:
         store.declare(SPECS, 6)
         assert {path: (tmp_path / path).stat().st_mtime_ns for path in files(tmp_path)} == before
 
+    def test_objects_that_do_not_describe_the_arrays_are_named(self, store: Store, tmp_path: Path) -> None:
+        store.declare(SPECS, 6)
+        assert store.misdeclared(SPECS, range(6, 7)) == []
+        assert store.misdeclared(SPECS, range(4, 9)) == []
+        assert store.misdeclared(SPECS, range(7, 9))
+        for other in (spec("regions/b/other"), spec(shape=(16, 201)), spec(dtype="float32"), spec(fill=0)):
+            assert store.misdeclared([other], range(6, 7)), other
+        for path, content in files(tmp_path).items():
+            (tmp_path / path).write_bytes(content[:-5])
+            assert store.misdeclared(SPECS, range(6, 7)) == [path]
+            (tmp_path / path).unlink()
+            assert store.misdeclared(SPECS, range(6, 7)) == [path]
+            (tmp_path / path).write_bytes(content)
+
     def test_what_was_written_is_named_with_its_size_and_checksum(self, store: Store, tmp_path: Path) -> None:
         from cache_schemas.files import file_digest
 

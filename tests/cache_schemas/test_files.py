@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,16 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from cache_schemas.files import HOST, TEMPORARY_PREFIX, create_exclusively, file_digest, sweep, write_whole
+from cache_schemas.errors import CacheNotWritable
+from cache_schemas.files import (
+    HOST,
+    TEMPORARY_PREFIX,
+    create_exclusively,
+    file_digest,
+    remove_durably,
+    sweep,
+    write_whole,
+)
 
 
 def test_write_gives_size_and_checksum(tmp_path: Path) -> None:
@@ -32,12 +42,41 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert target.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "make room"), (errno.EFBIG, "make room"), (errno.EACCES, "only read"), (errno.EROFS, "only read")],
+)
+def test_a_disk_that_takes_nothing_is_told_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    for write in (lambda path: write_whole(path, [b"x"]), lambda path: create_exclusively(path, b"x")):
+        with pytest.raises(CacheNotWritable, match=rf"/file could not be written: {os.strerror(number)}\. .*{advice}"):
+            write(tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_one_creates(tmp_path: Path) -> None:
     target = tmp_path / "file"
     assert create_exclusively(target, b"first")
     assert not create_exclusively(target, b"second")
     assert target.read_bytes() == b"first"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_removed_stays_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is synced: else a power cut could bring a record back for objects that were replaced since."""
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    (tmp_path / "record").touch()
+    remove_durably(tmp_path / "record")
+    assert synced == [tmp_path]
+    remove_durably(tmp_path / "record")
+    remove_durably(tmp_path / "nowhere" / "record")
+    assert synced == [tmp_path]
 
 
 def test_sweep_spares_the_living(tmp_path: Path) -> None:

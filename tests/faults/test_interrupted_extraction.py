@@ -1,4 +1,4 @@
-"""Killed anywhere, an extraction resumes to the bytes of an undisturbed one."""
+"""Told to stop, an extraction stops cleanly; a dead worker is replaced. The bytes are those of an undisturbed one."""
 
 import os
 import signal
@@ -10,25 +10,15 @@ from typing import Any
 
 import pytest
 
+from cache_schemas.cache import Cache
 from pipeline.config import load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
+from tests.faults.conftest import Prepared, Run, goes_on
 
-SIGNAL = Path(__file__).with_name("signal_while_sealing.py")
 KINEGRAPH = [sys.executable, "-m", "cli"]
-
-
-@pytest.fixture
-def kind() -> str:
-    """Of store; a test may be parametrised with another."""
-    return "zarr"
-
-
-@pytest.fixture
-def tiny_document(tiny_document: dict[str, Any], kind: str) -> dict[str, Any]:
-    return tiny_document | {"store": {"kind": kind, "shard_clips": 2}}
 
 
 @pytest.fixture
@@ -45,35 +35,6 @@ def many_videos(video_folder: Path) -> None:
     """Enough work that a signal arrives in the middle of it."""
     for number in range(90):
         write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
-
-
-@pytest.mark.parametrize(
-    ("kind", "moments"),
-    [
-        # while declaring arrays; a lease written but not linked; then among the 30 fsyncs of a unit's sealing: an
-        # object written but not renamed, renamed but not the folder synced, around its first, middle and last record
-        ("zarr", (4, 38, 13, 14, 25, 31, 33)),
-        # data.h5 renamed but the folder not synced; a shard file written but not renamed; its ledger record likewise
-        ("hdf5", (4, 22, 7)),
-    ],
-    ids=["zarr", "hdf5"],
-)
-def test_sigkill_at_every_kind_of_moment(
-    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], moments: tuple[int, ...]
-) -> None:
-    tiny_document["run"]["executor"] = "inline"  # which never leaves a unit for the end, however often it was killed
-    path = write_config(tmp_path / "config.yaml", tiny_document)
-    config = load_config(path)
-    index(config)
-    for moment in moments:
-        command = [sys.executable, str(SIGNAL), str(path), str(moment), "SIGKILL"]
-        died = subprocess.run(command, check=False, timeout=120)
-        assert died.returncode == -signal.SIGKILL
-    sealed = {p: p.stat().st_mtime_ns for p in (Path(config.cache) / "ledger").rglob("[0-9]*.json")}
-    assert sealed, "the kills should have left some work done"
-    extract(config)
-    assert {p: p.stat().st_mtime_ns for p in sealed} == sealed, "a sealed shard was computed again"
-    assert same_bytes(Path(config.cache)) == undisturbed
 
 
 @pytest.mark.usefixtures("many_videos")
@@ -93,6 +54,34 @@ def test_a_signal_stops_cleanly_and_says_how_to_go_on(
     assert not list(Path(config.cache).rglob(".tmp-*"))
     extract(config)
     assert same_bytes(Path(config.cache)) == undisturbed
+
+
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SEALING = ("replace", "*/proposals/*1*", 1)
+
+
+@pytest.mark.parametrize("prepared", ["zarr"], indirect=True)
+@pytest.mark.parametrize(("sent", "code"), STOPS)
+def test_a_signal_while_sealing(tmp_path: Path, prepared: Prepared, run: Run, sent: signal.Signals, code: int) -> None:
+    """The shard is sealed in every stage, the next is left."""
+    config = prepared.copy(tmp_path / "cache")
+    ended = run("extract", config, strike=[sent.name, *SEALING])
+    assert ended.code == code
+    assert "the same command goes on from there" in ended.said
+    cache = Cache(tmp_path / "cache")
+    assert {1 in cache.ledger.shards(key) for key in cache.stage_keys()} == {True}
+    assert not [*cache.storage.names("leases")]
+    assert not list((tmp_path / "cache").rglob(".tmp-*"))
+    goes_on(config, prepared.undisturbed)
+
+
+@pytest.mark.parametrize("prepared", ["zarr"], indirect=True)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(tmp_path: Path, prepared: Prepared, run: Run, sent: signal.Signals) -> None:
+    """What is being sealed would take a minute."""
+    config = prepared.copy(tmp_path / "cache")
+    assert run("extract", config, strike=[sent.name, *SEALING], again=True).code == -sent
+    goes_on(config, prepared.undisturbed)
 
 
 @pytest.mark.usefixtures("many_videos")

@@ -162,45 +162,6 @@ def test_failed_clips_do_not_touch_their_neighbours(load: Load, whole: Cache, vi
         assert np.isnan(rows_of(cache.root, array)[[1]]).all()
 
 
-@pytest.mark.parametrize("missing_at_index", [True, False], ids=["bad when indexed", "bad when extracted"])
-def test_a_repaired_video_and_retry_failed(
-    load: Load, whole: Cache, video_folder: Path, missing_at_index: bool
-) -> None:
-    video, config = video_folder / "left" / "v3.mp4", load()
-    content = video.read_bytes()
-    if not missing_at_index:
-        index(config)
-    video.write_bytes(b"")
-    cache = index(config).cache if missing_at_index else Cache(config.cache)
-    assert len(extract(config).failures) == 1
-    again = extract(config)
-    assert (len(again.failures), again.plan.units) == (1, ())
-    video.write_bytes(content)
-    index(config)
-    assert len(extract(config).failures) == 1, "without --retry-failed nothing is touched"
-    outcome = extract(config, retry_failed=True)
-    assert [unit.shard for unit in outcome.plan.units] == [0]
-    assert not outcome.failures
-    old, new = same_bytes(whole.root), same_bytes(cache.root)
-    for found in (old, new):
-        for name in found:
-            if name.startswith("ledger"):
-                del found[name]["sources"]
-    assert new == old
-
-
-def test_retry_of_one_stage_reopens_those_that_read_it(load: Load, video_folder: Path) -> None:
-    video, config = video_folder / "left" / "v3.mp4", load()
-    cache = index(config).cache
-    content = video.read_bytes()
-    video.write_bytes(b"")
-    extract(config)
-    video.write_bytes(content)
-    extract(config, stages=["proposals"], retry_failed=True)
-    assert cache.ledger.shards("regions/tiny") == [1, 2]
-    assert cache.ledger.shards("features/tiny") == [0, 1, 2]
-
-
 def test_a_failure_stays_with_the_stages_that_read_it(
     load: Load, inline_document: dict[str, Any], video_folder: Path
 ) -> None:

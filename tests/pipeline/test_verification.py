@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from pipeline.indexing import index
 from pipeline.status import status
 from pipeline.verification import repair, verify
 from tests.caches import same_bytes
+from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]
 ARCHIVE = Path(__file__).resolve().parents[1] / "cache_schemas" / "archive" / "v1"
@@ -73,21 +75,21 @@ def archived(tmp_path: Path) -> Cache:
     return Cache(shutil.copytree(ARCHIVE, tmp_path / "archived"))
 
 
-def change(array: str, edit: Callable[[np.ndarray, dict[str, Any]], None]) -> Callable[[Cache], None]:
-    """Damage that the writer itself made: shard 0 of an array sealed with other values, checksum and all."""
+def change(array: str, edit: Callable[[np.ndarray, dict[str, Any]], None], shard: int = 0) -> Callable[[Cache], None]:
+    """Damage that the writer itself made: a shard of an array sealed with other values, checksum and all."""
 
     def damage(cache: Cache) -> None:
         spec = {**cache.arrays(), "status/proposals": status_array("proposals")}[array]
-        record = cache.ledger.read(spec.stage, 0)
+        record = cache.ledger.read(spec.stage, shard)
         assert record is not None
-        view = cache.store.open_shard(spec, 0)
-        rows, document = np.stack([view.row(number) for number in range(2)]), record.model_dump()
+        view = cache.store.open_shard(spec, shard)
+        rows, document = np.stack([view.row(number) for number in range(record.num_rows)]), record.model_dump()
         del view
         edit(rows, document)
         spec = replace(spec, shape=rows.shape[1:])
-        for name, (size, digest) in cache.store.write_shard(spec.stage, 0, [(spec, rows)]).items():
+        for name, (size, digest) in cache.store.write_shard(spec.stage, shard, [(spec, rows)]).items():
             document["objects"][name] = {"size": size, "xxh3_128": digest}
-        cache.ledger.unseal(spec.stage, 0)
+        cache.ledger.unseal(spec.stage, shard)
         cache.ledger.seal(Record.model_validate(document))
 
     return damage
@@ -155,6 +157,85 @@ def test_zeros_warn_and_no_more(archived: Cache) -> None:
     name = "data.zarr/features/tiny/res2_pooled/c.0.0.0"
     expected = {"stage": "features/tiny", "shard": 0, "object": name, "kind": "zeros"}
     assert verify(archived.root).to_json() == {"ok": True, "problems": [], "warnings": [expected]}
+
+
+@pytest.mark.parametrize("array", ["features/tiny/res2", "proposals/count"])
+def test_failed_rows_that_hold_something_are_named(archived: Cache, array: str) -> None:
+    """The last row failed: it holds NaN, or -1, and nothing else."""
+    change(array, put((0, 0), 0), shard=1)(archived)
+    found = verify(archived.root).problems
+    assert [(_array(problem.object), problem.shard, problem.kind) for problem in found] == [(array, 1, "fill")]
+
+
+def edit_json(**changed: Any) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        delete,
+        truncate,
+        edit_json(shape=[2, 8, 96, 4, 4]),
+        edit_json(shape=[600, 8, 96, 4, 4]),
+        edit_json(shape=[]),
+        edit_json(data_type="float32"),
+        edit_json(codecs=[]),
+        edit_json(node_type="group"),
+    ],
+)
+def test_metadata_that_readers_need(whole: Cache, damage: Callable[[Path], None]) -> None:
+    """It is of no shard, and mended at once."""
+    name = "data.zarr/features/tiny/res4/zarr.json"
+    before = same_bytes(whole.root)
+    damage(Path(whole.root) / name)
+    found = verify(whole.root)
+    assert found.to_json()["problems"] == [
+        {"stage": "features/tiny", "shard": None, "object": name, "kind": "metadata"}
+    ]
+    repair(whole, found.problems)
+    assert same_bytes(whole.root) == before
+
+
+def test_metadata_that_nobody_promised(load: Load, whole: Cache, video_folder: Path) -> None:
+    """Attributes are anybody's; rows lag behind until the next extraction; what has no shard may be unfinished."""
+    root = Path(whole.root)
+    edit_json(attributes={"mine": 1})(root / "data.zarr/features/tiny/res4/zarr.json")
+    write_video(video_folder / "zoo" / "late.mp4", moving_square(14, 96, 80, seed=9))
+    index(load(name="whole"))
+    for shard in range(3):
+        whole.ledger.unseal("regions/tiny", shard)
+    delete(root / "data.zarr/regions/tiny/res4/zarr.json")
+    assert verify(root).ok
+
+
+def cut_data_h5(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["regions/tiny/res4"]
+
+
+def replace_in_data_h5(path: Path) -> None:
+    cut_data_h5(path)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("regions/tiny/res4", (6, 8, 4, 128), "float16", chunks=(1, 8, 4, 128), fillvalue=np.nan)
+
+
+@pytest.mark.parametrize("damage", [delete, truncate, cut_data_h5, replace_in_data_h5])
+def test_the_file_that_joins_hdf5_shards(load: Load, damage: Callable[[Path], None]) -> None:
+    config = load("store.kind=hdf5")
+    cache = index(config).cache
+    extract(config)
+    before = same_bytes(cache.root)
+    assert verify(cache.root).ok
+    damage(Path(cache.root) / "data.h5")
+    found = verify(cache.root)
+    assert {(p.shard, p.object, p.kind) for p in found.problems} == {(None, "data.h5", "metadata")}
+    assert "regions/tiny" in {p.stage for p in found.problems}
+    repair(cache, found.problems)
+    assert same_bytes(cache.root) == before
 
 
 def test_failed_rows_and_orphans_are_no_problem(load: Load, video_folder: Path) -> None:

@@ -1,0 +1,130 @@
+"""Runs kinegraph's commands in forked children, which may be hurt: everything heavy is imported once.
+
+Reads requests from stdin, a JSON document per line, and answers each with one: `code` (negative: the signal that ended
+it) and `said`, its stderr. Keys of a request:
+
+    arguments       of the command line
+    strike          [signal, operation, pattern, n]: it sends itself the signal before the n-th of OPERATIONS on a path
+                    that matches; for a file that is put they are write, fsync, replace, and fsync of its folder
+    again           the signal is sent once more, a moment later, and the operation never ends
+    after_seconds   SIGKILL comes after so much time
+    limit_bytes     no file may grow larger
+    user            the child runs as this user
+"""
+
+import fnmatch
+import itertools
+import json
+import os
+import pydoc  # noqa: F401  (imported late by a library, when another user may not be able to read it)
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import cache_schemas.files
+import cache_schemas.hdf5_shards
+import cache_schemas.reader
+import pipeline.executors.inline
+import pipeline.executors.local
+import pipeline.extraction
+import pipeline.feed
+import pipeline.indexing
+import pipeline.status
+import pipeline.verification
+from cli.app import main
+from pipeline.versions import versions
+
+REQUEST_SECONDS = 60
+
+
+def descriptor_path(descriptor: int) -> Path:
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+
+def write_in_halves(target: Path, parts: Iterable[bytes]) -> Any:
+    """`_write_temporary` that comes by `half_written` in the middle of each part."""
+
+    def halves() -> Iterator[memoryview]:
+        for part in parts:
+            view = memoryview(part).cast("B")
+            yield view[: len(view) // 2]
+            half_written(target)
+            yield view[len(view) // 2 :]
+
+    return really_write(target, halves())
+
+
+def half_written(target: Path) -> None:
+    """Where the operation `write` strikes."""
+
+
+really_write = cache_schemas.files._write_temporary
+OPERATIONS: dict[str, tuple[Any, str, Callable[..., object]]] = {
+    "decode": (pipeline.feed, "decode_clips", lambda path, *_: path),
+    "write": (sys.modules[__name__], "half_written", lambda target: target),
+    "fsync": (os, "fsync", descriptor_path),
+    "replace": (os, "replace", lambda source, target: target),
+    "link": (os, "link", lambda source, target: target),
+    "unlink": (os, "unlink", lambda path: path),
+}
+
+
+def strike(sent: str, operation: str, pattern: str, count: int, again: bool) -> None:
+    """Arm this process."""
+    module, name, path_of = OPERATIONS[operation]
+    really, calls = getattr(module, name), itertools.count(1)
+
+    def call(*arguments: Any) -> Any:
+        if fnmatch.fnmatch(str(path_of(*arguments)), pattern) and next(calls) == count:
+            os.kill(os.getpid(), signal.Signals[sent])
+            if again:
+                time.sleep(0.5)
+                os.kill(os.getpid(), signal.Signals[sent])
+                time.sleep(REQUEST_SECONDS)
+        return really(*arguments)
+
+    setattr(module, name, call)
+    cache_schemas.files._write_temporary = write_in_halves
+
+
+def child(request: dict[str, Any], stderr: IO[bytes]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(stderr.fileno(), 2)
+    if "strike" in request:
+        strike(*request["strike"], again=request.get("again", False))
+    if "limit_bytes" in request:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit_bytes"],) * 2)
+    if "user" in request:
+        os.setuid(request["user"])
+    sys.argv = ["kinegraph", *request["arguments"]]
+    main()
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryFile() as stderr:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                child(request, stderr)
+            except SystemExit as ended:
+                os._exit(int(ended.code or 0))
+            except BaseException as error:
+                os.write(2, repr(error).encode())
+                os._exit(99)
+        if "after_seconds" in request:
+            time.sleep(request["after_seconds"])
+            os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        stderr.seek(0)
+        return {"code": code, "said": stderr.read().decode()}
+
+
+if __name__ == "__main__":
+    versions()  # once: the revision of a checkout may change while tests run
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)

@@ -1,0 +1,110 @@
+"""A process that runs commands in children which a test may kill; caches of the same videos, untouched and complete."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import check_config, load_config
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.verification import verify
+from tests.caches import same_bytes, write_config
+from tests.conftest import six_videos, tiny_stages
+
+COMMANDS = Path(__file__).with_name("commands.py")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code, or minus the signal; and what it said on stderr."""
+
+    code: int
+    said: str
+
+
+Run = Callable[..., Ended]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Caches of one kind of store: `indexed` with rows and no more, `undisturbed` with all that there is to extract."""
+
+    folder: Path
+    document: dict[str, Any]
+    undisturbed: dict[str, Any]
+
+    def copy(self, to: Path, origin: str = "indexed") -> Path:
+        """A config with a cache of its own at `to`, a copy of `origin`."""
+        shutil.copytree(self.folder / origin, to)
+        return write_config(to.with_suffix(".yaml"), self.document | {"cache": str(to)})
+
+
+@pytest.fixture(scope="session")
+def prepare(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepared]:
+    """By kind of store; the extraction is in one thread."""
+    videos = six_videos(tmp_path_factory.mktemp("videos"))
+
+    @cache
+    def prepared(kind: str) -> Prepared:
+        folder = tmp_path_factory.mktemp(kind)
+        document = tiny_stages(folder / "indexed", videos) | {"store": {"kind": kind, "shard_clips": 2}}
+        document["run"] |= {"executor": "inline"}
+        index(check_config(document, kind))
+        shutil.copytree(folder / "indexed", folder / "undisturbed")
+        extract(check_config(document | {"cache": str(folder / "undisturbed")}, kind))
+        return Prepared(folder, document, same_bytes(folder / "undisturbed"))
+
+    return prepared
+
+
+@pytest.fixture(params=["zarr", "hdf5"])
+def prepared(request: pytest.FixtureRequest, prepare: Callable[[str], Prepared]) -> Prepared:
+    return prepare(request.param)
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[Run]:
+    """Run a kinegraph command; keywords as in commands.py."""
+    with subprocess.Popen(
+        [sys.executable, str(COMMANDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def command(*arguments: object, **request: Any) -> Ended:
+            print(json.dumps({"arguments": [*map(str, arguments)], **request}), file=process.stdin, flush=True)
+            return Ended(**json.loads(process.stdout.readline()))
+
+        yield command
+        process.stdin.close()
+
+
+def records(root: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in root.glob("ledger/**/[0-9]*.json")}
+
+
+def goes_on(config: Path, undisturbed: dict[str, object], retry_failed: bool = False) -> None:
+    """What is sealed is right and stays; extraction does the rest."""
+    root = config.with_suffix("")
+    assert verify(root).ok
+    sealed = records(root)
+    extract(load_config(config))
+    assert {path: when for path, when in records(root).items() if path in sealed} == sealed
+    assert not extract(load_config(config), retry_failed=retry_failed).failures
+    assert same_bytes(root) == undisturbed
+    assert not list(root.rglob(".tmp-*"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "faults" not in config.getoption("markexpr"):
+        for item in items:
+            if item.get_closest_marker("faults"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: make test-faults"))

@@ -1,0 +1,119 @@
+"""Killed anywhere, a cache never holds a wrong record, and the next run ends with the bytes of an undisturbed one."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from tests.caches import write_config
+from tests.faults.conftest import Prepared, Run, goes_on
+
+OBJECT, UNFLUSHED, FOLDER = "an object", "an object under its temporary name", "the folder of an object"
+PATTERNS = {
+    "zarr": {
+        OBJECT: "*/data.zarr/features/*/c.1.*",
+        UNFLUSHED: "*/data.zarr/features/*/.tmp-*c.1.*",
+        FOLDER: "*/data.zarr/regions/tiny/res4",
+        "arrays": "*/res4/zarr.json",
+    },
+    "hdf5": {
+        OBJECT: "*/shards/features/tiny/000001.h5",
+        UNFLUSHED: "*/shards/features/tiny/.tmp-*1.h5",
+        FOLDER: "*/shards/regions/tiny",
+        "arrays": "*/data.h5",
+    },
+}
+OFTEN_REFRESHED = ("--set", "run.lease_seconds=0.1")  # every 25 ms
+STEPS = {  # operation, path, and which of them
+    "stage written, not linked": ("link", "*/stages/*", 3),
+    "some arrays declared": ("replace", "arrays", 2),
+    "lease written, not linked": ("link", "*/leases/000001.json", 1),
+    "lease being refreshed": ("replace", "*/leases/*", 1),
+    "decoding": ("decode", "*/v5.mp4", 1),
+    "half an object written": ("write", OBJECT, 1),
+    "object not flushed": ("fsync", UNFLUSHED, 1),
+    "object not renamed": ("replace", OBJECT, 1),
+    "object renamed, folder not flushed": ("fsync", FOLDER, 2),
+    "half a record written": ("write", "*/ledger/proposals/*", 2),
+    "record not flushed": ("fsync", "*/ledger/clips/.tmp-*", 2),
+    "record not linked": ("link", "*/ledger/features/*", 2),
+    "record linked, its other name not removed": ("unlink", "*/ledger/regions/*/.tmp-*", 2),
+    "lease not given back": ("unlink", "*/leases/000001.json", 1),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_at_every_step_between_decode_and_ledger(tmp_path: Path, prepared: Prepared, run: Run, step: str) -> None:
+    operation, path, count = STEPS[step]
+    pattern = PATTERNS[prepared.document["store"]["kind"]].get(path, path)
+    config = prepared.copy(tmp_path / "cache")
+    ended = run("extract", config, *OFTEN_REFRESHED, strike=["SIGKILL", operation, pattern, count])
+    assert ended.code == -signal.SIGKILL, ended.said
+    goes_on(config, prepared.undisturbed)
+
+
+@pytest.mark.parametrize(
+    "strike",
+    [
+        ("unlink", "*/ledger/features/tiny/000000.json", 1),
+        ("replace", "*/features/*0*", 1),
+        ("link", "*/ledger/proposals/000000.json", 1),
+        ("unlink", "*/leases/000000.json", 1),
+    ],
+    ids=["records being removed", "objects being replaced", "new records being written", "all written"],
+)
+def test_while_failed_clips_are_tried_again(
+    tmp_path: Path, prepared: Prepared, run: Run, strike: tuple[object, ...]
+) -> None:
+    video = Path(prepared.document["dataset"]["root"]) / "left" / "v3.mp4"
+    away = video.rename(tmp_path / "away")
+    config = prepared.copy(tmp_path / "cache")
+    try:
+        assert len(extract(load_config(config)).failures) == 1
+    finally:
+        away.rename(video)
+    assert run("extract", config, "--retry-failed", strike=["SIGKILL", *strike]).code == -signal.SIGKILL
+    goes_on(config, prepared.undisturbed, retry_failed=True)
+
+
+@pytest.mark.parametrize("name", ["cache.json", "classes.json", "clips.parquet"])
+def test_while_indexing(tmp_path: Path, prepared: Prepared, run: Run, name: str) -> None:
+    config = write_config(tmp_path / "cache.yaml", prepared.document | {"cache": str(tmp_path / "cache")})
+    assert run("index", config, strike=["SIGKILL", "write", f"*/{name}", 1]).code == -signal.SIGKILL
+    index(load_config(config))
+    goes_on(config, prepared.undisturbed)
+
+
+def killed_at_random(tmp_path: Path, prepared: Prepared, run: Run, kills: int, draw: random.Random) -> None:
+    """Until so many kills hit a run, with decoding threads beside it as by default."""
+    run("plan", prepared.copy(tmp_path / "first"))  # the first child is slower
+    begun = time.monotonic()
+    assert run("extract", tmp_path / "first.yaml", "--executor", "local").code == 0
+    duration = time.monotonic() - begun
+    while kills:
+        config = prepared.copy(tmp_path / "cache")
+        ended = run("extract", config, "--executor", "local", after_seconds=draw.uniform(0, duration))
+        assert ended.code in (0, -signal.SIGKILL), ended.said
+        kills -= ended.code != 0
+        goes_on(config, prepared.undisturbed)
+        shutil.rmtree(tmp_path / "cache")
+
+
+def test_at_five_random_moments(tmp_path: Path, prepare: Callable[[str], Prepared], run: Run) -> None:
+    killed_at_random(tmp_path, prepare("zarr"), run, 5, random.Random(0))
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_at_a_hundred_random_moments(tmp_path: Path, prepared: Prepared, run: Run) -> None:
+    seed = int(os.environ.get("FAULTS_SEED", time.time_ns() % 10**6))
+    print(f"FAULTS_SEED={seed}")
+    killed_at_random(tmp_path, prepared, run, 100, random.Random(seed))
