@@ -12,7 +12,7 @@ from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
 from cache_schemas.store import Shard
 from pipeline.feed import Batch
-from pipeline.leases import Leases
+from pipeline.leases import Leases, NoLeases
 from pipeline.plan import WorkUnit
 from pipeline.sealing import StageOutput, check_times, seal
 from stages.decode.clips import DecodedClip
@@ -145,20 +145,25 @@ class ShardInProgress:
 
     def _cached(self, array: str, number: int) -> np.ndarray:
         """Row `number` of this shard of an array that is sealed already."""
+        return self._view(array).row(number)
+
+    def _view(self, array: str) -> Shard:
         if array not in self._views:
             self._views[array] = self.cache.store.open_shard(self.cache.array(array), self.unit.shard)
-        return self._views[array].row(number)
+        return self._views[array]
 
-    def seal(self, leases: Leases) -> tuple[str, ...] | None:
+    def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
         """Write and seal every stage, those that others read first; gives the clips that failed in any of them.
 
         None once another worker took the shard over or sealed it: what is left to seal is thrown away.
         """
         shard = self.unit.shard
         if self.decodes and "clips" not in self.outputs:
-            numbers = range(len(self.cache.shard_rows(self.unit.shard)))
-            sealed = np.stack([self._cached("clips/frame_times", number) for number in numbers])
-            check_times(self.cache, self.unit.shard, sealed, self.times)
+            view = self._view("clips/frame_times")
+            sealed = np.stack(
+                list(self.cache.store.rows([(view, n) for n in range(len(self.cache.shard_rows(shard)))]))
+            )
+            check_times(self.cache, shard, sealed, self.times)
         failed: set[str] = set()
         for output in self.outputs.values():
             if not leases.is_ours(shard) or self.cache.ledger.has(output.stage.key, shard):
