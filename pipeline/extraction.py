@@ -9,7 +9,7 @@ from cache_schemas.ledger import Failure
 from pipeline.config import Config
 from pipeline.estimate import estimate
 from pipeline.executors.contract import Executor, Job
-from pipeline.leases import warn_if_impossible
+from pipeline.leases import warn_if_off
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
 from pipeline.sources import reopen_changed
@@ -54,7 +54,7 @@ def extract(
     progress = Progress(total, len(plan.units))
     try:
         if plan.units and part[1] == 1:
-            warn_if_impossible(cache.storage)
+            warn_if_off(cache.storage)
         if plan.units or plan.unchecked:
             job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units)
             _executor(config).run(job, progress)

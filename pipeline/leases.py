@@ -223,7 +223,7 @@ def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
 
 
-def warn_if_impossible(storage: Storage) -> None:
+def warn_if_off(storage: Storage) -> None:
     """Say what to do where there are no leases."""
     if not storage.creates_exclusively():
         log.warning(

@@ -160,9 +160,8 @@ class ShardInProgress:
         shard = self.unit.shard
         if self.decodes and "clips" not in self.outputs:
             view = self._view("clips/frame_times")
-            sealed = np.stack(
-                list(self.cache.store.rows([(view, n) for n in range(len(self.cache.shard_rows(shard)))]))
-            )
+            places = [(view, number) for number in range(len(self.cache.shard_rows(shard)))]
+            sealed = np.stack(list(self.cache.store.rows(places)))
             check_times(self.cache, shard, sealed, self.times)
         failed: set[str] = set()
         for output in self.outputs.values():
