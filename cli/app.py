@@ -69,7 +69,8 @@ def main() -> None:
     # OpenMP threads that spin while they wait are a little faster on a quiet machine and much slower on one whose
     # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("kinegraph").setLevel(logging.INFO)  # of others (botocore is talkative) warnings will do
     signal.signal(signal.SIGTERM, _terminate)
     app()
 
