@@ -105,11 +105,26 @@ def test_the_whole_way_by_commands(
     assert (tmp_path / "run").is_dir()
 
 
-def test_two_runs_share_the_shards(tmp_path: Path, tiny_document: dict[str, Any], video_folder: Path, url: str) -> None:
+def test_two_runs_share_the_shards(
+    tmp_path: Path, tiny_document: dict[str, Any], video_folder: Path, url: str, s3_server: Server
+) -> None:
+    """Nothing is sealed before more leases are taken than one inline run takes ahead."""
     for number in range(10):
         write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
-    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": url})
+    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": url, "run": INLINE})
     said("index", config)
+    leases: set[str] = set()
+    both_at_work = threading.Event()
+
+    def wait(method: str, path: str) -> None:
+        if method == "PUT" and "/leases/" in path:
+            leases.add(path)
+            if len(leases) == 3:
+                both_at_work.set()
+        elif method == "PUT" and "/ledger/" in path:
+            assert both_at_work.wait(60)
+
+    s3_server.before = wait
     command = [sys.executable, str(TOGETHER), str(config), "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     clips = [int(line) for line in done.stdout.split()]
