@@ -131,6 +131,8 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
             yield file
     except FileNotFoundError:
         raise CacheNotFound(f"{where} does not exist. Make it with `kinegraph index CONFIG`.") from None
+    except CacheError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise CacheError(f"{where} cannot be read: {error}. Restore it from a copy of the cache.") from error
 

@@ -29,6 +29,14 @@ class CacheTooNew(CacheError):
     """A file of the cache was written by a later version; nothing is wrong with it."""
 
 
+class UnknownStorage(CacheError):
+    """A URL of a kind that no installed package opens."""
+
+
+class StorageError(CacheError, OSError):
+    """The store behind a URL could not be reached, or did not do what was asked."""
+
+
 def newer_schema(where: str, found: int) -> CacheTooNew:
     return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")
 

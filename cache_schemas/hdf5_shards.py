@@ -5,9 +5,10 @@ Files are built in memory and put whole, so a crash leaves no file that HDF5 can
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -16,6 +17,9 @@ from cache_schemas.arrays import ArraySpec
 from cache_schemas.errors import CacheError
 from cache_schemas.storage import Storage
 from cache_schemas.zarr_shards import Written
+
+if TYPE_CHECKING:
+    from cache_schemas.store import Shard
 
 DATA = "data.h5"
 ALIGNMENT_BYTES = 8  # of chunks in a file, so that mapped rows are aligned
@@ -186,3 +190,11 @@ class Hdf5Store:
     def open_shard(self, spec: ArraySpec, shard: int) -> Hdf5ShardView:
         """Map a sealed shard. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
         return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)
+
+    def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[Hdf5ShardView]:
+        """Map sealed shards, (array, shard) each. Raises as `open_shard`."""
+        return [self.open_shard(spec, shard) for spec, shard in wanted]
+
+    def rows(self, places: Sequence[tuple["Shard", int]]) -> Iterable[np.ndarray]:
+        """Rows of opened shards, (shard, index) each: read-only views."""
+        return (shard.row(index) for shard, index in places)

@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cache_schemas.arrays import SCHEMA_VERSION
 from cache_schemas.errors import CacheError, newer_schema
-from cache_schemas.storage import Storage
+from cache_schemas.storage import Span, Storage
 
 LEDGER = "ledger"
+RECORDS_AT_ONCE = 256  # of one read
 Reason = Literal[
     "missing",
     "unreadable",
@@ -125,11 +126,13 @@ class Ledger:
         Raises CacheError for a record that cannot be understood: half-written by another tool, or newer than
         this version of kinegraph.
         """
-        where = f"{self.storage.root}/{self.name(key, shard)}"
         try:
-            content = self.storage.get(self.name(key, shard))
+            return self._understood(self.name(key, shard), self.storage.get(self.name(key, shard)))
         except FileNotFoundError:
             return None
+
+    def _understood(self, name: str, content: bytes) -> Record:
+        where = f"{self.storage.root}/{name}"
         try:
             record = Record.model_validate_json(content)
         except ValidationError as error:
@@ -145,6 +148,13 @@ class Ledger:
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
         """The records of a key, in order; of the shards `among` alone, where given."""
-        for shard in self.shards(key):
-            if (among is None or shard in among) and (record := self.read(key, shard)) is not None:
-                yield record
+        shards = [shard for shard in self.shards(key) if among is None or shard in among]
+        for first in range(0, len(shards), RECORDS_AT_ONCE):
+            some = shards[first : first + RECORDS_AT_ONCE]
+            names = [self.name(key, shard) for shard in some]
+            try:
+                found = self.storage.read([Span(name) for name in names])
+            except FileNotFoundError:  # one was unsealed since they were listed
+                yield from (record for shard in some if (record := self.read(key, shard)) is not None)
+            else:
+                yield from map(self._understood, names, found)

@@ -1,4 +1,4 @@
-"""The training-side reader: whole batches copied from mapped shards, torch imported at the first batch."""
+"""The training-side reader: whole batches copied from shards, torch imported at the first batch."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from cache_schemas.store import Shard
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_MAPPED = 4096  # Linux allows a process 65,530 mappings
+MAX_OPEN = 4096  # Linux allows a process 65,530 mappings
 
 
 class CachedClips:
@@ -25,7 +25,8 @@ class CachedClips:
 
     Frozen on the shards sealed when it was opened: a growing cache does not change it. Clips that failed in a
     stage that `arrays` needs are left out; a video without a single ok clip is counted in `failed_videos`.
-    Safe under fork and spawn: files are mapped lazily, per process. A batch is a dict of the arrays by full
+    Safe under fork and spawn: shards are opened lazily, per process. Of a cache at a URL, a batch fetches side by side
+    the indexes of shards that it meets first, then all its rows. A batch is a dict of the arrays by full
     name [B, ...], `labels` (int64 [B], or multi-hot float32 [B, num_classes]) and `clip_index` (int64 [B], the
     row in the cache).
 
@@ -147,9 +148,12 @@ class CachedClips:
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Rows of an array, copied from its shards."""
         filled: np.ndarray = np.empty((len(rows), *self.specs[name].shape), self.specs[name].dtype)
-        for position, row in enumerate(rows):
-            shard, within = divmod(int(row), self.cache.shard_clips)
-            filled[position] = self._view(name, shard).row(within)
+        for start in range(0, len(rows), MAX_OPEN):
+            places = [divmod(row, self.cache.shard_clips) for row in rows[start : start + MAX_OPEN].tolist()]
+            views = self._opened({(name, shard) for shard, _ in places})
+            found = self.cache.store.rows([(views[name, shard], within) for shard, within in places])
+            for position, row in enumerate(found, start):
+                filled[position] = row
         return filled
 
     def _label_tensor(self, rows: Sequence[int] | np.ndarray) -> "Tensor":
@@ -163,16 +167,17 @@ class CachedClips:
             hot[position, list(labels)] = 1.0
         return hot
 
-    def _view(self, name: str, shard: int) -> Shard:
-        key = (name, shard)
-        if key in self._views:
+    def _opened(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Shard]:
+        """Shards by (array, number); the last `MAX_OPEN` are kept open."""
+        missing = sorted(wanted - self._views.keys())
+        shards = self.cache.store.open_shards([(self.specs[name], shard) for name, shard in missing]) if missing else ()
+        self._views.update(zip(missing, shards, strict=True))
+        for key in wanted:
             self._views.move_to_end(key)
-            return self._views[key]
-        view = self.cache.store.open_shard(self.specs[name], shard)
-        self._views[key] = view
-        if len(self._views) > MAX_MAPPED:
+        views = {key: self._views[key] for key in wanted}
+        while len(self._views) > MAX_OPEN:
             self._views.popitem(last=False)
-        return view
+        return views
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_views": OrderedDict(), "_preloaded": None}

@@ -1,9 +1,9 @@
 """Where the bytes of a cache lie: whole objects by name below one root."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cache_schemas.files import (
     TEMPORARY_PREFIX,
@@ -16,6 +16,14 @@ from cache_schemas.files import (
 )
 
 
+class Span(NamedTuple):
+    """Bytes of an object, `start` and `stop` as in a slice: a negative start counts from the end."""
+
+    name: str
+    start: int = 0
+    stop: int | None = None
+
+
 class Storage(Protocol):
     """Names are POSIX paths below `root`. An object appears whole or not at all; `put` is durable when it returns."""
 
@@ -26,11 +34,25 @@ class Storage(Protocol):
         ...
 
     def create(self, name: str, content: bytes) -> bool:
-        """Create an object unless there is one; says whether this call made it."""
+        """Create an object unless there is one; says whether this call made it.
+
+        Of two calls at the same moment only one succeeds, where `creates_exclusively`.
+        """
+        ...
+
+    def creates_exclusively(self) -> bool:
+        """Whether `create` never replaces what another writer created at the same moment."""
         ...
 
     def get(self, name: str) -> bytes:
         """All bytes of an object. Raises FileNotFoundError."""
+        ...
+
+    def read(self, spans: Sequence[Span]) -> list[bytes]:
+        """Parts of objects, side by side where that is faster; shorter where an object ends before.
+
+        Raises FileNotFoundError.
+        """
         ...
 
     def exists(self, name: str) -> bool: ...
@@ -69,9 +91,15 @@ class LocalStorage:
     def create(self, name: str, content: bytes) -> bool:
         return create_exclusively(self._folder / name, content)
 
+    def creates_exclusively(self) -> bool:
+        return True
+
     def get(self, name: str) -> bytes:
         with open(f"{self._folder}/{name}", "rb") as file:  # noqa: PTH123 -- a Path takes longer than a ledger record
             return file.read()
+
+    def read(self, spans: Sequence[Span]) -> list[bytes]:
+        return [_read_part(self._folder / name, start, stop) for name, start, stop in spans]
 
     def exists(self, name: str) -> bool:
         return (self._folder / name).exists()
@@ -101,6 +129,22 @@ class LocalStorage:
         return self._folder / name
 
 
+def _read_part(path: Path, start: int, stop: int | None) -> bytes:
+    with path.open("rb") as file:
+        first = file.seek(start) if start >= 0 else file.seek(max(0, file.seek(0, os.SEEK_END) + start))
+        return file.read() if stop is None else file.read(stop - first)
+
+
 def open_storage(root: Path | str) -> Storage:
-    """The storage behind a cache's path."""
-    return LocalStorage(root)
+    """The storage behind a cache's path, or behind its URL.
+
+    Raises UnknownStorage for a URL of a kind that is not installed.
+    """
+    scheme, separator, rest = str(root).partition("://")
+    if not separator:
+        return LocalStorage(root)
+    if scheme == "file":
+        return LocalStorage(rest)
+    from cache_schemas.object_storage import ObjectStorage  # takes time to import, which a folder need not wait for
+
+    return ObjectStorage(str(root))

@@ -1,6 +1,6 @@
 """One contract for how arrays lie in a cache, and the stores that keep it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,14 @@ class Store(Protocol):
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Shard:
         """Open a sealed shard. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
+        ...
+
+    def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> Sequence[Shard]:
+        """Open sealed shards, (array, shard) each, side by side where they lie far away. Raises as `open_shard`."""
+        ...
+
+    def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
+        """Rows of opened shards, (shard, index) each, side by side where they lie far away. Raises as `Shard.row`."""
         ...
 
 

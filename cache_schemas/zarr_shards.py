@@ -1,4 +1,4 @@
-"""zarr v3 arrays on a POSIX path, one shard object per work unit, readable by any zarr library.
+"""zarr v3 arrays, one shard object per work unit, readable by any zarr library.
 
 A shard object is its inner chunks, then an index of (offset, nbytes) per inner chunk (little-endian uint64,
 2**64-1 where a chunk is absent), then the crc32c of the index. Written here rather than through zarr-python
@@ -8,19 +8,29 @@ because its local store renames but does not fsync, and because two writers of p
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import google_crc32c
 import numpy as np
 
 from cache_schemas.arrays import ArraySpec
-from cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, decode, encode
-from cache_schemas.storage import Storage
+from cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, encode
+from cache_schemas.storage import Span, Storage
+from cache_schemas.zarr_reading import (
+    ABSENT,
+    CompressedShardView,
+    FetchedShard,
+    ShardView,
+    fetched_rows,
+    index_bytes,
+)
+
+if TYPE_CHECKING:
+    from cache_schemas.store import Shard
 
 DATA = "data.zarr"
-ABSENT = 2**64 - 1
 Written = dict[str, tuple[int, str]]
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 _ONE_BYTE = {"name": "bytes"}
@@ -76,55 +86,6 @@ def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str 
     index[:present, 1] = sizes
     yield index.tobytes()
     yield struct.pack("<I", google_crc32c.value(index.tobytes()))
-
-
-class ShardView:
-    """A sealed shard object mapped into memory; `rows` gives views, no copies.
-
-    Holds one mapping (no file descriptor). Raises ValueError where the index is damaged.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
-        num_inner = shard_clips // inner_rows
-        tail = 16 * num_inner + 4
-        size = path.stat().st_size
-        if size < tail:
-            raise ValueError(f"{path}: {size} bytes, shorter than its own index ({tail}); run `kinegraph verify`")
-        mapped = np.memmap(path, dtype=np.uint8, mode="r")
-        index_bytes = mapped[-tail:-4].tobytes()
-        if struct.unpack("<I", mapped[-4:].tobytes())[0] != google_crc32c.value(index_bytes):
-            raise ValueError(f"{path}: the shard index fails its checksum; run `kinegraph verify`")
-        self._offsets, self._sizes = np.frombuffer(index_bytes, dtype="<u8").reshape(num_inner, 2).T
-        self._mapped, self._shape, self._dtype, self._inner_rows = mapped, shape, dtype, inner_rows
-        self._row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-
-    def row(self, index: int) -> np.ndarray:
-        """Row `index` of the shard, a read-only view."""
-        inner, within = divmod(index, self._inner_rows)
-        start = int(self._offsets[inner]) + within * self._row_bytes
-        return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
-
-
-class CompressedShardView(ShardView):
-    """A sealed shard object of compressed inner chunks; `row` decodes, once where all rows are one chunk."""
-
-    def row(self, index: int) -> np.ndarray:
-        """Row `index` of the shard, read-only. Raises ValueError where its chunk is damaged."""
-        inner, within = divmod(index, self._inner_rows)
-        chunk = self._chunk(inner) if self._inner_rows == 1 else self._only_chunk
-        count = self._row_bytes // self._dtype.itemsize
-        return np.frombuffer(chunk, self._dtype, count, within * self._row_bytes).reshape(self._shape)
-
-    @cached_property
-    def _only_chunk(self) -> bytes:
-        return self._chunk(0)
-
-    def _chunk(self, inner: int) -> bytes:
-        start, size = int(self._offsets[inner]), int(self._sizes[inner])
-        try:
-            return decode(self._mapped[start : start + size].tobytes(), self._inner_rows * self._row_bytes)
-        except ValueError as error:
-            raise ValueError(f"{self._mapped.filename}: {error}; run `kinegraph verify`") from error
 
 
 class ZarrStore:
@@ -183,10 +144,32 @@ class ZarrStore:
             written[name] = self.storage.put(name, shard_parts(spec, rows, self.shard_clips, codec))
         return written
 
-    def open_shard(self, spec: ArraySpec, shard: int) -> ShardView:
-        """Map a sealed shard. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
-        path = self.storage.local_path(object_name(spec.name, shard, len(spec.shape) + 1))
+    def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
+        """Open sealed shards, (array, shard) each: mapped, or their indexes fetched all at once.
+
+        Raises FileNotFoundError where there is none, ValueError where it is damaged.
+        """
+        names = [object_name(spec.name, shard, len(spec.shape) + 1) for spec, shard in wanted]
+        if self.storage.local_path(DATA) is not None:
+            return [self._mapped(spec, name) for (spec, _), name in zip(wanted, names, strict=True)]
+        tails = [index_bytes(self.shard_clips // spec.inner_rows(self.shard_clips)) for spec, _ in wanted]
+        found = self.storage.read([Span(name, -tail) for name, tail in zip(names, tails, strict=True)])
+        return [
+            FetchedShard(self.storage, name, spec, self.shard_clips, codec_of(self.compression, spec.name), tail)
+            for (spec, _), name, tail in zip(wanted, names, found, strict=True)
+        ]
+
+    def _mapped(self, spec: ArraySpec, name: str) -> ShardView:
+        path = self.storage.local_path(name)
         assert path is not None
-        inner_rows = spec.inner_rows(self.shard_clips)
         view = ShardView if codec_of(self.compression, spec.name) == NONE else CompressedShardView
-        return view(path, spec.shape, np.dtype(spec.dtype), inner_rows, self.shard_clips)
+        return view(path, spec.shape, np.dtype(spec.dtype), spec.inner_rows(self.shard_clips), self.shard_clips)
+
+    def open_shard(self, spec: ArraySpec, shard: int) -> ShardView | FetchedShard:
+        """One sealed shard, opened. Raises as `open_shards`."""
+        return self.open_shards([(spec, shard)])[0]
+
+    def rows(self, places: Sequence[tuple["Shard", int]]) -> Iterable[np.ndarray]:
+        """Rows of opened shards, (shard, index) each, read-only: views, or fetched all at once."""
+        fetched = [(shard, index) for shard, index in places if isinstance(shard, FetchedShard)]
+        return fetched_rows(self.storage, fetched) if fetched else (shard.row(index) for shard, index in places)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
+from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
 from cli import printing
 from stages.errors import UsageError
 
@@ -38,7 +38,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as stop:
             printing.note("\nstopped. What is sealed stays; the same command goes on from there.")
             code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
-        except (UsageError, CacheMismatch, CacheNotFound) as error:
+        except (UsageError, CacheMismatch, CacheNotFound, UnknownStorage) as error:
             printing.note(f"error: {error}")
             code = EXIT_USAGE
         except (CacheError, RuntimeError, OSError) as error:
@@ -57,7 +57,7 @@ app = typer.Typer(
 )
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file.")]
-CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of a cache.")]
+CachePath = Annotated[str, typer.Argument(metavar="CACHE", help="Folder or URL of a cache.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace a config value.")]
 Stages = Annotated[
     list[str], typer.Option("--stage", help="Only features, proposals, regions, or one of them: features/NAME.")
@@ -72,7 +72,8 @@ def main() -> None:
     # OpenMP threads that spin while they wait are a little faster on a quiet machine and much slower on one whose
     # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("kinegraph").setLevel(logging.INFO)  # of others (botocore is talkative) warnings will do
     for number in STOPS:
         signal.signal(number, _stop)
     app()
@@ -224,7 +225,7 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
-    cache: Annotated[Path | None, typer.Option(help="Another cache than the run was trained on.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Another cache than the run was trained on.")] = None,
     split: Annotated[str | None, typer.Option(help="Another split than train.test_split.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -140,8 +140,9 @@ class Config(StageOptions):
         return self
 
     def _check_store(self) -> None:
-        _need("://" not in self.cache, "cache", self.cache, "a folder; object stores are not written yet")
         if self.store.kind == "hdf5":
+            is_folder = "://" not in self.cache or self.cache.startswith("file://")
+            _need(is_folder, "cache", self.cache, "a folder, with store.kind hdf5; zarr for a URL")
             given = self.store.model_dump()["compression"]
             plain = set(by_kind(given).values()) == {NONE}
             _need(plain, "store.compression", given, "none, with kind hdf5")

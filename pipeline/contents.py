@@ -31,7 +31,7 @@ class ShardContents:
         for spec in (*stage.arrays, status_array(stage.key)):
             try:
                 view = cache.store.open_shard(spec, record.shard)
-                self.rows[spec.name] = np.stack([view.row(number) for number in range(len(rows))])
+                self.rows[spec.name] = np.stack(list(cache.store.rows([(view, n) for n in range(len(rows))])))
             except (ValueError, FileNotFoundError):
                 self.undecodable.append(spec.name)
 

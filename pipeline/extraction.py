@@ -9,6 +9,7 @@ from cache_schemas.ledger import Failure
 from pipeline.config import Config
 from pipeline.estimate import estimate
 from pipeline.executors.contract import Executor, Job
+from pipeline.leases import warn_if_off
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
 from pipeline.sources import reopen_changed
@@ -49,6 +50,8 @@ def extract(
     total = sum(len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in plan.units)
     progress = Progress(total, len(plan.units))
     try:
+        if plan.units and part[1] == 1:
+            warn_if_off(cache.storage)
         if plan.units or plan.unchecked:
             job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units)
             _executor(config).run(job, progress)

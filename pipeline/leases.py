@@ -96,6 +96,26 @@ def _read(storage: Storage, nobodys: Lease) -> Lease | None:
         return nobodys
 
 
+class NoLeases:
+    """Stands in for `Leases` where the storage cannot exclude others: every shard is ours, for all one knows."""
+
+    def take(self, shard: int, keys: tuple[str, ...]) -> bool:
+        return True
+
+    def deaths(self, shard: int) -> int:
+        return 0
+
+    def attempt(self, shard: int) -> int:
+        return 1
+
+    def is_ours(self, shard: int) -> bool:
+        return True
+
+    def release(self, shard: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Leases:
     """The leases of one worker, refreshed by a thread until they are released; close it to release them all.
 
@@ -197,3 +217,18 @@ class Leases:
                 fresh = replace(lease, refreshes=lease.refreshes + 1, refreshed_at=time.time())
                 self.storage.put(fresh.name, [fresh.content])
                 self._held[shard] = fresh
+
+
+def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
+    """A worker's leases, or none where two could hold the same."""
+    return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
+
+
+def warn_if_off(storage: Storage) -> None:
+    """Say what to do where there are no leases."""
+    if not storage.creates_exclusively():
+        log.warning(
+            "%s lets two writers create the same object (no conditional put), so leases are off. Where several runs "
+            "share this cache, give each its part with --shards I/N, or they do the same work.",
+            storage.root,
+        )

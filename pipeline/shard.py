@@ -14,7 +14,7 @@ from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
 from cache_schemas.store import Shard
 from pipeline.feed import Batch
-from pipeline.leases import Leases
+from pipeline.leases import Leases, NoLeases
 from pipeline.plan import WorkUnit
 from pipeline.sealing import StageOutput, check_times, seal
 from stages.decode.clips import DecodedClip
@@ -178,11 +178,14 @@ class ShardInProgress:
 
     def _cached(self, array: str, number: int) -> np.ndarray:
         """Row `number` of this shard of an array that is sealed already."""
+        return self._view(array).row(number)
+
+    def _view(self, array: str) -> Shard:
         if array not in self._views:
             self._views[array] = self.cache.store.open_shard(self.cache.array(array), self.unit.shard)
-        return self._views[array].row(number)
+        return self._views[array]
 
-    def seal(self, leases: Leases) -> tuple[str, ...] | None:
+    def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
         """Write and seal every stage, those that others read first; gives the clips that failed in any of them.
 
         None once another worker took the shard over or sealed it: what is left to seal is thrown away.
@@ -209,7 +212,8 @@ class ShardInProgress:
         """Frame times [rows, T] that hold for this shard, sealed before or about to be."""
         if "clips" in self.outputs:
             return self.outputs["clips"].arrays[FRAME_TIMES]
-        return np.stack([self._cached(FRAME_TIMES, number) for number in range(len(self.times.clip_ids))])
+        view = self._view(FRAME_TIMES)
+        return np.stack(list(self.cache.store.rows([(view, number) for number in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
         """Take over the fate of clips in sealed keys that `output` reads, so that it is as if all had run together."""

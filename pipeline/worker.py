@@ -15,7 +15,7 @@ from pipeline.config import Config
 from pipeline.declare import declare
 from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
 from pipeline.feed import Batch, Feed
-from pipeline.leases import Leases
+from pipeline.leases import Leases, NoLeases, leases_on
 from pipeline.plan import WorkUnit
 from pipeline.sealing import Provenance
 from pipeline.shard import ShardInProgress
@@ -36,7 +36,7 @@ log = logging.getLogger("kinegraph")
 class _Pass:
     """One pass over units: under which leases, and what it leaves over, leased by others or `suspects`."""
 
-    leases: Leases
+    leases: Leases | NoLeases
     max_deaths: float
     leased: list[WorkUnit] = field(default_factory=list)
     suspects: list[WorkUnit] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Worker:
         sealed stays and nothing else counts.
         """
         suspects = []
-        with closing(Leases(self.cache.storage, self.config.run.lease_seconds)) as leases:
+        with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases:
             while True:
                 over = _Pass(leases, max_deaths)
                 self._run_free(units, over, decode_threads)

@@ -1,13 +1,16 @@
 """What tests share: small videos made with PyAV, and a config on them that needs no weights."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from tests.s3_server import Server
 
 VideoWriter = Callable[..., Path]
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
@@ -104,3 +107,20 @@ def video_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_document(tmp_path: Path, video_folder: Path) -> dict[str, Any]:
     return tiny_stages(tmp_path / "cache", video_folder)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator["Server"]:
+    from tests.s3_server import running
+
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: "Server", monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of an empty bucket on a server of our own, also for processes that a test starts."""
+    from tests.s3_server import used
+
+    with used(s3_server, monkeypatch) as bucket:
+        yield bucket

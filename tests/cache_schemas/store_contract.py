@@ -1,4 +1,7 @@
-"""What every store has to keep: subclass `StoreContract` with `store`, and `plain`, which reads it without us."""
+"""What every store has to keep: subclass `StoreContract` with `store`, and `plain`, which reads it without us.
+
+It lies on a `storage`: a folder, unless a subclass says otherwise.
+"""
 
 import dataclasses
 import math
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from cache_schemas.arrays import ArraySpec, status_array
+from cache_schemas.storage import LocalStorage, Storage
 from cache_schemas.store import Store
 
 SHARD_CLIPS = 4
@@ -43,12 +47,18 @@ def fill_store(store: Store, num_rows: int, shards: range | None = None) -> None
 
 
 class StoreContract:
+    methods = ("fork", "spawn")  # by which other processes see the objects
+
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Store:
+    def storage(self, tmp_path: Path) -> Storage:
+        return LocalStorage(tmp_path)
+
+    @pytest.fixture
+    def store(self, storage: Storage) -> Store:
         raise NotImplementedError
 
     @pytest.fixture
-    def plain(self, tmp_path: Path) -> PlainReader:
+    def plain(self, storage: Storage) -> PlainReader:
         raise NotImplementedError
 
     @pytest.mark.parametrize("num_rows", [8, 6, 3], ids=["whole shards", "short last shard", "one short shard"])
@@ -102,46 +112,45 @@ class StoreContract:
         np.testing.assert_array_equal(plain(SPECS[0].name), values(SPECS[0], 4))
         np.testing.assert_array_equal(plain(later.name), later.empty(4))
 
-    def test_the_same_rows_give_the_same_bytes(self, store: Store, tmp_path: Path) -> None:
+    def test_the_same_rows_give_the_same_bytes(self, store: Store, storage: Storage) -> None:
         fill_store(store, 6)
-        first = files(tmp_path)
-        for path in first:
-            (tmp_path / path).unlink()
+        first = objects(storage)
+        for name in first:
+            storage.delete(name)
         fill_store(store, 6)
-        assert files(tmp_path) == first
+        assert objects(storage) == first
         assert first
 
-    def test_declaring_again_writes_nothing(self, store: Store, tmp_path: Path) -> None:
+    def test_declaring_again_writes_nothing(
+        self, store: Store, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         store.declare(SPECS, 6)
-        before = {path: (tmp_path / path).stat().st_mtime_ns for path in files(tmp_path)}
+        monkeypatch.setattr(storage, "put", None)
         store.declare(SPECS, 6)
-        assert {path: (tmp_path / path).stat().st_mtime_ns for path in files(tmp_path)} == before
 
-    def test_objects_that_do_not_describe_the_arrays_are_named(self, store: Store, tmp_path: Path) -> None:
+    def test_objects_that_do_not_describe_the_arrays_are_named(self, store: Store, storage: Storage) -> None:
         store.declare(SPECS, 6)
         assert store.misdeclared(SPECS, range(6, 7)) == []
         assert store.misdeclared(SPECS, range(4, 9)) == []
         assert store.misdeclared(SPECS, range(7, 9))
         for other in (spec("regions/b/other"), spec(shape=(16, 201)), spec(dtype="float32"), spec(fill=0)):
             assert store.misdeclared([other], range(6, 7)), other
-        for path, content in files(tmp_path).items():
-            (tmp_path / path).write_bytes(content[:-5])
-            assert store.misdeclared(SPECS, range(6, 7)) == [path]
-            (tmp_path / path).unlink()
-            assert store.misdeclared(SPECS, range(6, 7)) == [path]
-            (tmp_path / path).write_bytes(content)
+        for name, content in objects(storage).items():
+            storage.put(name, [content[:-5]])
+            assert store.misdeclared(SPECS, range(6, 7)) == [name]
+            storage.delete(name)
+            assert store.misdeclared(SPECS, range(6, 7)) == [name]
+            storage.put(name, [content])
 
-    def test_what_was_written_is_named_with_its_size_and_checksum(self, store: Store, tmp_path: Path) -> None:
-        from cache_schemas.files import file_digest
-
+    def test_what_was_written_is_named_with_its_size_and_checksum(self, store: Store, storage: Storage) -> None:
         written = store.write_shard("regions/b", 0, [(array, values(array, 4)) for array in SPECS])
-        assert written == {name: file_digest(tmp_path / name) for name in files(tmp_path)}
+        assert written == {name: storage.digest(name) for name in objects(storage)}
 
     @pytest.mark.parametrize("kept", [0, 0.3, 0.5, 0.99], ids=str)
-    def test_a_truncated_object_is_named(self, store: Store, tmp_path: Path, kept: float) -> None:
+    def test_a_truncated_object_is_named(self, store: Store, storage: Storage, kept: float) -> None:
         fill_store(store, 4)
-        for path, content in files(tmp_path).items():
-            (tmp_path / path).write_bytes(content[: int(kept * len(content))])
+        for name, content in objects(storage).items():
+            storage.put(name, [content[: int(kept * len(content))]])
         for array in SPECS:
             with pytest.raises(ValueError, match="kinegraph verify"):
                 store.open_shard(array, 0)
@@ -156,21 +165,39 @@ class StoreContract:
         view = pickle.loads(pickle.dumps(store)).open_shard(SPECS[0], 0)
         np.testing.assert_array_equal(view.row(1), values(SPECS[0], 4)[1])
 
-    @pytest.mark.parametrize("method", ["fork", "spawn"])
+    def test_shards_and_rows_are_opened_and_read_together(self, store: Store) -> None:
+        fill_store(store, 8)
+        wanted = [(array, shard) for array in SPECS for shard in (1, 0)]
+        opened = store.open_shards(wanted)
+        places = [(shard, row) for shard in opened for row in (2, 0, 2)]
+        expected = [values(array, 8)[4 * shard + row] for array, shard in wanted for row in (2, 0, 2)]
+        for found, row in zip(store.rows(places), expected, strict=True):
+            np.testing.assert_array_equal(found, row)
+            assert not found.flags.writeable
+        with pytest.raises(FileNotFoundError):
+            store.open_shards([(SPECS[0], 0), (SPECS[0], 2)])
+
     @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-    def test_other_processes_read_too(self, store: Store, method: str) -> None:
+    def test_other_processes_read_too(self, store: Store) -> None:
         """Also once this process has read: what it opened must not hang or confuse its children."""
         fill_store(store, 4)
         view = store.open_shard(SPECS[0], 0)
         view.row(0)
-        with multiprocessing.get_context(method).Pool(1) as pool:
-            found = pool.apply(read_row, (store, SPECS[0], 2))
-            np.testing.assert_array_equal(found, values(SPECS[0], 4)[2])
+        for method in self.methods:
+            with multiprocessing.get_context(method).Pool(1) as pool:
+                found = pool.apply(read_row, (store, SPECS[0], 2))
+                np.testing.assert_array_equal(found, values(SPECS[0], 4)[2])
         np.testing.assert_array_equal(view.row(3), values(SPECS[0], 4)[3])
 
 
 def read_row(store: Store, array: ArraySpec, row: int) -> np.ndarray:
     return store.open_shard(array, 0).row(row).copy()
+
+
+def objects(storage: Storage) -> dict[str, bytes]:
+    """All shards and what declares them."""
+    names = [name for folder in ("data.zarr", "shards") for name in storage.names(folder)]
+    return {name: storage.get(name) for name in [*names, *(["data.h5"] if storage.exists("data.h5") else [])]}
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,7 @@ import pytest
 import zarr
 
 from cache_schemas.hdf5_shards import Hdf5Store
-from cache_schemas.storage import LocalStorage
+from cache_schemas.storage import LocalStorage, Storage, open_storage
 from cache_schemas.store import Store, open_store
 from cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
 from tests.cache_schemas.store_contract import SHARD_CLIPS, SPECS, PlainReader, StoreContract, files, fill_store, values
@@ -20,16 +21,32 @@ class ZarrContract(StoreContract):
     compression = "none"
 
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Store:
-        return ZarrStore(LocalStorage(tmp_path), SHARD_CLIPS, self.compression)
+    def store(self, storage: Storage) -> Store:
+        return ZarrStore(storage, SHARD_CLIPS, self.compression)
 
     @pytest.fixture
-    def plain(self, tmp_path: Path) -> PlainReader:
-        return lambda name: np.asarray(zarr.open_array(str(tmp_path / DATA / name), mode="r")[...])
+    def plain(self, storage: Storage) -> PlainReader:
+        return lambda name: np.asarray(zarr.open_array(f"{storage.root}/{DATA}/{name}", mode="r")[...])
 
 
 class TestZarr(ZarrContract):
     pass
+
+
+class TestZarrInMemory(ZarrContract):
+    """`memory://`, which lies in one process, and which zarr wraps into an asynchronous file system."""
+
+    methods = ()
+
+    @pytest.fixture
+    def storage(self) -> Storage:
+        return open_storage(f"memory://{uuid.uuid4().hex}")
+
+
+class TestZarrOnS3(ZarrContract):
+    @pytest.fixture
+    def storage(self, s3: str) -> Storage:
+        return open_storage(f"{s3}/cache")
 
 
 class CompressedContract(ZarrContract):
@@ -49,12 +66,12 @@ class CompressedContract(ZarrContract):
         written = store.write_shard("regions/b", 0, [(SPECS[0], values(SPECS[0], 4))])
         assert sum(size for size, _ in written.values()) < 0.5 * 4 * SPECS[0].row_bytes
 
-    def test_a_damaged_chunk_is_named(self, store: Store, tmp_path: Path) -> None:
+    def test_a_damaged_chunk_is_named(self, store: Store, storage: Storage) -> None:
         fill_store(store, 4)
-        path = tmp_path / object_name(SPECS[0].name, 0, 3)
-        content = bytearray(path.read_bytes())
+        name = object_name(SPECS[0].name, 0, 3)
+        content = bytearray(storage.get(name))
         content[4:16] = b"\xff" * 12  # sizes in the Blosc header
-        path.write_bytes(content)
+        storage.put(name, [content])
         view = store.open_shard(SPECS[0], 0)
         with pytest.raises(ValueError, match=r"c\.0\.0\.0: .*damaged header; run `kinegraph verify`"):
             view.row(0)
@@ -69,10 +86,18 @@ class TestZarrZstd(CompressedContract):
     compression = "zstd"
 
 
+class TestZarrZstdInMemory(CompressedContract):
+    compression, methods = "zstd", ()
+
+    @pytest.fixture
+    def storage(self) -> Storage:
+        return open_storage(f"memory://{uuid.uuid4().hex}")
+
+
 class TestHdf5(StoreContract):
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Store:
-        return Hdf5Store(LocalStorage(tmp_path), SHARD_CLIPS)
+    def store(self, storage: Storage) -> Store:
+        return Hdf5Store(storage, SHARD_CLIPS)
 
     @pytest.fixture
     def plain(self, tmp_path: Path) -> PlainReader:

@@ -106,9 +106,12 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, message: str) 
     assert str(caught.value).startswith(f"{tmp_path / 'my.yaml'}: ")
 
 
-def test_a_cache_is_a_folder(tmp_path: Path, document: dict[str, Any]) -> None:
-    said = refused(tmp_path, document | {"cache": "s3://bucket/cache"})
-    assert said == "cache: given 's3://bucket/cache', allowed: a folder; object stores are not written yet"
+def test_a_cache_may_lie_at_a_url_but_not_in_hdf5(tmp_path: Path, document: dict[str, Any]) -> None:
+    at_url = document | {"cache": "s3://bucket/cache"}
+    assert load_config(write_config(tmp_path / "my.yaml", at_url)).cache == "s3://bucket/cache"
+    said = refused(tmp_path, at_url | {"store": {"kind": "hdf5"}})
+    assert said == "cache: given 's3://bucket/cache', allowed: a folder, with store.kind hdf5; zarr for a URL"
+    assert load_config(tmp_path / "my.yaml", ["cache=file:///somewhere"]).store.kind == "hdf5"
 
 
 def test_no_file(tmp_path: Path) -> None:

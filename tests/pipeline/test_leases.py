@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cache_schemas.storage import LocalStorage
-from pipeline.leases import Lease, Leases, lease_of, live_leases
+from pipeline.leases import Lease, Leases, NoLeases, lease_of, leases_on, live_leases, warn_if_off
 
 Make = Callable[..., Leases]
 KEYS = ("clips",)
@@ -172,3 +172,24 @@ def test_live_leases(storage: LocalStorage) -> None:
     leases.take(4, KEYS)
     assert sorted(lease.shard for lease in live_leases(storage)) == [3, 4]
     leases.close()
+
+
+def test_there_are_none_where_two_could_hold_the_same(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = leases_on(storage, 300)
+    assert isinstance(found, Leases)
+    found.close()
+    warn_if_off(storage)
+    assert not caplog.messages
+    monkeypatch.setattr(storage, "creates_exclusively", lambda: False)
+    one, other = leases_on(storage, 300), leases_on(storage, 300)
+    assert isinstance(one, NoLeases)
+    assert one.take(3, KEYS)
+    assert other.take(3, KEYS)
+    assert (one.is_ours(3), one.deaths(3), one.attempt(3)) == (True, 0, 1)
+    one.release(3)
+    one.close()
+    assert names(storage) == []
+    warn_if_off(storage)
+    assert "--shards I/N" in caplog.text

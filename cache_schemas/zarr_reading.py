@@ -1,0 +1,126 @@
+"""Sealed zarr shards for reading: mapped where they are files, else fetched row by row.
+
+A shard object ends with an index of (offset, nbytes) per inner chunk and the crc32c of it: see `zarr_shards`.
+"""
+
+import struct
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from cache_schemas.arrays import ArraySpec
+from cache_schemas.compression import NONE, decode
+from cache_schemas.storage import Span, Storage
+
+ABSENT = 2**64 - 1
+
+
+def index_bytes(num_inner: int) -> int:
+    """Size of the index of `num_inner` inner chunks, its checksum included."""
+    return 16 * num_inner + 4
+
+
+def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
+    """(offset, nbytes) of each inner chunk, uint64 [num_inner, 2], from the end of a shard object.
+
+    Raises ValueError that names `where` if it is damaged.
+    """
+    expected = index_bytes(num_inner)
+    if len(tail) < expected:
+        raise ValueError(f"{where}: {len(tail)} bytes, shorter than its own index ({expected}); run `kinegraph verify`")
+    if struct.unpack("<I", tail[-4:])[0] != google_crc32c.value(tail[:-4]):
+        raise ValueError(f"{where}: the shard index fails its checksum; run `kinegraph verify`")
+    return np.frombuffer(tail[:-4], dtype="<u8").reshape(num_inner, 2)
+
+
+class ShardView:
+    """A sealed shard object mapped into memory; `rows` gives views, no copies.
+
+    Holds one mapping (no file descriptor). Raises ValueError where the index is damaged.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
+        num_inner = shard_clips // inner_rows
+        mapped = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+        self._offsets, self._sizes = shard_index(mapped[-index_bytes(num_inner) :].tobytes(), num_inner, path).T
+        self._mapped, self._shape, self._dtype, self._inner_rows = mapped, shape, dtype, inner_rows
+        self._row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self._path = path
+
+    def row(self, index: int) -> np.ndarray:
+        """Row `index` of the shard, a read-only view."""
+        inner, within = divmod(index, self._inner_rows)
+        start = int(self._offsets[inner]) + within * self._row_bytes
+        return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
+
+
+class CompressedShardView(ShardView):
+    """A sealed shard object of compressed inner chunks; `row` decodes, once where all rows are one chunk."""
+
+    def row(self, index: int) -> np.ndarray:
+        """Row `index` of the shard, read-only. Raises ValueError where its chunk is damaged."""
+        inner, within = divmod(index, self._inner_rows)
+        chunk = self._chunk(inner) if self._inner_rows == 1 else self._only_chunk
+        count = self._row_bytes // self._dtype.itemsize
+        return np.frombuffer(chunk, self._dtype, count, within * self._row_bytes).reshape(self._shape)
+
+    @cached_property
+    def _only_chunk(self) -> bytes:
+        return self._chunk(0)
+
+    def _chunk(self, inner: int) -> bytes:
+        start, size = int(self._offsets[inner]), int(self._sizes[inner])
+        try:
+            return decode(self._mapped[start : start + size].tobytes(), self._inner_rows * self._row_bytes)
+        except ValueError as error:
+            raise ValueError(f"{self._path}: {error}; run `kinegraph verify`") from error
+
+
+class FetchedShard:
+    """A sealed shard object that is no file: its index, from which rows are fetched with one ranged read each.
+
+    `tail` is the end of the object. Raises ValueError where the index is damaged.
+    """
+
+    def __init__(self, storage: Storage, name: str, spec: ArraySpec, shard_clips: int, codec: str, tail: bytes) -> None:
+        self._storage, self._name, self._spec, self._is_compressed = storage, name, spec, codec != NONE
+        self._inner_rows = spec.inner_rows(shard_clips)
+        self._where = f"{storage.root}/{name}"
+        self._index = shard_index(tail, shard_clips // self._inner_rows, self._where)
+
+    def row(self, index: int) -> np.ndarray:
+        """Row `index` of the shard, fetched; read-only. Raises ValueError where it is damaged."""
+        return fetched_rows(self._storage, [(self, index)])[0]
+
+    def span(self, index: int) -> Span:
+        """Where row `index` lies: the row itself, or the compressed chunk with it."""
+        inner, within = divmod(index, self._inner_rows)
+        start, size = (int(number) for number in self._index[inner])
+        if not self._is_compressed:
+            start, size = start + within * self._spec.row_bytes, self._spec.row_bytes
+        return Span(self._name, start, start + size)
+
+    def decoded(self, index: int, content: bytes) -> np.ndarray:
+        """Row `index`, read-only, from the bytes of its span."""
+        first = 0
+        if self._is_compressed:
+            first = index % self._inner_rows * self._spec.row_bytes
+            try:
+                content = decode(content, self._inner_rows * self._spec.row_bytes)
+            except ValueError as error:
+                raise ValueError(f"{self._where}: {error}; run `kinegraph verify`") from error
+        elif len(content) != self._spec.row_bytes:
+            raise ValueError(f"{self._where}: ends within row {index}; run `kinegraph verify`")
+        count = self._spec.row_bytes // np.dtype(self._spec.dtype).itemsize
+        return np.frombuffer(content, self._spec.dtype, count, first).reshape(self._spec.shape)
+
+
+def fetched_rows(storage: Storage, places: Sequence[tuple[FetchedShard, int]]) -> list[np.ndarray]:
+    """Rows, (shard, index) each, fetched side by side; what several lie in is fetched once."""
+    spans = [shard.span(index) for shard, index in places]
+    different = list(dict.fromkeys(spans))
+    content = dict(zip(different, storage.read(different), strict=True))
+    return [shard.decoded(index, content[span]) for (shard, index), span in zip(places, spans, strict=True)]

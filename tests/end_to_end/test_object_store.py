@@ -1,0 +1,282 @@
+"""A cache at s3://: the whole way, killed and shared, to the bytes of a cache in a folder."""
+
+import json
+import logging
+import multiprocessing
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import xarray
+import zarr
+from torch.utils.data import DataLoader
+from typer.testing import CliRunner
+
+from cache_schemas.cache import Cache
+from cache_schemas.reader import CachedClips
+from cli.app import app
+from pipeline.config import Config, check_config
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.verification import repair, verify
+from tests.caches import same_bytes, write_config
+from tests.conftest import moving_square, write_video
+from tests.s3_server import Server, running, used
+
+TOGETHER = Path(__file__).parent.parent / "faults" / "extract_together.py"
+ARRAYS = ["regions/tiny/res4", "features/tiny/res4", "proposals/boxes", "proposals/count"]
+INLINE = {"executor": "inline", "threads": 1, "batch_size": 2}
+
+
+def said(*arguments: object) -> str:
+    """What a command prints, run in a process of its own."""
+    command = [sys.executable, "-m", "cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def kinegraph_here() -> Callable[..., Any]:
+    """Commands run in this process."""
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def made(document: dict[str, Any], cache: object) -> Config:
+    """All stages, in this process."""
+    config = check_config(document | {"cache": str(cache), "run": INLINE}, "test")
+    index(config)
+    assert not extract(config).failures
+    return config
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, tiny_document: dict[str, Any]) -> dict[str, Any]:
+    """The bytes of the same cache in a folder."""
+    return same_bytes(made(tiny_document, tmp_path / "whole").cache)
+
+
+@pytest.fixture
+def url(s3: str) -> str:
+    return f"{s3}/deep/cache"
+
+
+def copied(url: str, folder: Path) -> Path:
+    fsspec.filesystem("s3").get(url, str(folder), recursive=True)
+    return folder
+
+
+def objects(url: str, below: str) -> list[str]:
+    return sorted(Cache(url).storage.names(below))
+
+
+def test_the_whole_way_by_commands(
+    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], url: str, s3_server: Server
+) -> None:
+    """Killed before the first record of the regions, when other stages are sealed and orphans lie about."""
+    recipe = {"head": "avg_pool", "epochs": 1, "run": str(tmp_path / "run"), "val_split": None}
+    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": url, "train": recipe})
+    said("index", config)
+
+    def kill(method: str, path: str) -> None:
+        if method == "PUT" and "/ledger/regions/" in path:
+            running.send_signal(signal.SIGKILL)
+
+    s3_server.before = kill
+    with subprocess.Popen([sys.executable, "-m", "cli", "extract", str(config)]) as running:
+        assert running.wait(90) == -signal.SIGKILL
+    s3_server.before = lambda method, path: None
+    done = json.loads(said("status", url, "--json"))["stages"]["proposals"]["shards"]["done"]
+    assert done > 0
+    said("extract", config)
+    puts = [path for method, path in s3_server.requests if method == "PUT" and "/ledger/proposals/" in path]
+    assert len(puts) == len(set(puts)) == 3, "what was sealed was computed again"
+    assert same_bytes(copied(url, tmp_path / "copy")) == undisturbed
+    assert objects(url, "probes") == []
+    assert json.loads(said("verify", url, "--json")) == {"ok": True, "problems": [], "warnings": []}
+    said("train", config)
+    assert (tmp_path / "run").is_dir()
+
+
+def test_two_runs_share_the_shards(
+    tmp_path: Path, tiny_document: dict[str, Any], video_folder: Path, url: str, s3_server: Server
+) -> None:
+    """Nothing is sealed before more leases are taken than one inline run takes ahead."""
+    for number in range(10):
+        write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
+    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": url, "run": INLINE})
+    said("index", config)
+    leases: set[str] = set()
+    both_at_work = threading.Event()
+
+    def wait(method: str, path: str) -> None:
+        if method == "PUT" and "/leases/" in path:
+            leases.add(path)
+            if len(leases) == 3:
+                both_at_work.set()
+        elif method == "PUT" and "/ledger/" in path:
+            assert both_at_work.wait(60)
+
+    s3_server.before = wait
+    command = [sys.executable, str(TOGETHER), str(config), "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    clips = [int(line) for line in done.stdout.split()]
+    assert sum(clips) == 16, f"no clip is run twice: {clips}"
+    assert all(clips), clips
+    assert objects(url, "leases") == []
+    assert verify(url).ok
+
+
+@pytest.fixture
+def careless_server() -> Iterator[Server]:
+    """It does not heed conditions."""
+    with running("ignored") as server:
+        yield server
+
+
+@pytest.fixture
+def careless(careless_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A cache's URL there."""
+    with used(careless_server, monkeypatch) as bucket:
+        yield f"{bucket}/cache"
+
+
+def test_without_conditional_puts_leases_are_off(
+    tmp_path: Path,
+    tiny_document: dict[str, Any],
+    undisturbed: dict[str, Any],
+    careless: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "kinegraph")
+    config = check_config(tiny_document | {"cache": careless, "run": INLINE}, "test")
+    index(config)
+    assert not extract(config, part=(0, 2)).failures
+    assert not caplog.messages, "who runs a part knows already"
+    assert not extract(config).failures
+    (message,) = caplog.messages
+    assert "leases are off" in message
+    assert "--shards I/N" in message
+    assert not extract(config).failures
+    assert same_bytes(copied(careless, tmp_path / "copy")) == undisturbed
+
+
+def test_without_leases_a_worker_that_dies_is_replaced(
+    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], careless: str, careless_server: Server
+) -> None:
+    """In the middle of its first unit: whatever it had pulled runs again."""
+    run = {"workers": 2, "threads": 1, "batch_size": 2}
+    config = check_config(tiny_document | {"cache": careless, "run": run}, "test")
+    index(config)
+    lost = threading.Event()
+
+    def kill(method: str, path: str) -> None:
+        if method == "PUT" and "/ledger/proposals/" in path and not lost.is_set():
+            lost.set()
+            multiprocessing.active_children()[0].kill()
+
+    careless_server.before = kill
+    assert not extract(config).failures
+    assert lost.is_set()
+    assert same_bytes(copied(careless, tmp_path / "copy")) == undisturbed
+
+
+def test_stages_one_after_the_other(
+    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], url: str
+) -> None:
+    """Regions from maps and boxes that are fetched."""
+    config = check_config(tiny_document | {"cache": url, "run": INLINE}, "test")
+    index(config)
+    for stage in ("features", "proposals", "regions"):
+        assert not extract(config, stages=[stage]).failures
+    assert same_bytes(copied(url, tmp_path / "copy")) == undisturbed
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_clips_are_read_as_from_a_folder(
+    tmp_path: Path, tiny_document: dict[str, Any], url: str, compression: str, s3_server: Server
+) -> None:
+    document = tiny_document | {"store": {"shard_clips": 2, "compression": compression}}
+    there, here = (CachedClips(made(document, place).cache, ARRAYS) for place in (url, tmp_path / "here"))
+    s3_server.requests.clear()
+    for _ in range(2):
+        ours, theirs = there.__getitems__([5, 0, 3, 5]), here.__getitems__([5, 0, 3, 5])
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name].numpy(), theirs[name].numpy())
+    gets = len(s3_server.requests)
+    assert gets == len(ARRAYS) * (3 + 2 * 3), "an index of each of 3 shards, then each of 3 rows in each batch"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_loaders_read_in_processes_of_their_own(tiny_document: dict[str, Any], url: str, method: str) -> None:
+    """Also once this process has read."""
+    clips = CachedClips(made(tiny_document, url).cache, ARRAYS)
+    first = clips[0]
+    loader = DataLoader(clips, batch_size=3, num_workers=1, multiprocessing_context=method, collate_fn=_as_it_is)
+    batches = list(loader)
+    assert [len(batch["labels"]) for batch in batches] == [3, 3]
+    for name in ARRAYS:
+        np.testing.assert_array_equal(batches[0][name][0].numpy(), first[name].numpy())
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch
+
+
+def test_zarr_and_xarray_open_it_at_its_url(tiny_document: dict[str, Any], url: str) -> None:
+    cache = Cache(made(tiny_document, url).cache)
+    group = zarr.open_group(f"{url}/data.zarr", mode="r")
+    row = cache.store.open_shard(cache.array("regions/tiny/res4"), 1).row(0)
+    np.testing.assert_array_equal(np.asarray(group["regions/tiny/res4"][2]), row)  # type: ignore[index]
+    dataset = xarray.open_zarr(f"{url}/data.zarr", group="proposals", consolidated=False)
+    assert dataset["boxes"].dims == ("row", "frame_by_2", "proposal", "box_edge")
+    assert int(dataset["count"].load().min()) >= 0
+
+
+def test_damage_is_found_and_mended(tiny_document: dict[str, Any], url: str, tmp_path: Path) -> None:
+    config = made(tiny_document, url)
+    storage = Cache(url).storage
+    before = same_bytes(copied(url, tmp_path / "before"))
+    names = sorted(name for name in storage.names("data.zarr/regions") if "/c." in name)
+    storage.put(names[0], [storage.get(names[0])[:-1]])
+    storage.delete(names[1])
+    found = verify(url).problems
+    assert [(problem.shard, problem.object, problem.kind) for problem in found] == [
+        (0, names[0], "size"),
+        (1, names[1], "missing"),
+    ]
+    repair(Cache(url), found)
+    assert not extract(config).failures
+    assert same_bytes(copied(url, tmp_path / "after")) == before
+
+
+def test_what_the_commands_say(
+    kinegraph_here: Callable[..., Any], tmp_path: Path, tiny_document: dict[str, Any], s3: str
+) -> None:
+    """Exit code 2 where another URL should be given, 1 where the server does not do what is asked."""
+    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": f"{s3}-none/cache"})
+    for code, message, command in (
+        (2, "No cache at s3://", ("status", f"{s3}/nothing/here")),
+        (2, "Protocol not known: s4", ("verify", s3.replace("s3://", "s4://"))),
+        (2, "with store.kind hdf5", ("index", config, "--set", "store.kind=hdf5")),
+        (1, "is there such a bucket?", ("index", config)),
+    ):
+        done = kinegraph_here(*command)
+        assert (done.exit_code, message in done.stderr) == (code, True), done.stderr
+
+
+def test_a_plan_tells_of_no_disk(
+    kinegraph_here: Callable[..., Any], tmp_path: Path, tiny_document: dict[str, Any], url: str
+) -> None:
+    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": url})
+    assert kinegraph_here("index", config).exit_code == 0
+    cost = json.loads(kinegraph_here("plan", config, "--json").stdout)
+    assert (cost["free_bytes"], cost["units"]) == (None, 3)
