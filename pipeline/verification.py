@@ -83,7 +83,7 @@ def _shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tupl
         yield record_name, "fingerprint"
     damaged = False
     for name, sealed in record.objects.items():
-        if kind := _object_problem(cache.storage, name, sealed):
+        if kind := object_problem(cache.storage, name, sealed):
             damaged = True
             yield name, kind
     if record.num_rows != len(cache.shard_rows(record.shard)):
@@ -103,7 +103,7 @@ def _object_of(record: Record, array: str) -> str:
     return next((name for name in record.objects if f"/{array}/" in name), array)
 
 
-def _object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
+def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
     """What is wrong with one object, or nothing."""
     try:
         size, digest = storage.digest(name)
