@@ -222,6 +222,32 @@ def evaluate(
 
 
 @app.command()
+def export(
+    cache: CachePath,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")],
+    to: Annotated[Literal["zarr", "hdf5", "npy"], typer.Option(help="Another cache; or one .npy per array and video.")],
+    compression: Annotated[
+        Literal["none", "lz4", "zstd"] | None, typer.Option(help="With --to zarr; as CACHE has it, if not given.")
+    ] = None,
+    array: Annotated[list[str], typer.Option(metavar="NAME", help="With --to npy: only this array.")] = [],
+) -> int:
+    """Copy a cache to another store, or its arrays to files for other tools; checks every checksum it reads."""
+    from cache_schemas.cache import Cache
+    from pipeline import exporting, exporting_npy
+
+    if given := [flag for flag, value in (("--compression", compression), ("--array", array)) if value and to in flag]:
+        raise UsageError(f"{given[0]} does not go with --to {to}")
+    with printing.counting() as progress:
+        if to == "npy":
+            files = exporting_npy.export_npy(Cache(cache), out, array, on_progress=progress)
+            printing.exported_files(files, out)
+            return EXIT_FAILED if files.damaged else 0
+        copied = exporting.export_cache(Cache(cache), out, kind=to, compression=compression, on_progress=progress)
+    printing.exported_cache(copied)
+    return EXIT_FAILED if copied.damaged else 0
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where videos, cache and runs go.")] = Path("out/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per head.")] = 3,

@@ -1,6 +1,6 @@
 """`kinegraph verify`: is what the ledger says on disk, and does it make sense? Torch-free."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,35 @@ def _shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tupl
 def _object_of(record: Record, array: str) -> str:
     """The sealed object that holds an array; the array's name where the record lists none."""
     return next((name for name in record.objects if f"/{array}/" in name), array)
+
+
+def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> None:
+    """Raise CacheError, naming the object, unless these objects of a record are as they were sealed."""
+    for name in names:
+        if kind := object_problem(storage, name, record.objects[name]):
+            raise _damaged(f"{storage.root}/{name}", kind, record)
+
+
+def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
+    """All rows of a sealed shard, its objects held against its record. Raises CacheError for one that is damaged."""
+    require_whole(cache.storage, record, record.objects)
+    where = f"{cache.root}/{cache.ledger.name(record.key, record.shard)}"
+    if record.num_rows != len(cache.shard_rows(record.shard)):
+        raise _damaged(where, "rows", record)
+    try:
+        contents = ShardContents(cache, stage, record)
+    except KeyError as error:
+        raise _damaged(where, "rows", record) from error
+    for name in contents.undecodable:
+        raise _damaged(f"{cache.root}: {name}", "shape", record)
+    return contents
+
+
+def _damaged(where: str, kind: str, record: Record) -> CacheError:
+    return CacheError(
+        f"{where} is damaged ({kind}; {record.key} shard {record.shard}). `kinegraph verify --repair` un-marks "
+        "the shard, so that the next extract redoes it."
+    )
 
 
 def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
