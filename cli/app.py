@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -235,14 +235,18 @@ def export(
     from cache_schemas.cache import Cache
     from pipeline import exporting, exporting_npy
 
-    if given := [flag for flag, value in (("--compression", compression), ("--array", array)) if value and to in flag]:
-        raise UsageError(f"{given[0]} does not go with --to {to}")
+    if compression and to != "zarr":
+        raise UsageError(f"--compression {compression}: goes with --to zarr alone")
+    if array and to != "npy":
+        raise UsageError(f"--array {array[0]}: goes with --to npy; an exported cache has all arrays")
     with printing.counting() as progress:
         if to == "npy":
             files = exporting_npy.export_npy(Cache(cache), out, array, on_progress=progress)
-            printing.exported_files(files, out)
-            return EXIT_FAILED if files.damaged else 0
-        copied = exporting.export_cache(Cache(cache), out, kind=to, compression=compression, on_progress=progress)
+        else:
+            copied = exporting.export_cache(Cache(cache), out, kind=to, compression=compression, on_progress=progress)
+    if to == "npy":
+        printing.exported_files(files, out)
+        return EXIT_FAILED if files.damaged else 0
     printing.exported_cache(copied)
     return EXIT_FAILED if copied.damaged else 0
 

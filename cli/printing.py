@@ -12,6 +12,8 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from pipeline.demo import DemoResult
     from pipeline.estimate import Estimate
+    from pipeline.exporting import ExportedCache
+    from pipeline.exporting_npy import ExportedFiles
     from pipeline.extraction import Outcome
     from pipeline.indexing import Indexed
     from pipeline.plan import Plan
@@ -150,6 +152,29 @@ def verified(found: "Verification", repaired: bool) -> None:
         print(
             f"{len(found.problems)} problems; --repair un-marks the shards, then `kinegraph extract CONFIG` redoes them"
         )
+
+
+def exported_cache(found: "ExportedCache") -> None:
+    there = found.num_sealed - found.num_copied - len(found.damaged)
+    unsealed = f"; {found.num_unsealed} are not sealed in the source" if found.num_unsealed else ""
+    print(f"{found.cache.root}: {found.num_copied} shards of stages copied, {there} were there{unsealed}")
+    _damaged(found.damaged)
+
+
+def exported_files(found: "ExportedFiles", out: str) -> None:
+    print(f"{out}: {found.num_files} files, clips.csv says which row is which clip")
+    if found.num_failed:
+        note(f"{found.num_failed} clips failed in a stage: they hold fill values, clips.csv says why")
+    for stage, videos in found.unsealed.items():
+        note(f"{len(videos)} videos are not sealed in {stage} yet and left out:")
+        note("\n".join(_listed([f"  {video}" for video in videos])))
+    _damaged(found.damaged)
+
+
+def _damaged(sentences: Sequence[str]) -> None:
+    if sentences:
+        note(f"{len(sentences)} shards are damaged and left out:")
+        note("\n".join(_listed([f"  {sentence}" for sentence in sentences])))
 
 
 def epoch(name: str, seed: int, record: "EpochRecord") -> None:

@@ -40,12 +40,10 @@ def export_cache(
     """Copy every sealed shard of `source` to a cache at `out`; what is sealed there is left, unless it is outdated.
 
     The values, rows, stages and what the ledger says of them stay; each object is held against its checksum before it
-    is copied. `compression` None: as in `source`. The same kind of store and compression make a plain copy, checked.
+    is copied. `compression` is for zarr; None: as in `source`. The same kind and compression make a plain copy, checked.
 
     Raises ExchangeError or CacheMismatch where `out` is another cache.
     """
-    if kind == "hdf5" and compression not in (None, NONE):
-        raise ExchangeError(f"--compression {compression}: the HDF5 store has none; use --to zarr")
     if Path(source.root).resolve() == Path(out).resolve():
         raise ExchangeError(f"{out} is the cache to be exported; name another folder")
     stages = {key: source.stage(key) for key in source.stage_keys()}

@@ -45,8 +45,8 @@ def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progres
     """Write <out>/<array>/<video_id>.npy [clips, ...] for the arrays `names` (all, if none), and what each is.
 
     Clips and crops stand in row order; failed ones hold fill values (NaN in floats, -1 in `proposals/count`) and are
-    listed in clips.csv; manifest.json says how the features were made. Each file appears whole; all are written anew at each call; the manifest
-    says `complete` at the end.
+    listed in clips.csv; manifest.json says how the features were made. Each file appears whole; all are written anew
+    at each call, and the manifest says `complete` at the end.
 
     Raises ExchangeError for an array that is not there, and where `out` holds something else.
     """
