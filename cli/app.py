@@ -251,6 +251,38 @@ def export(
     return EXIT_FAILED if copied.damaged else 0
 
 
+@app.command("import")
+def import_(
+    features: Annotated[Path, typer.Argument(metavar="FEATURES", help="Folder of .npy or .npz files, or a HDF5 file.")],
+    into: Annotated[str, typer.Option(metavar="CACHE", help="Folder of a cache; made if it is not there.")],
+    name: Annotated[str, typer.Option(help="Of the features: features/NAME, regions/NAME.")] = "imported",
+    tap: Annotated[str, typer.Option(help="What to call the layer they are from.")] = "last",
+    kind: Annotated[
+        Literal["npy", "hdf5", "bottom_up", "bottom_up_frames"] | None,
+        typer.Option(help="Of the files, where they do not show it; bottom_up_frames: a folder of .npz per video."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which one of each group of an HDF5 file; .: each is a video.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Columns path,label[,split]: the rows of a new cache.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="T", help="Take T frames of each video.")] = None,
+) -> int:
+    """Take features that others made into a cache, so that heads train on them."""
+    from pipeline.imported_stages import Naming
+    from pipeline.importing import import_features
+
+    naming = Naming(name=name, tap=tap)
+    with printing.counting() as progress:
+        found = import_features(
+            features, into, naming=naming, kind=kind, dataset=dataset, annotations=annotations, num_frames=frames,
+            on_progress=progress,
+        )  # fmt: skip
+    printing.imported(found)
+    return EXIT_CLIPS_FAILED if found.failures else 0
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where videos, cache and runs go.")] = Path("out/demo"),

@@ -40,7 +40,7 @@ def export_cache(
     """Copy every sealed shard of `source` to a cache at `out`; what is sealed there is left, unless it is outdated.
 
     The values, rows, stages and what the ledger says of them stay; each object is held against its checksum before it
-    is copied. `compression` is for zarr; None: as in `source`. The same kind and compression make a plain copy, checked.
+    is copied. `compression` is for zarr; None: as in `source`. The same kind and compression make a checked copy.
 
     Raises ExchangeError or CacheMismatch where `out` is another cache.
     """

@@ -101,7 +101,7 @@ def test_other_files_are_not_written_among(cache: Cache, tmp_path: Path) -> None
     export_npy(cache, str(tmp_path / "out"), [COUNT])
     with pytest.raises(ExchangeError, match="other features or arrays"):
         export_npy(cache, str(tmp_path / "out"), [MAPS])
-    with pytest.raises(ExchangeError, match="--array proposals/cuont: .* has clips/frame_times, "):
+    with pytest.raises(ExchangeError, match=r"--array proposals/cuont: .* has clips/frame_times, "):
         export_npy(cache, str(tmp_path / "other"), ["proposals/cuont"])
 
 
