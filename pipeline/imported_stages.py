@@ -58,25 +58,23 @@ def imported_stages(naming: Naming, layout: Layout, options: Options) -> tuple[S
 
 def _stages(naming: Naming, layout: Layout, options: Options) -> Iterator[Stage]:
     name, tap, T = naming.name, naming.tap, layout.num_frames
-    map_shape = layout.shapes.get("maps", (*layout.shapes["pooled"], 0, 0))
+    C, H, W = layout.shapes.get("maps", (*layout.shapes["pooled"], 0, 0))
     store = ("maps", "pooled") if "maps" in layout.shapes else ("pooled",)
-    features = feature_arrays(name, tap, (T, *map_shape), 1, store, layout.dtype)
+    features = feature_arrays(name, tap, (T, C, H, W), 1, store, layout.dtype)
     if "regions" not in layout.shapes:
         yield Stage(key=f"features/{name}", options=options, arrays=_timeless(features))
         return
     about = f"mean over the regions of each frame of {name}: the files hold nothing else of a frame"
     features = tuple(replace(spec, about=about) for spec in features)
-    yield Stage(
-        key=f"features/{name}", options={**options, "pooled": "mean of the regions"}, arrays=_timeless(features)
-    )
+    means = {**options, "pooled": "mean of the regions"}
+    yield Stage(key=f"features/{name}", options=means, arrays=_timeless(features))
     N, C = layout.shapes["regions"]
-    boxes = _timeless(proposal_arrays(T, N, 1))
-    proposals = Stage(key="proposals", options={**options, "scores": "none in the files"}, arrays=boxes)
+    unscored = {**options, "scores": "none in the files"}
+    proposals = Stage(key="proposals", options=unscored, arrays=_timeless(proposal_arrays(T, N, 1)))
     yield proposals
-    regions = _timeless(region_arrays(name, tap, (T, N, C), 1, layout.dtype))
-    yield Stage(
-        key=f"regions/{name}", options={**options, "reads": {"proposals": proposals.fingerprint}}, arrays=regions
-    )
+    reading = {**options, "reads": {"proposals": proposals.fingerprint}}
+    regions = region_arrays(name, tap, (T, N, C), 1, layout.dtype)
+    yield Stage(key=f"regions/{name}", options=reading, arrays=_timeless(regions))
 
 
 def _timeless(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:

@@ -51,7 +51,7 @@ def import_features(
 
     Rows are those of the cache, or made from `annotations`, or one a video. A video without features is a failed clip;
     a video among the files that has no row is left out. `num_frames`: take so many of each video, see `chosen_frames`.
-    All is read twice: to know what there is, and to seal it. Killed anywhere, it can be run again.
+    All is read before anything is written: for digests, and to know the shapes. Killed anywhere, it can be run again.
 
     Raises FeatureFileError, ExchangeError, DatasetError, and CacheMismatch where the cache has other features there.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
+from numpy.lib.npyio import NpzFile
 
 from cache_schemas.ledger import Source
 from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_floats
@@ -87,9 +88,8 @@ def are_frames(root: Path) -> bool:
     if not all("/" in name and name[-1].isdigit() for name in names):
         return False
     try:
-        with np.load(root / f"{names[0]}{SUFFIX}", allow_pickle=False) as file:
-            return "x" in file and file["x"].ndim == 2
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return _loaded(root / f"{names[0]}{SUFFIX}")["x"].ndim == 2
+    except UnusableError:
         return True
 
 
@@ -112,7 +112,7 @@ def _frames(path: Path) -> list[Frame]:
 def _loaded(path: Path) -> dict[str, np.ndarray]:
     """The arrays of one file that matter, none of them pickled."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, NpzFile(opened, allow_pickle=False) as file:
             found = {key: file[key] for key in KEYS if key in file}
             names = file.files
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from numpy.lib.format import read_array
 
 from cache_schemas.files import file_digest
 from cache_schemas.ledger import Source
@@ -31,7 +31,8 @@ class NpyFiles:
 
     def read(self, video: str) -> VideoFeatures:
         try:
-            array = np.load(self._path(video), allow_pickle=False)
+            with self._path(video).open("rb") as file:
+                array = read_array(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise UnusableError("unreadable", f"{self.where(video)}: {error}") from error
         return as_features(array, self.where(video))

@@ -25,7 +25,7 @@ from tests.caches import same_bytes
 from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]
-KILLED = Path(__file__).with_name("export_until_killed.py")
+KILLED = Path(__file__).parents[1] / "faults" / "command_until_killed.py"
 
 
 def data(cache: Path | str) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def test_what_was_sealed_stays_and_what_the_source_redid_is_copied_again(load: L
 @pytest.mark.parametrize("moment", [2, 14, 46])
 def test_killed_at_any_moment_it_goes_on(with_failures: Cache, tmp_path: Path, moment: int) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, str(KILLED), with_failures.root, str(out), str(moment)]
+    command = [sys.executable, str(KILLED), str(moment), "export", with_failures.root, str(out), "--to", "hdf5"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run(command, check=False, timeout=120, env=environment).returncode == -signal.SIGKILL
     before = sealed_times(out)
