@@ -68,7 +68,10 @@ def rotate_mp4(path: Path, degrees_clockwise: int) -> None:
 @pytest.fixture
 def video_folder(tmp_path: Path) -> Path:
     """Six good videos in two class folders."""
-    root = tmp_path / "videos"
+    return write_video_folder(tmp_path / "videos")
+
+
+def write_video_folder(root: Path) -> Path:
     for number in range(6):
         label = "left" if number % 2 else "right"
         write_video(root / label / f"v{number}.mp4", moving_square(12 + number, 96, 80, seed=number))
@@ -78,9 +81,13 @@ def video_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_document(tmp_path: Path, video_folder: Path) -> dict[str, Any]:
     """A config, as a dictionary, that runs all stages on `video_folder` with tiny random networks, 2 clips a shard."""
+    return tiny_config(tmp_path / "cache", video_folder)
+
+
+def tiny_config(cache: Path, videos: Path) -> dict[str, Any]:
     return {
-        "cache": str(tmp_path / "cache"),
-        "dataset": {"kind": "folder", "root": str(video_folder)},
+        "cache": str(cache),
+        "dataset": {"kind": "folder", "root": str(videos)},
         "clips": {"num_frames": 8, "sampling": "uniform", "crops": ["center"]},
         "backbones": {
             "tiny": {
