@@ -49,6 +49,8 @@ def export_cache(
     stages = {key: source.stage(key) for key in source.stage_keys()}
     copy = _begin(source, out, kind, compression)
     for stage in stages.values():
+        copy.check_stage(stage)
+    for stage in stages.values():
         copy.declare(stage)
     _reopen_outdated(source, copy)
     missing = _missing(source, copy)

@@ -64,12 +64,11 @@ def import_features(
     if not names:
         told = f"{files.videos()[0]}, ...; the rows are of {rows.video_ids[0]}, ..."
         raise ExchangeError(f"no video has features: {features} has those of {told}")
-    sources = _sources(files, on_progress)
-    layout = common_layout(files, sorted(names.values()), num_frames)
+    # Of all videos, those without a row among them: it may come later, and must find the same stages.
+    sources = {video: files.source(video) for video in _counted("digests", files.videos(), on_progress)}
+    layout = common_layout(files, _counted("shapes", files.videos(), on_progress), num_frames)
     stages = imported_stages(naming, layout, imported_options(files.kind, sources, num_frames))
-    cache = _with_rows(known, into, rows, stages)
-    for stage in stages:
-        cache.declare(stage)
+    cache = _begin(known, into, rows, stages)
     work = _Work(
         cache=cache, files=files, naming=naming, names=names, sources=sources, num_frames=layout.num_frames,
         stages={stage.key: stage for stage in stages},
@@ -86,22 +85,25 @@ def import_features(
     )
 
 
-def _sources(files: FeatureFiles, on_progress: Progress) -> dict[str, Source]:
-    """The identity of every video's features, also of those without a row: they may get one later."""
-    found, videos = {}, files.videos()
+def _counted(what: str, videos: Sequence[str], on_progress: Progress) -> Iterator[str]:
     for done, video in enumerate(videos, 1):
-        found[video] = files.source(video)
-        on_progress("reading files", done, len(videos))
-    return found
+        yield video
+        on_progress(f"reading {what}", done, len(videos))
 
 
-def _with_rows(known: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
-    """The cache with all its rows; those of a cache that `index` made stay as they are."""
+def _begin(known: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
+    """The cache with all its rows and the stages begun; rows of a cache that `index` made stay as they are."""
     if known is None:
         shard_clips = rows_that_fit(spec for stage in stages for spec in stage.arrays)
         known = Cache.create(into, IMPORTED_CLIPS, {"kind": "zarr", "shard_clips": shard_clips, "compression": NONE})
+    for stage in stages:
+        known.check_stage(stage)
     known.storage.sweep()
-    return write_rows(known, rows) if known.manifest["clips"] == IMPORTED_CLIPS else known
+    if known.manifest["clips"] == IMPORTED_CLIPS:
+        known = write_rows(known, rows)
+    for stage in stages:
+        known.declare(stage)
+    return known
 
 
 def _missing(cache: Cache, stages: Sequence[Stage]) -> dict[int, list[str]]:

@@ -117,6 +117,18 @@ def test_regions_train_the_heads_that_read_them(tmp_path: Path, npz: Path, annot
     assert (copy.num_copied, verify(copy.cache.root).ok) == (3, True)
 
 
+def test_rows_that_come_later_find_the_same_stages(tmp_path: Path, npz: Path, annotations: Path) -> None:
+    """Also where videos without a row have more regions than all others."""
+    first = write_annotations(tmp_path / "first.csv", {"a/v0.mp4": LABELS["a/v0.mp4"]})
+    path = next((npz / "b" / "v5").glob("*.npz"))
+    write_npz(path, features(0, 9, C), boxes(0, 9))
+    assert len(import_features(npz, tmp_path / "cache", annotations=first).left_out) == 5
+    grown = import_features(npz, tmp_path / "cache", annotations=annotations)
+    assert (grown.num_videos, grown.failures) == (6, ())
+    assert verify(grown.cache.root).ok
+    assert rows_of(grown.cache.root, "proposals/count").max() == 9
+
+
 def test_maps_bring_their_means(tmp_path: Path) -> None:
     maps = {name: features(n, T, C, 2, 3).astype(np.float16) for n, name in enumerate("abc")}
     found = import_features(
@@ -193,11 +205,14 @@ def test_labels_may_come_and_change_later(tmp_path: Path, npy: Path) -> None:
 def test_killed_again_and_again_it_goes_on(tmp_path: Path, npz: Path, annotations: Path) -> None:
     cache = tmp_path / "killed"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for moment in (4, 40):  # classes.json written but not the rows; an object of the one shard written
+    for moment in (4, 58):  # classes.json written but not the rows; one of three records sealed
         command = [sys.executable, str(KILLED), str(moment), "import", str(npz), "--into", str(cache)]
         died = subprocess.run([*command, "--annotations", str(annotations)], check=False, timeout=120, env=environment)
         assert died.returncode == -signal.SIGKILL
+    sealed = {path: path.stat().st_mtime_ns for path in (cache / "ledger").rglob("*.json")}
+    assert [path.parent.parent.name for path in sealed] == ["features"]
     import_features(npz, cache, annotations=annotations)
+    assert all(path.stat().st_mtime_ns == time for path, time in sealed.items()), "a sealed shard was written again"
     assert same_bytes(cache) == same_bytes(import_features(npz, tmp_path / "whole", annotations=annotations).cache.root)
     assert not [*cache.rglob(".tmp-*"), *cache.rglob("leases/*")]
 
@@ -240,6 +255,7 @@ def test_what_fits_nothing_is_said(load: Load, tmp_path: Path, npy: Path, npz: P
     given = write_npz(tmp_path / "own" / "left" / "v1.npz", features(0, 2, C), boxes(0, 2)).parents[1]
     with pytest.raises(CacheMismatch, match="holds 'proposals' made with other options"):
         import_features(given, config.cache, kind="bottom_up")
+    assert Cache(config.cache).stage_keys() == ["clips", "proposals"]
     with pytest.raises(ExchangeError, match="--tap res5_pooled"):
         Naming(tap="res5_pooled")
     with pytest.raises(ExchangeError, match="--annotations: no file"):
