@@ -10,7 +10,7 @@ from stages.backbones.catalogue import entry
 from stages.backbones.i3d import I3DResNet50
 from stages.backbones.resnet2d import ResNet2D
 from stages.backbones.tiny_i3d import TinyI3D
-from stages.backbones.weights import load_weights
+from stages.weights.load import load_weights
 
 BUILDERS: dict[str, Callable[[], Backbone]] = {
     "resnet18": lambda: ResNet2D(models.resnet18()),

@@ -8,8 +8,8 @@ from torch import Tensor
 from stages.backbones.build import build_backbone
 from stages.backbones.catalogue import entry
 from stages.backbones.options import BackboneOptions
-from stages.backbones.weights import weights_digest
 from stages.device import computing_in, frozen_on
+from stages.weights.load import weights_digest
 
 # B clips, T frames, C channels, S side of the square input, H W size of a map.
 

@@ -11,7 +11,8 @@ from stages.errors import UsageError
 from stages.options import StageOptions
 
 Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
-AFFIXES = {"pooled": ("features/", "_pooled"), "regions": ("regions/", "")}  # kind of array -> prefix, suffix
+# kind of array -> prefix, suffix, rank of one clip
+KINDS = {"maps": ("features/", "", 4), "pooled": ("features/", "_pooled", 2), "regions": ("regions/", "", 3)}
 
 
 class HeadError(UsageError):
@@ -19,7 +20,11 @@ class HeadError(UsageError):
 
 
 class HeadOptions(StageOptions):
-    """Options that every head has."""
+    """Base of the options of heads."""
+
+
+class TapOptions(HeadOptions):
+    """Options of every head that reads the arrays of one tap."""
 
     backbone: str | None = Field(None, description="whose arrays to read; needed where several fit")
     tap: str | None = Field(None, description="which tap's arrays to read; needed where several fit")
@@ -33,8 +38,13 @@ class Source:
     tap: str
 
     def array(self, kind: str) -> str:
-        prefix, suffix = AFFIXES[kind]
+        prefix, suffix, _ = KINDS[kind]
         return f"{prefix}{self.backbone}/{self.tap}{suffix}"
+
+    @property
+    def maps(self) -> str:
+        """Name of the feature maps [T, C, H, W]."""
+        return self.array("maps")
 
     @property
     def pooled(self) -> str:
@@ -60,7 +70,7 @@ class Head(nn.Module):
     num_classes: int
     options: dict[str, Any]
     reads: tuple[str, ...]
-    source: Source
+    source: Source  # of heads that read the arrays of one tap
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError

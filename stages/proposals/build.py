@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torchvision.models import detection
 
-from stages.backbones.weights import load_weights
 from stages.proposals.catalogue import entry
 from stages.proposals.rpn import RpnProposer
 from stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
+from stages.weights.load import load_weights
 
 
 def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:

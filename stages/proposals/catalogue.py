@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from stages.backbones.catalogue import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD, WeightSource
+from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD, WeightSource
 
 
 @dataclass(frozen=True, kw_only=True)

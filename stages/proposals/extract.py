@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.backbones.weights import weights_digest
 from stages.device import computing_in, frozen_on, upload
 from stages.proposals.build import build_proposer
 from stages.proposals.catalogue import entry
 from stages.proposals.options import ProposalOptions
 from stages.regions.geometry import boxes_in_crop
+from stages.weights.load import weights_digest
 
 
 @dataclass(frozen=True, kw_only=True)

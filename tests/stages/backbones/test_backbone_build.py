@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from stages.backbones.backbone import Backbone
 from stages.backbones.build import build_backbone
-from stages.backbones.weights import weights_digest
+from stages.weights.load import weights_digest
 
 TAPS = ["stem", "res2", "res3", "res4", "res5"]
 

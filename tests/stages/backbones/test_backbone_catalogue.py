@@ -6,7 +6,8 @@ import torch
 from torchvision.models import get_model_weights
 
 from stages.backbones.build import BUILDERS
-from stages.backbones.catalogue import CATALOGUE, WeightSource, entry
+from stages.backbones.catalogue import CATALOGUE, entry
+from stages.weights.sources import WeightSource
 
 
 def test_every_backbone_has_an_entry_and_a_builder() -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torchvision.models import detection
 
-from stages.backbones.weights import WeightsError, weights_digest
+from stages.errors import WeightsError
 from stages.proposals.build import PROPOSERS, build_proposer
 from stages.proposals.rpn import RpnProposer
+from stages.weights.load import weights_digest
 
 SMALL = "fasterrcnn_mobilenet_v3_large_320_fpn"
 TORCHVISION = [name for name in PROPOSERS if name.startswith("fasterrcnn_")]

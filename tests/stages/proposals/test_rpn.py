@@ -7,9 +7,9 @@ from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from stages.backbones.catalogue import IMAGENET_MEAN, IMAGENET_STD
-from stages.backbones.weights import initialise
 from stages.proposals.rpn import Proposals, RpnProposer
+from stages.weights.random import initialise
+from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD
 
 
 def random_frames(num: int, height: int, width: int) -> Tensor:

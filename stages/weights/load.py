@@ -5,28 +5,19 @@ are the entry's named weights.
 """
 
 import hashlib
-import pickle
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models.mobilenetv3 import InvertedResidual
 
-from stages.backbones.catalogue import WeightSource
-from stages.errors import UsageError
+from stages.errors import WeightsError
+from stages.weights.files import read_state
+from stages.weights.random import initialise
+from stages.weights.sources import WeightSource
 
-WRAPPERS = ("model_state", "state_dict", "model")
-BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
 STAGES_FOLDER = Path(__file__).parents[1]
-
-
-class WeightsError(UsageError):
-    """Weights that cannot be found or do not belong to the network."""
 
 
 def load_weights(
@@ -82,57 +73,6 @@ def locate(weights: str, named: Mapping[str, WeightSource]) -> Path:
     if not path.exists():
         _download(source, path)
     return path
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: bare or under one of WRAPPERS, without a `module.` in front of every key."""
-    content: Any
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise WeightsError(f"{path}: cannot be read as a file of tensors: {error}") from error
-    if isinstance(content, dict):
-        content = next((content[key] for key in WRAPPERS if key in content), content)
-    if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
-        raise WeightsError(f"{path}: expected a state dict, bare or under one of {', '.join(WRAPPERS)}")
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
-
-
-def initialise(network: nn.Module, seed: int) -> None:
-    """Random weights that keep activations near one through any depth, in place, without torch's global generator.
-
-    Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10), which keeps the second moment from one
-    ReLU to the next. In a residual network each branch would add twice the second moment of its input, and the
-    33 blocks of a ResNet-101 overflow float16; so the last norm of each branch gets the gain BRANCH_GAIN (growth
-    1 + 2 BRANCH_GAIN^2 a block), and shortcuts and linear projections, which no ReLU follows, keep the moment. The
-    layers are drawn from bottom to top and do not depend on where the network is cut.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
-            module.reset_parameters()
-    for norm, gain in _norms_before_no_relu(network):
-        nn.init.constant_(norm.weight, gain)
-
-
-def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
-    """The norms that end a branch, a shortcut or a linear projection, of blocks named as torchvision's; their gain."""
-    module: Any
-    for module in network.modules():
-        if hasattr(module, "downsample"):
-            yield getattr(module, "bn3", None) or module.bn2, BRANCH_GAIN
-            if module.downsample is not None:
-                yield module.downsample[1], LINEAR_GAIN
-        elif isinstance(module, InvertedResidual):
-            yield module.block[-1][1], BRANCH_GAIN if module.use_res_connect else LINEAR_GAIN
 
 
 def _seed(weights: str) -> int | None:

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stages.backbones import weights as module
 from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import WeightSource
-from stages.backbones.weights import WeightsError, load_weights, locate, weights_digest
+from stages.errors import WeightsError
+from stages.weights import load as module
+from stages.weights.load import load_weights, locate, weights_digest
+from stages.weights.sources import WeightSource
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,94 @@
+"""Checkpoint files as tensors. No code in a file is ever run."""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stages.errors import WeightsError
+
+WRAPPERS = ("model_state", "state_dict", "model", "blobs")
+PICKLES = (".pkl", ".pickle")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: bare or under one of WRAPPERS, without a `module.` in front of every key.
+
+    safetensors, what torch.save writes, and pickles of numpy arrays (Caffe2, detectron2's model zoo; by suffix).
+    Raises WeightsError where the file is damaged, asks for code, or holds anything but arrays.
+    """
+    try:
+        content = _content(path)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise WeightsError(f"{path}: cannot be read as a file of tensors: {error}") from error
+    if isinstance(content, dict):
+        content = next((content[key] for key in WRAPPERS if key in content), content)
+    if not isinstance(content, dict) or not all(
+        isinstance(x, Tensor | np.ndarray | np.generic) for x in content.values()
+    ):
+        raise WeightsError(f"{path}: expected a state dict, bare or under one of {', '.join(WRAPPERS)}")
+    prefix = "module." if all(key.startswith("module.") for key in content) else ""
+    return {key.removeprefix(prefix): _tensor(value, f"{path}: {key}") for key, value in content.items()}
+
+
+def _tensor(value: Tensor | np.ndarray | np.generic, named: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except TypeError as error:
+        raise WeightsError(f"{named}: is no array of numbers: {error}") from error
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if path.suffix in PICKLES:
+        return read_pickle(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_pickle(path: Path) -> Any:
+    """The numpy arrays and plain containers of a pickle; strings of Python 2 are read as latin-1.
+
+    Raises WeightsError where the file is damaged or names anything else: that is where a payload would be.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except Exception as error:  # the unpickler raises whatever a damaged stream leads it to
+        raise WeightsError(f"{path}: is no pickle of numpy arrays, or a damaged one: {error}") from error
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes into pickles that Python 2 can read."""
+    if encoding != "latin1":
+        raise WeightsError(f"bytes encoded as {encoding!r}; pickles of arrays use latin1")
+    return text.encode("latin1")
+
+
+# Names as numpy 1 writes them; numpy 2 says numpy._core.
+ADMITTED: dict[str, Any] = {
+    "collections.OrderedDict": OrderedDict,
+    "__builtin__.bytes": bytes,
+    "_codecs.encode": _latin1,
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+    "numpy.core.multiarray._reconstruct": np.zeros(0).__reduce__()[0],
+    "numpy.core.multiarray.scalar": np.float32(0).__reduce__()[0],
+    "numpy.core.numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        known = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
+        if known not in ADMITTED:
+            raise WeightsError(f"refused: the pickle asks for {module}.{name}, and only numpy arrays are read")
+        return ADMITTED[known]

@@ -1,0 +1,43 @@
+"""Random weights under which a deep network stays calibrated."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models.mobilenetv3 import InvertedResidual
+
+BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """Random weights that keep activations near one through any depth, in place, without torch's global generator.
+
+    Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10), which keeps the second moment from one
+    ReLU to the next. In a residual network each branch would add twice the second moment of its input, and the
+    33 blocks of a ResNet-101 overflow float16; so the last norm of each branch gets the gain BRANCH_GAIN (growth
+    1 + 2 BRANCH_GAIN^2 a block), and shortcuts and linear projections, which no ReLU follows, keep the moment. The
+    layers are drawn from bottom to top and do not depend on where the network is cut.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            module.reset_parameters()
+    for norm, gain in _norms_before_no_relu(network):
+        nn.init.constant_(norm.weight, gain)
+
+
+def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
+    """The norms that end a branch, a shortcut or a linear projection, of blocks named as torchvision's; their gain."""
+    module: Any
+    for module in network.modules():
+        if hasattr(module, "downsample"):
+            yield getattr(module, "bn3", None) or module.bn2, BRANCH_GAIN
+            if module.downsample is not None:
+                yield module.downsample[1], LINEAR_GAIN
+        elif isinstance(module, InvertedResidual):
+            yield module.block[-1][1], BRANCH_GAIN if module.use_res_connect else LINEAR_GAIN
