@@ -54,14 +54,14 @@ def export_cache(
         copy.declare(stage)
     _reopen_outdated(source, copy)
     missing = _missing(source, copy)
-    damaged: list[str] = []
+    damaged: set[str] = set()
 
     def prepare(shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, Rows]]:
         for key in keys:
             try:
                 yield _read(source, stages[key], shard)
             except CacheError as error:
-                damaged.append(str(error))
+                damaged.add(str(error))
 
     fill(copy, missing, prepare, on_progress)
     num_missing, num_sealed = (sum(map(len, counted)) for counted in (missing.values(), _sealed(source).values()))
@@ -70,7 +70,7 @@ def export_cache(
         num_sealed=num_sealed,
         num_copied=num_missing - len(damaged),
         num_unsealed=len(stages) * source.num_shards - num_sealed,
-        damaged=tuple(damaged),
+        damaged=tuple(sorted(damaged)),
     )
 
 

@@ -59,14 +59,15 @@ def import_features(
     files = open_features(features, kind, dataset)
     known = Cache(into) if open_storage(into).exists(MANIFEST) else None
     root = features if features.is_dir() else features.parent
-    rows = rows_to_fill(known, files.videos(), root, annotations)
-    names = matched(rows.video_ids, files.videos())
+    videos = files.videos()
+    rows = rows_to_fill(known, videos, root, annotations)
+    names = matched(rows.video_ids, videos)
     if not names:
-        told = f"{files.videos()[0]}, ...; the rows are of {rows.video_ids[0]}, ..."
+        told = f"{videos[0]}, ...; the rows are of {rows.video_ids[0]}, ..."
         raise ExchangeError(f"no video has features: {features} has those of {told}")
     # Of all videos, those without a row among them: it may come later, and must find the same stages.
-    sources = {video: files.source(video) for video in _counted("digests", files.videos(), on_progress)}
-    layout = common_layout(files, _counted("shapes", files.videos(), on_progress), num_frames)
+    sources = {video: files.source(video) for video in _counted("digests", videos, on_progress)}
+    layout = common_layout(files, _counted("shapes", videos, on_progress), num_frames)
     stages = imported_stages(naming, layout, imported_options(files.kind, sources, num_frames))
     cache = _begin(known, into, rows, stages)
     work = _Work(

@@ -114,6 +114,8 @@ def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
     """All rows of a sealed shard, its objects held against its record. Raises CacheError for one that is damaged."""
     require_whole(cache.storage, record, record.objects)
     where = f"{cache.root}/{cache.ledger.name(record.key, record.shard)}"
+    if record.fingerprint != stage.fingerprint:
+        raise _damaged(where, "fingerprint", record)
     if record.num_rows != len(cache.shard_rows(record.shard)):
         raise _damaged(where, "rows", record)
     try:

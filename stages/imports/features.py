@@ -81,7 +81,12 @@ class FeatureFiles(Protocol):
 
 
 def as_features(array: np.ndarray, where: str) -> VideoFeatures:
-    """Features of one video from [C], [T, C] or [T, C, H, W]. Raises FeatureFileError for another shape or type."""
+    """Features of one video from [C], [T, C] or [T, C, H, W], or [1, T, ...] as `kinegraph export` writes one clip.
+
+    Raises FeatureFileError for another shape or type, UnusableError where there is nothing in it.
+    """
+    if array.ndim in (3, 5) and len(array) == 1:
+        array = array[0]
     if array.ndim not in (1, 2, 4):
         raise FeatureFileError(f"{where} has shape {list(array.shape)}; [C], [T, C] or [T, C, H, W] is expected")
     if array.ndim == 1:

@@ -17,6 +17,7 @@ from cache_schemas.reader import CachedClips
 from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError, ExchangeError
 from pipeline.exporting import export_cache
+from pipeline.exporting_npy import export_npy
 from pipeline.extraction import extract
 from pipeline.imported_rows import matched
 from pipeline.imported_stages import Naming
@@ -127,6 +128,16 @@ def test_rows_that_come_later_find_the_same_stages(tmp_path: Path, npz: Path, an
     assert (grown.num_videos, grown.failures) == (6, ())
     assert verify(grown.cache.root).ok
     assert rows_of(grown.cache.root, "proposals/count").max() == 9
+
+
+def test_what_was_exported_is_imported(whole: Cache, tmp_path: Path) -> None:
+    export_npy(whole, str(tmp_path / "npy"), ["features/tiny/res4", "features/tiny/res4_pooled"])
+    naming = Naming(name="back", tap="res4")
+    import_features(tmp_path / "npy" / "features/tiny/res4", whole.root, naming=naming)
+    for array in ("res4", "res4_pooled"):
+        made, back = (rows_of(whole.root, f"features/{name}/{array}") for name in ("tiny", "back"))
+        np.testing.assert_allclose(back, made, atol=1e-2)  # the mean is one of rounded maps now
+    np.testing.assert_array_equal(rows_of(whole.root, "features/back/res4"), rows_of(whole.root, "features/tiny/res4"))
 
 
 def test_maps_bring_their_means(tmp_path: Path) -> None:
