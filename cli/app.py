@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -19,6 +19,8 @@ from stages.errors import UsageError
 if TYPE_CHECKING:
     from pipeline.config import Config
 
+TARGETS, CODECS = ("zarr", "hdf5", "npy"), ("none", "lz4", "zstd")  # of export
+FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames")  # of import
 EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
 
@@ -76,6 +78,11 @@ def main() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None:
+    if given is not None and given not in allowed:
+        raise UsageError(f"{flag} {given}: allowed: {', '.join(allowed)}")
 
 
 def _config(path: Path, overrides: list[str]) -> "Config":
@@ -225,9 +232,9 @@ def evaluate(
 def export(
     cache: CachePath,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")],
-    to: Annotated[Literal["zarr", "hdf5", "npy"], typer.Option(help="Another cache; or one .npy per array and video.")],
+    to: Annotated[str, typer.Option(metavar="|".join(TARGETS), help="A cache; npy: a file per array and video.")],
     compression: Annotated[
-        Literal["none", "lz4", "zstd"] | None, typer.Option(help="With --to zarr; as CACHE has it, if not given.")
+        str | None, typer.Option(metavar="|".join(CODECS), help="With --to zarr; as CACHE has it, if not given.")
     ] = None,
     array: Annotated[list[str], typer.Option(metavar="NAME", help="With --to npy: only this array.")] = [],
 ) -> int:
@@ -235,6 +242,8 @@ def export(
     from cache_schemas.cache import Cache
     from pipeline import exporting, exporting_npy
 
+    _check_choice("--to", to, TARGETS)
+    _check_choice("--compression", compression, CODECS)
     if compression and to != "zarr":
         raise UsageError(f"--compression {compression}: goes with --to zarr alone")
     if array and to != "npy":
@@ -253,13 +262,16 @@ def export(
 
 @app.command("import")
 def import_(
-    features: Annotated[Path, typer.Argument(metavar="FEATURES", help="Folder of .npy or .npz files, or a HDF5 file.")],
+    features: Annotated[Path, typer.Argument(metavar="FEATURES", help="Folder of .npy or .npz, or an HDF5 file.")],
     into: Annotated[str, typer.Option(metavar="CACHE", help="Folder of a cache; made if it is not there.")],
     name: Annotated[str, typer.Option(help="Of the features: features/NAME, regions/NAME.")] = "imported",
     tap: Annotated[str, typer.Option(help="What to call the layer they are from.")] = "last",
     kind: Annotated[
-        Literal["npy", "hdf5", "bottom_up", "bottom_up_frames"] | None,
-        typer.Option(help="Of the files, where they do not show it; bottom_up_frames: a folder of .npz per video."),
+        str | None,
+        typer.Option(
+            metavar="|".join(FORMATS),
+            help="Of the files, where they do not show it; bottom_up_frames: a folder of .npz per video.",
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which one of each group of an HDF5 file; .: each is a video.")
@@ -273,6 +285,7 @@ def import_(
     from pipeline.imported_stages import Naming
     from pipeline.importing import import_features
 
+    _check_choice("--kind", kind, FORMATS)
     naming = Naming(name=name, tap=tap)
     with printing.counting() as progress:
         found = import_features(

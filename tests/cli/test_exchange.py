@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.app import FORMATS
+from stages.imports.recognise import KINDS
 from tests.foreign import C, boxes, features, write_annotations, write_npy, write_npz
 
 Command = Callable[..., Any]
@@ -62,6 +64,13 @@ def test_import_without_labels_says_how_to_add_them(kinegraph: Command, cache: P
     )
 
 
+def test_formats_are_those_there_are(kinegraph: Command, cache: Path, npz: Path) -> None:
+    assert list(KINDS) == list(FORMATS)
+    done = kinegraph("import", npz, "--into", cache, "--kind", "npzz")
+    assert done.exit_code == 2
+    assert "--kind npzz: allowed: npy, hdf5, bottom_up, bottom_up_frames" in done.stderr
+
+
 def test_export_and_what_it_prints(kinegraph: Command, config: Path, cache: Path, tmp_path: Path) -> None:
     kinegraph("index", config)
     kinegraph("extract", config, "--limit", "4")
@@ -88,7 +97,8 @@ def test_export_and_what_it_prints(kinegraph: Command, config: Path, cache: Path
         (["--to", "hdf5", "--compression", "zstd"], "--compression zstd: goes with --to zarr alone"),
         (["--to", "zarr", "--array", "proposals/count"], "--array proposals/count: goes with --to npy"),
         (["--to", "npy", "--array", "count"], "--array count: "),
-        (["--to", "tfrecord"], "'tfrecord' is not one of"),
+        (["--to", "tfrecord"], "--to tfrecord: allowed: zarr, hdf5, npy"),
+        (["--to", "zarr", "--compression", "gzip"], "--compression gzip: allowed: none, lz4, zstd"),
         ([], "--to"),
     ],
 )
