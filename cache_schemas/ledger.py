@@ -56,8 +56,19 @@ class Source(_Record):
     digest: str
 
 
+class Exported(_Record):
+    """From which kind of store a shard was copied, by which kinegraph, and when (ISO 8601)."""
+
+    kind: str
+    kinegraph: str
+    at: str
+
+
 class Record(_Record):
-    """What sealing one shard of one stage key wrote. Paths are relative to the cache, times in seconds."""
+    """What sealing one shard of one stage key wrote. Paths are relative to the cache, times in seconds.
+
+    With `exported`, all but the objects is as in the record of the shard that was copied.
+    """
 
     schema_version: int = SCHEMA_VERSION
     key: str
@@ -76,11 +87,12 @@ class Record(_Record):
     seconds: dict[str, float] = {}
     host: str = ""
     sealed_at: str = ""
+    exported: Exported | None = None
 
 
 def encoded(record: Record) -> bytes:
     """The bytes of a record."""
-    return json.dumps(record.model_dump(), indent=1, sort_keys=True).encode()
+    return json.dumps(record.model_dump(exclude_none=True), indent=1, sort_keys=True).encode()
 
 
 def _schema_version(content: bytes) -> int:

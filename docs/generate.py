@@ -43,8 +43,8 @@ HEAD = """# Every key of a config
 Made by `python docs/generate.py` from the models that check a config. Unknown keys are refused. Every command that
 takes a config takes `--set section.key=value`, values in YAML. Paths are relative to where the command runs.
 
-Top level: `cache` (folder of the cache; required) and the sections below. `dataset` is required; without `proposals`
-and `regions` only features are extracted.
+Top level: `cache` (folder of the cache; required) and the sections below. `dataset` is required by `index`; without
+`proposals` and `regions` only features are extracted.
 """
 
 

@@ -96,7 +96,7 @@ class Config(StageOptions):
     """All of one config file; docs/config.md lists every key."""
 
     cache: str
-    dataset: DatasetOptions
+    dataset: DatasetOptions | None = None
     clips: ClipOptions = ClipOptions()
     backbones: dict[EntryName, BackboneOptions] = Field(default_factory=dict)
     proposals: ProposalOptions | None = None

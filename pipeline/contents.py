@@ -59,7 +59,9 @@ class ShardContents:
 
     def zeros(self) -> Iterator[str]:
         """Float arrays with an all-zero row in a clip that is ok: possible, but seldom meant."""
-        return (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
+        unscored = {"proposals/scores"} if "scores" in self.stage.options else set()  # imported boxes have none
+        all_zero = (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
+        return (name for name in all_zero if name not in unscored)
 
 
 def _proposal_problems(ok: Rows) -> Iterator[tuple[str, str]]:

@@ -143,11 +143,16 @@ def known_digests(config: Config, cache: Cache) -> dict[str, str]:
     return found
 
 
+def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
+    """How many rows a shard may have, up to 64, so that no object exceeds 256 MiB; at least 1."""
+    largest = max(spec.row_bytes for spec in arrays)
+    return max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
+
+
 def auto_shard_clips(config: Config) -> int:
     """The largest multiple of rows per video up to 64 for which no object exceeds 256 MiB; at least 1."""
     if config.store.shard_clips != "auto":
         return config.store.shard_clips
-    largest = max(spec.row_bytes for spec in declare(config, {}).arrays)
-    limit = max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
+    limit = rows_that_fit(declare(config, {}).arrays)
     rows = config.clips.rows_per_video
     return limit - limit % rows if limit >= rows else limit

@@ -57,6 +57,7 @@ def run_demo(out: Path, seeds: int, note: Callable[[str], None]) -> DemoResult:
     """Generate, extract, train every variant with every seed, score each on the unseen test videos."""
     begun = time.monotonic()
     config = demo_config(out)
+    assert config.dataset is not None
     note(f"1/3 generating videos in {config.dataset.root}")
     indexed = index(config)
     generated = time.monotonic()

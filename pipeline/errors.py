@@ -7,5 +7,9 @@ class ConfigError(UsageError):
     """A config that cannot be used: names file, key path, what was given and what is allowed."""
 
 
+class ExchangeError(UsageError):
+    """An export or import that cannot be had as asked."""
+
+
 class SetAsideError(RuntimeError):
     """Work units that killed their worker three times and were set aside."""

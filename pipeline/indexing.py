@@ -12,6 +12,7 @@ from cache_schemas.errors import CacheError
 from cache_schemas.storage import open_storage
 from pipeline.config import Config
 from pipeline.declare import auto_shard_clips, clips_options
+from pipeline.errors import ConfigError
 from stages.clips.datasets import Listing, Video, list_videos
 from stages.clips.options import ClipOptions
 from stages.clips.sampling import clip_interval, clip_times, crop_rectangle
@@ -35,9 +36,11 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     """List the data set, probe what is new, and write clips.parquet; existing rows keep their number.
 
     A video that cannot be opened keeps its rows, without times; extraction will say why it failed, and a later
-    index fills them in. Raises DatasetError, CacheMismatch.
+    index fills them in. Raises DatasetError, CacheMismatch, ConfigError without a `dataset`.
     """
     storage = open_storage(config.cache)
+    if config.dataset is None:
+        raise ConfigError("dataset: missing; `kinegraph index` needs to know where the videos are")
     if storage.exists(MANIFEST):
         known = Cache(config.cache)
         known.check_clips(clips_options(config.clips))
@@ -61,7 +64,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.video_id], config.clips)]
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
-        _reopen_partial(cache, len(old) // cache.shard_clips)
+        reopen_partial(cache, len(old) // cache.shard_clips)
     storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
     ClipsTable.from_rows(table).write(storage)
     unreadable = {video: found for video, found in probes.items() if isinstance(found, DecodeError)}
@@ -73,7 +76,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     )
 
 
-def _reopen_partial(cache: Cache, shard: int) -> None:
+def reopen_partial(cache: Cache, shard: int) -> None:
     """Unseal the last shard before rows are appended to it: its objects will hold more rows."""
     for key in reversed(cache.stage_keys()):
         cache.ledger.unseal(key, shard)

@@ -2,7 +2,7 @@
 
 import datetime
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,8 @@ from cache_schemas.cache import Cache, Stage
 from cache_schemas.clips_table import video_of
 from cache_schemas.errors import CacheMismatch
 from cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
+
+Rows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one stage
 
 
 @dataclass(kw_only=True)
@@ -54,7 +56,7 @@ class StageOutput:
         if row not in self.kept:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
-    def finished(self) -> list[tuple[ArraySpec, np.ndarray]]:
+    def finished(self) -> Rows:
         """All arrays as they are sealed, the status array last."""
         failed = list(self.failures)
         for spec in self.stage.arrays:
@@ -84,18 +86,35 @@ def seal(
     provenance: Provenance,
     seconds: Mapping[str, float],
 ) -> Record | None:
-    """Write one shard of one stage and its ledger record. A crash before the end leaves orphans, never a lie.
+    """Write one shard of one stage, computed here, and its ledger record; see `write_and_seal`."""
+    return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished())
+
+
+def write_and_seal(cache: Cache, record: Record, rows: Rows) -> Record | None:
+    """Write one shard of one stage, and `record` with its objects. A crash before the end leaves orphans, never a lie.
 
     None where another worker sealed it meanwhile: its record stays.
     """
-    written = cache.store.write_shard(output.stage.key, shard, output.finished())
+    written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
-    record = Record(
+    record = record.model_copy(update={"objects": objects})
+    return record if cache.ledger.seal(record) else None
+
+
+def describe(
+    shard: int,
+    output: StageOutput,
+    sources: Mapping[str, Source],
+    provenance: Provenance,
+    seconds: Mapping[str, float],
+) -> Record:
+    """The record of one shard of one stage that was computed here and now, its objects not written yet."""
+    return Record(
         key=output.stage.key,
         shard=shard,
         num_rows=len(output.clip_ids),
         fingerprint=output.stage.fingerprint,
-        objects=objects,
+        objects={},
         failures=[output.failures[row] for row in sorted(output.failures)],
         warnings=[output.warnings[row] for row in sorted(output.warnings) if row not in output.failures],
         sources={**sources, **output.kept_sources},
@@ -108,7 +127,6 @@ def seal(
         host=socket.gethostname(),
         sealed_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
     )
-    return record if cache.ledger.seal(record) else None
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:

@@ -115,7 +115,8 @@ def train_runs(
     if not Cache(config.cache).classes:
         raise ConfigError(
             f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
-            "columns path,label,split in dataset.annotations, and run `kinegraph index` again"
+            "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
+            "theirs by `kinegraph import ... --annotations CSV`"
         )
     for options in chosen.values():
         build_for(Cache(config.cache), options)  # a head that cannot be built stops all of them before the first

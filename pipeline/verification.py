@@ -1,6 +1,6 @@
 """`kinegraph verify`: is what the ledger says on disk, and does it make sense? Torch-free."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tupl
         yield record_name, "fingerprint"
     damaged = False
     for name, sealed in record.objects.items():
-        if kind := _object_problem(cache.storage, name, sealed):
+        if kind := object_problem(cache.storage, name, sealed):
             damaged = True
             yield name, kind
     if record.num_rows != len(cache.shard_rows(record.shard)):
@@ -127,7 +127,38 @@ def _object_of(record: Record, array: str) -> str:
     return next((name for name in record.objects if f"/{array}/" in name), array)
 
 
-def _object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
+def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> None:
+    """Raise CacheError, naming the object, unless these objects of a record are as they were sealed."""
+    for name in names:
+        if kind := object_problem(storage, name, record.objects[name]):
+            raise _damaged(f"{storage.root}/{name}", kind, record)
+
+
+def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
+    """All rows of a sealed shard, its objects held against its record. Raises CacheError for one that is damaged."""
+    require_whole(cache.storage, record, record.objects)
+    where = f"{cache.root}/{cache.ledger.name(record.key, record.shard)}"
+    if record.fingerprint != stage.fingerprint:
+        raise _damaged(where, "fingerprint", record)
+    if record.num_rows != len(cache.shard_rows(record.shard)):
+        raise _damaged(where, "rows", record)
+    try:
+        contents = ShardContents(cache, stage, record)
+    except KeyError as error:
+        raise _damaged(where, "rows", record) from error
+    for name in contents.undecodable:
+        raise _damaged(f"{cache.root}: {name}", "shape", record)
+    return contents
+
+
+def _damaged(where: str, kind: str, record: Record) -> CacheError:
+    return CacheError(
+        f"{where} is damaged ({kind}; {record.key} shard {record.shard}). `kinegraph verify --repair` un-marks "
+        "the shard, so that the next extract redoes it."
+    )
+
+
+def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
     """What is wrong with one object, or nothing."""
     try:
         size, digest = storage.digest(name)

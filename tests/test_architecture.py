@@ -28,6 +28,9 @@ WITHOUT_TORCH = [
     "pipeline.status",
     "pipeline.verification",
     "pipeline.extraction",
+    "pipeline.exporting",
+    "pipeline.exporting_npy",
+    "pipeline.importing",
     "cli.app",
     "kinegraph",
 ]

@@ -26,6 +26,8 @@ FLAGS = {
     "verify": {"--json", "--repair"},
     "train": {"--set", "--head", "--seeds"},
     "evaluate": {"--json"},
+    "export": {"--to", "--compression", "--array"},
+    "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
     "demo": {"--out", "--seeds"},
 }
 

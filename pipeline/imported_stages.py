@@ -1,0 +1,82 @@
+"""What an import writes: stages and arrays, and what is known of how they were made. Torch-free."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import xxhash
+
+from cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, region_arrays
+from cache_schemas.cache import Stage
+from cache_schemas.fingerprint import Options, canonical
+from cache_schemas.ledger import Source
+from pipeline.errors import ExchangeError
+from stages.imports.layout import Layout
+from stages.versions import IMPORTS_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """How the stages and arrays of an import are called: features/<name>/<tap>, ..."""
+
+    name: str = "imported"
+    tap: str = "last"
+
+    def __post_init__(self) -> None:
+        for flag, given in (("--name", self.name), ("--tap", self.tap)):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", given) or given.endswith("_pooled"):
+                raise ExchangeError(f"{flag} {given}: letters, digits, - and _ are allowed, and no _pooled at the end")
+
+    @property
+    def role_of(self) -> dict[str, str]:
+        """Array by full name -> role of `VideoFeatures`."""
+        return {
+            f"features/{self.name}/{self.tap}": "maps",
+            f"features/{self.name}/{self.tap}_pooled": "pooled",
+            "proposals/boxes": "boxes",
+            "proposals/count": "count",
+            f"regions/{self.name}/{self.tap}": "regions",
+        }
+
+
+def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
+    """What the fingerprint of an import covers: how its files were made is not known, what is in them is."""
+    digests = canonical({video: source.digest for video, source in sources.items()})
+    return {
+        "provenance": "unknown",
+        "format": kind,
+        "files_xxh3_128": xxhash.xxh3_128_hexdigest(digests.encode()),
+        "frames": num_frames or "as in the files",
+        "version": IMPORTS_VERSION,
+    }
+
+
+def imported_stages(naming: Naming, layout: Layout, options: Options) -> tuple[Stage, ...]:
+    """The stages of an import, those that others read first."""
+    return tuple(_stages(naming, layout, options))
+
+
+def _stages(naming: Naming, layout: Layout, options: Options) -> Iterator[Stage]:
+    name, tap, T = naming.name, naming.tap, layout.num_frames
+    C, H, W = layout.shapes.get("maps", (*layout.shapes["pooled"], 0, 0))
+    store = ("maps", "pooled") if "maps" in layout.shapes else ("pooled",)
+    features = feature_arrays(name, tap, (T, C, H, W), 1, store, layout.dtype)
+    if "regions" not in layout.shapes:
+        yield Stage(key=f"features/{name}", options=options, arrays=_timeless(features))
+        return
+    about = f"mean over the regions of each frame of {name}: the files hold nothing else of a frame"
+    features = tuple(replace(spec, about=about) for spec in features)
+    means = {**options, "pooled": "mean of the regions"}
+    yield Stage(key=f"features/{name}", options=means, arrays=_timeless(features))
+    N, C = layout.shapes["regions"]
+    unscored = {**options, "scores": "none in the files"}
+    proposals = Stage(key="proposals", options=unscored, arrays=_timeless(proposal_arrays(T, N, 1)))
+    yield proposals
+    reading = {**options, "reads": {"proposals": proposals.fingerprint}}
+    regions = region_arrays(name, tap, (T, N, C), 1, layout.dtype)
+    yield Stage(key=f"regions/{name}", options=reading, arrays=_timeless(regions))
+
+
+def _timeless(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
+    """Without `frame_step`: which input frames these are is not known."""
+    return tuple(replace(spec, frame_step=None) for spec in arrays)

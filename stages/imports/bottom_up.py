@@ -1,0 +1,151 @@
+"""Region features as bottom-up attention's .npz files hold them (Anderson et al., CVPR 2018, and its successors).
+
+Keys: `x` [N, C] or its transpose, `bbox` [N, 4] xyxy pixels, `num_bbox`; `image_h`, `image_w` and `info` are not needed
+(`info` is often a pickled object, which is never loaded). Or of T frames in one file: `x` [T, N, C], `bbox` [T, N, 4],
+`num_bbox` [T]. Torch-free.
+"""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.lib.npyio import NpzFile
+
+from cache_schemas.ledger import Source
+from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_floats
+from stages.imports.npy_files import ids_of_files, source_of
+
+SUFFIX = ".npz"
+KEYS = ("x", "bbox", "num_bbox")
+Frame = tuple[np.ndarray, np.ndarray]  # regions [n, C] and boxes [n, 4] of one frame
+
+
+class BottomUpFiles:
+    """A file per video (or picture): its path below `root` without the ending is the video's id."""
+
+    kind = "bottom_up"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def videos(self) -> Sequence[str]:
+        return list(self._files)
+
+    def where(self, video: str) -> str:
+        return str(self.root / f"{video}{SUFFIX}")
+
+    def source(self, video: str) -> Source:
+        """Of all files of the video together."""
+        sources = [source_of(path) for path in self._files[video]]
+        digest = xxhash.xxh3_128("".join(source.digest for source in sources).encode()).hexdigest()
+        newest = max(source.mtime_ns for source in sources)
+        return Source(size=sum(source.size for source in sources), mtime_ns=newest, digest=digest)
+
+    def read(self, video: str) -> VideoFeatures:
+        frames = [frame for path in self._files[video] for frame in _frames(path)]
+        if not frames:
+            raise UnusableError("too_short", f"{self.where(video)} has no frames")
+        return _stacked(frames, self.where(video))
+
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        """Video -> its files, in the order of the frames."""
+        return {name: [self.root / f"{name}{SUFFIX}"] for name in ids_of_files(self.root, SUFFIX)}
+
+
+class BottomUpFrames(BottomUpFiles):
+    """A folder per video, a file per frame, in the order of the numbers in their names."""
+
+    kind = "bottom_up_frames"
+
+    def where(self, video: str) -> str:
+        return str(self.root / video)
+
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for name in sorted(ids_of_files(self.root, SUFFIX), key=_numbers_as_numbers):
+            folder, _, _ = name.rpartition("/")
+            if not folder:
+                raise FeatureFileError(f"{self.root / name}{SUFFIX}: {self.kind} needs a folder for each video")
+            found.setdefault(folder, []).append(self.root / f"{name}{SUFFIX}")
+        return dict(sorted(found.items()))
+
+
+def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
+    """Sort key with 9 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def are_frames(root: Path) -> bool:
+    """Whether the files look like frames: each in a folder and with a number at its end, of one picture each."""
+    names = ids_of_files(root, SUFFIX)
+    if not all("/" in name and name[-1].isdigit() for name in names):
+        return False
+    try:
+        return _loaded(root / f"{names[0]}{SUFFIX}")["x"].ndim == 2
+    except UnusableError:
+        return True
+
+
+def _frames(path: Path) -> list[Frame]:
+    """The frames of one file."""
+    stored = _loaded(path)
+    x, boxes = as_floats(stored["x"], f"{path}: x"), as_floats(stored["bbox"], f"{path}: bbox").astype(np.float32)
+    if x.ndim == 2 and boxes.ndim == 2:
+        x, boxes = x[None], boxes[None]
+    x = _regions_first(x, boxes, path)
+    counts = np.atleast_1d(stored.get("num_bbox", np.full(len(boxes), boxes.shape[1]))).astype(int)
+    if len(counts) != len(boxes) or (counts < 0).any() or (counts > boxes.shape[1]).any():
+        raise FeatureFileError(f"{path}: num_bbox is {counts.tolist()}, but bbox has shape {list(boxes.shape)}")
+    frames = [(x[t, :n], boxes[t, :n]) for t, n in enumerate(counts)]
+    if any((box[:, 2:] < box[:, :2]).any() for _, box in frames):
+        raise FeatureFileError(f"{path}: bbox has boxes that end before they begin; x1, y1, x2, y2 are expected")
+    return frames
+
+
+def _loaded(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of one file that matter, none of them pickled."""
+    try:
+        with path.open("rb") as opened, NpzFile(opened, allow_pickle=False) as file:
+            found = {key: file[key] for key in KEYS if key in file}
+            names = file.files
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UnusableError("unreadable", f"{path}: {error}") from error
+    if missing := [key for key in ("x", "bbox") if key not in found]:
+        raise FeatureFileError(f"{path} has no {' and no '.join(missing)}; it has {', '.join(names)}")
+    return found
+
+
+def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
+    """x as [T, N, C] for boxes [T, N, 4], turned where it is [T, C, N]."""
+    if x.ndim == 3 and boxes.ndim == 3 and boxes.shape[2] == 4 and len(x) == len(boxes):
+        if x.shape[1] == boxes.shape[1]:
+            return x
+        if x.shape[2] == boxes.shape[1]:
+            return x.swapaxes(1, 2)
+    raise FeatureFileError(
+        f"{path}: x has shape {list(x.shape)} and bbox {list(boxes.shape)}; [T, N, C] (or [T, C, N]) and [T, N, 4] are "
+        "expected, T not needed for one frame"
+    )
+
+
+def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
+    """Frames of any number of regions, zero past it; `pooled` is the mean over the regions of a frame."""
+    sizes = {regions.shape[1] for regions, _ in frames}
+    if len(sizes) > 1:
+        raise FeatureFileError(f"{where} has frames with features of size {' and '.join(map(str, sorted(sizes)))}")
+    T, N, C = len(frames), max(1, *(len(regions) for regions, _ in frames)), *sizes
+    regions = np.zeros((T, N, C), np.result_type(*(x.dtype for x, _ in frames)))
+    boxes, pooled = np.zeros((T, N, 4), np.float32), np.zeros((T, C), np.float32)
+    for t, (x, box) in enumerate(frames):
+        regions[t, : len(x)], boxes[t, : len(x)] = x, box
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found later, and named
+            pooled[t] = x.mean(0, dtype=np.float32) if len(x) else 0
+    count = np.array([len(x) for x, _ in frames], np.int16)
+    return VideoFeatures(arrays={"regions": regions, "boxes": boxes, "count": count, "pooled": pooled})

@@ -1,0 +1,73 @@
+"""What the features of many videos agree in: number of frames and shapes. Torch-free."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.imports.features import FeatureFileError, FeatureFiles, UnusableError, VideoFeatures
+
+RAGGED = frozenset({"boxes", "regions"})  # roles whose axis behind time may differ among videos
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """T frames a video, the shape of one frame by role (of ragged roles the largest), the type of maps or regions."""
+
+    num_frames: int
+    shapes: Mapping[str, tuple[int, ...]]
+    dtype: str
+
+
+def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> Layout:
+    """The layout of all usable videos; with `num_frames`, that many are taken of each.
+
+    Raises FeatureFileError, naming two videos, where they do not agree, and where none is usable.
+    """
+    first: tuple[str, VideoFeatures] | None = None
+    shapes: dict[str, tuple[int, ...]] = {}
+    is_half, unusable = True, ""
+    for video in videos:
+        try:
+            found = files.read(video)
+        except UnusableError as error:
+            unusable = unusable or error.detail
+            continue
+        where = files.where(video)
+        first = first or (where, found)
+        _check_agree(first, (where, found), num_frames)
+        for role, (_, *shape) in found.shapes.items():
+            shapes[role] = tuple(map(max, zip(shape, shapes.get(role, shape), strict=True)))
+        is_half &= all(found.arrays[role].dtype == np.float16 for role in ("maps", "regions") if role in shapes)
+    if first is None:
+        raise FeatureFileError(f"no video is usable; the first one: {unusable}")
+    dtype = "float16" if is_half else "float32"
+    return Layout(num_frames=num_frames or first[1].num_frames, shapes=shapes, dtype=dtype)
+
+
+def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatures], num_frames: int | None) -> None:
+    (there, ours), (here, theirs) = first, other
+    if num_frames is None and ours.num_frames != theirs.num_frames:
+        raise FeatureFileError(
+            f"{there} has {ours.num_frames} frames, {here} has {theirs.num_frames}, in a cache all have as many: "
+            "--frames T takes T of each, evenly spread, and repeats the last where there are fewer"
+        )
+    if _fixed(ours) != _fixed(theirs):
+        raise FeatureFileError(f"{there} has shape {_said(ours)} a frame, {here} has {_said(theirs)}")
+
+
+def _fixed(features: VideoFeatures) -> dict[str, tuple[int, ...]]:
+    """Shape of a frame by role, without the axis that may differ."""
+    return {role: shape[1 + (role in RAGGED) :] for role, shape in features.shapes.items()}
+
+
+def _said(features: VideoFeatures) -> str:
+    role = next(role for role in ("maps", "regions", "pooled") if role in features.shapes)
+    return str(list(features.shapes[role][1:]))
+
+
+def chosen_frames(length: int, num_frames: int) -> Sequence[int]:
+    """Which of `length` frames to take: the middles of `num_frames` equal parts; if fewer, all and the last again."""
+    if length < num_frames:
+        return [min(frame, length - 1) for frame in range(num_frames)]
+    return [(2 * frame + 1) * length // (2 * num_frames) for frame in range(num_frames)]

@@ -1,0 +1,53 @@
+"""A folder of <video>.npy at any depth. Torch-free."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from numpy.lib.format import read_array
+
+from cache_schemas.files import file_digest
+from cache_schemas.ledger import Source
+from stages.imports.features import UnusableError, VideoFeatures, as_features
+
+SUFFIX = ".npy"
+
+
+class NpyFiles:
+    """[C], [T, C] or [T, C, H, W] of one video a file; its path below `root` without the ending is the video's id."""
+
+    kind = "npy"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def videos(self) -> Sequence[str]:
+        return ids_of_files(self.root, SUFFIX)
+
+    def where(self, video: str) -> str:
+        return str(self._path(video))
+
+    def source(self, video: str) -> Source:
+        return source_of(self._path(video))
+
+    def read(self, video: str) -> VideoFeatures:
+        try:
+            with self._path(video).open("rb") as file:
+                array = read_array(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UnusableError("unreadable", f"{self.where(video)}: {error}") from error
+        return as_features(array, self.where(video))
+
+    def _path(self, video: str) -> Path:
+        return self.root / f"{video}{SUFFIX}"
+
+
+def ids_of_files(root: Path, suffix: str) -> list[str]:
+    """Paths of the files below `root`, without their ending; sorted."""
+    found = (path.relative_to(root).as_posix() for path in root.rglob(f"*{suffix}") if not path.name.startswith("."))
+    return sorted(name.removesuffix(suffix) for name in found)
+
+
+def source_of(path: Path) -> Source:
+    """Identity of one file, of all its bytes."""
+    size, digest = file_digest(path)
+    return Source(size=size, mtime_ns=path.stat().st_mtime_ns, digest=digest)

@@ -1,0 +1,52 @@
+"""From what lies at a path to who reads it. Torch-free."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+
+from stages.imports.bottom_up import BottomUpFiles, BottomUpFrames, are_frames
+from stages.imports.features import FeatureFileError, FeatureFiles
+from stages.imports.hdf5_file import Hdf5File
+from stages.imports.npy_files import NpyFiles
+
+KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
+    "npy": lambda path, dataset: NpyFiles(path),
+    "hdf5": Hdf5File,
+    "bottom_up": lambda path, dataset: BottomUpFiles(path),
+    "bottom_up_frames": lambda path, dataset: BottomUpFrames(path),
+}
+
+
+def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
+    """The features at `path`: a folder or an HDF5 file. `dataset`: which one in each group of an HDF5 file.
+
+    Raises FeatureFileError where there is nothing to read, or several kinds and none is asked for.
+    """
+    if not path.exists():
+        raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")
+    kind = kind or recognised(path)
+    if (kind == "hdf5") != path.is_file():
+        raise FeatureFileError(f"{path} is a {'file' if path.is_file() else 'folder'}, which --kind {kind} is not for")
+    if dataset is not None and kind != "hdf5":
+        raise FeatureFileError(f"--dataset {dataset}: {path} is {kind}, not hdf5")
+    files = KINDS[kind](path, dataset)
+    if not files.videos():
+        raise FeatureFileError(f"{path} has nothing to import as {kind}")
+    return files
+
+
+def recognised(path: Path) -> str:
+    """The kind of features at a path. Raises FeatureFileError where it is none or several."""
+    if path.is_file():
+        if h5py.is_hdf5(path):
+            return "hdf5"
+        raise FeatureFileError(f"{path} is not an HDF5 file; name a folder of .npy or .npz files, or an HDF5 file")
+    npy, npz = (next(path.rglob(f"*.{ending}"), None) for ending in ("npy", "npz"))
+    if npy and npz:
+        raise FeatureFileError(f"{path} has .npy files ({npy}) and .npz files ({npz}); choose by --kind")
+    if npz:
+        return "bottom_up_frames" if are_frames(path) else "bottom_up"
+    if npy:
+        return "npy"
+    raise FeatureFileError(f"{path} has neither .npy nor .npz files; an HDF5 file is named itself")
