@@ -6,7 +6,7 @@ from contextlib import closing
 
 from cache_schemas.cache import Cache
 from cache_schemas.ledger import Record
-from pipeline.leases import Leases
+from pipeline.leases import Leases, NoLeases, leases_on
 from pipeline.sealing import Rows, write_and_seal
 
 LEASE_SECONDS = 300.0
@@ -25,7 +25,7 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
     Shards that another run holds are left to it, and revisited at the end. Killed anywhere, it can be run again.
     """
     left, done = list(missing), 0
-    with closing(Leases(cache.storage, LEASE_SECONDS)) as leases:
+    with closing(leases_on(cache.storage, LEASE_SECONDS)) as leases:
         while left:
             leased = []
             for shard in left:
@@ -39,7 +39,7 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
                 time.sleep(REVISIT_SECONDS)
 
 
-def _fill_shard(cache: Cache, leases: Leases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:
+def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:
     """Whether nothing is left to do for the shard; False where another run is at it."""
     if not leases.take(shard, tuple(keys)):
         return False

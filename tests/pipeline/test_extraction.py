@@ -296,7 +296,7 @@ def test_nothing_indexed_yet(load: Load) -> None:
 
 def test_frames_that_moved_are_noticed(load: Load, video_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features today and proposals tomorrow must be of the same frames, also if size and time say nothing."""
-    monkeypatch.setattr("pipeline.plan.changed_videos", lambda cache, shards: {})
+    monkeypatch.setattr("pipeline.plan.changed_videos", lambda *_: {})
     config = load()
     index(config)
     extract(config, stages=["features"])
