@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stages.weights.registry import BACKBONE_WEIGHTS
 from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD, WeightSource
 
 
@@ -41,17 +42,7 @@ class BackboneEntry:
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {known}")
 
 
-def _torchvision(file_name: str) -> WeightSource:
-    """Torchvision puts the first eight digits of the sha256 into the file name."""
-    return WeightSource(
-        url=f"https://download.pytorch.org/models/{file_name}",
-        file_name=file_name,
-        sha256=file_name.rpartition("-")[2].removesuffix(".pth"),
-        licence="BSD-3-Clause (torchvision), trained on ImageNet-1k",
-    )
-
-
-def _resnet2d(name: str, expansion: int, **files: str) -> BackboneEntry:
+def _resnet2d(name: str, expansion: int) -> BackboneEntry:
     return BackboneEntry(
         name=name,
         taps=(
@@ -64,7 +55,7 @@ def _resnet2d(name: str, expansion: int, **files: str) -> BackboneEntry:
         size=224,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        weights={key: _torchvision(file_name) for key, file_name in files.items()},
+        weights=BACKBONE_WEIGHTS[name],
     )
 
 
@@ -80,6 +71,7 @@ _I3D_R50 = BackboneEntry(
     size=224,
     mean=KINETICS_MEAN,
     std=KINETICS_STD,
+    weights=BACKBONE_WEIGHTS["i3d_r50"],
 )
 
 _TINY_I3D = BackboneEntry(
@@ -93,23 +85,14 @@ _TINY_I3D = BackboneEntry(
     size=96,
     mean=KINETICS_MEAN,
     std=KINETICS_STD,
-    weights={
-        "shipped": WeightSource(
-            path="backbones/shipped/tiny_i3d.safetensors",
-            file_name="tiny_i3d.safetensors",
-            sha256="ec3706c8191455a9c1afd665c0d2ac9365443c463d9091e1081e34dacbf1a8c3",
-            licence="as this package; made by stages.training.tiny_networks",
-        )
-    },
+    weights=BACKBONE_WEIGHTS["tiny_i3d"],
 )
 
 CATALOGUE: dict[str, BackboneEntry] = {
-    "resnet18": _resnet2d("resnet18", 1, imagenet1k_v1="resnet18-f37072fd.pth"),
-    "resnet34": _resnet2d("resnet34", 1, imagenet1k_v1="resnet34-b627a593.pth"),
-    "resnet50": _resnet2d("resnet50", 4, imagenet1k_v1="resnet50-0676ba61.pth", imagenet1k_v2="resnet50-11ad3fa6.pth"),
-    "resnet101": _resnet2d(
-        "resnet101", 4, imagenet1k_v1="resnet101-63fe2227.pth", imagenet1k_v2="resnet101-cd907fc2.pth"
-    ),
+    "resnet18": _resnet2d("resnet18", 1),
+    "resnet34": _resnet2d("resnet34", 1),
+    "resnet50": _resnet2d("resnet50", 4),
+    "resnet101": _resnet2d("resnet101", 4),
     "i3d_r50": _I3D_R50,
     "tiny_i3d": _TINY_I3D,
 }

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.options import StageOptions
+from stages.weights.sources import ChannelOrder, Channels
 
 
 class BackboneOptions(StageOptions):
@@ -19,4 +20,17 @@ class BackboneOptions(StageOptions):
         ("pooled",), min_length=1, description="maps: [T, C, H, W]; pooled: their mean over H and W, float32"
     )
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the maps")
+    mean: Channels | None = Field(
+        None, description="of the pixels in 0..1, in `channel_order`; null: as the weights expect"
+    )
+    std: Channels | None = Field(None, description="what the pixels less `mean` are divided by; given with `mean`")
+    channel_order: ChannelOrder | None = Field(None, description="RGB or BGR; null: as the weights expect")
     precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="the network computes in")
+
+    @model_validator(mode="after")
+    def _normalises(self) -> "BackboneOptions":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"mean, std: given {self.mean} and {self.std}, allowed: both or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std: given {self.std}, allowed: three numbers above 0")
+        return self

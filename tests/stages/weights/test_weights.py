@@ -52,7 +52,9 @@ def test_classifier_and_layers_above_the_cut_are_left_out(tmp_path: Path, state:
 def test_leftover_and_missing_keys_are_listed_together(tmp_path: Path, state: dict[str, Tensor]) -> None:
     wrong = {name: tensor for name, tensor in state.items() if name != "layer1.0.conv1.weight"}
     torch.save(wrong | {"layer9.weight": torch.ones(1)}, tmp_path / "file.pth")
-    with pytest.raises(WeightsError, match=r'Missing.* "layer1\.0\.conv1\.weight"\.\n.*Unexpected.* "layer9\.weight"'):
+    with pytest.raises(
+        WeightsError, match=r"in the file only: layer9\.weight\n.*network only: layer1\.0\.conv1\.weight"
+    ):
         build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
 
 
@@ -98,7 +100,7 @@ def test_a_seed_is_a_whole_number(weights: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(WeightsError, match="imagenet1k_v1, imagenet1k_v2, random:<seed>"):
+    with pytest.raises(WeightsError, match=r"imagenet1k_v1, imagenet1k_v2, .*, random:<seed>"):
         build_backbone("resnet50", "imagenet", ["res2"])
 
 

@@ -1,0 +1,87 @@
+"""Filling a network from a checkpoint: every key is used or left out for a reason, every tensor is filled or new."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from stages.errors import WeightsError
+from stages.weights.architecture import architecture
+from stages.weights.formats.convert import Converted
+from stages.weights.formats.format import State
+
+MAX_LISTED = 20
+FIRST_STAGE_2D, FIRST_STAGE_3D = "layer1.", "res2."
+
+
+def fill(
+    network: nn.Module,
+    converted: Converted,
+    is_ignored: Callable[[str], bool],
+    is_new: Callable[[str], bool],
+) -> None:
+    """Copy the tensors of a checkpoint into `network`, in place.
+
+    is_ignored: our names of what a file has and this network deliberately has not (layers above the cut).
+    is_new: names of what the network has and no file can have; these keep their values.
+
+    Raises WeightsError, with our names and the file's, for what is left over, missing or of another shape.
+    """
+    wanted = network.state_dict()
+    state = {name: x for name, x in _as_in(wanted, converted.state).items() if not is_ignored(name)}
+    misfits = [name for name in state if name in wanted and state[name].shape != wanted[name].shape]
+    try:
+        # A plain dict has no version: torch then renames what older torchvision files call otherwise, and counts
+        # the batches of norms from 0 where a file has no num_batches_tracked.
+        found = network.load_state_dict({k: x for k, x in state.items() if k not in misfits}, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(str(error)) from error
+    missing = [name for name in found.missing_keys if name not in misfits and not is_new(name)]
+    theirs = converted.format.theirs
+    problems = [
+        *_listed("in the file only", [*converted.unknown, *(_both(theirs(k), k) for k in found.unexpected_keys)]),
+        *_listed("in the network only", [_both(name, theirs(name)) for name in missing]),
+        *_listed("of another shape", [_shapes(name, state, wanted) for name in misfits]),
+    ]
+    if problems:
+        raise WeightsError("\n  ".join([_headline(converted), *_stem_frames(state, wanted), *problems]))
+
+
+def _as_in(wanted: Iterable[str], state: State) -> State:
+    """Images' networks are named layer1 ... layer4; files of video code bases call these stages res2 ... res5.
+
+    Kernels of such files may have a time axis of one frame.
+    """
+    if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
+        return state
+    for number in range(1, 5):
+        state = {k.replace(f"res{number + 1}.", f"layer{number}."): x for k, x in state.items()}
+    return {k: x[:, :, 0] if x.ndim == 5 and x.shape[2] == 1 else x for k, x in state.items()}
+
+
+def _headline(converted: Converted) -> str:
+    found = architecture(converted.state)
+    return f"it has {converted.format.name}" + (f" and looks like {found}" if found else "")
+
+
+def _stem_frames(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    stems = [tensors.get("conv1.weight") for tensors in (state, wanted)]
+    spans = [stem.shape[2] for stem in stems if stem is not None and stem.ndim == 5]
+    if len(spans) < 2 or spans[0] == spans[1]:
+        return []
+    return [f"its first convolution spans {spans[0]} frames, that of this network {spans[1]}"]
+
+
+def _both(name: str | None, other: str | None) -> str:
+    names = [x for x in (name, other) if x is not None]
+    return names[0] if len({*names}) == 1 else f"{names[0]} ({names[1]})"
+
+
+def _shapes(name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    return f"{name}: {[*state[name].shape]} in the file, {[*wanted[name].shape]} in the network"
+
+
+def _listed(title: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f", and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return [f"{title}: {', '.join(names[:MAX_LISTED])}{more}"]
