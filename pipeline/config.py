@@ -11,9 +11,10 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cache_schemas.compression import NONE, by_kind
 from pipeline.errors import ConfigError
-from stages.backbones.catalogue import BackboneEntry, Tap
 from stages.backbones.catalogue import entry as backbone_entry
+from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
+from stages.backbones.taps import Tap
 from stages.clips.options import ClipOptions, DatasetOptions
 from stages.options import StageOptions
 from stages.proposals.catalogue import entry as proposal_entry

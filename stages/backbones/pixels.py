@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from stages.backbones.catalogue import BackboneEntry, entry
+from stages.backbones.catalogue import entry
+from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
 from stages.weights.sources import Pixels, known_source
 

@@ -8,6 +8,7 @@ from stages.heads.avg_pool import AvgPool
 from stages.heads.head import Head, HeadError, HeadOptions, Spec
 from stages.heads.lstm import Lstm
 from stages.heads.proposal_pool import ProposalPool
+from stages.heads.rstg import Rstg
 from stages.heads.strg import Strg
 
 HEADS: dict[str, type[Head]] = {
@@ -15,6 +16,7 @@ HEADS: dict[str, type[Head]] = {
     "proposal_pool": ProposalPool,
     "lstm": Lstm,
     "strg": Strg,
+    "rstg": Rstg,
 }
 
 

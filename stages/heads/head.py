@@ -11,7 +11,8 @@ from stages.errors import UsageError
 from stages.options import StageOptions
 
 Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
-AFFIXES = {"pooled": ("features/", "_pooled"), "regions": ("regions/", "")}  # kind of array -> prefix, suffix
+# kind of array -> prefix, suffix, rank of one clip
+KINDS = {"maps": ("features/", "", 4), "pooled": ("features/", "_pooled", 2), "regions": ("regions/", "", 3)}
 
 
 class HeadError(UsageError):
@@ -33,8 +34,13 @@ class Source:
     tap: str
 
     def array(self, kind: str) -> str:
-        prefix, suffix = AFFIXES[kind]
+        prefix, suffix, _ = KINDS[kind]
         return f"{prefix}{self.backbone}/{self.tap}{suffix}"
+
+    @property
+    def maps(self) -> str:
+        """Name of the feature maps [T, C, H, W]."""
+        return self.array("maps")
 
     @property
     def pooled(self) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.heads.head import AFFIXES, HeadError, HeadOptions, Source, Spec
+from stages.heads.head import KINDS, HeadError, HeadOptions, Source, Spec
 
 BOXES = "proposals/boxes"
 COUNT = "proposals/count"
@@ -34,8 +34,7 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: HeadOptions) -> Sou
 
 
 def _sources(spec: Spec, kind: str, options: HeadOptions) -> list[Source]:
-    prefix, suffix = AFFIXES[kind]
-    rank = 2 if kind == "pooled" else 3  # regions/.../<tap>_grid has rank 5
+    prefix, suffix, rank = KINDS[kind]  # regions/.../<tap>_grid has rank 5
     sources = []
     for name, shape in spec.items():
         if not (name.startswith(prefix) and name.endswith(suffix) and len(shape) == rank):
@@ -48,7 +47,8 @@ def _sources(spec: Spec, kind: str, options: HeadOptions) -> list[Source]:
 
 def _missing(names: Sequence[str], spec: Spec) -> HeadError:
     stage = names[0].partition("/")[0]
-    hint = ", with `store: [pooled]` for the backbone" if stage == "features" else ""
+    kind = "pooled" if names[0].endswith("_pooled") else "maps"
+    hint = f", with `store: [{kind}]` for the backbone" if stage == "features" else ""
     return HeadError(
         f"Missing {' and '.join(names)}. Make it by `kinegraph extract CONFIG --stage {stage}`{hint}. "
         f"Available: {', '.join(sorted(spec)) or 'no array'}."

@@ -81,7 +81,7 @@ def test_other_encodings_than_latin1_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_pickle_is_named(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "file.pkl"
     path.write_bytes(pickle.dumps(ARRAYS)[:kept])
-    with pytest.raises(WeightsError, match="file.pkl"):
+    with pytest.raises(WeightsError, match=r"file\.pkl"):
         read_pickle(path)
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,24 +7,25 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from stages.backbones.build import build_backbone
-from stages.backbones.i3d import Bottleneck3D, I3DResNet50
+from stages.backbones.resnet3d import Bottleneck3D, ResNet3D
+from stages.backbones.resnet3d_layouts import LAYOUTS
 
 FROZEN_MEANS = {"stem": 0.469866, "res2": 0.321752, "res3": 0.269547, "res4": 0.208004, "res5": 0.147233}
 
 
 @pytest.fixture(scope="module")
-def meta_network() -> I3DResNet50:
+def meta_network() -> ResNet3D:
     with torch.device("meta"):
-        return I3DResNet50().eval()
+        return ResNet3D(LAYOUTS["i3d_r50"]).eval()
 
 
-def test_parameters_match_the_published_count(meta_network: I3DResNet50) -> None:
+def test_parameters_match_the_published_count(meta_network: ResNet3D) -> None:
     classifier = 2048 * 400 + 400
     total = sum(parameter.numel() for parameter in meta_network.parameters()) + classifier
     assert total == pytest.approx(28.043e6, rel=0.0005)
 
 
-def test_multiplications_match_the_published_count(meta_network: I3DResNet50) -> None:
+def test_multiplications_match_the_published_count(meta_network: ResNet3D) -> None:
     macs = 0
 
     def count(module: nn.Conv3d, args: Any, output: Tensor) -> None:
@@ -40,7 +42,7 @@ def test_multiplications_match_the_published_count(meta_network: I3DResNet50) ->
 @pytest.mark.parametrize(("res5_stride", "side"), [(1, 14), (2, 7)])
 def test_maps_have_the_sizes_of_table_1(res5_stride: int, side: int) -> None:
     with torch.device("meta"):
-        maps = I3DResNet50(res5_stride=res5_stride)(torch.empty(1, 3, 32, 224, 224))
+        maps = ResNet3D(replace(LAYOUTS["i3d_r50"], res5_stride=res5_stride))(torch.empty(1, 3, 32, 224, 224))
     assert {tap: tuple(x.shape[1:]) for tap, x in maps.items()} == {
         "stem": (64, 32, 56, 56),
         "res2": (256, 32, 56, 56),

@@ -1,0 +1,39 @@
+"""The non-local block (Wang et al. 2018, arXiv 1711.07971, section 3.3): embedded Gaussian, pooled keys.
+
+B clips, T frames, C channels, H, W; N = T H W queries, M keys.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NonLocal(nn.Module):
+    """x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))); phi and g see x max-pooled 1 x 2 x 2.
+
+    A fresh block is the identity: the gain of its norm is 0. The scale is that of the authors' code.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 2
+        self.theta = nn.Conv3d(channels, inner, 1)
+        self.pool = nn.MaxPool3d((1, 2, 2))
+        self.phi = nn.Conv3d(channels, inner, 1)
+        self.g = nn.Conv3d(channels, inner, 1)
+        self.out = nn.Conv3d(inner, channels, 1)
+        self.norm = nn.BatchNorm3d(channels)
+        for conv in (self.theta, self.phi, self.g, self.out):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.constant_(conv.get_parameter("bias"), 0)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> the same shape. H and W of at least 2."""
+        pooled = self.pool(x)
+        query = self.theta(x).flatten(2).transpose(1, 2)  # [B, N, C / 2]
+        key, value = (conv(pooled).flatten(2).transpose(1, 2) for conv in (self.phi, self.g))  # [B, M, C / 2]
+        # With a head axis of one: without it torch has no fused kernel, and N x M weights would be held.
+        found = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+        found = found.transpose(1, 2).reshape(-1, found.shape[2], *x.shape[2:])  # [B, C / 2, T, H, W]
+        out: Tensor = x + self.norm(self.out(found))
+        return out

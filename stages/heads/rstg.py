@@ -1,0 +1,344 @@
+"""RSTG, "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta and Leordeanu, NeurIPS 2019).
+
+B clips, T frames, V nodes of the multi-scale grid, P pairs of nodes that send, D = dim, C channels, H, W.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.heads.grid_graph import links, pooling, positions, upsampling
+from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.inputs import choose_source
+
+Schedule = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
+State = tuple[Tensor, ...]
+
+
+class RstgOptions(HeadOptions):
+    dim: int = Field(512, gt=0, description="width of nodes, messages and LSTMs")
+    scales: tuple[int, ...] = Field((3, 2, 1), min_length=1, description="grids g x g of the nodes, in this order")
+    num_iterations: int = Field(3, gt=0, description="space stages (K)")
+    schedule: Schedule = Field(
+        "all_temp",
+        description="all_temp: a time stage before each space stage and after the last; one_temp: one, at the end; "
+        "space_only: the mean over time instead; time_only: no messages; homogeneous: time links are messages too",
+    )
+    attention: Literal["paper", "tf_dot", "tf_simple", "port"] = Field(
+        "paper", description="paper: eq. 3 and 4, neighbours only; the others as released, softmax over all nodes"
+    )
+    positional: bool = Field(False, description="messages see where sender and receiver are")
+    update: Literal["shared", "scalewise"] = Field("shared", description="one update network, or one a scale")
+    norm: Literal["layer", "layer_clip", "batch", "none"] = Field(
+        "layer",
+        description="layer: of nodes and messages, a frame at a time; layer_clip: input nodes over the clip, as "
+        "released, which is not causal; batch: of input nodes only",
+    )
+    output: Literal["vec", "map"] = Field("vec", description="RSTG-to-vec or RSTG-to-map")
+    readout: Literal["last", "mean"] = Field("last", description="of to-vec: the last frame (paper), or the mean")
+    residual: bool = Field(
+        False, description="add the graph to the features, scaled by 0 at the start; to-map always does"
+    )
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
+
+
+class Rstg(Head):
+    """The graph on cached maps, and a linear classifier.
+
+    To-vec classifies the sum of the nodes, or with `residual` the pooled features plus it ("final" in the released
+    code). To-map adds to the maps, which are then pooled.
+    """
+
+    option_model = RstgOptions
+
+    def __init__(self, spec: Spec, num_classes: int, options: RstgOptions) -> None:
+        super().__init__()
+        self.source = choose_source(spec, ["maps"], options)
+        self.reads = (self.source.maps,)
+        _, channels, height, width = spec[self.source.maps]
+        self.block: nn.Module
+        if options.output == "map":
+            self.block = RstgToMap(channels, height, width, options)
+        else:
+            self.block = RstgToVec(channels, height, width, options)
+        from_graph = options.output == "vec" and not options.residual
+        self.classifier = Classifier(options.dim if from_graph else channels, num_classes, options.dropout)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        out = self.block(batch[self.source.maps].to(self.classifier.fc.weight.dtype))
+        logits: Tensor = self.classifier(out if out.dim() == 2 else out.mean((1, 3, 4)))
+        return logits
+
+
+class RstgToVec(nn.Module):
+    """Maps [B, T, C, H, W] -> the sum over the nodes [B, D], or with `residual` added to the pooled maps [B, C]."""
+
+    def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
+        super().__init__()
+        self.readout = options.readout
+        self.nodes = GridNodes(channels, height, width, options)
+        self.graph = SpaceTimeGraph(options)
+        self.residual = ScaledResidual(options.dim, channels) if options.residual else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        nodes: Tensor = self.graph(self.nodes(maps))[0]  # [B, T, V, D]
+        vector = (nodes[:, -1] if self.readout == "last" else nodes.mean(1)).sum(1)  # [B, D]
+        if self.residual is None:
+            return vector
+        pooled: Tensor = maps.mean((1, 3, 4)) + self.residual(vector)
+        return pooled
+
+
+class RstgToMap(nn.Module):
+    """Maps [B, T, C, H, W] plus the nodes painted back onto them, of the same shape; the identity at the start."""
+
+    upsampling: Tensor
+
+    def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
+        super().__init__()
+        self.nodes = GridNodes(channels, height, width, options)
+        self.graph = SpaceTimeGraph(options)
+        self.residual = ScaledResidual(options.dim, channels)
+        self.register_buffer("upsampling", upsampling(options.scales, height, width).float(), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        nodes, _ = self.graph(self.nodes(maps))
+        painted: Tensor = self.residual(self.upsampling @ nodes)  # [B, T, H * W, C]
+        return maps + painted.transpose(2, 3).reshape(maps.shape)
+
+
+class ScaledResidual(nn.Module):
+    """s * LayerNorm(W x), s one number a channel, 0 at the start; the norm, of a whole clip, has a bias and no gain."""
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, channels) if dim != channels else nn.Identity()
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.scale = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        scaled: Tensor = self.scale * (F.layer_norm(x, x.shape[1:]) + self.bias)
+        return scaled
+
+
+class GridNodes(nn.Module):
+    """Area means of the grid's cells: maps [B, T, C, H, W] -> [B, T, V, D]; projected where C is not D."""
+
+    pooling: Tensor
+
+    def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
+        super().__init__()
+        self.register_buffer("pooling", pooling(options.scales, height, width).float(), persistent=False)
+        self.project = nn.Linear(channels, options.dim) if channels != options.dim else nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        means = maps.flatten(3) @ self.pooling.T  # [B, T, C, V]
+        nodes: Tensor = self.project(means.transpose(2, 3))
+        return nodes
+
+
+class SpaceTimeGraph(nn.Module):
+    """Nodes in, nodes out, [B, T, V, D], stage by stage over the whole sequence (paper, section 3).
+
+    `forward` also takes the states that it gave for the frames before, so a video may come in pieces: the result is the
+    same. That holds for all but `space_only` (its mean is over the frames given) and the norms `layer_clip` and
+    `batch`.
+    """
+
+    def __init__(self, options: RstgOptions) -> None:
+        super().__init__()
+        dim = options.dim
+        self.schedule, self.num_iterations = options.schedule, options.num_iterations
+        self.norm = _input_norm(options.norm, dim)
+        self.space = SpaceStage(options)
+        recurrent = options.schedule in ("all_temp", "time_only")
+        self.intern = nn.LSTM(dim, dim, batch_first=True) if recurrent else None
+        self.extern = nn.LSTM(dim, dim, batch_first=True) if recurrent or options.schedule == "one_temp" else None
+
+    def forward(self, nodes: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
+        before = iter(states or ())
+        after: list[State] = []
+        nodes = self.norm(nodes)
+        for _ in range(self.num_iterations):
+            if self.schedule in ("all_temp", "time_only", "homogeneous"):
+                nodes = self._through_time(self.intern, nodes, next(before, None), after)
+            nodes = self.space(nodes)
+        if self.schedule == "space_only":
+            return nodes.mean(1, keepdim=True).expand_as(nodes), after
+        return self._through_time(self.extern, nodes, next(before, None), after), after
+
+    def _through_time(self, lstm: nn.LSTM | None, nodes: Tensor, state: State | None, after: list[State]) -> Tensor:
+        """Every node over time (eq. 6), with `state` before the first frame; the state after the last is appended."""
+        if lstm is None:
+            nodes, state = self.space.through_time(nodes, state)
+        else:
+            sequences = nodes.transpose(1, 2)  # [B, V, T, D]
+            flat, state = lstm(sequences.flatten(0, 1), state)
+            nodes = flat.view(sequences.shape).transpose(1, 2)
+        assert state is not None
+        after.append(state)
+        return nodes
+
+
+class SpaceStage(nn.Module):
+    """One round of messages between the nodes of a frame (eq. 1 to 5): [B, T, V, D] -> [B, T, V, D]."""
+
+    sender: Tensor  # [P], a node
+    receiver: Tensor  # [P]
+    receives: Tensor  # [V, P], 1 where the pair's receiver is the node
+    position: Tensor  # [V, 36], or [V, 0]
+
+    def __init__(self, options: RstgOptions) -> None:
+        super().__init__()
+        dim, num_nodes = options.dim, sum(g * g for g in options.scales)
+        pairs = links(options.scales)
+        if options.attention != "paper":
+            pairs = [(i, j) for i in range(num_nodes) for j in range(num_nodes)]
+        receiver, sender = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).unbind(1)
+        receives = [[float(i == node) for i, _ in pairs] for node in range(num_nodes)]
+        self.register_buffer("receiver", receiver, persistent=False)
+        self.register_buffer("sender", sender, persistent=False)
+        self.register_buffer("receives", torch.tensor(receives), persistent=False)
+        self.silent = options.schedule == "time_only"
+        position = positions(options.scales).float() if options.positional else torch.empty(num_nodes, 0)
+        self.register_buffer("position", position, persistent=False)
+        layered = options.norm in ("layer", "layer_clip")
+        self.update = Update(dim if self.silent else 2 * dim, dim, options, layered)
+        if not self.silent:
+            self.send = Send(dim + position.shape[1], dim, layered)
+            self.attention = Attention(dim, options)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        if self.silent:
+            alone: Tensor = self.update(nodes)
+            return alone
+        located = self._located(nodes)
+        messages = self.send(located, located, self.sender, self.receiver)  # [B, T, P, D]
+        weights = self.attention.weights(nodes)[..., self.receiver, self.sender]  # [B, T, P]
+        gathered = self.attention.finish(self.receives @ (weights[..., None] * messages))  # [B, T, V, D]
+        updated: Tensor = self.update(torch.cat([nodes, gathered], -1))
+        return updated
+
+    def through_time(self, nodes: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The same networks on links in time: each node gets a message from what became of it in the frame before."""
+        everyone = torch.arange(nodes.shape[2], device=nodes.device)
+        past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
+        frames = []
+        for now in nodes.unbind(1):
+            message = self.send(self._located(past), self._located(now), everyone, everyone)
+            past = self.update(torch.cat([now, message], -1))  # [B, V, D]
+            frames.append(past)
+        return torch.stack(frames, 1), (past,)
+
+    def _located(self, nodes: Tensor) -> Tensor:
+        return torch.cat([nodes, self.position.expand(*nodes.shape[:-1], -1)], -1)
+
+
+class Send(nn.Module):
+    """MLP_s([v_j | v_i]), two layers, ReLU after both (eq. 1 and 2).
+
+    The first layer is applied to senders and receivers apart and added for each pair: the same sums, with V instead
+    of P rows.
+    """
+
+    def __init__(self, in_features: int, dim: int, layered: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(2 * in_features, dim)
+        self.second = nn.Linear(dim, dim)
+        self.norm = SetNorm(dim) if layered else nn.Identity()
+
+    def forward(self, senders: Tensor, receivers: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
+        """senders and receivers [..., V, in_features], index of both in each pair [P] -> [..., P, D]."""
+        from_sender, from_receiver = self.first.weight.chunk(2, 1)
+        sent = F.linear(senders, from_sender)[..., sender, :]
+        received = F.linear(receivers, from_receiver, self.first.bias)[..., receiver, :]
+        messages: Tensor = self.norm(self.second((sent + received).relu()).relu())
+        return messages
+
+
+class Attention(nn.Module):
+    """How much of each sender's message a receiver gathers, row i the receiver's (eq. 3 and 4).
+
+    tf_dot multiplies logits by the adjacency before the softmax over all nodes, so others than neighbours have logit 0
+    and still contribute; tf_simple adds the adjacency to logits from two vectors; port is a plain softmax.
+    """
+
+    adjacency: Tensor
+
+    def __init__(self, dim: int, options: RstgOptions) -> None:
+        super().__init__()
+        self.form = form = options.attention
+        num_nodes, linked = sum(g * g for g in options.scales), set(links(options.scales))
+        adjacency = [[float((i, j) in linked) for j in range(num_nodes)] for i in range(num_nodes)]
+        self.register_buffer("adjacency", torch.tensor(adjacency), persistent=False)
+        out_features = 1 if form == "tf_simple" else dim
+        self.of_sender = nn.Linear(dim, out_features, bias=form == "tf_dot")
+        self.of_receiver = nn.Linear(dim, out_features, bias=form == "tf_dot")
+        self.bias = nn.Parameter(torch.zeros(dim)) if form == "tf_dot" else None
+
+    def weights(self, nodes: Tensor) -> Tensor:
+        """nodes [..., V, D] -> [..., V, V]."""
+        senders, receivers = self.of_sender(nodes), self.of_receiver(nodes)
+        if self.form == "tf_simple":
+            masked: Tensor = F.leaky_relu(self.adjacency * (receivers + senders.transpose(-1, -2)), 0.2)
+            return (masked + self.adjacency).softmax(-1)
+        logits: Tensor = receivers @ senders.transpose(-1, -2)
+        if self.form == "tf_dot":
+            logits = self.adjacency * logits
+        return logits if self.form == "paper" else logits.softmax(-1)
+
+    def finish(self, gathered: Tensor) -> Tensor:
+        return gathered if self.bias is None else (gathered + self.bias).relu()
+
+
+class Update(nn.Module):
+    """MLP_u([v_i | gathered]), two layers, ReLU after both (eq. 5), one for all nodes or one for each scale."""
+
+    def __init__(self, in_features: int, dim: int, options: RstgOptions, layered: bool) -> None:
+        super().__init__()
+        self.sizes = [g * g for g in options.scales]
+        if options.update == "shared":
+            self.sizes = [sum(self.sizes)]
+        self.networks = nn.ModuleList(
+            nn.Sequential(nn.Linear(in_features, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU()) for _ in self.sizes
+        )
+        self.norm = SetNorm(dim) if layered else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., V, in_features] -> [..., V, D]."""
+        parts = zip(self.networks, torch.split(x, self.sizes, -2), strict=True)
+        updated: Tensor = self.norm(torch.cat([network(part) for network, part in parts], -2))
+        return updated
+
+
+class SetNorm(nn.Module):
+    """LayerNorm with statistics over the last `num_axes` axes, the nodes among them, and gain and bias a channel."""
+
+    def __init__(self, dim: int, num_axes: int = 2) -> None:
+        super().__init__()
+        self.num_axes = num_axes
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-self.num_axes :]) * self.weight + self.bias
+
+
+class NodeBatchNorm(nn.BatchNorm1d):
+    """Batch norm of nodes [B, T, V, D] over all but their channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(0, 2)).view(input.shape)
+
+
+def _input_norm(norm: str, dim: int) -> nn.Module:
+    if norm == "batch":
+        return NodeBatchNorm(dim)
+    if norm == "none":
+        return nn.Identity()
+    return SetNorm(dim, num_axes=3 if norm == "layer_clip" else 2)
