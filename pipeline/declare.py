@@ -94,7 +94,9 @@ def _features(config: Config, name: str, options: BackboneOptions, clips: Stage,
         shape = config.tap_of(name, tap).shape(config.clips.num_frames // options.every, config.size_of(name))
         step = config.frame_step_of(name, tap)
         arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
-    recorded = options.model_dump(mode="json", exclude={"weights"})
+    recorded = options.model_dump(mode="json", exclude={"weights", "options"})
+    if chosen := config.entry_of(name).chosen(options.options):
+        recorded["options"] = chosen
     recorded |= {
         "size": config.size_of(name),
         "weights_sha256": digest,

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stages.backbones.build import build_backbone
+from stages.backbones.build import backbone_digest, build_backbone, trained_as
 from stages.backbones.catalogue import entry
 from stages.backbones.options import BackboneOptions
 from stages.device import computing_in, frozen_on
-from stages.weights.load import weights_digest
 
 # B clips, T frames, C channels, S side of the square input, H W size of a map.
 
@@ -18,12 +17,13 @@ class FeatureExtractor:
     """One backbone entry on one device. Networks are loaded at construction, once per worker process."""
 
     def __init__(self, options: BackboneOptions, device: torch.device) -> None:
-        network = build_backbone(options.model, options.weights, options.taps)
-        known = entry(options.model)
-        self.digest = weights_digest(network, options.weights, known.weights)
+        network = build_backbone(options.model, options.weights, options.taps, **options.options)
+        known = entry(options.model, options.options)
+        self.digest = backbone_digest(network, known, options.weights)
         self.options, self.device = options, device
         self._network = frozen_on(network, device)
-        self._mean, self._std = (_per_channel(values, device) for values in (known.mean, known.std))
+        expected = trained_as(known, options.weights)
+        self._mean, self._std = (_per_channel(values, device) for values in (expected.mean, expected.std))
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 import torch
-from stages.backbones.resnet3d import Bottleneck3D, ResNet3D
-from stages.backbones.resnet3d_layouts import LAYOUTS
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from stages.backbones.build import build_backbone
+from stages.backbones.resnet3d import Bottleneck3D, ResNet3D
+from stages.backbones.resnet3d_layouts import LAYOUTS
 
 FROZEN_MEANS = {"stem": 0.469866, "res2": 0.321752, "res3": 0.269547, "res4": 0.208004, "res5": 0.147233}
 
