@@ -228,6 +228,14 @@ def evaluate(
 
 
 @app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the networks: taps, parameters and GMACs with their classifier, and where weights come from."""
+    from pipeline.models import models as known
+
+    print(json.dumps(known())) if as_json else printing.models(known())
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where videos, cache and runs go.")] = Path("out/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per head.")] = 3,

@@ -95,8 +95,11 @@ def _features(config: Config, name: str, options: BackboneOptions, clips: Stage,
         shape = config.tap_of(name, tap).shape(config.clips.num_frames // options.every, config.size_of(name))
         step = config.frame_step_of(name, tap)
         arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
-    recorded = options.model_dump(mode="json", exclude={"weights", "mean", "std", "channel_order"})
-    if (pixels := pixels_of(options)) != own_pixels(config.entry_of(name)):
+    recorded = options.model_dump(mode="json", exclude={"weights", "options", "mean", "std", "channel_order"})
+    known = config.entry_of(name)
+    if chosen := known.chosen(options.options):
+        recorded["options"] = chosen
+    if (pixels := pixels_of(options)) != own_pixels(known):
         recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
     recorded |= {
         "size": config.size_of(name),

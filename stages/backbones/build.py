@@ -11,8 +11,10 @@ from torchvision import models
 from stages.backbones.backbone import Backbone
 from stages.backbones.bn_inception import BNInception
 from stages.backbones.catalogue import TIMM_PREFIX, entry
+from stages.backbones.entry import INFLATE, BackboneEntry
 from stages.backbones.geometry import differences
 from stages.backbones.inception_v3 import InceptionV3
+from stages.backbones.inflation import inflate
 from stages.backbones.resnet2d import ResNet2D
 from stages.backbones.resnet3d import ResNet3D
 from stages.backbones.resnet3d_layouts import LAYOUTS
@@ -20,7 +22,9 @@ from stages.backbones.temporal_shift import ShiftedResNet
 from stages.backbones.timm_image import TimmImage
 from stages.backbones.tiny_i3d import TinyI3D
 from stages.backbones.torchvision_video import S3D, R2Plus1D
-from stages.weights.load import load_weights
+from stages.errors import WeightsError
+from stages.weights.load import load_weights, tensors_digest, weights_digest
+from stages.weights.random import initialise
 from stages.weights.sources import WeightSource, known_source
 
 log = logging.getLogger("kinegraph")
@@ -42,8 +46,9 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
 def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int | str) -> Backbone:
     """The network up to the highest of `taps`, frozen, in eval mode, on the CPU in float32.
 
-    weights: a name from the entry's `weights`, a local file, or `random:<seed>`. A file's classifier and its layers
-    above the cut are left out; all its other keys must be used. options: those of the entry.
+    weights: a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` and any of these for the
+    2D network that the entry names. A file's classifier and its layers above the cut are left out; all its
+    other keys must be used. options: those of the entry.
 
     Raises ValueError if there is no such backbone, tap or option, WeightsError if the weights cannot be had or do not
     belong.
@@ -51,15 +56,32 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
     known = entry(model, options)
     for tap in taps:
         known.tap(tap)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # what constructors draw is replaced below, but for a few parameters of timm's models
+    with torch.random.fork_rng(devices=[]):  # constructors draw weights that are replaced below
         network = untrained(model, **options)
     everything = network.state_dict().keys()
     network.cut(taps)
-    above = everything - network.state_dict().keys()
-    load_weights(network, weights, known.weights, above.__contains__, model=model)
-    _log_other_geometry(network, model, known_source(weights, known.weights))
+    if weights.startswith(INFLATE):
+        _inflate(network, known, weights)
+    else:
+        above = everything - network.state_dict().keys()
+        load_weights(network, weights, known.weights, above.__contains__, model=model)
+        _log_other_geometry(network, model, known_source(weights, known.weights))
     return network.eval().requires_grad_(False)
+
+
+def backbone_digest(network: Backbone, known: BackboneEntry, weights: str) -> str:
+    """Identity of the weights for fingerprints; of inflated ones, that of the tensors."""
+    if weights.startswith(INFLATE):
+        return tensors_digest(network)
+    return weights_digest(network, weights, known.weights)
+
+
+def _inflate(network: Backbone, known: BackboneEntry, weights: str) -> None:
+    if known.inflates is None:
+        raise WeightsError(f"weights {weights!r}: {known.name} has no 2D network whose weights could be inflated")
+    flat = build_backbone(known.inflates, weights.removeprefix(INFLATE), network.taps)
+    initialise(network, 0)
+    inflate(network, flat.state_dict())
 
 
 def untrained(model: str, **options: Any) -> Backbone:

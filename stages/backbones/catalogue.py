@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from stages.backbones.entry import BackboneEntry, Options, Published
-from stages.backbones.resnet3d_layouts import LAYOUTS, Layout
+from stages.backbones.entry import BackboneEntry, Counts, Options
+from stages.backbones.resnet3d_layouts import LAYOUTS
 from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, taps_of
 from stages.weights.registry import BACKBONE_WEIGHTS
 from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
@@ -32,7 +32,7 @@ def _image(name: str, num_params: int, gmacs: float, taps: tuple[Tap, ...]) -> B
         size=224,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        published=Published(num_params=num_params, gmacs=gmacs, num_frames=1, size=224, num_classes=1000),
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=1, size=224, num_classes=1000),
     )
 
 
@@ -94,8 +94,9 @@ _TINY_I3D_TAPS = taps_of(
 )
 
 
-def _video(name: str, num_params: int, gmacs: float, num_frames: int, size: int, layout: Layout) -> BackboneEntry:
-    """A network of the ResNet-3D family, trained on Kinetics-400."""
+def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
+    """A network of the ResNet-3D family, trained on Kinetics-400; `num_frames` and `size` are what its GMACs are of."""
+    layout = LAYOUTS[name]
     options: dict[str, tuple[int | str, ...]] = {"res5_stride": (layout.res5_stride, 3 - layout.res5_stride)}
     if layout.temporal_kernels == "alternate":
         options["temporal_kernels"] = ("alternate", "all")
@@ -105,25 +106,25 @@ def _video(name: str, num_params: int, gmacs: float, num_frames: int, size: int,
         size=224,
         mean=KINETICS_MEAN,
         std=KINETICS_STD,
-        published=Published(num_params=num_params, gmacs=gmacs, num_frames=num_frames, size=size, num_classes=400),
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=num_frames, size=size, num_classes=400),
         options=options,
         inflates="resnet50" if layout.blocks == (3, 4, 6, 3) else "resnet101",
     )
 
 
 _ENTRIES = (
-    _image("resnet18", 0, 0, _resnet_taps(64, 128, 256, 512)),
-    _image("resnet34", 0, 0, _resnet_taps(64, 128, 256, 512)),
+    _image("resnet18", 11_689_512, 1.814, _resnet_taps(64, 128, 256, 512)),
+    _image("resnet34", 21_797_672, 3.664, _resnet_taps(64, 128, 256, 512)),
     _image(
         "resnet50",
-        0,
-        0,
+        25_557_032,
+        4.089,
         _resnet_taps(256, 512, 1024, 2048),
     ),
     _image(
         "resnet101",
-        0,
-        0,
+        44_549_160,
+        7.801,
         _resnet_taps(256, 512, 1024, 2048),
     ),
     BackboneEntry(
@@ -132,30 +133,30 @@ _ENTRIES = (
         size=299,
         mean=(0.5, 0.5, 0.5),  # torchvision gets there by its `transform_input`
         std=(0.5, 0.5, 0.5),
-        published=Published(num_params=0, gmacs=0, num_frames=1, size=299, num_classes=1000),
+        counts=Counts(num_params=23_834_568, gmacs=5.713, num_frames=1, size=299, num_classes=1000),
     ),
-    _image("bn_inception", 0, 0, _BN_INCEPTION_TAPS),
+    _image("bn_inception", 11_295_240, 2.033, _BN_INCEPTION_TAPS),
     BackboneEntry(
         name="tsm_r50",
         taps=_resnet_taps(256, 512, 1024, 2048),
         size=224,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        published=Published(num_params=0, gmacs=0, num_frames=8, size=224, num_classes=400),
+        counts=Counts(num_params=24_327_632, gmacs=32.698, num_frames=8, size=224, num_classes=400),
         min_frames=2,
     ),
-    _video("c2d_r50", 0, 0, 8, 256, LAYOUTS["c2d_r50"]),
-    _video("i3d_r50", 0, 0, 32, 224, LAYOUTS["i3d_r50"]),
-    _video("i3d_r101", 0, 0, 32, 224, LAYOUTS["i3d_r101"]),
-    _video("nonlocal_i3d_r50", 0, 0, 32, 224, LAYOUTS["nonlocal_i3d_r50"]),
-    _video("slowonly_r50", 0, 0, 8, 256, LAYOUTS["slowonly_r50"]),
+    _video("c2d_r50", 24_327_632, 25.46, num_frames=8, size=256),
+    _video("i3d_r50", 28_043_472, 152.472, num_frames=32, size=224),
+    _video("i3d_r101", 51_754_192, 226.665, num_frames=32, size=224),
+    _video("nonlocal_i3d_r50", 35_401_936, 220.859, num_frames=32, size=224),
+    _video("slowonly_r50", 32_454_096, 54.518, num_frames=8, size=256),
     BackboneEntry(
         name="s3d",
         taps=_S3D_TAPS,
         size=224,
         mean=TORCHVISION_VIDEO_MEAN,
         std=TORCHVISION_VIDEO_STD,
-        published=Published(num_params=0, gmacs=0, num_frames=16, size=224, num_classes=400),
+        counts=Counts(num_params=8_320_048, gmacs=17.979, num_frames=16, size=224, num_classes=400),
     ),
     BackboneEntry(
         name="r2plus1d_18",
@@ -163,7 +164,7 @@ _ENTRIES = (
         size=112,
         mean=TORCHVISION_VIDEO_MEAN,
         std=TORCHVISION_VIDEO_STD,
-        published=Published(num_params=0, gmacs=0, num_frames=16, size=112, num_classes=400),
+        counts=Counts(num_params=31_505_325, gmacs=40.519, num_frames=16, size=112, num_classes=400),
     ),
     BackboneEntry(
         name="tiny_i3d",
@@ -171,7 +172,7 @@ _ENTRIES = (
         size=96,
         mean=KINETICS_MEAN,
         std=KINETICS_STD,
-        published=Published(num_params=0, gmacs=0, num_frames=16, size=96, num_classes=0),
+        counts=Counts(num_params=183_216, gmacs=0.407, num_frames=16, size=96, num_classes=0),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Parameters and multiplications of a backbone, counted as papers count them."""
+"""Parameters and multiplications of a backbone, counted as in papers."""
 
 import torch
 from torch import nn
@@ -9,13 +9,13 @@ from stages.backbones.entry import BackboneEntry
 
 
 def count(known: BackboneEntry) -> tuple[int, float]:
-    """Number of parameters and GMACs for the published input, with the published classifier.
+    """Number of parameters and GMACs for the input and with the classifier that `known.counts` names.
 
     Counted are the multiplications of convolutions, linear layers and attention products; norms, pools and
     activations are not. Nothing is computed: tensors have shapes only.
     """
-    assert known.published is not None
-    form = known.published
+    form = known.counts
+    assert form is not None
     last = known.taps[-1].name
     with torch.device("meta"):
         network = untrained(known.name).eval()

@@ -7,11 +7,12 @@ from stages.backbones.taps import Tap
 from stages.weights.sources import WeightSource
 
 Options = Mapping[str, int | str]
+INFLATE = "inflate:"  # before the name of weights of the 2D network that an entry inflates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
-    """Size and cost of the network counted as papers do: with its classifier, for one clip of the usual input.
+class Counts:
+    """Size and cost of the network counted as in papers: with its classifier, for one clip of the usual input.
 
     num_params: all trainable numbers. gmacs: 1e9 multiplications of convolutions, linear layers and attention.
     """
@@ -37,7 +38,7 @@ class BackboneEntry:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
-    published: Published | None = None
+    counts: Counts | None = None
     options: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
     min_frames: int = 1
     inflates: str | None = None

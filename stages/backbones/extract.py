@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stages.backbones.build import build_backbone
+from stages.backbones.build import backbone_digest, build_backbone
 from stages.backbones.catalogue import entry
 from stages.backbones.options import BackboneOptions
 from stages.backbones.pixels import pixels_of
 from stages.device import computing_in, frozen_on
-from stages.weights.load import weights_digest
 
 # B clips, T frames, C channels, S side of the square input, H W size of a map.
 
@@ -19,8 +18,8 @@ class FeatureExtractor:
     """One backbone entry on one device. Networks are loaded at construction, once per worker process."""
 
     def __init__(self, options: BackboneOptions, device: torch.device) -> None:
-        network = build_backbone(options.model, options.weights, options.taps)
-        self.digest = weights_digest(network, options.weights, entry(options.model).weights)
+        network = build_backbone(options.model, options.weights, options.taps, **options.options)
+        self.digest = backbone_digest(network, entry(options.model, options.options), options.weights)
         self.options, self.device = options, device
         self._network = frozen_on(network, device)
         pixels = pixels_of(options)

@@ -11,9 +11,16 @@ from stages.weights.sources import ChannelOrder, Channels
 class BackboneOptions(StageOptions):
     """A frozen backbone, cut at its taps."""
 
-    model: str = Field(description="name in the catalogue: resnet18 ... resnet101, i3d_r50, tiny_i3d")
-    weights: str = Field(description="a named file of the catalogue, a path, or random:<seed>")
-    taps: tuple[str, ...] = Field(min_length=1, description="where to cut: stem, res2 ... res5")
+    model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
+    options: dict[str, int | str] = Field(
+        default_factory=dict,
+        description="of the ResNet-3D family: res5_stride (1 or 2); of its I3Ds: temporal_kernels (alternate or all)",
+    )
+    weights: str = Field(
+        description="a named file of the catalogue, a path, random:<seed>, or, for the ResNet-3D family, inflate: "
+        "and any of these for the 2D ResNet of its depth"
+    )
+    taps: tuple[str, ...] = Field(min_length=1, description="where to cut: names that `kinegraph models` lists")
     every: int = Field(1, ge=1, description="use every k-th frame of the clip")
     size: int | None = Field(None, ge=16, description="side of the square input, px; null: the model's own")
     store: tuple[Literal["maps", "pooled"], ...] = Field(

@@ -29,6 +29,7 @@ class TimmImage(Backbone):
 
     def __init__(self, model: str) -> None:
         super().__init__()
+        self.name = model
         self.model = create(model)
         self.indices = {name: index for index, name in enumerate(tap_names(self.model))}
         self.taps = tuple(self.indices)
@@ -40,6 +41,13 @@ class TimmImage(Backbone):
             raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
         self.taps = tuple(name for name in self.taps if name in taps)
         self.model.prune_intermediate_layers([self.indices[name] for name in self.taps], prune_head=True)
+
+    def draw(self, seed: int) -> None:
+        """Random weights as timm draws them, which suits each of its architectures; without torch's generator."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            drawn = create(self.name).state_dict()
+        self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""

@@ -54,10 +54,15 @@ def load_weights(
 def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:
     """Identity of the weights for fingerprints: sha256 of the file.
 
-    For `random:<seed>` the sha256 over the tensors of `network`: names, dtypes, shapes and bytes in order.
+    For `random:<seed>` that of the tensors of `network`.
     """
     if _seed(weights) is None:
         return _sha256(locate(weights, named))
+    return tensors_digest(network)
+
+
+def tensors_digest(network: nn.Module) -> str:
+    """sha256 over the tensors of `network`: names, dtypes, shapes and bytes in order."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
