@@ -203,6 +203,15 @@ def test_plan_why(kinegraph: Command, config: Path, cache: Path) -> None:
     assert "features/tiny: as cached" in told.stdout
 
 
+def test_plan_says_where_clips_are_far_from_those_of_the_weights(kinegraph: Command, config: Path) -> None:
+    kinegraph("index", config)
+    backbone = {"model": "i3d_r50", "weights": "slowfast_8x8", "taps": "[res4]", "size": "224"}
+    told = kinegraph("plan", config, *(f"--set=backbones.tiny.{key}={value}" for key, value in backbone.items()))
+    assert told.exit_code == 0
+    expected = "I3D_8x8_R50.pkl was trained on 8 frames at 3.75 fps, here it gets 8 frames over the whole video"
+    assert told.stderr.count(expected) == 1
+
+
 NO_TORCH = """
 import sys
 sys.modules.update(torch=None, torchvision=None)

@@ -10,9 +10,8 @@ from stages.weights.formats.tsn import BN_INCEPTION, TSM, TSN
 
 FORMATS = (SLOWFAST, CAFFE2, POOLED, UNPOOLED, TSM, TSN, BN_INCEPTION)
 
-# torchvision's files and our own.
 PLAIN = Format(
-    name="our names",
+    name="torchvision's names, our own, or those of no known format",
     sign=".+",
     pairs=(("{name}", "{name}"),),
     ignored={r"fc\..+": "classifier", r"classifier\..+": "classifier", r"AuxLogits\..+": "auxiliary classifier"},
@@ -38,11 +37,11 @@ def convert(state: State) -> Converted:
     """All keys of a file, each renamed, ignored or unknown."""
     format_ = next((known for known in FORMATS if known.signs(state)), PLAIN)
     ignored = {key: why for key in state if (why := format_.why_ignored(key)) is not None}
-    names = {key: format_.ours(key) for key in state.keys() - ignored.keys()}
+    names = {key: format_.ours(key) for key in state if key not in ignored}
     return Converted(
         format=format_,
         state=format_.adapt({ours: state[key] for key, ours in names.items() if ours is not None}),
         ignored=ignored,
-        unknown=tuple(sorted(key for key, ours in names.items() if ours is None)),
+        unknown=tuple(key for key, ours in names.items() if ours is None),
         classes=next((len(state[key]) for key, why in ignored.items() if why == "classifier"), None),
     )
