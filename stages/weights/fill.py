@@ -43,7 +43,7 @@ def fill(
         *_listed("of another shape", [_shapes(name, state, wanted) for name in misfits]),
     ]
     if problems:
-        raise WeightsError("\n  ".join([_headline(converted), *_stem_frames(state, wanted), *problems]))
+        raise WeightsError("\n  ".join([_headline(converted), *_stems(state, wanted), *problems]))
 
 
 def _as_in(wanted: Iterable[str], state: State) -> State:
@@ -63,12 +63,16 @@ def _headline(converted: Converted) -> str:
     return f"it has {converted.format.name}" + (f" and looks like {found}" if found else "")
 
 
-def _stem_frames(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    stems = [tensors.get("conv1.weight") for tensors in (state, wanted)]
-    spans = [stem.shape[2] for stem in stems if stem is not None and stem.ndim == 5]
-    if len(spans) < 2 or spans[0] == spans[1]:
+def _stems(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What the first convolutions of the ResNets say in words."""
+    theirs, ours = state.get("conv1.weight"), wanted.get("conv1.weight")
+    if theirs is None or ours is None or ours.ndim < 5:
         return []
-    return [f"its first convolution spans {spans[0]} frames, that of this network {spans[1]}"]
+    if theirs.ndim == 4:
+        return ["its kernels have no time axis; weights of images are given one by `inflate:` before their name"]
+    if theirs.shape[2] != ours.shape[2]:
+        return [f"its first convolution spans {theirs.shape[2]} frames, that of this network {ours.shape[2]}"]
+    return []
 
 
 def _both(name: str | None, other: str | None) -> str:

@@ -15,6 +15,7 @@ from stages.errors import WeightsError
 from stages.weights.files import read_state
 from stages.weights.fill import fill
 from stages.weights.formats.convert import Converted, convert
+from stages.weights.formats.format import State
 from stages.weights.random import initialise
 from stages.weights.sources import WeightSource, known_source
 
@@ -40,7 +41,7 @@ def load_weights(
         return
     path, source = locate(weights, named), known_source(weights, named)
     _check_sha256(path, source)
-    converted = convert(read_state(path))
+    converted = convert(_read(path, source))
     _check_classes(path, converted, source)
     title = f"{path} does not belong to {model or 'this network'}"
     if not model.startswith(converted.format.only_for):
@@ -49,6 +50,15 @@ def load_weights(
         fill(network, converted, is_ignored, is_new)
     except WeightsError as error:
         raise WeightsError(f"{title}: {error}") from error
+
+
+def _read(path: Path, source: WeightSource | None) -> State:
+    try:
+        return read_state(path)
+    except WeightsError as error:
+        if source is None or source.url is None:
+            raise
+        raise WeightsError(f"{error}; if its download was cut off, delete it and try again") from error
 
 
 def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:

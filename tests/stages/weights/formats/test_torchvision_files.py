@@ -9,11 +9,12 @@ from torch import nn
 from torchvision import models
 from torchvision.models import video
 
-from stages.backbones.build import build_backbone
+from stages.backbones.build import build_backbone, untrained
 from stages.backbones.catalogue import entry
 from stages.errors import WeightsError
 from stages.weights.files import read_state
 from stages.weights.formats.convert import convert
+from stages.weights.load import load_weights
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "resnet18": (models.resnet18, {"fc"}),
@@ -37,6 +38,24 @@ def test_all_but_the_classifiers_is_used(tmp_path: Path, model: str) -> None:
     assert all(torch.equal(found[name], state[name]) for name in found)
     converted = convert(read_state(path))
     assert (converted.ignored.keys(), converted.unknown) == (left_out, ())
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("resnet50", "looks like ResNet-18\n  in the file only"),
+        ("i3d_r50", "no time axis; weights of images are given"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*is a no-op")
+def test_a_smaller_network_of_images_is_named(tmp_path: Path, model: str, told: str) -> None:
+    with torch.device("meta"):
+        shapes = {name: x.shape for name, x in models.resnet18().state_dict().items()}
+        network = untrained(model)
+    torch.save({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError) as caught:
+        load_weights(network, str(tmp_path / "file.pth"), {}, model=model)
+    assert told in str(caught.value)
 
 
 def test_a_detector_is_no_backbone(tmp_path: Path) -> None:
