@@ -1,5 +1,6 @@
 """`kinegraph models`: which networks there are. Torch-free."""
 
+from dataclasses import asdict
 from typing import Any
 
 from stages.backbones.catalogue import CATALOGUE
@@ -38,6 +39,16 @@ def _tap(tap: Tap) -> dict[str, Any]:
     }
 
 
-def _source(source: WeightSource) -> dict[str, str]:
-    """Where the file comes from: a URL, or a path in this package."""
-    return {"source": source.url or str(source.path), "licence": source.licence, "sha256": source.sha256}
+def _source(source: WeightSource) -> dict[str, Any]:
+    """Where the file comes from (a URL, or a path in this package), and what it expects; null: not known."""
+    return {
+        "source": source.url or str(source.path),
+        "licence": source.licence,
+        "sha256": source.sha256 or None,
+        "pixels": source.pixels and asdict(source.pixels),
+        "sampling": source.sampling and asdict(source.sampling),
+        "short_side_px": source.short_side_px,
+        "crop_px": source.crop_px,
+        "classes": source.classes,
+        "geometry": dict(source.geometry),
+    }

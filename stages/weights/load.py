@@ -42,7 +42,7 @@ def load_weights(
     path, source = locate(weights, named), known_source(weights, named)
     _check_sha256(path, source)
     converted = convert(_read(path, source))
-    _check_classes(path, converted, source)
+    _check_classes(path, converted, source, named)
     title = f"{path} does not belong to {model or 'this network'}"
     if not model.startswith(converted.format.only_for):
         raise WeightsError(f"{title}: it has {converted.format.name}, of networks that shift channels in time")
@@ -132,13 +132,17 @@ def _check_sha256(path: Path, source: WeightSource | None) -> None:
     )
 
 
-def _check_classes(path: Path, converted: Converted, source: WeightSource | None) -> None:
-    """A file of a public name with another classifier is somebody's own, and may expect other pixels."""
+def _check_classes(
+    path: Path, converted: Converted, source: WeightSource | None, named: Mapping[str, WeightSource]
+) -> None:
+    """A file of a public name with another classifier is another one, and may expect other pixels."""
     if source is None or source.classes is None or converted.classes in (None, source.classes):
         return
+    twins = [x.file_name for x in named.values() if x.classes == converted.classes and str(x.url).endswith(path.name)]
     raise WeightsError(
-        f"{path}: has {converted.classes} classes, the public {source.file_name} has {source.classes}; rename it, "
-        "and say what it expects (mean, std, channel_order) if that is not usual for its network"
+        f"{path}: has {converted.classes} classes, the public {source.file_name} has {source.classes}; rename it"
+        + (f" to {twins[0]} if it is the public file of that many classes, else" if twins else "")
+        + ", and say what it expects (mean, std, channel_order) if that is not usual for its network"
     )
 
 

@@ -14,6 +14,7 @@ from stages.backbones.build import build_backbone
 from stages.errors import WeightsError
 from stages.weights import load as module
 from stages.weights.load import load_weights, locate, weights_digest
+from stages.weights.registry import BACKBONE_WEIGHTS
 from stages.weights.sources import WeightSource
 
 
@@ -207,6 +208,13 @@ def test_a_local_file_of_a_public_name_has_to_be_that_file(tmp_path: Path, publi
         load_weights(network, str(local), {"tiny": public})
     with pytest.raises(WeightsError, match=r"has 10 classes, the public tiny\.pth has 400; rename it"):
         load_weights(network, str(local), without_digest(public, classes=400))
+
+
+def test_public_files_of_one_name_are_told_apart_by_their_classes(tmp_path: Path) -> None:
+    path = tmp_path / "SLOW_8x8_R50.pyth"
+    torch.save({"blocks.2.res_blocks.0.x": torch.zeros(1), "blocks.5.proj.bias": torch.zeros(174)}, path)
+    with pytest.raises(WeightsError, match=r"has 174 classes, .* has 400; rename it to ssv2_SLOW_8x8_R50\.pyth if"):
+        load_weights(nn.Module(), str(path), BACKBONE_WEIGHTS["slowonly_r50"])
 
 
 def test_what_no_file_can_have_keeps_its_values(tmp_path: Path, state: dict[str, Tensor]) -> None:

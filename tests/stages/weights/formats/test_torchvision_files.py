@@ -43,7 +43,7 @@ def test_all_but_the_classifiers_is_used(tmp_path: Path, model: str) -> None:
 @pytest.mark.parametrize(
     ("model", "told"),
     [
-        ("resnet50", "looks like ResNet-18\n  in the file only"),
+        ("resnet50", "looks like ResNet-18\n  in the network only: layer1.0.conv3.weight"),
         ("i3d_r50", "no time axis; weights of images are given"),
     ],
 )
