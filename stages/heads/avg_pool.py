@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor
 
-from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import choose_source
 
 
-class AvgPoolOptions(HeadOptions):
+class AvgPoolOptions(TapOptions):
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
 

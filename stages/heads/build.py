@@ -5,10 +5,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from stages.heads.avg_pool import AvgPool
-from stages.heads.head import Head, HeadError, HeadOptions, Spec
+from stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
 from stages.heads.lstm import Lstm
 from stages.heads.proposal_pool import ProposalPool
 from stages.heads.rstg import Rstg
+from stages.heads.st_sgn import RelationMatrix, StSgn
 from stages.heads.strg import Strg
 
 HEADS: dict[str, type[Head]] = {
@@ -17,6 +18,8 @@ HEADS: dict[str, type[Head]] = {
     "lstm": Lstm,
     "strg": Strg,
     "rstg": Rstg,
+    "st_sgn": StSgn,
+    "relation_matrix": RelationMatrix,
 }
 
 
@@ -35,7 +38,9 @@ def build_head(name: str, spec: Spec, num_classes: int, **options: Any) -> Head:
     parsed = parse_options(name, options)
     head = HEADS[name](spec, num_classes, parsed)
     head.name, head.num_classes = name, num_classes
-    head.options = parsed.model_dump() | {"backbone": head.source.backbone, "tap": head.source.tap}
+    head.options = parsed.model_dump()
+    if isinstance(parsed, TapOptions):
+        head.options |= {"backbone": head.source.backbone, "tap": head.source.tap}
     return head
 
 
