@@ -47,8 +47,8 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
     """The network up to the highest of `taps`, frozen, in eval mode, on the CPU in float32.
 
     weights: a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` and any of these for the
-    2D network that the entry names. A file's classifier and its layers above the cut are left out; all its
-    other keys must be used. options: those of the entry.
+    2D network that the entry names. A file's classifier is left out, and its layers above the cut, which must fit all
+    the same; all its other keys must be used. options: those of the entry.
 
     Raises ValueError if there is no such backbone, tap or option, WeightsError if the weights cannot be had or do not
     belong.
@@ -58,13 +58,14 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
         known.tap(tap)
     with torch.random.fork_rng(devices=[]):  # constructors draw weights that are replaced below
         network = untrained(model, **options)
-    everything = network.state_dict().keys()
+    above = {name: tensor.shape for name, tensor in network.state_dict().items()}
     network.cut(taps)
     if weights.startswith(INFLATE):
         _inflate(network, known, weights)
     else:
-        above = everything - network.state_dict().keys()
-        load_weights(network, weights, known.weights, above.__contains__, model=model)
+        for name in network.state_dict():
+            del above[name]
+        load_weights(network, weights, known.weights, above=above, model=model)
         _log_other_geometry(network, model, known_source(weights, known.weights))
     return network.eval().requires_grad_(False)
 

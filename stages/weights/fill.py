@@ -2,37 +2,40 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from stages.errors import WeightsError
 from stages.weights.architecture import architecture
 from stages.weights.formats.convert import Converted
 from stages.weights.formats.format import State
 
-MAX_LISTED = 20
+MAX_LISTED = 12
 FIRST_STAGE_2D, FIRST_STAGE_3D = "layer1.", "res2."
 
 
 def fill(
     network: nn.Module,
     converted: Converted,
+    above: Mapping[str, Size],
     is_ignored: Callable[[str], bool],
     is_new: Callable[[str], bool],
 ) -> None:
     """Copy the tensors of a checkpoint into `network`, in place.
 
-    is_ignored: our names of what a file has and this network deliberately has not (layers above the cut).
+    above: shapes of what was cut away from the network; a file may have it, and then it must fit.
+    is_ignored: our names of what else a file has and this network deliberately has not.
     is_new: names of what the network has and no file can have; these keep their values.
 
     Raises WeightsError, with our names and the file's, for what is left over, missing or of another shape.
     """
-    wanted = network.state_dict()
-    state = {name: x for name, x in _as_in(wanted, converted.state).items() if not is_ignored(name)}
-    misfits = [name for name in state if name in wanted and state[name].shape != wanted[name].shape]
+    shapes = {name: x.shape for name, x in network.state_dict().items()} | dict(above)
+    state = {name: x for name, x in _as_in(shapes, converted.state).items() if not is_ignored(name)}
+    misfits = [name for name, x in state.items() if x.shape != shapes.get(name, x.shape)]
+    used = {name: x for name, x in state.items() if name not in above and name not in misfits}
     try:
         # A plain dict has no version: torch then renames what older torchvision files call otherwise, and counts
         # the batches of norms from 0 where a file has no num_batches_tracked.
-        found = network.load_state_dict({k: x for k, x in state.items() if k not in misfits}, strict=False)
+        found = network.load_state_dict(used, strict=False)
     except RuntimeError as error:
         raise WeightsError(str(error)) from error
     missing = [name for name in found.missing_keys if name not in misfits and not is_new(name)]
@@ -40,10 +43,10 @@ def fill(
     problems = [
         *_listed("in the file only", [*converted.unknown, *(_both(theirs(k), k) for k in found.unexpected_keys)]),
         *_listed("in the network only", [_both(name, theirs(name)) for name in missing]),
-        *_listed("of another shape", [_shapes(name, state, wanted) for name in misfits]),
+        *_listed("of another shape", [f"{_both(k, theirs(k))} {_shapes(state[k].shape, shapes[k])}" for k in misfits]),
     ]
     if problems:
-        raise WeightsError("\n  ".join([_headline(converted), *_stems(state, wanted), *problems]))
+        raise WeightsError("\n  ".join([_headline(converted), *_stems(state, shapes), *problems]))
 
 
 def _as_in(wanted: Iterable[str], state: State) -> State:
@@ -63,15 +66,15 @@ def _headline(converted: Converted) -> str:
     return f"it has {converted.format.name}" + (f" and looks like {found}" if found else "")
 
 
-def _stems(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
     """What the first convolutions of the ResNets say in words."""
-    theirs, ours = state.get("conv1.weight"), wanted.get("conv1.weight")
-    if theirs is None or ours is None or ours.ndim < 5:
+    if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
         return []
-    if theirs.ndim == 4:
+    theirs = state["conv1.weight"].shape
+    if len(theirs) == 4:
         return ["its kernels have no time axis; weights of images are given one by `inflate:` before their name"]
-    if theirs.shape[2] != ours.shape[2]:
-        return [f"its first convolution spans {theirs.shape[2]} frames, that of this network {ours.shape[2]}"]
+    if theirs[2] != ours[2]:
+        return [f"its first convolution spans {theirs[2]} frames, that of this network {ours[2]}"]
     return []
 
 
@@ -80,8 +83,8 @@ def _both(name: str | None, other: str | None) -> str:
     return names[0] if len({*names}) == 1 else f"{names[0]} ({names[1]})"
 
 
-def _shapes(name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    return f"{name}: {[*state[name].shape]} in the file, {[*wanted[name].shape]} in the network"
+def _shapes(theirs: Size, ours: Size) -> str:
+    return f"{[*theirs]}, here {[*ours]}"
 
 
 def _listed(title: str, names: Sequence[str]) -> list[str]:

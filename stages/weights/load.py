@@ -7,9 +7,10 @@ are the entry's named weights.
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
-from torch import nn
+from torch import Size, nn
 
 from stages.errors import WeightsError
 from stages.weights.files import read_state
@@ -27,12 +28,14 @@ def load_weights(
     weights: str,
     named: Mapping[str, WeightSource],
     is_ignored: Callable[[str], bool] = lambda name: False,
+    *,
     is_new: Callable[[str], bool] = lambda name: False,
+    above: Mapping[str, Size] = MappingProxyType({}),
     model: str = "",
 ) -> None:
     """Fill all parameters and buffers of `network` in place, from a file of any format that `formats/` knows.
 
-    is_ignored, is_new: as `fill` takes them. model: the network's name in its catalogue.
+    is_ignored, is_new, above: as `fill` takes them. model: the network's name in its catalogue.
     Raises WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
     """
     seed = _seed(weights)
@@ -47,7 +50,7 @@ def load_weights(
     if not model.startswith(converted.format.only_for):
         raise WeightsError(f"{title}: it has {converted.format.name}, of networks that shift channels in time")
     try:
-        fill(network, converted, is_ignored, is_new)
+        fill(network, converted, above, is_ignored, is_new)
     except WeightsError as error:
         raise WeightsError(f"{title}: {error}") from error
 

@@ -47,9 +47,15 @@ def test_safetensors_are_read_and_may_be_half_precision(tmp_path: Path, state: d
 
 
 def test_classifier_and_layers_above_the_cut_are_left_out(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    extra = {name: torch.ones(2) for name in ("fc.weight", "fc.bias", "layer4.1.bn2.weight")}
+    extra = {"fc.weight": torch.ones(2), "fc.bias": torch.ones(2), "layer4.1.bn2.weight": torch.ones(512)}
     torch.save(state | extra, tmp_path / "file.pth")
     assert same(build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"]).state_dict(), state)
+
+
+def test_layers_above_the_cut_have_to_fit_all_the_same(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    torch.save(state | {"layer4.1.bn2.weight": torch.ones(2048)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"of another shape: layer4\.1\.bn2\.weight \[2048\], here \[512\]"):
+        build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
 
 
 def test_leftover_and_missing_keys_are_listed_together(tmp_path: Path, state: dict[str, Tensor]) -> None:

@@ -35,11 +35,18 @@ State = dict[str, Tensor]
 pytestmark = pytest.mark.filterwarnings("ignore:.*is a no-op")
 
 
-def published_state(style: str, state: State, *, non_local: bool = False) -> State:
+@cache
+def shapes(model: str) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in untrained(model).state_dict().items()}
+
+
+def published_state(style: str, model: str, state: State) -> State:
     """The tensors of `state` in a file's names; of the stages above, as of all files, one key each."""
-    names = tensors(style, non_local=non_local)
+    names = tensors(style, non_local=model.startswith("nonlocal"))
     found = {theirs: state[ours] for ours, theirs in names.items() if ours in state}
-    found |= {names[f"res{stage}.0.conv1.weight"]: torch.zeros(1) for stage in (4, 5)}
+    for ours in ("res4.0.conv1.weight", "res5.0.conv1.weight"):
+        found[names[ours]] = torch.zeros(1).expand(shapes(model)[ours])
     return found | dict(zip(CLASSIFIERS[style], (torch.zeros(400, 8), torch.zeros(400)), strict=True))
 
 
@@ -79,7 +86,7 @@ def test_what_was_written_under_published_names_gives_the_same_maps(
     tmp_path: Path, networks: dict[str, Backbone], style: str, model: str
 ) -> None:
     written = networks[model]
-    content = published_state(style, written.state_dict(), non_local=model.startswith("nonlocal"))
+    content = published_state(style, model, written.state_dict())
     path = write(tmp_path / ("file.pkl" if style == "caffe2" else "file.pyth"), style, content)
     clips = torch.linspace(-2, 2, 3 * 2 * 32 * 32).sin().reshape(1, 3, 2, 32, 32)
     assert torch.equal(build_backbone(model, str(path), [CUT])(clips)[CUT], written(clips)[CUT])
@@ -103,7 +110,7 @@ def test_names_of_nobody_are_taken_as_ours() -> None:
 
 
 def test_what_training_left_in_a_caffe2_file_is_left_out(tmp_path: Path, networks: dict[str, Backbone]) -> None:
-    content = published_state("caffe2", networks["c2d_r50"].state_dict())
+    content = published_state("caffe2", "c2d_r50", networks["c2d_r50"].state_dict())
     rest = ["conv1_w_momentum", "res_conv1_bn_s_momentum", "pred_w_momentum", "lr", "model_iter"]
     path = write(tmp_path / "file.pkl", "caffe2", content | {key: torch.zeros(1) for key in rest})
     build_backbone("c2d_r50", str(path), [CUT])
@@ -112,7 +119,7 @@ def test_what_training_left_in_a_caffe2_file_is_left_out(tmp_path: Path, network
 
 def test_norms_folded_into_scale_and_shift_are_exactly_that(tmp_path: Path, networks: dict[str, Backbone]) -> None:
     state = networks["nonlocal_i3d_r50"].state_dict()
-    content = published_state("caffe2", state, non_local=True)
+    content = published_state("caffe2", "nonlocal_i3d_r50", state)
     affine = {key: tensor for key, tensor in content.items() if not key.endswith(("_rm", "_riv"))}
     assert len(content) - len(affine) > 40
     network = build_backbone("nonlocal_i3d_r50", str(write(tmp_path / "file.pkl", "caffe2", affine)), [CUT])
@@ -129,12 +136,6 @@ def load_error(path: Path, model: str) -> str:
     with pytest.raises(WeightsError) as caught:
         load_weights(network, str(path), {}, model=model)
     return str(caught.value)
-
-
-@cache
-def shapes(model: str) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in untrained(model).state_dict().items()}
 
 
 def full_file(path: Path, style: str, model: str) -> Path:
@@ -173,7 +174,13 @@ def test_keys_without_a_meaning_are_named(tmp_path: Path) -> None:
 def test_an_image_network_in_slowfasts_names_fills_torchvisions(tmp_path: Path) -> None:
     state = build_backbone("resnet50", "random:3", [CUT]).state_dict()
     ours = {re.sub(r"layer(\d)", lambda match: f"res{int(match[1]) + 1}", name): x for name, x in state.items()}
-    content = published_state("slowfast", {k: x[:, :, None] if x.ndim == 4 else x for k, x in ours.items()})
+    content = published_state("slowfast", "c2d_r50", {k: x[:, :, None] if x.ndim == 4 else x for k, x in ours.items()})
     path = write(tmp_path / "file.pyth", "slowfast", content)
     found = build_backbone("resnet50", str(path), [CUT]).state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_another_network_is_noticed_above_the_cut(tmp_path: Path) -> None:
+    path = full_file(tmp_path / "file.pyth", "slowfast", "slowonly_r50")
+    with pytest.raises(WeightsError, match=r"does not belong to c2d_r50: .* looks like SlowOnly-R50\n"):
+        build_backbone("c2d_r50", str(path), ["res3"])  # up to res3 they have the same shapes
