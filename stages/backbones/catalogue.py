@@ -49,7 +49,7 @@ _BN_INCEPTION_TAPS = taps_of(
     Level("inception_4e", 1056, (HALF_DOWN,)),
     Level("inception_5a", 1024),
     Level("inception_5b", 1024),
-    size_multiple=32,  # the branches that halve a map differ by a row where its side is odd
+    size_multiple=32,  # where a side is odd, the branches that halve it differ by a row; this keeps all even
 )
 
 _INCEPTION_V3_TAPS = taps_of(

@@ -8,7 +8,7 @@ from stages.backbones.build import untrained
 from stages.backbones.entry import BackboneEntry
 
 
-def count(known: BackboneEntry) -> tuple[int, float]:
+def count(known: BackboneEntry, **options: int | str) -> tuple[int, float]:
     """Number of parameters and GMACs for the input and with the classifier that `known.counts` names.
 
     Counted are the multiplications of convolutions, linear layers and attention products; norms, pools and
@@ -16,14 +16,12 @@ def count(known: BackboneEntry) -> tuple[int, float]:
     """
     form = known.counts
     assert form is not None
-    last = known.taps[-1].name
+    last = known.taps[-1]
     with torch.device("meta"):
-        network = untrained(known.name).eval()
-        classifier = nn.Linear(known.taps[-1].channels, form.num_classes)
+        classifier = nn.Linear(last.channels, form.num_classes) if form.num_classes else nn.Identity()
+        network = untrained(known.name, **options).eval()
         clip = torch.empty(1, 3, form.num_frames, form.size, form.size)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            features = network(clip)[last].mean((2, 3, 4))
-            if form.num_classes:
-                classifier(features)
-    parameters = [*network.parameters(), *(classifier.parameters() if form.num_classes else ())]
-    return sum(parameter.numel() for parameter in parameters), counter.get_total_flops() / 2e9
+            classifier(network(clip)[last.name].mean((2, 3, 4)))
+    num_params = sum(parameter.numel() for module in (network, classifier) for parameter in module.parameters())
+    return num_params, counter.get_total_flops() / 2e9

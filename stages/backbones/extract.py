@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from stages.backbones.build import backbone_digest, build_backbone
-from stages.backbones.catalogue import entry
+from stages.backbones.catalogue import CATALOGUE, entry
+from stages.backbones.folding import fold_batch_norms
 from stages.backbones.options import BackboneOptions
 from stages.backbones.pixels import pixels_of
 from stages.device import computing_in, frozen_on
@@ -20,6 +21,8 @@ class FeatureExtractor:
     def __init__(self, options: BackboneOptions, device: torch.device) -> None:
         network = build_backbone(options.model, options.weights, options.taps, **options.options)
         self.digest = backbone_digest(network, entry(options.model, options.options), options.weights)
+        if options.model in CATALOGUE:
+            fold_batch_norms(network)
         self.options, self.device = options, device
         self._network = frozen_on(network, device)
         pixels = pixels_of(options)

@@ -13,7 +13,7 @@ HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 class Tap:
     """A point where a backbone can be cut, and the layers up to it that change sizes: in space and in time.
 
-    size_multiple: the input's side must be a multiple of this; branches of some networks differ by a row otherwise.
+    size_multiple: the input's side must be a multiple of this.
     """
 
     name: str
