@@ -4,19 +4,29 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stages.heads.atr import Atr
 from stages.heads.avg_pool import AvgPool
+from stages.heads.conv_lstm import ConvLstm
 from stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
 from stages.heads.lstm import Lstm
+from stages.heads.non_local import NonLocalHead
 from stages.heads.proposal_pool import ProposalPool
 from stages.heads.rstg import Rstg
 from stages.heads.st_sgn import RelationMatrix, StSgn
 from stages.heads.strg import Strg
+from stages.heads.trg import Trg
+from stages.heads.trn import Trn
 
 HEADS: dict[str, type[Head]] = {
     "avg_pool": AvgPool,
     "proposal_pool": ProposalPool,
     "lstm": Lstm,
+    "conv_lstm": ConvLstm,
+    "trn": Trn,
+    "non_local": NonLocalHead,
     "strg": Strg,
+    "trg": Trg,
+    "atr": Atr,
     "rstg": Rstg,
     "st_sgn": StSgn,
     "relation_matrix": RelationMatrix,

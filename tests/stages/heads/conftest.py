@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 T, N, C = 5, 4, 12
@@ -60,3 +60,18 @@ def make_batch() -> Callable[..., Batch]:
         }
 
     return make
+
+
+@pytest.fixture
+def lively() -> Callable[[nn.Module], nn.Module]:
+    """Random weights and BatchNorm statistics everywhere, float64, evaluation mode: nothing is hidden by a zero."""
+
+    def enliven(network: nn.Module) -> nn.Module:
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.5)
+        for name, statistic in network.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                nn.init.uniform_(statistic, 0.5, 1.5)
+        return network.double().eval()
+
+    return enliven
