@@ -4,7 +4,6 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torchvision.models import get_model_weights
 
 from stages.backbones.build import BUILDERS, untrained
 from stages.backbones.catalogue import CATALOGUE, entry
@@ -105,9 +104,3 @@ def test_a_weight_source_is_public_or_shipped() -> None:
 def test_planning_needs_no_torch() -> None:
     modules = "stages.backbones.catalogue, stages.proposals.catalogue, stages.regions.geometry"
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; sys.exit('torch' in sys.modules)"], check=True)
-
-
-@pytest.mark.parametrize("model", ["resnet18", "resnet34", "resnet50", "resnet101"])
-def test_public_files_are_those_that_torchvision_names(model: str) -> None:
-    theirs = {weights.name.lower(): weights.url for weights in get_model_weights(model)}
-    assert {name: source.url for name, source in CATALOGUE[model].weights.items()} == theirs

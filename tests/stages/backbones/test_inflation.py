@@ -5,9 +5,9 @@ from torch import Tensor
 from stages.backbones.backbone import Backbone
 from stages.backbones.build import backbone_digest, build_backbone
 from stages.backbones.catalogue import entry
+from stages.backbones.inflation import repeated
 from stages.backbones.options import BackboneOptions
 from stages.backbones.pixels import own_pixels, pixels_of
-from stages.backbones.inflation import repeated
 from stages.errors import WeightsError
 
 
