@@ -11,10 +11,6 @@ class BackboneOptions(StageOptions):
     """A frozen backbone, cut at its taps."""
 
     model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
-    options: dict[str, int | str] = Field(
-        default_factory=dict,
-        description="of the ResNet-3D family: res5_stride (1 or 2); of its I3Ds: temporal_kernels (alternate or all)",
-    )
     weights: str = Field(
         description="a named file of the catalogue, a path, random:<seed>, or, for the ResNet-3D family, inflate: "
         "and any of these for the 2D ResNet of its depth"
@@ -27,3 +23,7 @@ class BackboneOptions(StageOptions):
     )
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the maps")
     precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="the network computes in")
+    options: dict[str, int | str] = Field(
+        default_factory=dict,
+        description="of the ResNet-3D family: res5_stride (1 or 2); of its I3Ds: temporal_kernels (alternate or all)",
+    )
