@@ -1,4 +1,4 @@
-"""Backbones with batch norms folded into convolutions against the same networks without, bf16, channels-last, on the CPU.
+"""Backbones with batch norms folded into convolutions, against the same without: bf16, channels-last, on the CPU.
 
 Prints clips/s of both, their ratio, and the relative RMS error of both against float32.
 """
