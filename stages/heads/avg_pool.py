@@ -1,23 +1,31 @@
 """The control without time or objects: mean of the frame features, dropout, linear layer.
 
-B clips, T frames, C channels.
+B clips, T frames, C channels, K classes.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import choose_source
 
 
-class AvgPoolOptions(HeadOptions):
+class AvgPoolOptions(TapOptions):
+    consensus: Literal["features", "logits", "max"] = Field(
+        "features", description="mean of the features, or mean or maximum of the frames' logits"
+    )
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
 
 class AvgPool(Head):
-    """Global average pooling of features/<backbone>/<tap>_pooled [T, C]."""
+    """Global average pooling of features/<backbone>/<tap>_pooled [T, C].
+
+    Consensus `logits` and `max` are those of TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1): each frame is classified
+    and scores are averaged or the highest taken. The averages differ in dropout only: of the clip, or of each frame.
+    """
 
     option_model = AvgPoolOptions
 
@@ -25,9 +33,13 @@ class AvgPool(Head):
         super().__init__()
         self.source = choose_source(spec, ["pooled"], options)
         self.reads = (self.source.pooled,)
+        self.consensus = options.consensus
         self.classifier = Classifier(spec[self.source.pooled][-1], num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         frames = batch[self.source.pooled].to(self.classifier.fc.weight.dtype)  # [B, T, C]
-        logits: Tensor = self.classifier(frames.mean(1))
-        return logits
+        if self.consensus == "features":
+            logits: Tensor = self.classifier(frames.mean(1))
+            return logits
+        scores: Tensor = self.classifier(frames)  # [B, T, K]
+        return scores.mean(1) if self.consensus == "logits" else scores.amax(1)

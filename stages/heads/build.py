@@ -4,19 +4,32 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stages.heads.atr import Atr
 from stages.heads.avg_pool import AvgPool
-from stages.heads.head import Head, HeadError, HeadOptions, Spec
+from stages.heads.conv_lstm import ConvLstm
+from stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
 from stages.heads.lstm import Lstm
+from stages.heads.non_local import NonLocalHead
 from stages.heads.proposal_pool import ProposalPool
 from stages.heads.rstg import Rstg
+from stages.heads.st_sgn import RelationMatrix, StSgn
 from stages.heads.strg import Strg
+from stages.heads.trg import Trg
+from stages.heads.trn import Trn
 
 HEADS: dict[str, type[Head]] = {
     "avg_pool": AvgPool,
     "proposal_pool": ProposalPool,
     "lstm": Lstm,
+    "conv_lstm": ConvLstm,
+    "trn": Trn,
+    "non_local": NonLocalHead,
     "strg": Strg,
+    "trg": Trg,
+    "atr": Atr,
     "rstg": Rstg,
+    "st_sgn": StSgn,
+    "relation_matrix": RelationMatrix,
 }
 
 
@@ -35,7 +48,9 @@ def build_head(name: str, spec: Spec, num_classes: int, **options: Any) -> Head:
     parsed = parse_options(name, options)
     head = HEADS[name](spec, num_classes, parsed)
     head.name, head.num_classes = name, num_classes
-    head.options = parsed.model_dump() | {"backbone": head.source.backbone, "tap": head.source.tap}
+    head.options = parsed.model_dump()
+    if isinstance(parsed, TapOptions):
+        head.options |= {"backbone": head.source.backbone, "tap": head.source.tap}
     return head
 
 

@@ -20,7 +20,11 @@ class HeadError(UsageError):
 
 
 class HeadOptions(StageOptions):
-    """Options that every head has."""
+    """Base of the options of heads."""
+
+
+class TapOptions(HeadOptions):
+    """Options of every head that reads the arrays of one tap."""
 
     backbone: str | None = Field(None, description="whose arrays to read; needed where several fit")
     tap: str | None = Field(None, description="which tap's arrays to read; needed where several fit")
@@ -66,7 +70,7 @@ class Head(nn.Module):
     num_classes: int
     options: dict[str, Any]
     reads: tuple[str, ...]
-    source: Source
+    source: Source  # of heads that read the arrays of one tap
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError

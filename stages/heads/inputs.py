@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
 
-from stages.heads.head import KINDS, HeadError, HeadOptions, Source, Spec
+from stages.heads.head import KINDS, HeadError, Source, Spec, TapOptions
 
 BOXES = "proposals/boxes"
 COUNT = "proposals/count"
+CROP = "clips/crop"
+ROI_SIZE = 7
 
 
-def choose_source(spec: Spec, kinds: Sequence[str], options: HeadOptions) -> Source:
+def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Source:
     """The one tap that has every kind of array in `kinds` and is the backbone and tap asked for, if any.
 
     Raises HeadError where none fits (with the missing array and the command that makes it), and where several do.
@@ -33,7 +37,7 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: HeadOptions) -> Sou
     raise _missing(missing, spec)
 
 
-def _sources(spec: Spec, kind: str, options: HeadOptions) -> list[Source]:
+def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
     prefix, suffix, rank = KINDS[kind]  # regions/.../<tap>_grid has rank 5
     sources = []
     for name, shape in spec.items():
@@ -46,6 +50,8 @@ def _sources(spec: Spec, kind: str, options: HeadOptions) -> list[Source]:
 
 
 def _missing(names: Sequence[str], spec: Spec) -> HeadError:
+    if names == [CROP]:
+        return HeadError(f"Missing {CROP}, which every cache has: ask CachedClips for it.")
     stage = names[0].partition("/")[0]
     kind = "pooled" if names[0].endswith("_pooled") else "maps"
     hint = f", with `store: [{kind}]` for the backbone" if stage == "features" else ""
@@ -64,41 +70,92 @@ class Regions:
     boxes: Tensor | None
 
 
-class RegionReader:
-    """Reads the regions of one tap from a batch, at the times of the features, without what padding holds.
+class ProposalReader:
+    """Boxes and their mask from a batch, at the times of `num_frames` features, only the `top` best of each frame.
 
-    Boxes may be cached for more frames than regions: with T_boxes = k * T, every k-th is taken.
+    Boxes may be cached for more frames than features: with T_boxes = k * T, every k-th is taken.
     """
 
-    def __init__(self, spec: Spec, source: Source, *, boxes: bool) -> None:
-        needed = (COUNT, BOXES) if boxes else (COUNT,)
+    def __init__(self, spec: Spec, features: str, *, boxes: bool, top: int | None) -> None:
+        needed = (BOXES, COUNT) if boxes else (COUNT,)
         if absent := [name for name in needed if name not in spec]:
             raise _missing(absent, spec)
-        num_frames, self.num_regions, self.channels = spec[source.regions]
-        box_frames = spec[COUNT][0]
-        self.box_step, remainder = divmod(box_frames, num_frames)
-        if remainder or not self.box_step:
+        num_frames, box_frames = spec[features][0], spec[COUNT][0]
+        self.step, remainder = divmod(box_frames, num_frames)
+        if remainder or not self.step:
+            raise HeadError(f"{COUNT} has {box_frames} frames, {features} has {num_frames}; a multiple is needed.")
+        self.top, self.reads = top, needed
+
+    def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
+        """[B, T, N] bool, N the smaller of what is stored and `top`."""
+        count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
+        return torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
+
+    def boxes(self, batch: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """[B, T, N, 4], as stored."""
+        return batch[BOXES][:, :: self.step, : self.top].to(dtype)
+
+
+class RegionReader:
+    """Reads the cached regions of one tap from a batch, without what padding holds."""
+
+    def __init__(self, spec: Spec, source: Source, *, boxes: bool, top: int | None = None) -> None:
+        self.proposals = ProposalReader(spec, source.regions, boxes=boxes, top=top)
+        _, stored, self.channels = spec[source.regions]
+        if boxes and spec[BOXES][1:] != (stored, 4):
             raise HeadError(
-                f"{COUNT} has {box_frames} frames, {source.regions} has {num_frames}; a multiple is needed."
-            )
-        if boxes and spec[BOXES] != (box_frames, self.num_regions, 4):
-            raise HeadError(
-                f"{BOXES} has shape {spec[BOXES]}; {(box_frames, self.num_regions, 4)} is needed "
+                f"{BOXES} has shape {spec[BOXES]}; {(spec[COUNT][0], stored, 4)} is needed "
                 f"beside {source.regions} {spec[source.regions]}."
             )
-        self.features, self.boxes = source.regions, BOXES if boxes else None
-        self.reads = (source.regions, *reversed(needed))
+        self.features, self.has_boxes = source.regions, boxes
+        self.reads = (source.regions, *self.proposals.reads)
 
     def __call__(self, batch: Mapping[str, Tensor], dtype: torch.dtype) -> Regions:
-        count = batch[COUNT][:, :: self.box_step]  # [B, T]; -1 in a failed row
-        valid = torch.arange(self.num_regions, device=count.device) < count[..., None]
-        features = batch[self.features].to(dtype)
+        features = batch[self.features]
+        valid = self.proposals.valid(batch, features.shape[2])
+        features = features[:, :, : valid.shape[2]].to(dtype)
         return Regions(
             # not a product: 0 * NaN is NaN
             features=torch.where(valid[..., None], features, 0.0),
             valid=valid,
-            boxes=batch[self.boxes][:, :: self.box_step].to(dtype) if self.boxes else None,
+            boxes=self.proposals.boxes(batch, dtype) if self.has_boxes else None,
         )
+
+
+class MapRegionReader:
+    """RoIAligns the cached boxes on maps [B, T, C, H, W] that a head made from the cached ones, and takes the maximum.
+
+    The maps are of the row's crop, resized to the network's square input: boxes go through `clips/crop` and are
+    clipped to it. One RoI has 7 x 7 bins with as many samples as it covers cells (Wang and Gupta 2018, section 3.1).
+    """
+
+    def __init__(self, spec: Spec, source: Source, *, top: int | None = None) -> None:
+        self.proposals = ProposalReader(spec, source.maps, boxes=True, top=top)
+        if CROP not in spec:
+            raise _missing([CROP], spec)
+        self.reads = (source.maps, *self.proposals.reads, CROP)
+
+    def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
+        valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
+        boxes = torch.where(valid[..., None], self.proposals.boxes(batch, maps.dtype), 0.0)
+        crop = batch[CROP].to(maps.dtype)[:, None, None]  # [B, 1, 1, 4]
+        origin, size = crop[..., :2].repeat(1, 1, 1, 2), (crop[..., 2:] - crop[..., :2]).repeat(1, 1, 1, 2)
+        cells = maps.new_tensor([maps.shape[4], maps.shape[3]] * 2)
+        on_map = ((boxes - origin) / size).clamp(0, 1) * cells
+        frame = torch.arange(valid[..., 0].numel(), device=maps.device).view(*valid.shape[:2], 1).expand_as(valid)
+        rois = torch.cat([frame[valid][:, None].to(maps.dtype), on_map[valid]], 1)  # [R, 5]
+        grids = roi_align(maps.flatten(0, 1), rois, ROI_SIZE, sampling_ratio=0, aligned=True)  # [R, C, 7, 7]
+        features = maps.new_zeros(*valid.shape, maps.shape[2])
+        features[valid] = grids.amax((2, 3))
+        return Regions(features=features, valid=valid, boxes=boxes)
+
+
+def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
+    """A linear layer as a 1 x 1 convolution: maps [B, T, D, H, W] -> [B, T, C, H, W]."""
+    if not isinstance(linear, nn.Linear):
+        return maps
+    projected = F.conv2d(maps.flatten(0, 1), linear.weight[:, :, None, None], linear.bias)
+    return projected.view(*maps.shape[:2], *projected.shape[1:])
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:

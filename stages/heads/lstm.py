@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import choose_source
 
 
-class LstmOptions(HeadOptions):
+class LstmOptions(TapOptions):
     hidden: int = Field(512, gt=0, description="width of the LSTM")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import RegionReader, choose_source, masked_mean
 
 
-class ProposalPoolOptions(HeadOptions):
+class ProposalPoolOptions(TapOptions):
     dim: int | None = Field(512, gt=0, description="width of a linear projection; null: as cached")
     hidden: int | None = Field(None, gt=0, description="width of an MLP applied to each region; null: none")
     concat_global: bool = Field(False, description="also classify the mean of the frame features")

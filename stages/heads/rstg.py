@@ -12,14 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.heads.grid_graph import links, pooling, positions, upsampling
-from stages.heads.head import Classifier, Head, HeadOptions, Spec
+from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import choose_source
 
 Schedule = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
 State = tuple[Tensor, ...]
 
 
-class RstgOptions(HeadOptions):
+class RstgOptions(TapOptions):
     dim: int = Field(512, gt=0, description="width of nodes, messages and LSTMs")
     scales: tuple[int, ...] = Field((3, 2, 1), min_length=1, description="grids g x g of the nodes, in this order")
     num_iterations: int = Field(3, gt=0, description="space stages (K)")

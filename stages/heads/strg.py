@@ -4,6 +4,7 @@ B clips, T frames, N regions a frame, V = T * N nodes of a clip, D cached channe
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -12,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.heads.graphs import collect_all, collect_next, collect_previous, iou_graphs, similarity_graph
-from stages.heads.head import Classifier, Head, HeadOptions, Spec
-from stages.heads.inputs import RegionReader, Regions, choose_source, masked_mean
+from stages.heads.head import Classifier, Head, Spec, TapOptions
+from stages.heads.inputs import MapRegionReader, RegionReader, Regions, choose_source, masked_mean, project_maps
 
 Collect = Callable[[Tensor], Tensor]  # nodes X [B, T, N, C] -> G X, of the same shape
 
@@ -26,7 +27,7 @@ BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-class StrgOptions(HeadOptions):
+class StrgOptions(TapOptions):
     graphs: Literal["joint", "similarity", "spatial_temporal", "fused"] = Field(
         "joint", description="joint: one branch per kind of graph, summed; fused: all three graphs in each layer"
     )
@@ -38,38 +39,57 @@ class StrgOptions(HeadOptions):
         "transformed", description="what the first layer's residual adds: g(x), or x as in eq. 6"
     )
     activate_last: bool = Field(True, description="LayerNorm and ReLU after the last layer too")
+    regions_from: Literal["cached", "maps"] = Field(
+        "cached", description="maps: project cached maps, then RoIAlign and maximum, as the paper does"
+    )
+    num_regions: int | None = Field(None, gt=0, description="the best boxes of a frame; null: all that are cached")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
 
 class Strg(Head):
     """Graph convolutions over all regions of a clip, beside the mean of the frame features (paper, fig. 2).
 
-    Deviation: the paper reduces D = 2048 to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. Here
-    the same linear map is applied after them, to what is cached. It commutes with RoIAlign and the global mean
-    but not with the max, so this is another function of the same size. With dim = None there is no
-    projection, for regions that were cached behind such a convolution.
+    The paper reduces D = 2048 to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling: `regions_from: maps`,
+    on cached maps. `cached` is a deviation: the same linear map is applied after them, to cached regions. It commutes
+    with RoIAlign and the global mean but not with the max, so this is another function of the same size. With
+    dim = None there is no projection, for regions that were cached behind such a convolution.
     """
 
     option_model = StrgOptions
 
     def __init__(self, spec: Spec, num_classes: int, options: StrgOptions) -> None:
         super().__init__()
-        self.source = choose_source(spec, ["regions", "pooled"], options)
-        self.read_regions = RegionReader(spec, self.source, boxes=options.graphs != "similarity")
-        self.reads = (*self.read_regions.reads, self.source.pooled)
-        channels, dim = self.read_regions.channels, options.dim or self.read_regions.channels
+        self.from_maps = options.regions_from == "maps"
+        self.source = choose_source(spec, ["maps"] if self.from_maps else ["regions", "pooled"], options)
+        if self.from_maps:
+            self.read_maps = MapRegionReader(spec, self.source, top=options.num_regions)
+            self.reads, channels = self.read_maps.reads, spec[self.source.maps][1]
+        else:
+            boxes = options.graphs != "similarity"
+            self.read_regions = RegionReader(spec, self.source, boxes=boxes, top=options.num_regions)
+            self.reads, channels = (*self.read_regions.reads, self.source.pooled), self.read_regions.channels
+        dim = options.dim or channels
         self.project = nn.Linear(channels, dim) if options.dim else nn.Identity()
         self.graph = RegionGraph(dim, options)
         self.classifier = Classifier(2 * dim, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        regions, whole = self._from_maps(batch) if self.from_maps else self._from_regions(batch)
+        nodes = self.graph(regions.features, regions)  # [B, T, N, C]
+        logits: Tensor = self.classifier(torch.cat([masked_mean(nodes, regions.valid), whole], 1))  # [B, 2C]
+        return logits
+
+    def _from_regions(self, batch: Mapping[str, Tensor]) -> tuple[Regions, Tensor]:
+        """Projected regions, and the projected mean of the frames [B, C]."""
         dtype = self.classifier.fc.weight.dtype
         regions = self.read_regions(batch, dtype)
         frames = batch[self.source.pooled].to(dtype)  # [B, T, D]
-        nodes = self.graph(self.project(regions.features), regions)  # [B, T, N, C]
-        pooled = [masked_mean(nodes, regions.valid), self.project(frames.mean(1))]
-        logits: Tensor = self.classifier(torch.cat(pooled, 1))  # [B, 2C]
-        return logits
+        return replace(regions, features=self.project(regions.features)), self.project(frames.mean(1))
+
+    def _from_maps(self, batch: Mapping[str, Tensor]) -> tuple[Regions, Tensor]:
+        """Regions of the projected maps, and their mean [B, C]."""
+        maps = project_maps(self.project, batch[self.source.maps].to(self.classifier.fc.weight.dtype))
+        return self.read_maps(batch, maps), maps.mean((1, 3, 4))
 
 
 class RegionGraph(nn.Module):
@@ -83,6 +103,7 @@ class RegionGraph(nn.Module):
     def __init__(self, dim: int, options: StrgOptions) -> None:
         super().__init__()
         branches = BRANCHES[options.graphs]
+        self.follows_boxes = options.graphs != "similarity"
         self.raw_residual = options.residual == "raw"
         self.affinity = Affinity(dim, options.scale_similarity) if options.graphs != "spatial_temporal" else None
         self.g = nn.ModuleList(_small_linear(dim) for _ in branches[: 1 if options.share_g else None])
@@ -102,7 +123,8 @@ class RegionGraph(nn.Module):
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
             collect["similarity"] = partial(collect_all, self.affinity(x, regions.valid))
-        if regions.boxes is not None:
+        if self.follows_boxes:
+            assert regions.boxes is not None
             front, back = iou_graphs(regions.boxes, regions.valid)
             collect |= {"front": partial(collect_next, front), "back": partial(collect_previous, back)}
         return collect

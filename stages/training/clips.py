@@ -11,6 +11,10 @@ from torch import Tensor
 Batch = dict[str, Tensor]
 
 
+class FeaturesNotFinite(RuntimeError):
+    """Something that a head reads is NaN or infinite."""
+
+
 class Clips(Protocol):
     """The ok clips of one split. `cache_schemas.reader.CachedClips` is one."""
 
@@ -78,3 +82,20 @@ def read_batches(
             if len(pending) > 1:
                 yield move(pending.popleft())
         yield move(pending.popleft())
+
+
+def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
+    """For when a result is not a number: is it the fault of what was read?
+
+    Raises FeaturesNotFinite for the first clip with a value in one of the named arrays that is not finite.
+    """
+    for indices in torch.split(torch.arange(len(clips)), batch_size):
+        batch = clips.__getitems__(indices.tolist())
+        for name in names:
+            bad = (~batch[name].isfinite()).flatten(1).any(1).nonzero()
+            if len(bad):
+                video = clips.video_ids[int(indices[bad[0, 0]])]
+                raise FeaturesNotFinite(
+                    f"{name} of a clip of {video} is not finite, as no extraction leaves it. `kinegraph verify` tells "
+                    "whether its file was damaged; otherwise see where it was imported from."
+                )

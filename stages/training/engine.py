@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stages.heads.head import Head
-from stages.training.clips import Clips, read_batches
+from stages.training.clips import Clips, read_batches, require_finite
 from stages.training.evaluation import evaluate
 from stages.training.losses import clip_loss
 from stages.training.options import TrainOptions
@@ -76,7 +76,8 @@ def train(
     CPU, the same head, clips, options and number of threads give the same weights bit for bit. The caller seeds
     the head's first weights: `with seeded(options.seed, device): head = build_head(...)`.
 
-    Raises ValueError without a clip or for a clip without a label, TrainingDiverged when the loss is not finite.
+    Raises ValueError without a clip or for a clip without a label; when the loss is not finite, FeaturesNotFinite if
+    features are not, else TrainingDiverged.
     """
     _check(train_clips, options.train_split)
     with seeded(options.seed, device), _threads(options.threads):
@@ -128,6 +129,7 @@ class _Training:
             total += self._step(batch).detach() * len(batch["labels"])
         loss = total.item() / len(order)  # the epoch's only wait for the device
         if not math.isfinite(loss):
+            require_finite(self.clips, self.head.reads, self.options.batch_size)
             raise TrainingDiverged(
                 f"The loss of epoch {epoch} is {loss}: lower train.learning_rate (now {self.options.learning_rate})."
             )

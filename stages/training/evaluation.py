@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stages.heads.head import Head
-from stages.training.clips import Clips, read_batches
+from stages.training.clips import Clips, read_batches, require_finite
 from stages.training.metrics import charades_map, topk
 from stages.training.options import TrainOptions
 
@@ -43,7 +43,8 @@ def evaluate(head: Head, clips: Clips, options: TrainOptions, *, device: torch.d
     """Metrics of the videos in `clips`: top-k, or mAP as Charades defines it where a video may have many labels.
 
     A video without a single ok clip counts as wrong, or is ranked last (behind videos of equal score -inf,
-    wherever the annotation file has it). Raises ValueError without a video, without labels and for NaN.
+    wherever the annotation file has it). Raises ValueError without a video, without labels and for NaN, and
+    FeaturesNotFinite where NaN comes from what was read.
     """
     found = video_scores(head, clips, options, device=device)
     failed = torch.full((clips.num_failed_videos, clips.num_classes), -torch.inf, dtype=torch.float64)
@@ -93,4 +94,7 @@ def _clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device
             logits = [head(batch).double() for batch in batches]
     finally:
         head.train(was_training)
-    return torch.cat(logits).cpu()
+    found = torch.cat(logits).cpu()
+    if not found.isfinite().all():
+        require_finite(clips, head.reads, batch_size)
+    return found

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLAGS = {
     "index": {"--set"},
-    "plan": {"--set", "--why", "--json", "--stage", "--shards", "--limit"},
+    "plan": {"--set", "--why", "--calibrate", "--json", "--stage", "--shards", "--limit"},
     "extract": {"--set", "--stage", "--executor", "--workers", "--shards", "--retry-failed", "--limit"},
     "status": {"--json"},
     "verify": {"--json", "--repair"},
@@ -216,6 +216,21 @@ def test_plan_why(kinegraph: Command, config: Path, cache: Path) -> None:
     assert told.exit_code == 0
     assert "proposals: differs\n  top: 4 -> 3\n" in told.stdout
     assert "features/tiny: as cached" in told.stdout
+
+
+def test_plan_calibrate(kinegraph: Command, config: Path, cache: Path) -> None:
+    kinegraph("index", config)
+    found = json.loads(kinegraph("plan", config, "--calibrate", "--json").stdout)
+    assert found["units"] == 3
+    assert found["calibration"]["clips"] == 2
+    assert found["calibration"]["hours"] > 0
+    said = kinegraph("plan", config, "--calibrate").stdout.splitlines()[-3:]
+    assert said[0].startswith("measured: 2 clips in ")
+    assert "features/tiny" in said[1]
+    assert said[2].startswith("at this pace about ")
+    assert "calibration" not in json.loads(kinegraph("plan", config, "--json").stdout)
+    kinegraph("extract", config)
+    assert kinegraph("plan", config, "--calibrate").stdout.splitlines()[-1] == "nothing is missing: nothing to measure"
 
 
 NO_TORCH = """

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from stages.heads.build import build_head
 from stages.heads.head import Head
+from stages.regions.extract import clip_regions
+from stages.regions.options import RegionOptions
 
 Spec = dict[str, tuple[int, ...]]
 MakeBatch = Callable[..., dict[str, Tensor]]
@@ -20,6 +22,7 @@ REGION_HEADS: list[tuple[str, dict[str, Any]]] = [
     ("strg", {"dim": 8, "graphs": "spatial_temporal", "residual": "raw", "share_g": False}),
     ("strg", {"dim": 8, "graphs": "joint", "activate_last": False}),
     ("strg", {"dim": None, "graphs": "fused", "scale_similarity": True}),
+    ("strg", {"dim": 8, "regions_from": "maps"}),
 ]
 FRAME_HEADS: list[tuple[str, dict[str, Any]]] = [("avg_pool", {}), ("lstm", {"hidden": 16})]
 
@@ -93,7 +96,7 @@ def test_strg_takes_very_short_clips(num_frames: int, spec: Spec, make_batch: Ma
 def test_a_head_learns_32_random_clips_by_heart(
     name: str, options: dict[str, Any], spec: Spec, make_batch: MakeBatch
 ) -> None:
-    wide = {key: (*shape[:-1], 48) if "res5" in key else shape for key, shape in spec.items()}
+    wide = {key: tuple(48 if size == 12 else size for size in shape) for key, shape in spec.items()}
     batch = {key: x.float() for key, x in make_batch(num_clips=32, channels=48).items()}
     labels = torch.arange(32) % 4
     head = build_head(name, wide, 4, dropout=0.0, **options)
@@ -122,3 +125,36 @@ def test_the_lstm_knows_the_order_of_frames_and_the_average_does_not(spec: Spec,
     lstm, average = (_trained_looking(build_head(name, spec, 3)) for name in ("lstm", "avg_pool"))
     assert not torch.allclose(lstm(batch), lstm(reversed_batch), atol=1e-3)
     torch.testing.assert_close(average(batch), average(reversed_batch))
+
+
+@pytest.mark.parametrize("graphs", ["joint", "similarity"])
+def test_regions_of_unprojected_maps_are_the_cached_ones(graphs: str, spec: Spec, make_batch: MakeBatch) -> None:
+    batch = {name: x.float() if x.is_floating_point() else x for name, x in make_batch().items()}
+    batch["proposals/count"] = torch.tensor([[4, 2, 0, 3, 1]] * 3, dtype=torch.int16)
+    for clip, maps in enumerate(batch["features/i3d/res5"]):  # 3 x 3 cells of 16 px
+        boxes, count = batch["proposals/boxes"][clip].numpy(), batch["proposals/count"][clip].numpy()
+        crop = tuple(batch["clips/crop"][clip].tolist())
+        batch["regions/i3d/res5"][clip] = clip_regions(
+            maps, boxes, count, crop, 48, 16, RegionOptions(backbones=("i3d",))
+        )
+    batch["features/i3d/res5_pooled"] = batch["features/i3d/res5"].mean((3, 4))
+    cached = build_head("strg", spec, 3, dim=None, graphs=graphs).eval()
+    from_maps = build_head("strg", spec, 3, dim=None, graphs=graphs, regions_from="maps").eval()
+    for parameter in cached.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    from_maps.load_state_dict(cached.state_dict())
+    torch.testing.assert_close(from_maps(batch), cached(batch), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("regions_from", ["cached", "maps"])
+def test_fewer_proposals_than_are_cached(regions_from: str, spec: Spec, make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    options = {"dim": 8, "regions_from": regions_from}
+    all_of_two = _trained_looking(
+        build_head("strg", spec | {"regions/i3d/res5": (5, 2, 12), "proposals/boxes": (5, 2, 4)}, 3, **options)
+    )
+    best_two = _trained_looking(build_head("strg", spec, 3, num_regions=2, **options))
+    best_two.load_state_dict(all_of_two.state_dict())
+    two = batch | {name: batch[name][:, :, :2] for name in ("regions/i3d/res5", "proposals/boxes")}
+    two["proposals/count"] = batch["proposals/count"].clamp(max=2)
+    assert torch.equal(best_two(batch), all_of_two(two))

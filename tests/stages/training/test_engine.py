@@ -9,6 +9,7 @@ from torch import Tensor
 import stages.training.engine as engine
 from stages.heads.build import build_head
 from stages.heads.head import Head
+from stages.training.clips import FeaturesNotFinite
 from stages.training.engine import EpochRecord, TrainingDiverged, TrainResult, seeded, train
 from stages.training.evaluation import EvaluationResult, evaluate
 from stages.training.options import TrainOptions
@@ -168,10 +169,17 @@ def test_the_learning_rate_follows_the_schedule(
 
 
 def test_a_loss_that_is_not_finite_ends_training(make_clips: MakeClips) -> None:
-    clips = make_clips()
-    clips.pooled[3] = math.nan
-    with pytest.raises(TrainingDiverged, match=r"epoch 1 is nan: lower train\.learning_rate \(now 0\.02\)"):
+    with pytest.raises(TrainingDiverged, match=r"epoch 1 is nan: lower train\.learning_rate \(now 1e\+36\)"):
+        _run(make_clips(), None, _options(learning_rate=1e36))
+
+
+def test_features_that_are_not_finite_are_named(make_clips: MakeClips) -> None:
+    clips, sound = make_clips(), make_clips()
+    clips.pooled[13, 2, 1] = math.nan
+    with pytest.raises(FeaturesNotFinite, match=r"features/tiny/res5_pooled of a clip of 013\.mp4 is not finite"):
         _run(clips, None, _options())
+    with pytest.raises(FeaturesNotFinite, match=r"of 013\.mp4 is not finite"):
+        _run(sound, clips, _options())
 
 
 def test_what_cannot_be_learnt_from_is_refused(make_clips: MakeClips) -> None:

@@ -1,0 +1,228 @@
+"""ATR, "Reasoning action-centric temporal relations at rich feature hierarchies for action recognition".
+
+Liang et al., PLoS ONE 2025, doi 10.1371/journal.pone.0327302. Written from a text of it without formulas: what is
+reconstructed says so, and what stays open is an option.
+B clips, T frames, C channels, R = C / reduction, H, W.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.heads.head import Classifier, Head, Spec
+from stages.heads.inputs import choose_source
+from stages.heads.maps import MapOptions, MapReader, each_frame
+from stages.options import StageOptions
+
+
+class AtrBlockOptions(StageOptions):
+    locator: Literal["both", "appearance", "motion", "none"] = Field(
+        "both", description="what finds the action; none: ATR_sim, averages instead of located features"
+    )
+    reduction: int = Field(16, gt=0, description="the locator works on C / reduction channels")
+    last_motion: Literal["zero", "repeat", "wrap"] = Field(
+        "zero", description="motion of the last frame: none, against itself, or against the first"
+    )
+    map_fusion: Literal["sum", "concat"] = Field(
+        "sum", description="of the appearance and the motion map; concat: by a 1x1 convolution"
+    )
+    reasoner: Literal["efficient", "graph", "none"] = Field("efficient", description="how frames collect from frames")
+    num_reasoners: int = Field(2, ge=1, le=3, description="reasoners in a row, LayerNorm and ReLU between them")
+    radius: int = Field(1, gt=0, description="the efficient reasoner reaches so many frames back and forth")
+    channel_transform: Literal["full", "bottleneck", "depthwise", "none"] = Field(
+        "full", description="transforms of the reasoners: C x C, through C / bottleneck, a factor per channel, none"
+    )
+    bottleneck: int = Field(4, gt=0, description="of channel_transform: bottleneck")
+    distribution: Literal["adding", "scaling"] = Field("adding", description="of the result over the positions")
+    sigmoid_in_adding: bool = Field(True, description="adding: sigmoid(M), not M; scaling always takes sigmoid(M)")
+    zero_init_norm: bool = Field(True, description="the block starts as the identity: the last BatchNorm's gain is 0")
+
+
+class AtrOptions(AtrBlockOptions, MapOptions):
+    num_blocks: int = Field(1, gt=0, description="blocks in a row")
+
+
+class Atr(Head):
+    """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
+
+    Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its
+    ReLU are added; here it stands behind the cached tap, whose maps have seen that ReLU.
+    """
+
+    option_model = AtrOptions
+
+    def __init__(self, spec: Spec, num_classes: int, options: AtrOptions) -> None:
+        super().__init__()
+        self.source = choose_source(spec, ["maps"], options)
+        self.reads = (self.source.maps,)
+        self.read_maps = MapReader(spec, self.source, options.dim)
+        channels = self.read_maps.channels
+        self.blocks = nn.Sequential(*(AtrBlock(channels, options) for _ in range(options.num_blocks)))
+        self.classifier = Classifier(channels, num_classes, options.dropout)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        maps = self.blocks(self.read_maps(batch, self.classifier.fc.weight.dtype))  # [B, T, C, H, W]
+        logits: Tensor = self.classifier(maps.mean((1, 3, 4)))
+        return logits
+
+
+class AtrBlock(nn.Module):
+    """X + Y: where the action is, what happens there over time, and back to the map. [B, T, C, H, W] -> the same.
+
+    By default it has C^2 / 16 + 19 C / 16 (locator) + 2 (C^2 + 3) + 2 C (reasoners, LayerNorm) + 2 C (BatchNorm)
+    parameters.
+    """
+
+    def __init__(self, channels: int, options: AtrBlockOptions) -> None:
+        super().__init__()
+        self.locate = Locator(channels, options) if options.locator != "none" else None
+        self.reason = _reasoners(channels, options)
+        self.scaling, self.sigmoid = options.distribution == "scaling", options.sigmoid_in_adding
+        self.norm = nn.BatchNorm2d(channels)
+        if options.zero_init_norm:
+            nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        located = None if self.locate is None else self.locate(x)  # [B, T, 1, H, W]
+        summary = x.mean((3, 4)) if located is None else aggregate(x, located)
+        y = self.distribute(self.reason(summary), located)
+        return x + each_frame(self.norm, y.expand_as(x))
+
+    def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
+        """z [B, T, C] and M [B, T, 1, H, W] -> [B, T, C, H, W] (reconstructed): sigmoid(M) z, or z + sigmoid(M)."""
+        z = z[..., None, None]
+        if located is None:
+            return z
+        if self.scaling:
+            return located.sigmoid() * z
+        return z + (located.sigmoid() if self.sigmoid else located)
+
+
+def aggregate(x: Tensor, located: Tensor) -> Tensor:
+    """s_t = sum over positions of softmax(M_t) X_t (eq. 5, reconstructed): [B, T, C]."""
+    shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
+    return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
+
+
+class Locator(nn.Module):
+    """The map M of the action (reconstructed): x [B, T, C, H, W] -> [B, T, 1, H, W].
+
+    Appearance phi2(phi3(x_t)) plus motion phi2(phi1(x_{t+1}) - x_t), on C / reduction channels; phi1 and phi3 are
+    depth-wise 3x3 convolutions, phi2 a shared 1x1 convolution. All are linear and without bias.
+    """
+
+    def __init__(self, channels: int, options: AtrBlockOptions) -> None:
+        super().__init__()
+        reduced = max(1, channels // options.reduction)
+        self.last_motion = options.last_motion
+        self.reduce = nn.Conv2d(channels, reduced, 1, bias=False)
+        self.phi1 = _depthwise(reduced) if options.locator != "appearance" else None
+        self.phi2 = nn.Conv2d(reduced, 1, 1, bias=False)
+        self.phi3 = _depthwise(reduced) if options.locator != "motion" else None
+        self.fuse: nn.Conv2d | None = None
+        if options.locator == "both" and options.map_fusion == "concat":
+            self.fuse = nn.Conv2d(2, 1, 1, bias=False)
+            nn.init.ones_(self.fuse.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = each_frame(self.reduce, x)  # [B, T, R, H, W]
+        found = []
+        if self.phi3 is not None:
+            found.append(each_frame(self.phi2, each_frame(self.phi3, x)))
+        if self.phi1 is not None:
+            found.append(each_frame(self.phi2, self._motion(self.phi1, x)))
+        if self.fuse is not None:
+            return each_frame(self.fuse, torch.cat(found, 2))
+        return torch.stack(found).sum(0)
+
+    def _motion(self, phi1: nn.Module, x: Tensor) -> Tensor:
+        """phi1(x_{t+1}) - x_t; what the last frame is compared with is an option."""
+        if self.last_motion == "zero":
+            return F.pad(each_frame(phi1, x[:, 1:]) - x[:, :-1], (0, 0) * 3 + (0, 1))
+        following = x[:, :1] if self.last_motion == "wrap" else x[:, -1:]
+        return each_frame(phi1, torch.cat([x[:, 1:], following], 1)) - x
+
+
+class EfficientReasoner(nn.Module):
+    """z_t = sum over |i| <= radius of w_i g(s_{t+i}), zeros outside (eq. 8 and 9): [B, T, C] -> [B, T, C].
+
+    The 2 radius + 1 numbers w are shared by frames, channels and clips. They start as (0, 1, 0): no mixing.
+    """
+
+    def __init__(self, radius: int, transform: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+        self.w = nn.Parameter(F.one_hot(torch.tensor(radius), 2 * radius + 1).to(torch.get_default_dtype()))
+
+    def forward(self, s: Tensor) -> Tensor:
+        radius = len(self.w) // 2
+        g = F.pad(self.transform(s), (0, 0, radius, radius))
+        return g.unfold(1, len(self.w), 1) @ self.w  # [B, T, C, 2 radius + 1] times w
+
+
+class GraphReasoner(nn.Module):
+    """Z = W g(S), rows of W a softmax of theta(s_p) . phi(s_q) (eq. 6 and 7): [B, T, C] -> [B, T, C]."""
+
+    def __init__(self, theta: nn.Module, phi: nn.Module, g: nn.Module) -> None:
+        super().__init__()
+        self.theta, self.phi, self.g = theta, phi, g
+
+    def forward(self, s: Tensor) -> Tensor:
+        collected: Tensor = self.weights(s) @ self.g(s)
+        return collected
+
+    def weights(self, s: Tensor) -> Tensor:
+        """W [B, T, T]."""
+        affinity: Tensor = self.theta(s) @ self.phi(s).transpose(1, 2)
+        return affinity.softmax(2)
+
+
+class ChannelFactors(nn.Module):
+    """The depth-wise transform: a factor for each channel, 1 at the start."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors
+
+
+def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
+    """Reasoners in a row with LayerNorm and ReLU between, none after the last."""
+
+    def transform() -> nn.Module:
+        return TRANSFORMS[options.channel_transform](channels, max(1, channels // options.bottleneck))
+
+    layers: list[nn.Module] = []
+    for _ in range(options.num_reasoners if options.reasoner != "none" else 0):
+        layers += [nn.LayerNorm(channels), nn.ReLU()] if layers else []
+        if options.reasoner == "efficient":
+            layers.append(EfficientReasoner(options.radius, transform()))
+        else:
+            layers.append(GraphReasoner(transform(), transform(), transform()))
+    return nn.Sequential(*layers)
+
+
+def _depthwise(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+
+
+def _full(channels: int, narrow: int) -> nn.Module:
+    return nn.Linear(channels, channels, bias=False)
+
+
+def _bottleneck(channels: int, narrow: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(channels, narrow, bias=False), nn.Linear(narrow, channels, bias=False))
+
+
+TRANSFORMS: dict[str, Callable[[int, int], nn.Module]] = {
+    "full": _full,
+    "bottleneck": _bottleneck,
+    "depthwise": lambda channels, narrow: ChannelFactors(channels),
+    "none": lambda channels, narrow: nn.Identity(),
+}

@@ -1,0 +1,81 @@
+"""From encoded frames to classes: slices in time, a reducer over each, a classifier, the maximum over the slices.
+
+As in "Spatio-Temporal Scene Graph Network" (ST-SGN), section 3.3 and 4.
+B clips, T frames, K slices of all clips that hold a frame, L frames of the longest, D width of a frame, H hidden.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+Reducer = Literal["max", "mean", "gru", "bigru"]
+
+
+class SliceClassifier(nn.Module):
+    """Frames [B, T, D], their times [B, T] (s) and which are valid [B, T] -> logits [B, num_classes].
+
+    The clip is cut into slices of `slice_seconds` (None: one slice); slices without a frame are left out, and a
+    class's logit is its largest over the slices. Valid frames are in order of time, wherever padding lies. A clip
+    without a valid frame gets the logits of an embedding of zeros.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        *,
+        reducer: Reducer,
+        hidden: int,
+        dropout: float,
+        slice_seconds: float | None,
+    ) -> None:
+        super().__init__()
+        self.reducer, self.slice_seconds = reducer, slice_seconds
+        if reducer in ("max", "mean"):
+            self.linear = nn.Linear(width, hidden)
+        else:
+            directions = 2 if reducer == "bigru" else 1
+            self.gru = nn.GRU(width, hidden // directions, batch_first=True, bidirectional=reducer == "bigru")
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(hidden, num_classes)
+
+    def forward(self, frames: Tensor, times: Tensor, valid: Tensor) -> Tensor:
+        clip, padded, lengths = self._slices(frames, times, valid)
+        logits = self.fc(self.dropout(self._reduce(padded, lengths)))  # [K, num_classes]
+        largest = logits.new_zeros(len(frames), logits.shape[1]) + self.fc.bias
+        index = clip[:, None].expand_as(logits)
+        found: Tensor = largest.scatter_reduce(0, index, logits, "amax", include_self=False)
+        return found
+
+    def _slices(self, frames: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which clip each slice is of [K], its frames in front [K, L, D], how many they are [K]."""
+        clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
+        number = torch.zeros_like(clip)
+        if self.slice_seconds is not None:
+            number = (times[clip, frame] / self.slice_seconds).floor().long()
+        clip_and_number, which, lengths = torch.unique_consecutive(
+            torch.stack([clip, number]), dim=1, return_inverse=True, return_counts=True
+        )
+        position = torch.arange(len(clip), device=clip.device) - (lengths.cumsum(0) - lengths)[which]
+        padded = frames.new_zeros(len(lengths), int(lengths.max()) if len(lengths) else 0, frames.shape[2])
+        padded[which, position] = frames[clip, frame]
+        return clip_and_number[0], padded, lengths
+
+    def _reduce(self, padded: Tensor, lengths: Tensor) -> Tensor:
+        """[K, L, D] -> [K, H]."""
+        if len(padded) == 0:
+            return padded.new_zeros(0, self.fc.in_features)
+        if self.reducer in ("gru", "bigru"):
+            packed = pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            _, last = self.gru(packed)  # [directions, K, H / directions]
+            states: Tensor = last.transpose(0, 1).flatten(1)
+            return states
+        inside = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+        if self.reducer == "max":
+            reduced = padded.masked_fill(~inside[..., None], -torch.inf).amax(1)
+        else:
+            reduced = padded.sum(1) / lengths[:, None]
+        activated: Tensor = self.linear(reduced).relu()
+        return activated

@@ -1,0 +1,243 @@
+"""ST-SGN, "Spatio-Temporal Scene Graph Network": recognition from scene graphs, without pixels.
+
+A graph has one person and objects; what relates an object to the person is one edge with a 0/1 vector over relations.
+B clips, T frames, M objects a frame at most, R relations, O classes of nodes, D width of a node.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.heads.head import Head, HeadError, HeadOptions, Spec
+from stages.heads.sequences import Reducer, SliceClassifier
+
+COUNT, TIMES = "graphs/count", "graphs/times"
+OBJECTS, LINKED, RELATIONS = "graphs/objects", "graphs/linked", "graphs/relations"
+GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
+
+
+class SequenceOptions(HeadOptions):
+    """Of the parts above the frame encoder."""
+
+    num_object_classes: int = Field(36, gt=1, description="classes of nodes, the person's among them")
+    reducer: Reducer = Field("bigru", description="over the frames of a slice")
+    hidden: int = Field(512, gt=1, description="width of the embedding of a slice")
+    slice_seconds: float | None = Field(
+        None, gt=0, description="cut the clip into slices of this length; the largest logit over slices counts"
+    )
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout before the classifier")
+
+
+class StSgnOptions(SequenceOptions):
+    layer: Literal["gine", "cgconv", "nnconv"] = Field("gine", description="graph convolution")
+    readout: Literal["person", "mean", "max"] = Field("person", description="of a frame's nodes")
+    num_layers: int = Field(1, gt=0, description="graph convolutions in a row")
+    dim: int | None = Field(None, gt=0, description="width of a node; null: classes x relations, as in the paper")
+    person_class: int = Field(0, ge=0, description="class number of the person")
+    activate_edges: bool = Field(False, description="nnconv: ReLU after the linear layer on edges")
+
+
+class RelationMatrixOptions(SequenceOptions):
+    mlp: bool = Field(False, description="a linear layer and ReLU on the flattened matrix, as for single labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graphs:
+    """Graphs of [B, T] frames: objects [B, T, M] int64, relations [B, T, M, R], exists and linked [B, T, M] bool.
+
+    annotated [B, T] bool: whether the frame has a graph, which may be the person alone. times [B, T], s.
+    """
+
+    objects: Tensor
+    relations: Tensor
+    exists: Tensor
+    linked: Tensor
+    annotated: Tensor
+    times: Tensor
+
+
+class StSgn(Head):
+    """Each frame's graph is encoded to one vector; vectors are reduced over the frames of each slice.
+
+    Edges point to the person only, so one layer changes no object by a message.
+    """
+
+    option_model = StSgnOptions
+    reads = GRAPHS
+
+    def __init__(self, spec: Spec, num_classes: int, options: StSgnOptions) -> None:
+        super().__init__()
+        num_relations = _num_relations(spec)
+        dim = options.dim or options.num_object_classes * num_relations
+        self.readout, self.person_class = options.readout, options.person_class
+        self.num_object_classes = options.num_object_classes
+        self.nodes = nn.Embedding(options.num_object_classes, dim)
+        self.edges = nn.Linear(num_relations, dim)
+        self.layers = nn.ModuleList(_layer(dim, options) for _ in range(options.num_layers))
+        self.sequence = _sequence(dim, num_classes, options)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        graphs = read_graphs(batch, self.edges.weight.dtype, self.num_object_classes)
+        logits: Tensor = self.sequence(self._encode(graphs), graphs.times, graphs.annotated)
+        return logits
+
+    def _encode(self, graphs: Graphs) -> Tensor:
+        """[B, T, D]."""
+        objects = self.nodes(graphs.objects)  # [B, T, M, D]
+        person = self.nodes.weight[self.person_class].expand(*objects.shape[:2], -1)  # [B, T, D]
+        edges = self.edges(graphs.relations)
+        for layer in self.layers:
+            assert isinstance(layer, GraphLayer)
+            messages = torch.where(graphs.linked[..., None], layer.message(objects, edges), 0.0)
+            person = layer.update(person, messages.sum(2))
+            if self.readout != "person" or len(self.layers) > 1:
+                objects = layer.update(objects, torch.zeros_like(objects))
+        if self.readout == "person":
+            return person
+        exists = graphs.exists[..., None]
+        if self.readout == "max":
+            return torch.maximum(person, objects.masked_fill(~exists, -torch.inf).amax(2))
+        return (person + torch.where(exists, objects, 0.0).sum(2)) / (1 + graphs.exists.sum(2, keepdim=True))
+
+
+class RelationMatrix(Head):
+    """The baseline: each frame is its matrix [O, R], 1 where an object of the class has the relation, flattened.
+
+    Two instances of a class merge. Objects without an edge leave no trace.
+    """
+
+    option_model = RelationMatrixOptions
+    reads = GRAPHS
+
+    def __init__(self, spec: Spec, num_classes: int, options: RelationMatrixOptions) -> None:
+        super().__init__()
+        self.num_object_classes = options.num_object_classes
+        dim = options.num_object_classes * _num_relations(spec)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.ReLU()) if options.mlp else nn.Identity()
+        self.sequence = _sequence(dim, num_classes, options)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        graphs = read_graphs(batch, self.sequence.fc.weight.dtype, self.num_object_classes)
+        frames = relation_matrices(graphs, self.num_object_classes).flatten(2)  # index o * R + r
+        logits: Tensor = self.sequence(self.mlp(frames), graphs.times, graphs.annotated)
+        return logits
+
+
+def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
+    """[B, T, O, R] of zeros and ones."""
+    relations = torch.where(graphs.linked[..., None], graphs.relations, 0.0)
+    matrices = relations.new_zeros(*relations.shape[:2], num_object_classes, relations.shape[3])
+    index = graphs.objects[..., None].expand_as(relations)
+    return matrices.scatter_reduce(2, index, relations, "amax")
+
+
+def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
+    """The graphs of a batch, padding replaced by class 0 and no relation.
+
+    Raises HeadError for an object of a class from `num_object_classes` on.
+    """
+    count = batch[COUNT]
+    slots = torch.arange(batch[OBJECTS].shape[2], device=count.device)
+    exists = slots < count[..., None]
+    objects = torch.where(exists, batch[OBJECTS].long(), 0)
+    if objects.numel() and int(objects.max()) >= num_object_classes:
+        raise HeadError(
+            f"{OBJECTS} has an object of class {int(objects.max())}; num_object_classes is {num_object_classes}."
+        )
+    return Graphs(
+        objects=objects,
+        relations=torch.where(exists[..., None], batch[RELATIONS], 0).to(dtype),
+        exists=exists,
+        linked=exists & batch[LINKED].bool(),
+        annotated=count >= 0,
+        times=batch[TIMES],
+    )
+
+
+class GraphLayer(nn.Module):
+    """One graph convolution in two halves: what an edge carries, and what a node becomes of the sum that reaches it."""
+
+    def message(self, objects: Tensor, edges: Tensor) -> Tensor:
+        """objects and edges [B, T, M, D] -> messages to the person [B, T, M, D]."""
+        raise NotImplementedError
+
+    def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
+        """nodes [..., D] and the sum of their messages [..., D] -> nodes [..., D]. Objects get none."""
+        return nodes + messages
+
+
+class GineLayer(GraphLayer):
+    """GINE (Hu et al. 2020, arXiv 1905.12265): x_i' = h((1 + eps) x_i + sum_j ReLU(x_j + e_ji)), h one linear layer."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.h = nn.Linear(dim, dim)
+        self.eps = nn.Parameter(torch.zeros(()))
+
+    def message(self, objects: Tensor, edges: Tensor) -> Tensor:
+        return (objects + edges).relu()
+
+    def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
+        updated: Tensor = self.h((1 + self.eps) * nodes + messages)
+        return updated
+
+
+class CGConvLayer(GraphLayer):
+    """CGConv (Xie and Grossman 2018) as the paper changes it: x_i' = x_i + sum_j sigmoid(z W_f) softplus(z W_s).
+
+    z = [x_j, e_ji]: the centre node is left out.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(2 * dim, dim)
+        self.core = nn.Linear(2 * dim, dim)
+
+    def message(self, objects: Tensor, edges: Tensor) -> Tensor:
+        z = torch.cat([objects, edges], -1)
+        carried: Tensor = self.gate(z).sigmoid() * F.softplus(self.core(z))
+        return carried
+
+
+class NNConvLayer(GraphLayer):
+    """NNConv (Gilmer et al. 2017, arXiv 1704.01212) with a diagonal h(e): x_i' = x_i + sum_j x_j * h(e_ji)."""
+
+    def __init__(self, dim: int, activate: bool) -> None:
+        super().__init__()
+        self.h = nn.Linear(dim, dim)
+        self.activate = activate
+
+    def message(self, objects: Tensor, edges: Tensor) -> Tensor:
+        weights: Tensor = self.h(edges)
+        return objects * (weights.relu() if self.activate else weights)
+
+
+def _layer(dim: int, options: StSgnOptions) -> GraphLayer:
+    if options.layer == "gine":
+        return GineLayer(dim)
+    return CGConvLayer(dim) if options.layer == "cgconv" else NNConvLayer(dim, options.activate_edges)
+
+
+def _sequence(dim: int, num_classes: int, options: SequenceOptions) -> SliceClassifier:
+    return SliceClassifier(
+        dim,
+        num_classes,
+        reducer=options.reducer,
+        hidden=options.hidden,
+        dropout=options.dropout,
+        slice_seconds=options.slice_seconds,
+    )
+
+
+def _num_relations(spec: Spec) -> int:
+    if absent := [name for name in GRAPHS if name not in spec]:
+        raise HeadError(
+            f"Missing {' and '.join(absent)}: this head reads scene graphs. Make them by "
+            f"`kinegraph extract CONFIG --stage graphs`. Available: {', '.join(sorted(spec)) or 'no array'}."
+        )
+    return spec[RELATIONS][-1]

@@ -1,0 +1,80 @@
+"""Multi-scale TRN, "Temporal Relational Reasoning in Videos" (Zhou et al. 2018, arXiv 1711.08496).
+
+B clips, T frames, C = dim channels, K tuples of n frames, H hidden.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+from math import comb
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
+from stages.heads.inputs import choose_source
+
+
+class TrnOptions(TapOptions):
+    dim: int = Field(256, gt=0, description="width of a linear layer on the frame features")
+    hidden: int = Field(256, gt=0, description="width of a relation")
+    num_tuples: int = Field(3, gt=0, description="at most so many tuples of n frames, for each n")
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
+
+
+class Trn(Head):
+    """Relations among n = 2 ... T frames of features/<backbone>/<tap>_pooled, one network for each n, summed.
+
+    One linear layer on all relations side by side is the sum of one for each n. Sizes and number of tuples are
+    those of the authors' code. Unlike there, tuples are random in training only: in evaluation a clip always has
+    the same logits. About C H T^2 / 2 parameters: 34 M for 32 frames.
+    """
+
+    option_model = TrnOptions
+
+    def __init__(self, spec: Spec, num_classes: int, options: TrnOptions) -> None:
+        super().__init__()
+        self.source = choose_source(spec, ["pooled"], options)
+        self.reads = (self.source.pooled,)
+        num_frames, channels = spec[self.source.pooled]
+        if num_frames < 2:
+            raise HeadError(f"Head trn relates frames; {self.source.pooled} has {num_frames} in a clip, at least 2 do.")
+        self.project = nn.Sequential(nn.Linear(channels, options.dim), nn.ReLU())
+        self.relations = nn.ModuleList(Relation(num_frames, n, options) for n in range(2, num_frames + 1))
+        self.classifier = Classifier(len(self.relations) * options.hidden, num_classes, options.dropout)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        frames = self.project(batch[self.source.pooled].to(self.classifier.fc.weight.dtype))  # [B, T, C]
+        found = torch.cat([relation(frames) for relation in self.relations], 1)  # [B, (T - 1) H]
+        logits: Tensor = self.classifier(found)
+        return logits
+
+
+class Relation(nn.Module):
+    """Sum of g(f_a, f_b, ...) over K tuples of n frames in order (eq. 1 and 2): [B, T, C] -> [B, H]."""
+
+    def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:
+        super().__init__()
+        self.num_frames, self.length, self.num_tuples = num_frames, length, options.num_tuples
+        self.g = nn.Sequential(nn.Linear(length * options.dim, options.hidden), nn.ReLU())
+        fixed = draw_tuples(num_frames, length, options.num_tuples, torch.Generator().manual_seed(0))
+        self.register_buffer("fixed", fixed, persistent=False)
+        self.fixed: Tensor
+
+    def forward(self, frames: Tensor) -> Tensor:
+        tuples = self.fixed
+        if self.training:
+            tuples = draw_tuples(self.num_frames, self.length, self.num_tuples).to(frames.device)
+        relations: Tensor = self.g(frames[:, tuples].flatten(2))  # [B, K, n C] -> [B, K, H]
+        return relations.sum(1)
+
+
+def draw_tuples(num_frames: int, length: int, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """`count` different ascending tuples of frame numbers, or all if there are no more: int64 [K, n] on the CPU."""
+    if comb(num_frames, length) <= count:
+        return torch.tensor(list(combinations(range(num_frames), length)), device="cpu")
+    drawn: set[tuple[int, ...]] = set()
+    while len(drawn) < count:
+        order = torch.randperm(num_frames, generator=generator, device="cpu")
+        drawn.add(tuple(sorted(order[:length].tolist())))
+    return torch.tensor(sorted(drawn), device="cpu")
