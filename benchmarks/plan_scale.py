@@ -1,9 +1,12 @@
-"""Plan and status of a cache of 1,000,000 rows, simulated: seconds and peak memory of each command.
+"""Plan, status and extract of a cache of 1,000,000 rows, simulated: seconds and peak memory of each command.
 
-No data: clips.parquet, the stages' files and a ledger record per shard and key, in a temporary folder. Ten clips per
-video, all sealed but the last shard. Made in a process of its own: the peak of a child counts its parent's memory.
+clips.parquet, the stages' files, a ledger record per shard and key, and empty objects (hard links) in place of data, in
+a temporary folder. Ten clips per video, all sealed but the last shard, which extract then does, although its videos are
+gone, and finds nothing to do when it runs again. Made in a process of its own: the peak of a child counts its parent's
+memory.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +22,23 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from cache_schemas.cache import CLASSES, Cache
+from cache_schemas.arrays import status_array
+from cache_schemas.cache import CLASSES, Cache, Stage
 from cache_schemas.clips_table import SCHEMA, ClipsTable
 from cache_schemas.ledger import Record, SealedObject, Source, encoded
 from cache_schemas.storage import open_storage
+from cache_schemas.zarr_shards import object_name
 from pipeline.config import check_config
 from pipeline.declare import clips_options, declare
 
 ROWS, SHARD_CLIPS, CLIPS_PER_VIDEO, FRAMES = 1_000_000, 64, 10, 32
-DIGEST = "0123456789abcdef" * 2
+DIGEST, SHARD, SEALED_AT = "0123456789abcdef" * 2, 987_654_321, "sealed at"
 DOCUMENT = {
     "dataset": {"kind": "folder", "root": "videos"},
     "clips": {"num_frames": FRAMES, "per_video": CLIPS_PER_VIDEO},
-    "backbones": {"i3d": {"model": "i3d_r50", "weights": "random:0", "taps": ["res5"], "store": ["pooled"]}},
+    "backbones": {"tiny": {"model": "tiny_i3d", "weights": "shipped", "taps": ["res4"], "store": ["pooled"]}},
     "proposals": {"source": "tiny", "weights": "shipped", "every": 2, "top": 50},
-    "regions": {"backbones": ["i3d"]},
+    "regions": {"backbones": ["tiny"]},
     "store": {"shard_clips": SHARD_CLIPS},
 }
 
@@ -61,66 +67,98 @@ def clips_table() -> ClipsTable:
 
 def simulate(document: dict[str, Any]) -> None:
     """A cache whose ledger says that all shards but the last are done."""
+    from pipeline.worker import Worker  # torch would count in the peak of each command
+
     config = check_config(document, "benchmark")
-    cache = Cache.create(config.cache, clips_options(config.clips), SHARD_CLIPS)
+    cache = Cache.create(config.cache, clips_options(config.clips), config.store.model_dump())
     storage = open_storage(config.cache)
     storage.put(CLASSES, [json.dumps([f"class_{n}" for n in range(100)]).encode()])
     clips_table().write(storage)
-    stages = declare(config, {"features/i3d": DIGEST, "proposals": DIGEST}).stages
-    videos = cache.clips.table.column("video_id").to_pylist()
+    stages = Worker(config, cache, declare(config, {}).stages, report=print).stages  # begins them all
+    videos = cache.clips.column("video_id")
     for stage in stages.values():
-        cache.declare(stage)
-        folder = Path(config.cache, cache.ledger.name(stage.key, 0)).parent
-        folder.mkdir(parents=True)
+        Path(config.cache, cache.ledger.name(stage.key, 0)).parent.mkdir(parents=True)
         for shard in range(cache.num_shards - 1):
-            record = _record(
-                stage.key, stage.fingerprint, shard, videos[shard * SHARD_CLIPS : (shard + 1) * SHARD_CLIPS]
-            )
-            (folder / f"{shard:06d}.json").write_bytes(encoded(record))  # unsynced: 62,000 fsyncs take long
-    print(f"{ROWS:,} rows, {cache.num_shards:,} shards, {4 * (cache.num_shards - 1):,} ledger records", flush=True)
+            rows = cache.shard_rows(shard)
+            write_record(cache, stage, shard, sorted(set(videos[rows.start : rows.stop])))
+        link_objects(Path(config.cache), stage, cache.num_shards - 1)
+    print(f"{ROWS:,} rows, {cache.num_shards:,} shards, {len(stages) * (cache.num_shards - 1):,} ledger records")
 
 
-def _record(key: str, fingerprint: str, shard: int, videos: list[str]) -> Record:
+def objects_of(stage: Stage, shard: int) -> list[str]:
+    arrays = (*stage.arrays, status_array(stage.key))
+    return [object_name(spec.name, shard, len(spec.shape) + 1) for spec in arrays]
+
+
+def link_objects(root: Path, stage: Stage, num_shards: int) -> None:
+    firsts = objects_of(stage, 0)  # a file system allows some 65,000 links to one file
+    for name in firsts:
+        (root / name).touch()
+    for shard in range(1, num_shards):
+        for first, name in zip(firsts, objects_of(stage, shard), strict=True):
+            os.link(f"{root}/{first}", f"{root}/{name}")
+
+
+def write_record(cache: Cache, stage: Stage, shard: int, videos: Sequence[str]) -> None:
+    """Unsynced: 62,000 fsyncs take long, and so does encoding 62,000 records."""
+    text = template(stage.key, len(videos), stage=stage.fingerprint, objects=tuple(objects_of(stage, SHARD)))
+    for number, video in enumerate(videos):
+        text = text.replace(f"video {number}", video)
+    minute, second = divmod(shard, 60)
+    sealed_at = f"2026-01-{1 + minute // 1440:02d}T{minute // 60 % 24:02d}:{minute % 60:02d}:{second:02d}.000+00:00"
+    text = text.replace(SEALED_AT, sealed_at).replace(str(SHARD), str(shard))
+    Path(cache.root, cache.ledger.name(stage.key, shard)).write_text(text)
+
+
+@functools.cache
+def template(key: str, num_videos: int, *, stage: str, objects: tuple[str, ...]) -> str:
+    """A record with `video 0`, ..., SHARD and SEALED_AT to be replaced."""
     source = Source(size=1_234_567, mtime_ns=1_700_000_000_000_000_000, digest=DIGEST)
-    entry = SealedObject(size=1_000_000, xxh3_128=DIGEST)
-    return Record(
+    record = Record(
         key=key,
-        shard=shard,
-        num_rows=len(videos),
-        fingerprint=fingerprint,
-        objects={f"data.zarr/{key}/{name}/c.{shard}.0.0": entry for name in ("a", "b", "c")},
-        sources=dict.fromkeys(videos, source),
+        shard=SHARD,
+        num_rows=SHARD_CLIPS,
+        fingerprint=stage,
+        objects=dict.fromkeys(objects, SealedObject(size=1_000_000, xxh3_128=DIGEST)),
+        sources={f"video {number}": source for number in range(num_videos)},
         versions=dict.fromkeys(("torch", "torchvision", "av", "ffmpeg", "kinegraph", "numpy"), "1.2.3"),
         seconds={"waiting for decode": 1.0, "network": 2.0},
         host="host",
-        sealed_at=f"2026-01-{1 + shard // 1000:02d}T00:{shard // 60 % 60:02d}:{shard % 60:02d}.000+00:00",
+        sealed_at=SEALED_AT,
     )
+    return encoded(record).decode()
 
 
-def measure(command: list[str]) -> None:
+def measure(what: str, arguments: list[str], exit_code: int = 0) -> str:
+    """Run a command, print what it took, and give what it said."""
     begun = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-m", "cli", *command, "--json"], stdout=subprocess.PIPE) as running:
+    command = [sys.executable, "-m", "cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         assert running.stdout is not None
-        found = json.loads(running.stdout.read())
+        said = running.stdout.read()
         _, status, used = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
-    assert running.returncode == 0
-    assert {stage.get("shards", stage)["missing"] for stage in found["stages"].values()} == {1}, (
-        "one shard is left in every stage"
-    )
-    print(f"{command[0]}: {time.perf_counter() - begun:.1f} s, peak {used.ru_maxrss / 1e6:.2f} GB")
+    assert running.returncode == exit_code, said
+    print(f"{what}: {time.perf_counter() - begun:.1f} s, peak {used.ru_maxrss / 1e6:.2f} GB", flush=True)
+    return said
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         document = DOCUMENT | {"cache": f"{folder}/cache"}
-        path = Path(folder, "config.yaml")
-        path.write_text(yaml.safe_dump(document))
+        config = f"{folder}/config.yaml"
+        Path(config).write_text(yaml.safe_dump(document))
         making = multiprocessing.get_context("spawn").Process(target=simulate, args=(document,))
         making.start()
         making.join()
-        measure(["plan", str(path)])
-        measure(["status", str(document["cache"])])
+        planned = json.loads(measure("plan", ["plan", config, "--json"]))
+        known = json.loads(measure("status", ["status", f"{folder}/cache", "--json"]))
+        assert {stage["missing"] for stage in planned["stages"].values()} == {1}
+        assert {stage["shards"]["missing"] for stage in known["stages"].values()} == {1}
+        said = measure("extract, one shard left", ["extract", config], exit_code=3)  # its videos are not there
+        assert f": {ROWS % SHARD_CLIPS or SHARD_CLIPS} clips in" in said
+        said = measure("extract, nothing left", ["extract", config], exit_code=3)
+        assert "nothing to do" in said
 
 
 if __name__ == "__main__":

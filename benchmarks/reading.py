@@ -1,21 +1,25 @@
 """Reading region features [16, 50, 512] float16, uncompressed, page cache warm, 64 clips into one batch.
 
-Prints GB/s and ratios, measured in alternation: our reader, zarr-python indexing clip by clip, and a loop that copies
-clips from a numpy.memmap of the bare values (what a cache without a format could do).
+Prints GB/s and ratios, measured in alternation: our reader of zarr, zarr-python indexing clip by clip, and a loop that
+copies clips from a numpy.memmap of the bare values (what a cache without a format could do); our reader of HDF5, and
+h5py clip by clip.
 """
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 import zarr
 
 from cache_schemas.arrays import ArraySpec
+from cache_schemas.hdf5_shards import Hdf5Store
 from cache_schemas.storage import LocalStorage
+from cache_schemas.store import Store
 from cache_schemas.zarr_shards import DATA, ZarrStore
 
 RUNS, CLIPS = 9, 64
@@ -27,45 +31,46 @@ SPEC = ArraySpec(
 
 def main() -> None:
     rows = np.random.default_rng(0).normal(size=(CLIPS, *SPEC.shape)).astype(np.float16)
-    batch = torch.empty(rows.shape, dtype=torch.float16)
-    filled = batch.numpy()
+    filled = torch.empty(rows.shape, dtype=torch.float16).numpy()
+    order = np.random.default_rng(1).permutation(CLIPS)
+
+    def copy(row_of: Callable[[int], np.ndarray]) -> None:
+        for position, row in enumerate(order):
+            filled[position] = row_of(int(row))
+
     with tempfile.TemporaryDirectory() as folder:
-        store = ZarrStore(LocalStorage(folder), CLIPS)
-        store.declare([SPEC], CLIPS)
-        store.write_shard("regions/b", 0, [(SPEC, rows)])
+        stores: list[Store] = [ZarrStore(LocalStorage(folder), CLIPS), Hdf5Store(LocalStorage(folder), CLIPS)]
+        for store in stores:
+            store.declare([SPEC], CLIPS)
+            (name,) = store.write_shard(SPEC.stage, 0, [(SPEC, rows)])
         rows.tofile(Path(folder) / "bare")
-        plain = zarr.open_array(f"{folder}/{DATA}/{SPEC.name}", mode="r")
         bare = np.memmap(Path(folder) / "bare", np.float16, "r", shape=rows.shape)
-        order = np.random.default_rng(1).permutation(CLIPS)
-
-        def ours() -> None:
-            view = store.open_shard(SPEC, 0)
-            for position, row in enumerate(order):
-                filled[position] = view.row(int(row))
-
-        def zarr_python() -> None:
-            for position, row in enumerate(order):
-                filled[position] = plain[row]
-
-        def memmap() -> None:
-            for position, row in enumerate(order):
-                filled[position] = bare[row]
-
-        rates = measured([ours, zarr_python, memmap], rows.nbytes)
+        by_zarr = zarr.open_array(f"{folder}/{DATA}/{SPEC.name}", mode="r")
+        by_h5py = h5py.File(Path(folder, name))[SPEC.name]
+        readers: dict[str, Callable[[], None]] = {
+            "ours, zarr": lambda: copy(stores[0].open_shard(SPEC, 0).row),
+            "zarr-python": lambda: copy(by_zarr.__getitem__),
+            "memmap": lambda: copy(bare.__getitem__),
+            "ours, hdf5": lambda: copy(stores[1].open_shard(SPEC, 0).row),
+            "h5py": lambda: copy(by_h5py.__getitem__),
+        }
+        rates = measured(readers, rows.nbytes)
         assert np.array_equal(filled, rows[order])
-    for name, values in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(rates["ours"], values, strict=True))
-        print(f"reading, {name}: {statistics.median(values):.2f} GB/s, ours is {ratio:.2f} of it")
+    for ours, theirs in (("ours, zarr", ("zarr-python", "memmap")), ("ours, hdf5", ("h5py",))):
+        for other in theirs:
+            ratio = statistics.median(a / b for a, b in zip(rates[ours], rates[other], strict=True))
+            gigabytes = " / ".join(f"{statistics.median(rates[name]):.2f}" for name in (ours, other))
+            print(f"reading, {ours} / {other}: {gigabytes} GB/s, ratio {ratio:.2f}")
 
 
-def measured(readers: list[Callable[[], None]], num_bytes: int) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {reader.__name__: [] for reader in readers}
+def measured(readers: Mapping[str, Callable[[], None]], num_bytes: int) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {name: [] for name in readers}
     for run in range(RUNS + 1):
-        for reader in readers:
+        for name, reader in readers.items():
             begun = time.perf_counter()
             reader()
             if run:  # the first one warms up
-                rates[reader.__name__].append(num_bytes / 1e9 / (time.perf_counter() - begun))
+                rates[name].append(num_bytes / 1e9 / (time.perf_counter() - begun))
     return rates
 
 

@@ -1,5 +1,7 @@
 """clips.parquet: one row per clip and crop. Sorted when first written, append-only afterwards."""
 
+import bisect
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from cache_schemas.storage import Storage
 
 TABLE = "clips.parquet"
+ROW_GROUP_ROWS = 8192  # what is read to get at one row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +102,19 @@ class ClipsTable:
         with _opened(storage) as file:
             return file.read(columns=list(names), use_threads=False)
 
+    @classmethod
+    def read_around(cls, storage: Storage, rows: range) -> tuple[int, "ClipsTable"]:
+        """The row groups that hold `rows`, without the rest of the table, and the number of their first row."""
+        with _opened(storage) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            ends = list(itertools.accumulate(sizes))
+            first, last = bisect.bisect_right(ends, rows.start), bisect.bisect_left(ends, rows.stop)
+            table = cls(file.read_row_groups(range(first, last + 1), use_threads=False))
+            return ends[first] - sizes[first], table
+
     def write(self, storage: Storage) -> None:
         sink = pa.BufferOutputStream()
-        pq.write_table(self.table, sink, compression="zstd")
+        pq.write_table(self.table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         storage.put(TABLE, [memoryview(sink.getvalue())])
 
 

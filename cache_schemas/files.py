@@ -75,11 +75,15 @@ def sweep(folder: Path) -> int:
     """Remove temporary files of dead processes: of this machine at once, of others by age; gives how many."""
     limit = time.time() - FOREIGN_AGE_SECONDS
     removed = 0
-    for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        pid, host = path.name.removeprefix(TEMPORARY_PREFIX).split("-")[:2]
-        if not alive(int(pid)) if host == HOST else path.stat().st_mtime < limit:
-            path.unlink(missing_ok=True)
-            removed += 1
+    for parent, _, names in os.walk(folder):  # pathlib's globbing takes ten times as long
+        for name in names:
+            if not name.startswith(TEMPORARY_PREFIX):
+                continue
+            path = Path(parent, name)
+            pid, host = name.removeprefix(TEMPORARY_PREFIX).split("-")[:2]
+            if not alive(int(pid)) if host == HOST else path.stat().st_mtime < limit:
+                path.unlink(missing_ok=True)
+                removed += 1
     return removed
 
 

@@ -53,13 +53,23 @@ def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int
         return _image(file)
 
 
+def _opened(path: Path) -> h5py.File:
+    """The file for reading, without locks, but as this process has it open already where it has."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking flag" not in str(error):
+            raise
+        return h5py.File(path, "r")
+
+
 class Hdf5ShardView:
     """One array of a sealed shard file, mapped into memory; `row` gives views, no copies, and holds no HDF5 handle."""
 
     def __init__(self, path: Path, spec: ArraySpec, shard_clips: int) -> None:
         self._inner_rows, self._spec = spec.inner_rows(shard_clips), spec
         try:
-            with h5py.File(path, "r", locking=False) as file:
+            with _opened(path) as file:
                 self._offsets = _chunk_offsets(file[spec.name], spec, shard_clips)
         except FileNotFoundError:
             raise
@@ -116,7 +126,7 @@ class Hdf5Store:
     def _declared(self) -> str:
         """What data.h5 says that it joins; nothing where there is no such file or it is damaged."""
         try:
-            with h5py.File(self._local(DATA), "r", locking=False) as file:
+            with _opened(self._local(DATA)) as file:
                 return str(file.attrs["kinegraph"])
         except (OSError, KeyError, RuntimeError):
             return ""

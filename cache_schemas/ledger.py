@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Container, Iterator
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -112,8 +111,9 @@ class Ledger:
 
     def shards(self, key: str) -> list[int]:
         """Shards that have a record, in order."""
-        numbers = (PurePosixPath(name).stem for name in self.storage.names(f"{LEDGER}/{key}") if name.endswith(".json"))
-        return sorted(int(number) for number in numbers if number.isdigit())
+        folder, ending = f"{LEDGER}/{key}", ".json"  # no Path objects: there may be a record per 64 clips of a million
+        stems = (n[len(folder) + 1 : -len(ending)] for n in self.storage.names(folder) if n.endswith(ending))
+        return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def has(self, key: str, shard: int) -> bool:
         """Whether a shard is done for a key."""

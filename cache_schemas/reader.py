@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache_schemas.cache import Cache
+from cache_schemas.clips_table import ClipsTable
 from cache_schemas.errors import CacheError
 from cache_schemas.fingerprint import fingerprint
+from cache_schemas.memory import available_bytes
 from cache_schemas.store import Shard
 
 if TYPE_CHECKING:
@@ -27,21 +29,27 @@ class CachedClips:
     name [B, ...], `labels` (int64 [B], or multi-hot float32 [B, num_classes]) and `clip_index` (int64 [B], the
     row in the cache).
 
-    Raises CacheError for an array the cache does not have or a split it does not know.
+    With `preload`, all rows are read into memory now: several times faster where rows are compressed or small
+    (benchmarks/preload.py). Forked processes share that memory, spawned ones read their own.
+
+    Raises CacheError for an array the cache does not have, a split it does not know, or rows that memory cannot hold.
     """
 
-    def __init__(self, cache: Cache | Path | str, arrays: Sequence[str], split: str | None = None) -> None:
+    def __init__(
+        self, cache: Cache | Path | str, arrays: Sequence[str], split: str | None = None, *, preload: bool = False
+    ) -> None:
         self.cache = cache if isinstance(cache, Cache) else Cache(cache)
         self.specs = {name: self.cache.array(name) for name in arrays}
         stages = sorted({spec.stage for spec in self.specs.values()})
-        clips = self.cache.clips
-        self._labels = [tuple(labels) for labels in clips.table.column("labels").to_pylist()]
-        self._videos: list[Any] = clips.column("video_id")
+        columns = ["clip_id", "video_id", "split", "labels"]  # most of a row are its times, which nobody asks for here
+        clips = ClipsTable.read_columns(self.cache.storage, columns)
+        self._labels = [tuple(labels) for labels in clips.column("labels").to_pylist()]
+        self._videos: list[str] = clips.column("video_id").to_pylist()
         self.num_classes = len(self.cache.classes)
         self.multi_label = any(len(labels) > 1 for labels in self._labels)
         self.cache_fingerprint = fingerprint({key: self.cache.stage(key).fingerprint for key in stages})
-        in_split = self._rows_of(split)
-        sealed, ok = self._sealed_and_ok(stages)
+        in_split = self._in_split(split, clips.column("split").to_pylist())
+        sealed, ok = self._sealed_and_ok(stages, clips.column("clip_id"))
         self.rows: np.ndarray = np.flatnonzero(in_split & ok)
         self.num_unsealed = int((in_split & ~sealed).sum())
         failed = {str(self._videos[row]): int(row) for row in np.flatnonzero(in_split & sealed & ~ok)}
@@ -50,30 +58,43 @@ class CachedClips:
         self.failed_videos: list[str] = sorted(failed)
         self._failed_rows = [failed[video] for video in self.failed_videos]
         self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
+        self._preload = preload
+        self._preloaded = self._in_memory()
 
-    def _rows_of(self, split: str | None) -> np.ndarray:
-        splits = np.array(self.cache.clips.column("split"), dtype=object)
-        if split is None:
-            return np.ones(len(splits), dtype=bool)
-        if split not in splits:
-            known = ", ".join(sorted({str(name) for name in splits})) or "none"
+    def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
+        if split is not None and split not in splits:
+            known = ", ".join(sorted(set(splits))) or "none"
             raise CacheError(f"{self.cache.root} has no clip in split {split!r}; its splits are: {known}.")
-        found: np.ndarray = splits == split
-        return found
+        return np.array([split is None or name == split for name in splits], dtype=bool)
 
-    def _sealed_and_ok(self, stages: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Per row: is it sealed in every stage, and ok in every stage?"""
-        num_rows = len(self.cache.clips)
+    def _sealed_and_ok(self, stages: Sequence[str], clip_ids: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Per row: is it sealed in every stage, and ok in every stage? `clip_ids` is the column of the clips."""
+        num_rows = len(clip_ids)
         sealed, ok = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
-        number = {clip_id: row for row, clip_id in enumerate(self.cache.clips.column("clip_id"))}
         for key in stages:
             here = np.zeros(num_rows, dtype=bool)
             for record in self.cache.ledger.records(key):
-                rows = self.cache.shard_rows(record.shard)
-                here[rows.start : rows.stop] = True
-                ok[[number[failure.clip_id] for failure in record.failures]] = False
+                start = record.shard * self.cache.shard_clips
+                here[start : start + record.num_rows] = True
+                failed = {failure.clip_id for failure in record.failures}
+                for row, clip_id in enumerate(clip_ids.slice(start, record.num_rows).to_pylist() if failed else ()):
+                    ok[start + row] &= clip_id not in failed
             sealed &= here
         return sealed, ok & sealed
+
+    def _in_memory(self) -> dict[str, np.ndarray] | None:
+        """All rows by array, where `preload` asks for it."""
+        if not self._preload:
+            return None
+        needed, free = len(self) * sum(spec.row_bytes for spec in self.specs.values()), available_bytes()
+        if free is not None and needed > free:
+            raise CacheError(
+                f"{self.cache.root}: {len(self)} clips of {', '.join(self.specs)} take {needed:,} bytes, and "
+                f"{free:,} bytes of memory are free. Do without preload, or read fewer arrays or another split."
+            )
+        found = {name: self._read(name, self.rows) for name in self.specs}
+        self._views.clear()
+        return found
 
     @property
     def spec(self) -> dict[str, tuple[int, ...]]:
@@ -110,18 +131,26 @@ class CachedClips:
     def __getitems__(self, indices: Sequence[int]) -> "dict[str, Tensor]":
         import torch
 
-        rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        batch: dict[str, Tensor] = {}
-        for name, spec in self.specs.items():
-            tensor = torch.empty((len(rows), *spec.shape), dtype=getattr(torch, spec.dtype))
-            filled = tensor.numpy()
-            for position, row in enumerate(rows):
-                shard, within = divmod(int(row), self.cache.shard_clips)
-                filled[position] = self._view(name, shard).row(within)
-            batch[name] = tensor
+        chosen = np.asarray(indices, dtype=np.int64)
+        rows = self.rows[chosen]
+        if self._preload and self._preloaded is None:
+            self._preloaded = self._in_memory()
+        values = self._preloaded
+        batch: dict[str, Tensor] = {
+            name: torch.from_numpy(self._read(name, rows) if values is None else values[name][chosen])
+            for name in self.specs
+        }
         batch["labels"] = self._label_tensor(rows)
         batch["clip_index"] = torch.from_numpy(rows)
         return batch
+
+    def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Rows of an array, copied from its shards."""
+        filled: np.ndarray = np.empty((len(rows), *self.specs[name].shape), self.specs[name].dtype)
+        for position, row in enumerate(rows):
+            shard, within = divmod(int(row), self.cache.shard_clips)
+            filled[position] = self._view(name, shard).row(within)
+        return filled
 
     def _label_tensor(self, rows: Sequence[int] | np.ndarray) -> "Tensor":
         import torch
@@ -146,4 +175,4 @@ class CachedClips:
         return view
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_views": OrderedDict()}
+        return self.__dict__ | {"_views": OrderedDict(), "_preloaded": None}

@@ -101,6 +101,9 @@ def plan(
     shards: Part = "0/1",
     limit: Limit = None,
     why: Annotated[bool, typer.Option("--why", help="Which options differ from the cache, old and new.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Run one work unit in a temporary folder, for time and memory.")
+    ] = False,
     as_json: AsJson = False,
     overrides: Overrides = [],
 ) -> None:
@@ -120,10 +123,18 @@ def plan(
         printing.note(sentence)
     made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
     cost = estimate(settings, cache, made)
+    measured = None
+    if calibrate:
+        from pipeline.calibration import calibrate as run_one
+
+        measured = run_one(settings, cache, made)
     if as_json:
-        print(json.dumps(made.to_json() | cost.to_json()))
+        calibration = {"calibration": measured and measured.to_json()} if calibrate else {}
+        print(json.dumps(made.to_json() | cost.to_json() | calibration))
     else:
         printing.plan(made, cost)
+        if calibrate:
+            printing.calibrated(measured)
     cost.check_fits(settings.cache)
 
 

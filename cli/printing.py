@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 if TYPE_CHECKING:
+    from pipeline.calibration import Calibration
     from pipeline.demo import DemoResult
     from pipeline.estimate import Estimate
     from pipeline.extraction import Outcome
@@ -100,6 +101,21 @@ def plan(made: "Plan", cost: "Estimate") -> None:
     if made.units:
         pace = "no shard sealed yet to tell the time" if cost.hours is None else f"about {duration(3600 * cost.hours)}"
         print(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, networks come on top; {pace}")
+
+
+def calibrated(measured: "Calibration | None") -> None:
+    if measured is None:
+        print("nothing is missing: nothing to measure")
+        return
+    one = f"{measured.clips} clips in {measured.seconds:.1f} s ({measured.clips_per_second:.3g} clips/s)"
+    where = f"on {measured.device} with {measured.threads} threads, peak memory {size(measured.peak_bytes)}"
+    print(f"measured: {one} {where}")
+    print("  " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.stage_seconds.items()))
+    if measured.failed:
+        note(f"{measured.failed} of these clips failed, so the others may take longer")
+    if measured.hours is not None:
+        workers = f", {measured.workers} workers side by side" if measured.workers > 1 else ""
+        print(f"at this pace about {duration(3600 * measured.hours)} for all that is missing{workers}")
 
 
 def differences(found: dict[str, list[str] | None]) -> None:

@@ -26,10 +26,12 @@ BATCHES_AHEAD = 2
 class Batch:
     """`batch_size` consecutive rows of a shard, from row `offset` of the unit; the last batch holds fewer.
 
+    `clip_ids` are those of the whole unit.
     `pixels` [batch_size, T, S, S, 3] uint8 are zero where a clip failed and where there is none.
     """
 
     unit: WorkUnit
+    clip_ids: list[str]
     offset: int
     rows: list[ClipRow]
     is_last: bool
@@ -40,9 +42,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Video:
-    """The rows of one video in one unit."""
+    """The rows of one video in one unit, and the clips of the whole unit."""
 
     unit: WorkUnit
+    clip_ids: list[str]
     rows: list[ClipRow]
     is_last: bool
 
@@ -85,11 +88,11 @@ class Feed:
     def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_Video]:
         for unit in units:
             rows = self._rows_of(unit)
-            seen = 0
+            clip_ids, seen = [row.clip_id for row in rows], 0
             for _, group in itertools.groupby(rows, key=lambda row: row.video_id):
                 of_video = list(group)
                 seen += len(of_video)
-                yield _Video(unit, of_video, seen == len(rows))
+                yield _Video(unit, clip_ids, of_video, seen == len(rows))
 
     def _decode(self, video: _Video) -> _Decoded:
         wanted = self._wanted(video.unit)
@@ -129,30 +132,31 @@ class Feed:
             while len(rows) >= self._batch_size or (video.is_last and rows):
                 size = self._batch_size
                 is_last = video.is_last and len(rows) <= size
-                yield self._batch(video.unit, offset, rows[:size], clips[:size], sources, is_last)
+                batch = Batch(
+                    unit=video.unit,
+                    clip_ids=video.clip_ids,
+                    offset=offset,
+                    rows=rows[:size],
+                    is_last=is_last,
+                    clips=clips[:size],
+                    sources=sources,
+                )
+                self._fill_pixels(batch)
+                yield batch
                 rows, clips, sources, offset = rows[size:], clips[size:], {}, 0 if is_last else offset + size
 
-    def _batch(
-        self,
-        unit: WorkUnit,
-        offset: int,
-        rows: list[ClipRow],
-        clips: list[DecodedClip | DecodeError],
-        sources: dict[str, Source],
-        is_last: bool,
-    ) -> Batch:
-        batch = Batch(unit=unit, offset=offset, rows=rows, is_last=is_last, clips=clips, sources=sources)
-        wanted = self._wanted(unit)
+    def _fill_pixels(self, batch: Batch) -> None:
+        """Move the clips' pixels into the batch."""
+        wanted = self._wanted(batch.unit)
         if wanted is None:
-            return batch
+            return
         for square in wanted.squares:
             frames = -(-wanted.num_frames // square.every)
             pixels = np.zeros((self._batch_size, frames, square.size, square.size, 3), np.uint8)
-            for slot, clip in enumerate(clips):
+            for slot, clip in enumerate(batch.clips):
                 if isinstance(clip, DecodedClip):
                     pixels[slot] = clip.squares.pop(square)
             batch.pixels[square] = pixels
-        return batch
 
 
 class _End:

@@ -1,6 +1,8 @@
 """One shard under way: its stages' outputs, filled batch by batch, then sealed."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,9 +32,8 @@ DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 class ShardInProgress:
     """One unit: `add` every batch of its rows in order, then `seal` once."""
 
-    def __init__(self, worker: "Worker", unit: WorkUnit) -> None:
+    def __init__(self, worker: "Worker", unit: WorkUnit, clip_ids: list[str]) -> None:
         self.worker, self.unit, self.cache, self.config = worker, unit, worker.cache, worker.config
-        clip_ids = [row.clip_id for row in worker.rows(unit)]
         self.outputs = {key: StageOutput(stage=worker.stages[key], clip_ids=clip_ids) for key in unit.keys}
         self.times = self.outputs.get("clips") or StageOutput(stage=worker.stages["clips"], clip_ids=clip_ids)
         self.backbones = worker.backbones_to_run(unit)
@@ -51,16 +52,32 @@ class ShardInProgress:
         self.sources |= batch.sources
         ok = self._take_clips(batch)
         if "proposals" in self.outputs:
-            for slot in ok:
-                self._propose(batch, slot)
+            with self._timed("proposals"):
+                for slot in ok:
+                    self._propose(batch, slot)
         for name in self.backbones:
-            maps = self.worker.features[name].maps(upload(batch.pixels[self.worker.square(name)], self.worker.device))
-            for tap, found in maps.items():
-                self._store(name, tap, found, batch, ok)
+            self._run_backbone(name, batch, ok)
         for key in self.outputs:
             kind, _, name = key.partition("/")
             if kind == "regions" and name not in self.backbones:
-                self._regions_from_cache(name, batch, ok)
+                with self._timed(key):
+                    self._regions_from_cache(name, batch, ok)
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self.spent(kind, begun)
+
+    def _run_backbone(self, name: str, batch: Batch, ok: list[int]) -> None:
+        with self._timed(f"features/{name}"):
+            maps = self.worker.features[name].maps(upload(batch.pixels[self.worker.square(name)], self.worker.device))
+            stored = {tap: self._store(name, tap, found, batch, ok) for tap, found in maps.items()}
+        if f"regions/{name}" in self.outputs:
+            with self._timed(f"regions/{name}"):
+                for tap, (rounded, finite) in stored.items():
+                    for slot in finite:
+                        self._regions(name, tap, rounded[slot], batch.rows[slot], batch.offset + slot)
 
     def _take_clips(self, batch: Batch) -> list[int]:
         """Note frame times, failures and warnings; gives the slots that have pixels."""
@@ -97,12 +114,15 @@ class ShardInProgress:
         for name in ("boxes", "scores", "count"):
             arrays[f"proposals/{name}"][batch.offset + slot] = getattr(kept, name)
 
-    def _store(self, name: str, tap: str, maps: Tensor, batch: Batch, ok: list[int]) -> None:
-        """Round one tap's maps [B, T, C, H, W] as stored, and give features and regions of the usable slots."""
+    def _store(self, name: str, tap: str, maps: Tensor, batch: Batch, ok: list[int]) -> tuple[Tensor, list[int]]:
+        """Round one tap's maps [B, T, C, H, W] as stored, and keep the usable slots' features.
+
+        Gives the rounded maps, and the usable slots that are finite; the others have failed.
+        """
         options = self.config.backbones[name]
         stored = maps.to(DTYPES_STORED[options.storage_dtype])
         finite = stored.isfinite().flatten(1).all(1).tolist()
-        features, regions = self.outputs.get(f"features/{name}"), self.outputs.get(f"regions/{name}")
+        features = self.outputs.get(f"features/{name}")
         if features is not None:
             numbers = [batch.offset + slot for slot in ok]
             values = {f"features/{name}/{tap}": stored, f"features/{name}/{tap}_pooled": maps.float().mean((3, 4))}
@@ -111,8 +131,7 @@ class ShardInProgress:
         for slot in ok:
             if not finite[slot]:
                 self._fail_non_finite(name, tap, batch.offset + slot, bool(maps[slot].isfinite().all()))
-            elif regions is not None:
-                self._regions(name, tap, stored[slot], batch.rows[slot], batch.offset + slot)
+        return stored, [slot for slot in ok if finite[slot]]
 
     def _fail_non_finite(self, name: str, tap: str, number: int, finite_before: bool) -> None:
         dtype = self.config.backbones[name].storage_dtype

@@ -22,15 +22,16 @@ def changed_videos(cache: Cache, shards: Container[int]) -> dict[int, list[str]]
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
-    known: dict[tuple[str, Source], bool] = {}  # a video may lie in two shards
+    known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards
     found: dict[int, list[str]] = {}
     for record in cache.ledger.records("clips", shards):
         failed = {failure.clip_id.rsplit(":", 2)[0] for failure in record.failures}
         for video, source in record.sources.items():
             if video not in failed and video in path_of:
-                if (video, source) not in known:
-                    known[video, source] = _has_changed(path_of[video], source)
-                if known[video, source]:
+                identity = (video, source.size, source.mtime_ns, source.digest)
+                if identity not in known:
+                    known[identity] = _has_changed(path_of[video], source)
+                if known[identity]:
                     found.setdefault(record.shard, []).append(video)
     return found
 
@@ -53,8 +54,7 @@ def reopen_changed(config: Config, cache: Cache, changed: dict[int, list[str]]) 
     """
     videos = {video for of_shard in changed.values() for video in of_shard}
     for shard in changed:
-        numbers = cache.shard_rows(shard)
-        rows = [row for row in cache.clips.rows(numbers.start, numbers.stop) if row.video_id in videos]
+        rows = [row for row in cache.rows(shard) if row.video_id in videos]
         for row in rows:
             video = Video(video_id=row.video_id, path=row.path, split=row.split, labels=row.labels)
             try:

@@ -1,5 +1,6 @@
 """`kinegraph train` and `evaluate`: heads and seeds over one cache."""
 
+import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,7 @@ from stages.training.engine import EpochRecord, TrainResult, seeded, train
 from stages.training.evaluation import EvaluationResult, evaluate
 from stages.training.options import TrainOptions
 
+log = logging.getLogger("kinegraph")
 OnEpoch = Callable[[str, int, EpochRecord], None]  # name, seed, what happened
 
 
@@ -142,14 +144,29 @@ def _train_one(job: _Job) -> TrainedRun:
     device = pick_device(config.run.device)
     with seeded(options.seed, device):
         head = build_for(cache, options)
-    clips = CachedClips(cache, head.reads, options.train_split)
-    val_clips = CachedClips(cache, head.reads, options.val_split) if options.val_split else None
+    clips = _clips(cache, head, options.train_split, preload=options.preload)
+    val_clips = None
+    if options.val_split:
+        val_clips = _clips(cache, head, options.val_split, preload=options.preload)
     on_epoch = partial(job.on_epoch, job.name, options.seed)
     result = train(head, clips, val_clips, options, device=device, on_epoch=on_epoch)
     metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
     record = describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root)
     save_run(job.folder, head, record, overwrite=job.overwrite)
     return TrainedRun(name=job.name, seed=options.seed, folder=job.folder, result=result, num_train_clips=len(clips))
+
+
+def _clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
+    """What the head reads of a split; says so where the cache does not have all of it yet."""
+    clips = CachedClips(cache, head.reads, split, preload=preload)
+    if clips.num_unsealed:
+        log.warning(
+            "%s is incomplete: %d clips of split %s are not extracted yet and are left out; extract goes on",
+            cache.root,
+            clips.num_unsealed,
+            split,
+        )
+    return clips
 
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:
@@ -163,7 +180,7 @@ def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str
     head, record = load_run(Path(folder))
     opened = Cache(cache or record.cache)
     require_fit(record, {name: array.shape for name, array in opened.arrays().items()}, tuple(opened.classes))
-    clips = CachedClips(opened, head.reads, split or record.train.test_split)
+    clips = _clips(opened, head, split or record.train.test_split)
     require_same_features(record, clips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return evaluate(head.to(device), clips, record.train, device=device)

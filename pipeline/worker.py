@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from cache_schemas.cache import Cache, Stage
-from cache_schemas.clips_table import ClipRow
 from pipeline.config import Config
 from pipeline.declare import declare
 from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
@@ -71,8 +70,7 @@ class Worker:
         for key in declared.with_read(keys):
             self.cache.check_stage(declared.stages[key])
         stages = {key: stage for key, stage in declared.stages.items() if key in keys}
-        for stage in stages.values():
-            self.cache.declare(stage)
+        self.cache.declare(*stages.values())
         return stages
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
@@ -108,7 +106,7 @@ class Worker:
     def _run_free(self, units: Iterable[WorkUnit], over: _Pass, decode_threads: int) -> None:
         """Run the units that nobody else is at. None waits for another worker, which might wait for one of ours."""
         feed = Feed(
-            self.rows,
+            lambda unit: self.cache.rows(unit.shard),
             self.wanted,
             batch_size=self.config.run.batch_size,
             timeout_seconds=self.config.run.video_timeout_seconds,
@@ -120,7 +118,7 @@ class Worker:
             shard: ShardInProgress | None = None
             asked = time.monotonic()
             for batch in batches:
-                shard = shard or ShardInProgress(self, batch.unit)
+                shard = shard or ShardInProgress(self, batch.unit, batch.clip_ids)
                 shard.spent("waiting for decode", asked)
                 self._compute(shard, batch)
                 if batch.is_last:
@@ -134,9 +132,7 @@ class Worker:
                 pending.result()
 
     def _compute(self, shard: ShardInProgress, batch: Batch) -> None:
-        begun = time.monotonic()
         shard.add(batch)
-        shard.spent("network", begun)
         videos = len({row.video_id for row in batch.rows})
         waiting = max(shard.seconds, key=lambda kind: shard.seconds[kind])
         self.report(ClipsDone(clips=len(batch.rows), videos=videos, waiting=waiting))
@@ -148,10 +144,6 @@ class Worker:
             over.leased.append(shard.unit)
         else:
             self.report(UnitSealed(unit=shard.unit, failed_clips=failed_clips))
-
-    def rows(self, unit: WorkUnit) -> list[ClipRow]:
-        numbers = self.cache.shard_rows(unit.shard)
-        return list(self.cache.clips.rows(numbers.start, numbers.stop))
 
     def backbones_to_run(self, unit: WorkUnit) -> list[str]:
         """Entries that a unit has to run: for features, or for maps that regions need and that nobody stored."""

@@ -12,10 +12,6 @@ class BackboneOptions(StageOptions):
     """A frozen backbone, cut at its taps."""
 
     model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
-    options: dict[str, int | str] = Field(
-        default_factory=dict,
-        description="of the ResNet-3D family: res5_stride (1 or 2); of its I3Ds: temporal_kernels (alternate or all)",
-    )
     weights: str = Field(
         description="a named file of the catalogue, a path, random:<seed>, or, for the ResNet-3D family, inflate: "
         "and any of these for the 2D ResNet of its depth"
@@ -33,6 +29,10 @@ class BackboneOptions(StageOptions):
     std: Channels | None = Field(None, description="what the pixels less `mean` are divided by; given with `mean`")
     channel_order: ChannelOrder | None = Field(None, description="RGB or BGR; null: as the weights expect")
     precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="the network computes in")
+    options: dict[str, int | str] = Field(
+        default_factory=dict,
+        description="of the ResNet-3D family: res5_stride (1 or 2); of its I3Ds: temporal_kernels (alternate or all)",
+    )
 
     @model_validator(mode="after")
     def _normalises(self) -> "BackboneOptions":

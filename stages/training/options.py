@@ -23,6 +23,9 @@ class TrainOptions(StageOptions):
     train_split: str = Field("train", description="split to learn from")
     val_split: str | None = Field("val", description="split that chooses the best epoch; null: keep the last one")
     test_split: str = Field("test", description="split that `kinegraph evaluate` scores")
+    preload: bool = Field(
+        False, description="read all clips into memory first; faster where they are compressed or small"
+    )
     aggregate: Literal["max", "mean"] = Field("mean", description="over the clips and crops of a video")
     aggregate_of: Literal["logits", "probabilities"] = Field("logits", description="what is aggregated")
     threads: int | None = Field(None, gt=0, description="CPU threads; null: as the process has them")

@@ -49,8 +49,10 @@ def test_sweep_spares_the_living(tmp_path: Path) -> None:
         "foreign, new": f"{TEMPORARY_PREFIX}{dead.pid}-other-1-x",
         "foreign, old": f"{TEMPORARY_PREFIX}{dead.pid}-other-2-x",
     }
+    folder = tmp_path / "data.zarr" / "proposals"
+    folder.mkdir(parents=True)
     for name in names.values():
-        (tmp_path / name).touch()
-    os.utime(tmp_path / names["foreign, old"], (0, 0))
+        (folder / name).touch()
+    os.utime(folder / names["foreign, old"], (0, 0))
     assert sweep(tmp_path) == 2
-    assert {path.name for path in tmp_path.iterdir()} == {names["of this process"], names["foreign, new"]}
+    assert {path.name for path in folder.iterdir()} == {names["of this process"], names["foreign, new"]}

@@ -104,6 +104,15 @@ class TestHdf5(StoreContract):
         store.declare(SPECS, 4)
         np.testing.assert_array_equal(plain(SPECS[0].name), values(SPECS[0], 4))
 
+    def test_plain_h5py_may_have_it_open(self, store: Store, tmp_path: Path) -> None:
+        """HDF5 refuses to open a file in two ways within one process."""
+        fill_store(store, 4)
+        with h5py.File(tmp_path / "data.h5") as file:
+            joined = file[SPECS[0].name]
+            np.testing.assert_array_equal(joined[1], store.open_shard(SPECS[0], 0).row(1))
+            store.declare(SPECS, 4)
+            np.testing.assert_array_equal(joined[2], store.open_shard(SPECS[0], 0).row(2))
+
     def test_rows_are_mapped_and_aligned(self, store: Store) -> None:
         fill_store(store, 4)
         for array in SPECS:

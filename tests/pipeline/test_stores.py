@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import zarr
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheMismatch
 from cache_schemas.reader import CachedClips
+from cache_schemas.storage import LocalStorage
 from pipeline.config import Config
 from pipeline.extraction import extract
 from pipeline.indexing import index
@@ -70,6 +72,21 @@ def test_stages_one_after_the_other_and_a_data_set_that_grows(load: Load, video_
     extract(at_once)
     assert same_bytes(config.cache) == same_bytes(at_once.cache)
     assert np.isfinite(rows_of(config.cache, "regions/tiny/res4")).all()
+
+
+def test_the_stages_of_a_run_are_declared_together(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(HDF5)
+    index(config)
+    names: list[str] = []
+    put = LocalStorage.put
+
+    def noted(storage: LocalStorage, name: str, parts: Any) -> tuple[int, str]:
+        names.append(name)
+        return put(storage, name, parts)
+
+    monkeypatch.setattr(LocalStorage, "put", noted)
+    extract(config)
+    assert names.count("data.h5") == 1
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,15 @@ def test_one_run_is_trained_and_scored(config: Config) -> None:
     assert evaluate_run(run.folder, split="train").num_videos == 4
 
 
+def test_preloaded_clips_train_the_same(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    (mapped,) = train_runs(config)
+    (preloaded,) = train_runs(changed(config, train={"preload": True}), overwrite=True)
+    assert [record.loss for record in preloaded.result.history] == [record.loss for record in mapped.result.history]
+    monkeypatch.setattr("cache_schemas.reader.available_bytes", lambda: 0)
+    with pytest.raises(CacheError, match="0 bytes of memory are free"):
+        train_runs(changed(config, train={"preload": True}), overwrite=True)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
     heard: list[tuple[str, int]] = []

@@ -1,6 +1,6 @@
 """Random clips with regions: B clips, T frames, N regions a frame, C channels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,16 +8,6 @@ from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 T, N, C = 5, 4, 12
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_one_seed() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A data set in memory, and a task that a linear head can learn."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,16 +8,6 @@ import torch
 from torch import Tensor
 
 POOLED = "features/tiny/res5_pooled"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_one_seed() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 @dataclass

@@ -1,0 +1,18 @@
+"""Which shards have a record, whatever else lies beside the records."""
+
+from pathlib import Path
+
+from cache_schemas.ledger import Ledger, Record
+from cache_schemas.storage import LocalStorage
+
+
+def test_shards_are_those_with_a_record(tmp_path: Path) -> None:
+    ledger = Ledger(LocalStorage(tmp_path))
+    assert ledger.shards("features/a") == []
+    for key, shards in {"features/a": [7, 0, 1_234_567], "features/ab": [3], "proposals": [5]}.items():
+        for shard in shards:
+            assert ledger.seal(Record(key=key, shard=shard, num_rows=1, fingerprint="", objects={}))
+    for stray in ("000002.json.orig", ".tmp-1-x-000004.json", "note.json", "000009.txt"):
+        (tmp_path / "ledger" / "features" / "a" / stray).touch()
+    assert ledger.shards("features/a") == [0, 7, 1_234_567]
+    assert [record.shard for record in ledger.records("features/a", {7, 8})] == [7]
