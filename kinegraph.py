@@ -48,8 +48,8 @@ def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "He
     return build(name, spec, num_classes, **options)
 
 
-def build_backbone(model: str, weights: str, taps: Sequence[str]) -> "Backbone":
+def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int | str) -> "Backbone":
     """A frozen backbone, cut above the highest of `taps`. See stages.backbones.build."""
     from stages.backbones.build import build_backbone as build
 
-    return build(model, weights, taps)
+    return build(model, weights, taps, **options)

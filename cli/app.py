@@ -124,6 +124,7 @@ def plan(
     """Show what extract would do and cost; writes nothing."""
     from cache_schemas.cache import Cache
     from pipeline import plan as planning
+    from pipeline.advice import advice
     from pipeline.estimate import estimate
 
     settings = _config(config, overrides)
@@ -132,6 +133,8 @@ def plan(
         found = planning.why(settings, cache)
         print(json.dumps(found)) if as_json else printing.differences(found)
         return
+    for sentence in advice(settings):
+        printing.note(sentence)
     made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
     cost = estimate(settings, cache, made)
     measured = None
@@ -161,12 +164,15 @@ def extract(
     overrides: Overrides = [],
 ) -> int:
     """Decode videos, run the frozen networks, seal shards. Goes on where it was stopped."""
+    from pipeline.advice import advice
     from pipeline.extraction import extract as run
     from pipeline.plan import parse_part
 
     given = {"executor": executor, "workers": workers}
     overrides = [*overrides, *(f"run.{key}={value}" for key, value in given.items() if value is not None)]
     settings = _config(config, overrides)
+    for sentence in advice(settings):
+        printing.note(sentence)
     outcome = run(settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed)
     printing.extracted(outcome, settings.cache)
     return EXIT_CLIPS_FAILED if outcome.failures else 0
@@ -312,6 +318,14 @@ def import_(
         )  # fmt: skip
     printing.imported(found)
     return EXIT_CLIPS_FAILED if found.failures else 0
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the networks: taps, parameters and GMACs with their classifier, and where weights come from."""
+    from pipeline.models import models as known
+
+    print(json.dumps(known())) if as_json else printing.models(known())
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What commands print: results to stdout, everything else to stderr."""
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from stages.training.engine import EpochRecord
     from stages.training.evaluation import EvaluationResult
 
-MAX_LISTED = 10
+MAX_LISTED, MAX_COLUMNS = 10, 120
 CLIP_STATES = ("ok", "warned", "failed", "missing")
 
 
@@ -257,6 +258,35 @@ def evaluated(found: "EvaluationResult") -> None:
     print(f"{found.num_videos} videos{failed}")
     if found.classes_without_positives:
         print(f"{found.classes_without_positives} classes have no positive and are left out of the mean")
+
+
+def models(rows: Sequence[dict[str, Any]]) -> None:
+    """Per network a line of counts, then its taps and weights, wrapped."""
+    for row in rows:
+        form = row["input"]
+        frames = f"{form['num_frames']} frames of " if form["num_frames"] > 1 else ""
+        print(
+            f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.3f} GMACs  "
+            f"{frames}{form['size']} px, {form['num_classes'] or 'no'} classes"
+        )
+        taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in row["taps"]]
+        options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
+        weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
+        for name, words in (("taps", taps), ("options", options), ("weights", weights)):
+            if words:
+                print(_wrapped(f"  {name + ':':<10}", words))
+    print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
+    print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+
+
+def _wrapped(start: str, words: Sequence[str]) -> str:
+    """`start` and the words, separated by commas, in lines that break between words only."""
+    whole = start + ", ".join(word.replace(" ", "\0") for word in words)
+    return textwrap.fill(whole, MAX_COLUMNS, subsequent_indent=" " * len(start)).replace("\0", " ")
+
+
+def _in_time(tap: dict[str, Any]) -> str:
+    return f"t{tap['temporal_stride']}" if tap["temporal_stride"] > 1 else ""
 
 
 def demo(found: "DemoResult") -> None:

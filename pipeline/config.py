@@ -11,9 +11,10 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cache_schemas.compression import NONE, by_kind
 from pipeline.errors import ConfigError
-from stages.backbones.catalogue import BackboneEntry, Tap
 from stages.backbones.catalogue import entry as backbone_entry
+from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
+from stages.backbones.taps import Tap
 from stages.clips.options import ClipOptions, DatasetOptions
 from stages.options import StageOptions
 from stages.proposals.catalogue import entry as proposal_entry
@@ -109,7 +110,8 @@ class Config(StageOptions):
         return self.entry_of(name).tap(tap)
 
     def entry_of(self, name: str) -> BackboneEntry:
-        return backbone_entry(self.backbones[name].model)
+        options = self.backbones[name]
+        return backbone_entry(options.model, options.options)
 
     def size_of(self, name: str) -> int:
         """Side of the square input of backbone entry `name`, px."""
@@ -124,9 +126,12 @@ class Config(StageOptions):
         self._check_store()
         for name, options in self.backbones.items():
             with _under(f"backbones.{name}.model"):
-                self.entry_of(name)
+                backbone_entry(options.model)
+            with _under(f"backbones.{name}.options"):
+                least = self.entry_of(name).min_frames
             self._check_every(f"backbones.{name}.every", options.every)
             frames = self.clips.num_frames // options.every
+            _need(frames >= least, f"backbones.{name}", f"{frames} frames", f"{least} or more for {options.model}")
             for tap in options.taps:
                 with _under(f"backbones.{name}.taps"):
                     shape = self.tap_of(name, tap).shape(frames, self.size_of(name))
@@ -158,6 +163,10 @@ class Config(StageOptions):
             _need(name in self.backbones, "regions.backbones", name, f"entries of backbones: {[*self.backbones]}")
             for tap in self.backbones[name].taps:
                 step = self.frame_step_of(name, tap)
+                frames = self.clips.num_frames
+                _need(
+                    frames % step == 0, "clips.num_frames", frames, f"multiples of {step}, for regions of {name}/{tap}"
+                )
                 _need(
                     step % every == 0, "proposals.every", every, f"a divisor of {step}, so that {name}/{tap} has boxes"
                 )

@@ -1,7 +1,7 @@
 """From a config to what each stage key writes: arrays and fingerprinted options. Torch-free."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from cache_schemas.arrays import ArraySpec, clip_arrays, feature_arrays, proposal_arrays, region_arrays
 from cache_schemas.cache import Cache, Stage
@@ -9,6 +9,7 @@ from cache_schemas.fingerprint import Options
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from stages.backbones.options import BackboneOptions
+from stages.backbones.pixels import own_pixels, pixels_of
 from stages.clips.options import ClipOptions
 from stages.decode.clips import VERSION as CLIPS_VERSION
 from stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
@@ -94,7 +95,12 @@ def _features(config: Config, name: str, options: BackboneOptions, clips: Stage,
         shape = config.tap_of(name, tap).shape(config.clips.num_frames // options.every, config.size_of(name))
         step = config.frame_step_of(name, tap)
         arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
-    recorded = options.model_dump(mode="json", exclude={"weights"})
+    recorded = options.model_dump(mode="json", exclude={"weights", "options", "mean", "std", "channel_order"})
+    known = config.entry_of(name)
+    if chosen := known.chosen(options.options):
+        recorded["options"] = chosen
+    if (pixels := pixels_of(options)) != own_pixels(known):
+        recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
     recorded |= {
         "size": config.size_of(name),
         "weights_sha256": digest,

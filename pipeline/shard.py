@@ -165,8 +165,8 @@ class ShardInProgress:
         options = self.config.regions
         assert options is not None
         boxes, count = (self._proposal_array(part, number) for part in ("boxes", "count"))
-        size, stride = self.config.size_of(name), self.config.tap_of(name, tap).stride
-        found = clip_regions(maps, boxes, count, row.crop, size, stride, options)
+        size, at = self.config.size_of(name), self.config.tap_of(name, tap)
+        found = clip_regions(maps, boxes, count, row.crop, size, at.stride, options, at.offset_px)
         output = self.outputs[f"regions/{name}"]
         output.arrays[f"regions/{name}/{tap}"][number] = found.to(DTYPES_STORED[options.storage_dtype]).cpu().numpy()
 

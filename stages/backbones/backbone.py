@@ -1,6 +1,6 @@
 """What every frozen backbone is: a chain of named taps that can be cut."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 class Backbone(nn.Module):
     """Clips in, maps of the wanted taps out.
 
-    A subclass sets `stages`, from bottom to top: tap name -> names of the submodules that lead to it from the
-    tap below, in the order in which they run. Until `cut`, all taps are wanted.
+    A subclass sets `stages`, from bottom to top: tap name -> names (dotted paths) of the submodules that lead to it
+    from the tap below, in the order in which they run; where they branch, it overrides `step`. Until `cut`, all taps
+    are wanted.
     """
 
     stages: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -32,10 +33,17 @@ class Backbone(nn.Module):
             raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {known}")
         self.taps = tuple(name for name in known if name in taps)
         names = list(self.stages)
+        present = {path for path, _ in self.named_modules()}
         for name in names[names.index(self.taps[-1]) + 1 :]:
-            for module in self.stages[name]:
-                if hasattr(self, module):
-                    delattr(self, module)
+            for path in present.intersection(self.stages[name]):
+                parent, _, child = path.rpartition(".")
+                delattr(self.get_submodule(parent), child)
+
+    def adopt(self, network: nn.Module) -> None:
+        """Take the submodules that `stages` names, and with them their parameter names, from another network."""
+        for path in (path for paths in self.stages.values() for path in paths):
+            child = path.partition(".")[0]
+            self.add_module(child, network.get_submodule(child))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T', H', W']."""
@@ -44,11 +52,27 @@ class Backbone(nn.Module):
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The outputs of the wanted taps for the input `x` of the first submodule."""
         maps: dict[str, Tensor] = {}
-        for tap, modules in self.stages.items():
-            for module in modules:
-                x = getattr(self, module)(x)
+        for tap in self.stages:
+            x = self.step(tap, x)
             if tap in self.taps:
                 maps[tap] = x
             if tap == self.taps[-1]:
                 break
         return maps
+
+    def step(self, tap: str, x: Tensor) -> Tensor:
+        """From the tap below to `tap`."""
+        for path in self.stages[tap]:
+            x = self.get_submodule(path)(x)
+        return x
+
+
+def frame_by_frame(run: Callable[[Tensor], dict[str, Tensor]], clips: Tensor) -> dict[str, Tensor]:
+    """clips [B, 3, T, H, W] -> what `run` gives for frames [B*T, 3, H, W], as tap -> [B, C, T, H', W'].
+
+    Clips that lie in memory as [B, T, H, W, 3] (decoded frames, permuted) are neither copied nor reordered: `run`
+    sees them as channels_last.
+    """
+    num_clips = clips.shape[0]
+    maps = run(clips.transpose(1, 2).flatten(0, 1))
+    return {tap: x.view(num_clips, -1, *x.shape[1:]).transpose(1, 2) for tap, x in maps.items()}

@@ -1,42 +1,100 @@
 """From a backbone's name to the frozen network: one line per backbone in BUILDERS, its facts in the catalogue."""
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torchvision import models
 
 from stages.backbones.backbone import Backbone
-from stages.backbones.catalogue import entry
-from stages.backbones.i3d import I3DResNet50
+from stages.backbones.bn_inception import BNInception
+from stages.backbones.catalogue import TIMM_PREFIX, entry
+from stages.backbones.entry import INFLATE, BackboneEntry
+from stages.backbones.geometry import differences
+from stages.backbones.inception_v3 import InceptionV3
+from stages.backbones.inflation import inflate
 from stages.backbones.resnet2d import ResNet2D
+from stages.backbones.resnet3d import ResNet3D
+from stages.backbones.resnet3d_layouts import LAYOUTS
+from stages.backbones.temporal_shift import ShiftedResNet
+from stages.backbones.timm_image import TimmImage
 from stages.backbones.tiny_i3d import TinyI3D
-from stages.weights.load import load_weights
+from stages.backbones.torchvision_video import S3D, R2Plus1D
+from stages.errors import WeightsError
+from stages.weights.load import load_weights, tensors_digest, weights_digest
+from stages.weights.random import initialise
+from stages.weights.sources import WeightSource, known_source
+
+log = logging.getLogger("kinegraph")
 
 BUILDERS: dict[str, Callable[[], Backbone]] = {
     "resnet18": lambda: ResNet2D(models.resnet18()),
     "resnet34": lambda: ResNet2D(models.resnet34()),
     "resnet50": lambda: ResNet2D(models.resnet50()),
     "resnet101": lambda: ResNet2D(models.resnet101()),
-    "i3d_r50": I3DResNet50,
+    "inception_v3": InceptionV3,
+    "bn_inception": BNInception,
+    "tsm_r50": lambda: ShiftedResNet(models.resnet50()),
+    "s3d": S3D,
+    "r2plus1d_18": R2Plus1D,
     "tiny_i3d": TinyI3D,
 }
 
 
-def build_backbone(model: str, weights: str, taps: Sequence[str]) -> Backbone:
+def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int | str) -> Backbone:
     """The network up to the highest of `taps`, frozen, in eval mode, on the CPU in float32.
 
-    weights: a name from the entry's `weights`, a local file, or `random:<seed>`. A file's classifier (`fc.*`)
-    and its layers above the cut are left out; all its other keys must be used.
+    weights: a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` and any of these for the
+    2D network that the entry names. A file's classifier is left out, and its layers above the cut, which must fit all
+    the same; all its other keys must be used. options: those of the entry.
 
-    Raises ValueError if there is no such backbone or tap, WeightsError if the weights cannot be had or do not belong.
+    Raises ValueError if there is no such backbone, tap or option, WeightsError if the weights cannot be had or do not
+    belong.
     """
-    known = entry(model)
+    known = entry(model, options)
     for tap in taps:
         known.tap(tap)
     with torch.random.fork_rng(devices=[]):  # constructors draw weights that are replaced below
-        network = BUILDERS[model]()
-    everything = network.state_dict().keys()
+        network = untrained(model, **options)
+    above = {name: tensor.shape for name, tensor in network.state_dict().items()}
     network.cut(taps)
-    above = everything - network.state_dict().keys()
-    load_weights(network, weights, known.weights, lambda key: key in above or key.startswith("fc."))
+    if weights.startswith(INFLATE):
+        _inflate(network, known, weights)
+    else:
+        for name in network.state_dict():
+            del above[name]
+        load_weights(network, weights, known.weights, above=above, model=model)
+        _log_other_geometry(network, model, known_source(weights, known.weights))
     return network.eval().requires_grad_(False)
+
+
+def backbone_digest(network: Backbone, known: BackboneEntry, weights: str) -> str:
+    """Identity of the weights for fingerprints; of inflated ones, that of the tensors."""
+    if weights.startswith(INFLATE):
+        return tensors_digest(network)
+    return weights_digest(network, weights, known.weights)
+
+
+def _inflate(network: Backbone, known: BackboneEntry, weights: str) -> None:
+    if known.inflates is None:
+        raise WeightsError(f"weights {weights!r}: {known.name} has no 2D network whose weights could be inflated")
+    flat = build_backbone(known.inflates, weights.removeprefix(INFLATE), network.taps)
+    initialise(network, 0)
+    inflate(network, flat.state_dict())
+
+
+def untrained(model: str, **options: Any) -> Backbone:
+    """The whole network as its constructor makes it. `model` and `options` are those of an entry."""
+    if model.startswith(TIMM_PREFIX):
+        return TimmImage(model.removeprefix(TIMM_PREFIX))
+    if model in LAYOUTS:
+        return ResNet3D(replace(LAYOUTS[model], **options))
+    return BUILDERS[model]()
+
+
+def _log_other_geometry(network: Backbone, model: str, source: WeightSource | None) -> None:
+    """Weights that fit a network of other strides give other features than the published ones."""
+    if source is not None and (found := differences(network, source.geometry)):
+        log.info("%s: %s was trained with %s", model, source.file_name, ", ".join(found))

@@ -1,122 +1,198 @@
 """Which frozen backbones there are, and what each expects and gives. Imports no torch: plans are made from this."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD, WeightSource
+from stages.backbones.entry import BackboneEntry, Counts, Options
+from stages.backbones.resnet3d_layouts import LAYOUTS
+from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, taps_of
+from stages.weights.registry import BACKBONE_WEIGHTS
+from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
 
-
-@dataclass(frozen=True, kw_only=True)
-class Tap:
-    """A point where a backbone can be cut. `stride`: input pixels per map cell; `temporal_stride`: frames."""
-
-    name: str
-    channels: int
-    stride: int
-    temporal_stride: int = 1
-
-    def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """(T, C, H, W) of this tap's map for a clip of `num_frames` frames of `size` x `size` px."""
-        side = -(-size // self.stride)
-        return num_frames // self.temporal_stride, self.channels, side, side
+TIMM_PREFIX = "timm/"
+HALF_VALID = (3, 2)  # of Inception-V3, whose layers do not pad
+TORCHVISION_VIDEO_MEAN, TORCHVISION_VIDEO_STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BackboneEntry:
-    """A backbone as it is trained: square input of `size` px, RGB in 0..1 normalised by `mean` and `std`."""
-
-    name: str
-    taps: tuple[Tap, ...]
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights: Mapping[str, WeightSource] = field(default_factory=dict)
-
-    def tap(self, name: str) -> Tap:
-        """The tap of this name. Raises ValueError, listing the taps, if there is none."""
-        for tap in self.taps:
-            if tap.name == name:
-                return tap
-        known = ", ".join(tap.name for tap in self.taps)
-        raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {known}")
-
-
-def _torchvision(file_name: str) -> WeightSource:
-    """Torchvision puts the first eight digits of the sha256 into the file name."""
-    return WeightSource(
-        url=f"https://download.pytorch.org/models/{file_name}",
-        file_name=file_name,
-        sha256=file_name.rpartition("-")[2].removesuffix(".pth"),
-        licence="BSD-3-Clause (torchvision), trained on ImageNet-1k",
+def _resnet_taps(*widths: int) -> tuple[Tap, ...]:
+    res2, res3, res4, res5 = widths
+    return taps_of(
+        Level("stem", 64, (HALF_UP, HALF_UP)),
+        Level("res2", res2),
+        Level("res3", res3, (HALF_UP,)),
+        Level("res4", res4, (HALF_UP,)),
+        Level("res5", res5, (HALF_UP,)),
     )
 
 
-def _resnet2d(name: str, expansion: int, **files: str) -> BackboneEntry:
+def _image(name: str, num_params: int, gmacs: float, taps: tuple[Tap, ...]) -> BackboneEntry:
+    """A network of frames of 224 px, trained on ImageNet."""
     return BackboneEntry(
         name=name,
-        taps=(
-            Tap(name="stem", channels=64, stride=4),
-            Tap(name="res2", channels=64 * expansion, stride=4),
-            Tap(name="res3", channels=128 * expansion, stride=8),
-            Tap(name="res4", channels=256 * expansion, stride=16),
-            Tap(name="res5", channels=512 * expansion, stride=32),
-        ),
+        taps=taps,
         size=224,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        weights={key: _torchvision(file_name) for key, file_name in files.items()},
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=1, size=224, num_classes=1000),
     )
 
 
-_I3D_R50 = BackboneEntry(
-    name="i3d_r50",
-    taps=(
-        Tap(name="stem", channels=64, stride=4),
-        Tap(name="res2", channels=256, stride=4),
-        Tap(name="res3", channels=512, stride=8, temporal_stride=2),
-        Tap(name="res4", channels=1024, stride=16, temporal_stride=2),
-        Tap(name="res5", channels=2048, stride=16, temporal_stride=2),
-    ),
-    size=224,
-    mean=KINETICS_MEAN,
-    std=KINETICS_STD,
+_BN_INCEPTION_TAPS = taps_of(
+    Level("stem", 64, (HALF_UP, HALF_DOWN)),
+    Level("conv2", 192, (HALF_DOWN,)),
+    Level("inception_3a", 256),
+    Level("inception_3b", 320),
+    Level("inception_3c", 576, (HALF_DOWN,)),
+    Level("inception_4a", 576),
+    Level("inception_4b", 576),
+    Level("inception_4c", 608),
+    Level("inception_4d", 608),
+    Level("inception_4e", 1056, (HALF_DOWN,)),
+    Level("inception_5a", 1024),
+    Level("inception_5b", 1024),
+    size_multiple=32,  # where a side is odd, the branches that halve it differ by a row; this keeps all even
 )
 
-_TINY_I3D = BackboneEntry(
-    name="tiny_i3d",
-    taps=(
-        Tap(name="stem", channels=16, stride=2),
-        Tap(name="res2", channels=32, stride=4),
-        Tap(name="res3", channels=64, stride=8, temporal_stride=2),
-        Tap(name="res4", channels=96, stride=8, temporal_stride=2),
+_INCEPTION_V3_TAPS = taps_of(
+    Level("stem", 192, (HALF_VALID, (3, 1), HALF_VALID, (3, 1), HALF_VALID)),
+    Level("mixed_5b", 256),
+    Level("mixed_5c", 288),
+    Level("mixed_5d", 288),
+    Level("mixed_6a", 768, (HALF_VALID,)),
+    *(Level(f"mixed_6{letter}", 768) for letter in "bcde"),
+    Level("mixed_7a", 1280, (HALF_VALID,)),
+    Level("mixed_7b", 2048),
+    Level("mixed_7c", 2048),
+)
+
+_S3D_TAPS = taps_of(
+    Level("stem", 64, (HALF_UP, HALF_UP), (HALF_UP,)),
+    Level("conv2", 192),
+    Level("mixed_3b", 256, (HALF_UP,)),
+    Level("mixed_3c", 480),
+    Level("mixed_4b", 512, (HALF_UP,), (HALF_UP,)),
+    Level("mixed_4c", 512),
+    Level("mixed_4d", 512),
+    Level("mixed_4e", 528),
+    Level("mixed_4f", 832),
+    Level("mixed_5b", 832, (HALF_DOWN,), (HALF_DOWN,)),
+    Level("mixed_5c", 1024),
+)
+
+_R2PLUS1D_TAPS = taps_of(
+    Level("stem", 64, (HALF_UP,)),
+    Level("res2", 64),
+    Level("res3", 128, (HALF_UP,), (HALF_UP,)),
+    Level("res4", 256, (HALF_UP,), (HALF_UP,)),
+    Level("res5", 512, (HALF_UP,), (HALF_UP,)),
+)
+
+_TINY_I3D_TAPS = taps_of(
+    Level("stem", 16, (HALF_UP,)),
+    Level("res2", 32, (HALF_UP,)),
+    Level("res3", 64, (HALF_UP,), (HALF_DOWN,)),
+    Level("res4", 96),
+)
+
+
+def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
+    """A network of the ResNet-3D family, trained on Kinetics-400; `num_frames` and `size` are what its GMACs are of."""
+    layout = LAYOUTS[name]
+    options: dict[str, tuple[int | str, ...]] = {"res5_stride": (layout.res5_stride, 3 - layout.res5_stride)}
+    if layout.temporal_kernels == "alternate":
+        options["temporal_kernels"] = ("alternate", "all")
+    return BackboneEntry(
+        name=name,
+        taps=layout.taps,
+        size=224,
+        mean=KINETICS_MEAN,
+        std=KINETICS_STD,
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=num_frames, size=size, num_classes=400),
+        options=options,
+        inflates="resnet50" if layout.blocks == (3, 4, 6, 3) else "resnet101",
+    )
+
+
+_ENTRIES = (
+    _image("resnet18", 11_689_512, 1.814, _resnet_taps(64, 128, 256, 512)),
+    _image("resnet34", 21_797_672, 3.664, _resnet_taps(64, 128, 256, 512)),
+    _image(
+        "resnet50",
+        25_557_032,
+        4.089,
+        _resnet_taps(256, 512, 1024, 2048),
     ),
-    size=96,
-    mean=KINETICS_MEAN,
-    std=KINETICS_STD,
-    weights={
-        "shipped": WeightSource(
-            path="backbones/shipped/tiny_i3d.safetensors",
-            file_name="tiny_i3d.safetensors",
-            sha256="ec3706c8191455a9c1afd665c0d2ac9365443c463d9091e1081e34dacbf1a8c3",
-            licence="as this package; made by stages.training.tiny_networks",
-        )
-    },
+    _image(
+        "resnet101",
+        44_549_160,
+        7.801,
+        _resnet_taps(256, 512, 1024, 2048),
+    ),
+    BackboneEntry(
+        name="inception_v3",
+        taps=_INCEPTION_V3_TAPS,
+        size=299,
+        mean=(0.5, 0.5, 0.5),  # torchvision gets there by its `transform_input`
+        std=(0.5, 0.5, 0.5),
+        counts=Counts(num_params=23_834_568, gmacs=5.713, num_frames=1, size=299, num_classes=1000),
+    ),
+    _image("bn_inception", 11_295_240, 2.033, _BN_INCEPTION_TAPS),
+    BackboneEntry(
+        name="tsm_r50",
+        taps=_resnet_taps(256, 512, 1024, 2048),
+        size=224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        counts=Counts(num_params=24_327_632, gmacs=32.698, num_frames=8, size=224, num_classes=400),
+        min_frames=2,
+    ),
+    _video("c2d_r50", 24_327_632, 25.46, num_frames=8, size=256),
+    _video("i3d_r50", 28_043_472, 152.472, num_frames=32, size=224),
+    _video("i3d_r101", 51_754_192, 226.665, num_frames=32, size=224),
+    _video("nonlocal_i3d_r50", 35_401_936, 220.859, num_frames=32, size=224),
+    _video("slowonly_r50", 32_454_096, 54.518, num_frames=8, size=256),
+    BackboneEntry(
+        name="s3d",
+        taps=_S3D_TAPS,
+        size=224,
+        mean=TORCHVISION_VIDEO_MEAN,
+        std=TORCHVISION_VIDEO_STD,
+        counts=Counts(num_params=8_320_048, gmacs=17.979, num_frames=16, size=224, num_classes=400),
+    ),
+    BackboneEntry(
+        name="r2plus1d_18",
+        taps=_R2PLUS1D_TAPS,
+        size=112,
+        mean=TORCHVISION_VIDEO_MEAN,
+        std=TORCHVISION_VIDEO_STD,
+        counts=Counts(num_params=31_505_325, gmacs=40.519, num_frames=16, size=112, num_classes=400),
+    ),
+    BackboneEntry(
+        name="tiny_i3d",
+        taps=_TINY_I3D_TAPS,
+        size=96,
+        mean=KINETICS_MEAN,
+        std=KINETICS_STD,
+        counts=Counts(num_params=183_216, gmacs=0.407, num_frames=16, size=96, num_classes=0),
+    ),
 )
 
 CATALOGUE: dict[str, BackboneEntry] = {
-    "resnet18": _resnet2d("resnet18", 1, imagenet1k_v1="resnet18-f37072fd.pth"),
-    "resnet34": _resnet2d("resnet34", 1, imagenet1k_v1="resnet34-b627a593.pth"),
-    "resnet50": _resnet2d("resnet50", 4, imagenet1k_v1="resnet50-0676ba61.pth", imagenet1k_v2="resnet50-11ad3fa6.pth"),
-    "resnet101": _resnet2d(
-        "resnet101", 4, imagenet1k_v1="resnet101-63fe2227.pth", imagenet1k_v2="resnet101-cd907fc2.pth"
-    ),
-    "i3d_r50": _I3D_R50,
-    "tiny_i3d": _TINY_I3D,
+    known.name: replace(known, weights=BACKBONE_WEIGHTS.get(known.name, {})) for known in _ENTRIES
 }
 
 
-def entry(name: str) -> BackboneEntry:
-    """The entry of this name. Raises ValueError, listing the names, if there is none."""
-    if name not in CATALOGUE:
-        raise ValueError(f"no backbone {name!r}; there are {', '.join(CATALOGUE)}")
-    return CATALOGUE[name]
+def entry(name: str, options: Options = {}) -> BackboneEntry:  # noqa: B006 (nobody changes it)
+    """The entry of this name, with the geometry that `options` choose; `timm/<model>` asks timm.
+
+    Raises ValueError, listing what there is, if there is no such backbone or option.
+    """
+    if name.startswith(TIMM_PREFIX):
+        from stages.backbones.timm_image import timm_entry
+
+        known = timm_entry(name.removeprefix(TIMM_PREFIX))
+    elif name in CATALOGUE:
+        known = CATALOGUE[name]
+    else:
+        raise ValueError(f"no backbone {name!r}; there are {', '.join(CATALOGUE)} and, with timm, timm/<model>")
+    chosen = known.chosen(options)
+    return replace(known, taps=replace(LAYOUTS[name], **chosen).taps) if chosen else known  # type: ignore[arg-type]

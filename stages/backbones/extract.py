@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
+from stages.backbones.build import backbone_digest, build_backbone
+from stages.backbones.catalogue import CATALOGUE, entry
+from stages.backbones.folding import fold_batch_norms
 from stages.backbones.options import BackboneOptions
+from stages.backbones.pixels import pixels_of
 from stages.device import computing_in, frozen_on
-from stages.weights.load import weights_digest
 
 # B clips, T frames, C channels, S side of the square input, H W size of a map.
 
@@ -18,12 +19,15 @@ class FeatureExtractor:
     """One backbone entry on one device. Networks are loaded at construction, once per worker process."""
 
     def __init__(self, options: BackboneOptions, device: torch.device) -> None:
-        network = build_backbone(options.model, options.weights, options.taps)
-        known = entry(options.model)
-        self.digest = weights_digest(network, options.weights, known.weights)
+        network = build_backbone(options.model, options.weights, options.taps, **options.options)
+        self.digest = backbone_digest(network, entry(options.model, options.options), options.weights)
+        if options.model in CATALOGUE:
+            fold_batch_norms(network)
         self.options, self.device = options, device
         self._network = frozen_on(network, device)
-        self._mean, self._std = (_per_channel(values, device) for values in (known.mean, known.std))
+        pixels = pixels_of(options)
+        self._reversed = pixels.channel_order == "BGR"
+        self._mean, self._std = (_per_channel(values, device) for values in (pixels.mean, pixels.std))
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
@@ -31,6 +35,8 @@ class FeatureExtractor:
 
         Numerics: bf16 maps differ from float32 by about 1 % of their standard deviation (a test states how much).
         """
+        if self._reversed:
+            clips = clips.flip(-1)
         x = (clips.float() / 255 - self._mean) / self._std
         x = x.permute(0, 4, 1, 2, 3)  # [B, 3, T, S, S], and by that channels-last without a copy
         with computing_in(self.options.precision, self.device):

@@ -2,21 +2,42 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.options import StageOptions
+from stages.weights.sources import ChannelOrder, Channels
 
 
 class BackboneOptions(StageOptions):
     """A frozen backbone, cut at its taps."""
 
-    model: str = Field(description="name in the catalogue: resnet18 ... resnet101, i3d_r50, tiny_i3d")
-    weights: str = Field(description="a named file of the catalogue, a path, or random:<seed>")
-    taps: tuple[str, ...] = Field(min_length=1, description="where to cut: stem, res2 ... res5")
+    model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
+    weights: str = Field(
+        description="a named file of the catalogue, a path, random:<seed>, or, for the ResNet-3D family, inflate: "
+        "and any of these for the 2D ResNet of its depth"
+    )
+    taps: tuple[str, ...] = Field(min_length=1, description="where to cut: names that `kinegraph models` lists")
     every: int = Field(1, ge=1, description="use every k-th frame of the clip")
     size: int | None = Field(None, ge=16, description="side of the square input, px; null: the model's own")
     store: tuple[Literal["maps", "pooled"], ...] = Field(
         ("pooled",), min_length=1, description="maps: [T, C, H, W]; pooled: their mean over H and W, float32"
     )
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the maps")
+    mean: Channels | None = Field(
+        None, description="of the pixels in 0..1, in `channel_order`; null: as the weights expect"
+    )
+    std: Channels | None = Field(None, description="what the pixels less `mean` are divided by; given with `mean`")
+    channel_order: ChannelOrder | None = Field(None, description="RGB or BGR; null: as the weights expect")
     precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="the network computes in")
+    options: dict[str, int | str] = Field(
+        default_factory=dict,
+        description="of the ResNet-3D family: res5_stride (1 or 2); of its I3Ds: temporal_kernels (alternate or all)",
+    )
+
+    @model_validator(mode="after")
+    def _normalises(self) -> "BackboneOptions":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"mean, std: given {self.mean} and {self.std}, allowed: both or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std: given {self.std}, allowed: three numbers above 0")
+        return self

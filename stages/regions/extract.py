@@ -19,13 +19,15 @@ def clip_regions(
     input_size: int,
     stride: int,
     options: RegionOptions,
+    offset_px: float = 0.0,
 ) -> Tensor:
     """maps [T, C, H, W] as stored, boxes [T_p, N, 4] in video pixels and count [T_p] as stored -> [T, N, C] float32.
 
-    Boxes may be finer in time than maps: map row t reads those of its own input frame.
+    Boxes may be finer in time than maps: map row t reads those of its own input frame. `stride` and `offset_px` are
+    those of the tap.
     """
     step = len(boxes) // len(maps)
-    projected = to_input(boxes[::step], crop, input_size)
+    projected = to_input(boxes[::step], crop, input_size) - np.float32(offset_px)
     valid = np.ascontiguousarray(count[::step], dtype=np.int64)
     return region_features(
         maps, upload(projected, maps.device), upload(valid, maps.device), stride, options.size, options.reduce

@@ -14,11 +14,12 @@ from torch import Tensor
 from stages.errors import WeightsError
 
 WRAPPERS = ("model_state", "state_dict", "model", "blobs")
+PREFIXES = ("module.", "model.")
 PICKLES = (".pkl", ".pickle")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: bare or under one of WRAPPERS, without a `module.` in front of every key.
+    """The tensors of a checkpoint: bare or under one of WRAPPERS, without one of PREFIXES in front of every key.
 
     safetensors, what torch.save writes, and pickles of numpy arrays (Caffe2, detectron2's model zoo; by suffix).
     Raises WeightsError where the file is damaged, asks for code, or holds anything but arrays.
@@ -33,8 +34,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         isinstance(x, Tensor | np.ndarray | np.generic) for x in content.values()
     ):
         raise WeightsError(f"{path}: expected a state dict, bare or under one of {', '.join(WRAPPERS)}")
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): _tensor(value, f"{path}: {key}") for key, value in content.items()}
+    tensors = {key: _tensor(value, f"{path}: {key}") for key, value in content.items()}
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    return tensors
 
 
 def _tensor(value: Tensor | np.ndarray | np.generic, named: str) -> Tensor:

@@ -5,17 +5,20 @@ are the entry's named weights.
 """
 
 import hashlib
-import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Size, nn
 
 from stages.errors import WeightsError
 from stages.weights.files import read_state
+from stages.weights.fill import fill
+from stages.weights.formats.convert import Converted, convert
+from stages.weights.formats.format import State
 from stages.weights.random import initialise
-from stages.weights.sources import WeightSource
+from stages.weights.sources import WeightSource, known_source
 
 STAGES_FOLDER = Path(__file__).parents[1]
 
@@ -24,30 +27,55 @@ def load_weights(
     network: nn.Module,
     weights: str,
     named: Mapping[str, WeightSource],
-    is_ignored: Callable[[str], bool] = lambda key: False,
+    is_ignored: Callable[[str], bool] = lambda name: False,
+    *,
+    is_new: Callable[[str], bool] = lambda name: False,
+    above: Mapping[str, Size] = MappingProxyType({}),
+    model: str = "",
 ) -> None:
-    """Fill all parameters and buffers of `network` in place.
+    """Fill all parameters and buffers of `network` in place, from a file of any format that `formats/` knows.
 
-    is_ignored: keys of a file that are left out deliberately (classifier, layers above the cut).
+    is_ignored, is_new, above: as `fill` takes them. model: the network's name in its catalogue.
     Raises WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
     """
     seed = _seed(weights)
     if seed is not None:
         initialise(network, seed)
         return
-    path = locate(weights, named)
-    _check_sha256(path, named.get(weights))
-    state = {key: value for key, value in read_state(path).items() if not is_ignored(key)}
-    _fill(network, state, path)
+    path, source = locate(weights, named), known_source(weights, named)
+    _check_sha256(path, source)
+    converted = convert(_read(path, source))
+    _check_classes(path, converted, source, named)
+    title = f"{path} does not belong to {model or 'this network'}"
+    if not model.startswith(converted.format.only_for):
+        raise WeightsError(f"{title}: it has {converted.format.name}, of networks that shift channels in time")
+    try:
+        fill(network, converted, above, is_ignored, is_new)
+    except WeightsError as error:
+        raise WeightsError(f"{title}: {error}") from error
+
+
+def _read(path: Path, source: WeightSource | None) -> State:
+    try:
+        return read_state(path)
+    except WeightsError as error:
+        if source is None or source.url is None:
+            raise
+        raise WeightsError(f"{error}; if its download was cut off, delete it and try again") from error
 
 
 def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:
     """Identity of the weights for fingerprints: sha256 of the file.
 
-    For `random:<seed>` the sha256 over the tensors of `network`: names, dtypes, shapes and bytes in order.
+    For `random:<seed>` that of the tensors of `network`.
     """
     if _seed(weights) is None:
         return _sha256(locate(weights, named))
+    return tensors_digest(network)
+
+
+def tensors_digest(network: nn.Module) -> str:
+    """sha256 over the tensors of `network`: names, dtypes, shapes and bytes in order."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
@@ -85,31 +113,40 @@ def _seed(weights: str) -> int | None:
     return int(seed)
 
 
-def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        # A plain dict has no version: torch then renames what older torchvision files call otherwise.
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        # One line lists the missing keys, one the unused ones, the others a shape each; of another network, hundreds.
-        lines = [textwrap.shorten(line, 600) for line in str(error).splitlines()[1:10]]
-        raise WeightsError("\n  ".join([f"{path} does not belong to this network:", *lines])) from error
-
-
 def _download(source: WeightSource, path: Path) -> None:
     assert source.url is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(source.url, str(path), source.sha256, progress=False)
+        torch.hub.download_url_to_file(source.url, str(path), source.sha256 or None, progress=False)
     except (OSError, RuntimeError) as error:
+        digest = f"sha256 {source.sha256}..." if source.sha256 else "its sha256 is not published"
         raise WeightsError(
-            f"cannot download {source.url} ({error}); put the file {source.file_name} "
-            f"(sha256 {source.sha256}...) into the folder {path.parent}"
+            f"cannot download {source.url} ({error}); put the file there into the folder {path.parent} "
+            f"as {source.file_name} ({digest})"
         ) from error
 
 
 def _check_sha256(path: Path, source: WeightSource | None) -> None:
-    if source is not None and not (seen := _sha256(path)).startswith(source.sha256):
-        raise WeightsError(f"{path}: sha256 is {seen}, expected {source.sha256}...; delete the file and try again")
+    if source is None or not source.sha256 or (seen := _sha256(path)).startswith(source.sha256):
+        return
+    raise WeightsError(
+        f"{path}: sha256 is {seen}, expected {source.sha256}...; delete the file and try again, "
+        "or rename it if it is another one"
+    )
+
+
+def _check_classes(
+    path: Path, converted: Converted, source: WeightSource | None, named: Mapping[str, WeightSource]
+) -> None:
+    """A file of a public name with another classifier is another one, and may expect other pixels."""
+    if source is None or source.classes is None or converted.classes in (None, source.classes):
+        return
+    twins = [x.file_name for x in named.values() if x.classes == converted.classes and str(x.url).endswith(path.name)]
+    raise WeightsError(
+        f"{path}: has {converted.classes} classes, the public {source.file_name} has {source.classes}; rename it"
+        + (f" to {twins[0]} if it is the public file of that many classes, else" if twins else "")
+        + ", and say what it expects (mean, std, channel_order) if that is not usual for its network"
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidual
 
+from stages.backbones.non_local import NonLocal
+
 BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
 
 
@@ -17,8 +19,13 @@ def initialise(network: nn.Module, seed: int) -> None:
     ReLU to the next. In a residual network each branch would add twice the second moment of its input, and the
     33 blocks of a ResNet-101 overflow float16; so the last norm of each branch gets the gain BRANCH_GAIN (growth
     1 + 2 BRANCH_GAIN^2 a block), and shortcuts and linear projections, which no ReLU follows, keep the moment. The
-    layers are drawn from bottom to top and do not depend on where the network is cut.
+    layers are drawn from bottom to top and do not depend on where the network is cut. A network with a method
+    `draw` knows better.
     """
+    draw = getattr(network, "draw", None)
+    if draw is not None:
+        draw(seed)
+        return
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
@@ -35,9 +42,18 @@ def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
     """The norms that end a branch, a shortcut or a linear projection, of blocks named as torchvision's; their gain."""
     module: Any
     for module in network.modules():
-        if hasattr(module, "downsample"):
-            yield getattr(module, "bn3", None) or module.bn2, BRANCH_GAIN
+        if isinstance(module, NonLocal):
+            yield module.norm, BRANCH_GAIN
+        elif hasattr(module, "downsample"):
+            yield _last_norm(module), BRANCH_GAIN
             if module.downsample is not None:
                 yield module.downsample[1], LINEAR_GAIN
         elif isinstance(module, InvertedResidual):
             yield module.block[-1][1], BRANCH_GAIN if module.use_res_connect else LINEAR_GAIN
+
+
+def _last_norm(block: Any) -> Any:
+    """Of a residual block's branch; torchvision's video networks keep convolution and norm in one submodule."""
+    if isinstance(block.conv2, nn.Sequential):
+        return block.conv2[1]
+    return block.bn3 if hasattr(block, "bn3") else block.bn2

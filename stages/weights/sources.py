@@ -1,25 +1,71 @@
-"""What is known of weight files by name, and the normalisations they were trained with. Imports no torch."""
+"""What is known of weight files by name, and what their networks expect to see. Imports no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINETICS_MEAN, KINETICS_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
+
+Channels = tuple[float, float, float]
+ChannelOrder = Literal["RGB", "BGR"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """How a network wants its pixels: in `channel_order`, in 0..1, less `mean`, divided by `std`, both in that order.
+
+    What was trained on 0..255 has its published mean and std divided by 255 here.
+    """
+
+    mean: Channels
+    std: Channels
+    channel_order: ChannelOrder = "RGB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """The clips a network was trained on. fps: frames of a clip per second of video; None: spread over the video."""
+
+    num_frames: int
+    fps: float | None
+
+    def __str__(self) -> str:
+        return f"{self.num_frames} frames " + ("over the whole video" if self.fps is None else f"at {self.fps:g} fps")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSource:
     """A weight file that is known by name: public (`url`) or part of this package (`path`).
 
-    sha256: all 64 hex digits or the leading ones, as published.
+    file_name: unique among all sources; two public files of one name are told apart by a prefix.
+    sha256: all 64 hex digits or the leading ones, as published; empty where nobody published one.
     path: of a shipped file, relative to the folder of the package `stages`.
+    pixels: None where they are the network's own (its catalogue entry).
+    sampling: None for networks of single images.
+    short_side_px, crop_px: of the frames it was tested on. classes: of the classifier, which is left out.
+    geometry: what of `backbones.geometry` the file was trained in, where networks of ours can differ from it.
     """
 
     file_name: str
-    sha256: str
     licence: str
+    sha256: str = ""
     url: str | None = None
     path: str | None = None
+    pixels: Pixels | None = None
+    sampling: Sampling | None = None
+    short_side_px: int | None = None
+    crop_px: int | None = None
+    classes: int | None = None
+    geometry: Mapping[str, int | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.url is None) == (self.path is None):
             raise ValueError(f"weights {self.file_name}: exactly one of url and path is needed")
+
+
+def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSource | None:
+    """What is known of `weights`: a name from `named`, or a local file that has the name of one of its files."""
+    by_file = {source.file_name: source for source in named.values()}
+    return named.get(weights) or by_file.get(Path(weights).name)

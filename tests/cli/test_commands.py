@@ -29,6 +29,7 @@ FLAGS = {
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
     "demo": {"--out", "--seeds"},
+    "models": {"--json"},
 }
 
 
@@ -156,6 +157,20 @@ def test_wrong_usage(kinegraph: Command, config: Path, cache: Path, arguments: l
     assert same_bytes(cache) == before
 
 
+def test_models_are_listed_for_people_and_programs(kinegraph: Command) -> None:
+    rows = {row["name"]: row for row in json.loads(kinegraph("models", "--json").stdout)}
+    assert {"resnet18", "inception_v3", "bn_inception", "tsm_r50", "nonlocal_i3d_r50", "r2plus1d_18"} <= rows.keys()
+    i3d = rows["i3d_r50"]
+    assert (i3d["params"], i3d["gmacs"]) == (28_043_472, pytest.approx(152.47, rel=0.001))
+    assert i3d["taps"][-1] == {"name": "res5", "channels": 2048, "stride": 16, "temporal_stride": 2}
+    assert i3d["options"]["res5_stride"] == [1, 2]
+    assert rows["resnet18"]["weights"][0]["sha256"] == "f37072fd"
+    lines = kinegraph("models").stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert [line.split()[0] for line in lines if " parameters " in line] == list(rows)
+    assert "  taps:     stem 64/4, res2 256/4, res3 512/8t2, res4 1024/16t2, res5 2048/16t2" in lines
+
+
 def test_what_is_not_there(kinegraph: Command, config: Path, tmp_path: Path) -> None:
     for command in ("index", "plan", "extract"):
         missing = kinegraph(command, tmp_path / "none.yaml")
@@ -220,6 +235,15 @@ def test_plan_calibrate(kinegraph: Command, config: Path, cache: Path) -> None:
     assert kinegraph("plan", config, "--calibrate").stdout.splitlines()[-1] == "nothing is missing: nothing to measure"
 
 
+def test_plan_says_where_clips_are_far_from_those_of_the_weights(kinegraph: Command, config: Path) -> None:
+    kinegraph("index", config)
+    backbone = {"model": "i3d_r50", "weights": "slowfast_8x8", "taps": "[res4]", "size": "224"}
+    told = kinegraph("plan", config, *(f"--set=backbones.tiny.{key}={value}" for key, value in backbone.items()))
+    assert told.exit_code == 0
+    expected = "I3D_8x8_R50.pkl was trained on 8 frames at 3.75 fps, here it gets 8 frames over the whole video"
+    assert told.stderr.count(expected) == 1
+
+
 NO_TORCH = """
 import sys
 sys.modules.update(torch=None, torchvision=None)
@@ -233,7 +257,14 @@ def test_quick_commands_do_without_torch(kinegraph: Command, config: Path, cache
     kinegraph("index", config)
     kinegraph("extract", config, "--limit", "2")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for arguments in (["--help"], ["plan", config], ["status", cache], ["verify", cache], ["index", config]):
+    for arguments in (
+        ["--help"],
+        ["models"],
+        ["plan", config],
+        ["status", cache],
+        ["verify", cache],
+        ["index", config],
+    ):
         command = [sys.executable, "-c", NO_TORCH, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert (done.returncode, done.stderr) == (0, ""), arguments

@@ -54,18 +54,30 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("run.executor=cluster", "run.executor: Input should be 'inline' or 'local' (given 'cluster')"),
         ("backbones.tiny.taps=[res9]", "backbones.tiny.taps: backbone tiny_i3d has no tap 'res9'; its taps are stem, "),
         ("backbones.tiny.model=i4d", "backbones.tiny.model: no backbone 'i4d'; there are resnet18, "),
+        ("backbones.tiny.model=timm/nothing", "backbones.tiny.model: "),
+        ("backbones.tiny.options={res5_stride: 2}", "backbones.tiny.options: backbone tiny_i3d has no option "),
+        ("backbones.tiny={model: tsm_r50, weights: w, taps: [res4], every: 8}", "backbones.tiny: given '1 frames', "),
+        ("backbones.tiny={model: s3d, weights: w, taps: [mixed_5b], every: 4}", "backbones.tiny: given '2 frames', "),
+        (
+            "backbones.tiny={model: bn_inception, weights: w, taps: [conv2], size: 230}",
+            "backbones.tiny.taps: size 230 px: conv2 needs a multiple of 32",
+        ),
         ("backbones.tiny.every=3", "backbones.tiny.every: given 3, allowed: a divisor of num_frames 8"),
         ("backbones={a b: {model: tiny_i3d, weights: w, taps: [res4]}}", "backbones.a b: String should match pattern"),
         ("proposals.every=3", "proposals.every: given 3, allowed: a divisor of num_frames 8"),
         ("proposals.every=4", "proposals.every: given 4, allowed: a divisor of 2, so that tiny/res4 has boxes"),
         ("proposals={source: torchvision, model: yolo, weights: w}", "proposals.model: no proposal network 'yolo'; "),
+        (
+            "clips.num_frames=10\nbackbones.tiny={model: s3d, weights: w, taps: [mixed_4b]}",
+            "clips.num_frames: given 10, allowed: multiples of 4, for regions of tiny/mixed_4b",
+        ),
         ("proposals=null", "regions: need a `proposals:` section"),
         ("regions.backbones=[i3d]", "regions.backbones: given 'i3d', allowed: entries of backbones: ['tiny']"),
     ],
     ids=lambda text: text.partition("=")[0] if "=" in text else "",
 )
 def test_one_wrong_value(tmp_path: Path, document: dict[str, Any], override: str, message: str) -> None:
-    assert refused(tmp_path, document, override).startswith(message)
+    assert refused(tmp_path, document, *override.split("\n")).startswith(message)
 
 
 @pytest.mark.parametrize(("section", "key"), [("", "cache"), ("dataset", "root"), ("dataset", "kind")])

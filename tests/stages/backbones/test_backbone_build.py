@@ -4,9 +4,28 @@ from torch import Tensor, nn
 
 from stages.backbones.backbone import Backbone
 from stages.backbones.build import build_backbone
+from stages.backbones.catalogue import entry
+from stages.backbones.folding import NORMS, fold_batch_norms
+from stages.device import computing_in, frozen_on
 from stages.weights.load import weights_digest
 
 TAPS = ["stem", "res2", "res3", "res4", "res5"]
+
+# One of each kind of layer and block.
+NETWORKS = [
+    "resnet50",
+    "inception_v3",
+    "bn_inception",
+    "tsm_r50",
+    "i3d_r50",
+    "nonlocal_i3d_r50",
+    "slowonly_r50",
+    "s3d",
+    "r2plus1d_18",
+    "tiny_i3d",
+]
+# Non-local blocks' `norm`; norms after the pair of convolutions of R(2+1)D, which is a module.
+NOT_FOLDED = {"nonlocal_i3d_r50": 5, "r2plus1d_18": 16}
 
 
 def random_clips(*shape: int) -> Tensor:
@@ -59,13 +78,43 @@ def test_decoded_clips_reach_a_2d_network_without_a_copy(resnet18: Backbone) -> 
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("model", ["resnet50", "resnet101", "i3d_r50"])
+@pytest.mark.parametrize("model", ["resnet101", "i3d_r101", *NETWORKS])
+@torch.inference_mode()
 def test_random_weights_keep_activations_near_one(model: str) -> None:
-    maps = build_backbone(model, "random:0", TAPS)(random_clips(1, 3, 4, 64, 64))
+    num_frames, size = (2, 160) if model == "inception_v3" else (8, 64)
+    taps = [tap.name for tap in entry(model).taps]
+    maps = build_backbone(model, "random:0", taps)(random_clips(1, 3, num_frames, size, size))
+    assert [*maps] == taps
     for x in maps.values():
         assert x.isfinite().all()
         assert 0.05 < x.std() < 20
         assert x.abs().max() < 1000  # float16 ends at 65504
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+@torch.inference_mode()
+def test_folded_norms_change_rounding_only_and_bf16_stays_near_float32(model: str) -> None:
+    """float32: 1e-5 of the standard deviation (RMS); bf16: 2 %. Weights and statistics as training might leave them."""
+    num_frames, size = (1, 107) if model == "inception_v3" else (8, 64)
+    top = entry(model).taps[-1].name
+    network = build_backbone(model, "random:0", [top])
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, NORMS):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.bias.normal_(0, 0.1, generator=generator)
+    clips = random_clips(1, num_frames, size, size, 3).permute(0, 4, 1, 2, 3)
+    expected = network(clips)[top]
+    fold_batch_norms(network)
+    assert sum(isinstance(module, NORMS) for module in network.modules()) == NOT_FOLDED.get(model, 0)
+
+    def error(found: Tensor) -> float:
+        return float((found.float() - expected).square().mean().sqrt() / expected.std())
+
+    assert error(network(clips)[top]) < 1e-5
+    with computing_in("bf16", torch.device("cpu")):
+        assert error(frozen_on(network, torch.device("cpu"))(clips)[top]) < 0.02
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:

@@ -3,29 +3,90 @@ import sys
 
 import pytest
 import torch
-from torchvision.models import get_model_weights
+from torch import nn
 
-from stages.backbones.build import BUILDERS
+from stages.backbones.build import BUILDERS, untrained
 from stages.backbones.catalogue import CATALOGUE, entry
+from stages.backbones.inception_v3 import InceptionV3
+from stages.backbones.resnet3d_layouts import LAYOUTS
 from stages.weights.sources import WeightSource
 
 
 def test_every_backbone_has_an_entry_and_a_builder() -> None:
-    assert CATALOGUE.keys() == BUILDERS.keys()
+    assert CATALOGUE.keys() == BUILDERS.keys() | LAYOUTS.keys()
+    assert not BUILDERS.keys() & LAYOUTS.keys()
     assert all(known.name == name for name, known in CATALOGUE.items())
 
 
 @pytest.mark.parametrize("model", CATALOGUE)
 @pytest.mark.parametrize(("num_frames", "size"), [(8, 224), (5, 65), (4, 97)])
 def test_taps_have_the_shapes_of_the_real_network(model: str, num_frames: int, size: int) -> None:
+    known = CATALOGUE[model]
+    size -= size % known.taps[0].size_multiple
+    shapes = {tap.name: tap.shape(num_frames, size) for tap in known.taps}
+    real = [name for name, shape in shapes.items() if min(shape) > 0]
     with torch.device("meta"):
-        network = BUILDERS[model]().eval()
+        network = untrained(model).eval()
+        network.cut(real)
         maps = network(torch.empty(2, 3, num_frames, size, size))
-    expected = {}
-    for tap in CATALOGUE[model].taps:
-        frames, channels, height, width = tap.shape(num_frames, size)
-        expected[tap.name] = (2, channels, frames, height, width)
-    assert {name: tuple(x.shape) for name, x in maps.items()} == expected
+    assert {name: tuple(x.transpose(1, 2).shape) for name, x in maps.items()} == {
+        name: (2, *shapes[name]) for name in real
+    }
+
+
+@pytest.mark.parametrize(("model", "num_frames", "size"), [("inception_v3", 1, 65), ("s3d", 4, 97)])
+def test_an_input_too_small_has_an_empty_map_in_a_plan_and_fails_in_the_network(
+    model: str, num_frames: int, size: int
+) -> None:
+    assert min(CATALOGUE[model].taps[-1].shape(num_frames, size)) == 0
+    with torch.device("meta"), pytest.raises(RuntimeError, match=r"Output size is too small|greater than actual"):
+        untrained(model).eval()(torch.empty(2, 3, num_frames, size, size))
+
+
+def test_branches_that_would_not_meet_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="size 112 px: inception_5b needs a multiple of 32"):
+        entry("bn_inception").tap("inception_5b").shape(8, 112)
+    with torch.device("meta"), pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        untrained("bn_inception")(torch.empty(1, 3, 1, 112, 112))
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [("i3d_r50", {"res5_stride": 2}), ("slowonly_r50", {"res5_stride": 1}), ("i3d_r101", {"temporal_kernels": "all"})],
+)
+def test_options_change_the_network_and_its_taps_alike(model: str, options: dict[str, int | str]) -> None:
+    tap = entry(model, options).tap("res5")
+    with torch.device("meta"):
+        maps = untrained(model, **options)(torch.empty(1, 3, 8, 64, 64))
+    assert tuple(maps["res5"].transpose(1, 2).shape[1:]) == tap.shape(8, 64)
+    assert tap.stride == {1: 16, 2: 32}[int(options.get("res5_stride", 1))]
+
+
+def test_options_are_chosen_from_what_the_entry_lists() -> None:
+    known = entry("i3d_r50")
+    assert known.chosen({"res5_stride": 1, "temporal_kernels": "all"}) == {"temporal_kernels": "all"}
+    with pytest.raises(ValueError, match="res5_stride: given 4, allowed: 1, 2"):
+        known.chosen({"res5_stride": 4})
+    with pytest.raises(ValueError, match=r"s3d has no option 'res5_stride'; its options are \[\]"):
+        entry("s3d", {"res5_stride": 1})
+
+
+def test_a_cell_of_an_unpadded_network_sits_where_its_tap_says() -> None:
+    """The pixels that a cell of Inception's stem sees lie around (i + 1/2) stride + offset."""
+    network = InceptionV3().eval()
+    network.cut(["stem"])
+    network.maxpool1, network.maxpool2 = nn.AvgPool2d(3, 2), nn.AvgPool2d(3, 2)  # so that every pixel seen counts
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.1)
+    tap = entry("inception_v3").tap("stem")
+    clip = torch.ones(1, 3, 1, 107, 107, requires_grad=True)
+    cell = 4
+    network(clip)["stem"][0, 0, 0, cell, cell].backward()
+    assert clip.grad is not None
+    seen = clip.grad[0, 0, 0].sum(0).nonzero().flatten()
+    assert (seen[0] + seen[-1] + 1) / 2 == (cell + 0.5) * tap.stride + tap.offset_px
+    assert tap.offset_px == 9.5
+    assert {tap.offset_px for name in CATALOGUE if name != "inception_v3" for tap in CATALOGUE[name].taps} == {0}
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
@@ -43,9 +104,3 @@ def test_a_weight_source_is_public_or_shipped() -> None:
 def test_planning_needs_no_torch() -> None:
     modules = "stages.backbones.catalogue, stages.proposals.catalogue, stages.regions.geometry"
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; sys.exit('torch' in sys.modules)"], check=True)
-
-
-@pytest.mark.parametrize("model", ["resnet18", "resnet34", "resnet50", "resnet101"])
-def test_public_files_are_those_that_torchvision_names(model: str) -> None:
-    theirs = {weights.name.lower(): weights.url for weights in get_model_weights(model)}
-    assert {name: source.url for name, source in CATALOGUE[model].weights.items()} == theirs

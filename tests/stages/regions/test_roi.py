@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
 from stages.regions import roi
+from stages.regions.extract import clip_regions
+from stages.regions.options import RegionOptions
 from stages.regions.roi import region_features
 
 STRIDE = 10
@@ -87,3 +90,16 @@ def test_half_precision_maps_are_read_as_stored() -> None:
 def test_no_boxes_at_all() -> None:
     maps, boxes, _ = random_case()
     assert not region_features(maps, boxes, torch.zeros(4, dtype=torch.int64), STRIDE).any()
+
+
+def test_boxes_move_with_the_first_cell() -> None:
+    """Where cell 0 lies 6 px further in, a box 6 px further in reads the same cells; all in a crop of its own size."""
+    maps = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    box, count = np.array([[[8.0, 8.0, 40.0, 24.0]]], np.float32), np.array([1], np.int16)
+
+    def regions(boxes: np.ndarray, offset_px: float) -> Tensor:
+        crop, options = (0.0, 0.0, 64.0, 64.0), RegionOptions(backbones=("net",))
+        return clip_regions(maps, boxes, count, crop, 64, STRIDE, options, offset_px)
+
+    assert torch.equal(regions(box + 6, 6.0), regions(box, 0.0))
+    assert not torch.equal(regions(box + 6, 0.0), regions(box, 0.0))

@@ -1,5 +1,7 @@
 import hashlib
 import os
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from stages.backbones.build import build_backbone
 from stages.errors import WeightsError
 from stages.weights import load as module
 from stages.weights.load import load_weights, locate, weights_digest
+from stages.weights.registry import BACKBONE_WEIGHTS
 from stages.weights.sources import WeightSource
 
 
@@ -44,15 +47,23 @@ def test_safetensors_are_read_and_may_be_half_precision(tmp_path: Path, state: d
 
 
 def test_classifier_and_layers_above_the_cut_are_left_out(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    extra = {name: torch.ones(2) for name in ("fc.weight", "fc.bias", "layer4.1.bn2.weight")}
+    extra = {"fc.weight": torch.ones(2), "fc.bias": torch.ones(2), "layer4.1.bn2.weight": torch.ones(512)}
     torch.save(state | extra, tmp_path / "file.pth")
     assert same(build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"]).state_dict(), state)
+
+
+def test_layers_above_the_cut_have_to_fit_all_the_same(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    torch.save(state | {"layer4.1.bn2.weight": torch.ones(2048)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"of another shape: layer4\.1\.bn2\.weight \[2048\], here \[512\]"):
+        build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
 
 
 def test_leftover_and_missing_keys_are_listed_together(tmp_path: Path, state: dict[str, Tensor]) -> None:
     wrong = {name: tensor for name, tensor in state.items() if name != "layer1.0.conv1.weight"}
     torch.save(wrong | {"layer9.weight": torch.ones(1)}, tmp_path / "file.pth")
-    with pytest.raises(WeightsError, match=r'Missing.* "layer1\.0\.conv1\.weight"\.\n.*Unexpected.* "layer9\.weight"'):
+    with pytest.raises(
+        WeightsError, match=r"in the file only: layer9\.weight\n.*network only: layer1\.0\.conv1\.weight"
+    ):
         build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
 
 
@@ -98,7 +109,7 @@ def test_a_seed_is_a_whole_number(weights: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(WeightsError, match="imagenet1k_v1, imagenet1k_v2, random:<seed>"):
+    with pytest.raises(WeightsError, match=r"imagenet1k_v1, imagenet1k_v2, .*, random:<seed>"):
         build_backbone("resnet50", "imagenet", ["res2"])
 
 
@@ -168,3 +179,73 @@ def test_the_digest_of_random_weights_covers_names_types_shapes_and_values() -> 
     digests = [weights_digest(network(name, value), "random:0", {}) for name, value in variants]
     assert len(set(digests)) == len(variants)
     assert digests[0] == weights_digest(network("a", zeros.clone()), "random:0", {})
+
+
+def without_digest(public: WeightSource, **known: Any) -> dict[str, WeightSource]:
+    return {"tiny": replace(public, sha256="", **known)}
+
+
+def test_a_file_without_published_digest_is_taken_as_it_is(state: dict[str, Tensor], public: WeightSource) -> None:
+    network = build_backbone("resnet18", "random:0", ["res2"])
+    load_weights(network, "tiny", without_digest(public))
+    assert same(network.state_dict(), state)
+
+
+def test_a_failed_download_says_that_no_digest_is_known(tmp_path: Path, public: WeightSource) -> None:
+    (tmp_path / "web" / "tiny.pth").unlink()
+    with pytest.raises(WeightsError, match=r"tiny\.pth \(its sha256 is not published\)"):
+        locate("tiny", without_digest(public))
+
+
+def test_a_download_that_was_cut_off_is_named(tmp_path: Path, public: WeightSource) -> None:
+    path = tmp_path / "web" / "tiny.pth"
+    path.write_bytes(path.read_bytes()[:-1000])
+    network = build_backbone("resnet18", "random:0", ["res2"])
+    with pytest.raises(WeightsError, match=r"checkpoints/tiny\.pth: cannot be read .*delete it and try again"):
+        load_weights(network, "tiny", without_digest(public))
+
+
+def test_a_local_file_of_a_public_name_has_to_be_that_file(tmp_path: Path, public: WeightSource) -> None:
+    local = tmp_path / "elsewhere" / "tiny.pth"
+    local.parent.mkdir()
+    torch.save({"fc.weight": torch.zeros(10, 2)}, local)
+    network = build_backbone("resnet18", "random:0", ["res2"])
+    with pytest.raises(WeightsError, match=r"elsewhere/tiny\.pth: sha256 is .* or rename it"):
+        load_weights(network, str(local), {"tiny": public})
+    with pytest.raises(WeightsError, match=r"has 10 classes, the public tiny\.pth has 400; rename it"):
+        load_weights(network, str(local), without_digest(public, classes=400))
+
+
+def test_public_files_of_one_name_are_told_apart_by_their_classes(tmp_path: Path) -> None:
+    path = tmp_path / "SLOW_8x8_R50.pyth"
+    torch.save({"blocks.2.res_blocks.0.x": torch.zeros(1), "blocks.5.proj.bias": torch.zeros(174)}, path)
+    with pytest.raises(WeightsError, match=r"has 174 classes, .* has 400; rename it to ssv2_SLOW_8x8_R50\.pyth if"):
+        load_weights(nn.Module(), str(path), BACKBONE_WEIGHTS["slowonly_r50"])
+
+
+def test_what_no_file_can_have_keeps_its_values(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    network = build_backbone("resnet18", "random:0", ["res2"])
+    block = network.get_submodule("layer1.1.bn2")
+    before = block.state_dict()["weight"].clone()
+    left = {name: tensor for name, tensor in state.items() if not name.startswith("layer1.1.bn2.")}
+    torch.save(left, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"in the network only: layer1\.1\.bn2\.weight"):
+        load_weights(network, str(tmp_path / "file.pth"), {})
+    load_weights(network, str(tmp_path / "file.pth"), {}, is_new=lambda name: name.startswith("layer1.1.bn2."))
+    assert torch.equal(block.state_dict()["weight"], before)
+    assert torch.equal(network.state_dict()["conv1.weight"], state["conv1.weight"])
+
+
+def test_the_geometry_of_the_training_is_logged_where_it_differs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "i3d_baseline_32x2_IN_pretrain_400k.pkl"
+    stem = build_backbone("i3d_r50", "random:0", ["stem"]).state_dict()
+    path.write_bytes(pickle.dumps({"model": {name: tensor.numpy() for name, tensor in stem.items()}}))
+    with caplog.at_level("INFO", logger="kinegraph"):
+        build_backbone("i3d_r50", str(path), ["stem"])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        f"i3d_r50: {path.name} was trained with stem_time_stride 2 (here 1), "
+        "pool1_time_stride 2 (here 1), pool1_padding 0 (here 1)"
+    )

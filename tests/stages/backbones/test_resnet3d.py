@@ -1,46 +1,28 @@
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from stages.backbones.build import build_backbone
-from stages.backbones.i3d import Bottleneck3D, I3DResNet50
+from stages.backbones.resnet3d import Bottleneck3D, ResNet3D
+from stages.backbones.resnet3d_layouts import LAYOUTS, STAGES
 
 FROZEN_MEANS = {"stem": 0.469866, "res2": 0.321752, "res3": 0.269547, "res4": 0.208004, "res5": 0.147233}
 
 
-@pytest.fixture(scope="module")
-def meta_network() -> I3DResNet50:
-    with torch.device("meta"):
-        return I3DResNet50().eval()
-
-
-def test_parameters_match_the_published_count(meta_network: I3DResNet50) -> None:
-    classifier = 2048 * 400 + 400
-    total = sum(parameter.numel() for parameter in meta_network.parameters()) + classifier
-    assert total == pytest.approx(28.043e6, rel=0.0005)
-
-
-def test_multiplications_match_the_published_count(meta_network: I3DResNet50) -> None:
-    macs = 0
-
-    def count(module: nn.Conv3d, args: Any, output: Tensor) -> None:
-        nonlocal macs
-        macs += output.numel() * module.weight[0].numel()
-
-    handles = [m.register_forward_hook(count) for m in meta_network.modules() if isinstance(m, nn.Conv3d)]
-    meta_network(torch.empty(1, 3, 32, 224, 224, device="meta"))
-    for handle in handles:
-        handle.remove()
-    assert macs == pytest.approx(152.47e9, rel=0.0005)
+def test_temporal_kernels_repeat_over_the_blocks_of_a_stage() -> None:
+    i3d, deep, slow = LAYOUTS["i3d_r50"], LAYOUTS["i3d_r101"], LAYOUTS["slowonly_r50"]
+    assert [i3d.kernels(stage) for stage in STAGES] == [(3, 3, 3), (3, 1, 3, 1), (3, 1, 3, 1, 3, 1), (1, 3, 1)]
+    assert deep.kernels("res4") == (3, 1) * 11 + (3,)
+    assert [slow.kernels(stage) for stage in STAGES] == [(1,) * 3, (1,) * 4, (3,) * 6, (3,) * 3]
 
 
 @pytest.mark.parametrize(("res5_stride", "side"), [(1, 14), (2, 7)])
 def test_maps_have_the_sizes_of_table_1(res5_stride: int, side: int) -> None:
     with torch.device("meta"):
-        maps = I3DResNet50(res5_stride=res5_stride)(torch.empty(1, 3, 32, 224, 224))
+        maps = ResNet3D(replace(LAYOUTS["i3d_r50"], res5_stride=res5_stride))(torch.empty(1, 3, 32, 224, 224))
     assert {tap: tuple(x.shape[1:]) for tap, x in maps.items()} == {
         "stem": (64, 32, 56, 56),
         "res2": (256, 32, 56, 56),

@@ -1,0 +1,38 @@
+"""Where a config's clips are far from those that its weights were trained on: worth a word, no error. Torch-free."""
+
+from collections.abc import Iterator
+
+from pipeline.config import Config
+from stages.weights.sources import Sampling, known_source
+
+FAR = 2.0  # times more or less
+
+
+def advice(config: Config) -> list[str]:
+    """One sentence for each backbone entry whose known weights saw quite other clips or sizes."""
+    return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
+
+
+def _of_backbone(config: Config, name: str) -> Iterator[str]:
+    options = config.backbones[name]
+    source = known_source(options.weights, config.entry_of(name).weights)
+    if source is None:
+        return
+    fps = None if config.clips.sampling == "uniform" else config.clips.fps / options.every
+    given, trained = Sampling(num_frames=config.clips.num_frames // options.every, fps=fps), source.sampling
+    title = f"backbones.{name}: {source.file_name} was trained"
+    if trained is not None and _differ(given, trained):
+        yield f"{title} on {trained}, here it gets {given} (clips.num_frames, clips.fps, every)"
+    side = config.size_of(name)
+    if source.crop_px is not None and _far(side, source.crop_px):
+        yield f"{title} on about {source.crop_px} px, here it gets {side} px (size)"
+
+
+def _differ(given: Sampling, trained: Sampling) -> bool:
+    if _far(given.num_frames, trained.num_frames) or (given.fps is None) != (trained.fps is None):
+        return True
+    return given.fps is not None and trained.fps is not None and _far(given.fps, trained.fps)
+
+
+def _far(given: float, trained: float) -> bool:
+    return max(given / trained, trained / given) >= FAR

@@ -1,0 +1,54 @@
+"""`kinegraph models`: which networks there are. Torch-free."""
+
+from dataclasses import asdict
+from typing import Any
+
+from stages.backbones.catalogue import CATALOGUE
+from stages.backbones.entry import BackboneEntry
+from stages.backbones.taps import Tap
+from stages.weights.sources import WeightSource
+
+
+def models() -> list[dict[str, Any]]:
+    """The document that `models --json` prints: a row for each network that a config can name."""
+    return [_backbone(known) for known in CATALOGUE.values()]
+
+
+def _backbone(known: BackboneEntry) -> dict[str, Any]:
+    counts = known.counts
+    assert counts is not None, known.name
+    return {
+        "name": known.name,
+        "kind": "backbone",
+        "params": counts.num_params,
+        "gmacs": counts.gmacs,
+        "input": {"num_frames": counts.num_frames, "size": counts.size, "num_classes": counts.num_classes},
+        "taps": [_tap(tap) for tap in known.taps],
+        "options": {key: list(values) for key, values in known.options.items()},
+        "inflates": known.inflates,
+        "weights": [{"name": name} | _source(source) for name, source in known.weights.items()],
+    }
+
+
+def _tap(tap: Tap) -> dict[str, Any]:
+    return {
+        "name": tap.name,
+        "channels": tap.channels,
+        "stride": tap.stride,
+        "temporal_stride": tap.temporal_stride,
+    }
+
+
+def _source(source: WeightSource) -> dict[str, Any]:
+    """Where the file comes from (a URL, or a path in this package), and what it expects; null: not known."""
+    return {
+        "source": source.url or str(source.path),
+        "licence": source.licence,
+        "sha256": source.sha256 or None,
+        "pixels": source.pixels and asdict(source.pixels),
+        "sampling": source.sampling and asdict(source.sampling),
+        "short_side_px": source.short_side_px,
+        "crop_px": source.crop_px,
+        "classes": source.classes,
+        "geometry": dict(source.geometry),
+    }

@@ -1,0 +1,112 @@
+"""BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167), frame by frame, as temporal segment networks use it.
+
+Layers and parameter names are those of the public files for TSN (Wang et al. 2016, arXiv 1608.00859), converted
+from Caffe: `inception_3a_3x3_reduce.weight`, `inception_3a_3x3_reduce_bn.weight`, all at the top; convolutions have
+a bias; max-pooling with stride rounds up.
+
+B clips, T frames, C channels, H, W.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stages.backbones.backbone import Backbone, frame_by_frame
+
+# Channels of: 1x1; 3x3 reduce, 3x3; double 3x3 reduce, both double 3x3; pool projection. 0: the block has no such
+# branch, halves the map and passes its input through a pool.
+WIDTHS: dict[str, tuple[int, int, int, int, int, int]] = {
+    "inception_3a": (64, 64, 64, 64, 96, 32),
+    "inception_3b": (64, 64, 96, 64, 96, 64),
+    "inception_3c": (0, 128, 160, 64, 96, 0),
+    "inception_4a": (224, 64, 96, 96, 128, 128),
+    "inception_4b": (192, 96, 128, 96, 128, 128),
+    "inception_4c": (160, 128, 160, 128, 160, 128),
+    "inception_4d": (96, 128, 192, 160, 192, 128),
+    "inception_4e": (0, 128, 192, 192, 256, 0),
+    "inception_5a": (352, 192, 320, 160, 224, 128),
+    "inception_5b": (352, 192, 320, 192, 224, 128),
+}
+MAX_POOLED = "inception_5b"  # its pool takes the largest; the others without stride average
+
+
+def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, int]]:
+    """Name -> in and out channels, kernel, stride of an Inception block's convolutions."""
+    single, reduce, triple, double_reduce, double, pool = WIDTHS[tap]
+    stride = 1 if single else 2
+    found = {
+        "1x1": (in_channels, single, 1, 1),
+        "3x3_reduce": (in_channels, reduce, 1, 1),
+        "3x3": (reduce, triple, 3, stride),
+        "double_3x3_reduce": (in_channels, double_reduce, 1, 1),
+        "double_3x3_1": (double_reduce, double, 3, 1),
+        "double_3x3_2": (double, double, 3, stride),
+        "pool_proj": (in_channels, pool, 1, 1),
+    }
+    return {f"{tap}_{name}": sizes for name, sizes in found.items() if sizes[1]}
+
+
+def _out_channels(tap: str, in_channels: int) -> int:
+    single, _, triple, _, double, pool = WIDTHS[tap]
+    return single + triple + double + (pool or in_channels)
+
+
+def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
+    """Tap -> its convolutions."""
+    found = {
+        "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},
+        "conv2": {"conv2_3x3_reduce": (64, 64, 1, 1), "conv2_3x3": (64, 192, 3, 1)},
+    }
+    channels = 192
+    for tap in WIDTHS:
+        found[tap] = _convolutions(tap, channels)
+        channels = _out_channels(tap, channels)
+    return found
+
+
+CONVOLUTIONS = _all_convolutions()
+
+
+class BNInception(Backbone):
+    """The network without its classifier. Branches that halve a map agree where its sides are even."""
+
+    stages: ClassVar = {
+        tap: tuple(f"{name}{norm}" for name in names for norm in ("", "_bn")) for tap, names in CONVOLUTIONS.items()
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        for names in CONVOLUTIONS.values():
+            for name, (in_channels, out_channels, kernel, stride) in names.items():
+                self.add_module(name, nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2))
+                self.add_module(f"{name}_bn", nn.BatchNorm2d(out_channels))
+
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
+        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""
+        return frame_by_frame(self.run, clips)
+
+    def step(self, tap: str, x: Tensor) -> Tensor:
+        """[B*T, C, H, W] below `tap` -> [B*T, C', H', W'] at it."""
+        if tap not in WIDTHS:
+            return _halved(self._chain(x, *CONVOLUTIONS[tap]))
+        return torch.cat(self._branches(tap, x), 1)
+
+    def _branches(self, tap: str, x: Tensor) -> list[Tensor]:
+        three = self._chain(x, f"{tap}_3x3_reduce", f"{tap}_3x3")
+        double = self._chain(x, f"{tap}_double_3x3_reduce", f"{tap}_double_3x3_1", f"{tap}_double_3x3_2")
+        if f"{tap}_1x1" not in CONVOLUTIONS[tap]:
+            return [three, double, _halved(x)]
+        pool = F.max_pool2d if tap == MAX_POOLED else F.avg_pool2d
+        pooled = self._chain(pool(x, 3, stride=1, padding=1), f"{tap}_pool_proj")
+        return [self._chain(x, f"{tap}_1x1"), three, double, pooled]
+
+    def _chain(self, x: Tensor, *names: str) -> Tensor:
+        for name in names:
+            x = F.relu(self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x)))
+        return x
+
+
+def _halved(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, stride=2, ceil_mode=True)

@@ -1,0 +1,27 @@
+"""Parameters and multiplications of a backbone, counted as in papers."""
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stages.backbones.build import untrained
+from stages.backbones.entry import BackboneEntry
+
+
+def count(known: BackboneEntry, **options: int | str) -> tuple[int, float]:
+    """Number of parameters and GMACs for the input and with the classifier that `known.counts` names.
+
+    Counted are the multiplications of convolutions, linear layers and attention products; norms, pools and
+    activations are not. Nothing is computed: tensors have shapes only.
+    """
+    form = known.counts
+    assert form is not None
+    last = known.taps[-1]
+    with torch.device("meta"):
+        classifier = nn.Linear(last.channels, form.num_classes) if form.num_classes else nn.Identity()
+        network = untrained(known.name, **options).eval()
+        clip = torch.empty(1, 3, form.num_frames, form.size, form.size)
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            classifier(network(clip)[last.name].mean((2, 3, 4)))
+    num_params = sum(parameter.numel() for module in (network, classifier) for parameter in module.parameters())
+    return num_params, counter.get_total_flops() / 2e9

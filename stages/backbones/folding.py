@@ -1,0 +1,35 @@
+"""Batch norm folded into the convolution before it: both are linear in eval mode, so one layer does for two."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+CONVOLUTIONS, NORMS = (nn.Conv2d, nn.Conv3d), (nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold, in place and in float32, each batch norm of a frozen network that is known to follow a convolution.
+
+    Known by its name: `conv1` and `bn1`, `conv` and `bn`, `x` and `x_bn`, or neighbours in an nn.Sequential. That is so
+    in all networks of the catalogue (a test compares), not in any network. In float32 results move by rounding; bf16
+    comes out nearer to float32, because it rounds less often.
+    """
+    for parent in network.modules():
+        for conv, norm in list(_pairs(parent)):
+            before, after = getattr(parent, conv), getattr(parent, norm)
+            if isinstance(before, CONVOLUTIONS) and isinstance(after, NORMS):
+                parent.add_module(conv, fuse_conv_bn_eval(before, after))
+                parent.add_module(norm, nn.Identity())
+
+
+def _pairs(parent: nn.Module) -> Iterator[tuple[str, str]]:
+    names = [name for name, _ in parent.named_children()]
+    if isinstance(parent, nn.Sequential):
+        yield from pairwise(names)
+        return
+    for name in names:
+        for norm in (f"{name}_bn", name.replace("conv", "bn")):
+            if norm != name and norm in names:
+                yield name, norm

@@ -1,0 +1,108 @@
+"""The ResNet-3D family: C2D, I3D, non-local I3D and SlowOnly, by their layout.
+
+I3D as in "Videos as Space-Time Region Graphs" (Wang and Gupta 2018, arXiv 1806.01810, Table 1); C2D and non-local
+I3D as in "Non-local Neural Networks" (Wang et al. 2018, arXiv 1711.07971); SlowOnly is the slow pathway of SlowFast
+(Feichtenhofer et al. 2019, arXiv 1812.03982). Table 1 gives pool2 as 3x1x1; every released implementation pools
+2x1x1 without padding, and so do we.
+
+B clips, T frames, C channels, H, W.
+"""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from stages.backbones.backbone import Backbone
+from stages.backbones.non_local import NonLocal
+from stages.backbones.resnet3d_layouts import STAGES, Layout
+
+EXPANSION = 4
+
+
+class Bottleneck3D(nn.Module):
+    """t x 1 x 1, 1 x 3 x 3 (with the stride), 1 x 1 x 1, added to the shortcut; submodules named as torchvision's."""
+
+    def __init__(self, in_channels: int, width: int, temporal_kernel: int, stride: int) -> None:
+        super().__init__()
+        out_channels = EXPANSION * width
+        self.conv1 = nn.Conv3d(
+            in_channels, width, (temporal_kernel, 1, 1), padding=(temporal_kernel // 2, 0, 0), bias=False
+        )
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, width, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv3 = nn.Conv3d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv3d(in_channels, out_channels, 1, stride=(1, stride, stride), bias=False),
+                nn.BatchNorm3d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> [B, 4 width, T, H / stride, W / stride]."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x)).add_(shortcut)
+        out: Tensor = self.relu(x)
+        return out
+
+
+class Stage(nn.Module):
+    """Residual blocks "0", "1", ... in a row, and in `after`, by the number of a block, what its output passes next."""
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        for index, block in enumerate(blocks):
+            self.add_module(str(index), block)
+        self.after = nn.ModuleDict()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> [B, C', T, H', W'], as the blocks say."""
+        for name, block in self.named_children():
+            if block is not self.after:
+                x = block(x)
+                if name in self.after:
+                    x = self.after[name](x)
+        return x
+
+
+class ResNet3D(Backbone):
+    """A network of the family without its classifier: conv1, bn1, res2.0.conv1, ..., res3.after.1.theta, ..."""
+
+    stages: ClassVar = {
+        "stem": ("conv1", "bn1", "relu", "pool1"),
+        "res2": ("res2",),
+        "res3": ("pool2", "res3"),
+        "res4": ("res4",),
+        "res5": ("res5",),
+    }
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        frames = layout.stem_frames
+        self.conv1 = nn.Conv3d(3, 64, (frames, 7, 7), stride=(1, 2, 2), padding=(frames // 2, 3, 3), bias=False)
+        self.bn1 = nn.BatchNorm3d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool1 = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.pool2 = nn.MaxPool3d((2, 1, 1)) if layout.temporal_pool else nn.Identity()
+        strides = (1, 2, 2, layout.res5_stride)
+        in_channels, width = 64, 64
+        for name, stride in zip(STAGES, strides, strict=True):
+            self.add_module(name, _stage(layout, name, in_channels, width, stride))
+            in_channels, width = EXPANSION * width, 2 * width
+
+
+def _stage(layout: Layout, name: str, in_channels: int, width: int, stride: int) -> Stage:
+    first, *others = layout.kernels(name)
+    out_channels = EXPANSION * width
+    blocks = [Bottleneck3D(in_channels, width, first, stride)]
+    blocks += [Bottleneck3D(out_channels, width, kernel, 1) for kernel in others]
+    stage = Stage(blocks)
+    for index in layout.non_local.get(name, ()):
+        stage.after[str(index)] = NonLocal(out_channels)
+    return stage

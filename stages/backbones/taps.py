@@ -1,0 +1,78 @@
+"""Where a backbone can be cut, and what its maps measure there. Imports no torch."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+Window = tuple[int, int]  # kernel and stride of a layer; what is padded only to keep its size is left out
+HALF_UP: Window = (1, 2)  # ceil(n / 2): stride 2, padded by half of an odd kernel
+HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tap:
+    """A point where a backbone can be cut, and the layers up to it that change sizes: in space and in time.
+
+    size_multiple: the input's side must be a multiple of this.
+    """
+
+    name: str
+    channels: int
+    space: tuple[Window, ...]
+    time: tuple[Window, ...] = ()
+    size_multiple: int = 1
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per map cell."""
+        return prod(stride for _, stride in self.space)
+
+    @property
+    def temporal_stride(self) -> int:
+        """Input frames per map row."""
+        return prod(stride for _, stride in self.time)
+
+    @property
+    def offset_px(self) -> float:
+        """How far, where layers do not pad, cell 0's centre lies beyond the middle of the first `stride` pixels."""
+        centre, jump = 0.0, 1
+        for kernel, stride in self.space:
+            centre += jump * (kernel - 1) / 2
+            jump *= stride
+        return max(0.0, centre - (jump - 1) / 2)
+
+    def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
+        """(T, C, H, W) of this tap's map for a clip of `num_frames` frames of `size` x `size` px.
+
+        Raises ValueError for a size that the network cannot take.
+        """
+        if size % self.size_multiple:
+            raise ValueError(f"size {size} px: {self.name} needs a multiple of {self.size_multiple}")
+        side = _length(size, self.space)
+        return _length(num_frames, self.time), self.channels, side, side
+
+
+def _length(length: int, windows: tuple[Window, ...]) -> int:
+    for kernel, stride in windows:
+        length = max(0, (length - kernel) // stride + 1)
+    return length
+
+
+class Level(NamedTuple):
+    """A tap by what lies between it and the tap below."""
+
+    name: str
+    channels: int
+    space: tuple[Window, ...] = ()
+    time: tuple[Window, ...] = ()
+
+
+def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
+    """The taps of a network from its levels, bottom to top."""
+    taps: list[Tap] = []
+    space: tuple[Window, ...] = ()
+    time: tuple[Window, ...] = ()
+    for level in levels:
+        space, time = space + level.space, time + level.time
+        taps.append(Tap(name=level.name, channels=level.channels, space=space, time=time, size_multiple=size_multiple))
+    return tuple(taps)

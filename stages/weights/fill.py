@@ -1,0 +1,94 @@
+"""Filling a network from a checkpoint: every key is used or left out for a reason, every tensor is filled or new."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from torch import Size, Tensor, nn
+
+from stages.errors import WeightsError
+from stages.weights.architecture import architecture
+from stages.weights.formats.convert import Converted
+from stages.weights.formats.format import State
+
+MAX_LISTED = 12
+FIRST_STAGE_2D, FIRST_STAGE_3D = "layer1.", "res2."
+
+
+def fill(
+    network: nn.Module,
+    converted: Converted,
+    above: Mapping[str, Size],
+    is_ignored: Callable[[str], bool],
+    is_new: Callable[[str], bool],
+) -> None:
+    """Copy the tensors of a checkpoint into `network`, in place.
+
+    above: shapes of what was cut away from the network; a file may have it, and then it must fit.
+    is_ignored: our names of what else a file has and this network deliberately has not.
+    is_new: names of what the network has and no file can have; these keep their values.
+
+    Raises WeightsError, with our names and the file's, for what is left over, missing or of another shape.
+    """
+    shapes = {name: x.shape for name, x in network.state_dict().items()} | dict(above)
+    state = {name: x for name, x in _as_in(shapes, converted.state).items() if not is_ignored(name)}
+    misfits = [name for name, x in state.items() if x.shape != shapes.get(name, x.shape)]
+    used = {name: x for name, x in state.items() if name not in above and name not in misfits}
+    try:
+        # A plain dict has no version: torch then renames what older torchvision files call otherwise, and counts
+        # the batches of norms from 0 where a file has no num_batches_tracked.
+        found = network.load_state_dict(used, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(str(error)) from error
+    missing = [name for name in found.missing_keys if name not in misfits and not is_new(name)]
+    theirs = converted.format.theirs
+    problems = [
+        *_listed("in the file only", [*converted.unknown, *(_both(theirs(k), k) for k in found.unexpected_keys)]),
+        *_listed("in the network only", [_both(name, theirs(name)) for name in missing]),
+        *_listed("of another shape", [f"{_both(k, theirs(k))} {_shapes(state[k].shape, shapes[k])}" for k in misfits]),
+    ]
+    if problems:
+        raise WeightsError("\n  ".join([_headline(converted), *_stems(state, shapes), *problems]))
+
+
+def _as_in(wanted: Iterable[str], state: State) -> State:
+    """Images' networks are named layer1 ... layer4; files of video code bases call these stages res2 ... res5.
+
+    Kernels of such files may have a time axis of one frame.
+    """
+    if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
+        return state
+    for number in range(1, 5):
+        state = {k.replace(f"res{number + 1}.", f"layer{number}."): x for k, x in state.items()}
+    return {k: x[:, :, 0] if x.ndim == 5 and x.shape[2] == 1 else x for k, x in state.items()}
+
+
+def _headline(converted: Converted) -> str:
+    found = architecture(converted.state)
+    return f"it has {converted.format.name}" + (f" and looks like {found}" if found else "")
+
+
+def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
+    """What the first convolutions of the ResNets say in words."""
+    if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
+        return []
+    theirs = state["conv1.weight"].shape
+    if len(theirs) == 4:
+        return ["its kernels have no time axis; weights of images are given one by `inflate:` before their name"]
+    if theirs[2] != ours[2]:
+        return [f"its first convolution spans {theirs[2]} frames, that of this network {ours[2]}"]
+    return []
+
+
+def _both(name: str | None, other: str | None) -> str:
+    names = [x for x in (name, other) if x is not None]
+    return names[0] if len({*names}) == 1 else f"{names[0]} ({names[1]})"
+
+
+def _shapes(theirs: Size, ours: Size) -> str:
+    return f"{[*theirs]}, here {[*ours]}"
+
+
+def _listed(title: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f", and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return [f"{title}: {', '.join(names[:MAX_LISTED])}{more}"]

@@ -1,0 +1,67 @@
+"""Caffe2's names (`blobs` of a .pkl), as in the files of video-nonlocal-net and of SlowFast's model zoo."""
+
+import re
+
+import torch
+
+from stages.weights.formats.format import Format, Pair, State
+
+NORM_EPS = 1e-5
+NORM_SHIFT = re.compile(r"((?:.+\.)?(?:bn\d|downsample\.1|norm))\.bias")
+
+_BLOCK, _THEIRS = "res{stage}.{block}", "res{stage}_{block}"
+_AFTER, _NONLOCAL = "res{stage}.after.{block}", "nonlocal_conv{stage}_{block}"
+
+CONVOLUTIONS = {
+    "conv1": "conv1",
+    f"{_BLOCK}.conv1": f"{_THEIRS}_branch2a",
+    f"{_BLOCK}.conv2": f"{_THEIRS}_branch2b",
+    f"{_BLOCK}.conv3": f"{_THEIRS}_branch2c",
+    f"{_BLOCK}.downsample.0": f"{_THEIRS}_branch1",
+    f"{_AFTER}.theta": f"{_NONLOCAL}_theta",
+    f"{_AFTER}.phi": f"{_NONLOCAL}_phi",
+    f"{_AFTER}.g": f"{_NONLOCAL}_g",
+    f"{_AFTER}.out": f"{_NONLOCAL}_out",
+}
+NORMS = {
+    "bn1": "res_conv1_bn",
+    f"{_BLOCK}.bn1": f"{_THEIRS}_branch2a_bn",
+    f"{_BLOCK}.bn2": f"{_THEIRS}_branch2b_bn",
+    f"{_BLOCK}.bn3": f"{_THEIRS}_branch2c_bn",
+    f"{_BLOCK}.downsample.1": f"{_THEIRS}_branch1_bn",
+    f"{_AFTER}.norm": f"{_NONLOCAL}_bn",
+}
+CONVOLUTION_LEAVES = {"weight": "w", "bias": "b"}
+NORM_LEAVES = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+
+
+def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
+    return tuple(
+        (f"{ours}.{leaf}", f"{theirs}_{letters}") for ours, theirs in layers.items() for leaf, letters in leaves.items()
+    )
+
+
+def _with_statistics(state: State) -> State:
+    """`affine` files: the norms were folded to scale * x + shift before fine-tuning and have no statistics.
+
+    A mean of 0 and a variance of 1 - epsilon make a norm exactly that.
+    """
+    found = dict(state)
+    for name, shift in state.items():
+        if match := NORM_SHIFT.fullmatch(name):
+            found.setdefault(f"{match[1]}.running_mean", torch.zeros_like(shift))
+            found.setdefault(f"{match[1]}.running_var", torch.full_like(shift, 1 - NORM_EPS))
+    return found
+
+
+CAFFE2 = Format(
+    name="Caffe2's names",
+    sign=r"res2_0_branch2a_w",
+    pairs=_pairs(CONVOLUTIONS, CONVOLUTION_LEAVES) + _pairs(NORMS, NORM_LEAVES),
+    ignored={
+        r".+_momentum": "state of the optimiser",
+        r"lr|model_iter": "state of the training",
+        r"pred_[wb]": "classifier",
+    },
+    adapt=_with_statistics,
+)

@@ -1,0 +1,47 @@
+"""From the names of a checkpoint to ours; the format is told by the keys, not by the file's name."""
+
+from dataclasses import dataclass
+
+from stages.weights.formats.caffe2 import CAFFE2
+from stages.weights.formats.format import Format, State
+from stages.weights.formats.pytorchvideo import POOLED, UNPOOLED
+from stages.weights.formats.slowfast import SLOWFAST
+from stages.weights.formats.tsn import BN_INCEPTION, TSM, TSN
+
+FORMATS = (SLOWFAST, CAFFE2, POOLED, UNPOOLED, TSM, TSN, BN_INCEPTION)
+
+PLAIN = Format(
+    name="torchvision's names, our own, or those of no known format",
+    sign=".+",
+    pairs=(("{name}", "{name}"),),
+    ignored={r"fc\..+": "classifier", r"classifier\..+": "classifier", r"AuxLogits\..+": "auxiliary classifier"},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """A checkpoint under our names.
+
+    ignored: key of the file -> why it is left out. unknown: keys of the file that mean nothing to us.
+    classes: of the classifier that was left out, where there is one.
+    """
+
+    format: Format
+    state: State
+    ignored: dict[str, str]
+    unknown: tuple[str, ...]
+    classes: int | None = None
+
+
+def convert(state: State) -> Converted:
+    """All keys of a file, each renamed, ignored or unknown."""
+    format_ = next((known for known in FORMATS if known.signs(state)), PLAIN)
+    ignored = {key: why for key in state if (why := format_.why_ignored(key)) is not None}
+    names = {key: format_.ours(key) for key in state if key not in ignored}
+    return Converted(
+        format=format_,
+        state=format_.adapt({ours: state[key] for key, ours in names.items() if ours is not None}),
+        ignored=ignored,
+        unknown=tuple(key for key, ours in names.items() if ours is None),
+        classes=next((len(state[key]) for key, why in ignored.items() if why == "classifier"), None),
+    )

@@ -1,0 +1,30 @@
+"""pytorchvideo's names (`model_state` of a .pyth): blocks are numbered, and the pool after res2 has a number too."""
+
+from stages.weights.formats.format import Format, with_leaves
+
+
+def _layers(numbers: dict[int, int]) -> dict[str, str]:
+    """numbers: stage -> number of its block."""
+    layers = {"conv1": "blocks.0.conv", "bn1": "blocks.0.norm"}
+    for stage, number in numbers.items():
+        ours, theirs = f"res{stage}.{{block}}", f"blocks.{number}.res_blocks.{{block}}"
+        for index, letter in enumerate("abc", start=1):
+            layers[f"{ours}.conv{index}"] = f"{theirs}.branch2.conv_{letter}"
+            layers[f"{ours}.bn{index}"] = f"{theirs}.branch2.norm_{letter}"
+        layers[f"{ours}.downsample.0"] = f"{theirs}.branch1_conv"
+        layers[f"{ours}.downsample.1"] = f"{theirs}.branch1_norm"
+    return layers
+
+
+POOLED = Format(
+    name="pytorchvideo's names, with a pool after res2",
+    sign=r"blocks\.5\.res_blocks\..+",
+    pairs=with_leaves(_layers({2: 1, 3: 3, 4: 4, 5: 5})),
+    ignored={r"blocks\.6\.proj\..+": "classifier"},
+)
+UNPOOLED = Format(
+    name="pytorchvideo's names, without a pool after res2",
+    sign=r"blocks\.2\.res_blocks\..+",
+    pairs=with_leaves(_layers({2: 1, 3: 2, 4: 3, 5: 4})),
+    ignored={r"blocks\.5\.proj\..+": "classifier"},
+)

@@ -1,0 +1,40 @@
+"""Files of the TSN family (yjxiong/tsn-pytorch, mit-han-lab/temporal-shift-module): a 2D network inside `base_model`.
+
+TSM wraps the first convolution of a block, which gives it `.net` in its name. BN-Inception also comes alone, with the
+names it has in Caffe.
+"""
+
+from stages.weights.formats.format import Format, State
+
+_HEADS = {r"new_fc\..+": "classifier", r"base_model\.(fc|classifier|last_linear)\..+": "classifier"}
+
+
+def _flat_norms(state: State) -> State:
+    """Old BN-Inception files hold the vectors of their norms as [1, C]."""
+    return {name: x[0] if x.ndim == 2 and x.shape[0] == 1 and "_bn." in name else x for name, x in state.items()}
+
+
+TSM = Format(
+    name="TSM's names",
+    sign=r"base_model\.layer\d+\.\d+\.conv1\.net\.weight",
+    pairs=(
+        ("layer{stage}.{block}.conv1.{leaf}", "base_model.layer{stage}.{block}.conv1.net.{leaf}"),
+        ("{name}", "base_model.{name}"),
+    ),
+    ignored=_HEADS,
+    only_for="tsm_",
+)
+TSN = Format(
+    name="TSN's names",
+    sign=r"base_model\.conv1.*\.weight",
+    pairs=(("{name}", "base_model.{name}"),),
+    ignored=_HEADS,
+    adapt=_flat_norms,
+)
+BN_INCEPTION = Format(
+    name="Caffe's BN-Inception names",
+    sign=r"conv1_7x7_s2\.weight",
+    pairs=(("{name}", "{name}"),),
+    ignored={r"(fc|last_linear)\..+": "classifier"},
+    adapt=_flat_norms,
+)

@@ -1,0 +1,228 @@
+"""The weight files that are known by name, and what each expects: backbone -> name -> source. Imports no torch.
+
+Only torchvision and the BN-Inception file publish (leading digits of) their sha256. Where it is unknown, none is
+checked at the download; that of the file that was used is in the fingerprint of every cache.
+"""
+
+from stages.weights.sources import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    KINETICS_MEAN,
+    KINETICS_STD,
+    Pixels,
+    Sampling,
+    WeightSource,
+)
+
+_IMAGENET = Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+_KINETICS = Pixels(mean=KINETICS_MEAN, std=KINETICS_STD)
+_KINETICS_BGR = Pixels(mean=KINETICS_MEAN, std=KINETICS_STD, channel_order="BGR")
+_TORCHVISION_VIDEO = Pixels(mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989))
+# torchvision normalises as for ImageNet, then its network takes that back (`transform_input`).
+_INCEPTION_V3 = Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_CAFFE = Pixels(mean=(104 / 255, 117 / 255, 128 / 255), std=(1 / 255, 1 / 255, 1 / 255), channel_order="BGR")
+
+# As `backbones.geometry` names it. The networks of Wang and Gupta 2018 have res5_stride 1.
+_Geometry = dict[str, int | str]
+_POOLED: _Geometry = {
+    "stem_time_stride": 1,
+    "pool1_time_stride": 1,
+    "pool1_padding": 1,
+    "pool2_time_stride": 2,
+    "res5_stride": 2,
+}
+_UNPOOLED = _POOLED | {"pool2_time_stride": 1}
+_NONLOCAL_NET = _POOLED | {"pool1_padding": 0}
+_NONLOCAL_NET_LONG = _NONLOCAL_NET | {"stem_time_stride": 2, "pool1_time_stride": 2}
+_GROUPED: _Geometry = {"res3_attention": "groups of 4 frames"}
+
+# Frames per second of the videos (Kinetics: nominally) that "8 x 8", 8 frames 8 apart, counts in.
+_KINETICS_FPS, _CHARADES_FPS = 30, 24
+
+
+def _torchvision(
+    file_name: str, pixels: Pixels, short_side_px: int, crop_px: int, sampling: Sampling | None = None
+) -> WeightSource:
+    """Torchvision puts the first eight digits of the sha256 into the file name."""
+    return WeightSource(
+        url=f"https://download.pytorch.org/models/{file_name}",
+        file_name=file_name,
+        sha256=file_name.rpartition("-")[2].removesuffix(".pth"),
+        licence=f"BSD-3-Clause (torchvision), trained on {'Kinetics-400' if sampling else 'ImageNet-1k'}",
+        pixels=pixels,
+        sampling=sampling,
+        short_side_px=short_side_px,
+        crop_px=crop_px,
+        classes=400 if sampling else 1000,
+    )
+
+
+def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
+    return _torchvision(file_name, _IMAGENET, short_side_px, 224)
+
+
+def _kinetics(
+    url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, classes: int = 400
+) -> WeightSource:
+    """Files of Facebook's code bases, trained and tested alike: `num_frames` frames, `step` apart."""
+    return WeightSource(
+        url=f"https://dl.fbaipublicfiles.com/{url}",
+        file_name=url.rpartition("/")[2],
+        licence=licence,
+        pixels=_KINETICS,
+        sampling=Sampling(num_frames=num_frames, fps=_KINETICS_FPS / step),
+        short_side_px=256,
+        crop_px=256,
+        classes=classes,
+        geometry=geometry,
+    )
+
+
+def _slowfast(name: str, num_frames: int, step: int, geometry: _Geometry) -> WeightSource:
+    url = f"pyslowfast/model_zoo/kinetics400/{name}_{num_frames}x{step}_R50.pkl"
+    return _kinetics(url, "Apache-2.0 (SlowFast), trained on Kinetics-400", num_frames, step, geometry)
+
+
+def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry) -> WeightSource:
+    url = f"pytorchvideo/model_zoo/kinetics/{name}_{num_frames}x{step}_R50.pyth"
+    return _kinetics(url, "Apache-2.0 (PyTorchVideo), trained on Kinetics-400", num_frames, step, geometry)
+
+
+def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: float | None) -> WeightSource:
+    """SlowOnly on data sets of JPEG frames, which SlowFast reads, and the networks saw, as BGR."""
+    return WeightSource(
+        url=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/{dataset}/SLOW_8x8_R50.pyth",
+        file_name=f"{dataset}_SLOW_8x8_R50.pyth",
+        licence=f"Apache-2.0 (PyTorchVideo), trained on Kinetics-400 and {licence_name}",
+        pixels=_KINETICS_BGR,
+        sampling=Sampling(num_frames=8, fps=fps),
+        short_side_px=256,
+        crop_px=256,
+        classes=classes,
+        geometry=_UNPOOLED,
+    )
+
+
+def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> WeightSource:
+    """The two long ones of each pair were trained by the paper's own code, with time strides in stem and pool1."""
+    before = "I3D" if affine else "IN"
+    geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET
+    if affine and "nonlocal" in name:
+        geometry = geometry | _GROUPED
+    return _kinetics(
+        f"video-nonlocal/{name}_{num_frames}x{step}_{before}_pretrain_400k.pkl",
+        "CC-BY-NC-4.0 (video-nonlocal-net), trained on Kinetics-400",
+        num_frames,
+        step,
+        geometry,
+    )
+
+
+def _tsm(name: str, dataset: str, classes: int, num_frames: int, fps: float | None = None) -> WeightSource:
+    return WeightSource(
+        url=f"https://hanlab18.mit.edu/projects/tsm/models/{name}.pth",
+        file_name=f"{name}.pth",
+        licence=f"MIT (temporal-shift-module), trained on {dataset}",
+        pixels=_IMAGENET,
+        sampling=Sampling(num_frames=num_frames, fps=fps),
+        short_side_px=256,
+        crop_px=224,
+        classes=classes,
+    )
+
+
+_SHIFTED = "resnet50_shift8_blockres_avg_segment"
+
+BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
+    "resnet18": {"imagenet1k_v1": _imagenet("resnet18-f37072fd.pth")},
+    "resnet34": {"imagenet1k_v1": _imagenet("resnet34-b627a593.pth")},
+    "resnet50": {
+        "imagenet1k_v1": _imagenet("resnet50-0676ba61.pth"),
+        "imagenet1k_v2": _imagenet("resnet50-11ad3fa6.pth", 232),
+        "slowfast_imagenet1k": WeightSource(
+            url="https://dl.fbaipublicfiles.com/pyslowfast/model_zoo/kinetics400/R50_IN1K.pyth",
+            file_name="R50_IN1K.pyth",
+            licence="Apache-2.0 (SlowFast), trained on ImageNet-1k",
+            pixels=_IMAGENET,
+            short_side_px=256,
+            crop_px=256,
+            classes=1000,
+        ),
+        "tsn_kinetics400": _tsm("TSM_kinetics_RGB_resnet50_avg_segment5_e50", "Kinetics-400", 400, 8),
+    },
+    "resnet101": {
+        "imagenet1k_v1": _imagenet("resnet101-63fe2227.pth"),
+        "imagenet1k_v2": _imagenet("resnet101-cd907fc2.pth", 232),
+    },
+    "inception_v3": {"imagenet1k_v1": _torchvision("inception_v3_google-0cc3c7bd.pth", _INCEPTION_V3, 342, 299)},
+    "bn_inception": {
+        "imagenet1k": WeightSource(
+            url="http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
+            file_name="bn_inception-52deb4733.pth",
+            sha256="52deb4733",
+            licence="BSD-3-Clause (pretrained-models.pytorch), trained on ImageNet-1k by the authors of TSN",
+            pixels=_CAFFE,
+            short_side_px=256,
+            crop_px=224,
+            classes=1000,
+        )
+    },
+    "tsm_r50": {
+        "kinetics400_8_dense": _tsm(
+            f"TSM_kinetics_RGB_{_SHIFTED}8_e100_dense", "Kinetics-400", 400, 8, _KINETICS_FPS / 8
+        ),
+        "kinetics400_8": _tsm(f"TSM_kinetics_RGB_{_SHIFTED}8_e50", "Kinetics-400", 400, 8),
+        "kinetics400_16": _tsm(f"TSM_kinetics_RGB_{_SHIFTED}16_e50", "Kinetics-400", 400, 16),
+        "something_v1_8": _tsm(f"TSM_something_RGB_{_SHIFTED}8_e45", "Something-Something V1", 174, 8),
+        "something_v1_16": _tsm(f"TSM_something_RGB_{_SHIFTED}16_e45", "Something-Something V1", 174, 16),
+        "something_v2_8": _tsm(f"TSM_somethingv2_RGB_{_SHIFTED}8_e45", "Something-Something V2", 174, 8),
+        "something_v2_16": _tsm(f"TSM_somethingv2_RGB_{_SHIFTED}16_e45", "Something-Something V2", 174, 16),
+    },
+    "c2d_r50": {
+        "pytorchvideo_8x8": _pytorchvideo("C2D", 8, 8, _POOLED),
+        "slowfast_8x8": _slowfast("C2D_NOPOOL", 8, 8, _UNPOOLED),
+        "nonlocal_net_8x8": _nonlocal_net("c2d_baseline", False, 8, 8),
+        "nonlocal_net_32x2": _nonlocal_net("c2d_baseline", False, 32, 2),
+    },
+    "i3d_r50": {
+        "pytorchvideo_8x8": _pytorchvideo("I3D", 8, 8, _POOLED),
+        "slowfast_8x8": _slowfast("I3D", 8, 8, _POOLED),
+        "nonlocal_net_8x8": _nonlocal_net("i3d_baseline", False, 8, 8),
+        "nonlocal_net_32x2": _nonlocal_net("i3d_baseline", False, 32, 2),
+        "nonlocal_net_32x4": _nonlocal_net("i3d_baseline", True, 32, 4),
+        "nonlocal_net_128x1": _nonlocal_net("i3d_baseline", True, 128, 1),
+    },
+    "nonlocal_i3d_r50": {
+        "slowfast_8x8": _slowfast("I3D_NLN", 8, 8, _POOLED),
+        "nonlocal_net_8x8": _nonlocal_net("i3d_nonlocal", False, 8, 8),
+        "nonlocal_net_32x2": _nonlocal_net("i3d_nonlocal", False, 32, 2),
+        "nonlocal_net_32x4": _nonlocal_net("i3d_nonlocal", True, 32, 4),
+        "nonlocal_net_128x1": _nonlocal_net("i3d_nonlocal", True, 128, 1),
+    },
+    "slowonly_r50": {
+        "pytorchvideo_4x16": _pytorchvideo("SLOW", 4, 16, _UNPOOLED),
+        "pytorchvideo_8x8": _pytorchvideo("SLOW", 8, 8, _UNPOOLED),
+        "pytorchvideo_something_v2_8x8": _pytorchvideo_frames("ssv2", "Something-Something V2", 174, None),
+        "pytorchvideo_charades_8x8": _pytorchvideo_frames("charades", "Charades", 157, _CHARADES_FPS / 8),
+        "slowfast_4x16": _slowfast("SLOWONLY", 4, 16, _UNPOOLED),
+        "slowfast_8x8": _slowfast("SLOWONLY", 8, 8, _UNPOOLED),
+    },
+    "s3d": {
+        "kinetics400_v1": _torchvision(
+            "s3d-d76dad2f.pth", _TORCHVISION_VIDEO, 256, 224, Sampling(num_frames=128, fps=15)
+        )
+    },
+    "r2plus1d_18": {
+        "kinetics400_v1": _torchvision(
+            "r2plus1d_18-91a641e6.pth", _TORCHVISION_VIDEO, 128, 112, Sampling(num_frames=16, fps=15)
+        )
+    },
+    "tiny_i3d": {
+        "shipped": WeightSource(
+            path="backbones/shipped/tiny_i3d.safetensors",
+            file_name="tiny_i3d.safetensors",
+            sha256="ec3706c8191455a9c1afd665c0d2ac9365443c463d9091e1081e34dacbf1a8c3",
+            licence="as this package; made by stages.training.tiny_networks",
+        )
+    },
+}

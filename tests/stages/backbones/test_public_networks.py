@@ -1,0 +1,86 @@
+"""Networks that are public elsewhere give what their public definitions give, under the same parameter names."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import Inception3
+from torchvision.models.video import r2plus1d_18, s3d
+
+from stages.backbones.build import build_backbone, untrained
+from stages.backbones.catalogue import entry
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def normalised(clip: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    shape = (1, 3, *[1] * (clip.ndim - 2))
+    return (clip - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+@torch.inference_mode()
+def test_inception_v3_sees_colours_as_torchvisions_does() -> None:
+    """Torchvision takes ImageNet's normalisation and undoes it inside; our entry states what arrives."""
+    ours, known = build_backbone("inception_v3", "random:0", ["mixed_7c"]), entry("inception_v3")
+    theirs = Inception3(aux_logits=False, transform_input=True, init_weights=False).eval()
+    theirs.fc = nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    frame = noise(1, 3, 107, 107)
+    expected = theirs(normalised(frame, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    found = ours(normalised(frame, known.mean, known.std).unsqueeze(2))["mixed_7c"].mean((2, 3, 4))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_s3d_is_torchvisions() -> None:
+    ours, theirs = build_backbone("s3d", "random:0", ["mixed_5c"]), s3d().eval()
+    assert theirs.load_state_dict(ours.state_dict(), strict=False).unexpected_keys == []
+    clip = noise(1, 3, 16, 64, 64)
+    torch.testing.assert_close(ours(clip)["mixed_5c"], theirs.features(clip))
+
+
+@torch.inference_mode()
+def test_r2plus1d_is_torchvisions() -> None:
+    ours, theirs = build_backbone("r2plus1d_18", "random:0", ["res5"]), r2plus1d_18().eval()
+    theirs.fc = nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    clip = noise(1, 3, 8, 32, 32)
+    torch.testing.assert_close(ours(clip)["res5"].mean((2, 3, 4)), theirs(clip))
+
+
+def test_cutting_inside_a_sequence_drops_what_is_above() -> None:
+    network = build_backbone("s3d", "random:0", ["mixed_3b"])
+    assert {name.split(".")[1] for name in network.state_dict()} == {"0", "2", "3", "5"}
+    assert list(network(noise(1, 3, 4, 32, 32))) == ["mixed_3b"]
+
+
+def test_bn_inception_has_the_names_and_shapes_of_the_public_files() -> None:
+    with torch.device("meta"):
+        shapes = {name: tuple(x.shape) for name, x in untrained("bn_inception").state_dict().items()}
+    assert len(shapes) == 69 * 7  # convolutions of 2 tensors, each with a norm of 5
+    for name, shape in {
+        "conv1_7x7_s2.weight": (64, 3, 7, 7),
+        "conv1_7x7_s2.bias": (64,),
+        "conv1_7x7_s2_bn.running_var": (64,),
+        "conv2_3x3_reduce_bn.weight": (64,),
+        "inception_3a_1x1.weight": (64, 192, 1, 1),
+        "inception_3c_double_3x3_2.weight": (96, 96, 3, 3),
+        "inception_4e_3x3_reduce.weight": (128, 608, 1, 1),
+        "inception_5a_pool_proj.weight": (128, 1056, 1, 1),
+        "inception_5b_double_3x3_1_bn.bias": (224,),
+    }.items():
+        assert shapes[name] == shape
+
+
+@pytest.mark.parametrize(("block", "pool"), [("inception_5a", "mean"), ("inception_5b", "max")])
+def test_the_last_block_of_bn_inception_pools_the_largest(block: str, pool: str) -> None:
+    """Of a map that is 9 in one place and 0 elsewhere, seen by the pool branch alone."""
+    network = build_backbone("bn_inception", "random:0", ["inception_5b"])
+    for name, parameter in network.named_parameters():
+        nn.init.constant_(parameter, float(name in {f"{block}_pool_proj.weight", f"{block}_pool_proj_bn.weight"}))
+    x = torch.zeros(1, {"inception_5a": 1056, "inception_5b": 1024}[block], 5, 5)
+    x[0, 0, 2, 2] = 9
+    pooled = network.step(block, x)[0, -1]
+    assert pooled[1:4, 1:4].unique().item() == pytest.approx({"mean": 1, "max": 9}[pool], rel=1e-4)
+    assert pooled[0].max() == 0
