@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from stages.backbones.build import backbone_digest, build_backbone
+from stages.backbones.catalogue import entry
+from stages.backbones.extract import FeatureExtractor
+from stages.backbones.options import BackboneOptions
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "options", "normalised_as"),
+    [
+        ("tiny_i3d", "shipped", {}, "tiny_i3d"),
+        ("i3d_r50", "inflate:random:0", {"res5_stride": 2}, "resnet50"),
+        ("inception_v3", "random:0", {}, "inception_v3"),
+    ],
+)
+def test_maps_are_those_of_the_network_on_normalised_pixels(
+    model: str, weights: str, options: dict[str, int | str], normalised_as: str
+) -> None:
+    """Folding batch norms comes after the digest, and changes rounding only."""
+    top, size = entry(model).taps[-1].name, 107
+    asked = BackboneOptions(model=model, weights=weights, taps=(top,), options=options, precision="fp32")
+    extractor = FeatureExtractor(asked, torch.device("cpu"))
+    network = build_backbone(model, weights, [top], **options)
+    assert extractor.digest == backbone_digest(network, entry(model, options), weights)
+    pixels = torch.randint(256, (1, 2, size, size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    expects = entry(normalised_as)
+    clip = ((pixels / 255 - torch.tensor(expects.mean)) / torch.tensor(expects.std)).permute(0, 4, 1, 2, 3)
+    found, expected = extractor.maps(pixels)[top], network(clip)[top].transpose(1, 2)
+    assert found.shape[1:] == entry(model, options).tap(top).shape(2, size)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=float(1e-4 * expected.std()))
