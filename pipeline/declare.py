@@ -107,15 +107,11 @@ def _features(config: Config, name: str, options: BackboneOptions, clips: Stage,
 def _proposals(config: Config, clips: Stage, digest: str) -> Stage:
     options = config.proposals
     assert options is not None
-    recorded = options.model_dump(mode="json", exclude={"weights", "model", "source"})
-    recorded |= {
-        "network": options.network,
-        "weights_sha256": digest,
-        "version": PROPOSALS_VERSION,
-        "reads": {"clips": clips.fingerprint},
-    }
+    recorded = options.recorded() | {"version": PROPOSALS_VERSION, "reads": {"clips": clips.fingerprint}}
+    if options.weights_word:
+        recorded["weights_sha256"] = digest
     arrays = proposal_arrays(config.clips.num_frames // options.every, options.top, options.every)
-    return Stage(key="proposals", options=recorded, arrays=arrays, weights=options.weights)
+    return Stage(key="proposals", options=recorded, arrays=arrays, weights=options.weights_word)
 
 
 def _regions(config: Config, name: str, features: Stage, proposals: Stage) -> Stage:

@@ -11,7 +11,7 @@ from pipeline.estimate import estimate
 from pipeline.executors.contract import Executor, Job
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
-from pipeline.sources import reopen_changed
+from pipeline.sources import reopen_boxes, reopen_changed
 
 log = logging.getLogger("kinegraph")
 
@@ -42,8 +42,9 @@ def extract(
     cache = Cache(config.cache)
     cache.storage.sweep()
     plan = make_plan(config, cache, stages=stages, part=part, limit=limit)
-    if plan.changed:
+    if plan.changed_videos:
         reopen_changed(config, cache, plan.changed)
+        reopen_boxes(cache, plan.changed_boxes)
         log.info("changed since they were cached, their shards run again: %s", ", ".join(plan.changed_videos))
     if retry_failed:
         _reopen_failed(cache, plan)

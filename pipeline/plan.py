@@ -10,7 +10,7 @@ from cache_schemas.cache import Cache
 from pipeline.config import Config
 from pipeline.declare import Declared, clips_options, declare, known_digests
 from pipeline.errors import ConfigError
-from pipeline.sources import changed_videos
+from pipeline.sources import changed_boxes, changed_videos, reads_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Plan:
 
     `unchecked`: keys that were begun with weights of another name (or read such a key). Whether the weights are the
     same shows once the network is built. `changed`: shard -> videos that changed since it was sealed; all its keys run
-    again.
+    again. `changed_boxes`: likewise, videos whose file of boxes changed; proposals and regions run again.
     """
 
     declared: Declared
@@ -36,6 +36,7 @@ class Plan:
     units: tuple[WorkUnit, ...]
     unchecked: tuple[str, ...] = ()
     changed: dict[int, list[str]] = field(default_factory=dict)
+    changed_boxes: dict[int, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Shards of the selection per stage key, and the keys that are unchecked."""
@@ -45,7 +46,10 @@ class Plan:
 
     @property
     def changed_videos(self) -> list[str]:
-        return sorted({video for videos in self.changed.values() for video in videos})
+        """Videos that changed, or whose file of boxes did."""
+        return sorted(
+            {video for found in (self.changed, self.changed_boxes) for videos in found.values() for video in videos}
+        )
 
     def num_objects(self, cache: Cache) -> int:
         """Files the units will write, ledger records included."""
@@ -86,14 +90,21 @@ def make_plan(
     num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
     shards = range(part[0], num_shards, part[1])
     sealed = {key: set(cache.ledger.shards(key)) for key in keys}
-    changed = changed_videos(cache, shards)
+    changed, boxes = changed_videos(cache, shards), changed_boxes(config, cache, shards)
     units = []
     for shard in shards:
-        missing = keys if shard in changed else tuple(key for key in keys if shard not in sealed[key])
+        again = set(keys) if shard in changed else set(filter(reads_boxes, keys)) if shard in boxes else set()
+        missing = tuple(key for key in keys if key in again or shard not in sealed[key])
         if missing:
             units.append(WorkUnit(shard=shard, keys=missing))
     return Plan(
-        declared=declared, keys=keys, shards=shards, units=tuple(units), unchecked=tuple(unchecked), changed=changed
+        declared=declared,
+        keys=keys,
+        shards=shards,
+        units=tuple(units),
+        unchecked=tuple(unchecked),
+        changed=changed,
+        changed_boxes=boxes,
     )
 
 

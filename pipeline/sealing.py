@@ -15,11 +15,13 @@ from cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, 
 
 @dataclass(kw_only=True)
 class StageOutput:
-    """What one stage computed for one shard: arrays over its rows, and the fate of each row."""
+    """What one stage computed for one shard: arrays over its rows, the fate of each row, and the files of
+    boxes that were read, by video."""
 
     stage: Stage
     clip_ids: list[str]
     arrays: dict[str, np.ndarray] = field(init=False)
+    box_files: dict[str, Source] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     warnings: dict[int, Warned] = field(default_factory=dict)
 
@@ -78,6 +80,7 @@ def seal(
         failures=[output.failures[row] for row in sorted(output.failures)],
         warnings=[output.warnings[row] for row in sorted(output.warnings) if row not in output.failures],
         sources=dict(sources),
+        box_files=output.box_files,
         versions=dict(provenance.versions),
         device=provenance.device,
         batch_size=provenance.batch_size,

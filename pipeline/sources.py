@@ -1,4 +1,4 @@
-"""Videos that changed since they were cached. Torch-free."""
+"""Videos, and files of boxes, that changed since they were cached. Torch-free."""
 
 import os
 from collections.abc import Container
@@ -36,6 +36,18 @@ def changed_videos(cache: Cache, shards: Container[int]) -> dict[int, list[str]]
     return found
 
 
+def changed_boxes(config: Config, cache: Cache, shards: Container[int]) -> dict[int, list[str]]:
+    """Shard -> videos whose file of boxes is not what their proposals were read from; gone ones have not changed."""
+    found: dict[int, list[str]] = {}
+    if config.proposals is None or config.proposals.file_of("") is None:
+        return found
+    for record in cache.ledger.records("proposals", shards):
+        for video, source in record.box_files.items():
+            if _has_changed(str(config.proposals.file_of(video)), source):
+                found.setdefault(record.shard, []).append(video)
+    return found
+
+
 def _has_changed(path: str, source: Source) -> bool:
     try:
         now = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
@@ -45,6 +57,18 @@ def _has_changed(path: str, source: Source) -> bool:
         return now.st_size != source.size
     identity = source_identity(path)
     return identity is not None and identity.digest != source.digest
+
+
+def reads_boxes(key: str) -> bool:
+    """Whether a stage key is made from boxes."""
+    return key == "proposals" or key.startswith("regions/")
+
+
+def reopen_boxes(cache: Cache, changed: dict[int, list[str]]) -> None:
+    """Unseal the proposals of the shards with changed files of boxes, and the regions made from them."""
+    for shard in changed:
+        for key in filter(reads_boxes, reversed(cache.stage_keys())):
+            cache.ledger.unseal(key, shard)
 
 
 def reopen_changed(config: Config, cache: Cache, changed: dict[int, list[str]]) -> None:

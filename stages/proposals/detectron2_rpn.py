@@ -168,10 +168,21 @@ class Detectron2Proposer(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
+    @property
+    def box_deltas(self) -> nn.Conv2d:
+        """The layer that moves anchors."""
+        return self.head.anchor_deltas
+
+    @property
+    def head(self) -> Head:
+        head = self.proposal_generator["rpn_head"]
+        assert isinstance(head, Head)
+        return head
+
     def forward(self, frames: Tensor, top: int) -> Proposals:
         """frames [F, 3, h, w] uint8 RGB, resized as the catalogue's `input_size` says -> the `top` best boxes."""
         maps = self.backbone(self.images(frames))
-        logits, deltas = self.proposal_generator["rpn_head"](maps)
+        logits, deltas = self.head(maps)
         anchors = list(level_anchors([x.shape[-2:] for x in maps], frames.device))
         boxes, scores, levels = candidates(logits, deltas, anchors, PRE_NMS_TOP)
         return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
@@ -181,12 +192,10 @@ class Detectron2Proposer(nn.Module):
         return padded((frames.flip(1).float() - self.mean) / self.std, SIZE_DIVISOR)
 
 
-def level_anchors(
-    grids: Sequence[Sequence[int]], device: torch.device, ratios: Sequence[float] = ANCHOR_RATIOS
-) -> Iterator[Tensor]:
+def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
     """Anchors [H*W*A, 4] of each level in the order (y, x, anchor): centred on (x, y) * stride, never rounded."""
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
-        cell = torch.tensor([_centred(side, ratio) for ratio in ratios], device=device)  # [A, 4]
+        cell = torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS], device=device)  # [A, 4]
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))
         y, x = torch.meshgrid(y, x, indexing="ij")
         centres = torch.stack([x, y, x, y], dim=-1)  # [H, W, 4]

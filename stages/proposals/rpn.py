@@ -43,6 +43,12 @@ class RpnProposer(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
+    @property
+    def box_deltas(self) -> nn.Conv2d:
+        """The layer that moves anchors."""
+        layer: nn.Conv2d = self.rpn.head.bbox_pred
+        return layer
+
     def forward(self, frames: Tensor, top: int) -> Proposals:
         """frames [F, 3, h, w] uint8 RGB, resized as the catalogue's `input_size` says -> the `top` best boxes."""
         images = self._images(frames)

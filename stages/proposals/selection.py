@@ -1,5 +1,4 @@
-"""From an RPN's raw outputs to the best boxes of each frame (Ren et al. 2015, arXiv 1506.01497): torchvision's networks and
-detectron2's share it.
+"""From an RPN's raw outputs to the best boxes of each frame (Ren et al. 2015, arXiv 1506.01497).
 
 F frames, A anchors per cell, K candidates, h w frame size, H W size of a map.
 """

@@ -24,7 +24,7 @@ from torchvision.models.detection.image_list import ImageList
 from stages.backbones.catalogue import entry
 from stages.backbones.tiny_i3d import WIDTHS, TinyI3D
 from stages.clips.drawing import FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
-from stages.proposals.build import PROPOSERS
+from stages.proposals.build import tiny_rpn
 from stages.proposals.rpn import RpnProposer
 from stages.regions.roi import region_features
 
@@ -164,7 +164,7 @@ def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
 def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
     """The tiny proposer after `steps` batches of frames."""
     torch.manual_seed(seed)
-    proposer = PROPOSERS["tiny_rpn"]()
+    proposer = tiny_rpn()
 
     def losses() -> Iterator[Tensor]:
         for step, batch in enumerate(batches(seed, steps, batch_size)):
