@@ -108,7 +108,7 @@ def array_specs() -> list[ArraySpec]:
         *clip_arrays(0),
         *feature_arrays("<backbone>", "<tap>", (0, 0, 0, 0), 1, taps, either),
         *proposal_arrays(0, 0, 1),
-        *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either),
+        *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either, 0),
         status_array("<key>"),
     ]
 

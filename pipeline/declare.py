@@ -122,8 +122,8 @@ def _regions(config: Config, name: str, features: Stage, proposals: Stage) -> St
     for tap in config.backbones[name].taps:
         step = config.frame_step_of(name, tap)
         shape = (config.clips.num_frames // step, config.proposals.top, config.tap_of(name, tap).channels)
-        arrays += region_arrays(name, tap, shape, step, options.storage_dtype)
-    recorded = options.model_dump(mode="json", exclude={"backbones"}) | {
+        arrays += region_arrays(name, tap, shape, step, options.storage_dtype, options.size if options.grid else None)
+    recorded = options.recorded() | {
         "version": REGIONS_VERSION,
         "reads": {features.key: features.fingerprint, "proposals": proposals.fingerprint},
     }

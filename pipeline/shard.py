@@ -185,8 +185,10 @@ class ShardInProgress:
         boxes, count = (self._proposal_array(part, number) for part in ("boxes", "count"))
         size, stride = self.config.size_of(name), self.config.tap_of(name, tap).stride
         found = clip_regions(maps, boxes, count, row.crop, size, stride, options)
-        output = self.outputs[f"regions/{name}"]
-        output.arrays[f"regions/{name}/{tap}"][number] = found.to(DTYPES_STORED[options.storage_dtype]).cpu().numpy()
+        arrays, dtype = self.outputs[f"regions/{name}"].arrays, DTYPES_STORED[options.storage_dtype]
+        arrays[f"regions/{name}/{tap}"][number] = found.features.to(dtype).cpu().numpy()
+        if found.grid is not None:
+            arrays[f"regions/{name}/{tap}_grid"][number] = found.grid.to(dtype).cpu().numpy()
 
     def _proposal_array(self, part: str, number: int) -> np.ndarray:
         if "proposals" in self.outputs:

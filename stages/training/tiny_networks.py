@@ -118,7 +118,7 @@ class ThingClassifier(nn.Module):
             maps = self.backbone(clips)["res4"]  # [B, C, T', H', W']
         flat_boxes = boxes.flatten(0, 1)  # [B T', K, 4]
         count = torch.full((len(flat_boxes),), boxes.shape[2])
-        features = region_features(maps.movedim(2, 1).flatten(0, 1), flat_boxes, count, STRIDE)
+        features = region_features(maps.movedim(2, 1).flatten(0, 1), flat_boxes, count, STRIDE).features
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -60,7 +60,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("proposals.every=4", "proposals.every: given 4, allowed: a divisor of 2, so that tiny/res4 has boxes"),
         ("proposals={source: torchvision, model: yolo, weights: w}", "proposals.model: Input should be 'fasterrcnn_"),
         ("proposals.source=gird", "proposals.source: given 'gird', allowed: 'torchvision', 'tiny', 'detectron2-check"),
-        ("proposals.modle=x", "proposals.modle: unknown key; known here: every, source, weights, top, precision"),
+        ("proposals.modle=x", "proposals.modle: unknown key; known here: every, source, model, weights, top"),
         (
             "proposals={source: file, files: boxes}",
             "proposals.files: given 'boxes', allowed: a path with {video_id} or",

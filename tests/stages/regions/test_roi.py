@@ -1,12 +1,18 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
 from stages.regions import roi
-from stages.regions.roi import region_features
+from stages.regions.roi import region_features as regions
 
 STRIDE = 10
+
+
+def region_features(*args: Any, **options: Any) -> Tensor:
+    return regions(*args, **options).features
 
 
 def test_by_eye_on_a_map_of_5_by_5() -> None:
@@ -87,3 +93,17 @@ def test_half_precision_maps_are_read_as_stored() -> None:
 def test_no_boxes_at_all() -> None:
     maps, boxes, _ = random_case()
     assert not region_features(maps, boxes, torch.zeros(4, dtype=torch.int64), STRIDE).any()
+
+
+def test_the_grid_is_what_was_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, boxes, count = random_case()
+    monkeypatch.setattr(roi, "POOLED_GRID_BYTES", 2 * 6 * 7 * 7 * 4 + 1)
+    for reduce in ("max", "mean"):
+        found = regions(maps, boxes, count, STRIDE, reduce=reduce, with_grid=True)
+        assert found.grid is not None
+        assert found.grid.shape == (4, 5, 6, 7, 7)
+        reduced = found.grid.amax((3, 4)) if reduce == "max" else found.grid.mean((3, 4))
+        torch.testing.assert_close(reduced, found.features)
+        assert torch.equal(found.features, region_features(maps, boxes, count, STRIDE, reduce=reduce))
+        assert not found.grid[2, 3:].any()
+    assert regions(maps, boxes, count, STRIDE).grid is None
