@@ -9,11 +9,14 @@ from torchvision.models import detection
 
 from stages.errors import WeightsError
 from stages.proposals.catalogue import entry
-from stages.proposals.detectron2_rpn import RESNET50, Detectron2Proposer, Widths
+from stages.proposals.detectron2_rpn import RESNET50, Block, Detectron2Proposer, Widths
 from stages.proposals.rpn import RpnProposer
 from stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
 from stages.weights.files import read_state
 from stages.weights.load import load_weights, locate
+from stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
+
+BRIGHTNESS_STD = 64.0  # of pixels in 0..255, roughly
 
 
 def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
@@ -42,6 +45,17 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
     known = entry("detectron2_fpn")
     widths = RESNET50 if weights.startswith("random:") else _widths(locate(weights, known.weights))
     return Detectron2Proposer(widths, known.mean, known.std)
+
+
+def _calibrate(proposer: Detectron2Proposer) -> None:
+    """Random weights as `stages.weights.random` draws them, for blocks of other names and pixels in 0..255."""
+    stem = proposer.backbone.bottom_up.stem.conv1.norm
+    stem.weight.fill_(1 / BRIGHTNESS_STD)
+    for block in proposer.modules():
+        if isinstance(block, Block):
+            block.conv3.norm.weight.fill_(BRANCH_GAIN)
+            if block.shortcut is not None:
+                block.shortcut.norm.weight.fill_(LINEAR_GAIN)
 
 
 def _widths(path: Path) -> Widths:
@@ -85,4 +99,6 @@ def build_proposer(model: str, weights: str) -> Proposer:
     if weights.startswith("random:"):
         with torch.no_grad():
             proposer.box_deltas.weight.mul_(0.1)  # boxes near their anchors, or few survive suppression
+            if isinstance(proposer, Detectron2Proposer):
+                _calibrate(proposer)
     return proposer.eval().requires_grad_(False)
