@@ -158,6 +158,8 @@ def verified(found: "Verification", repaired: bool) -> None:
         print(f"{problem.stage} shard {problem.shard}: {problem.kind}: {problem.object}")
     for warning in found.warnings:
         note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
+    if found.proposals_per_frame is not None:
+        print(f"{found.proposals_per_frame:g} proposals a frame on average")
     if found.ok:
         print("every sealed object is there, whole and unchanged")
     elif repaired:

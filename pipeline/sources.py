@@ -12,6 +12,7 @@ from stages.clips.datasets import Video
 from stages.decode.errors import DecodeError
 from stages.decode.source import source_identity
 from stages.decode.stream import probe
+from stages.proposals.options import FileOptions
 
 
 def changed_videos(cache: Cache, shards: Container[int]) -> dict[int, list[str]]:
@@ -39,11 +40,11 @@ def changed_videos(cache: Cache, shards: Container[int]) -> dict[int, list[str]]
 def changed_boxes(config: Config, cache: Cache, shards: Container[int]) -> dict[int, list[str]]:
     """Shard -> videos whose file of boxes is not what their proposals were read from; gone ones have not changed."""
     found: dict[int, list[str]] = {}
-    if config.proposals is None or config.proposals.file_of("") is None:
+    if not isinstance(config.proposals, FileOptions):
         return found
     for record in cache.ledger.records("proposals", shards):
         for video, source in record.box_files.items():
-            if _has_changed(str(config.proposals.file_of(video)), source):
+            if _has_changed(config.proposals.file_of(video), source):
                 found.setdefault(record.shard, []).append(video)
     return found
 

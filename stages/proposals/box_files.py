@@ -40,8 +40,6 @@ class VideoBoxes:
     num_frames: int | None
 
     def __post_init__(self) -> None:
-        if self.boxes.shape[1:] != (4,):
-            raise BoxFileError(f"boxes of shape {list(self.boxes.shape)}, expected four numbers each")
         if len(self.scores) != len(self.boxes):
             raise BoxFileError(f"{len(self.scores)} scores for {len(self.boxes)} boxes")
         if not all(np.isfinite(values).all() for values in (self.frames, self.boxes, self.scores)):
@@ -57,6 +55,8 @@ def read_boxes(path: Path, frames: str) -> VideoBoxes:
     """
     try:
         return _from_json(path, frames) if path.suffix == ".json" else _from_npz(path, frames)
+    except BoxFileError:
+        raise
     except KeyError as error:
         raise BoxFileError(f"has no {error}") from error
     except (BadZipFile, EOFError, TypeError, ValueError, AttributeError) as error:
@@ -66,7 +66,7 @@ def read_boxes(path: Path, frames: str) -> VideoBoxes:
 def _from_json(path: Path, frames: str) -> VideoBoxes:
     document: Any = json.loads(path.read_text(encoding="utf-8"))
     listed = document["frames"]
-    boxes = [np.asarray(frame["boxes"], np.float64).reshape(-1, 4) for frame in listed]
+    boxes = [_four_each(np.asarray(frame["boxes"], np.float64)) for frame in listed]
     scores = [frame.get("scores", [0.0] * len(own)) for frame, own in zip(listed, boxes, strict=True)]
     for frame, own, score in zip(listed, boxes, scores, strict=True):
         if len(own) != len(score):
@@ -78,6 +78,12 @@ def _from_json(path: Path, frames: str) -> VideoBoxes:
         starts=np.cumsum([0, *map(len, boxes)]),
         num_frames=document.get("num_frames"),
     )
+
+
+def _four_each(boxes: np.ndarray) -> np.ndarray:
+    if boxes.shape[-1:] != (4,) and boxes.size:
+        raise BoxFileError(f"boxes of shape {list(boxes.shape)}, expected four numbers each")
+    return boxes.reshape(-1, 4)
 
 
 def _from_npz(path: Path, frames: str) -> VideoBoxes:
@@ -92,7 +98,7 @@ def _from_npz(path: Path, frames: str) -> VideoBoxes:
     valid = np.arange(boxes.shape[1]) < count[:, None]
     return VideoBoxes(
         frames=keys.astype(np.float64),
-        boxes=boxes[valid].astype(np.float64),
+        boxes=_four_each(boxes[valid].astype(np.float64)),
         scores=scores[valid].astype(np.float32),
         starts=np.cumsum([0, *valid.sum(1)]),
         num_frames=int(arrays["num_frames"]) if "num_frames" in arrays else None,
