@@ -1,14 +1,18 @@
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
 from stages.regions import roi
+from stages.regions.geometry import to_input
 from stages.regions.roi import region_features as regions
 
 STRIDE = 10
+RECORDED = Path(__file__).resolve().parents[4] / "shared" / "fixtures" / "d2_rpn"
 
 
 def region_features(*args: Any, **options: Any) -> Tensor:
@@ -34,6 +38,25 @@ def test_by_eye_on_a_map_of_5_by_5() -> None:
     mean = region_features(maps, boxes, torch.tensor([2]), STRIDE, size=1, reduce="mean")
     assert mean[0, 0].tolist() == [22, -22]
     assert mean[0, 1].tolist() == [11.5, -11.5]
+
+
+def test_by_eye_from_the_video_to_a_map_of_5_by_5() -> None:
+    """A crop of 40x20 px at (10, 20) becomes the 50x50 px input: x is stretched by 1.25, y by 2.5.
+
+    So the box (18, 24, 34, 36) px becomes (10, 10, 30, 40): columns 1 and 2, rows 1 to 3 of cells of 10 px. A box that
+    reaches beyond the crop is clipped to it.
+    """
+    crop = (10.0, 20.0, 50.0, 40.0)
+    boxes = np.array([[[18, 24, 34, 36], [-100, -100, 18, 24]]], np.float32)
+    inside = to_input(boxes, crop, 50)
+    assert inside.tolist() == [[[10, 10, 30, 40], [0, 0, 10, 10]]]
+    cells = torch.arange(25.0).view(1, 1, 5, 5)
+    found = regions(cells, torch.from_numpy(inside), torch.tensor([2]), STRIDE, size=2, reduce="mean", with_grid=True)
+    assert found.grid is not None
+    # Cell (row, column) holds 5 row + column. Two bins share rows 1 to 3: the middle of the upper one is row 1.25.
+    assert found.grid[0, 0, 0].tolist() == [[7.25, 8.25], [14.75, 15.75]]
+    # The clipped box is cell (0, 0): samples at 0.25 and at -0.25, beyond the outermost centres, where the map goes on.
+    assert found.features[0, :, 0].tolist() == [11.5, 0.75]
 
 
 def random_case(channels: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,3 +130,16 @@ def test_the_grid_is_what_was_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(found.features, region_features(maps, boxes, count, STRIDE, reduce=reduce))
         assert not found.grid[2, 3:].any()
     assert regions(maps, boxes, count, STRIDE).grid is None
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason=f"recorded outputs are not at {RECORDED}")
+@pytest.mark.parametrize(("level", "stride"), [("p2", 4), ("p4", 16)])
+def test_recorded_maps_equal_detectron2(level: str, stride: int) -> None:
+    maps = torch.from_numpy(np.load(RECORDED / "expected_frame0.npz")[level])[None]
+    recorded = np.load(RECORDED / "roi_align_frame0.npz")
+    boxes = torch.from_numpy(recorded["rois"])[None, :, 1:]
+    found = regions(maps, boxes, torch.tensor([boxes.shape[1]]), stride, with_grid=True)
+    assert found.grid is not None
+    np.testing.assert_allclose(found.grid[0], recorded[f"{level}_sr0"], atol=1e-5)
+    np.testing.assert_allclose(found.features[0], recorded[f"{level}_sr0_max"], atol=1e-5)
+    assert np.abs(found.features[0].numpy() - recorded[f"{level}_sr0_UNALIGNED_max"]).max() > 0.1
