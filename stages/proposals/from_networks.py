@@ -1,7 +1,10 @@
 """Proposals of a frozen region proposal network on whole frames."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from stages.device import computing_in, frozen_on, upload
 from stages.proposals.build import build_proposer
@@ -10,9 +13,11 @@ from stages.proposals.options import CheckpointOptions, TinyOptions, Torchvision
 from stages.proposals.source import ClipFrames, ClipProposals
 from stages.weights.load import weights_digest
 
+PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333: the maps of a ResNet-50 with FPN took 1.3 GB
+
 
 class NetworkSource:
-    """A network of the catalogue on one device; one clip's frames at a time."""
+    """A network of the catalogue on one device; frames of one clip at a time, as many as PIXELS_PER_PASS allows."""
 
     def __init__(self, options: TorchvisionOptions | TinyOptions | CheckpointOptions, device: torch.device) -> None:
         network = build_proposer(options.network, options.weights)
@@ -26,11 +31,19 @@ class NetworkSource:
         assert frames.pixels is not None
         pixels = upload(frames.pixels, self.device).permute(0, 3, 1, 2)  # [T, 3, h, w], channels-last
         with computing_in(self.precision, self.device):
-            found = self._network(pixels, self.options.top)
+            found = [self._network(part, self.options.top) for part in pixels.split(self._frames_per_pass(pixels))]
         limits = np.array([frames.width, frames.height] * 2, np.float32)
         scale = limits / np.array([*frames.pixels.shape[2:0:-1]] * 2, np.float32)
         return ClipProposals(
-            boxes=np.clip(found.boxes.cpu().numpy() * scale, 0, limits),
-            scores=found.scores.cpu().numpy(),
-            count=found.count.cpu().numpy().astype(np.int16),
+            boxes=np.clip(_joined([part.boxes for part in found]) * scale, 0, limits),
+            scores=_joined([part.scores for part in found]),
+            count=_joined([part.count for part in found]).astype(np.int16),
         )
+
+    def _frames_per_pass(self, pixels: Tensor) -> int:
+        return max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
+
+
+def _joined(parts: Sequence[Tensor]) -> np.ndarray:
+    found: np.ndarray = torch.cat([*parts]).cpu().numpy()
+    return found
