@@ -31,7 +31,7 @@ class NetworkSource:
         assert frames.pixels is not None
         pixels = upload(frames.pixels, self.device).permute(0, 3, 1, 2)  # [T, 3, h, w], channels-last
         with computing_in(self.precision, self.device):
-            found = [self._network(part, self.options.top) for part in pixels.split(self._frames_per_pass(pixels))]
+            found = [self._network(part, self.options.top) for part in _passes(pixels)]
         limits = np.array([frames.width, frames.height] * 2, np.float32)
         scale = limits / np.array([*frames.pixels.shape[2:0:-1]] * 2, np.float32)
         return ClipProposals(
@@ -40,8 +40,11 @@ class NetworkSource:
             count=_joined([part.count for part in found]).astype(np.int16),
         )
 
-    def _frames_per_pass(self, pixels: Tensor) -> int:
-        return max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
+
+def _passes(pixels: Tensor) -> list[Tensor]:
+    """Frames [T, 3, h, w] in pieces of PIXELS_PER_PASS at most."""
+    step = max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
+    return [pixels[at : at + step] for at in range(0, len(pixels), step)]
 
 
 def _joined(parts: Sequence[Tensor]) -> np.ndarray:
