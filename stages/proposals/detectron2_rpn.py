@@ -189,7 +189,7 @@ class Detectron2Proposer(nn.Module):
 
     def images(self, frames: Tensor) -> Tensor:
         """BGR, normalised, then padded with zeros: [F, 3, H, W], H and W multiples of 32."""
-        return padded((frames.flip(1).float() - self.mean) / self.std, SIZE_DIVISOR)
+        return padded((frames.flip(1).contiguous().float() - self.mean) / self.std, SIZE_DIVISOR)
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:

@@ -24,14 +24,16 @@ class NetworkSource:
         self.digest = weights_digest(network, options.weights, entry(options.network).weights)
         self.precision = "fp32" if isinstance(options, CheckpointOptions) else options.precision
         self.options, self.device = options, device
-        self._network = frozen_on(network, device)
+        # As detectron2: frame by frame, channels-first. Sums in another order swap boxes of almost equal scores.
+        self._is_exact = isinstance(options, CheckpointOptions)
+        self._network = network.to(device) if self._is_exact else frozen_on(network, device)
 
     @torch.inference_mode()
     def propose(self, frames: ClipFrames) -> ClipProposals:
         assert frames.pixels is not None
         pixels = upload(frames.pixels, self.device).permute(0, 3, 1, 2)  # [T, 3, h, w], channels-last
         with computing_in(self.precision, self.device):
-            found = [self._network(part, self.options.top) for part in _passes(pixels)]
+            found = [self._network(part, self.options.top) for part in self._passes(pixels)]
         limits = np.array([frames.width, frames.height] * 2, np.float32)
         scale = limits / np.array([*frames.pixels.shape[2:0:-1]] * 2, np.float32)
         return ClipProposals(
@@ -40,11 +42,10 @@ class NetworkSource:
             count=_joined([part.count for part in found]).astype(np.int16),
         )
 
-
-def _passes(pixels: Tensor) -> list[Tensor]:
-    """Frames [T, 3, h, w] in pieces of PIXELS_PER_PASS at most."""
-    step = max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
-    return [pixels[at : at + step] for at in range(0, len(pixels), step)]
+    def _passes(self, pixels: Tensor) -> list[Tensor]:
+        """Frames [T, 3, h, w] in pieces of PIXELS_PER_PASS at most."""
+        step = 1 if self._is_exact else max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
+        return [pixels[at : at + step] for at in range(0, len(pixels), step)]
 
 
 def _joined(parts: Sequence[Tensor]) -> np.ndarray:
