@@ -173,17 +173,24 @@ def region_arrays(
     shape: tuple[int, int, int],
     frame_step: int,
     dtype: str,
+    grid_size: int | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """RoIAligned features of each proposal; `shape` is (T, N, D)."""
-    return (
-        ArraySpec(
-            name=f"regions/{backbone}/{tap}",
+    """RoIAligned features of each proposal, and their grid where it has a size; `shape` is (T, N, D)."""
+    dims = (frame_dim(frame_step), "proposal", f"{tap}_channel")
+
+    def spec(name: str, bins: tuple[int, ...], about: str) -> ArraySpec:
+        return ArraySpec(
+            name=f"regions/{backbone}/{name}",
             stage=f"regions/{backbone}",
-            shape=shape,
+            shape=shape + bins,
             dtype=dtype,
-            dims=(frame_dim(frame_step), "proposal", f"{tap}_channel"),
+            dims=dims + ("bin_y", "bin_x")[: len(bins)],
             fill=math.nan,
-            about=f"{backbone} at {tap}, RoIAligned and reduced over each proposal; 0 past proposals/count",
+            about=f"{backbone} at {tap}, RoIAligned {about}; 0 past proposals/count",
             frame_step=frame_step,
-        ),
-    )
+        )
+
+    found = [spec(tap, (), "and reduced over each proposal")]
+    if grid_size is not None:
+        found.append(spec(f"{tap}_grid", (grid_size, grid_size), "on a grid over each proposal"))
+    return tuple(found)

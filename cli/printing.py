@@ -94,8 +94,8 @@ def plan(made: "Plan", cost: "Estimate") -> None:
     stages = made.to_json()["stages"]
     rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
     print(table(["stage", "shards done", "to do"], rows))
-    if made.changed:
-        note("changed since they were cached, their shards run again in every stage:")
+    if made.changed_videos:
+        note("changed since they were cached (videos or their files of boxes), their shards run again:")
         note("\n".join(_listed([f"  {video}" for video in made.changed_videos])))
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
@@ -163,6 +163,8 @@ def verified(found: "Verification", repaired: bool) -> None:
         print(f"{where}: {problem.kind}: {problem.object}")
     for warning in found.warnings:
         note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
+    if found.proposals_per_frame is not None:
+        print(f"{found.proposals_per_frame:g} proposals a frame on average")
     if found.ok:
         print("every sealed object is there, whole and unchanged")
     elif repaired:

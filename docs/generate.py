@@ -22,7 +22,14 @@ from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
 from stages.backbones.options import BackboneOptions
 from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions
 from stages.options import StageOptions
-from stages.proposals.options import ProposalOptions
+from stages.proposals.options import (
+    CheckpointOptions,
+    Detectron2Options,
+    FileOptions,
+    GridOptions,
+    TinyOptions,
+    TorchvisionOptions,
+)
 from stages.regions.options import RegionOptions
 
 TARGET = Path(__file__).with_name("config.md")
@@ -32,7 +39,12 @@ SECTIONS: dict[str, type[StageOptions]] = {
     "dataset (kind: interactions)": InteractionsOptions,
     "clips": ClipOptions,
     "backbones.NAME": BackboneOptions,
-    "proposals": ProposalOptions,
+    "proposals (source: torchvision)": TorchvisionOptions,
+    "proposals (source: tiny)": TinyOptions,
+    "proposals (source: detectron2-checkpoint)": CheckpointOptions,
+    "proposals (source: detectron2)": Detectron2Options,
+    "proposals (source: file)": FileOptions,
+    "proposals (source: grid)": GridOptions,
     "regions": RegionOptions,
     "store": StoreOptions,
     "run": RunOptions,
@@ -96,7 +108,7 @@ def array_specs() -> list[ArraySpec]:
         *clip_arrays(0),
         *feature_arrays("<backbone>", "<tap>", (0, 0, 0, 0), 1, taps, either),
         *proposal_arrays(0, 0, 1),
-        *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either),
+        *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either, 0),
         status_array("<key>"),
     ]
 

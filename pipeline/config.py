@@ -17,13 +17,13 @@ from stages.backbones.options import BackboneOptions
 from stages.backbones.taps import Tap
 from stages.clips.options import ClipOptions, DatasetOptions
 from stages.options import StageOptions
-from stages.proposals.catalogue import entry as proposal_entry
 from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
 from stages.training.options import TrainOptions
 
 Codec = Literal["none", "lz4", "zstd"]
 ArrayKind = Literal["clips", "features", "proposals", "regions", "status"]
+TAGS = ("kind", "source")  # keys that choose among the models of a section
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -137,8 +137,6 @@ class Config(StageOptions):
                     shape = self.tap_of(name, tap).shape(frames, self.size_of(name))
                 _need(min(shape) > 0, f"backbones.{name}", f"{frames} frames", f"more; {tap} would have shape {shape}")
         if self.proposals is not None:
-            with _under("proposals.model"):
-                proposal_entry(self.proposals.network)
             self._check_every("proposals.every", self.proposals.every)
         if self.regions is not None:
             self._check_regions(self.regions)
@@ -266,13 +264,18 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str]) -> tuple[str, str]:
         case "missing":
             return key, "missing"
         case "union_tag_not_found":
-            return f"{key}.kind", "missing"
+            return f"{key}.{_tag(context)}", "missing"
         case "union_tag_invalid":
-            return f"{key}.kind", f"given {context['tag']!r}, allowed: {context['expected_tags']}"
+            return f"{key}.{_tag(context)}", f"given {context['tag']!r}, allowed: {context['expected_tags']}"
         case "value_error":  # our own checks: they begin with the key below the section, and name the value
             below, _, words = str(context["error"]).partition(": ")
             return ".".join([*keys, below]), words
     return key, f"{entry['msg']} (given {entry['input']!r})"
+
+
+def _tag(context: dict[str, Any]) -> str:
+    """The key that chooses a member of a union: `kind` of data sets, `source` of proposals."""
+    return str(context["discriminator"]).strip("'")
 
 
 def _keys_at(location: Sequence[str]) -> list[str]:
@@ -291,6 +294,7 @@ def _model_in(annotation: Any, part: str) -> Any:
         return annotation
     members = getattr(annotation, "__args__", ())
     models = [m for m in members if isinstance(m, type) and issubclass(m, StageOptions)]
-    tagged = [m for m in models if "kind" in m.model_fields and part in str(m.model_fields["kind"].annotation)]
+    tags = {m: str(m.model_fields[tag].annotation) for m in models for tag in TAGS if tag in m.model_fields}
+    tagged = [m for m in models if f"'{part}'" in tags.get(m, "")]
     nested = [_model_in(member, part) for member in members if not isinstance(member, type)]
     return next(iter(tagged or models or [m for m in nested if m is not None]), None)

@@ -77,3 +77,19 @@ def _proposal_problems(ok: Rows) -> Iterator[tuple[str, str]]:
         yield "proposals/scores", "scores"
     if (boxes[~within] != 0).any():
         yield "proposals/boxes", "boxes"
+
+
+def proposals_per_frame(cache: Cache) -> float | None:
+    """Mean number of boxes over the frames of clips that did not fail; shards that cannot be read are left out."""
+    if not cache.has_stage("proposals"):
+        return None
+    counts = [np.empty(0)]
+    for shard in cache.ledger.shards("proposals"):
+        try:
+            view = cache.store.open_shard(cache.array("proposals/count"), shard)
+            rows = np.stack([view.row(number) for number in range(len(cache.shard_rows(shard)))])
+        except (ValueError, FileNotFoundError):
+            continue
+        counts.append(rows[rows >= 0])
+    found = np.concatenate(counts)
+    return round(float(found.mean()), 2) if len(found) else None

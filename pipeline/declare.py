@@ -113,15 +113,11 @@ def _features(config: Config, name: str, options: BackboneOptions, clips: Stage,
 def _proposals(config: Config, clips: Stage, digest: str) -> Stage:
     options = config.proposals
     assert options is not None
-    recorded = options.model_dump(mode="json", exclude={"weights", "model", "source"})
-    recorded |= {
-        "network": options.network,
-        "weights_sha256": digest,
-        "version": PROPOSALS_VERSION,
-        "reads": {"clips": clips.fingerprint},
-    }
+    recorded = options.recorded() | {"version": PROPOSALS_VERSION, "reads": {"clips": clips.fingerprint}}
+    if options.weights_word:
+        recorded["weights_sha256"] = digest
     arrays = proposal_arrays(config.clips.num_frames // options.every, options.top, options.every)
-    return Stage(key="proposals", options=recorded, arrays=arrays, weights=options.weights)
+    return Stage(key="proposals", options=recorded, arrays=arrays, weights=options.weights_word)
 
 
 def _regions(config: Config, name: str, features: Stage, proposals: Stage) -> Stage:
@@ -132,8 +128,8 @@ def _regions(config: Config, name: str, features: Stage, proposals: Stage) -> St
     for tap in config.backbones[name].taps:
         step = config.frame_step_of(name, tap)
         shape = (config.clips.num_frames // step, config.proposals.top, config.tap_of(name, tap).channels)
-        arrays += region_arrays(name, tap, shape, step, options.storage_dtype)
-    recorded = options.model_dump(mode="json", exclude={"backbones"}) | {
+        arrays += region_arrays(name, tap, shape, step, options.storage_dtype, options.size if options.grid else None)
+    recorded = options.recorded() | {
         "version": REGIONS_VERSION,
         "reads": {features.key: features.fingerprint, "proposals": proposals.fingerprint},
     }

@@ -11,7 +11,6 @@ from pipeline.feed import BATCHES_AHEAD
 from pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
 from pipeline.plan import Plan
 from stages.errors import UsageError
-from stages.proposals.catalogue import entry as proposal_entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ def _clip_bytes(config: Config, cache: Cache, keys: set[str]) -> int:
     squares = {(config.size_of(name), config.backbones[name].every) for name in names}
     found = sum(-(-num_frames // every) * size * size * 3 for size, every in squares)
     if config.proposals is not None and "proposals" in keys:
-        input_size = proposal_entry(config.proposals.network).input_size
+        input_size = config.proposals.input_size
         largest = max((h * w for h, w in (input_size(*frame) for frame in _frame_sizes(cache))), default=0)
         found += -(-num_frames // config.proposals.every) * largest * 3
     return found

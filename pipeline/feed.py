@@ -111,7 +111,7 @@ class Feed:
         wanted = self._wanted(video.unit)
         path = video.rows[0].path
         if wanted is None:
-            return [DecodedClip(frame_times=np.empty(0)) for _ in video.rows], None
+            return [DecodedClip.blank(0) for _ in video.rows], None
         return decode_clips(path, video.rows, wanted, self._timeout), source_identity(path)
 
     def _decoded_ahead(

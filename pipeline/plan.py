@@ -11,7 +11,7 @@ from cache_schemas.ledger import Record
 from pipeline.config import Config
 from pipeline.declare import Declared, clips_options, declare, known_digests
 from pipeline.errors import ConfigError
-from pipeline.sources import changed_videos
+from pipeline.sources import changed_boxes, changed_videos, reads_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Plan:
 
     `unchecked`: keys that were begun with weights of another name (or read such a key). Whether the weights are the
     same shows once the network is built. `changed`: shard -> videos that changed since it was sealed; all its keys run
-    again.
+    again. `changed_boxes`: likewise, videos whose file of boxes changed; proposals and regions run again.
     """
 
     declared: Declared
@@ -48,6 +48,7 @@ class Plan:
     units: tuple[WorkUnit, ...]
     unchecked: tuple[str, ...] = ()
     changed: dict[int, list[str]] = field(default_factory=dict)
+    changed_boxes: dict[int, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Shards of the selection per stage key, and the keys that are unchecked."""
@@ -57,7 +58,10 @@ class Plan:
 
     @property
     def changed_videos(self) -> list[str]:
-        return sorted({video for videos in self.changed.values() for video in videos})
+        """Videos that changed, or whose file of boxes did."""
+        return sorted(
+            {video for found in (self.changed, self.changed_boxes) for videos in found.values() for video in videos}
+        )
 
     def num_objects(self, cache: Cache) -> int:
         """Files the units will write, ledger records included."""
@@ -100,20 +104,29 @@ def make_plan(
     num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
     shards = range(part[0], num_shards, part[1])
     sealed = {key: set(cache.ledger.shards(key)) for key in keys}
-    changed = changed_videos(cache, shards, retry_failed)
+    changed, boxes = changed_videos(cache, shards, retry_failed), changed_boxes(config, cache, shards)
     failed = _with_failures(cache, declared, keys, shards) if retry_failed else {}
-    reopened = {shard: tuple(records) for shard, records in failed.items() if shard not in changed}
     units = []
     for shard in shards:
-        missing = {key for key in keys if shard in changed or shard not in sealed[key]}
-        missing |= {record.key for record in reopened.get(shard, ())}
+        again = set(keys) if shard in changed else set(filter(reads_boxes, keys)) if shard in boxes else set()
+        missing = {key for key in keys if key in again or shard not in sealed[key]}
+        reopened = tuple(record for record in failed.get(shard, ()) if record.key not in again)
+        if shard in changed:
+            reopened = ()
+        missing |= {record.key for record in reopened}
         if missing:
             in_order = tuple(key for key in declared.stages if key in missing)
-            units.append(WorkUnit(shard=shard, keys=in_order, reopened=reopened.get(shard, ())))
+            units.append(WorkUnit(shard=shard, keys=in_order, reopened=reopened))
     touched = {*keys} | {key for unit in units for key in unit.keys}
     keys = tuple(key for key in declared.stages if key in touched)
     return Plan(
-        declared=declared, keys=keys, shards=shards, units=tuple(units), unchecked=tuple(unchecked), changed=changed
+        declared=declared,
+        keys=keys,
+        shards=shards,
+        units=tuple(units),
+        unchecked=tuple(unchecked),
+        changed=changed,
+        changed_boxes=boxes,
     )
 
 

@@ -18,7 +18,8 @@ Rows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one 
 
 @dataclass(kw_only=True)
 class StageOutput:
-    """What one stage computed for one shard: arrays over its rows, and the fate of each row.
+    """What one stage computed for one shard: arrays over its rows, the fate of each row, and the files of boxes that
+    were read, by video.
 
     `kept` rows were sealed before: nothing that happens to them now counts.
     """
@@ -26,6 +27,7 @@ class StageOutput:
     stage: Stage
     clip_ids: list[str]
     arrays: dict[str, np.ndarray] = field(init=False)
+    box_files: dict[str, Source] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     warnings: dict[int, Warned] = field(default_factory=dict)
     kept: frozenset[int] = frozenset()
@@ -46,6 +48,7 @@ class StageOutput:
         self.warnings = {number_of[warned.clip_id]: warned for warned in record.warnings}
         videos = {video_of(self.clip_ids[number]) for number in self.kept}
         self.kept_sources = {video: source for video, source in record.sources.items() if video in videos}
+        self.box_files = {video: source for video, source in record.box_files.items() if video in videos}
 
     def fail(self, row: int, reason: Reason, detail: str) -> None:
         """Row `row` of the shard failed; once sealed it holds the fill value, whatever was stored."""
@@ -118,6 +121,7 @@ def describe(
         failures=[output.failures[row] for row in sorted(output.failures)],
         warnings=[output.warnings[row] for row in sorted(output.warnings) if row not in output.failures],
         sources={**sources, **output.kept_sources},
+        box_files=output.box_files,
         versions=dict(provenance.versions),
         device=provenance.device,
         batch_size=provenance.batch_size,

@@ -19,8 +19,9 @@ from pipeline.plan import WorkUnit
 from pipeline.sealing import StageOutput, check_times, seal
 from stages.decode.clips import DecodedClip
 from stages.decode.errors import DecodeError
+from stages.decode.source import source_identity
 from stages.device import upload
-from stages.proposals.extract import ClipProposals
+from stages.proposals.source import ClipFrames, ClipProposals, ProposalError
 from stages.regions.extract import clip_regions
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ShardInProgress:
         self.sources: dict[str, Source] = {}
         self.seconds: dict[str, float] = {}
         self._views: dict[str, Shard] = {}
-        self._proposals_of: tuple[np.ndarray | None, ClipProposals | None] = (None, None)
+        self._proposals_of: tuple[str, ClipProposals | ProposalError] | None = None
 
     def spent(self, kind: str, since: float) -> None:
         """Count the time since `since` (of time.monotonic) as spent on `kind`."""
@@ -113,19 +114,50 @@ class ShardInProgress:
                 output.warn(number, clip.warning)
 
     def _propose(self, batch: Batch, slot: int) -> None:
-        row, clip = batch.rows[slot], batch.clips[slot]
+        row, clip, number = batch.rows[slot], batch.clips[slot], batch.offset + slot
         assert isinstance(clip, DecodedClip)
-        assert clip.whole is not None
-        assert self.worker.proposer is not None
-        if self._proposals_of[0] is not clip.whole:  # all crops of a clip share the array
-            found = self.worker.proposer.propose(clip.whole, row.frame_width, row.frame_height)
-            self._proposals_of = (clip.whole, found)
+        if not self.decodes:
+            clip.frame_times = self._cached("clips/frame_times", number)
+            if np.isnan(clip.frame_times).any():
+                return  # it failed in clips; `_inherit` takes that over
+        clip_name = row.clip_id.rpartition(":")[0]
+        if self._proposals_of is None or self._proposals_of[0] != clip_name:  # all crops of a clip have the same
+            self._proposals_of = clip_name, self._proposals(row, clip)
         clip.whole = None
-        assert self._proposals_of[1] is not None
-        kept = self._proposals_of[1].within(row.crop)
-        arrays = self.outputs["proposals"].arrays
+        found = self._proposals_of[1]
+        if isinstance(found, ProposalError):
+            self._fail_proposals(number, found)
+            return
+        kept = found.within(row.crop)
         for name in ("boxes", "scores", "count"):
-            arrays[f"proposals/{name}"][batch.offset + slot] = getattr(kept, name)
+            self.outputs["proposals"].arrays[f"proposals/{name}"][number] = getattr(kept, name)
+
+    def _proposals(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
+        """Those of the whole frames of a clip, or why it has none."""
+        options, box_files = self.config.proposals, self.outputs["proposals"].box_files
+        assert options is not None
+        assert self.worker.proposer is not None
+        path = options.file_of(row.video_id)
+        if path is not None and row.video_id not in box_files and (source := source_identity(path)) is not None:
+            box_files[row.video_id] = source
+        frames = ClipFrames(
+            video_id=row.video_id,
+            width=row.frame_width,
+            height=row.frame_height,
+            seconds=clip.frame_times[:: options.every],
+            pixels=clip.whole,
+            numbers=clip.frame_numbers[:: options.every],
+            video_frames=clip.video_frames,
+        )
+        try:
+            return self.worker.proposer.propose(frames)
+        except ProposalError as error:
+            return error
+
+    def _fail_proposals(self, number: int, error: ProposalError) -> None:
+        for key, output in self.outputs.items():
+            if key == "proposals" or key.startswith("regions/"):
+                output.fail(number, error.reason, error.detail)
 
     def _store(self, name: str, tap: str, maps: Tensor, batch: Batch, ok: list[int]) -> tuple[Tensor, list[int]]:
         """Round one tap's maps [B, T, C, H, W] as stored, and keep the usable slots' features.
@@ -167,8 +199,10 @@ class ShardInProgress:
         boxes, count = (self._proposal_array(part, number) for part in ("boxes", "count"))
         size, at = self.config.size_of(name), self.config.tap_of(name, tap)
         found = clip_regions(maps, boxes, count, row.crop, size, at.stride, options, at.offset_px)
-        output = self.outputs[f"regions/{name}"]
-        output.arrays[f"regions/{name}/{tap}"][number] = found.to(DTYPES_STORED[options.storage_dtype]).cpu().numpy()
+        arrays, dtype = self.outputs[f"regions/{name}"].arrays, DTYPES_STORED[options.storage_dtype]
+        arrays[f"regions/{name}/{tap}"][number] = found.features.to(dtype).cpu().numpy()
+        if found.grid is not None:
+            arrays[f"regions/{name}/{tap}_grid"][number] = found.grid.to(dtype).cpu().numpy()
 
     def _proposal_array(self, part: str, number: int) -> np.ndarray:
         if "proposals" in self.outputs:
@@ -217,7 +251,8 @@ class ShardInProgress:
 
     def _inherit(self, output: StageOutput) -> None:
         """Take over the fate of clips in sealed keys that `output` reads, so that it is as if all had run together."""
-        for key in sorted(output.stage.options.get("reads", {}).keys() - self.outputs.keys() - {"clips"}):
+        decoded = {"clips"} if self.decodes else set()
+        for key in sorted(output.stage.options.get("reads", {}).keys() - self.outputs.keys() - decoded):
             record = self.cache.ledger.read(key, self.unit.shard)
             for failure in record.failures if record else ():
                 number = output.clip_ids.index(failure.clip_id)

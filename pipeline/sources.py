@@ -1,4 +1,4 @@
-"""Videos that changed since they were cached. Torch-free."""
+"""Videos, and files of boxes, that changed since they were cached. Torch-free."""
 
 import os
 from collections.abc import Container
@@ -12,6 +12,7 @@ from stages.clips.datasets import Video
 from stages.decode.errors import DecodeError
 from stages.decode.source import source_identity
 from stages.decode.stream import probe
+from stages.proposals.options import FileOptions
 
 
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> dict[int, list[str]]:
@@ -46,6 +47,18 @@ def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
     return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
 
 
+def changed_boxes(config: Config, cache: Cache, shards: Container[int]) -> dict[int, list[str]]:
+    """Shard -> videos whose file of boxes is not what their proposals were read from; gone ones have not changed."""
+    found: dict[int, list[str]] = {}
+    if not isinstance(config.proposals, FileOptions):
+        return found
+    for record in cache.ledger.records("proposals", shards):
+        for video, source in record.box_files.items():
+            if _has_changed(config.proposals.file_of(video), source):
+                found.setdefault(record.shard, []).append(video)
+    return found
+
+
 def _has_changed(path: str, source: Source) -> bool:
     try:
         now = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
@@ -55,6 +68,18 @@ def _has_changed(path: str, source: Source) -> bool:
         return now.st_size != source.size
     identity = source_identity(path)
     return identity is not None and identity.digest != source.digest
+
+
+def reads_boxes(key: str) -> bool:
+    """Whether a stage key is made from boxes."""
+    return key == "proposals" or key.startswith("regions/")
+
+
+def reopen_boxes(cache: Cache, changed: dict[int, list[str]]) -> None:
+    """Unseal the proposals of the shards with changed files of boxes, and the regions made from them."""
+    for shard in changed:
+        for key in filter(reads_boxes, reversed(cache.stage_keys())):
+            cache.ledger.unseal(key, shard)
 
 
 def reopen_changed(config: Config, cache: Cache, changed: dict[int, list[str]]) -> None:

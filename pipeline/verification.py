@@ -10,7 +10,7 @@ from cache_schemas.cache import Cache, Stage
 from cache_schemas.errors import CacheError, CacheTooNew
 from cache_schemas.ledger import Record, SealedObject
 from cache_schemas.storage import Storage
-from pipeline.contents import ShardContents
+from pipeline.contents import ShardContents, proposals_per_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,13 @@ class Problem:
 class Verification:
     """All problems of a cache; none means that every sealed byte is as it was written, and plausible.
 
-    `warnings` name what is possible but seldom meant; they are no problems.
+    `warnings` name what is possible but seldom meant; they are no problems. Nor are frames with fewer boxes than
+    `proposals.top`: `proposals_per_frame` is their mean number, None where there are none.
     """
 
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...] = ()
+    proposals_per_frame: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -41,7 +43,12 @@ class Verification:
         def listed(found: tuple[Problem, ...]) -> list[dict[str, Any]]:
             return [asdict(problem) for problem in found]
 
-        return {"ok": self.ok, "problems": listed(self.problems), "warnings": listed(self.warnings)}
+        return {
+            "ok": self.ok,
+            "problems": listed(self.problems),
+            "warnings": listed(self.warnings),
+            "proposals_per_frame": self.proposals_per_frame,
+        }
 
 
 def verify(path: Path | str) -> Verification:
@@ -57,6 +64,7 @@ def verify(path: Path | str) -> Verification:
     return Verification(
         problems=tuple(problem for problem in found if problem.kind != "zeros"),
         warnings=tuple(problem for problem in found if problem.kind == "zeros"),
+        proposals_per_frame=proposals_per_frame(cache),
     )
 
 

@@ -24,8 +24,8 @@ from pipeline.versions import versions
 from stages.backbones.extract import FeatureExtractor
 from stages.decode.clips import Square, Wanted, WholeFrame
 from stages.device import pick_device
-from stages.proposals.catalogue import entry as proposal_entry
-from stages.proposals.extract import ProposalExtractor
+from stages.proposals.source import ProposalSource
+from stages.proposals.sources import build_source
 
 Report = Callable[[Event], None]
 REVISIT_SECONDS = 1.0
@@ -57,9 +57,9 @@ class Worker:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         entries = {key.partition("/")[2] for key in keys if "/" in key}
         self.features = {name: FeatureExtractor(config.backbones[name], self.device) for name in sorted(entries)}
-        self.proposer: ProposalExtractor | None = None
+        self.proposer: ProposalSource | None = None
         if config.proposals is not None and "proposals" in keys:
-            self.proposer = ProposalExtractor(config.proposals, self.device)
+            self.proposer = build_source(config.proposals, self.device)
         self.stages = self._declared(keys)
         self.provenance = Provenance(
             versions=versions(), device=str(self.device), batch_size=config.run.batch_size, threads=self.threads
@@ -184,16 +184,15 @@ class Worker:
 
     def wanted(self, unit: WorkUnit) -> Wanted | None:
         """What a unit needs of its videos; None where all it reads is cached."""
-        backbones = self.backbones_to_run(unit)
-        whole = None
+        squares = frozenset(self.square(name) for name in self.backbones_to_run(unit))
+        whole, numbered, clips = None, False, self.config.clips
         if self.config.proposals is not None and "proposals" in unit.keys:
-            network_size = proposal_entry(self.config.proposals.network).input_size
-            whole = WholeFrame(network_size=network_size, every=self.config.proposals.every)
-        if not backbones and whole is None and unit.keys != ("clips",):
+            numbered = self.config.proposals.takes_numbers
+            if self.config.proposals.takes_pixels:
+                whole = WholeFrame(network_size=self.config.proposals.input_size, every=self.config.proposals.every)
+        if not (squares or whole or numbered or "clips" in unit.keys):
             return None
-        squares = frozenset(self.square(name) for name in backbones)
-        clips = self.config.clips
-        return Wanted(num_frames=clips.num_frames, squares=squares, whole=whole, short=clips.short)
+        return Wanted(num_frames=clips.num_frames, squares=squares, whole=whole, numbered=numbered, short=clips.short)
 
     def square(self, name: str) -> Square:
         return Square(size=self.config.size_of(name), every=self.config.backbones[name].every)

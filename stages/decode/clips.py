@@ -37,22 +37,32 @@ class WholeFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What all stages that run together need of a clip."""
+    """What all stages that run together need of a clip. `numbered`: also each frame's place in the video."""
 
     num_frames: int
     squares: frozenset[Square] = frozenset()
     whole: WholeFrame | None = None
+    numbered: bool = False
     short: str = "repeat_last"
 
 
 @dataclass(kw_only=True)
 class DecodedClip:
-    """One row's pixels, uint8 RGB. `whole` is one array shared by all crops of a clip."""
+    """One row's pixels, uint8 RGB. `whole` is one array shared by all crops of a clip.
+
+    `video_frames` is how many frames the video has, where places were asked for.
+    """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
+    frame_numbers: np.ndarray  # [T_in] int64, from 0
+    video_frames: int = 0
     squares: dict[Square, np.ndarray] = field(default_factory=dict)  # [T_in/every, size, size, 3]
     whole: np.ndarray | None = None  # [T_in/every, h, w, 3]
     warning: str = ""
+
+    @classmethod
+    def blank(cls, num_frames: int) -> "DecodedClip":
+        return cls(frame_times=np.full(num_frames, np.nan), frame_numbers=np.zeros(num_frames, np.int64))
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,8 @@ class _Pass:
 
     def __init__(self, video: OpenVideo, rows: Sequence[ClipRow], wanted: Wanted) -> None:
         self.video, self.rows, self.wanted = video, rows, wanted
-        self.clips = [DecodedClip(frame_times=np.full(wanted.num_frames, np.nan)) for _ in rows]
+        self.clips = [DecodedClip.blank(wanted.num_frames) for _ in rows]
+        self.video_frames = 0
         self.first_of_clip = {row.clip_id.rpartition(":")[0]: number for number, row in reversed([*enumerate(rows)])}
 
     def run(self, deadline: float) -> list[DecodedClip | DecodeError]:
@@ -103,21 +114,22 @@ class _Pass:
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
         """Fill every slot; gives the time of the last frame where the stream ended before all were filled."""
         filled = 0
-        current: tuple[float, VideoFrame] | None = None
-        for seconds, frame in self.video.frames(deadline):
+        current: tuple[int, float, VideoFrame] | None = None
+        for number, (seconds, frame) in enumerate(self.video.frames(deadline)):
             if current is not None:
                 due = bisect_left(slots, seconds - CLOCK_NOISE_SECONDS, filled, key=lambda slot: slot.seconds)
                 self._take(*current, slots[filled:due])
                 filled = due
-            if filled == len(slots):
+            if filled == len(slots) and not self.wanted.numbered:
                 return None
-            current = seconds, frame
+            current = number, seconds, frame
         if current is None:
             raise DecodeError("truncated", self.video.complaints or "not one frame could be decoded")
+        self.video_frames = current[0] + 1
         self._take(*current, slots[filled:])
-        return current[0]
+        return None if filled == len(slots) else current[1]
 
-    def _take(self, seconds: float, frame: VideoFrame, slots: list[_Slot]) -> None:
+    def _take(self, number: int, seconds: float, frame: VideoFrame, slots: list[_Slot]) -> None:
         """Write one video frame into all slots that fall on it, converting and resizing each thing once."""
         if not slots:
             return
@@ -126,7 +138,7 @@ class _Pass:
         done: dict[object, np.ndarray] = {}
         for slot in slots:
             clip, row = self.clips[slot.row], self.rows[slot.row]
-            clip.frame_times[slot.index] = seconds
+            clip.frame_times[slot.index], clip.frame_numbers[slot.index] = seconds, number
             for square in self.wanted.squares:
                 if slot.index % square.every == 0:
                     key = (square.size, row.crop)
@@ -166,7 +178,7 @@ class _Pass:
         """The clip, or why it does not count."""
         row, clip = self.rows[number], self.clips[number]
         clip.whole = self.clips[self.first_of_clip[row.clip_id.rpartition(":")[0]]].whole
-        clip.warning = complaint
+        clip.warning, clip.video_frames = complaint, self.video_frames
         if last_seconds is not None:
             end = last_seconds + self.video.frame_period
             declared = self.video.declared_duration

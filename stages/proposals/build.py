@@ -1,15 +1,22 @@
 """From a proposal network's name to the frozen network: one line each in PROPOSERS, facts in the catalogue."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision.models import detection
 
+from stages.errors import WeightsError
 from stages.proposals.catalogue import entry
+from stages.proposals.detectron2_rpn import RESNET50, Block, Detectron2Proposer, Widths
 from stages.proposals.rpn import RpnProposer
 from stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
-from stages.weights.load import load_weights
+from stages.weights.files import read_state
+from stages.weights.load import load_weights, locate
+from stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
+
+BRIGHTNESS_STD = 64.0  # of pixels in 0..255, roughly
 
 
 def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
@@ -28,35 +35,70 @@ def _fasterrcnn_resnet50_fpn() -> RpnProposer:
     return proposer
 
 
-def _tiny_rpn() -> RpnProposer:
+def tiny_rpn() -> RpnProposer:
     known = entry("tiny_rpn")
     return RpnProposer(TinyPyramid(), tiny_region_proposal_network(), known.mean, known.std, 50, 0.5)
 
 
-PROPOSERS: dict[str, Callable[[], RpnProposer]] = {
-    "fasterrcnn_resnet50_fpn": _fasterrcnn_resnet50_fpn,
-    "fasterrcnn_resnet50_fpn_v2": lambda: _from_torchvision("fasterrcnn_resnet50_fpn_v2"),
-    "fasterrcnn_mobilenet_v3_large_fpn": lambda: _from_torchvision("fasterrcnn_mobilenet_v3_large_fpn"),
-    "fasterrcnn_mobilenet_v3_large_320_fpn": lambda: _from_torchvision(
+def _detectron2_fpn(weights: str) -> Detectron2Proposer:
+    """As wide and deep as the file; a ResNet-50 where weights are random."""
+    known = entry("detectron2_fpn")
+    widths = RESNET50 if weights.startswith("random:") else _widths(locate(weights, known.weights))
+    return Detectron2Proposer(widths, known.mean, known.std)
+
+
+def _calibrate(proposer: Detectron2Proposer) -> None:
+    """Random weights as `stages.weights.random` draws them, for blocks of other names and pixels in 0..255."""
+    stem = proposer.backbone.bottom_up.stem.conv1.norm
+    stem.weight.fill_(1 / BRIGHTNESS_STD)
+    for block in proposer.modules():
+        if isinstance(block, Block):
+            block.conv3.norm.weight.fill_(BRANCH_GAIN)
+            if block.shortcut is not None:
+                block.shortcut.norm.weight.fill_(LINEAR_GAIN)
+
+
+def _widths(path: Path) -> Widths:
+    state = read_state(path)
+    try:
+        return Widths.of(state)
+    except KeyError as error:
+        raise WeightsError(
+            f"{path}: has no {error}. Expected a file of detectron2 for a ResNet with bottlenecks and FPN "
+            f"(rpn_R_50_FPN, faster_rcnn_R_101_FPN, ...); its first tensors are {', '.join([*state][:3])}"
+        ) from error
+
+
+Proposer = RpnProposer | Detectron2Proposer
+PROPOSERS: dict[str, Callable[[str], Proposer]] = {
+    "fasterrcnn_resnet50_fpn": lambda weights: _fasterrcnn_resnet50_fpn(),
+    "fasterrcnn_resnet50_fpn_v2": lambda weights: _from_torchvision("fasterrcnn_resnet50_fpn_v2"),
+    "fasterrcnn_mobilenet_v3_large_fpn": lambda weights: _from_torchvision("fasterrcnn_mobilenet_v3_large_fpn"),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": lambda weights: _from_torchvision(
         "fasterrcnn_mobilenet_v3_large_320_fpn", pre_nms_top=150
     ),
-    "tiny_rpn": _tiny_rpn,
+    "detectron2_fpn": _detectron2_fpn,
+    "tiny_rpn": lambda weights: tiny_rpn(),
 }
+# Of files: the second stage of a detector, and what older files of detectron2 hold that its config decides now.
+IGNORED = ("roi_heads.", "pixel_mean", "pixel_std", "proposal_generator.anchor_generator.cell_anchors.")
 
 
-def build_proposer(model: str, weights: str) -> RpnProposer:
+def build_proposer(model: str, weights: str) -> Proposer:
     """The network in eval mode, frozen, on the CPU in float32.
 
-    weights: a name from the entry's `weights`, a local file, or `random:<seed>`. The second stage of a detector's
-    file (`roi_heads.*`) is left out; all its other keys must be used.
+    weights: a name from the entry's `weights`, a local file, or `random:<seed>`. Keys of a file that begin with one of
+    IGNORED are left out; all others must be used.
 
     Raises ValueError if there is no such network, WeightsError if the weights cannot be had or do not belong.
     """
     known = entry(model)
     with torch.random.fork_rng(devices=[]):  # constructors draw weights that are replaced below
-        proposer = PROPOSERS[model]()
-    load_weights(proposer, weights, known.weights, lambda key: key.startswith("roi_heads."))
+        proposer = PROPOSERS[model](weights)
+    load_weights(proposer, weights, known.weights, lambda key: key.startswith(IGNORED))
     if weights.startswith("random:"):
         with torch.no_grad():
-            proposer.rpn.head.bbox_pred.weight.mul_(0.1)  # boxes near their anchors, or few survive suppression
+            proposer.box_deltas.weight.mul_(0.1)  # boxes near their anchors, or few survive suppression
+            if isinstance(proposer, Detectron2Proposer):
+                _calibrate(proposer)
     return proposer.eval().requires_grad_(False)

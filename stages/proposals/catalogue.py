@@ -2,26 +2,52 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
 
 from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD, WeightSource
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalEntry:
-    """A proposal network: frames are resized to `short_side` px, at most `max_side`; RGB in 0..1, `mean`, `std`."""
+    """A proposal network: frames are resized to `short_side` px, at most `max_side`.
+
+    mean, std: of its input, RGB in 0..1 or BGR in 0..255 (`channels`). rounding: of the resized sides, `down` as
+    torchvision does, `half_up` as detectron2 does.
+    """
 
     name: str
     short_side: int
     max_side: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    channels: Literal["rgb", "bgr_255"] = "rgb"
+    rounding: Literal["down", "half_up"] = "down"
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
+    def at(self, short_side: int | None) -> "ProposalEntry":
+        """The same at another short side, with the longest side in proportion; None: as it is."""
+        if short_side is None:
+            return self
+        return replace(self, short_side=short_side, max_side=round(self.max_side * short_side / self.short_side))
+
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) px to which a frame is resized before the network, rounded down as torchvision does."""
+        """(h, w) px to which a frame is resized before the network."""
+        if self.rounding == "half_up":
+            return self._half_up(height, width)
         scale = min(self.short_side / min(height, width), self.max_side / max(height, width))
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+
+    def _half_up(self, height: int, width: int) -> tuple[int, int]:
+        """detectron2's ResizeShortestEdge in its own order of operations, which decides about halves."""
+        scale = self.short_side / min(height, width)
+        new_height, new_width = (
+            (self.short_side, scale * width) if height < width else (scale * height, self.short_side)
+        )
+        if (longest := max(new_height, new_width)) > self.max_side:
+            new_height, new_width = (side * (self.max_side / longest) for side in (new_height, new_width))
+        return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
 
 
 def _torchvision(name: str, file_name: str, short_side: int = 800, max_side: int = 1333) -> ProposalEntry:
@@ -60,11 +86,43 @@ _TINY_RPN = ProposalEntry(
     },
 )
 
+_DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection"
+
+
+def _model_zoo(name: str, file: str) -> WeightSource:
+    return WeightSource(
+        url=f"{_DETECTRON2_URL}/{name}/{file}",
+        file_name=f"{name}-{Path(file).name}",
+        sha256="",  # not published
+        licence="CC BY-SA 3.0 (detectron2's model zoo), trained on COCO 2017",
+    )
+
+
+_DETECTRON2_FPN = ProposalEntry(
+    name="detectron2_fpn",
+    short_side=800,
+    max_side=1333,
+    mean=(103.530, 116.280, 123.675),
+    std=(1.0, 1.0, 1.0),
+    channels="bgr_255",
+    rounding="half_up",
+    weights={
+        name: _model_zoo(name, file)
+        for name, file in {
+            "rpn_R_50_FPN_1x": "137258492/model_final_02ce48.pkl",
+            "faster_rcnn_R_50_FPN_1x": "137257794/model_final_b275ba.pkl",
+            "faster_rcnn_R_50_FPN_3x": "137849458/model_final_280758.pkl",
+            "faster_rcnn_R_101_FPN_3x": "137851257/model_final_f6e8b1.pkl",
+        }.items()
+    },
+)
+
 PROPOSALS: dict[str, ProposalEntry] = {
     _RESNET50: _torchvision(_RESNET50, "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"),
     _RESNET50_V2: _torchvision(_RESNET50_V2, "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"),
     _MOBILENET: _torchvision(_MOBILENET, "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"),
     _MOBILENET_320: _torchvision(_MOBILENET_320, "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 320, 640),
+    "detectron2_fpn": _DETECTRON2_FPN,
     "tiny_rpn": _TINY_RPN,
 }
 

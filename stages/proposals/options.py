@@ -1,23 +1,193 @@
-"""Options of the region proposals. Torch-free."""
+"""Options of the region proposals, one model per source. Torch-free."""
 
-from typing import Literal
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.options import StageOptions
+from stages.proposals.catalogue import entry
+
+Size = tuple[int, int]
+Top = Annotated[int, Field(ge=1, description="boxes a frame, at most, best first")]
+Weights = Annotated[str, Field(description="a named file of the catalogue, a path, or random:<seed>")]
+Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="the network computes in")]
+ShortSide = Annotated[
+    int | None, Field(ge=32, description="frames are resized to this short side, px; null: the network's own")
+]
+PLACES = ("{video_id}", "{stem}")
+WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}  # their digests are recorded, or the network's name
 
 
-class ProposalOptions(StageOptions):
-    """Class-agnostic boxes, best first."""
+class SourceOptions(StageOptions):
+    """What the pipeline asks of every source; the answers here are those of one that looks at no pixels."""
 
-    source: Literal["torchvision", "tiny"] = Field(description="torchvision's detectors, or the shipped tiny network")
-    model: str = Field("fasterrcnn_resnet50_fpn", description="which of torchvision's detectors")
-    weights: str = Field(description="a named file of the catalogue, a path, or random:<seed>")
     every: int = Field(1, ge=1, description="propose on every k-th frame of the clip")
-    top: int = Field(50, ge=1, description="boxes a frame, at most, after non-maximum suppression")
-    precision: Literal["bf16", "fp16", "fp32"] = Field("fp32", description="the network computes in")
+
+    @property
+    def network(self) -> str | None:
+        """Name in the catalogue of proposal networks, of a source that runs one."""
+        return None
+
+    @property
+    def weights_word(self) -> str:
+        """What the config says of the weights; empty where there are none."""
+        return ""
+
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether it needs the place of each frame among all frames of the video."""
+        return False
+
+    @property
+    def takes_pixels(self) -> bool:
+        return self.network is not None
+
+    def input_size(self, height: int, width: int) -> Size:
+        """(h, w) px to which a frame is resized for the source; 0, 0 for one that looks at no pixels."""
+        if self.network is None:
+            return 0, 0
+        return entry(self.network).at(getattr(self, "short_side", None)).input_size(height, width)
+
+    def file_of(self, video_id: str) -> str | None:
+        """The file that a video's proposals are read from, if they are."""
+        return None
+
+    def recorded(self) -> dict[str, Any]:
+        """What enters the fingerprint, digests excepted; options at null are left out."""
+        found = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
+        if self.network is not None:
+            del found["source"]
+            found["network"] = self.network
+        return found
+
+
+class TorchvisionOptions(SourceOptions):
+    """The proposal network of one of torchvision's detectors."""
+
+    source: Literal["torchvision"]
+    model: Literal[
+        "fasterrcnn_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn_v2",
+        "fasterrcnn_mobilenet_v3_large_fpn",
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+    ] = Field("fasterrcnn_resnet50_fpn", description="which detector")
+    weights: Weights
+    top: Top = 50
+    short_side: ShortSide = None
+    precision: Precision = "fp32"
 
     @property
     def network(self) -> str:
-        """Name in the catalogue of proposal networks."""
-        return "tiny_rpn" if self.source == "tiny" else self.model
+        return self.model
+
+    @property
+    def weights_word(self) -> str:
+        return self.weights
+
+
+class TinyOptions(SourceOptions):
+    """The small network of the demo."""
+
+    source: Literal["tiny"]
+    weights: Weights
+    top: Top = 50
+    precision: Precision = "fp32"
+
+    @property
+    def network(self) -> str:
+        return "tiny_rpn"
+
+    @property
+    def weights_word(self) -> str:
+        return self.weights
+
+
+class CheckpointOptions(SourceOptions):
+    """A file of detectron2 (ResNet with bottlenecks and FPN: rpn, faster, mask and keypoint R-CNN, R50 and R101), run
+    without detectron2, in float32."""
+
+    source: Literal["detectron2-checkpoint"]
+    weights: Weights = "rpn_R_50_FPN_1x"
+    top: Top = 50
+    short_side: ShortSide = None
+
+    @property
+    def network(self) -> str:
+        return "detectron2_fpn"
+
+    @property
+    def weights_word(self) -> str:
+        return self.weights
+
+
+class Detectron2Options(SourceOptions):
+    """The installed package detectron2, in float32. The fingerprint holds a digest of its config and weights."""
+
+    source: Literal["detectron2"]
+    config: str = Field(
+        "COCO-Detection/rpn_R_50_FPN_1x.yaml", description="a config of its model zoo, or a yaml file of yours"
+    )
+    weights: str = Field("zoo", description="zoo: the official file of a model zoo config; or a path")
+    top: Top = 50
+
+    @property
+    def weights_word(self) -> str:
+        return f"{self.config} {self.weights}"
+
+    @property
+    def takes_pixels(self) -> bool:
+        return True
+
+    def input_size(self, height: int, width: int) -> Size:
+        """As decoded: detectron2 resizes as its config says."""
+        return height, width
+
+
+class FileOptions(SourceOptions):
+    """Boxes you already have, one json or npz file a video; clipped to the frame, without non-maximum suppression."""
+
+    source: Literal["file"]
+    files: str = Field(
+        description="path with {stem} (video_id without its ending) or {video_id}, ending in .json or .npz"
+    )
+    box_format: Literal["xyxy", "xywh"] = Field("xyxy", description="corners, or corner and size")
+    units: Literal["px", "fraction"] = Field("px", description="of the rotated frame: pixels, or 0..1 of its sides")
+    frames: Literal["seconds", "index"] = Field(
+        "seconds", description="how the files name frames: time since the first frame, or its index from 0"
+    )
+    tolerance_seconds: float = Field(0.02, ge=0, description="how far from a frame's time its boxes may be listed")
+    top: Top = 50
+
+    @property
+    def takes_numbers(self) -> bool:
+        return self.frames == "index"
+
+    def file_of(self, video_id: str) -> str:
+        path = self.files.replace("{video_id}", video_id)
+        return path.replace("{stem}", PurePosixPath(video_id).with_suffix("").as_posix())
+
+    @model_validator(mode="after")
+    def _files_can_be_found(self) -> "FileOptions":
+        if not any(place in self.files for place in PLACES) or not self.files.endswith((".json", ".npz")):
+            raise ValueError(f"files: given {self.files!r}, allowed: a path with {' or '.join(PLACES)}, .json or .npz")
+        return self
+
+
+class GridOptions(SourceOptions):
+    """Equal cells of the frame, row by row, all with score 0: regions without a network."""
+
+    source: Literal["grid"]
+    cells: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        (4, 4), description="rows and columns"
+    )
+
+    @property
+    def top(self) -> int:
+        return self.cells[0] * self.cells[1]
+
+
+ProposalOptions = Annotated[
+    TorchvisionOptions | TinyOptions | CheckpointOptions | Detectron2Options | FileOptions | GridOptions,
+    Field(discriminator="source"),
+]

@@ -7,7 +7,7 @@ from torch import Tensor
 from stages.device import upload
 from stages.regions.geometry import to_input
 from stages.regions.options import RegionOptions
-from stages.regions.roi import region_features
+from stages.regions.roi import Regions, region_features
 
 
 @torch.inference_mode()
@@ -20,8 +20,8 @@ def clip_regions(
     stride: int,
     options: RegionOptions,
     offset_px: float = 0.0,
-) -> Tensor:
-    """maps [T, C, H, W] as stored, boxes [T_p, N, 4] in video pixels and count [T_p] as stored -> [T, N, C] float32.
+) -> Regions:
+    """maps [T, C, H, W] as stored, boxes [T_p, N, 4] in video pixels and count [T_p] as stored -> T frames of regions.
 
     Boxes may be finer in time than maps: map row t reads those of its own input frame. `stride` and `offset_px` are
     those of the tap.
@@ -30,5 +30,11 @@ def clip_regions(
     projected = to_input(boxes[::step], crop, input_size) - np.float32(offset_px)
     valid = np.ascontiguousarray(count[::step], dtype=np.int64)
     return region_features(
-        maps, upload(projected, maps.device), upload(valid, maps.device), stride, options.size, options.reduce
+        maps,
+        upload(projected, maps.device),
+        upload(valid, maps.device),
+        stride,
+        options.size,
+        options.reduce,
+        with_grid=options.grid,
     )

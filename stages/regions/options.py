@@ -1,6 +1,6 @@
 """Options of the region features. Torch-free."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,4 +13,10 @@ class RegionOptions(StageOptions):
     backbones: tuple[str, ...] = Field(min_length=1, description="entries of `backbones`")
     size: int = Field(7, ge=1, description="bins a side")
     reduce: Literal["max", "mean"] = Field("max", description="over the bins")
+    grid: bool = Field(False, description="also store the bins before they are reduced: [T, N, D, size, size]")
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the region features")
+
+    def recorded(self) -> dict[str, Any]:
+        """What enters the fingerprint; `grid` came later and is left out while it is false."""
+        exclude = {"backbones"} if self.grid else {"backbones", "grid"}
+        return self.model_dump(mode="json", exclude=exclude)

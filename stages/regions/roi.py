@@ -1,6 +1,7 @@
 """Region features: RoIAlign on a tap's maps, then one vector per box (Wang and Gupta 2018, arXiv 1806.01810, 3.1)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,10 +17,25 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """features [T, N, C] float32; grid [T, N, C, size, size] float32, if asked for. Zero past count."""
+
+    features: Tensor
+    grid: Tensor | None
+
+
 def region_features(
-    maps: Tensor, boxes: Tensor, count: Tensor, stride: int, size: int = 7, reduce: str = "max"
-) -> Tensor:
-    """maps [T, C, H, W], boxes [T, N, 4], count [T] -> [T, N, C] float32, rows past `count` zero.
+    maps: Tensor,
+    boxes: Tensor,
+    count: Tensor,
+    stride: int,
+    size: int = 7,
+    reduce: str = "max",
+    *,
+    with_grid: bool = False,
+) -> Regions:
+    """maps [T, C, H, W], boxes [T, N, 4], count [T] -> the region features of the first `count` boxes of each frame.
 
     boxes: xyxy in pixels of the backbone's square input, `stride` pixels per map cell, pixel centres at +0.5.
     Each box is read on a `size` x `size` grid with as many samples as it covers cells, then reduced ("max", "mean").
@@ -29,6 +45,7 @@ def region_features(
     frame, slot = (torch.arange(num_boxes, device=count.device) < count[:, None]).nonzero(as_tuple=True)
     rois = torch.cat([frame[:, None].float(), boxes[frame, slot].float()], dim=1)  # [valid, 5]
     features = torch.zeros(num_frames, num_boxes, channels, device=maps.device)
+    grids = features.new_zeros(*features.shape, size, size) if with_grid else None
     maps = maps.float()
     # The grids of all boxes at once are size * size times what is asked for.
     chunk = max(1, POOLED_GRID_BYTES // (channels * size * size * 4))
@@ -36,4 +53,6 @@ def region_features(
         part = slice(at, at + chunk)
         grid = roi_align(maps, rois[part], size, spatial_scale=1 / stride, sampling_ratio=0, aligned=True)
         features[frame[part], slot[part]] = REDUCTIONS[reduce](grid)  # [chunk, C, size, size] -> [chunk, C]
-    return features
+        if grids is not None:
+            grids[frame[part], slot[part]] = grid
+    return Regions(features=features, grid=grids)

@@ -24,7 +24,7 @@ from torchvision.models.detection.image_list import ImageList
 from stages.backbones.catalogue import entry
 from stages.backbones.tiny_i3d import WIDTHS, TinyI3D
 from stages.clips.drawing import FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
-from stages.proposals.build import PROPOSERS
+from stages.proposals.build import tiny_rpn
 from stages.proposals.rpn import RpnProposer
 from stages.regions.roi import region_features
 
@@ -118,7 +118,7 @@ class ThingClassifier(nn.Module):
             maps = self.backbone(clips)["res4"]  # [B, C, T', H', W']
         flat_boxes = boxes.flatten(0, 1)  # [B T', K, 4]
         count = torch.full((len(flat_boxes),), boxes.shape[2])
-        features = region_features(maps.movedim(2, 1).flatten(0, 1), flat_boxes, count, STRIDE)
+        features = region_features(maps.movedim(2, 1).flatten(0, 1), flat_boxes, count, STRIDE).features
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,7 +164,7 @@ def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
 def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
     """The tiny proposer after `steps` batches of frames."""
     torch.manual_seed(seed)
-    proposer = PROPOSERS["tiny_rpn"]()
+    proposer = tiny_rpn()
 
     def losses() -> Iterator[Tensor]:
         for step, batch in enumerate(batches(seed, steps, batch_size)):

@@ -61,7 +61,10 @@ def test_the_way_through(kinegraph: Command, config: Path, cache: Path) -> None:
     again = kinegraph("extract", config)
     assert (again.exit_code, again.stdout) == (0, f"{cache}: nothing to do, all 6 clips are sealed\n")
     assert kinegraph("plan", config).stdout.splitlines()[-1].startswith("0 work units, 0 files, 0 B")
-    assert kinegraph("verify", cache).stdout == "every sealed object is there, whole and unchanged\n"
+    assert kinegraph("verify", cache).stdout.splitlines() == [
+        "4 proposals a frame on average",
+        "every sealed object is there, whole and unchanged",
+    ]
     shown = kinegraph("status", cache).stdout.splitlines()
     assert shown[0] == "6 clips in 3 shards"
     assert [line.split()[:3] for line in shown[2:]] == [
@@ -75,7 +78,8 @@ def test_json_is_one_document(kinegraph: Command, config: Path, cache: Path) -> 
     found = json.loads(kinegraph("status", cache, "--json").stdout)
     assert (found["schema"], found["clips"], found["shards"]) == (1, 6, 3)
     assert found["stages"]["proposals"]["shards"] == {"done": 1, "running": 0, "missing": 2}
-    assert json.loads(kinegraph("verify", cache, "--json").stdout) == {"ok": True, "problems": [], "warnings": []}
+    verified = json.loads(kinegraph("verify", cache, "--json").stdout)
+    assert verified == {"ok": True, "problems": [], "warnings": [], "proposals_per_frame": 4.0}
 
 
 def test_good_and_bad_videos_together(kinegraph: Command, config: Path, cache: Path, video_folder: Path) -> None:

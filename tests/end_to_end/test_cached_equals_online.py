@@ -56,7 +56,7 @@ def online(row: ClipRow) -> Online:
     ]
     boxes, count = np.stack([frame[0] for frame in kept]), np.array([frame[2] for frame in kept])
     projected = torch.from_numpy(to_input(boxes, row.crop, 64))
-    regions = region_features(maps, projected, torch.from_numpy(count), stride=8)
+    regions = region_features(maps, projected, torch.from_numpy(count), stride=8).features
     return Online(maps=maps, boxes=boxes, count=count, regions=regions)
 
 

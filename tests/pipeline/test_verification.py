@@ -52,11 +52,14 @@ DAMAGE = [
 ]
 
 
+NOTHING_WRONG = {"ok": True, "problems": [], "warnings": [], "proposals_per_frame": 4.0}
+
+
 @pytest.mark.parametrize(("damage", "name", "kind"), DAMAGE, ids=[f"{kind} {name}" for _, name, kind in DAMAGE])
 def test_damage_is_named_and_mended(
     load: Load, whole: Cache, damage: Callable[[Path], None], name: str, kind: str
 ) -> None:
-    assert verify(whole.root).to_json() == {"ok": True, "problems": [], "warnings": []}
+    assert verify(whole.root).to_json() == NOTHING_WRONG
     before = same_bytes(whole.root)
     damage(Path(whole.root) / name)
     found = verify(whole.root)
@@ -156,7 +159,10 @@ def test_zeros_warn_and_no_more(archived: Cache) -> None:
     change("features/tiny/res2_pooled", put((1,), 0.0))(archived)
     name = "data.zarr/features/tiny/res2_pooled/c.0.0.0"
     expected = {"stage": "features/tiny", "shard": 0, "object": name, "kind": "zeros"}
-    assert verify(archived.root).to_json() == {"ok": True, "problems": [], "warnings": [expected]}
+    found = verify(archived.root)
+    assert found.ok
+    assert found.to_json()["warnings"] == [expected]
+    assert found.proposals_per_frame == 1.88  # 15 boxes in the 8 frames of two clips; the third failed
 
 
 @pytest.mark.parametrize("array", ["features/tiny/res2", "proposals/count"])
@@ -245,7 +251,7 @@ def test_failed_rows_and_orphans_are_no_problem(load: Load, video_folder: Path) 
     assert len(extract(config).failures) == 1
     cache.ledger.unseal("proposals", 2)
     delete(Path(cache.root) / "data.zarr/proposals/boxes/c.2.0.0.0")
-    assert verify(cache.root).to_json() == {"ok": True, "problems": [], "warnings": []}
+    assert verify(cache.root).to_json() == NOTHING_WRONG
 
 
 def test_several_problems_are_all_told(whole: Cache) -> None:

@@ -128,3 +128,14 @@ def test_decoding_stops_once_all_is_had(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(OpenVideo, "frames", frames)
     decoded(path, [clip_row(path, [0.0, 0.2])])
     assert len(seen) == 4, "frames 0 to 2, and the one that shows that 2 is the last before its successor"
+
+
+@pytest.mark.parametrize("times", [[0.0, 0.05, 0.905, 1.5], [0.0, 0.04]], ids=["to the end", "the beginning only"])
+def test_places_in_the_video_where_they_are_asked_for(tmp_path: Path, times: list[float]) -> None:
+    """Counted as presented, whether the video is needed to its end or not."""
+    path = counting_video(tmp_path / "v.mp4", VARIABLE)
+    (clip,) = decoded(path, [clip_row(path, times)], numbered=True)
+    assert clip.frame_numbers.tolist() == numbers(clip.squares[SMALL])
+    assert clip.video_frames == len(VARIABLE)
+    (plain,) = decoded(path, [clip_row(path, times)])
+    assert np.array_equal(plain.squares[SMALL], clip.squares[SMALL])

@@ -21,7 +21,7 @@ def small() -> RpnProposer:
 @pytest.mark.parametrize("model", TORCHVISION)
 def test_parameters_are_those_of_torchvisions_file(model: str) -> None:
     with torch.device("meta"):
-        ours = PROPOSERS[model]().state_dict()
+        ours = PROPOSERS[model]("random:0").state_dict()
         theirs = getattr(detection, model)(weights=None, weights_backbone=None).state_dict()
     assert {name: x.shape for name, x in ours.items()} == {
         name: x.shape for name, x in theirs.items() if not name.startswith("roi_heads.")

@@ -34,3 +34,18 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 def test_public_files_are_those_that_torchvision_names(model: str) -> None:
     theirs = {weights.name.lower(): weights.url for weights in get_model_weights(model)}
     assert {name: source.url for name, source in PROPOSALS[model].weights.items()} == theirs
+
+
+def test_another_short_side_keeps_the_proportions() -> None:
+    known = entry("detectron2_fpn")
+    assert known.at(None) is known
+    assert known.at(256).input_size(240, 320) == (256, 341)
+    assert known.at(400).input_size(100, 400) == (167, 666)  # half of 800 and 1333
+
+
+@pytest.mark.parametrize(
+    ("frame", "size"),
+    [((240, 320), (800, 1067)), ((480, 270), (1333, 750)), ((7, 4000), (2, 1333)), ((1, 4000), (1, 1333))],
+)
+def test_detectron2_rounds_half_up(frame: tuple[int, int], size: tuple[int, int]) -> None:
+    assert entry("detectron2_fpn").input_size(*frame) == size

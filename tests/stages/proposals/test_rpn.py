@@ -7,7 +7,8 @@ from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from stages.proposals.rpn import Proposals, RpnProposer
+from stages.proposals.rpn import RpnProposer
+from stages.proposals.selection import Proposals
 from stages.weights.random import initialise
 from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD
 

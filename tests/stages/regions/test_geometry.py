@@ -1,8 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
 from stages.regions.geometry import boxes_in_crop, to_input
+from stages.regions.roi import region_features
+from tests.stages.decode.conftest import clip_row, write_at
 
 CROP = (10.0, 20.0, 50.0, 60.0)
 BOXES = np.array(
@@ -65,3 +71,27 @@ def test_a_drawn_rectangle_lands_on_its_box(seed: int) -> None:
     drawn = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     projected = to_input(np.array([x1, y1, x2, y2], np.float32), crop, size)
     np.testing.assert_allclose(drawn, projected, atol=1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_rectangle_drawn_in_a_video_is_found_in_its_crop_after_decoding(tmp_path: Path, seed: int) -> None:
+    """All the way: encoded, decoded, cropped and resized as for a backbone, and seen through RoIAlign."""
+    rng = np.random.default_rng(seed)
+    x1, y1 = (int(value) for value in rng.integers(8, 48, 2))
+    x2, y2 = x1 + int(rng.integers(24, 40)), y1 + int(rng.integers(24, 40))
+    frames = np.zeros((2, 96, 112, 3), np.uint8)
+    frames[:, y1:y2, x1:x2] = 255
+    path = write_at(tmp_path / "v.mp4", frames, [0, 100])
+    crop = (x1 - rng.uniform(2, x1), y1 - rng.uniform(2, y1), x2 + rng.uniform(2, 20), float(rng.uniform(y2 + 2, 96)))
+    row = clip_row(path, [0.0, 0.1], crop=crop, frame_width=112, frame_height=96)
+    square = Square(size=64, every=1)
+    (clip,) = decode_clips(str(path), [row], Wanted(num_frames=2, squares=frozenset([square])), 60.0)
+    assert isinstance(clip, DecodedClip)
+    seen = clip.squares[square][0, ..., 0]
+    box = to_input(np.array([x1, y1, x2, y2], np.float32), crop, 64)
+    bright = seen > 127
+    rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+    np.testing.assert_allclose([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], box, atol=1.5)
+    maps, count = torch.from_numpy(seen.copy())[None, None].float(), torch.tensor([1])
+    mean = region_features(maps, torch.from_numpy(box)[None, None], count, stride=1, reduce="mean").features
+    assert mean.item() > 0.9 * 255 > 0.9 * 255 * bright.mean()

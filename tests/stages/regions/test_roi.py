@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,10 +9,16 @@ from torchvision.ops import roi_align
 
 from stages.regions import roi
 from stages.regions.extract import clip_regions
+from stages.regions.geometry import to_input
 from stages.regions.options import RegionOptions
-from stages.regions.roi import region_features
+from stages.regions.roi import region_features as regions
 
 STRIDE = 10
+RECORDED = Path(__file__).resolve().parents[4] / "shared" / "fixtures" / "d2_rpn"
+
+
+def region_features(*args: Any, **options: Any) -> Tensor:
+    return regions(*args, **options).features
 
 
 def test_by_eye_on_a_map_of_5_by_5() -> None:
@@ -31,6 +40,25 @@ def test_by_eye_on_a_map_of_5_by_5() -> None:
     mean = region_features(maps, boxes, torch.tensor([2]), STRIDE, size=1, reduce="mean")
     assert mean[0, 0].tolist() == [22, -22]
     assert mean[0, 1].tolist() == [11.5, -11.5]
+
+
+def test_by_eye_from_the_video_to_a_map_of_5_by_5() -> None:
+    """A crop of 40x20 px at (10, 20) becomes the 50x50 px input: x is stretched by 1.25, y by 2.5.
+
+    So the box (18, 24, 34, 36) px becomes (10, 10, 30, 40): columns 1 and 2, rows 1 to 3 of cells of 10 px. A box that
+    reaches beyond the crop is clipped to it.
+    """
+    crop = (10.0, 20.0, 50.0, 40.0)
+    boxes = np.array([[[18, 24, 34, 36], [-100, -100, 18, 24]]], np.float32)
+    inside = to_input(boxes, crop, 50)
+    assert inside.tolist() == [[[10, 10, 30, 40], [0, 0, 10, 10]]]
+    cells = torch.arange(25.0).view(1, 1, 5, 5)
+    found = regions(cells, torch.from_numpy(inside), torch.tensor([2]), STRIDE, size=2, reduce="mean", with_grid=True)
+    assert found.grid is not None
+    # Cell (row, column) holds 5 row + column. Two bins share rows 1 to 3: the middle of the upper one is row 1.25.
+    assert found.grid[0, 0, 0].tolist() == [[7.25, 8.25], [14.75, 15.75]]
+    # The clipped box is cell (0, 0): samples at 0.25 and at -0.25, beyond the outermost centres, where the map goes on.
+    assert found.features[0, :, 0].tolist() == [11.5, 0.75]
 
 
 def random_case(channels: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,9 +125,36 @@ def test_boxes_move_with_the_first_cell() -> None:
     maps = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     box, count = np.array([[[8.0, 8.0, 40.0, 24.0]]], np.float32), np.array([1], np.int16)
 
-    def regions(boxes: np.ndarray, offset_px: float) -> Tensor:
+    def features(boxes: np.ndarray, offset_px: float) -> Tensor:
         crop, options = (0.0, 0.0, 64.0, 64.0), RegionOptions(backbones=("net",))
-        return clip_regions(maps, boxes, count, crop, 64, STRIDE, options, offset_px)
+        return clip_regions(maps, boxes, count, crop, 64, STRIDE, options, offset_px).features
 
-    assert torch.equal(regions(box + 6, 6.0), regions(box, 0.0))
-    assert not torch.equal(regions(box + 6, 0.0), regions(box, 0.0))
+    assert torch.equal(features(box + 6, 6.0), features(box, 0.0))
+    assert not torch.equal(features(box + 6, 0.0), features(box, 0.0))
+
+
+def test_the_grid_is_what_was_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, boxes, count = random_case()
+    monkeypatch.setattr(roi, "POOLED_GRID_BYTES", 2 * 6 * 7 * 7 * 4 + 1)
+    for reduce in ("max", "mean"):
+        found = regions(maps, boxes, count, STRIDE, reduce=reduce, with_grid=True)
+        assert found.grid is not None
+        assert found.grid.shape == (4, 5, 6, 7, 7)
+        reduced = found.grid.amax((3, 4)) if reduce == "max" else found.grid.mean((3, 4))
+        torch.testing.assert_close(reduced, found.features)
+        assert torch.equal(found.features, region_features(maps, boxes, count, STRIDE, reduce=reduce))
+        assert not found.grid[2, 3:].any()
+    assert regions(maps, boxes, count, STRIDE).grid is None
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason=f"recorded outputs are not at {RECORDED}")
+@pytest.mark.parametrize(("level", "stride"), [("p2", 4), ("p4", 16)])
+def test_recorded_maps_equal_detectron2(level: str, stride: int) -> None:
+    maps = torch.from_numpy(np.load(RECORDED / "expected_frame0.npz")[level])[None]
+    recorded = np.load(RECORDED / "roi_align_frame0.npz")
+    boxes = torch.from_numpy(recorded["rois"])[None, :, 1:]
+    found = regions(maps, boxes, torch.tensor([boxes.shape[1]]), stride, with_grid=True)
+    assert found.grid is not None
+    np.testing.assert_allclose(found.grid[0], recorded[f"{level}_sr0"], atol=1e-5)
+    np.testing.assert_allclose(found.features[0], recorded[f"{level}_sr0_max"], atol=1e-5)
+    assert np.abs(found.features[0].numpy() - recorded[f"{level}_sr0_UNALIGNED_max"]).max() > 0.1

@@ -1,0 +1,134 @@
+"""Files of boxes, one a video. Imports no torch.
+
+json: {"num_frames": 300, "frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]}
+npz: the arrays `seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N].
+
+`index` takes the place of `seconds` where frames are named by their index; then `num_frames` says how many frames the
+video had in which they were counted. A frame without boxes is listed too, with none. Scores may be left out: then the
+order stays and scores are 0.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from stages.proposals.options import FileOptions
+
+# F frames listed, K boxes in all of them.
+
+
+class BoxFileError(ValueError):
+    """A file of boxes that cannot be used, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoBoxes:
+    """All boxes of one file as they stand there: frame f has rows starts[f]:starts[f + 1] of `boxes` and `scores`.
+
+    frames [F] float64, strictly ascending, seconds or indices; boxes [K, 4] float64; scores [K] float32;
+    num_frames: of the video that indices refer to, if stated.
+    """
+
+    frames: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    starts: np.ndarray
+    num_frames: int | None
+
+    def __post_init__(self) -> None:
+        if len(self.scores) != len(self.boxes):
+            raise BoxFileError(f"{len(self.scores)} scores for {len(self.boxes)} boxes")
+        if not all(np.isfinite(values).all() for values in (self.frames, self.boxes, self.scores)):
+            raise BoxFileError("holds NaN or Inf")
+        if len(self.frames) == 0 or (np.diff(self.frames) <= 0).any():
+            raise BoxFileError("expected at least one frame, each listed once, in ascending order")
+
+
+def read_boxes(path: Path, frames: str) -> VideoBoxes:
+    """The content of one file, whose frames are named by `frames`: "seconds" or "index".
+
+    Raises FileNotFoundError, BoxFileError.
+    """
+    try:
+        return _from_json(path, frames) if path.suffix == ".json" else _from_npz(path, frames)
+    except BoxFileError:
+        raise
+    except KeyError as error:
+        raise BoxFileError(f"has no {error}") from error
+    except (BadZipFile, EOFError, TypeError, ValueError, AttributeError) as error:
+        raise BoxFileError(f"cannot be read as a file of boxes: {error}") from error
+
+
+def _from_json(path: Path, frames: str) -> VideoBoxes:
+    document: Any = json.loads(path.read_text(encoding="utf-8"))
+    listed = document["frames"]
+    boxes = [_four_each(np.asarray(frame["boxes"], np.float64)) for frame in listed]
+    scores = [frame.get("scores", [0.0] * len(own)) for frame, own in zip(listed, boxes, strict=True)]
+    for frame, own, score in zip(listed, boxes, scores, strict=True):
+        if len(own) != len(score):
+            raise BoxFileError(f"frame {frame[frames]} has {len(score)} scores for {len(own)} boxes")
+    return VideoBoxes(
+        frames=np.array([frame[frames] for frame in listed], np.float64),
+        boxes=np.concatenate([np.empty((0, 4)), *boxes]),
+        scores=np.array([score for of_frame in scores for score in of_frame], np.float32),
+        starts=np.cumsum([0, *map(len, boxes)]),
+        num_frames=document.get("num_frames"),
+    )
+
+
+def _four_each(boxes: np.ndarray) -> np.ndarray:
+    if boxes.shape[-1:] != (4,) and boxes.size:
+        raise BoxFileError(f"boxes of shape {list(boxes.shape)}, expected four numbers each")
+    return boxes.reshape(-1, 4)
+
+
+def _from_npz(path: Path, frames: str) -> VideoBoxes:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    keys, boxes = arrays[frames], arrays["boxes"]
+    count = arrays.get("count", np.full(len(keys), boxes.shape[1]))
+    scores = arrays.get("scores", np.zeros(boxes.shape[:2]))
+    if boxes.ndim != 3 or {len(keys), len(count)} != {len(boxes)} or scores.shape != boxes.shape[:2]:
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in arrays.items())
+        raise BoxFileError(f"shapes do not belong together: {shapes}")
+    valid = np.arange(boxes.shape[1]) < count[:, None]
+    return VideoBoxes(
+        frames=keys.astype(np.float64),
+        boxes=_four_each(boxes[valid].astype(np.float64)),
+        scores=scores[valid].astype(np.float32),
+        starts=np.cumsum([0, *valid.sum(1)]),
+        num_frames=int(arrays["num_frames"]) if "num_frames" in arrays else None,
+    )
+
+
+def boxes_in_pixels(found: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
+    """[K, 4] float32, xyxy in pixels of a video of width x height px, clipped to it; some may have no area.
+
+    Raises BoxFileError where a box has negative size or lies wholly outside the frame: signs of another format.
+    """
+    sides = np.array([width, height], np.float64)
+    boxes: np.ndarray = found.boxes * (1 if options.units == "px" else np.tile(sides, 2))
+    if options.box_format == "xywh":
+        boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    first, last = boxes[:, :2], boxes[:, 2:]
+    problems = {
+        "of negative size": np.any(last < first, axis=1),
+        "wholly outside the frame": np.any((last < 0) | (first > sides), axis=1),
+    }
+    for how, bad in problems.items():
+        if bad.any():
+            raise BoxFileError(f"{_told(found, bad, how, options)} of a frame of {width}x{height} px; are they right?")
+    return np.concatenate([np.clip(first, 0, sides), np.clip(last, 0, sides)], axis=1).astype(np.float32)
+
+
+def _told(found: VideoBoxes, bad: np.ndarray, how: str, options: FileOptions) -> str:
+    place = int(np.flatnonzero(bad)[0])
+    frame = found.frames[np.searchsorted(found.starts, place, "right") - 1]
+    return (
+        f"{bad.sum()} of {len(bad)} boxes are {how}, first {found.boxes[place].tolist()} at {options.frames} "
+        f"{frame:g}, with box_format {options.box_format} and units {options.units}"
+    )

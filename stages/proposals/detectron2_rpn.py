@@ -1,0 +1,209 @@
+"""detectron2's ResNet-FPN proposal network on torch's operators: the official checkpoints without detectron2.
+
+Modules are named as in detectron2's files, so that a file is loaded as it is. The computation is that of detectron2
+0.6 in inference, in float32; recorded outputs of the real package prove it (tests/stages/proposals/fixtures). Where it
+differs from torchvision's detectors: BGR in 0..255, stride in the first 1x1 convolution of a block, anchors that are
+not rounded, strides that do not follow the padded size.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stages.proposals.selection import Proposals, candidates, padded, select
+
+# F frames, C channels, A anchors per cell, h w frame size, H W size of a map.
+
+SIZE_DIVISOR = 32
+STRIDES = (4, 8, 16, 32, 64)  # of p2 ... p6
+ANCHOR_SIDES = (32, 64, 128, 256, 512)  # px, one a level
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)  # height / width
+PRE_NMS_TOP, NMS_THRESHOLD = 1000, 0.7
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How wide and deep a network is; a checkpoint's shapes say it.
+
+    stages: of res2 ... res5, the number of blocks, the channels inside a block and those of its output.
+    """
+
+    stem: int
+    stages: tuple[tuple[int, int, int], ...]
+    pyramid: int
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> "Widths":
+        """Raises KeyError with the first key that is missing where the file holds another kind of network."""
+        stages = []
+        for stage in range(2, 6):
+            prefix = f"backbone.bottom_up.res{stage}"
+            inside, out = (len(state[f"{prefix}.0.conv{number}.weight"]) for number in (1, 3))
+            blocks = sum(key.startswith(f"{prefix}.") and key.endswith(".conv1.weight") for key in state)
+            stages.append((blocks, inside, out))
+        stem, pyramid = "backbone.bottom_up.stem.conv1.weight", "backbone.fpn_output2.weight"
+        return cls(len(state[stem]), tuple(stages), len(state[pyramid]))
+
+
+RESNET50 = Widths(64, ((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 2048)), 256)
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution without bias, and its frozen norm as a child."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(super().forward(x))
+        return normed
+
+
+class Stem(nn.Module):
+    """[F, 3, h, w] -> [F, C, h/4, w/4]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(3, channels, 7, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.relu_(self.conv1(x)), kernel_size=3, stride=2, padding=1)
+
+
+class Block(nn.Module):
+    """A bottleneck; the stride is in the first 1x1, as in the original ResNets that detectron2 starts from."""
+
+    def __init__(self, in_channels: int, inside: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.shortcut = ConvNorm(in_channels, out_channels, 1, stride) if in_channels != out_channels else None
+        self.conv1 = ConvNorm(in_channels, inside, 1, stride)
+        self.conv2 = ConvNorm(inside, inside, 3)
+        self.conv3 = ConvNorm(inside, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu_(self.conv1(x))
+        out = F.relu_(self.conv2(out))
+        out = self.conv3(out)
+        out += x if self.shortcut is None else self.shortcut(x)
+        return F.relu_(out)
+
+
+class ResNet(nn.Module):
+    """[F, 3, h, w] -> outputs of res2 ... res5, at strides 4 ... 32."""
+
+    def __init__(self, widths: Widths) -> None:
+        super().__init__()
+        self.stem = Stem(widths.stem)
+        channels = widths.stem
+        for number, (blocks, inside, out) in enumerate(widths.stages, 2):
+            first = Block(channels, inside, out, stride=1 if number == 2 else 2)
+            others = (Block(out, inside, out, stride=1) for _ in range(blocks - 1))
+            self.add_module(f"res{number}", nn.Sequential(first, *others))
+            channels = out
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        found = []
+        for number in range(2, 6):
+            x = self.get_submodule(f"res{number}")(x)
+            found.append(x)
+        return found
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144): [F, 3, H, W] -> p2 ... p6, all of C channels."""
+
+    def __init__(self, widths: Widths) -> None:
+        super().__init__()
+        self.bottom_up = ResNet(widths)
+        for number, (_, _, channels) in enumerate(widths.stages, 2):
+            self.add_module(f"fpn_lateral{number}", nn.Conv2d(channels, widths.pyramid, 1))
+            self.add_module(f"fpn_output{number}", nn.Conv2d(widths.pyramid, widths.pyramid, 3, padding=1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        above: Tensor | None = None
+        for number, below in reversed([*enumerate(self.bottom_up(images), 2)]):
+            merged: Tensor = self.get_submodule(f"fpn_lateral{number}")(below)
+            if above is not None:
+                merged = merged + F.interpolate(above, scale_factor=2.0, mode="nearest")
+            maps.insert(0, self.get_submodule(f"fpn_output{number}")(merged))
+            above = merged
+        return [*maps, F.max_pool2d(maps[-1], kernel_size=1, stride=2)]
+
+
+class Head(nn.Module):
+    """Maps of all levels -> objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] of each."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        num_anchors = len(ANCHOR_RATIOS)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness_logits = nn.Conv2d(channels, num_anchors, 1)
+        self.anchor_deltas = nn.Conv2d(channels, 4 * num_anchors, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        hidden = [F.relu_(self.conv(x)) for x in maps]
+        return [self.objectness_logits(x) for x in hidden], [self.anchor_deltas(x) for x in hidden]
+
+
+class Detectron2Proposer(nn.Module):
+    """The proposals of detectron2's ProposalNetwork, and of its detectors before their second stage.
+
+    mean, std: BGR, for pixel values in 0..255.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, widths: Widths, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone = Pyramid(widths)
+        self.proposal_generator = nn.ModuleDict({"rpn_head": Head(widths.pyramid)})
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @property
+    def box_deltas(self) -> nn.Conv2d:
+        """The layer that moves anchors."""
+        return self.head.anchor_deltas
+
+    @property
+    def head(self) -> Head:
+        head = self.proposal_generator["rpn_head"]
+        assert isinstance(head, Head)
+        return head
+
+    def forward(self, frames: Tensor, top: int) -> Proposals:
+        """frames [F, 3, h, w] uint8 RGB, resized as the catalogue's `input_size` says -> the `top` best boxes."""
+        maps = self.backbone(self.images(frames))
+        logits, deltas = self.head(maps)
+        anchors = list(level_anchors([x.shape[-2:] for x in maps], frames.device))
+        boxes, scores, levels = candidates(logits, deltas, anchors, PRE_NMS_TOP)
+        return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
+
+    def images(self, frames: Tensor) -> Tensor:
+        """BGR, normalised, then padded with zeros: [F, 3, H, W], H and W multiples of 32."""
+        return padded((frames.flip(1).contiguous().float() - self.mean) / self.std, SIZE_DIVISOR)
+
+
+def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
+    """Anchors [H*W*A, 4] of each level in the order (y, x, anchor): centred on (x, y) * stride, never rounded."""
+    for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
+        cell = torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS], device=device)  # [A, 4]
+        y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        centres = torch.stack([x, y, x, y], dim=-1)  # [H, W, 4]
+        yield (centres[:, :, None] + cell).flatten(0, 2)
+
+
+def _centred(side: float, ratio: float) -> list[float]:
+    """An anchor of area side * side around the origin, in double precision as detectron2 computes it."""
+    width = math.sqrt(side**2 / ratio)
+    height = ratio * width
+    return [-width / 2, -height / 2, width / 2, height / 2]

@@ -1,0 +1,122 @@
+"""Proposals of the installed package detectron2: any config of it with a proposal network."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.errors import UsageError, WeightsError
+from stages.proposals.build import IGNORED
+from stages.proposals.options import Detectron2Options
+from stages.proposals.source import ClipFrames, ClipProposals
+from stages.weights.files import read_state
+
+SECOND_STAGE = "roi_heads."
+
+
+class Detectron2Source:
+    """One frame at a time, resized by detectron2 itself."""
+
+    def __init__(self, options: Detectron2Options, device: torch.device) -> None:
+        self.options, self.device = options, device
+        try:
+            from detectron2.data.transforms import ResizeShortestEdge
+            from detectron2.modeling import build_model
+        except ImportError as error:
+            raise _not_installed(error) from error
+        config, weights = _config(options)
+        config.MODEL.DEVICE = str(device)
+        config.MODEL.RPN.POST_NMS_TOPK_TEST = options.top  # the first of many are the same as few
+        self.digest = _digest(config, weights)
+        self._model = build_model(config).eval().requires_grad_(False)
+        if not hasattr(self._model, "proposal_generator"):
+            kind = config.MODEL.META_ARCHITECTURE
+            raise UsageError(f"proposals.config: given {options.config}, a {kind}; allowed: one with an RPN")
+        _load(self._model, weights)
+        self._resize = ResizeShortestEdge([config.INPUT.MIN_SIZE_TEST] * 2, config.INPUT.MAX_SIZE_TEST)
+        self._is_bgr = config.INPUT.FORMAT == "BGR"
+
+    @torch.inference_mode()
+    def propose(self, frames: ClipFrames) -> ClipProposals:
+        assert frames.pixels is not None
+        out = ClipProposals.empty(len(frames.pixels), self.options.top)
+        for t, frame in enumerate(frames.pixels):
+            found = self._propose(frame[..., ::-1] if self._is_bgr else frame)
+            num = out.count[t] = len(found)
+            out.boxes[t, :num] = found.proposal_boxes.tensor.cpu().numpy()
+            out.scores[t, :num] = found.objectness_logits.cpu().numpy()
+        return out
+
+    def _propose(self, frame: np.ndarray) -> Any:
+        """detectron2's Instances for one frame [h, w, 3] in its channel order, boxes in pixels of the frame."""
+        from detectron2.modeling.postprocessing import detector_postprocess
+        from detectron2.structures import ImageList
+
+        model = self._model
+        resized = self._resize.get_transform(frame).apply_image(frame)
+        image = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1)).to(self.device)
+        images = ImageList.from_tensors(
+            [(image - model.pixel_mean) / model.pixel_std], model.backbone.size_divisibility
+        )
+        (found,), _ = model.proposal_generator(images, model.backbone(images.tensor), None)
+        return detector_postprocess(found, *frame.shape[:2])
+
+
+def _config(options: Detectron2Options) -> tuple[Any, Path]:
+    """The config and the weights' file; an official one is downloaded by detectron2 at first use."""
+    from detectron2.config import get_cfg
+    from detectron2.utils.file_io import PathManager
+
+    config, is_own = get_cfg(), Path(options.config).is_file()
+    try:
+        if not is_own or options.weights == "zoo":
+            from detectron2 import model_zoo  # it needs setuptools < 81
+        config.merge_from_file(options.config if is_own else model_zoo.get_config_file(options.config))
+        weights = model_zoo.get_checkpoint_url(options.config) if options.weights == "zoo" else options.weights
+        return config, Path(PathManager.get_local_path(weights))
+    except ImportError as error:
+        raise _not_installed(error) from error
+    except RuntimeError as error:
+        raise UsageError(
+            f"proposals: {options.config} with weights {options.weights}: {error}; give a yaml file that exists, or a "
+            "name of detectron2's model zoo; `zoo` as weights goes with the latter"
+        ) from error
+    except OSError as error:
+        raise WeightsError(
+            f"proposals.weights: {options.weights} of {options.config} cannot be had: {error}"
+        ) from error
+
+
+def _load(model: torch.nn.Module, path: Path) -> None:
+    """Fill the network; of what the file lacks only a second stage is forgiven, which is never run."""
+    state = read_state(path)
+    missing, unused = model.load_state_dict(state, strict=False)
+    missing = [key for key in missing if not key.startswith(SECOND_STAGE)]
+    unused = [key for key in unused if not key.startswith(IGNORED)]
+    if missing or unused:
+        raise WeightsError(
+            f"{path} does not belong to this config: {len(missing)} tensors missing ({', '.join(missing[:5])}), "
+            f"{len(unused)} unused ({', '.join(unused[:5])})"
+        )
+
+
+def _digest(config: Any, weights: Path) -> str:
+    """Over what of the config decides about proposals, and the file."""
+    config = config.clone()
+    config.MODEL.WEIGHTS = config.MODEL.DEVICE = ""
+    config.MODEL.RPN.POST_NMS_TOPK_TEST = 0  # `top` is in the fingerprint
+    digest = hashlib.sha256(f"{config.MODEL.dump()}{config.INPUT.dump()}".encode())
+    with weights.open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _not_installed(error: ImportError) -> UsageError:
+    return UsageError(
+        f"proposals.source: detectron2 cannot be imported ({error}). It has no wheels; build it into this environment: "
+        "pip install -e '.[detectron2]', then pip install --no-build-isolation "
+        "git+https://github.com/facebookresearch/detectron2. Or run the same official file without it: "
+        "`source: detectron2-checkpoint`."
+    )

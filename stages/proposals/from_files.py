@@ -1,0 +1,72 @@
+"""Proposals that a user already has: looks up each frame in its video's file. Imports no torch."""
+
+from pathlib import Path
+
+import numpy as np
+
+from stages.proposals.box_files import BoxFileError, VideoBoxes, boxes_in_pixels, read_boxes
+from stages.proposals.options import FileOptions
+from stages.proposals.source import ClipFrames, ClipProposals, ProposalError
+
+CLOCK_NOISE_SECONDS = 1e-6  # times in files are rounded
+
+
+class FileSource:
+    """Boxes from one file a video; the last one read is kept, as clips of a video come one after another."""
+
+    digest = ""
+
+    def __init__(self, options: FileOptions) -> None:
+        self.options = options
+        self._last: tuple[str, VideoBoxes] | None = None
+
+    def propose(self, frames: ClipFrames) -> ClipProposals:
+        path = self.options.file_of(frames.video_id)
+        try:
+            found = self._read(path)
+            places = self._places(found, frames)
+            boxes = boxes_in_pixels(found, self.options, frames.width, frames.height)
+        except FileNotFoundError:
+            raise ProposalError("missing", f"no box file {path} for {frames.video_id}") from None
+        except (BoxFileError, OSError) as error:
+            raise ProposalError("unreadable", f"box file {path} of {frames.video_id}: {error}") from error
+        kept = [self._best(boxes, found, place) for place in places]
+        out = ClipProposals.empty(len(kept), self.options.top)
+        for t, rows in enumerate(kept):
+            out.boxes[t, : len(rows)] = boxes[rows]
+            out.scores[t, : len(rows)] = found.scores[rows]
+            out.count[t] = len(rows)
+        return out
+
+    def _read(self, path: str) -> VideoBoxes:
+        if self._last is None or self._last[0] != path:
+            self._last = path, read_boxes(Path(path), self.options.frames)
+        return self._last[1]
+
+    def _places(self, found: VideoBoxes, frames: ClipFrames) -> np.ndarray:
+        """Where in the file each frame is listed. Raises BoxFileError where one is not."""
+        wanted, tolerance = frames.seconds, self.options.tolerance_seconds + CLOCK_NOISE_SECONDS
+        if self.options.frames == "index":
+            assert frames.numbers is not None
+            if found.num_frames is None:
+                raise BoxFileError("has no num_frames, which must be there where frames are named by index")
+            if found.num_frames != frames.video_frames:
+                raise BoxFileError(f"was made for {found.num_frames} frames, the video has {frames.video_frames}")
+            wanted, tolerance = frames.numbers, 0.0
+        after = np.searchsorted(found.frames, wanted).clip(1, max(1, len(found.frames) - 1))
+        before = after - 1
+        after = np.minimum(after, len(found.frames) - 1)
+        nearest = np.where(found.frames[after] - wanted < wanted - found.frames[before], after, before)
+        far = np.abs(found.frames[nearest] - wanted) > tolerance
+        if far.any():
+            raise BoxFileError(
+                f"lists no frame at {self.options.frames} {wanted[far][0]:g}, the nearest is "
+                f"{found.frames[nearest[far][0]]:g}; {len(found.frames)} frames are listed"
+            )
+        return nearest
+
+    def _best(self, boxes: np.ndarray, found: VideoBoxes, place: int) -> np.ndarray:
+        """Rows of one frame's boxes that have an area, best first, equal ones in the file's order."""
+        rows = np.arange(found.starts[place], found.starts[place + 1])
+        rows = rows[(boxes[rows, 2:] > boxes[rows, :2]).all(1)]
+        return rows[np.argsort(-found.scores[rows], kind="stable")][: self.options.top]

@@ -1,0 +1,53 @@
+"""Proposals of a frozen region proposal network on whole frames."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.device import computing_in, frozen_on, upload
+from stages.proposals.build import build_proposer
+from stages.proposals.catalogue import entry
+from stages.proposals.options import CheckpointOptions, TinyOptions, TorchvisionOptions
+from stages.proposals.source import ClipFrames, ClipProposals
+from stages.weights.load import weights_digest
+
+PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333: the maps of a ResNet-50 with FPN took 1.3 GB
+
+
+class NetworkSource:
+    """A network of the catalogue on one device; frames of one clip at a time, as many as PIXELS_PER_PASS allows."""
+
+    def __init__(self, options: TorchvisionOptions | TinyOptions | CheckpointOptions, device: torch.device) -> None:
+        network = build_proposer(options.network, options.weights)
+        self.digest = weights_digest(network, options.weights, entry(options.network).weights)
+        self.precision = "fp32" if isinstance(options, CheckpointOptions) else options.precision
+        self.options, self.device = options, device
+        # As detectron2: frame by frame, channels-first. Sums in another order swap boxes of almost equal scores.
+        self._is_exact = isinstance(options, CheckpointOptions)
+        self._network = network.to(device) if self._is_exact else frozen_on(network, device)
+
+    @torch.inference_mode()
+    def propose(self, frames: ClipFrames) -> ClipProposals:
+        assert frames.pixels is not None
+        pixels = upload(frames.pixels, self.device).permute(0, 3, 1, 2)  # [T, 3, h, w], channels-last
+        with computing_in(self.precision, self.device):
+            found = [self._network(part, self.options.top) for part in self._passes(pixels)]
+        limits = np.array([frames.width, frames.height] * 2, np.float32)
+        scale = limits / np.array([*frames.pixels.shape[2:0:-1]] * 2, np.float32)
+        return ClipProposals(
+            boxes=np.clip(_joined([part.boxes for part in found]) * scale, 0, limits),
+            scores=_joined([part.scores for part in found]),
+            count=_joined([part.count for part in found]).astype(np.int16),
+        )
+
+    def _passes(self, pixels: Tensor) -> list[Tensor]:
+        """Frames [T, 3, h, w] in pieces of PIXELS_PER_PASS at most."""
+        step = 1 if self._is_exact else max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
+        return [pixels[at : at + step] for at in range(0, len(pixels), step)]
+
+
+def _joined(parts: Sequence[Tensor]) -> np.ndarray:
+    found: np.ndarray = torch.cat([*parts]).cpu().numpy()
+    return found

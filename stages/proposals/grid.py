@@ -1,0 +1,31 @@
+"""Proposals without a network: equal cells of the frame. Imports no torch."""
+
+import numpy as np
+
+from stages.proposals.options import GridOptions
+from stages.proposals.source import ClipFrames, ClipProposals
+
+
+class GridSource:
+    """The same cells for every frame."""
+
+    digest = ""
+
+    def __init__(self, options: GridOptions) -> None:
+        self.options = options
+
+    def propose(self, frames: ClipFrames) -> ClipProposals:
+        num_frames, cells = len(frames.seconds), self.options.top
+        boxes = grid_boxes(*self.options.cells, frames.width, frames.height)
+        return ClipProposals(
+            boxes=np.tile(boxes, (num_frames, 1, 1)),
+            scores=np.zeros((num_frames, cells), np.float32),
+            count=np.full(num_frames, cells, np.int16),
+        )
+
+
+def grid_boxes(rows: int, columns: int, width: int, height: int) -> np.ndarray:
+    """[rows * columns, 4] float32 px, row by row from the top left; neighbours share their edge."""
+    x, y = (np.linspace(0, side, n + 1, dtype=np.float32) for side, n in ((width, columns), (height, rows)))
+    corners = np.meshgrid(x[:-1], y[:-1]), np.meshgrid(x[1:], y[1:])
+    return np.stack([*corners[0], *corners[1]], axis=-1).reshape(-1, 4)

@@ -1,0 +1,87 @@
+"""From an RPN's raw outputs to the best boxes of each frame (Ren et al. 2015, arXiv 1506.01497).
+
+F frames, A anchors per cell, K candidates, h w frame size, H W size of a map.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))  # dw, dh are clamped above at log(1000 / 16), as in both
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposals:
+    """The best boxes of F frames of one size; rows past `count` are zero.
+
+    boxes [F, top, 4] float32, xyxy in pixels of the frames given; scores [F, top] float32, objectness logits,
+    descending; count [F] int64.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    count: Tensor
+
+    def __post_init__(self) -> None:
+        if self.boxes.shape != (*self.scores.shape, 4) or self.scores.shape[:1] != self.count.shape:
+            raise ValueError(f"shapes do not belong together: {self!r}")
+
+    def __repr__(self) -> str:
+        shapes = (f"{name}={list(value.shape)}" for name, value in vars(self).items())
+        return f"Proposals({', '.join(shapes)})"
+
+
+def candidates(
+    logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], pre_nms_top: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best `pre_nms_top` of each level: boxes [F, K, 4], logits [F, K], level of each [K].
+
+    Per level: logits [F, A, H, W], deltas [F, 4A, H, W] anchor-major, anchors [H*W*A, 4].
+    """
+    boxes, scores, levels = [], [], []
+    for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+        flat = logit.permute(0, 2, 3, 1).flatten(1).float()  # [F, H*W*A]
+        delta = delta.permute(0, 2, 3, 1).reshape(*flat.shape, 4)  # [F, H*W*A, 4]
+        score, index = flat.topk(min(pre_nms_top, flat.shape[1]), dim=1)
+        chosen = delta.gather(1, index[..., None].expand(-1, -1, 4)).float()
+        box = BOX_CODER.decode_single(chosen.flatten(0, 1), anchor[index].flatten(0, 1))
+        boxes.append(box.view(chosen.shape))
+        scores.append(score)
+        levels.append(torch.full((score.shape[1],), level, device=score.device))
+    return torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels)
+
+
+def select(
+    boxes: Tensor, scores: Tensor, levels: Tensor, size: tuple[int, int], nms_threshold: float, top: int
+) -> Proposals:
+    """Clip to the frame of `size` (h, w), drop what is empty or not finite, suppress per level, keep the `top` best.
+
+    boxes [F, K, 4], scores [F, K], levels [K]. Ranking is by logit, as in detectron2. torchvision ranks by sigmoid,
+    which is 1.0 in float32 for every logit above 17.
+    """
+    finite = boxes.isfinite().all(-1) & scores.isfinite()
+    boxes = clip_boxes_to_image(boxes, size)
+    valid = finite & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    out = Proposals(
+        boxes=boxes.new_zeros(len(boxes), top, 4),
+        scores=scores.new_zeros(len(boxes), top),
+        count=levels.new_zeros(len(boxes)),
+    )
+    for f, keep in enumerate(valid):
+        box, score = boxes[f, keep], scores[f, keep]
+        best = batched_nms(box, score, levels[keep], nms_threshold)[:top]
+        out.boxes[f, : len(best)] = box[best]
+        out.scores[f, : len(best)] = score[best]
+        out.count[f] = len(best)
+    return out
+
+
+def padded(images: Tensor, divisor: int) -> Tensor:
+    """images [F, 3, h, w] with zeros at the right and bottom: [F, 3, H, W], H and W multiples of `divisor`."""
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % divisor, 0, -height % divisor))

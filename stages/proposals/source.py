@@ -1,0 +1,87 @@
+"""The contract of all proposal sources. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cache_schemas.ledger import Reason
+from stages.regions.geometry import boxes_in_crop
+
+# T frames, N proposals, h w size of the frames a source asked for.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFrames:
+    """What a source may look at: T frames of one clip of a video of `width` x `height` px.
+
+    seconds [T] float64: presentation times.
+    pixels [T, h, w, 3] uint8 RGB, of the options' `input_size`, where they take pixels.
+    numbers [T] int64: places among the `video_frames` frames of the video, where the options take them.
+    """
+
+    video_id: str
+    width: int
+    height: int
+    seconds: np.ndarray
+    pixels: np.ndarray | None = None
+    numbers: np.ndarray | None = None
+    video_frames: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipProposals:
+    """Boxes [T, N, 4] float32 in video pixels, scores [T, N] float32, count [T] int16; zero past count."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    count: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.boxes.shape != (*self.scores.shape, 4) or self.scores.shape[:1] != self.count.shape:
+            shapes = (f"{name}={list(value.shape)}" for name, value in vars(self).items())
+            raise ValueError(f"shapes do not belong together: {', '.join(shapes)}")
+
+    @classmethod
+    def empty(cls, num_frames: int, top: int) -> "ClipProposals":
+        """No boxes yet, to be filled in."""
+        shape = num_frames, top
+        return cls(
+            boxes=np.zeros((*shape, 4), np.float32),
+            scores=np.zeros(shape, np.float32),
+            count=np.zeros(num_frames, np.int16),
+        )
+
+    def within(self, crop: tuple[float, float, float, float]) -> "ClipProposals":
+        """Those that overlap the crop, closed up; boxes are not clipped."""
+        top = self.scores.shape[1]
+        kept = [
+            boxes_in_crop(boxes, scores, int(count), crop, top)
+            for boxes, scores, count in zip(self.boxes, self.scores, self.count, strict=True)
+        ]
+        boxes, scores, count = zip(*kept, strict=True)
+        return ClipProposals(boxes=np.stack(boxes), scores=np.stack(scores), count=np.array(count, np.int16))
+
+
+class ProposalError(Exception):
+    """A clip that a source has no proposals for; `reason` is the ledger's."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: Reason = reason
+        self.detail = detail
+
+
+class ProposalSource(Protocol):
+    """Where class-agnostic boxes come from: the `top` best of each frame, by descending score.
+
+    Boxes lie within the frame and have an area. A frame's boxes depend on that frame alone, not on the others of the
+    clip, and are the same each time. tests/stages/proposals/source_contract.py is the contract as tests.
+    """
+
+    @property
+    def digest(self) -> str:
+        """Identity of the weights for fingerprints; empty where there are none."""
+
+    def propose(self, frames: ClipFrames) -> ClipProposals:
+        """Raises ProposalError where this clip can have none."""

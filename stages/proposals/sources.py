@@ -1,0 +1,35 @@
+"""From the `proposals` section of a config to its source: one line each in SOURCES."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from stages.proposals.from_detectron2 import Detectron2Source
+from stages.proposals.from_files import FileSource
+from stages.proposals.from_networks import NetworkSource
+from stages.proposals.grid import GridSource
+from stages.proposals.options import (
+    CheckpointOptions,
+    Detectron2Options,
+    FileOptions,
+    GridOptions,
+    ProposalOptions,
+    TinyOptions,
+    TorchvisionOptions,
+)
+from stages.proposals.source import ProposalSource
+
+SOURCES: dict[type, Callable[[Any, torch.device], ProposalSource]] = {
+    TorchvisionOptions: NetworkSource,
+    TinyOptions: NetworkSource,
+    CheckpointOptions: NetworkSource,
+    Detectron2Options: Detectron2Source,
+    FileOptions: lambda options, device: FileSource(options),
+    GridOptions: lambda options, device: GridSource(options),
+}
+
+
+def build_source(options: ProposalOptions, device: torch.device) -> ProposalSource:
+    """Networks are loaded here, once a worker process. Raises WeightsError, UsageError."""
+    return SOURCES[type(options)](options, device)
