@@ -136,7 +136,7 @@ def test_regions_of_unprojected_maps_are_the_cached_ones(graphs: str, spec: Spec
         crop = tuple(batch["clips/crop"][clip].tolist())
         batch["regions/i3d/res5"][clip] = clip_regions(
             maps, boxes, count, crop, 48, 16, RegionOptions(backbones=("i3d",))
-        )
+        ).features
     batch["features/i3d/res5_pooled"] = batch["features/i3d/res5"].mean((3, 4))
     cached = build_head("strg", spec, 3, dim=None, graphs=graphs).eval()
     from_maps = build_head("strg", spec, 3, dim=None, graphs=graphs, regions_from="maps").eval()
