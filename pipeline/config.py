@@ -15,14 +15,15 @@ from stages.backbones.catalogue import entry as backbone_entry
 from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
 from stages.backbones.taps import Tap
-from stages.clips.options import ClipOptions, DatasetOptions
+from stages.clips.options import ClipOptions, DatasetOptions, InteractionsOptions
 from stages.options import StageOptions
 from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
+from stages.scene_graphs.options import GraphOptions, InteractionGraphOptions
 from stages.training.options import TrainOptions
 
 Codec = Literal["none", "lz4", "zstd"]
-ArrayKind = Literal["clips", "features", "proposals", "regions", "status"]
+ArrayKind = Literal["clips", "features", "proposals", "regions", "graphs", "status"]
 TAGS = ("kind", "source")  # keys that choose among the models of a section
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -102,6 +103,7 @@ class Config(StageOptions):
     backbones: dict[EntryName, BackboneOptions] = Field(default_factory=dict)
     proposals: ProposalOptions | None = None
     regions: RegionOptions | None = None
+    graphs: GraphOptions | None = None
     store: StoreOptions = StoreOptions()
     run: RunOptions = RunOptions()
     train: TrainSection = TrainSection()
@@ -140,6 +142,10 @@ class Config(StageOptions):
             self._check_every("proposals.every", self.proposals.every)
         if self.regions is not None:
             self._check_regions(self.regions)
+        if isinstance(self.graphs, InteractionGraphOptions):
+            self._check_every("graphs.every", self.graphs.every)
+            if not isinstance(self.dataset, InteractionsOptions):
+                raise ValueError("graphs.source: given 'interactions', allowed: only with dataset.kind interactions")
         return self
 
     def _check_store(self) -> None:
