@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from stages.options import StageOptions
 from stages.scene_graphs.vocabulary import Vocabulary, resolved
@@ -22,7 +22,7 @@ class GraphFileOptions(StageOptions):
 
     source: Literal["file"]
     files: str = Field(description="path with {stem} (video_id without its ending) or {video_id}, ending in .json")
-    vocabulary: Annotated[Vocabulary, BeforeValidator(resolved)] = Field(
+    vocabulary: Vocabulary = Field(
         description="`action_genome` (36 classes, 25 relations), `action_genome_26` (with otherrelationship), a json "
         "file with the lists `classes`, `relations` and (optional) `ignored_relations`, or these lists here"
     )
@@ -44,6 +44,13 @@ class GraphFileOptions(StageOptions):
     def recorded(self) -> dict[str, Any]:
         """What enters the fingerprint."""
         return self.model_dump(mode="json", exclude={"files"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _vocabulary_is_read(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "vocabulary" in given:
+            return given | {"vocabulary": resolved(given["vocabulary"])}
+        return given
 
     @model_validator(mode="after")
     def _files_can_be_found(self) -> "GraphFileOptions":

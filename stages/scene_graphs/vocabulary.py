@@ -52,16 +52,13 @@ NAMED = {
 
 
 def resolved(given: Any) -> Any:
-    """The vocabulary that a config means by a name of NAMED or a json file; anything else as it is, to be checked."""
+    """The vocabulary that the option `vocabulary` means by a name of NAMED or a json file; anything else as it is."""
     if not isinstance(given, str):
         return given
     if given in NAMED:
         return NAMED[given]
     try:
         return json.loads(Path(given).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"no file {given} (looked from {Path.cwd()}), and no name; names: {', '.join(NAMED)}"
-        ) from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{given} cannot be read as json: {error}") from error
+        allowed = f"{', '.join(NAMED)}, or a json file (looked from {Path.cwd()}: {error})"
+        raise ValueError(f"vocabulary: given {given!r}, allowed: {allowed}") from error
