@@ -14,6 +14,7 @@ from stages.scene_graphs.from_files import FileGraphs
 from stages.scene_graphs.options import GraphFileOptions
 from stages.scene_graphs.source import ClipGraphs, GraphError
 from stages.scene_graphs.vocabulary import NAMED
+from tests.stages.scene_graphs.source_contract import GraphSourceContract, a_row
 
 NAMES = {"classes": ["person", "cup", "chair"], "relations": ["holding", "sitting_on"], "ignored_relations": ["unsure"]}
 Graphs = Callable[..., ClipGraphs]
@@ -21,10 +22,7 @@ NO_RELATION = {"class": "cup", "relations": []}
 
 
 def row(start: float = 0.0, end: float = 10.0) -> ClipRow:
-    return ClipRow(
-        clip_id="a/v.mp4:0:center", video_id="a/v.mp4", path="a/v.mp4", split="train", start_seconds=start,
-        end_seconds=end, labels=(), target_times=(0.0,), crop=(0, 0, 8, 8), frame_width=8, frame_height=8,
-    )  # fmt: skip
+    return a_row("a/v.mp4", start, end)
 
 
 def frame(seconds: Any, *objects: dict[str, Any]) -> dict[str, Any]:
@@ -44,6 +42,22 @@ def graphs(tmp_path: Path) -> Graphs:
         return source.graphs(clip or row(), np.zeros(1))
 
     return found
+
+
+class TestContract(GraphSourceContract):
+    @pytest.fixture
+    def options(self, tmp_path: Path) -> GraphFileOptions:
+        frames = [frame(0.5, {"class": "cup", "relations": ["holding"]}), frame(1.5, NO_RELATION, NO_RELATION)]
+        (tmp_path / "v.json").write_text(json.dumps({"frames": frames}))
+        return GraphFileOptions(source="file", files=f"{tmp_path}/{{stem}}.json", vocabulary=NAMES)
+
+    @pytest.fixture
+    def source(self, options: GraphFileOptions) -> FileGraphs:
+        return FileGraphs(options)
+
+    @pytest.fixture
+    def row(self) -> ClipRow:
+        return a_row("v.mp4")
 
 
 def test_arrays_of_a_file(graphs: Graphs) -> None:

@@ -6,24 +6,34 @@ import numpy as np
 import pytest
 
 from cache_schemas.clips_table import ClipRow
-from stages.clips.interactions import CLASSES, FPS, NUM_FRAMES, interaction, truth, video_path
+from stages.clips.interactions import CLASSES, FPS, interaction, truth, video_path
 from stages.scene_graphs.from_interactions import InteractionGraphs, relations_to_person
 from stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
 from stages.scene_graphs.source import GraphError
-
-FRAME_TIMES = np.arange(NUM_FRAMES) / FPS
+from tests.stages.scene_graphs.source_contract import FRAME_TIMES, GraphSourceContract, a_row
 
 
 def row(name: str, start: float = 0.0) -> ClipRow:
-    video_id = f"videos/{video_path('train', CLASSES.index(name))}"
-    return ClipRow(
-        clip_id=f"{video_id}:0:full", video_id=video_id, path=video_id, split="train", start_seconds=start,
-        end_seconds=2.0, labels=(), target_times=(0.0,), crop=(0, 0, 96, 96), frame_width=96, frame_height=96,
-    )  # fmt: skip
+    return a_row(f"videos/{video_path('train', CLASSES.index(name))}", start)
 
 
 def source(every: int = 1) -> InteractionGraphs:
     return InteractionGraphs(InteractionGraphOptions(source="interactions", every=every), seed=0)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+class TestContract(GraphSourceContract):
+    @pytest.fixture
+    def options(self, every: int) -> InteractionGraphOptions:
+        return InteractionGraphOptions(source="interactions", every=every)
+
+    @pytest.fixture
+    def source(self, options: InteractionGraphOptions) -> InteractionGraphs:
+        return InteractionGraphs(options, seed=0)
+
+    @pytest.fixture
+    def row(self) -> ClipRow:
+        return row("pushes")
 
 
 def squares(*centres: tuple[float, float]) -> np.ndarray:
