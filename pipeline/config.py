@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -287,20 +288,20 @@ def _tag(context: dict[str, Any]) -> str:
 def _keys_at(location: Sequence[str]) -> list[str]:
     """Names allowed at a place of the config, for the error about one that is not."""
     model: Any = Config
-    for part in location:
+    for part, below in pairwise([*location, ""]):
         fields = getattr(model, "model_fields", None)
         annotation = fields[part].annotation if fields and part in fields else model
-        model = _model_in(annotation, part)
+        model = _model_in(annotation, below)
     return list(getattr(model, "model_fields", ()))
 
 
-def _model_in(annotation: Any, part: str) -> Any:
-    """The options model inside an annotation: itself, in Optional, as dict value, or the union member `part`."""
+def _model_in(annotation: Any, below: str) -> Any:
+    """The options model inside an annotation: itself, in Optional, as dict value, or the union member `below`."""
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation
     members = getattr(annotation, "__args__", ())
     models = [m for m in members if isinstance(m, type) and issubclass(m, StageOptions)]
     tags = {m: str(m.model_fields[tag].annotation) for m in models for tag in TAGS if tag in m.model_fields}
-    tagged = [m for m in models if f"'{part}'" in tags.get(m, "")]
-    nested = [_model_in(member, part) for member in members if not isinstance(member, type)]
+    tagged = [m for m in models if f"'{below}'" in tags.get(m, "")]
+    nested = [_model_in(member, below) for member in members if not isinstance(member, type)]
     return next(iter(tagged or models or [m for m in nested if m is not None]), None)
