@@ -12,8 +12,7 @@ from stages.heads.tail_options import TailOptions
 class TailedHead(Head):
     """Any head that reads maps or pooled features of a tap, behind the tail that computes them from a lower tap.
 
-    For the head the tail's maps and their mean are arrays as any other; the cached arrays of the tail's backbone
-    entry are hidden from it, those of other stages are not.
+    For the head the tail's maps and their mean are arrays as any other, and the only features there are.
     """
 
     def __init__(self, tail: Tail, head: Head, options: TailOptions) -> None:
@@ -49,6 +48,5 @@ def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
 
 
 def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
-    """The arrays that a head behind the tail can read."""
-    prefix = f"features/{tail.read.backbone}/"
-    return {name: shape for name, shape in spec.items() if not name.startswith(prefix)} | made_by(tail)
+    """The arrays that a head behind the tail can read: boxes and regions as cached, features of the tail."""
+    return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | made_by(tail)
