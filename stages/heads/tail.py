@@ -52,7 +52,7 @@ class Tail(nn.Module):
     def train(self, mode: bool = True) -> "Tail":
         super().train(mode)
         for norm in self.frozen_norms:
-            norm.eval()
+            norm.training = False  # not eval(): a block in a branch is a submodule of the norm before it
         return self
 
     def forward(self, maps: Tensor) -> Tensor:

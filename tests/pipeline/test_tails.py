@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -11,11 +12,15 @@ import torch
 from cache_schemas.cache import Cache
 from pipeline.config import Config, check_config
 from pipeline.extraction import extract
+from pipeline.imported_stages import Naming
+from pipeline.importing import import_features
 from pipeline.indexing import index
 from pipeline.training import build_for, evaluate_run, train_runs
 from stages.backbones.build import build_backbone
 from stages.heads.head import HeadError
+from stages.training.options import TrainOptions
 from tests.conftest import moving_square, write_video
+from tests.foreign import write_npy
 
 TINY = {"model": "tiny_i3d", "weights": "random:0", "taps": ["res3"], "size": 64, "store": ["maps"]}
 BLOCKS = [{"block": "atr", "in_branch": "res5"}, {"block": "trg", "after": "res5.1", "options": {"num_heads": 1}}]
@@ -110,3 +115,11 @@ def test_what_does_not_belong_above_the_cache_is_refused(
 
 def test_random_weights_go_on_as_they_began(document: dict[str, Any], tmp_path: Path) -> None:
     build_for_tail(config_with(document, tmp_path, backbone="other", blocks=[]))
+
+
+def test_imported_maps_have_no_network_above_them(tmp_path: Path) -> None:
+    write_npy(tmp_path / "maps", {"a/1": np.zeros((2, 3, 4, 4)), "b/2": np.zeros((2, 3, 4, 4))})
+    import_features(tmp_path / "maps", tmp_path / "cache", naming=Naming(name="mine", tap="res4"))
+    options = TrainOptions(head="avg_pool", options={"tail": {"from": "res4"}})
+    with pytest.raises(HeadError, match="features/mine is imported; the networks that can be a tail are resnet18"):
+        build_for(Cache(tmp_path / "cache"), options)

@@ -166,10 +166,11 @@ def test_everything_but_frozen_norms_gets_a_gradient(
     assert len(frozen) == 2 * len(norms) > 0
 
 
+@pytest.mark.parametrize("place", ["after", "in_branch"])
 @pytest.mark.parametrize(("batch_norm", "num_training"), [("frozen", 0), ("partial", 1), ("train", 5)])
-def test_norms_train_as_asked(batch_norm: str, num_training: int) -> None:
+def test_norms_train_as_asked(batch_norm: str, num_training: int, place: str) -> None:
     """resnet18's res5 has five norms; the one of an inserted block always trains."""
-    tail = tail_of("resnet18", {"res5.1": "atr"}, batch_norm=batch_norm).train()
+    tail = tail_of("resnet18", [{"block": "atr", place: "res5.1"}], batch_norm=batch_norm).train()
     assert tail.network.training
     before = copy.deepcopy(tail.state_dict())
     optimizer = torch.optim.SGD(tail.parameters(), 0.1, weight_decay=0.1)
@@ -177,11 +178,14 @@ def test_norms_train_as_asked(batch_norm: str, num_training: int) -> None:
     optimizer.step()
     after = tail.state_dict()
     norms = {name.rpartition(".")[0] for name in before if name.endswith("running_mean")}
-    changed = {n for n in norms if any(not torch.equal(before[k], after[k]) for k in before if k.startswith(f"{n}."))}
-    of_backbone = {name for name in changed if "inserted" not in name}
+    moved = {name.rpartition(".") for name in before if not torch.equal(before[name], after[name])}
+    statistics = {norm for norm, _, tensor in moved if norm in norms and tensor.startswith("running")}
+    affine = {norm for norm, _, tensor in moved if norm in norms and tensor in ("weight", "bias")}
+    assert statistics == affine
+    of_backbone = {name for name in affine if "inserted" not in name}
     assert len(of_backbone) == num_training
     assert batch_norm != "partial" or of_backbone == {"network.layer4.0.bn1"}
-    assert len(changed - of_backbone) == 1
+    assert len(affine - of_backbone) == 1
     assert not torch.equal(before["network.layer4.0.conv1.weight"], after["network.layer4.0.conv1.weight"])
 
 
