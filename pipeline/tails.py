@@ -16,29 +16,20 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
     Raises HeadError where the config names others, or the weights have changed since: the maps would not be what the
     part below the tap gives, and the tail not what belongs on top of it.
     """
-    if options.get("tail") is None:
+    tail = parse_tail(options)
+    if tail is None:
         return options
-    tail = parse_tail(options["tail"])
     backbone = tail_source(spec, tail).backbone
     stage = cache.stage(f"features/{backbone}")
     if stage.options.get("model") not in MODELS:
         made = f"of {stage.options['model']}" if "model" in stage.options else "imported"
         raise HeadError(f"tail: {stage.key} is {made}; the networks that can be a tail are {', '.join(MODELS)}.")
-    chosen = tail.options and entry(stage.options["model"]).chosen(tail.options)
-    for key, asked, cached in [
-        ("model", tail.model, stage.options["model"]),
-        ("options", chosen, stage.options.get("options", {})),
-    ]:
-        if asked is not None and asked != cached:
-            raise HeadError(f"tail.{key}: given {asked!r}, {stage.key} was made with {cached!r}. Leave the key out.")
-    found = tail.model_copy(
-        update={
-            "backbone": backbone,
-            "model": stage.options["model"],
-            "options": stage.options.get("options", {}),
-            "weights": tail.weights or stage.weights,
-        }
-    )
+    cached = {"model": stage.options["model"], "options": stage.options.get("options", {})}
+    for key, value in cached.items():
+        if getattr(tail, key) not in (None, value):
+            given = getattr(tail, key)
+            raise HeadError(f"tail.{key}: given {given!r}, {stage.key} was made with {value!r}. Leave the key out.")
+    found = tail.model_copy(update={"backbone": backbone, "weights": tail.weights or stage.weights} | cached)
     _require_weights(stage, found)
     return options | {"tail": found.model_dump(by_alias=True)}
 

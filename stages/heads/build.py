@@ -58,11 +58,10 @@ def _build(name: str, spec: Spec, num_classes: int, options: dict[str, Any], mak
         raise HeadError(f"There is no head {name!r}; there are: {', '.join(HEADS)}.")
     if num_classes < 1:
         raise HeadError(f"num_classes is {num_classes}; a head needs at least 1 class.")
-    if options.get("tail") is None:
-        return _plain(name, spec, num_classes, options)
-    tail_options = parse_tail(options["tail"])
+    tail_options, others = parse_tail(options), {key: value for key, value in options.items() if key != "tail"}
+    if tail_options is None:
+        return _plain(name, spec, num_classes, others)
     tail = build_tail(spec, tail_options, make)
-    others = {key: value for key, value in options.items() if key != "tail"}
     return TailedHead(tail, _plain(name, spec_above(spec, tail), num_classes, others), tail_options)
 
 

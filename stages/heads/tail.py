@@ -3,7 +3,7 @@
 B clips, T frames, C channels, H, W.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -61,8 +61,16 @@ class Tail(nn.Module):
         return found[self.given.tap].transpose(1, 2)
 
 
-def parse_tail(given: Any) -> TailOptions:
-    """The option `tail` of a head, checked, its blocks' options completed. Raises HeadError with what is allowed."""
+def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
+    """The option `tail` of a head, checked, its blocks' options completed; None without one.
+
+    Raises HeadError with what is allowed.
+    """
+    given = head_options.get("tail")
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        given = {"backbone": head_options.get("backbone")} | given
     try:
         tail = TailOptions.model_validate(given)
     except ValidationError as error:

@@ -41,7 +41,7 @@ class TailOptions(StageOptions):
     """
 
     from_tap: str = Field(alias="from", description="the cached tap, with `store: [maps]`")
-    backbone: str | None = Field(None, description="whose maps to read; needed where several fit")
+    backbone: str | None = Field(None, description="whose maps to read; null: the head's, or the only one that fits")
     blocks: Annotated[tuple[InsertionOptions, ...], BeforeValidator(_insertions)] = Field(
         (), description="what is inserted, bottom to top; {res5.0: trg} is short for [{block: trg, after: res5.0}]"
     )

@@ -16,6 +16,7 @@ from stages.backbones.catalogue import entry
 from stages.heads.build import build_head, rebuild_head
 from stages.heads.head import HeadError
 from stages.heads.tail import NORMS, Tail, build_tail, empty, parse_tail
+from stages.heads.tail_options import TailOptions
 
 # B clips, T frames, C channels, H, W.
 
@@ -41,7 +42,13 @@ def spec_of(model: str) -> dict[str, tuple[int, ...]]:
 
 def tail_of(model: str, blocks: Any = (), **options: Any) -> Tail:
     given = {"from": CACHED[model][0], "model": model, "weights": "random:0", "blocks": blocks} | options
-    return build_tail(spec_of(model), parse_tail(given), lambda parsed: copy.deepcopy(whole(model)))
+    return build_tail(spec_of(model), parsed(given), lambda options: copy.deepcopy(whole(model)))
+
+
+def parsed(given: dict[str, Any]) -> TailOptions:
+    found = parse_tail({"tail": given})
+    assert found is not None
+    return found
 
 
 def cached_maps(model: str, num_clips: int = 2) -> Tensor:
@@ -241,6 +248,13 @@ def test_any_head_reads_what_the_tail_gives(name: str, options: dict[str, Any], 
     assert head({key: batch[key] for key in head.reads}).shape == (2, 3)
 
 
+def test_the_heads_backbone_is_the_tails() -> None:
+    two = SPEC | {"features/other/res4": SPEC["features/net/res4"]}
+    with pytest.raises(HeadError, match=r"choose one by the options backbone and tap: backbone=net .* backbone=other"):
+        build_head("avg_pool", two, 3, tail=TAIL)
+    assert build_head("avg_pool", two, 3, tail=TAIL, backbone="other").reads == ("features/other/res4",)
+
+
 def test_a_run_builds_it_again_without_the_checkpoint() -> None:
     head = build_head("avg_pool", SPEC, 3, tail=TAIL | {"blocks": {"res5.1": "atr"}}).eval()
     options = head.options | {"tail": head.options["tail"] | {"weights": "is/gone.pth"}}
@@ -278,6 +292,7 @@ def test_only_the_weights_of_the_backbone_have_the_tails_factor() -> None:
             {"blocks": [{"block": "atr", "after": "res5", "options": {"heads": 3}}]},
             "atr: heads is 3: .* options: locator",
         ),
+        ({"blocks": 3}, "tail.blocks: Input should be a valid tuple .given 3"),
         ({"batchnorm": "frozen"}, "tail.batchnorm: Extra inputs are not permitted"),
     ],
 )
@@ -305,7 +320,7 @@ def test_atr_in_all_blocks_of_three_stages_costs_what_its_formula_says() -> None
         maps = torch.empty(1, *spec["features/net/res2"])
     counts = []
     for blocks in ([], atr):
-        tail = build_tail(spec, parse_tail(given | {"blocks": blocks}), empty).to("meta").eval()
+        tail = build_tail(spec, parsed(given | {"blocks": blocks}), empty).to("meta").eval()
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             tail(maps)
         num_params = sum(parameter.numel() for parameter in tail.parameters())
