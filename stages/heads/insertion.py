@@ -3,7 +3,7 @@
 B clips, T frames, C channels, H, W. A block takes [B, T, C, H, W] and gives the same shape.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from stages.heads.tail_options import InsertionOptions
 from stages.heads.trg import TrgBlock, TrgBlockOptions
 from stages.options import StageOptions
 
-INSERTED = "inserted"  # name of the submodule that holds a block
 Shape = tuple[int, int, int, int]  # T, C, H, W
 
 
@@ -43,23 +42,43 @@ def insert(network: Backbone, insertion: InsertionOptions, shapes: Mapping[str, 
     """Put blocks with fresh weights into a network that was cut below, in place.
 
     shapes: of the maps of each tap that it still computes. by_frame: its submodules take frames [B*T, C, H, W], not
-    clips [B, C, T, H, W]. The parameters of the network keep their names; those of a block come under `inserted`.
+    clips [B, C, T, H, W].
 
     Raises HeadError for a place that is not there or taken, and for options that the block does not have.
     """
     kind, options = KINDS[insertion.block], block_options(insertion)
     for place in insertion.after or insertion.in_branch:
         stage, _, index = place.partition(".")
-        for residual in _residual_blocks(network, place, stage, index):
+        for parent, name in _hosts(network, place, stage, index, in_branch=bool(insertion.in_branch)):
             num_frames, channels, height, width = shapes[stage]
             if insertion.block == "non_local" and min(height, width) < 2:
                 raise HeadError(f"tail.blocks: non_local pools 1x2x2; the maps of {stage} are {height} x {width}.")
             block = kind.build(options, channels, height, width)
-            host, hook = (residual, _followed) if insertion.after else (_last_norm(residual), _followed_by_addition)
-            if hasattr(host, INSERTED):
+            host = parent.get_submodule(name)
+            if isinstance(host, Followed):
                 raise HeadError(f"tail.blocks: {place} has a block there already; one fits.")
-            host.add_module(INSERTED, OnFrames(block, num_frames) if by_frame else TimeFirst(block))
-            host.register_forward_hook(hook)
+            parent.add_module(name, Followed(host, OnFrames(block, num_frames) if by_frame else TimeFirst(block)))
+
+
+class Followed(nn.Module):
+    """A submodule of a network and the block that its output passes next.
+
+    The output is a copy: networks add their shortcut to it in place, and a block that ends in a ReLU needs its own
+    output for its gradient.
+    """
+
+    def __init__(self, host: nn.Module, inserted: nn.Module) -> None:
+        super().__init__()
+        self.host, self.inserted = host, inserted
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.inserted(self.host(x))
+        return found.clone()
+
+
+def is_inserted(path: str) -> bool:
+    """Whether a parameter or submodule, by its path in a network, is of a block that was inserted."""
+    return "inserted" in path.split(".")
 
 
 class TimeFirst(nn.Module):
@@ -86,18 +105,6 @@ class OnFrames(nn.Module):
         return clips.flatten(0, 1)
 
 
-# Hooks, because a wrapper would rename the network's parameters; functions of the module, because copies of a network
-# (an average of weights) must call their own block.
-def _followed(host: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    found: Tensor = host.get_submodule(INSERTED)(output)
-    return found
-
-
-def _followed_by_addition(host: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """The shortcut is added in place, and a block that ends in a ReLU needs its output for its gradient."""
-    return _followed(host, inputs, output).clone()
-
-
 def block_options(insertion: InsertionOptions) -> StageOptions:
     """The options of the block, complete. Raises HeadError."""
     model = KINDS[insertion.block].option_model
@@ -109,21 +116,30 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
         raise HeadError(f"tail.blocks: {insertion.block}: {'; '.join(problems)}. Its options: {known}.") from error
 
 
-def _residual_blocks(network: Backbone, place: str, stage: str, index: str) -> Sequence[nn.Module]:
-    """One residual block, or all of a stage."""
-    if stage not in network.levels:
-        above = ", ".join(network.levels)
-        words = "is not above the cached tap" if stage in network.stages else "is no stage of the network"
-        raise HeadError(
-            f"tail.blocks: {place} {words}; above are {above}. Blocks go only there: to put them further down, also "
-            "within the stage of the cached tap, cache a lower tap."
-        )
-    container = network.get_submodule(network.stages[stage][-1])
-    blocks = {name: block for name, block in container.named_children() if name.isdecimal()}
-    if index and index not in blocks:
-        raise HeadError(f"tail.blocks: {place} is not there; {stage} has {', '.join(f'{stage}.{n}' for n in blocks)}.")
-    return [blocks[index]] if index else [*blocks.values()]
+def _hosts(
+    network: Backbone, place: str, stage: str, index: str, *, in_branch: bool
+) -> Iterator[tuple[nn.Module, str]]:
+    """What a block may follow, as (parent, name): one residual block or all of a stage, or the norms in them."""
+    container = _container(network, place, stage)
+    names = [name for name, _ in container.named_children() if name.isdecimal()]
+    if index and index not in names:
+        raise HeadError(f"tail.blocks: {place} is not there; {stage} has {', '.join(f'{stage}.{n}' for n in names)}.")
+    for name in [index] if index else names:
+        if not in_branch:
+            yield container, name
+            continue
+        residual = container.get_submodule(name)
+        residual = residual.host if isinstance(residual, Followed) else residual
+        yield residual, "bn3" if hasattr(residual, "bn3") else "bn2"
 
 
-def _last_norm(residual: nn.Module) -> nn.Module:
-    return residual.get_submodule("bn3" if hasattr(residual, "bn3") else "bn2")
+def _container(network: Backbone, place: str, stage: str) -> nn.Module:
+    """The submodule that has the residual blocks of a stage."""
+    if stage in network.levels:
+        return network.get_submodule(network.stages[stage][-1])
+    above = ", ".join(network.levels)
+    words = "is not above the cached tap" if stage in network.stages else "is no stage of the network"
+    raise HeadError(
+        f"tail.blocks: {place} {words}; above are {above}. Blocks go only there: to put them further down, also "
+        "within the stage of the cached tap, cache a lower tap."
+    )

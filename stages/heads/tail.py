@@ -17,7 +17,7 @@ from stages.backbones.entry import BackboneEntry
 from stages.backbones.resnet3d_layouts import LAYOUTS
 from stages.heads.head import HeadError, Source, Spec, TapOptions
 from stages.heads.inputs import choose_source
-from stages.heads.insertion import INSERTED, Shape, block_options, insert
+from stages.heads.insertion import Shape, block_options, insert, is_inserted
 from stages.heads.tail_options import TailOptions
 
 BY_FRAME = ("resnet18", "resnet34", "resnet50", "resnet101", "tsm_r50")
@@ -33,26 +33,17 @@ class Tail(nn.Module):
     evaluation mode, and their gain and bias get no gradient.
     """
 
-    def __init__(self, network: Backbone, read: Source, given: Source, shape: Shape) -> None:
+    def __init__(self, network: Backbone, read: Source, given: Source, shape: Shape, batch_norm: str) -> None:
         super().__init__()
         self.network, self.read, self.given, self.shape = network, read, given, shape
-        self.frozen_norms: list[nn.Module] = []
-
-    def freeze(self, batch_norm: str) -> None:
-        """Freeze the norms that the network has now, or all but the first; `train` freezes none.
-
-        "Partial" is that of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the first norm of all
-        lies below the cached tap.
-        """
-        norms: list[nn.Module] = [module for module in self.network.modules() if isinstance(module, NORMS)]
-        self.frozen_norms = {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]
-        for norm in self.frozen_norms:
-            norm.requires_grad_(False)
+        self.frozen_norms = _frozen(network, batch_norm)
+        for path in self.frozen_norms:
+            network.get_submodule(path).requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Tail":
         super().train(mode)
-        for norm in self.frozen_norms:
-            norm.training = False  # not eval(): a block in a branch is a submodule of the norm before it
+        for path in self.frozen_norms:
+            self.network.get_submodule(path).eval()
         return self
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -113,16 +104,19 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     network = make(options)
     network.cut_below(read.tap)
     given = Source(read.backbone, known.taps[-1].name)
-    tail = Tail(network.requires_grad_(True), read, given, shapes[given.tap])
-    tail.freeze(options.batch_norm)
     for insertion in options.blocks:
         insert(network, insertion, shapes, by_frame=model in BY_FRAME)
-    return tail
+    return Tail(network.requires_grad_(True), read, given, shapes[given.tap], options.batch_norm)
 
 
-def is_pretrained(parameter: str) -> bool:
-    """Whether a parameter of a tail, by its name, is the backbone's and not of an inserted block."""
-    return INSERTED not in parameter.split(".")
+def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
+    """Paths of the backbone's norms that are not to be trained.
+
+    "Partial" is that of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the first norm of all
+    lies below the cached tap. Paths, because training on several devices replaces norms.
+    """
+    norms = [path for path, x in network.named_modules() if isinstance(x, NORMS) and not is_inserted(path)]
+    return {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]
 
 
 def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:

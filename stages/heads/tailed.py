@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from stages.heads.head import Head, HeadError, Spec
-from stages.heads.tail import Tail, is_pretrained
+from stages.heads.insertion import is_inserted
+from stages.heads.tail import Tail
 from stages.heads.tail_options import TailOptions
 
 
@@ -39,7 +40,7 @@ class TailedHead(Head):
     def learning_rate_factor_of(self, parameter: str) -> float:
         """The tail's own factor for the backbone's weights."""
         prefix, _, name = parameter.partition(".")
-        return self.learning_rate_factor if prefix == "tail" and is_pretrained(name) else 1.0
+        return self.learning_rate_factor if prefix == "tail" and not is_inserted(name) else 1.0
 
 
 def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,6 @@
 """Tails: the part above the tap equals the uncut network, and blocks see the clip, not loose frames."""
 
 import copy
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from stages.backbones.build import build_backbone, untrained
 from stages.backbones.catalogue import entry
 from stages.heads.build import build_head, rebuild_head
 from stages.heads.head import HeadError
+from stages.heads.insertion import Followed
 from stages.heads.tail import NORMS, Tail, build_tail, empty, parse_tail
 from stages.heads.tail_options import TailOptions
 
@@ -102,13 +102,6 @@ def lively(block: nn.Module) -> nn.Module:
     return block
 
 
-def inside(residual: nn.Module, place: str) -> Callable[[Tensor], Tensor]:
-    """The block that was inserted, as a function of [B, T, C, H, W]."""
-    host = residual if place == "after" else residual.get_submodule("bn3" if hasattr(residual, "bn3") else "bn2")
-    block = host.get_submodule("inserted.block")
-    return lively(block)
-
-
 @pytest.mark.parametrize(("block", "place"), [("trg", "after"), ("atr", "in_branch"), ("non_local", "after")])
 @pytest.mark.parametrize(("model", "stage"), [("resnet18", "layer4"), ("nonlocal_i3d_r50", "res5")])
 @torch.inference_mode()
@@ -116,12 +109,13 @@ def test_a_block_sees_whole_clips_where_it_was_put(model: str, stage: str, block
     """Against the residual block written out, on [B, T, C, H, W] all the way."""
     options = {"num_heads": 2} if block == "trg" else {}
     tail = tail_of(model, [{"block": block, place: "res5.1", "options": options}]).eval()
-    residual: Any = tail.network.get_submodule(f"{stage}.1")
-    found_block, is_2d = inside(residual, place), model == "resnet18"
+    outer = tail.network.get_submodule(f"{stage}.1")
+    residual: Any = outer.host if isinstance(outer, Followed) else outer
+    last = residual.bn3 if hasattr(residual, "bn3") else residual.bn2
+    followed, norm = (outer, last) if place == "after" else (last, last.host)
+    found_block, is_2d = lively(followed.inserted.block), model == "resnet18"
     seen: list[Tensor] = []
-    residual.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
-    outputs: list[Tensor] = []
-    residual.register_forward_hook(lambda module, args, out: outputs.append(out.clone()))
+    outer.register_forward_hook(lambda module, args, out: seen.extend([args[0].clone(), out.clone()]))
     tail(cached_maps(model))
 
     def clips(x: Tensor) -> Tensor:
@@ -130,18 +124,17 @@ def test_a_block_sees_whole_clips_where_it_was_put(model: str, stage: str, block
     def back(x: Tensor) -> Tensor:
         return x.flatten(0, 1) if is_2d else x.transpose(1, 2)
 
-    x = seen[0]
+    x, found = seen
     y = residual.conv1(x)
     y = residual.conv2(residual.bn1(y).relu())
     if hasattr(residual, "bn3"):
         y = residual.conv3(residual.bn2(y).relu())
-    norm = residual.bn3 if hasattr(residual, "bn3") else residual.bn2
     plain = nn.functional.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     if place == "in_branch":
         expected = (back(found_block(clips(plain))) + x).relu()
     else:
         expected = back(found_block(clips((plain + x).relu())))
-    torch.testing.assert_close(outputs[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (expected - (plain + x).relu()).std() > 0.01 * expected.std(), "the block does something"
 
 
@@ -204,15 +197,25 @@ def test_with_frozen_norms_training_computes_what_evaluation_does() -> None:
 
 
 def test_a_copy_calls_its_own_blocks() -> None:
-    """As an average of weights during training needs it."""
+    """An average of weights is one."""
     tail = tail_of("resnet18", {"res5.1": "atr"}).eval()
     twin, maps = copy.deepcopy(tail), cached_maps("resnet18")
     before = twin(maps)
     lively(tail.network.get_submodule("layer4.1.inserted"))
     assert torch.equal(twin(maps), before)
     assert not torch.equal(tail(maps), before)
-    assert all(not norm.training for norm in twin.train().frozen_norms)
-    assert twin.frozen_norms[0] is twin.network.get_submodule("layer4.0.bn1")
+
+
+def test_norms_stay_frozen_where_several_devices_share_them() -> None:
+    """Training on several GPUs replaces each norm by one that sees all clips."""
+    tail = tail_of("resnet18", [{"block": "atr", "in_branch": "res5.1"}]).eval()
+    maps = cached_maps("resnet18")
+    before, inserted = tail(maps), lively(tail.network.get_submodule("layer4.1.bn2.inserted"))
+    assert not torch.equal(tail(maps), before)
+    shared = nn.SyncBatchNorm.convert_sync_batchnorm(tail).train()
+    training = {name for name, x in shared.named_modules() if isinstance(x, nn.SyncBatchNorm) and x.training}
+    assert training == {"network.layer4.1.bn2.inserted.block.norm"}
+    assert shared.network.get_submodule("layer4.1.bn2.inserted") is inserted
 
 
 SPEC = {
