@@ -14,6 +14,7 @@ from cache_schemas.cache import Cache
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.tails import with_tail_of
 from stages.device import pick_device
 from stages.heads.build import HEADS, build_head
 from stages.heads.head import Head
@@ -171,8 +172,9 @@ def _clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> Ca
 
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:
-    """The head of `options` for the arrays of a cache, with fresh weights."""
-    return build_head(options.head, _spec(cache), len(cache.classes), **options.options)
+    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry."""
+    spec = _spec(cache)
+    return build_head(options.head, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
 
 
 def _spec(cache: Cache) -> dict[str, tuple[int, ...]]:

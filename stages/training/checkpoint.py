@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cache_schemas.files import write_whole
 from stages.errors import UsageError
-from stages.heads.build import build_head
+from stages.heads.build import rebuild_head
 from stages.heads.head import Head, Spec
 from stages.training.clips import Clips
 from stages.training.options import TrainOptions
@@ -105,7 +105,7 @@ def load_run(folder: Path) -> tuple[Head, RunRecord]:
     """
     record = _load_record(folder / RECORD_FILE)
     with torch.random.fork_rng([]):  # first weights are drawn, and replaced
-        head = build_head(record.head, record.spec, record.num_classes, **record.options)
+        head = rebuild_head(record.head, record.spec, record.num_classes, record.options)
     path = folder / MODEL_FILE
     try:
         head.load_state_dict(safetensors.torch.load_file(path))

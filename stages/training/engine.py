@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,7 +142,7 @@ class _Training:
     def _step(self, batch: dict[str, Tensor]) -> Tensor:
         factor = SCHEDULES[self.options.schedule](self.step / self.num_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * factor
+            group["lr"] = self.options.learning_rate * factor * group["factor"]
         self.step += 1
         loss = clip_loss(self.head(batch), batch["labels"])
         self.optimizer.zero_grad()
@@ -159,11 +160,20 @@ def _check(clips: Clips, split: str) -> None:
 
 
 def _optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
+    groups = _by_factor(head)
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(head.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+        return torch.optim.AdamW(groups, options.learning_rate, weight_decay=options.weight_decay)
     return torch.optim.SGD(
-        head.parameters(), options.learning_rate, momentum=0.9, weight_decay=options.weight_decay, nesterov=True
+        groups, options.learning_rate, momentum=0.9, weight_decay=options.weight_decay, nesterov=True
     )
+
+
+def _by_factor(head: Head) -> list[dict[str, Any]]:
+    """Groups of parameters, each with a `factor` of its own on the learning rate."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in head.named_parameters():
+        groups.setdefault(head.learning_rate_factor_of(name), []).append(parameter)
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -194,3 +195,24 @@ def test_an_error_while_reading_ahead_is_not_lost(make_clips: MakeClips) -> None
     clips.labels = clips.labels[:15]  # the last rows cannot be read
     with pytest.raises(IndexError):
         _run(clips, None, _options())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_parameters_may_have_a_factor_on_the_learning_rate(make_clips: MakeClips, optimizer: str) -> None:
+    """The first step with a factor of 0.1 is a tenth as long."""
+    clips = make_clips(4)
+    options = _options(head="avg_pool", epochs=1, optimizer=optimizer, weight_decay=0.0)
+
+    def step(factor: float) -> dict[str, Tensor]:
+        factors = {"classifier.fc.weight": factor, "classifier.fc.bias": 1.0}
+        with seeded(0, CPU):
+            head = build_head("avg_pool", clips.spec, 3, dropout=0.0)
+        before = copy.deepcopy(head.state_dict())
+        head.learning_rate_factor_of = factors.__getitem__  # type: ignore[method-assign]
+        train(head, clips, None, options, device=CPU)
+        return {name: tensor - before[name] for name, tensor in head.state_dict().items()}
+
+    whole, slow = step(1.0), step(0.1)
+    assert whole["classifier.fc.weight"].abs().max() > 1e-3
+    torch.testing.assert_close(slow["classifier.fc.weight"], 0.1 * whole["classifier.fc.weight"], rtol=1e-4, atol=1e-7)
+    assert torch.equal(slow["classifier.fc.bias"], whole["classifier.fc.bias"])
