@@ -107,8 +107,9 @@ class CachedClips:
         return [self._videos[row] for row in self.rows]
 
     @property
-    def num_failed_videos(self) -> int:
-        return len(self.failed_videos)
+    def videos(self) -> list[str]:
+        """Every video, also those in `failed_videos`, in the order of their rows."""
+        return list(dict.fromkeys(self._videos[row] for row in sorted([*self.rows.tolist(), *self._failed_rows])))
 
     @property
     def labels(self) -> "Tensor":

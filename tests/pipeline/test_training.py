@@ -12,7 +12,8 @@ from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
-from pipeline.training import evaluate_run, recipes, train_runs
+from pipeline.scoring import evaluate_run
+from pipeline.training import recipes, train_runs
 from stages.heads.head import HeadError
 from stages.training.checkpoint import RunError, RunExists
 from tests.conftest import moving_square, write_video
@@ -46,20 +47,22 @@ def changed(config: Config, **sections: dict[str, Any]) -> Config:
 
 def test_one_run_is_trained_and_scored(config: Config) -> None:
     (run,) = train_runs(config)
-    assert (run.folder, run.num_train_clips) == (Path(config.train.run), 4)
+    assert (run.folder, run.results.num_train_clips) == (Path(config.train.run), 4)
     record = json.loads((run.folder / "run.json").read_text())
     assert record["cache"] == config.cache
     assert record["cache_fingerprint"] == CachedClips(config.cache, record["reads"]).cache_fingerprint
-    scores = evaluate_run(run.folder)
+    scores = evaluate_run(run.folder).result
     assert (scores.num_videos, scores.num_failed) == (2, 0)
     assert scores.metrics["top5"] == 1.0
-    assert evaluate_run(run.folder, split="train").num_videos == 4
+    assert evaluate_run(run.folder, split="train").result.num_videos == 4
 
 
 def test_preloaded_clips_train_the_same(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     (mapped,) = train_runs(config)
     (preloaded,) = train_runs(changed(config, train={"preload": True}), overwrite=True)
-    assert [record.loss for record in preloaded.result.history] == [record.loss for record in mapped.result.history]
+    assert [record["loss"] for record in preloaded.results.history] == [
+        record["loss"] for record in mapped.results.history
+    ]
     monkeypatch.setattr("cache_schemas.reader.available_bytes", lambda: 0)
     with pytest.raises(CacheError, match="0 bytes of memory are free"):
         train_runs(changed(config, train={"preload": True}), overwrite=True)
@@ -69,14 +72,16 @@ def test_preloaded_clips_train_the_same(config: Config, monkeypatch: pytest.Monk
 def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
     heard: list[tuple[str, int]] = []
     config = changed(config, run={"workers": workers})
-    runs = train_runs(config, ["pool", "graph", "lstm"], 2, on_run=lambda run: heard.append((run.name, run.seed)))
+    runs = train_runs(
+        config, ["pool", "graph", "lstm"], 2, on_run=lambda run: heard.append((run.results.name, run.results.seed))
+    )
     assert heard == [(name, seed) for name in ("pool", "graph", "lstm") for seed in (0, 1)]
     assert [run.folder.relative_to(config.train.run).as_posix() for run in runs[:2]] == ["pool/seed0", "pool/seed1"]
     assert all((run.folder / "model.safetensors").exists() for run in runs)
     with pytest.raises(RunExists):
         train_runs(config, ["pool", "graph"], 2)
     again = train_runs(config, ["pool"], 2, overwrite=True)
-    assert [run.result.best_metric for run in again] == [run.result.best_metric for run in runs[:2]]
+    assert [run.results.scores for run in again] == [run.results.scores for run in runs[:2]]
 
 
 def test_recipes_are_variants_or_heads(config: Config) -> None:
