@@ -229,9 +229,13 @@ def train(
 ) -> None:
     """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
     from pipeline.training import train_runs
+    from stages.training.together import rank
 
     settings = _config(config, overrides)
     names = [name for name in head.split(",") if name]
+    if rank() > 0:  # under torchrun the first process speaks for all
+        train_runs(settings, names, seeds, overwrite=overwrite)
+        return
     lines = printing.TrainingLines()
     runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=lines.epoch, on_step=lines.step)
     printing.trained(runs)

@@ -23,6 +23,7 @@ from pipeline.versions import versions
 from stages.device import pick_device
 from stages.heads.build import HEADS, build_head
 from stages.heads.head import Head
+from stages.training import together
 from stages.training.checkpoint import (
     RECORD_FILE,
     RunExists,
@@ -121,6 +122,8 @@ def train_runs(
         for seed in range(options.seed, options.seed + seeds)
     ]
     _require_work(jobs)
+    if together.num_processes() > 1 and config.run.workers > 1:
+        raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
     if not Cache(config.cache).classes:
         raise ConfigError(
             f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
@@ -129,8 +132,14 @@ def train_runs(
         )
     for options in chosen.values():
         build_for(Cache(config.cache), options)  # a head that cannot be built stops all of them before the first
+    with together.acquainted(pick_device(config.run.device)):
+        together.meet()
+        return _all(jobs, config.run.workers, on_run)
+
+
+def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
     runs = []
-    for run in _in_processes(jobs, config.run.workers) if config.run.workers > 1 and several else map(_train_one, jobs):
+    for run in _in_processes(jobs, workers) if workers > 1 and len(jobs) > 1 else map(_train_one, jobs):
         runs.append(run)
         on_run(run)
     return runs
@@ -169,18 +178,21 @@ def _require_work(jobs: Sequence[_Job]) -> None:
 
 def _train_one(job: _Job) -> TrainedRun:
     if job.overwrite:
-        _discard(job.folder)
+        if together.rank() == 0:
+            _discard(job.folder)
+        together.meet()
     elif (job.folder / RECORD_FILE).exists():
         return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
     config, options, cache = job.config, job.options, Cache(job.config.cache)
-    device = pick_device(config.run.device)
+    device = together.own_device(pick_device(config.run.device))
     with seeded(options.seed, device):
         head = build_for(cache, options)
     clips = opened_clips(cache, head, options.train_split, preload=options.preload)
     val_clips = None
     if options.val_split:
         val_clips = opened_clips(cache, head, options.val_split, preload=options.preload)
-    with scalar_log(job.folder / LOG_FOLDER) if options.tensorboard else nullcontext(unlogged) as log_scalars:
+    logs = options.tensorboard and together.rank() == 0
+    with scalar_log(job.folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:
 
         def on_epoch(record: EpochRecord) -> None:
             log_scalars(record)
@@ -191,10 +203,11 @@ def _train_one(job: _Job) -> TrainedRun:
             on_step=partial(job.on_step, job.name, options.seed), state_file=job.folder / STATE_FILE,
         )  # fmt: skip
     results = _results(job, result, clips, device)
-    metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
-    write_results(job.folder, results)
-    save_run(job.folder, head, describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root))
-    remove_state(job.folder)
+    if together.rank() == 0:
+        metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
+        write_results(job.folder, results)
+        save_run(job.folder, head, describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root))
+        remove_state(job.folder)
     return TrainedRun(folder=job.folder, results=results)
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from stages.device import computing_in
 from stages.errors import UsageError
 from stages.heads.head import Head
+from stages.training import together
 from stages.training.clips import Clips, read_batches, require_finite, require_usable
 from stages.training.evaluation import evaluate
-from stages.training.losses import class_weights, clip_loss
+from stages.training.losses import class_weights, clip_loss, clip_weights
 from stages.training.optimizers import build_ema, build_optimizer
 from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord, TrainResult
@@ -25,6 +26,7 @@ from stages.training.schedules import Schedule
 from stages.training.state import generators, identity, load_state, save_state, set_generators
 
 STEP_RECORD_SECONDS = 1.0
+RANK_SEEDS = 2**32  # between the seeds of processes that train together, so that their dropout differs
 
 
 class TrainingDiverged(RuntimeError):
@@ -75,7 +77,8 @@ def train(
 
     With a `state_file` the run's state is written there after each epoch and as the options say, and a run that
     finds one goes on from it, to the same weights as if it had never stopped; the caller removes it in the end.
-    `on_step` is called once a second.
+    `on_step` is called once a second. Under torchrun the processes share each batch (`together.py`); the first one
+    validates and writes.
 
     Raises UnusableClips for clips that cannot be learnt from; StateError for a state of another run; when the loss is
     not finite, FeaturesNotFinite if features are not, else TrainingDiverged.
@@ -85,9 +88,11 @@ def train(
         require_usable(val_clips, f"validate on in split {options.val_split!r}")
     if options.precision == "fp16" and device.type != "cuda":
         raise UsageError(f"train.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
-    with seeded(options.seed, device), _threads(options.threads):
+    seed = options.seed + together.rank() * RANK_SEEDS
+    with together.acquainted(device), seeded(seed, device), _threads(options.threads):
         training = _Training(head.to(device), train_clips, val_clips, options, device)
         training.resume_from(state_file)
+        together.meet()
         return training.run(on_epoch, on_step)
 
 
@@ -99,10 +104,12 @@ class _Training:
     ) -> None:
         self.head, self.clips, self.val_clips, self.options, self.device = head, clips, val_clips, options, device
         self.schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
+        self.network = together.in_step(head, device)
         self.optimizer, self.ema = build_optimizer(head, options), build_ema(head, options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
         weights = class_weights(clips, options)
         self.class_weights = None if weights is None else weights.to(device)
+        self.weight_of_clip = clip_weights(clips, weights)
         self.metric = options.metric or ("mAP" if clips.multi_label else "top1")
         self.order = torch.Generator().manual_seed(options.seed)
         self.epoch_order = self.order.get_state()  # where the present epoch's order was drawn from
@@ -161,9 +168,12 @@ class _Training:
         self.head.train()
         names, size, clips_done = (*self.head.reads, "labels"), self.options.batch_size, 0
         order = self._order()
-        for batch in read_batches(self.clips, order[self.step_of_epoch * size :], size, names, self.device):
-            self._step(batch)
-            clips_done += len(batch["labels"])
+        left = order[self.step_of_epoch * size :]
+        own, own_size = together.own_share(left, size)
+        batches = read_batches(self.clips, own, own_size, names, self.device)
+        for batch, indices in zip(batches, left.split(size), strict=True):
+            self._step(batch, indices)
+            clips_done += len(indices)
             now = time.perf_counter()
             if now - told >= STEP_RECORD_SECONDS:
                 told = now
@@ -171,7 +181,8 @@ class _Training:
             if self.step_of_epoch * size < len(order) and self._state_is_due(now):
                 self._save()
         speed = clips_done / (time.perf_counter() - started)
-        record = self._record(self.loss.item() / len(order), speed, started)  # the epoch's only wait for the device
+        loss = together.summed(self.loss).item() / len(order)  # the epoch's only wait for the device
+        record = self._record(loss, speed, started)
         self.step_of_epoch, self.epoch_order = 0, self.order.get_state()
         self.loss.zero_()
         return record
@@ -191,9 +202,10 @@ class _Training:
                 f"The loss of epoch {epoch} is {loss}: lower train.learning_rate (now {self.options.learning_rate})."
             )
         metrics: dict[str, float] = {}
-        if self.val_clips is not None:
+        if self.val_clips is not None and together.rank() == 0:
             found = evaluate(self._scored(), self.val_clips, self.options, device=self.device)
             metrics = found.metrics | {"loss": found.loss}
+        metrics = together.from_first(metrics)
         return EpochRecord(
             epoch=epoch,
             loss=loss,
@@ -205,21 +217,23 @@ class _Training:
 
     def _step_record(self, clips_per_second: float) -> StepRecord:
         last = self.history[-1].metrics.get(self.metric) if self.history else None
+        clips = min(self.step_of_epoch * self.options.batch_size, len(self.clips))
         return StepRecord(
             epoch=len(self.history) + 1,
             step=self.step,
             num_steps=self.schedule.num_steps,
-            loss=self.loss.item() / min(self.step_of_epoch * self.options.batch_size, len(self.clips)),
+            loss=self.loss.item() * together.num_processes() / clips,
             clips_per_second=clips_per_second,
             metric=None if last is None else (self.metric, last),
         )
 
-    def _step(self, batch: dict[str, Tensor]) -> None:
+    def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
+        """One step on the clips `indices`; `batch` has this process's share of them."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * self.schedule.factor(self.step)
         with computing_in(self.options.precision, self.device):
-            logits = self.head(batch)
-        loss = clip_loss(logits.float(), batch["labels"], self.class_weights)
+            logits = self.network(batch)
+        loss = clip_loss(logits.float(), batch["labels"], self.class_weights) * self._share(indices)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.options.clip_grad_norm is not None:
@@ -230,30 +244,38 @@ class _Training:
         if self.ema is not None:
             self.ema.update_parameters(self.head)
         self.step, self.step_of_epoch = self.step + 1, self.step_of_epoch + 1
-        self.loss += loss.detach() * len(batch["labels"])
+        self.loss += loss.detach() * len(indices) / together.num_processes()
+
+    def _share(self, indices: Tensor) -> float:
+        """Weight of this process's mean loss, such that the mean over processes is that over all clips `indices`."""
+        count, weights = together.num_processes(), self.weight_of_clip[indices]
+        return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())
 
     def _state_is_due(self, now: float) -> bool:
         if self.state_file is None:
             return False
         by_steps = self.options.checkpoint_steps and self.step_of_epoch % self.options.checkpoint_steps == 0
-        by_time = now - self.saved >= 60 * self.options.checkpoint_minutes
-        return bool(by_steps or by_time) and math.isfinite(self.loss.item())
+        alone = together.num_processes() == 1  # several have no common clock
+        return bool(by_steps) or (alone and now - self.saved >= 60 * self.options.checkpoint_minutes)
 
     def _save(self) -> None:
         """Write all that the next step depends on."""
         if self.state_file is None:
             return
         self.saved = time.perf_counter()
+        generators_by_rank, losses = together.gathered(generators(self.device)), together.gathered(self.loss.cpu())
+        if together.rank() > 0:
+            return
         state = {
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
-            "generators": generators(self.device),
+            "generators": generators_by_rank,
             "epoch_order": self.epoch_order,
             "step": self.step,
             "step_of_epoch": self.step_of_epoch,
-            "loss": self.loss,
+            "losses": losses,
             "history": [asdict(record) for record in self.history],
             "best": {"worth": self.best.worth, "epoch": self.best.epoch, "weights": self.best.weights},
             "seconds": self.saved - self.begun,
@@ -266,10 +288,10 @@ class _Training:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        set_generators(state["generators"], self.device)
+        set_generators(state["generators"][together.rank()], self.device)
         self.epoch_order = state["epoch_order"]
         self.step, self.step_of_epoch = state["step"], state["step_of_epoch"]
-        self.loss.copy_(state["loss"])
+        self.loss.copy_(state["losses"][together.rank()])
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.best = _Best(**state["best"])
         self.begun -= state["seconds"]

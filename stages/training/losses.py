@@ -43,3 +43,10 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
         positives = clips.labels.bincount(minlength=clips.num_classes).float()
         weights = len(clips) / ((positives > 0).sum() * positives)
     return weights.where((positives > 0) & (weights > 0), 1.0)
+
+
+def clip_weights(clips: Clips, weights: Tensor | None) -> Tensor:
+    """How much each clip [clips] counts in the mean of `clip_loss`."""
+    if weights is None or clips.multi_label:
+        return torch.ones(len(clips))
+    return weights[clips.labels]

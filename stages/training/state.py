@@ -13,6 +13,7 @@ from stages.errors import UsageError
 from stages.heads.head import Head
 from stages.training.clips import Clips
 from stages.training.options import TrainOptions
+from stages.training.together import num_processes
 
 STATE_FILE = "state.pt"
 # options that may change while a run rests: they do not touch its numbers (threads: their last bits)
@@ -27,7 +28,8 @@ def identity(head: Head, clips: Clips, options: TrainOptions) -> dict[str, Any]:
     """What must be equal for a run to go on: the recipe, the features, and the clips with their labels."""
     recipe = options.model_dump(mode="json", exclude=FREE)
     seen = fingerprint({"videos": list(clips.video_ids), "labels": clips.labels.tolist()})
-    return recipe | {"options": head.options, "features": clips.cache_fingerprint, "clips": seen}
+    recipe |= {"options": head.options, "processes": num_processes()}
+    return recipe | {"features": clips.cache_fingerprint, "clips": seen}
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:

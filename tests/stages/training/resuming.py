@@ -13,7 +13,7 @@ from stages.heads.build import build_head
 from stages.training import engine
 from stages.training.engine import seeded, train
 from stages.training.options import TrainOptions
-from stages.training.records import TrainResult
+from stages.training.records import EpochRecord, TrainResult
 from stages.training.state import STATE_FILE
 from tests.stages.training.conftest import POOLED, ClipsInMemory
 
@@ -33,12 +33,17 @@ def clips(seed: int, count: int) -> ClipsInMemory:
     )
 
 
-def run(folder: Path | None, options: TrainOptions = OPTIONS) -> tuple[dict[str, Tensor], TrainResult]:
-    """Five steps an epoch, with dropout."""
+def run(
+    folder: Path | None,
+    options: TrainOptions = OPTIONS,
+    dropout: float = 0.5,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+) -> tuple[dict[str, Tensor], TrainResult]:
+    """Five steps an epoch."""
     with seeded(options.seed, CPU):
-        head = build_head("lstm", {POOLED: (4, 8)}, 3, hidden=16, dropout=0.5)
+        head = build_head("lstm", {POOLED: (4, 8)}, 3, hidden=16, dropout=dropout)
     state_file = folder / STATE_FILE if folder else None
-    result = train(head, clips(0, 37), clips(1, 20), options, device=CPU, state_file=state_file)
+    result = train(head, clips(0, 37), clips(1, 20), options, device=CPU, on_epoch=on_epoch, state_file=state_file)
     return head.state_dict(), result
 
 
