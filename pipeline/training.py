@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from cache_schemas.cache import Cache
-from cache_schemas.files import remove_durably
+from cache_schemas.files import remove_durably, sweep
 from cache_schemas.fingerprint import differences
-from cache_schemas.reader import CachedClips
+from cache_schemas.reader import CachedClips, features_fingerprint
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, RunResults, read_results, write_results
@@ -162,13 +162,14 @@ def _require_work(jobs: Sequence[_Job]) -> None:
     """Raises RunExists where nothing is to do, or where a finished run is not what is asked for."""
     if jobs[0].overwrite:
         return
-    finished = [job for job in jobs if (job.folder / RECORD_FILE).exists()]
+    cache, finished = Cache(jobs[0].config.cache), [job for job in jobs if (job.folder / RECORD_FILE).exists()]
     if len(finished) == len(jobs):
         require_free(jobs[0].folder)
     for job in finished:
         record = load_record(job.folder)
-        asked = job.options.model_dump(mode="json", exclude=FREE) | {"cache": str(Cache(job.config.cache).root)}
-        had = record.train.model_dump(mode="json", exclude=FREE) | {"cache": record.cache}
+        features = features_fingerprint(cache, record.reads)
+        asked = job.options.model_dump(mode="json", exclude=FREE) | {"features": features}
+        had = record.train.model_dump(mode="json", exclude=FREE) | {"features": record.cache_fingerprint}
         if changed := differences(had, asked):
             raise RunExists(
                 f"{job.folder} holds a run of another recipe ({'; '.join(changed)}): choose another folder by "
@@ -177,12 +178,13 @@ def _require_work(jobs: Sequence[_Job]) -> None:
 
 
 def _train_one(job: _Job) -> TrainedRun:
-    if job.overwrite:
-        if together.rank() == 0:
-            _discard(job.folder)
-        together.meet()
-    elif (job.folder / RECORD_FILE).exists():
+    if (job.folder / RECORD_FILE).exists() and not job.overwrite:
         return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
+    if together.rank() == 0:
+        sweep(job.folder)
+        if job.overwrite:
+            _discard(job.folder)
+    together.meet()
     config, options, cache = job.config, job.options, Cache(job.config.cache)
     device = together.own_device(pick_device(config.run.device))
     with seeded(options.seed, device):

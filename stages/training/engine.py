@@ -171,7 +171,7 @@ class _Training:
         left = order[self.step_of_epoch * size :]
         own, own_size = together.own_share(left, size)
         batches = read_batches(self.clips, own, own_size, names, self.device)
-        for batch, indices in zip(batches, left.split(size), strict=True):
+        for batch, indices in zip(batches, torch.split(left, size), strict=True):
             self._step(batch, indices)
             clips_done += len(indices)
             now = time.perf_counter()

@@ -54,16 +54,18 @@ def own_device(device: torch.device) -> torch.device:
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:
     """What to call in place of `head`, so that gradients are means over the processes.
 
-    BatchNorm sees the clips of all processes. Raises UsageError for BatchNorm on CPUs, where torch cannot do that.
+    Parameters that a head does not use are the same ones at each step. BatchNorm sees the clips of all processes.
+
+    Raises UsageError for BatchNorm on CPUs, where torch cannot do that.
     """
     if num_processes() == 1:
         return head
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(head)
-        return DistributedDataParallel(head, device_ids=[device], find_unused_parameters=True)
+        nn.SyncBatchNorm.convert_sync_batchnorm(head)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(head, device_ids=[device], static_graph=True)
     if any(isinstance(module, _BatchNorm) for module in head.modules()):
         raise UsageError("This head has BatchNorm, which processes on CPUs cannot share: train it in one process.")
-    return DistributedDataParallel(head, find_unused_parameters=True)
+    return DistributedDataParallel(head, static_graph=True)
 
 
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:

@@ -173,6 +173,15 @@ def test_a_table_that_was_cut_off_goes_on(config: Config, monkeypatch: pytest.Mo
         train_runs(config, ["pool", "lstm"], 2)
 
 
+def test_a_table_is_of_one_kind_of_features(config: Config) -> None:
+    (run, *_) = train_runs(config, ["pool", "lstm"], 1)
+    record = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps(record | {"cache_fingerprint": "other"}))
+    (run.folder.parent.parent / "lstm" / "seed0" / "run.json").unlink()
+    with pytest.raises(RunExists, match=r"another recipe \(features: 'other' -> '"):
+        train_runs(config, ["pool", "lstm"], 1)
+
+
 def same_weights(first: Path, second: Path) -> bool:
     return (first / MODEL_FILE).read_bytes() == (second / MODEL_FILE).read_bytes()
 

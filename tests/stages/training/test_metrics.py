@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stages.training.metrics import charades_map, topk
+from stages.training.metrics import charades_map, class_accuracy, confusion, topk
 
 INF = math.inf
 
@@ -24,6 +24,15 @@ def test_of_equal_scores_the_lower_class_is_first() -> None:
 def test_a_video_without_scores_is_wrong_even_where_k_covers_all_classes() -> None:
     scores = torch.tensor([[-INF, -INF], [1.0, -INF]])
     assert topk(scores, torch.tensor([0, 0]), ks=(1, 5)) == {"top1": 0.5, "top5": 0.5}
+
+
+def test_accuracy_of_a_class_and_confusions() -> None:
+    scores = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [-INF, -INF, -INF], [3.0, 0.0, 0.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    accuracy = class_accuracy(scores, labels)
+    assert accuracy[:2].tolist() == [0.5, 0.0]
+    assert accuracy[2].isnan()
+    assert confusion(scores, labels).tolist() == [[1, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0]]
 
 
 def test_average_precision_of_a_ranking() -> None:
