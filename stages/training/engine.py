@@ -86,6 +86,7 @@ def train(
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:
         require_usable(val_clips, f"validate on in split {options.val_split!r}")
+    _check_metric(options, train_clips)
     if options.precision == "fp16" and device.type != "cuda":
         raise UsageError(f"train.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
     seed = options.seed + together.rank() * RANK_SEEDS
@@ -94,6 +95,15 @@ def train(
         training.resume_from(state_file)
         together.meet()
         return training.run(on_epoch, on_step)
+
+
+def _check_metric(options: TrainOptions, clips: Clips) -> None:
+    allowed = ["mAP", "wAP", "loss"] if clips.multi_label else ["top1", "top5", "loss"]
+    if options.metric and options.metric not in allowed:
+        many = "many labels" if clips.multi_label else "one label"
+        raise UsageError(
+            f"train.metric: given {options.metric!r}, allowed where videos have {many}: {', '.join(allowed)}"
+        )
 
 
 class _Training:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
 from cache_schemas.files import remove_durably, write_whole
-from cache_schemas.fingerprint import differences, fingerprint
+from cache_schemas.fingerprint import differences
 from stages.errors import UsageError
 from stages.heads.head import Head
 from stages.training.clips import Clips
@@ -27,9 +28,10 @@ class StateError(UsageError):
 def identity(head: Head, clips: Clips, options: TrainOptions) -> dict[str, Any]:
     """What must be equal for a run to go on: the recipe, the features, and the clips with their labels."""
     recipe = options.model_dump(mode="json", exclude=FREE)
-    seen = fingerprint({"videos": list(clips.video_ids), "labels": clips.labels.tolist()})
+    seen = xxhash.xxh3_128("\n".join(clips.video_ids).encode())
+    seen.update(clips.labels.numpy().tobytes())
     recipe |= {"options": head.options, "processes": num_processes()}
-    return recipe | {"features": clips.cache_fingerprint, "clips": seen}
+    return recipe | {"features": clips.cache_fingerprint, "clips": seen.hexdigest()}
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:

@@ -302,3 +302,12 @@ def test_steps_are_told_of(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatc
     assert heard[-1].metric == ("top1", result.history[0].metrics["top1"])
     assert heard[2].loss == pytest.approx(result.history[0].loss)
     assert all(record.clips_per_second > 0 and record.num_steps == 6 for record in heard)
+
+
+def test_a_metric_of_the_other_kind_of_labels_is_refused(make_clips: MakeClips) -> None:
+    with pytest.raises(UsageError, match="given 'mAP', allowed where videos have one label: top1, top5, loss"):
+        _run(make_clips(), make_clips(), _options(metric="mAP"))
+    many = make_clips(multi_label=True)
+    with pytest.raises(UsageError, match="given 'top1', allowed where videos have many labels: mAP, wAP, loss"):
+        _run(many, many, _options(metric="top1"))
+    assert many.batches == []

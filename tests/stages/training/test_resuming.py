@@ -13,7 +13,8 @@ import torch
 from stages.training import engine
 from stages.training.records import TrainResult
 from stages.training.state import STATE_FILE, StateError
-from tests.stages.training.resuming import OPTIONS, run
+from tests.stages.training import resuming
+from tests.stages.training.resuming import OPTIONS, clips, run
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMES = {"seconds", "clips_per_second"}
@@ -58,10 +59,14 @@ def test_states_are_also_written_by_the_clock(tmp_path: Path, monkeypatch: pytes
     assert saved == [5, 1, 2, 3, 4, 5]
 
 
-def test_the_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+def test_the_state_of_another_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
     with pytest.raises(StateError, match=r"the beginning of another run \(epochs: 1 -> 4\).*--overwrite"):
         run(tmp_path)
+    monkeypatch.setattr(resuming, "clips", lambda seed, count: clips(seed, count - 1))
+    with pytest.raises(StateError, match=r"another run \(clips: '\w+' -> '\w+'\)"):
+        run(tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
+    monkeypatch.undo()
     same = {"epochs": 1, "threads": None, "preload": True, "tensorboard": True, "checkpoint_minutes": 3.0}
     run(tmp_path, OPTIONS.model_copy(update=same))
 
