@@ -103,7 +103,7 @@ def load_run(folder: Path) -> tuple[Head, RunRecord]:
 
     Raises RunNotFound without a record, RunError where the files cannot be read or do not fit each other.
     """
-    record = _load_record(folder / RECORD_FILE)
+    record = load_record(folder)
     with torch.random.fork_rng([]):  # first weights are drawn, and replaced
         head = rebuild_head(record.head, record.spec, record.num_classes, record.options)
     path = folder / MODEL_FILE
@@ -140,7 +140,9 @@ def require_same_features(record: RunRecord, clips: Clips) -> None:
         )
 
 
-def _load_record(path: Path) -> RunRecord:
+def load_record(folder: Path) -> RunRecord:
+    """What run.json says. Raises RunNotFound without one, RunError where it cannot be read."""
+    path = folder / RECORD_FILE
     try:
         return RunRecord.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:

@@ -15,7 +15,8 @@ from pipeline.extraction import extract
 from pipeline.imported_stages import Naming
 from pipeline.importing import import_features
 from pipeline.indexing import index
-from pipeline.training import build_for, evaluate_run, train_runs
+from pipeline.scoring import evaluate_run
+from pipeline.training import build_for, train_runs
 from stages.backbones.build import build_backbone
 from stages.heads.head import HeadError
 from stages.training.options import TrainOptions
@@ -75,16 +76,16 @@ def test_a_tail_is_trained_stored_and_scored(document: dict[str, Any], tmp_path:
     assert not torch.equal(tail["layer4.0.conv1.weight"], first["layer4.0.conv1.weight"])
     assert torch.equal(tail["layer4.1.bn2.running_mean"], first["layer4.1.bn2.running_mean"])
     assert not any(name.startswith("tail.network.layer3") for name in stored)
-    scores = evaluate_run(run.folder)
+    scores = evaluate_run(run.folder).result
     assert (scores.num_videos, scores.metrics["top5"]) == (2, 1.0)
 
 
 def test_a_stored_run_needs_no_checkpoint(document: dict[str, Any], weights: Path, tmp_path: Path) -> None:
     (run,) = train_runs(config_with(document, tmp_path))
-    before = evaluate_run(run.folder, split="train")
+    before = evaluate_run(run.folder, split="train").result.loss
     moved = weights.rename(weights.with_name("moved.safetensors"))
     try:
-        assert evaluate_run(run.folder, split="train") == before
+        assert evaluate_run(run.folder, split="train").result.loss == before
         with pytest.raises(ValueError, match="are neither a file nor one of"):
             build_for_tail(config_with(document, tmp_path))
         build_for_tail(config_with(document, tmp_path, weights=str(moved)))  # the same file, elsewhere
