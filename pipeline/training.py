@@ -268,5 +268,9 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:
     """The head of `options` for the arrays of a cache, with fresh weights."""
-    spec = {name: array.shape for name, array in cache.arrays().items()}
-    return build_head(options.head, spec, len(cache.classes), **options.options)
+    return build_head(options.head, spec_of(cache), len(cache.classes), **options.options)
+
+
+def spec_of(cache: Cache) -> dict[str, tuple[int, ...]]:
+    """All that a head can read: array name -> shape of one clip."""
+    return {name: array.shape for name, array in cache.readable().items()}
