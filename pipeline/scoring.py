@@ -13,7 +13,7 @@ import torch
 from cache_schemas.cache import Cache
 from cache_schemas.files import write_whole
 from pipeline.results import RESULTS_FILE, add_scores
-from pipeline.training import opened_clips
+from pipeline.training import opened_clips, spec_of
 from stages.errors import UsageError
 from stages.training.checkpoint import load_run, require_fit, require_same_features
 from stages.training.evaluation import EvaluationResult, evaluate
@@ -57,7 +57,7 @@ def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str
     """
     head, record = load_run(Path(folder))
     opened, split = Cache(cache or record.cache), split or record.train.test_split
-    require_fit(record, {name: array.shape for name, array in opened.readable().items()}, tuple(opened.classes))
+    require_fit(record, spec_of(opened), tuple(opened.classes))
     clips = opened_clips(opened, head, split)
     require_same_features(record, clips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

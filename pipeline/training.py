@@ -269,5 +269,10 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:
     """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry."""
-    spec = {name: array.shape for name, array in cache.readable().items()}
+    spec = spec_of(cache)
     return build_head(options.head, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
+
+
+def spec_of(cache: Cache) -> dict[str, tuple[int, ...]]:
+    """All that a head can read: array name -> shape of one clip."""
+    return {name: array.shape for name, array in cache.readable().items()}

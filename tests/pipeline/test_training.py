@@ -79,7 +79,7 @@ def test_regions_of_stored_maps(config: Config) -> None:
     record = json.loads((run.folder / "run.json").read_text())
     assert record["reads"] == ["features/tiny/res4", "proposals/boxes", "proposals/count", "clips/crop"]
     assert record["spec"]["clips/crop"] == [4]
-    assert evaluate_run(run.folder).num_videos == 2
+    assert evaluate_run(run.folder).result.num_videos == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
