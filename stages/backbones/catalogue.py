@@ -94,6 +94,13 @@ _TINY_I3D_TAPS = taps_of(
 )
 
 
+def _sync_cnn(name: str, widths: tuple[int, int, int], num_params: int, gmacs: float) -> BackboneEntry:
+    """A network of SyncMNIST's grey frames, in 0..1; none of its layers pads in space."""
+    taps = (Level(f"block{number}", width, ((3, 1), HALF_DOWN)) for number, width in enumerate(widths, 1))
+    counts = Counts(num_params=num_params, gmacs=gmacs, num_frames=10, size=64, num_classes=0)
+    return BackboneEntry(name=name, taps=taps_of(*taps), size=64, mean=(0, 0, 0), std=(1, 1, 1), counts=counts)
+
+
 def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
     """A network of the ResNet-3D family, trained on Kinetics-400; `num_frames` and `size` are what its GMACs are of."""
     layout = LAYOUTS[name]
@@ -174,6 +181,8 @@ _ENTRIES = (
         std=KINETICS_STD,
         counts=Counts(num_params=183_216, gmacs=0.407, num_frames=16, size=96, num_classes=0),
     ),
+    _sync_cnn("sync_cnn", (512, 512, 512), 4_725_760, 23.416),
+    _sync_cnn("tiny_sync_cnn", (16, 32, 64), 60_160, 0.124),
 )
 
 CATALOGUE: dict[str, BackboneEntry] = {

@@ -28,7 +28,7 @@ FLAGS = {
     "evaluate": {"--json"},
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
-    "demo": {"--out", "--seeds"},
+    "demo": {"--config", "--out", "--seeds"},
     "models": {"--json"},
 }
 
