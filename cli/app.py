@@ -337,8 +337,9 @@ def demo(
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Another config, whose variants are compared.")
     ] = None,
+    overrides: Overrides = [],
 ) -> None:
     """Generate videos, extract, train all heads, evaluate, print one table. No network, no GPU."""
     from pipeline.demo import CONFIG, demo_config, run_demo
 
-    printing.demo(run_demo(demo_config(config or CONFIG, out), seeds, printing.note))
+    printing.demo(run_demo(demo_config(config or CONFIG, out, overrides), seeds, printing.note))

@@ -1,7 +1,7 @@
 """`kinegraph demo`: the whole way of a config, and one table at the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -48,13 +48,13 @@ class DemoResult:
     seconds: float
 
 
-def demo_config(path: Path, out: Path | None) -> Config:
+def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
     """The config, with everything below `out` where that is given.
 
     Raises ConfigError if it has no videos to make or no variants to compare.
     """
     places = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
-    config = load_config(path, [f"{key}={out}/{name}" for key, name in places.items()])
+    config = load_config(path, [*(f"{key}={out}/{name}" for key, name in places.items()), *overrides])
     if config.dataset is None or not config.train.variants:
         raise ConfigError(f"{path}: a demo needs the sections dataset and train.variants")
     return config

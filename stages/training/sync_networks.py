@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.backbones.sync_cnn import TEMPORAL_KERNELS, WIDTHS, SyncCnn
+from stages.backbones.sync_cnn import LAST_SPAN, WIDTHS, SyncCnn
 from stages.clips.digits import digits_of
 from stages.clips.sync_mnist import MAX_CONSTANT_STEP_PX, constant, drawn, walk
 from stages.device import pick_device
@@ -50,7 +50,9 @@ class DigitClassifier(nn.Module):
         self.backbone = SyncCnn(name)
         width = WIDTHS[name][-1]
         self.value = nn.Linear(width, 10)
-        self.step = nn.Linear(width, 2) if max(TEMPORAL_KERNELS[name]) > 1 else None
+        span, _ = LAST_SPAN[name]
+        self.backbone.block3[0].stride = (1, 1, 1)  # every frame teaches, also those that are left out later
+        self.step = nn.Linear(width, 2) if span > 1 else None
 
     def forward(self, frames: Tensor, values: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and the accuracy of the value."""
@@ -62,8 +64,9 @@ class DigitClassifier(nn.Module):
         targets = values[:, None].expand(logits.shape[:2])
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         if self.step is not None:
-            after = (steps[:, :-1] + steps[:, 1:]) / 2  # seen from the frames between
-            loss = loss + F.smooth_l1_loss(self.step(pooled[:, 1:-1]), after / MAX_CONSTANT_STEP_PX)
+            around = (steps[:, :-1] + steps[:, 1:]) / 2  # frames 1 .. T - 2, which have neighbours on both sides
+            found = self.step(pooled[:, 1:-1])
+            loss = loss + F.smooth_l1_loss(found, around / MAX_CONSTANT_STEP_PX)
         return loss, (logits.argmax(-1) == targets).float().mean()
 
 

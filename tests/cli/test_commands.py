@@ -28,7 +28,7 @@ FLAGS = {
     "evaluate": {"--json"},
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
-    "demo": {"--config", "--out", "--seeds"},
+    "demo": {"--config", "--out", "--seeds", "--set"},
     "models": {"--json"},
 }
 
