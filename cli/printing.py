@@ -95,7 +95,7 @@ def plan(made: "Plan", cost: "Estimate") -> None:
     rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
     print(table(["stage", "shards done", "to do"], rows))
     if made.changed_videos:
-        note("changed since they were cached (videos or their files of boxes), their shards run again:")
+        note("changed since they were cached (videos or the files beside them), their shards run again:")
         note("\n".join(_listed([f"  {video}" for video in made.changed_videos])))
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
@@ -279,6 +279,15 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
                 print(_wrapped(f"  {name + ':':<10}", words))
     print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
     print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+
+
+def heads(rows: Sequence[dict[str, Any]]) -> None:
+    """Per head a line of counts, then what it reads and what its paper gives, wrapped."""
+    for row in rows:
+        print(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}")
+        print(_wrapped(f"  {'reads:':<11}", row["reads"]))
+        print(textwrap.fill(row["published"], MAX_COLUMNS, initial_indent="  published: ", subsequent_indent=" " * 13))
+    print("at the sizes of the papers, of one clip; options of each: --json")
 
 
 def _wrapped(start: str, words: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ FLAGS = {
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
     "demo": {"--config", "--out", "--seeds", "--set"},
-    "models": {"--json"},
+    "models": {"--json", "--heads"},
 }
 
 
