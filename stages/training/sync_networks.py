@@ -51,7 +51,9 @@ class DigitClassifier(nn.Module):
         width = WIDTHS[name][-1]
         self.value = nn.Linear(width, 10)
         span, _ = LAST_SPAN[name]
-        self.backbone.block3[0].stride = (1, 1, 1)  # every frame teaches, also those that are left out later
+        last = self.backbone.block3[0]
+        assert isinstance(last, nn.Conv3d)
+        last.stride = (1, 1, 1)  # every frame teaches, also those that are left out later
         self.step = nn.Linear(width, 2) if span > 1 else None
 
     def forward(self, frames: Tensor, values: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
