@@ -372,10 +372,16 @@ def models(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where videos, cache and runs go.")] = Path("out/demo"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where videos, cache and runs go: out/demo, or as CONFIG says.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per head.")] = 3,
+    config: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="Another config, whose variants are compared.")
+    ] = None,
+    overrides: Overrides = [],
 ) -> None:
     """Generate videos, extract, train all heads, evaluate, print one table. No network, no GPU."""
-    from pipeline.demo import run_demo
+    from pipeline.demo import CONFIG, demo_config, run_demo
 
-    printing.demo(run_demo(out, seeds, printing.note))
+    printing.demo(run_demo(demo_config(config or CONFIG, out, overrides), seeds, printing.note))

@@ -21,7 +21,7 @@ from cache_schemas.arrays import (
 )
 from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
 from stages.backbones.options import BackboneOptions
-from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions
+from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from stages.heads.tail_options import InsertionOptions, TailOptions
 from stages.options import StageOptions
 from stages.proposals.options import (
@@ -41,6 +41,7 @@ SPEC = Path(__file__).resolve().parent.parent / "cache_schemas" / "SPEC.md"
 SECTIONS: dict[str, type[StageOptions]] = {
     "dataset (kind: folder)": FolderOptions,
     "dataset (kind: interactions)": InteractionsOptions,
+    "dataset (kind: sync_mnist)": SyncMnistOptions,
     "clips": ClipOptions,
     "backbones.NAME": BackboneOptions,
     "proposals (source: torchvision)": TorchvisionOptions,

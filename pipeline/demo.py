@@ -1,12 +1,13 @@
-"""`kinegraph demo`: the whole way on generated videos, and one table at the end."""
+"""`kinegraph demo`: the whole way of a config, and one table at the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from pipeline.config import Config, load_config
+from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.scoring import evaluate_run
@@ -48,16 +49,21 @@ class DemoResult:
     seconds: float
 
 
-def demo_config(out: Path) -> Config:
-    """The demo's config with everything below `out`."""
-    places = {"cache": out / "cache", "dataset.root": out / "videos", "train.run": out / "runs"}
-    return load_config(CONFIG, [f"{key}={path}" for key, path in places.items()])
+def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """The config, with everything below `out` where that is given.
+
+    Raises ConfigError if it has no videos to make or no variants to compare.
+    """
+    places = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
+    config = load_config(path, [*(f"{key}={out}/{name}" for key, name in places.items()), *overrides])
+    if config.dataset is None or not config.train.variants:
+        raise ConfigError(f"{path}: a demo needs the sections dataset and train.variants")
+    return config
 
 
-def run_demo(out: Path, seeds: int, note: Callable[[str], None]) -> DemoResult:
+def run_demo(config: Config, seeds: int, note: Callable[[str], None]) -> DemoResult:
     """Generate, extract, train every variant with every seed, score each on the unseen test videos."""
     begun = time.monotonic()
-    config = demo_config(out)
     assert config.dataset is not None
     note(f"1/3 generating videos in {config.dataset.root}")
     indexed = index(config)
@@ -83,7 +89,7 @@ def run_demo(out: Path, seeds: int, note: Callable[[str], None]) -> DemoResult:
         rows.append(
             DemoRow(
                 name=name,
-                about=ABOUT[name],
+                about=ABOUT.get(name, config.train.variant(name).head),
                 accuracies=tuple(score.metrics["top1"] for score in scores),
                 seconds=tuple(run.results.seconds for run in of_name),
                 num_parameters=of_name[0].results.num_parameters,

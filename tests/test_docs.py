@@ -23,7 +23,7 @@ def test_generated_pages_are_up_to_date() -> None:
     assert all(f"| `{spec.name}` |" in text for spec in generate.array_specs())
 
 
-@pytest.mark.parametrize("path", [*(ROOT / "examples").glob("*.yaml"), ROOT / "pipeline" / "demo.yaml"], ids=str)
+@pytest.mark.parametrize("path", [*(ROOT / "examples").rglob("*.yaml"), ROOT / "pipeline" / "demo.yaml"], ids=str)
 def test_examples_are_valid(path: Path) -> None:
     load_config(path)
 

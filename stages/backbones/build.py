@@ -18,6 +18,7 @@ from stages.backbones.inflation import inflate
 from stages.backbones.resnet2d import ResNet2D
 from stages.backbones.resnet3d import ResNet3D
 from stages.backbones.resnet3d_layouts import LAYOUTS
+from stages.backbones.sync_cnn import SyncCnn
 from stages.backbones.temporal_shift import ShiftedResNet
 from stages.backbones.timm_image import TimmImage
 from stages.backbones.tiny_i3d import TinyI3D
@@ -40,6 +41,8 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
     "s3d": S3D,
     "r2plus1d_18": R2Plus1D,
     "tiny_i3d": TinyI3D,
+    "sync_cnn": lambda: SyncCnn("sync_cnn"),
+    "tiny_sync_cnn": lambda: SyncCnn("tiny_sync_cnn"),
 }
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from stages.backbones.entry import BackboneEntry, Counts, Options
 from stages.backbones.resnet3d_layouts import LAYOUTS
-from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, taps_of
+from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
 from stages.weights.registry import BACKBONE_WEIGHTS
 from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
 
@@ -94,6 +94,22 @@ _TINY_I3D_TAPS = taps_of(
 )
 
 
+def _sync_cnn(
+    name: str, widths: tuple[int, int, int], num_params: int, gmacs: float, time: tuple[Window, ...] = ()
+) -> BackboneEntry:
+    """A network of SyncMNIST's grey frames, in 0..1; no layer pads in space. time: of its last block."""
+    shrink = ((3, 1), HALF_DOWN)
+    below = (Level(f"block{number}", width, shrink) for number, width in enumerate(widths[:2], 1))
+    return BackboneEntry(
+        name=name,
+        taps=taps_of(*below, Level("block3", widths[2], shrink, time)),
+        size=64,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=10, size=64, num_classes=0),
+    )
+
+
 def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
     """A network of the ResNet-3D family, trained on Kinetics-400; `num_frames` and `size` are what its GMACs are of."""
     layout = LAYOUTS[name]
@@ -174,6 +190,8 @@ _ENTRIES = (
         std=KINETICS_STD,
         counts=Counts(num_params=183_216, gmacs=0.407, num_frames=16, size=96, num_classes=0),
     ),
+    _sync_cnn("sync_cnn", (512, 512, 512), 4_724_736, 23.416),
+    _sync_cnn("tiny_sync_cnn", (16, 32, 64), 60_160, 0.084, time=(HALF_UP,)),
 )
 
 CATALOGUE: dict[str, BackboneEntry] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import xxhash
 
-from stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions
+from stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from stages.errors import UsageError
 
 VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .webm .mov .m4v .mpg .mpeg .ts .flv .wmv .ogv .3gp".split())
@@ -56,6 +56,8 @@ def list_videos(options: DatasetOptions, progress: Callable[[int], None] | None 
     """
     if isinstance(options, InteractionsOptions):
         return _list_interactions(options, progress)
+    if isinstance(options, SyncMnistOptions):
+        return _list_sync_mnist(options, progress)
     return _list_folder(options)
 
 
@@ -79,8 +81,8 @@ def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
     return name
 
 
-def _listing(root: Path, entries: list[_Entry], splits: Mapping[str, float]) -> Listing:
-    classes = tuple(sorted({name for entry in entries for name in entry.label_names}))
+def _listing(root: Path, entries: list[_Entry], splits: Mapping[str, float], classes: tuple[str, ...] = ()) -> Listing:
+    classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
     index = {name: number for number, name in enumerate(classes)}
     videos: dict[str, Video] = {}
     for entry in entries:
@@ -134,3 +136,11 @@ def _list_interactions(options: InteractionsOptions, progress: Callable[[int], N
     counts = {split: getattr(options, split) for split in SPLITS}
     generate(root, videos=counts, seed=options.seed, workers=os.cpu_count() or 1, progress=progress)
     return _list_folder(FolderOptions(kind="folder", root=str(root), annotations=str(root / "annotations.csv")))
+
+
+def _list_sync_mnist(options: SyncMnistOptions, progress: Callable[[int], None] | None) -> Listing:
+    from stages.clips.sync_mnist import CLASSES, generate
+
+    generate(options, workers=os.cpu_count() or 1, progress=progress)
+    root = Path(options.root)
+    return _listing(root, _from_csv(root, root / "annotations.csv"), {}, CLASSES)

@@ -15,7 +15,7 @@ UInt8Array = npt.NDArray[np.uint8]
 
 
 @cache
-def _digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
+def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
     """scikit-learn's bundled UCI digits: images [1797, 8, 8] in 0..1 and their values [1797]."""
     from sklearn.datasets import load_digits
 
@@ -25,7 +25,7 @@ def _digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
 
 def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]:
     """A random digit [8, 8] in 0..1 and its value, from those kept for testing if `unseen`."""
-    images, values = _digits()
+    images, values = bundled_digits()
     bounds = (FIRST_UNSEEN_DIGIT, len(images)) if unseen else (0, FIRST_UNSEEN_DIGIT)
     index = int(rng.integers(*bounds))
     return images[index], int(values[index])

@@ -6,22 +6,18 @@ of a randomly drawn class without touching anything, so neither the motions seen
 must see which things touch. Kinds of motion: `MOTIONS`; the partners: `REVERSED`.
 """
 
-import io
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from cache_schemas.files import TEMPORARY_PREFIX, sweep
 from stages.clips.drawing import FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
+from stages.clips.generating import GeneratedVideo, generate_videos
+from stages.clips.generating import encode as encode_video
 
 GENERATOR_VERSION = 1
 NUM_FRAMES = 16
@@ -218,23 +214,8 @@ def interaction(seed: int, split: str, index: int) -> Interaction:
 
 
 def encode(frames: npt.NDArray[np.uint8]) -> bytes:
-    """An mp4 of RGB frames [T, H, W, 3] at FPS frames per second.
-
-    MPEG-4 part 2 at a fixed quantiser: twice as fast as x264's fastest preset, at 9 kB a clip.
-    """
-    import av
-
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=FPS, options={"flags": "+bitexact+qscale"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        stream.codec_context.global_quality = 3 * 118  # FF_QP2LAMBDA
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+    """An mp4 of RGB frames [T, H, W, 3] at FPS frames per second, 9 kB a clip."""
+    return encode_video(frames, FPS)
 
 
 def video_path(split: str, index: int) -> str:
@@ -242,42 +223,13 @@ def video_path(split: str, index: int) -> str:
     return f"{split}/{CLASSES[index % len(CLASSES)]}_{index:05d}.mp4"
 
 
-def _write_video(folder: Path, seed: int, clip: tuple[str, int]) -> None:
-    split, index = clip
-    target = folder / video_path(split, index)
-    if target.exists():
-        return
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
-    temporary.write_bytes(encode(interaction(seed, split, index).frames))
-    temporary.replace(target)
+def _listed(split: str, index: int) -> GeneratedVideo:
+    label = CLASSES[index % len(CLASSES)]
+    return GeneratedVideo(path=video_path(split, index), label=label, split=split, index=index)
 
 
-def _run(write: Callable[[tuple[str, int]], None], clips: list[tuple[str, int]], workers: int) -> Iterator[None]:
-    if workers <= 1:
-        yield from map(write, clips)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(write, clips, chunksize=16)
-
-
-def _write_annotations(path: Path, clips: list[tuple[str, int]]) -> None:
-    rows = [f"videos/{video_path(split, index)},{CLASSES[index % len(CLASSES)]},{split}" for split, index in clips]
-    path.write_text("\n".join(["path,label,split", *rows]) + "\n")
-
-
-def _claim(root: Path, parameters: Mapping[str, object]) -> bool:
-    """Reserve `root` for these parameters; says whether the data set is already there, complete."""
-    finished, started = root / "interactions.json", root / "interactions.partial.json"
-    for path in (finished, started):
-        if path.exists() and (found := json.loads(path.read_text())) != parameters:
-            raise ValueError(
-                f"{path} was generated with {found}, now asked for {dict(parameters)}: "
-                "choose another folder or delete this one"
-            )
-    if finished.exists():
-        return True
-    started.write_text(json.dumps(parameters))
-    return False
+def _render(seed: int, video: GeneratedVideo) -> bytes:
+    return encode(interaction(seed, video.split, video.index).frames)
 
 
 def generate(
@@ -288,24 +240,13 @@ def generate(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write `videos[split]` clips per split to `root`; takes up a generation that was interrupted.
-
-    Writes videos/<split>/<class>_<nnnnn>.mp4, annotations.csv (path below `root`, label, split) and, last,
-    interactions.json with the parameters: if it is there with the same ones, nothing is left to do.
-    `progress` is called with the number of videos finished since its last call. More than one worker means
-    spawned processes: a script that asks for them needs the usual `if __name__ == "__main__"`.
+    """Write `videos[split]` clips per split, videos/<split>/<class>_<nnnnn>.mp4, to `root`, as `generate_videos` does.
 
     Raises ValueError if `root` holds, or was begun with, other parameters.
     """
     parameters = {"version": GENERATOR_VERSION, "seed": seed, "videos": dict(videos)}
-    for split in videos:
-        (root / "videos" / split).mkdir(parents=True, exist_ok=True)
-    if _claim(root, parameters):
-        return
-    sweep(root)
-    clips = [(split, index) for split, count in videos.items() for index in range(count)]
-    for _ in _run(partial(_write_video, root / "videos", seed), clips, workers):
-        if progress is not None:
-            progress(1)
-    _write_annotations(root / "annotations.csv", clips)
-    (root / "interactions.partial.json").replace(root / "interactions.json")
+    generate_videos(
+        root, "interactions", parameters,
+        videos=lambda: [_listed(split, index) for split, count in videos.items() for index in range(count)],
+        render=partial(_render, seed), workers=workers, progress=progress,
+    )  # fmt: skip

@@ -38,7 +38,30 @@ class InteractionsOptions(StageOptions):
     seed: int = Field(0, description="of the generator")
 
 
-DatasetOptions = Annotated[FolderOptions | InteractionsOptions, Field(discriminator="kind")]
+class SyncMnistOptions(StageOptions):
+    """SyncMNIST of the RSTG paper: which two of the digits move in step; made below `root` when it is not there yet.
+
+    Videos of `test` show digits that no other split shows. docs/sync_mnist.md says more.
+    """
+
+    kind: Literal["sync_mnist"]
+    root: str = Field(description="folder of the videos")
+    digits: str | None = Field(
+        None,
+        description="folder of MNIST's four idx files, gzipped or not; null: the 1797 UCI digits that scikit-learn "
+        "bundles (extra `demo`), enlarged",
+    )
+    num_digits: Literal[3, 5] = Field(5, description="in each video, all of different values")
+    motion: Literal["walk", "constant"] = Field(
+        "walk", description="walk: the paper's random walk; constant: an easier variant, every digit keeps its velocity"
+    )
+    multiplier: int = Field(10, ge=1, description="videos for each training image, which is digit 0 in them")
+    val_images: int = Field(0, ge=0, description="training images, the last ones, that only the split val shows")
+    test_multiplier: int = Field(1, ge=1, description="videos for each image of val and test")
+    seed: int = Field(0, ge=0, description="of the generator")
+
+
+DatasetOptions = Annotated[FolderOptions | InteractionsOptions | SyncMnistOptions, Field(discriminator="kind")]
 
 
 class ClipOptions(StageOptions):

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from stages.heads.atr import Atr
 from stages.heads.avg_pool import AvgPool
+from stages.heads.conv3d import Conv3dHead
 from stages.heads.conv_lstm import ConvLstm
 from stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
 from stages.heads.lstm import Lstm
@@ -24,6 +25,7 @@ HEADS: dict[str, type[Head]] = {
     "proposal_pool": ProposalPool,
     "lstm": Lstm,
     "conv_lstm": ConvLstm,
+    "conv3d": Conv3dHead,
     "trn": Trn,
     "non_local": NonLocalHead,
     "strg": Strg,

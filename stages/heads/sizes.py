@@ -102,6 +102,7 @@ SIZES = (
     ),
     PaperSize(head="lstm", about="I3D-R50 res5, Charades", spec=_I3D, num_classes=_CHARADES),
     PaperSize(head="conv_lstm", about="10 frames of 6x6x512, SyncMNIST", spec=_DIGITS, num_classes=_SYNC_MNIST),
+    PaperSize(head="conv3d", about="10 frames of 6x6x512, SyncMNIST", spec=_DIGITS, num_classes=_SYNC_MNIST),
     PaperSize(head="trn", about="ResNet-50, 8 frames, Something-Something", spec=_RESNET50, num_classes=_SOMETHING),
     PaperSize(
         head="non_local",

@@ -134,7 +134,7 @@ class ThingClassifier(nn.Module):
         return loss, *hits
 
 
-def _fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int, learning_rate: float) -> None:
+def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int, learning_rate: float) -> None:
     """Follow the losses down, one step each, with AdamW under a one-cycle schedule."""
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
@@ -157,7 +157,7 @@ def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
                 logger.info("i3d %d: loss %.3f digit %.3f direction %.3f", step, loss, digit, direction)
             yield loss
 
-    _fit(model.parameters(), losses(), steps, 4e-3)
+    fit(model.parameters(), losses(), steps, 4e-3)
     return model.backbone
 
 
@@ -177,7 +177,7 @@ def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
                 logger.info("rpn %d: %s", step, {name: round(part.item(), 3) for name, part in parts.items()})
             yield torch.stack(list(parts.values())).sum()
 
-    _fit(proposer.parameters(), losses(), steps, 4e-3)
+    fit(proposer.parameters(), losses(), steps, 4e-3)
     return proposer
 
 

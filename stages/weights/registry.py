@@ -225,4 +225,12 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
             licence="as this package; made by stages.training.tiny_networks",
         )
     },
+    "tiny_sync_cnn": {
+        "shipped": WeightSource(
+            path="backbones/shipped/tiny_sync_cnn.safetensors",
+            file_name="tiny_sync_cnn.safetensors",
+            sha256="e6f3192a3940d633779ae5af6e3075a33b9a02d3d652da853a5edc9b59f30273",
+            licence="as this package; made by stages.training.sync_networks",
+        )
+    },
 }

@@ -29,7 +29,7 @@ FLAGS = {
     "results": {"--json"},
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
-    "demo": {"--out", "--seeds"},
+    "demo": {"--config", "--out", "--seeds", "--set"},
     "models": {"--json", "--heads"},
 }
 

@@ -54,7 +54,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
             "store.shard_clips: Input should be 'auto' (given 'few'), or Input should be a valid",
         ),
         ("store={kind: hdf5, compression: lz4}", "store.compression: given 'lz4', allowed: none, with kind hdf5"),
-        ("dataset.kind=foldr", "dataset.kind: given 'foldr', allowed: 'folder', 'interactions'"),
+        ("dataset.kind=foldr", "dataset.kind: given 'foldr', allowed: 'folder', 'interactions', 'sync_mnist'"),
         ("run.executor=cluster", "run.executor: Input should be 'inline' or 'local' (given 'cluster')"),
         ("backbones.tiny.taps=[res9]", "backbones.tiny.taps: backbone tiny_i3d has no tap 'res9'; its taps are stem, "),
         ("backbones.tiny.model=i4d", "backbones.tiny.model: no backbone 'i4d'; there are resnet18, "),

@@ -46,7 +46,7 @@ def test_reads_follow_the_options(spec: Spec) -> None:
     assert set(build_head("strg", spec, 2, graphs="similarity").reads) == {regions, count, pooled}
     assert set(build_head("strg", spec, 2).reads) == {regions, count, pooled, boxes}
     assert set(build_head("trn", spec, 2).reads) == {pooled}
-    for name in ("conv_lstm", "non_local", "trg", "atr"):
+    for name in ("conv_lstm", "conv3d", "non_local", "trg", "atr"):
         assert set(build_head(name, spec, 2).reads) == {"features/i3d/res5"}
 
 

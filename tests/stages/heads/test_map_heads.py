@@ -25,6 +25,8 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("trn", {"dim": 16, "hidden": 16}),
     ("conv_lstm", {"dim": 16, "hidden": 16}),
     ("conv_lstm", {"dim": None, "hidden": 16, "peephole": False, "kernel": 1}),
+    ("conv3d", {"num_blocks": 1}),
+    ("conv3d", {"dim": 16, "num_blocks": 2, "non_local_after": 1}),
     ("non_local", {}),
     ("non_local", {"dim": 16, "num_blocks": 2}),
     ("trg", {"dim": 16}),
@@ -45,6 +47,9 @@ def _stuck_at_the_start(head: Head) -> set[str]:
     stuck = set()
     if head.name == "non_local" or head.options.get("zero_init_norm"):
         stuck = {name for name, _ in head.named_parameters() if ".norm." not in name and name.startswith("blocks.")}
+    if head.name == "conv3d":  # the block between the two residual ones is a non-local one
+        names = [name for name, _ in head.named_parameters()]
+        stuck = {name for name in names if name.startswith("blocks.1.") and ".norm." not in name}
     if head.options.get("num_heads") == 1:
         stuck = {"blocks.0.aggregate.weight.weight"}
     return stuck

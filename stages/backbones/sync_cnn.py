@@ -1,0 +1,38 @@
+"""The small networks that SyncMNIST is made for, in the layout of the RSTG paper's.
+
+B clips, T frames, C channels, H, W.
+"""
+
+from torch import Tensor, nn
+
+from stages.backbones.backbone import Backbone
+
+WIDTHS = {"sync_cnn": (512, 512, 512), "tiny_sync_cnn": (16, 32, 64)}
+LAST_SPAN = {"sync_cnn": (1, 1), "tiny_sync_cnn": (3, 2)}  # kernel and stride of the last convolution, in frames
+
+
+class SyncCnn(Backbone):
+    """Three times a 3 x 3 convolution without padding, ReLU, 2 x 2 maximum: 64 px -> 31, 14, 6 (RSTG, section 4.1).
+
+    `sync_cnn`, with 512 channels, is the paper's and sees frames one by one. `tiny_sync_cnn` is slim, and its last
+    convolution spans three frames around every second one, so that its maps tell how a digit moves. Frames are grey:
+    the mean of R, G and B.
+    """
+
+    stages = {name: (name,) for name in ("block1", "block2", "block3")}  # noqa: RUF012 (a ClassVar of the base)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        first, second, third = WIDTHS[name]
+        self.block1 = _block(1, first)
+        self.block2 = _block(first, second)
+        self.block3 = _block(second, third, *LAST_SPAN[name])
+
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
+        """clips [B, 3, T, 64, 64] in 0..1 -> wanted tap -> [B, C, T', H, W]."""
+        return self.run(clips.mean(1, keepdim=True))
+
+
+def _block(in_channels: int, out_channels: int, span: int = 1, step: int = 1) -> nn.Sequential:
+    conv = nn.Conv3d(in_channels, out_channels, (span, 3, 3), stride=(step, 1, 1), padding=(span // 2, 0, 0))
+    return nn.Sequential(conv, nn.ReLU(inplace=True), nn.MaxPool3d((1, 2, 2)))

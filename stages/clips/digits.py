@@ -1,0 +1,136 @@
+"""Pictures of handwritten digits for generated data sets: MNIST's files, or scikit-learn's. Imports without torch.
+
+N images.
+"""
+
+import gzip
+import struct
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from PIL import Image
+
+from stages.clips.drawing import FIRST_UNSEEN_DIGIT, bundled_digits
+from stages.errors import UsageError
+
+SIDE_PX = 28
+UInt8Array = npt.NDArray[np.uint8]
+_UNSIGNED_BYTES = 0x0800  # of the first four bytes of an idx file; the last of them is the number of dimensions
+_FILES = {"train": "train", "test": "t10k"}  # the halves of MNIST by the names its files begin with
+
+
+class DigitsError(UsageError):
+    """Digit files that are missing or are not what MNIST's are; the message names the file."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DigitImages:
+    """Digits as MNIST has them: images [N, SIDE_PX, SIDE_PX], 0 is ground, and the values [N] they show, 0..9."""
+
+    images: UInt8Array
+    values: UInt8Array
+
+    def __post_init__(self) -> None:
+        if self.images.shape != (len(self.values), SIDE_PX, SIDE_PX):
+            raise ValueError(f"{len(self.values)} values for images {self.images.shape}")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def part(self, begin: int, end: int) -> "DigitImages":
+        """Digits begin..end-1."""
+        return DigitImages(images=self.images[begin:end], values=self.values[begin:end])
+
+    @cached_property
+    def by_value(self) -> tuple[npt.NDArray[np.intp], ...]:
+        """Which of them show 0, 1, ..., 9."""
+        return tuple(np.flatnonzero(self.values == value) for value in range(10))
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the pixels and values."""
+        return xxhash.xxh3_128_hexdigest(self.images.tobytes() + self.values.tobytes())
+
+
+def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
+    """The digits of a split: `test` has its own, `val` the last `num_val` of the others, `train` the rest.
+
+    folder: of MNIST's idx files, gzipped or not; None: the digits that scikit-learn bundles, enlarged.
+    Raises DigitsError for files that are missing or damaged, or if a split has not every value once.
+    """
+    if split == "test":
+        found = _half("test", folder)
+    else:
+        both = _half("train", folder)
+        border = max(0, len(both) - num_val)
+        found = both.part(0, border) if split == "train" else both.part(border, len(both))
+    missing = {*range(10)} - {*found.values.tolist()}
+    if len(found) and missing:
+        raise DigitsError(
+            f"the {len(found)} digits of split {split} lack {sorted(missing)}: a video needs any of the ten. "
+            f"dataset.val_images is {num_val}; it must leave each split enough images."
+        )
+    return found
+
+
+@cache
+def _half(name: str, folder: str | None) -> DigitImages:
+    if folder is not None:
+        return read_mnist(Path(folder), _FILES[name])
+    images, values = bundled_digits()
+    enlarged = np.stack([_enlarged(image) for image in images])
+    bundled = DigitImages(images=enlarged, values=values.astype(np.uint8))
+    border = FIRST_UNSEEN_DIGIT
+    return bundled.part(border, len(bundled)) if name == "test" else bundled.part(0, border)
+
+
+def _enlarged(image: npt.NDArray[np.floating]) -> UInt8Array:
+    """[8, 8] in 0..1 -> [SIDE_PX, SIDE_PX], bilinear."""
+    picture = Image.fromarray((image * 255).round().astype(np.uint8))
+    return np.asarray(picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
+
+
+def read_mnist(folder: Path, half: str) -> DigitImages:
+    """One half of MNIST, `train` or `t10k`, from `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`[.gz].
+
+    Raises DigitsError.
+    """
+    images, values = (
+        read_idx(_present(folder, f"{half}-{name}")) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    )
+    if images.shape[1:] != (SIDE_PX, SIDE_PX) or values.shape != images.shape[:1] or values.max(initial=0) > 9:
+        raise DigitsError(
+            f"{folder}: {half} has images {images.shape} and labels {values.shape} up to {values.max(initial=0)}; "
+            f"expected [N, {SIDE_PX}, {SIDE_PX}] and N labels 0..9"
+        )
+    return DigitImages(images=images, values=values)
+
+
+def _present(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise DigitsError(f"dataset.digits: no file {name} or {name}.gz in {folder} (looked from {Path.cwd()})")
+
+
+def read_idx(path: Path) -> UInt8Array:
+    """An idx file of unsigned bytes, gzipped if it ends in .gz: 2 zero bytes, type, dimensions, sizes, values.
+
+    Raises DigitsError if it is anything else, or cut off.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, ValueError) as error:
+        raise DigitsError(f"{path}: cannot be unpacked: {error}") from error
+    magic, num_dimensions = content[:4], content[3] if len(content) > 3 else 0
+    start = 4 + 4 * num_dimensions
+    if int.from_bytes(magic, "big") != _UNSIGNED_BYTES + num_dimensions or len(content) < start:
+        raise DigitsError(f"{path}: not an idx file of unsigned bytes: it begins with {magic.hex() or 'nothing'}")
+    shape = struct.unpack(f">{num_dimensions}I", content[4:start])
+    if len(content) - start != np.prod(shape, dtype=np.int64):
+        raise DigitsError(f"{path}: {len(content) - start} values for the shape {shape}; fetch it again")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,173 @@
+"""SyncMNIST, generated: which two of the digits that wander about move in step? Imports without torch.
+
+Of Nicolicioiu, Duta and Leordeanu, "Recurrent Space-time Graph Neural Networks" (NeurIPS 2019), section 4.1; what the
+paper does not say is as in its released generator. T frames, n digits; positions are (row, column) of a digit's corner
+on the canvas, in pixels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from stages.clips.digits import SIDE_PX, DigitImages, digits_of
+from stages.clips.generating import GeneratedVideo, encode, generate_videos
+from stages.clips.options import SyncMnistOptions
+
+GENERATOR_VERSION = 1
+NUM_FRAMES = 10
+FPS = 5
+CANVAS_PX, FRAME_PX = 100, 64
+LAST_CORNER = CANVAS_PX - SIDE_PX - 1  # 71, the largest first corner
+MAX_STEP_PX = 10
+MAX_CONSTANT_STEP_PX = 5
+RANDOM_ODDS = 92  # one of so many samples has no pair
+INK = 10  # from this value on a pixel hides what is behind it
+NO_PAIR = 45
+CLASSES = (*(f"{i}-{j}" for i in range(10) for j in range(i)), "none")
+SPLITS = ("train", "val", "test")
+UInt8Array = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SyncSample:
+    """One generated clip with its truth. Digits 0 and 1 move in step, unless the label is NO_PAIR."""
+
+    frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
+    corners: IntArray  # [NUM_FRAMES, n, 2]
+    digits: tuple[int, ...]  # the value of each
+    label: int
+
+
+def pair_label(first: int, second: int) -> int:
+    """The class of an unordered pair of different digits: i (i - 1) / 2 + j for i > j, 0..44."""
+    i, j = max(first, second), min(first, second)
+    return i * (i - 1) // 2 + j
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Who appears in a clip: the images, the values they show, and whether 0 and 1 move in step."""
+
+    chosen: tuple[int, ...]
+    values: tuple[int, ...]
+    in_step: bool
+
+    @property
+    def label(self) -> int:
+        return pair_label(self.values[0], self.values[1]) if self.in_step else NO_PAIR
+
+
+def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int) -> Cast:
+    """Image `first` as digit 0; then random images of other values, no value twice."""
+    value = int(images.values[first])
+    others = rng.permutation([other for other in range(10) if other != value])[: num_digits - 1].tolist()
+    chosen = (first, *(int(rng.choice(images.by_value[other])) for other in others))
+    return Cast(chosen=chosen, values=(value, *others), in_step=bool(rng.integers(RANDOM_ODDS)))
+
+
+def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
+    """Corners [T, n, 2] of random walks, first moved, then drawn, as released.
+
+    A step is uniform in [max(-10, -p), min(10, 71 - p)) for a digit at p, along each axis; the pair takes one common
+    step, from what both ranges share, and none where they share nothing.
+    """
+    at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
+    frames = []
+    for _ in range(NUM_FRAMES):
+        low, high = np.maximum(-MAX_STEP_PX, -at), np.minimum(MAX_STEP_PX, LAST_CORNER - at)
+        if in_step:
+            low[:2], high[:2] = low[:2].max(axis=0), high[:2].min(axis=0)
+        step = np.where(low < high, rng.integers(low, np.maximum(high, low + 1)), 0)
+        if in_step:
+            step[1] = step[0]
+        at = at + step
+        frames.append(at)
+    return np.stack(frames)
+
+
+def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
+    """Corners [T, n, 2] of the easier variant: every digit keeps its step; nothing but the common step tells a pair.
+
+    Not the paper's. Steps are uniform in -5..5 along each axis, first corners uniform among those that stay inside.
+    """
+    step = rng.integers(-MAX_CONSTANT_STEP_PX, MAX_CONSTANT_STEP_PX + 1, (num_digits, 2))
+    if in_step:
+        step[1] = step[0]
+    travelled = np.arange(1, NUM_FRAMES + 1)[:, None, None] * step
+    start = rng.integers(np.maximum(0, -travelled[-1]), np.minimum(LAST_CORNER, LAST_CORNER - travelled[-1]) + 1)
+    return np.asarray(start + travelled)
+
+
+def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
+    """Frames [T, FRAME_PX, FRAME_PX]: digits on the black canvas, later ones in front, then made smaller, bilinear."""
+    frames = []
+    for places in corners:
+        canvas = np.zeros((CANVAS_PX, CANVAS_PX), np.uint8)
+        for image, (row, column) in zip(images, places, strict=True):
+            patch = canvas[row : row + SIDE_PX, column : column + SIDE_PX]
+            np.copyto(patch, image, where=image >= INK)
+        small = Image.fromarray(canvas).resize((FRAME_PX, FRAME_PX), Image.Resampling.BILINEAR)
+        frames.append(np.asarray(small))
+    return np.stack(frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncMnist:
+    """The data set that `options` describe: a map from a split and a number to a clip."""
+
+    options: SyncMnistOptions
+
+    def images(self, split: str) -> DigitImages:
+        return digits_of(split, self.options.digits, self.options.val_images)
+
+    def num_videos(self, split: str) -> int:
+        repeats = self.options.multiplier if split == "train" else self.options.test_multiplier
+        return repeats * len(self.images(split))
+
+    def _begin(self, split: str, index: int) -> tuple[np.random.Generator, Cast]:
+        rng, images = np.random.default_rng([self.options.seed, index, *split.encode()]), self.images(split)
+        return rng, cast(rng, images, index % len(images), self.options.num_digits)
+
+    def sample(self, split: str, index: int) -> SyncSample:
+        """Clip `index` of a split: the same arguments give the same pixels. Each image takes its turn as digit 0."""
+        rng, roles = self._begin(split, index)
+        tracks = walk if self.options.motion == "walk" else constant
+        corners = tracks(rng, self.options.num_digits, roles.in_step)
+        images = self.images(split).images
+        frames = drawn([images[which] for which in roles.chosen], corners)
+        return SyncSample(frames=frames, corners=corners, digits=roles.values, label=roles.label)
+
+    def render(self, video: GeneratedVideo) -> bytes:
+        grey = self.sample(video.split, video.index).frames
+        return encode(np.repeat(grey[..., None], 3, axis=-1), FPS)
+
+    def videos(self) -> list[GeneratedVideo]:
+        """All of them, a thousand to a folder."""
+        return [self._listed(split, index) for split in SPLITS for index in range(self.num_videos(split))]
+
+    def _listed(self, split: str, index: int) -> GeneratedVideo:
+        label = CLASSES[self._begin(split, index)[1].label]
+        path = f"{split}/{index // 1000:03d}/{index:06d}.mp4"
+        return GeneratedVideo(path=path, label=label, split=split, index=index)
+
+    def parameters(self) -> dict[str, object]:
+        """All that a video depends on; the digits by what they are, wherever they lie."""
+        digests = {split: self.images(split).digest for split in SPLITS}
+        return {"version": GENERATOR_VERSION, "digits": digests} | self.options.model_dump(exclude={"root", "digits"})
+
+
+def generate(options: SyncMnistOptions, *, workers: int = 1, progress: Callable[[int], None] | None = None) -> None:
+    """Write the data set below `options.root`, as `generate_videos` does.
+
+    Raises DigitsError, and ValueError if the folder holds other videos.
+    """
+    data_set = SyncMnist(options=options)
+    generate_videos(
+        Path(options.root), "sync_mnist", data_set.parameters(), videos=data_set.videos, render=data_set.render,
+        workers=workers, progress=progress,
+    )  # fmt: skip
