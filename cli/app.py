@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
 from cli import printing
+from pipeline.errors import OutOfTimeError
 from stages.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
 
 TARGETS, CODECS = ("zarr", "hdf5", "npy"), ("none", "lz4", "zstd")  # of export
 FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames")  # of import
-EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
+EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 75, 130, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, treated as Ctrl-C."""
+    """SIGTERM, or SIGUSR1 (a scheduler's word that time is up), treated as Ctrl-C."""
 
 
-STOPS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+STOPS: dict[int, type[KeyboardInterrupt]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+    signal.SIGUSR1: Terminated,
+}
 
 
 class Commands(TyperGroup):
@@ -40,6 +45,9 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as stop:
             printing.note("\nstopped. What is sealed stays; the same command goes on from there.")
             code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+        except OutOfTimeError as stop:
+            printing.note(str(stop))
+            code = EXIT_OUT_OF_TIME
         except (UsageError, CacheMismatch, CacheNotFound, UnknownStorage) as error:
             printing.note(f"error: {error}")
             code = EXIT_USAGE

@@ -58,6 +58,12 @@ class RunOptions(StageOptions):
     lease_seconds: float = Field(
         300.0, gt=0, description="a shard whose worker gave no sign of life for so long is taken over by another run"
     )
+    walltime_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="of a job, from its start: after the first shard none is begun that cannot end in time; a SLURM job "
+        "knows its own limit",
+    )
 
     @property
     def worker_threads(self) -> int:
