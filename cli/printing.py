@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from pipeline.indexing import Indexed
     from pipeline.plan import Plan
     from pipeline.training import TrainedRun
+    from pipeline.training_array import ArrayRun
     from pipeline.verification import Verification
     from stages.training.engine import EpochRecord
     from stages.training.evaluation import EvaluationResult
 
-MAX_LISTED, MAX_COLUMNS = 10, 120
+MAX_LISTED, MAX_LOGS, MAX_COLUMNS = 10, 3, 120
 CLIP_STATES = ("ok", "warned", "failed", "missing")
 
 
@@ -155,6 +156,17 @@ def status(found: dict[str, Any]) -> None:
         print(table(header, rows, ["why"]))
     else:
         print("no stage was begun yet; run `kinegraph extract CONFIG`")
+    for job in found["jobs"]:
+        _job(job)
+
+
+def _job(job: dict[str, Any]) -> None:
+    """A job array: how many of its tasks are in which state, and the ends of a few logs."""
+    tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
+    print(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
+    for task in job["failed"][:MAX_LOGS]:
+        print(f"  task {task['task']}: {task['state']} {task['detail']}".rstrip())
+        print("\n".join(f"    {line}" for line in task["log"] or ["(no log)"]))
 
 
 def verified(found: "Verification", repaired: bool) -> None:
@@ -252,6 +264,17 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
         seconds = mean(result.seconds for result in results)
         rows.append([name, metric, f"{results[0].num_parameters:,}", f"{seconds:.1f}", str(folder)])
     print(table(["head", "validation", "parameters", "seconds", "run"], rows, ["validation", "run"]))
+
+
+def trained_on_cluster(runs: "Sequence[ArrayRun]") -> None:
+    rows = []
+    for name, group in groupby(runs, key=lambda run: run.name):
+        of_name = list(group)
+        metrics = {metric for run in of_name for metric in run.metrics}
+        told = [f"{metric} {spread([run.metrics[metric] for run in of_name])}" for metric in sorted(metrics)]
+        folder = of_name[0].folder if len(of_name) == 1 else of_name[0].folder.parent
+        rows.append([name, ", ".join(told) or "-", str(folder)])
+    print(table(["head", "validation", "run"], rows, ["validation", "run"]))
 
 
 def evaluated(found: "EvaluationResult") -> None:

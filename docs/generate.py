@@ -19,6 +19,7 @@ from cache_schemas.arrays import (
     status_array,
 )
 from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
+from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.options import BackboneOptions
 from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions
 from stages.options import StageOptions
@@ -48,6 +49,7 @@ SECTIONS: dict[str, type[StageOptions]] = {
     "regions": RegionOptions,
     "store": StoreOptions,
     "run": RunOptions,
+    "run.slurm": SlurmOptions,
     "train": TrainSection,
 }
 HEAD = """# Every key of a config

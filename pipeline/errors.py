@@ -21,3 +21,7 @@ class OutOfTimeError(RuntimeError):
 
 class WalltimeError(UsageError):
     """A walltime in which not even one unit fits."""
+
+
+class SlurmError(RuntimeError):
+    """A job array that did not do its work, or of which nobody knows."""

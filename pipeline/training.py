@@ -14,11 +14,13 @@ from cache_schemas.cache import Cache
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.wanted_run import WantedRun
 from stages.device import pick_device
 from stages.heads.build import HEADS, build_head
 from stages.heads.head import Head
 from stages.training.checkpoint import (
     describe_run,
+    is_trained,
     load_run,
     require_fit,
     require_free,
@@ -72,11 +74,35 @@ class _Job:
     """One training run to do."""
 
     config: Config
-    name: str
-    options: TrainOptions
-    folder: Path
+    wanted: WantedRun
     overwrite: bool
     on_epoch: OnEpoch
+
+
+def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
+    """Every named head with seeds `train.seed`, `train.seed` + 1, ...; they can be trained on the cache as it is.
+
+    One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. Raises ConfigError, CacheError, HeadError.
+    """
+    chosen = recipes(config, names)
+    several = len(chosen) > 1 or seeds > 1
+    if not Cache(config.cache).classes:
+        raise ConfigError(
+            f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
+            "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
+            "theirs by `kinegraph import ... --annotations CSV`"
+        )
+    for options in chosen.values():
+        build_for(Cache(config.cache), options)  # a head that cannot be built stops all of them before the first
+    return [
+        WantedRun(
+            name=name,
+            options=options.model_copy(update={"seed": seed}),
+            folder=Path(options.run) / name / f"seed{seed}" if several else Path(options.run),
+        )
+        for name, options in chosen.items()
+        for seed in range(options.seed, options.seed + seeds)
+    ]
 
 
 def train_runs(
@@ -88,43 +114,32 @@ def train_runs(
     on_epoch: OnEpoch = unheard,
     on_run: Callable[[TrainedRun], None] = lambda run: None,
 ) -> list[TrainedRun]:
-    """Train every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` of them at a time.
+    """Train the `wanted_runs` here, `run.workers` of them at a time.
 
-    One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. With several workers `on_epoch` is called in
-    theirs and must be a function of a module. Raises ConfigError, CacheError, HeadError, RunExists.
+    With several workers `on_epoch` is called in theirs and must be a function of a module.
+    Raises what `wanted_runs` does, and RunExists.
     """
-    chosen = recipes(config, names)
-    several = len(chosen) > 1 or seeds > 1
-    jobs = []
-    for name, options in chosen.items():
-        for seed in range(options.seed, options.seed + seeds):
-            folder = Path(options.run) / name / f"seed{seed}" if several else Path(options.run)
-            if not overwrite:
-                require_free(folder)
-            seeded_options = options.model_copy(update={"seed": seed})
-            jobs.append(
-                _Job(
-                    config=config,
-                    name=name,
-                    options=seeded_options,
-                    folder=folder,
-                    overwrite=overwrite,
-                    on_epoch=on_epoch,
-                )
-            )
-    if not Cache(config.cache).classes:
-        raise ConfigError(
-            f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
-            "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
-            "theirs by `kinegraph import ... --annotations CSV`"
-        )
-    for options in chosen.values():
-        build_for(Cache(config.cache), options)  # a head that cannot be built stops all of them before the first
+    wanted = wanted_runs(config, names, seeds)
+    if not overwrite:
+        for run in wanted:
+            require_free(run.folder)
+    jobs = [_Job(config=config, wanted=run, overwrite=overwrite, on_epoch=on_epoch) for run in wanted]
+    side_by_side = config.run.workers > 1 and len(jobs) > 1
     runs = []
-    for run in _in_processes(jobs, config.run.workers) if config.run.workers > 1 and several else map(_train_one, jobs):
-        runs.append(run)
-        on_run(run)
+    for trained in _in_processes(jobs, config.run.workers) if side_by_side else map(_train_one, jobs):
+        runs.append(trained)
+        on_run(trained)
     return runs
+
+
+def train_wanted(config: Config, wanted: WantedRun) -> None:
+    """Train one run, unless it is there: a task of a job array that ended may be started again."""
+    if not is_trained(wanted.folder):
+        _train_one(_Job(config=config, wanted=wanted, overwrite=False, on_epoch=log_epoch))
+
+
+def log_epoch(name: str, seed: int, record: EpochRecord) -> None:
+    log.info("%s seed %d epoch %d: loss %.4f", name, seed, record.epoch, record.loss)
 
 
 def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
@@ -141,7 +156,7 @@ def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
 
 
 def _train_one(job: _Job) -> TrainedRun:
-    config, options, cache = job.config, job.options, Cache(job.config.cache)
+    config, options, cache = job.config, job.wanted.options, Cache(job.config.cache)
     device = pick_device(config.run.device)
     with seeded(options.seed, device):
         head = build_for(cache, options)
@@ -149,12 +164,13 @@ def _train_one(job: _Job) -> TrainedRun:
     val_clips = None
     if options.val_split:
         val_clips = _clips(cache, head, options.val_split, preload=options.preload)
-    on_epoch = partial(job.on_epoch, job.name, options.seed)
+    on_epoch = partial(job.on_epoch, job.wanted.name, options.seed)
     result = train(head, clips, val_clips, options, device=device, on_epoch=on_epoch)
     metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
     record = describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root)
-    save_run(job.folder, head, record, overwrite=job.overwrite)
-    return TrainedRun(name=job.name, seed=options.seed, folder=job.folder, result=result, num_train_clips=len(clips))
+    folder = job.wanted.folder
+    save_run(folder, head, record, overwrite=job.overwrite)
+    return TrainedRun(name=job.wanted.name, seed=options.seed, folder=folder, result=result, num_train_clips=len(clips))
 
 
 def _clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:

@@ -15,7 +15,7 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Units of one config on one cache, and all stage keys they touch. `allotted`: the time of the process that plans."""
+    """Units of one config on one cache, and all stage keys they touch. `allotted`: the time there is for it."""
 
     config: Config
     cache: Cache

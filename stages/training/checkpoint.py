@@ -79,9 +79,19 @@ def describe_run(
     )
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether the folder holds a complete run."""
+    return (folder / RECORD_FILE).exists()
+
+
+def forget(folder: Path) -> None:
+    """Make a run incomplete: its record goes."""
+    (folder / RECORD_FILE).unlink(missing_ok=True)
+
+
 def require_free(folder: Path) -> None:
     """Raises RunExists where `folder` holds a run; call it before training, too."""
-    if (folder / RECORD_FILE).exists():
+    if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or ask to overwrite it.")
 
 
@@ -92,7 +102,7 @@ def save_run(folder: Path, head: Head, record: RunRecord, *, overwrite: bool = F
     """
     if not overwrite:
         require_free(folder)
-    (folder / RECORD_FILE).unlink(missing_ok=True)
+    forget(folder)
     weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
     write_whole(folder / MODEL_FILE, [safetensors.torch.save(weights)])
     write_whole(folder / RECORD_FILE, [record.model_dump_json(indent=2).encode()])
@@ -103,7 +113,7 @@ def load_run(folder: Path) -> tuple[Head, RunRecord]:
 
     Raises RunNotFound without a record, RunError where the files cannot be read or do not fit each other.
     """
-    record = _load_record(folder / RECORD_FILE)
+    record = load_record(folder)
     with torch.random.fork_rng([]):  # first weights are drawn, and replaced
         head = build_head(record.head, record.spec, record.num_classes, **record.options)
     path = folder / MODEL_FILE
@@ -140,10 +150,12 @@ def require_same_features(record: RunRecord, clips: Clips) -> None:
         )
 
 
-def _load_record(path: Path) -> RunRecord:
+def load_record(folder: Path) -> RunRecord:
+    """What is known of a run without its weights. Raises RunNotFound, RunError."""
+    path = folder / RECORD_FILE
     try:
         return RunRecord.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise RunNotFound(f"{path.parent} holds no complete run: {RECORD_FILE} is missing. Train one.") from error
+        raise RunNotFound(f"{folder} holds no complete run: {RECORD_FILE} is missing. Train one.") from error
     except ValidationError as error:
         raise RunError(f"{path} is not a run that this kinegraph knows: {error}") from error

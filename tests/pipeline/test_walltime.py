@@ -87,7 +87,7 @@ def test_runs_go_on_until_all_is_done(load: Callable[..., Config], whole: Cache,
         plan = make_plan(config, cache)
         job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units, allotted=allotment(25))
         if sealed == 2:
-            with pytest.raises(OutOfTimeError, match="25 s of this job: one took up to 10.0 s"):
+            with pytest.raises(OutOfTimeError, match=r"25 s of this job: one took up to 10\.0 s"):
                 executor.run(job, lambda event: None)
         else:
             executor.run(job, lambda event: None)

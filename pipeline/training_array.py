@@ -1,0 +1,69 @@
+"""`kinegraph train --executor slurm`: a table of heads and seeds as a job array, a task for each run."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache_schemas.cache import Cache
+from pipeline.config import Config
+from pipeline.errors import SlurmError
+from pipeline.executors import slurm
+from pipeline.executors.slurm_submission import Submission, Work, logs_of_failed, submit, under_way
+from pipeline.training import wanted_runs
+from pipeline.wanted_run import WantedRun
+from stages.training.checkpoint import forget, is_trained, load_record
+
+log = logging.getLogger("kinegraph")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayRun:
+    """A run that a task trained, and its validation metrics."""
+
+    name: str
+    seed: int
+    folder: Path
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, run: WantedRun) -> "ArrayRun":
+        metrics = load_record(run.folder).metrics
+        return cls(name=run.name, seed=run.options.seed, folder=run.folder, metrics=metrics)
+
+
+def train_on_slurm(
+    config: Config, names: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False
+) -> list[ArrayRun]:
+    """Train the runs of the table that are not there yet, and wait for them; gives all of the table.
+
+    An array of an earlier command that trains some of them is waited for first. With `overwrite` none counts as there.
+    Raises SlurmError where runs are missing at the end, and what `wanted_runs` does.
+    """
+    runs = wanted_runs(config, names, seeds)
+    logs = ""
+    for submission in under_way(Cache(config.cache).storage, "train"):
+        if {run.folder for run in submission.work().runs} & {run.folder for run in runs}:
+            log.info("SLURM job %s trains some of these runs: waiting for it", submission.job_id)
+            _wait(submission)
+    if overwrite:
+        for run in runs:
+            forget(run.folder)
+    if missing := [run for run in runs if not is_trained(run.folder)]:
+        submission = submit(config, Work(kind="train", num_tasks=len(missing), runs=tuple(missing)))
+        log.info("SLURM job %s trains %d runs, logs in %s", submission.job_id, len(missing), submission.folder)
+        logs = _wait(submission)
+    if absent := [str(run.folder) for run in runs if not is_trained(run.folder)]:
+        raise SlurmError(
+            f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command trains "
+            f"them.\n{logs}"
+        )
+    return [ArrayRun.of(run) for run in runs]
+
+
+def _wait(submission: Submission) -> str:
+    """Until all tasks ended; gives the ends of the logs of those that did not do so well."""
+    while not (state := submission.state()).is_over:
+        time.sleep(slurm.POLL_SECONDS)
+    return logs_of_failed(submission, state)
