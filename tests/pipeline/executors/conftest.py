@@ -24,3 +24,10 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.1)
     yield home
     fake_slurm.stop_all(home)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slurm" not in config.getoption("markexpr"):
+        for item in items:
+            if item.get_closest_marker("slurm"):
+                item.add_marker(pytest.mark.skip(reason="starts SLURM: make test-slurm"))

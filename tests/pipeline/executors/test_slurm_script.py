@@ -39,9 +39,9 @@ def test_recorded(name: str, run: dict[str, Any]) -> None:
 
 
 def test_bash_understands_any_folder(tmp_path: Path) -> None:
-    written = script({}, folder="/shared/it's a \"cache\"/slurm", tasks=1)
+    written = script({}, folder='/shared/it\'s a "cache"/slurm', tasks=1)
     assert subprocess.run(["bash", "-n"], input=written, text=True, check=False).returncode == 0
-    assert shlex.split(written.splitlines()[-1])[-2:] == ["/shared/it's a \"cache\"/slurm", "$SLURM_ARRAY_TASK_ID"]
+    assert shlex.split(written.splitlines()[-1])[-2:] == ['/shared/it\'s a "cache"/slurm', "$SLURM_ARRAY_TASK_ID"]
 
 
 @pytest.mark.parametrize(("seconds", "signal"), [(None, True), (600, True), (599, False)])
