@@ -13,8 +13,7 @@ LOG = "log-{index}.txt"
 def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tasks: int, python: str) -> str:
     """The script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`.
 
-    The command replaces the shell, so that it gets the signals. A task that SLURM puts back into the queue goes on in its
-    log.
+    The command replaces the shell, so that it gets the signals. A task that SLURM requeues goes on in its log.
     """
     options = {
         "job-name": "kinegraph",

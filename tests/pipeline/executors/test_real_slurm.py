@@ -1,4 +1,4 @@
-"""SLURM itself, where it can be started: `make test-slurm`. Jobs are killed, stopped by their walltime and resubmitted."""
+"""SLURM itself, where it can be started (`make test-slurm`): jobs die, are requeued, and stop at their walltime."""
 
 import itertools
 import os
