@@ -1,7 +1,10 @@
 """No unit is begun that cannot end in time; time is a fixture."""
 
 import subprocess
+import threading
 from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from cache_schemas.cache import Cache
 from pipeline import walltime
 from pipeline.config import Config
 from pipeline.errors import OutOfTimeError, WalltimeError
+from pipeline.events import Event, UnitSealed
+from pipeline.executors import local
 from pipeline.executors.contract import Job
 from pipeline.executors.inline import InlineExecutor
 from pipeline.executors.local import LocalExecutor
@@ -173,3 +178,43 @@ def test_nobody_to_ask_is_no_limit(monkeypatch: pytest.MonkeyPatch, clock: Clock
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(walltime.subprocess, "run", fails)
     assert allotment(None) is None
+
+
+class Process:
+    """Stands in for a worker process that ended well."""
+
+    exitcode, pid = 0, 0
+
+    def join(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+
+def test_a_worker_out_of_time_leaves_the_others_to_theirs(
+    load: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has pulled a unit that it cannot begin; what another has begun is waited for, and no worker is replaced."""
+    config = load()
+    index(config)
+    plan = make_plan(config, Cache(config.cache))
+    job = Job(config=config, cache=Cache(config.cache), keys=plan.keys, units=plan.units)
+    heard: list[Event] = []
+    children = iter([("out of time",), ("seals", "out of time")])
+
+    def child(ends: Connection, acts: tuple[str, ...]) -> None:
+        for act in acts:
+            ends.send(local._Wants())
+            unit = ends.recv()
+            ends.send(UnitSealed(unit=unit, failed_clips=()) if act == "seals" else local._OutOfTime(OutOfTimeError()))
+        ends.close()
+
+    def start(pool: local._Pool) -> local._Member:
+        ours, theirs = Pipe()
+        threading.Thread(target=child, args=(theirs, next(children)), daemon=True).start()
+        return local._Member(Process(), ours)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(local._Pool, "_start", start)
+    with pytest.raises(OutOfTimeError):
+        LocalExecutor(2).run(job, heard.append)
+    assert [type(event) for event in heard] == [UnitSealed]
+    assert next(children, None) is None

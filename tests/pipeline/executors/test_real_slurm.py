@@ -112,8 +112,8 @@ def slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float],
 def test_a_walltime_of_half_a_minute_and_arrays_of_changing_size(
     config: Path, tmp_path: Path, slowly: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards of 8 s: each job begins those that can end in time, stops, and is submitted again until all is sealed."""
-    slowly(8)
+    """Shards of 11 s: each job begins those that can end in time, stops, and is submitted again until all is sealed."""
+    slowly(11)
     sealed, stopped = [0], 0
 
     def one_array_a_command(*_: object) -> None:

@@ -195,3 +195,30 @@ def test_refused_submissions_are_told(load: Load, fake: Path, monkeypatch: pytes
     with pytest.raises(UsageError, match="sbatch is not on the PATH"):
         SlurmExecutor().run(job, unheard)
     assert submissions(job.cache.storage) == []
+
+
+def test_failed_clips_are_tried_again_by_tasks(load: Load, whole: Cache, video_folder: Path, tmp_path: Path) -> None:
+    """The records to replace travel with the units; until then the shard is not done."""
+    job = indexed(load)
+    away = (video_folder / "left" / "v3.mp4").rename(tmp_path / "away")
+    InlineExecutor().run(job, unheard)
+    away.rename(video_folder / "left" / "v3.mp4")
+    plan = make_plan(job.config, job.cache, retry_failed=True)
+    (unit,) = plan.units
+    assert unit.reopened
+    submission = _recorded(job, Work(kind="extract", num_tasks=1, keys=plan.keys, units=plan.units))
+    assert submission.work().units == plan.units
+    assert unsealed(job.cache, submission.work().units) == [unit]
+    run_task(submission.folder, 0)
+    assert not unsealed(job.cache, plan.units)
+    assert same_bytes(job.cache.root) == same_bytes(whole.root)
+
+
+def test_a_cache_at_a_url_needs_a_folder_for_scripts(load: Load) -> None:
+    config = load(*SLURM)
+    index(config)
+    cache = Cache(config.cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(cache.storage), "local_path", lambda self, name: None)
+        with pytest.raises(UsageError, match=r"run\.slurm\.folder: .* name it"):
+            submit(config, Work(kind="extract", num_tasks=1))
