@@ -1,8 +1,10 @@
 """What `--executor slurm` asks SLURM for. Torch-free."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.options import StageOptions
+
+OURS = ("array", "chdir", "open-mode", "output")  # tasks and logs are found by them
 
 
 class SlurmOptions(StageOptions):
@@ -20,3 +22,10 @@ class SlurmOptions(StageOptions):
     folder: str | None = Field(
         None, description="scripts and logs, where all nodes see them; null: `slurm` below the cache"
     )
+
+    @field_validator("options")
+    @classmethod
+    def _are_free(cls, options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        if taken := sorted(options.keys() & {*OURS}):
+            raise ValueError(f"{taken[0]}: given {options[taken[0]]!r}, allowed: any option of sbatch but {OURS}")
+        return options

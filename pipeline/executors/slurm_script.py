@@ -30,7 +30,11 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
     return "\n".join(
         [
             "#!/bin/bash",
-            *(f"#SBATCH --{key}" + ("" if value is True else f"={value}") for key, value in options.items()),
+            *(
+                f"#SBATCH --{key}" + ("" if value is True else f"={value}")
+                for key, value in options.items()
+                if value is not False
+            ),
             *run.slurm.setup,
             f'exec {shlex.join(command)} "$SLURM_ARRAY_TASK_ID"',
             "",

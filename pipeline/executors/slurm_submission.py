@@ -30,6 +30,7 @@ from stages.errors import UsageError
 FOLDER = "slurm"
 CONFIG_FILE, WORK_FILE, SCRIPT_FILE, COMPLETION_FILE = "config.yaml", "work.json", "script.sh", "ended-{index}.json"
 SUBMIT_SECONDS = 300.0
+RECENT = 10  # submissions of a cache that may be under way; each takes questions to SLURM
 TAIL_LINES, TAIL_BYTES = 10, 8192
 
 Kind = Literal["extract", "train"]
@@ -98,8 +99,8 @@ def submissions(storage: Storage) -> list[Submission]:
 
 
 def under_way(storage: Storage, kind: Kind) -> Iterator[Submission]:
-    """Submissions with tasks that wait or run, or of which nobody can say."""
-    return (one for one in submissions(storage) if one.kind == kind and not one.state().is_over)
+    """Recent submissions with tasks that wait or run, or of which nobody can say."""
+    return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.state().is_over)
 
 
 def submit(config: Config, work: Work) -> Submission:

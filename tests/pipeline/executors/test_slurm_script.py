@@ -20,7 +20,7 @@ FULL = {
         "cpus": 8,
         "memory_gb": 32,
         "max_running": 4,
-        "options": {"partition": "gpu", "account": "lab", "exclusive": True},
+        "options": {"partition": "gpu", "account": "lab", "exclusive": True, "oversubscribe": False},
         "setup": ["module load cuda", "export OMP_NUM_THREADS=6"],
     },
 }
