@@ -22,6 +22,12 @@ CROP = crop_array().name
 MAX_OPEN = 4096  # Linux allows a process 65,530 mappings
 
 
+def features_fingerprint(cache: Cache, arrays: Sequence[str]) -> str:
+    """What changes the values of the named arrays, in one digest."""
+    stages = {cache.array(name).stage for name in arrays}
+    return fingerprint({key: cache.stage(key).fingerprint for key in stages})
+
+
 class CachedClips:
     """Map-style data set of the clips of one split whose features are sealed and ok.
 
@@ -54,7 +60,7 @@ class CachedClips:
             self._crops = np.array(clips.column("crop").to_pylist())
         self.num_classes = len(self.cache.classes)
         self.multi_label = any(len(labels) > 1 for labels in self._labels)
-        self.cache_fingerprint = fingerprint({key: self.cache.stage(key).fingerprint for key in stages})
+        self.cache_fingerprint = features_fingerprint(self.cache, arrays)
         in_split = self._in_split(split, clips.column("split").to_pylist())
         sealed, ok = self._sealed_and_ok(stages, clips.column("clip_id"))
         self.rows: np.ndarray = np.flatnonzero(in_split & ok)
@@ -113,8 +119,9 @@ class CachedClips:
         return [self._videos[row] for row in self.rows]
 
     @property
-    def num_failed_videos(self) -> int:
-        return len(self.failed_videos)
+    def videos(self) -> list[str]:
+        """Every video, also those in `failed_videos`, in the order of their rows."""
+        return list(dict.fromkeys(self._videos[row] for row in sorted([*self.rows.tolist(), *self._failed_rows])))
 
     @property
     def labels(self) -> "Tensor":

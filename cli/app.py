@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -244,18 +245,38 @@ def train(
     ] = None,
     overrides: Overrides = [],
 ) -> None:
-    """Train heads on the cached tensors; prints validation metrics."""
+    """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
     from pipeline.training import train_runs
+    from stages.training.together import rank
 
     settings = _config(config, overrides if executor is None else [*overrides, f"run.executor={executor}"])
     names = [name for name in head.split(",") if name]
     if settings.run.executor == "slurm":
         from pipeline.training_array import train_on_slurm
 
-        printing.trained_on_cluster(train_on_slurm(settings, names, seeds, overwrite=overwrite))
+        printing.trained(train_on_slurm(settings, names, seeds, overwrite=overwrite))
         return
-    runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=printing.epoch)
+    if rank() > 0:  # under torchrun the first process speaks for all
+        train_runs(settings, names, seeds, overwrite=overwrite)
+        return
+    lines = printing.TrainingLines()
+    runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=lines.epoch, on_step=lines.step)
     printing.trained(runs)
+
+
+@app.command()
+def results(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of one run or of a table.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print the table of trained runs again, with what evaluate has added, from their results.json."""
+    from pipeline.results import find_results
+
+    found = find_results(runs)
+    if as_json:
+        print(json.dumps([run.model_dump(mode="json") | {"run": str(folder)} for folder, run in found]))
+    else:
+        printing.results(found)
 
 
 @app.command()
@@ -263,16 +284,30 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
     cache: Annotated[str | None, typer.Option(help="Another cache than the run was trained on.")] = None,
     split: Annotated[str | None, typer.Option(help="Another split than train.test_split.")] = None,
+    submission: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write ids and scores as Charades' official scorer reads them.")
+    ] = None,
+    confusion: Annotated[Path | None, typer.Option(metavar="CSV", help="Write the confusion matrix.")] = None,
+    attributes: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Mean over classes by attribute; columns class,<attribute>,...")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a trained run on its test split."""
-    from pipeline.training import evaluate_run
+    from pipeline import scoring
+    from pipeline.breakdown import by_attribute
 
-    found = evaluate_run(run, cache, split)
+    found = scoring.evaluate_run(run, cache, split)
+    groups = by_attribute(found.per_class(), attributes, found.class_names) if attributes else []
+    if submission:
+        scoring.write_submission(found, submission)
+    if confusion:
+        scoring.write_confusion(found, confusion)
     if as_json:
-        print(json.dumps(found.to_json()))
+        shown = {"attributes": [asdict(group) for group in groups]} if attributes else {}
+        print(json.dumps(found.to_json() | shown))
     else:
-        printing.evaluated(found)
+        printing.evaluated(found, groups)
 
 
 @app.command()

@@ -2,15 +2,18 @@
 
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from statistics import mean
+from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
+    from pipeline.breakdown import AttributeScore
     from pipeline.calibration import Calibration
     from pipeline.demo import DemoResult
     from pipeline.estimate import Estimate
@@ -20,13 +23,14 @@ if TYPE_CHECKING:
     from pipeline.importing import Imported
     from pipeline.indexing import Indexed
     from pipeline.plan import Plan
+    from pipeline.results import RunResults
+    from pipeline.scoring import RunScores
     from pipeline.training import TrainedRun
-    from pipeline.training_array import ArrayRun
     from pipeline.verification import Verification
-    from stages.training.engine import EpochRecord
-    from stages.training.evaluation import EvaluationResult
+    from stages.training.records import EpochRecord, StepRecord
 
-MAX_LISTED, MAX_LOGS, MAX_COLUMNS = 10, 3, 120
+MAX_LISTED, MAX_LOGS, MAX_COLUMNS, SHOWN_CLASSES = 10, 3, 120, 5
+QUIET_SECONDS = 30.0
 CLIP_STATES = ("ok", "warned", "failed", "missing")
 
 
@@ -242,47 +246,104 @@ def _damaged(sentences: Sequence[str]) -> None:
         note("\n".join(_listed([f"  {sentence}" for sentence in sentences])))
 
 
-def epoch(name: str, seed: int, record: "EpochRecord") -> None:
-    metrics = "".join(f"  val {key} {value:.3f}" for key, value in record.metrics.items())
-    note(f"{name} seed {seed} epoch {record.epoch}: loss {record.loss:.4f}{metrics}  {record.seconds:.1f} s")
+class TrainingLines:
+    """Lines about training: one per epoch, between them one that changes on a terminal, else one now and then."""
+
+    def __init__(self) -> None:
+        self._last_line = time.monotonic()
+
+    def epoch(self, name: str, seed: int, record: "EpochRecord") -> None:
+        metrics = "".join(f"  val {key} {value:.3f}" for key, value in record.metrics.items())
+        self._last_line = time.monotonic()
+        note(
+            f"{_line_start()}{name} seed {seed} epoch {record.epoch}: loss {record.loss:.4f}{metrics}  "
+            f"{record.clips_per_second:.0f} clips/s  {record.seconds:.1f} s"
+        )
+
+    def step(self, name: str, seed: int, record: "StepRecord") -> None:
+        metric = f"  val {record.metric[0]} {record.metric[1]:.3f}" if record.metric else ""
+        line = (
+            f"{name} seed {seed} epoch {record.epoch}, step {record.step} of {record.num_steps}: loss {record.loss:.4f}"
+            f"{metric}  {record.clips_per_second:.0f} clips/s"
+        )
+        if sys.stderr.isatty():
+            print(f"{_line_start()}{line}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._last_line >= QUIET_SECONDS:
+            self._last_line = time.monotonic()
+            note(line)
 
 
-def spread(values: Sequence[float]) -> str:
+def _line_start() -> str:
+    """Goes back over the line on a terminal, and clears it."""
+    return "\r\033[K" if sys.stderr.isatty() else ""
+
+
+def with_range(values: Sequence[float]) -> str:
     """Mean, and half the range where there are several."""
     half = f" ± {(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{half}"
 
 
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the sample standard deviation where there are several."""
+    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{deviation}"
+
+
 def trained(runs: Sequence["TrainedRun"]) -> None:
-    rows = []
-    for name, group in groupby(runs, key=lambda run: run.name):
+    results([(run.folder, run.results) for run in runs])
+    if kept := sum(run.kept for run in runs):
+        note(f"{kept} of {len(runs)} runs were finished before and are kept; --overwrite trains them again")
+
+
+def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
+    """A line per head: means over its seeds."""
+    rows, several = [], False
+    for (name, parent), group in groupby(runs, key=lambda run: (run[1].name, run[0].parent)):
         of_name = list(group)
-        results = [run.result for run in of_name]
-        best = [result.best_metric for result in results if result.best_metric is not None]
-        metric = f"{results[0].metric} {spread(best)}" if best else "-"
-        folder = of_name[0].folder if len(of_name) == 1 else of_name[0].folder.parent
-        seconds = mean(result.seconds for result in results)
-        rows.append([name, metric, f"{results[0].num_parameters:,}", f"{seconds:.1f}", str(folder)])
-    print(table(["head", "validation", "parameters", "seconds", "run"], rows, ["validation", "run"]))
+        several |= len(of_name) > 1
+        found = [run for _, run in of_name]
+        splits = dict.fromkeys(split for run in found for split in run.scores)
+        scores = "  ".join(filter(None, (_score(found, split) for split in splits))) or "-"
+        seconds = mean(run.seconds for run in found)
+        folder = of_name[0][0] if len(of_name) == 1 else parent
+        rows.append([name, str(len(found)), scores, f"{found[0].num_parameters:,}", f"{seconds:.1f}", str(folder)])
+    print(table(["head", "seeds", "scores", "parameters", "seconds", "run"], rows, ["scores", "run"]))
+    if several:
+        note("±: sample standard deviation over seeds")
 
 
-def trained_on_cluster(runs: "Sequence[ArrayRun]") -> None:
-    rows = []
-    for name, group in groupby(runs, key=lambda run: run.name):
-        of_name = list(group)
-        metrics = {metric for run in of_name for metric in run.metrics}
-        told = [f"{metric} {spread([run.metrics[metric] for run in of_name])}" for metric in sorted(metrics)]
-        folder = of_name[0].folder if len(of_name) == 1 else of_name[0].folder.parent
-        rows.append([name, ", ".join(told) or "-", str(folder)])
-    print(table(["head", "validation", "run"], rows, ["validation", "run"]))
+def _score(runs: Sequence["RunResults"], split: str) -> str:
+    """The metric that chose the epoch, or the first of a split that chose nothing."""
+    metric = runs[0].metric
+    known = [name for run in runs for name in run.scores.get(split, {})]
+    name = metric if metric in known else known[0]
+    values = [run.scores[split][name] for run in runs if name in run.scores.get(split, {})]
+    missing = f" ({len(values)} of {len(runs)})" if len(values) < len(runs) else ""
+    return f"{split} {name} {spread(values)}{missing}"
 
 
-def evaluated(found: "EvaluationResult") -> None:
-    print("  ".join(f"{name} {value:.4f}" for name, value in found.metrics.items()))
-    failed = f", {found.num_failed} of them without an ok clip, counted as wrong" if found.num_failed else ""
-    print(f"{found.num_videos} videos{failed}")
-    if found.classes_without_positives:
-        print(f"{found.classes_without_positives} classes have no positive and are left out of the mean")
+def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
+    result = found.result
+    print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+    failed = f", {result.num_failed} of them without an ok clip, counted as wrong" if result.num_failed else ""
+    print(f"{result.num_videos} videos{failed}")
+    if absent := found.absent_classes:
+        print(f"{len(absent)} classes have no positive and are left out of means over classes: {_few(absent)}")
+    per_class = sorted(found.per_class().items(), key=lambda item: -item[1])
+    if len(per_class) > 2:
+        name = "AP" if "mAP" in result.metrics else "accuracy"
+        few = min(SHOWN_CLASSES, len(per_class) // 2)
+        for word, shown in (("highest", per_class[:few]), ("lowest", per_class[-few:])):
+            print(f"{word} {name}: " + ", ".join(f"{label} {value:.3f}" for label, value in shown))
+    if groups:
+        rows = [[group.attribute, group.value, str(group.num_classes), f"{group.score:.4f}"] for group in groups]
+        print(table(["attribute", "value", "classes", "mean"], rows, ["value"]))
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def models(rows: Sequence[dict[str, Any]]) -> None:
@@ -325,7 +386,7 @@ def _in_time(tap: dict[str, Any]) -> str:
 
 def demo(found: "DemoResult") -> None:
     rows = [
-        [row.name, spread(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
+        [row.name, with_range(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
         for row in found.rows
     ]
     print(

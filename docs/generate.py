@@ -23,6 +23,7 @@ from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
 from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.options import BackboneOptions
 from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions
+from stages.heads.tail_options import InsertionOptions, TailOptions
 from stages.options import StageOptions
 from stages.proposals.options import (
     CheckpointOptions,
@@ -57,6 +58,8 @@ SECTIONS: dict[str, type[StageOptions]] = {
     "run": RunOptions,
     "run.slurm": SlurmOptions,
     "train": TrainSection,
+    "train.options.tail": TailOptions,
+    "train.options.tail.blocks[i]": InsertionOptions,
 }
 HEAD = """# Every key of a config
 
@@ -95,7 +98,7 @@ def default_of(field: FieldInfo) -> str:
 
 def section(name: str, model: type[StageOptions]) -> str:
     rows = [
-        f"| `{key}` | {type_name(field.annotation)} | {default_of(field)} | {field.description or ''} |"
+        f"| `{field.alias or key}` | {type_name(field.annotation)} | {default_of(field)} | {field.description or ''} |"
         for key, field in model.model_fields.items()
     ]
     about = " ".join((model.__doc__ or "").split())

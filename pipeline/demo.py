@@ -9,7 +9,8 @@ from pathlib import Path
 from pipeline.config import Config, load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
-from pipeline.training import evaluate_run, train_runs
+from pipeline.scoring import evaluate_run
+from pipeline.training import train_runs
 
 CONFIG = Path(__file__).with_name("demo.yaml")
 ABOUT = {
@@ -67,21 +68,25 @@ def run_demo(out: Path, seeds: int, note: Callable[[str], None]) -> DemoResult:
     note(f"3/3 training {len(config.train.variants)} heads with {seeds} seeds, runs in {config.train.run}")
     names = [*config.train.variants]
     runs = train_runs(
-        config, names, seeds, overwrite=True, on_run=lambda run: note(f"      {run.name} seed {run.seed}")
+        config,
+        names,
+        seeds,
+        overwrite=True,
+        on_run=lambda run: note(f"      {run.results.name} seed {run.results.seed}"),
     )
     rows = []
     num_test = 0
-    for name, group in groupby(runs, key=lambda run: run.name):
+    for name, group in groupby(runs, key=lambda run: run.results.name):
         of_name = list(group)
-        scores = [evaluate_run(run.folder) for run in of_name]
+        scores = [evaluate_run(run.folder).result for run in of_name]
         num_test = scores[0].num_videos
         rows.append(
             DemoRow(
                 name=name,
                 about=ABOUT[name],
                 accuracies=tuple(score.metrics["top1"] for score in scores),
-                seconds=tuple(run.result.seconds for run in of_name),
-                num_parameters=of_name[0].result.num_parameters,
+                seconds=tuple(run.results.seconds for run in of_name),
+                num_parameters=of_name[0].results.num_parameters,
             )
         )
     return DemoResult(

@@ -1,53 +1,63 @@
-"""`kinegraph train` and `evaluate`: heads and seeds over one cache."""
+"""`kinegraph train`: heads and seeds over one cache."""
 
 import logging
 import multiprocessing
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from cache_schemas.cache import Cache
-from cache_schemas.reader import CachedClips
+from cache_schemas.files import remove_durably, sweep
+from cache_schemas.fingerprint import differences
+from cache_schemas.reader import CachedClips, features_fingerprint
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.results import RESULTS_FILE, RunResults, read_results, write_results
+from pipeline.tails import with_tail_of
+from pipeline.versions import versions
 from pipeline.wanted_run import WantedRun
 from stages.device import pick_device
 from stages.heads.build import HEADS, build_head
 from stages.heads.head import Head
+from stages.training import together
 from stages.training.checkpoint import (
+    RECORD_FILE,
+    RunExists,
     describe_run,
     is_trained,
-    load_run,
-    require_fit,
+    load_record,
     require_free,
-    require_same_features,
     save_run,
 )
-from stages.training.engine import EpochRecord, TrainResult, seeded, train
-from stages.training.evaluation import EvaluationResult, evaluate
+from stages.training.engine import seeded, train
 from stages.training.options import TrainOptions
+from stages.training.records import EpochRecord, StepRecord, TrainResult
+from stages.training.state import FREE, STATE_FILE, remove_state
+from stages.training.tensorboard import scalar_log
 
+LOG_FOLDER = "tensorboard"
 log = logging.getLogger("kinegraph")
 OnEpoch = Callable[[str, int, EpochRecord], None]  # name, seed, what happened
+OnStep = Callable[[str, int, StepRecord], None]
 
 
-def unheard(name: str, seed: int, record: EpochRecord) -> None:
+def unheard(name: str, seed: int, record: EpochRecord | StepRecord) -> None:
     """For those who do not want to hear of epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """One head trained with one seed, and where it lies."""
+    """One head trained with one seed, and where it lies; `kept`: it was finished before."""
 
-    name: str
-    seed: int
     folder: Path
-    result: TrainResult
-    num_train_clips: int
+    results: RunResults
+    kept: bool = False
 
 
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
@@ -69,7 +79,7 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Job:
     """One training run to do."""
 
@@ -77,23 +87,68 @@ class _Job:
     wanted: WantedRun
     overwrite: bool
     on_epoch: OnEpoch
+    on_step: OnStep
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
+
+    @property
+    def options(self) -> TrainOptions:
+        return self.wanted.options
+
+    @property
+    def folder(self) -> Path:
+        return self.wanted.folder
+
+
+def train_runs(
+    config: Config,
+    names: Sequence[str] = (),
+    seeds: int = 1,
+    *,
+    overwrite: bool = False,
+    on_epoch: OnEpoch = unheard,
+    on_step: OnStep = unheard,
+    on_run: Callable[[TrainedRun], None] = lambda run: None,
+) -> list[TrainedRun]:
+    """Train every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` of them at a time.
+
+    One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was cut off goes on; of a table
+    that was cut off the finished runs are kept. With several workers `on_epoch` and `on_step` are called in theirs and
+    must be pickled. Raises ConfigError, CacheError, HeadError, StateError; RunExists where all runs are
+    finished, or one of them otherwise than asked for now.
+    """
+    wanted = wanted_runs(config, names, seeds)
+    if not overwrite:
+        if all(is_trained(run.folder) for run in wanted):
+            require_free(wanted[0].folder)
+        require_same_recipes(config, wanted)
+    if together.num_processes() > 1 and config.run.workers > 1:
+        raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
+    require_trainable(config, wanted)
+    jobs = [_Job(config, run, overwrite=overwrite, on_epoch=on_epoch, on_step=on_step) for run in wanted]
+    with together.acquainted(pick_device(config.run.device)):
+        together.meet()
+        return _all(jobs, config.run.workers, on_run)
+
+
+def train_wanted(config: Config, wanted: WantedRun) -> None:
+    """Train one run, unless it is there; a task of a job array that was cut off goes on."""
+    device = pick_device(config.run.device)
+    with together.acquainted(device):
+        together.meet()
+        _train_one(_Job(config, wanted, overwrite=False, on_epoch=log_epoch, on_step=unheard))
+
+
+def log_epoch(name: str, seed: int, record: EpochRecord) -> None:
+    log.info("%s seed %d epoch %d: loss %.4f", name, seed, record.epoch, record.loss)
 
 
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
-    """Every named head with seeds `train.seed`, `train.seed` + 1, ...; they can be trained on the cache as it is.
-
-    One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. Raises ConfigError, CacheError, HeadError.
-    """
+    """Every named head with seeds `train.seed`, `train.seed` + 1, ... Raises ConfigError."""
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1
-    if not Cache(config.cache).classes:
-        raise ConfigError(
-            f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
-            "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
-            "theirs by `kinegraph import ... --annotations CSV`"
-        )
-    for options in chosen.values():
-        build_for(Cache(config.cache), options)  # a head that cannot be built stops all of them before the first
     return [
         WantedRun(
             name=name,
@@ -105,41 +160,24 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
     ]
 
 
-def train_runs(
-    config: Config,
-    names: Sequence[str] = (),
-    seeds: int = 1,
-    *,
-    overwrite: bool = False,
-    on_epoch: OnEpoch = unheard,
-    on_run: Callable[[TrainedRun], None] = lambda run: None,
-) -> list[TrainedRun]:
-    """Train the `wanted_runs` here, `run.workers` of them at a time.
+def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
+    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError."""
+    if not Cache(config.cache).classes:
+        raise ConfigError(
+            f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
+            "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
+            "theirs by `kinegraph import ... --annotations CSV`"
+        )
+    for options in {run.name: run.options for run in wanted}.values():
+        build_for(Cache(config.cache), options)
 
-    With several workers `on_epoch` is called in theirs and must be a function of a module.
-    Raises what `wanted_runs` does, and RunExists.
-    """
-    wanted = wanted_runs(config, names, seeds)
-    if not overwrite:
-        for run in wanted:
-            require_free(run.folder)
-    jobs = [_Job(config=config, wanted=run, overwrite=overwrite, on_epoch=on_epoch) for run in wanted]
-    side_by_side = config.run.workers > 1 and len(jobs) > 1
+
+def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
     runs = []
-    for trained in _in_processes(jobs, config.run.workers) if side_by_side else map(_train_one, jobs):
-        runs.append(trained)
-        on_run(trained)
+    for run in _in_processes(jobs, workers) if workers > 1 and len(jobs) > 1 else map(_train_one, jobs):
+        runs.append(run)
+        on_run(run)
     return runs
-
-
-def train_wanted(config: Config, wanted: WantedRun) -> None:
-    """Train one run, unless it is there: a task of a job array that ended may be started again."""
-    if not is_trained(wanted.folder):
-        _train_one(_Job(config=config, wanted=wanted, overwrite=False, on_epoch=log_epoch))
-
-
-def log_epoch(name: str, seed: int, record: EpochRecord) -> None:
-    log.info("%s seed %d epoch %d: loss %.4f", name, seed, record.epoch, record.loss)
 
 
 def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
@@ -155,26 +193,93 @@ def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
         pool.shutdown(cancel_futures=True)
 
 
+def require_same_recipes(config: Config, wanted: Sequence[WantedRun]) -> None:
+    """Raises RunExists where a finished run is not what is asked for."""
+    cache = Cache(config.cache)
+    for job in (run for run in wanted if is_trained(run.folder)):
+        record = load_record(job.folder)
+        features = features_fingerprint(cache, record.reads)
+        asked = job.options.model_dump(mode="json", exclude=FREE) | {"features": features}
+        had = record.train.model_dump(mode="json", exclude=FREE) | {"features": record.cache_fingerprint}
+        if changed := differences(had, asked):
+            raise RunExists(
+                f"{job.folder} holds a run of another recipe ({'; '.join(changed)}): choose another folder by "
+                "train.run, or --overwrite all of them."
+            )
+
+
 def _train_one(job: _Job) -> TrainedRun:
-    config, options, cache = job.config, job.wanted.options, Cache(job.config.cache)
-    device = pick_device(config.run.device)
+    if is_trained(job.folder) and not job.overwrite:
+        return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
+    if together.rank() == 0:
+        sweep(job.folder)
+        if job.overwrite:
+            discard(job.folder)
+    together.meet()
+    config, options, cache = job.config, job.options, Cache(job.config.cache)
+    device = together.own_device(pick_device(config.run.device))
     with seeded(options.seed, device):
         head = build_for(cache, options)
-    clips = _clips(cache, head, options.train_split, preload=options.preload)
+    clips = opened_clips(cache, head, options.train_split, preload=options.preload)
     val_clips = None
     if options.val_split:
-        val_clips = _clips(cache, head, options.val_split, preload=options.preload)
-    on_epoch = partial(job.on_epoch, job.wanted.name, options.seed)
-    result = train(head, clips, val_clips, options, device=device, on_epoch=on_epoch)
-    metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
-    record = describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root)
-    folder = job.wanted.folder
-    save_run(folder, head, record, overwrite=job.overwrite)
-    return TrainedRun(name=job.wanted.name, seed=options.seed, folder=folder, result=result, num_train_clips=len(clips))
+        val_clips = opened_clips(cache, head, options.val_split, preload=options.preload)
+    logs = options.tensorboard and together.rank() == 0
+    with scalar_log(job.folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:
+
+        def on_epoch(record: EpochRecord) -> None:
+            log_scalars(record)
+            job.on_epoch(job.name, options.seed, record)
+
+        result = train(
+            head, clips, val_clips, options, device=device, on_epoch=on_epoch,
+            on_step=partial(job.on_step, job.name, options.seed), state_file=job.folder / STATE_FILE,
+        )  # fmt: skip
+    results = _results(job, result, clips, device)
+    if together.rank() == 0:
+        metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
+        write_results(job.folder, results)
+        save_run(job.folder, head, describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root))
+        remove_state(job.folder)
+    return TrainedRun(folder=job.folder, results=results)
 
 
-def _clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
-    """What the head reads of a split; says so where the cache does not have all of it yet."""
+def unlogged(record: EpochRecord) -> None:
+    """In place of a log."""
+
+
+def discard(folder: Path) -> None:
+    """Remove a run, finished or not; its record goes first."""
+    for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE):
+        remove_durably(folder / name)
+    shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)
+
+
+def _results(job: _Job, result: TrainResult, clips: CachedClips, device: torch.device) -> RunResults:
+    options, on_cuda = job.options, device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_cuda else "cpu"
+    threads = options.threads or torch.get_num_threads()
+    validated = {str(options.val_split): result.history[result.best_epoch - 1].metrics} if result.metric else {}
+    return RunResults(
+        name=job.name,
+        seed=options.seed,
+        cache=str(clips.cache.root),
+        cache_fingerprint=clips.cache_fingerprint,
+        recipe=options.model_dump(mode="json"),
+        environment=versions() | {"device": name, "threads": str(threads)},
+        num_parameters=result.num_parameters,
+        num_train_clips=len(clips),
+        num_failed_videos=len(clips.failed_videos),
+        metric=result.metric,
+        best_epoch=result.best_epoch,
+        seconds=result.seconds,
+        history=[asdict(record) for record in result.history],
+        scores=validated,
+    )
+
+
+def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
+    """What the head reads of a split; says what of it is missing or failed."""
     clips = CachedClips(cache, head.reads, split, preload=preload)
     if clips.num_unsealed:
         log.warning(
@@ -183,25 +288,16 @@ def _clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> Ca
             clips.num_unsealed,
             split,
         )
+    if clips.failed_videos:
+        log.warning(
+            "%d videos of split %s have no ok clip: training leaves them out, scores count them",
+            len(clips.failed_videos),
+            split,
+        )
     return clips
 
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:
-    """The head of `options` for the arrays of a cache, with fresh weights."""
-    return build_head(options.head, _spec(cache), len(cache.classes), **options.options)
-
-
-def _spec(cache: Cache) -> dict[str, tuple[int, ...]]:
-    """All that a head can read: array name -> shape of one clip."""
-    return {name: array.shape for name, array in cache.readable().items()}
-
-
-def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str | None = None) -> EvaluationResult:
-    """Score a trained run on the test split of its cache, or of another that fits."""
-    head, record = load_run(Path(folder))
-    opened = Cache(cache or record.cache)
-    require_fit(record, _spec(opened), tuple(opened.classes))
-    clips = _clips(opened, head, split or record.train.test_split)
-    require_same_features(record, clips)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluate(head.to(device), clips, record.train, device=device)
+    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry."""
+    spec = {name: array.shape for name, array in cache.readable().items()}
+    return build_head(options.head, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))

@@ -3,45 +3,31 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from cache_schemas.cache import Cache
 from pipeline.config import Config
 from pipeline.errors import SlurmError
 from pipeline.executors import slurm
 from pipeline.executors.slurm_submission import Submission, Work, logs_of_failed, submit, under_way
-from pipeline.training import wanted_runs
-from pipeline.wanted_run import WantedRun
-from stages.training.checkpoint import forget, is_trained, load_record
+from pipeline.results import read_results
+from pipeline.training import TrainedRun, discard, require_same_recipes, require_trainable, wanted_runs
+from stages.training.checkpoint import is_trained
 
 log = logging.getLogger("kinegraph")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArrayRun:
-    """A run that a task trained, and its validation metrics."""
-
-    name: str
-    seed: int
-    folder: Path
-    metrics: dict[str, float]
-
-    @classmethod
-    def of(cls, run: WantedRun) -> "ArrayRun":
-        metrics = load_record(run.folder).metrics
-        return cls(name=run.name, seed=run.options.seed, folder=run.folder, metrics=metrics)
-
-
 def train_on_slurm(
     config: Config, names: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False
-) -> list[ArrayRun]:
+) -> list[TrainedRun]:
     """Train the runs of the table that are not there yet, and wait for them; gives all of the table.
 
     An array of an earlier command that trains some of them is waited for first. With `overwrite` none counts as there.
-    Raises SlurmError where runs are missing at the end, and what `wanted_runs` does.
+    Raises SlurmError where runs are missing at the end, and what `train_runs` does but for runs that are finished.
     """
     runs = wanted_runs(config, names, seeds)
+    require_trainable(config, runs)
+    if not overwrite:
+        require_same_recipes(config, runs)
     logs = ""
     for submission in under_way(Cache(config.cache).storage, "train"):
         if {run.folder for run in submission.work().runs} & {run.folder for run in runs}:
@@ -49,7 +35,8 @@ def train_on_slurm(
             _wait(submission)
     if overwrite:
         for run in runs:
-            forget(run.folder)
+            discard(run.folder)
+    kept = {run.folder for run in runs if is_trained(run.folder)}
     if missing := [run for run in runs if not is_trained(run.folder)]:
         submission = submit(config, Work(kind="train", num_tasks=len(missing), runs=tuple(missing)))
         log.info("SLURM job %s trains %d runs, logs in %s", submission.job_id, len(missing), submission.folder)
@@ -59,7 +46,7 @@ def train_on_slurm(
             f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command trains "
             f"them.\n{logs}"
         )
-    return [ArrayRun.of(run) for run in runs]
+    return [TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run.folder in kept) for run in runs]
 
 
 def _wait(submission: Submission) -> str:

@@ -13,14 +13,14 @@ class Backbone(nn.Module):
 
     A subclass sets `stages`, from bottom to top: tap name -> names (dotted paths) of the submodules that lead to it
     from the tap below, in the order in which they run; where they branch, it overrides `step`. Until `cut`, all taps
-    are wanted.
+    are wanted. `levels` are the taps that the submodules still here lead to: all, until a cut from above or below.
     """
 
     stages: ClassVar[Mapping[str, tuple[str, ...]]]
 
     def __init__(self) -> None:
         super().__init__()
-        self.taps = tuple(self.stages)
+        self.levels = self.taps = tuple(self.stages)
 
     def cut(self, taps: Sequence[str]) -> None:
         """Want only `taps`, and drop the submodules above the highest of them.
@@ -32,12 +32,28 @@ class Backbone(nn.Module):
         if unknown or not taps:
             raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {known}")
         self.taps = tuple(name for name in known if name in taps)
-        names = list(self.stages)
+        self._keep(self.levels[: self.levels.index(self.taps[-1]) + 1])
+
+    def cut_below(self, tap: str) -> None:
+        """Drop the submodules up to `tap`: from then on, the network takes the maps of `tap` in place of clips.
+
+        Raises ValueError where there is no such tap or nothing is wanted above it.
+        """
+        if tap not in self.levels or tap == self.taps[-1]:
+            known = [name for name in self.levels if name != self.taps[-1]]
+            raise ValueError(f"{type(self).__name__} has nothing above the tap {tap!r}; it has above {known}")
+        above = self.levels[self.levels.index(tap) + 1 :]
+        self.taps = tuple(name for name in self.taps if name in above)
+        self._keep(above)
+
+    def _keep(self, levels: tuple[str, ...]) -> None:
+        """Drop the submodules of all other levels."""
         present = {path for path, _ in self.named_modules()}
-        for name in names[names.index(self.taps[-1]) + 1 :]:
+        for name in set(self.levels).difference(levels):
             for path in present.intersection(self.stages[name]):
                 parent, _, child = path.rpartition(".")
                 delattr(self.get_submodule(parent), child)
+        self.levels = levels
 
     def adopt(self, network: nn.Module) -> None:
         """Take the submodules that `stages` names, and with them their parameter names, from another network."""
@@ -46,18 +62,19 @@ class Backbone(nn.Module):
             self.add_module(child, network.get_submodule(child))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T', H', W']."""
+        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T', H', W'].
+
+        After `cut_below`, maps [B, C, T, H, W] of that tap take the place of clips.
+        """
         return self.run(clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The outputs of the wanted taps for the input `x` of the first submodule."""
         maps: dict[str, Tensor] = {}
-        for tap in self.stages:
+        for tap in self.levels:
             x = self.step(tap, x)
             if tap in self.taps:
                 maps[tap] = x
-            if tap == self.taps[-1]:
-                break
         return maps
 
     def step(self, tap: str, x: Tensor) -> Tensor:

@@ -51,6 +51,12 @@ class Tap:
         side = _length(size, self.space)
         return _length(num_frames, self.time), self.channels, side, side
 
+    def shape_above(self, below: "Tap", shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """(T, C, H, W) of this tap's map from that of a tap below it in the same network."""
+        num_frames, _, height, width = shape
+        space, time = self.space[len(below.space) :], self.time[len(below.time) :]
+        return _length(num_frames, time), self.channels, _length(height, space), _length(width, space)
+
 
 def _length(length: int, windows: tuple[Window, ...]) -> int:
     for kernel, stride in windows:

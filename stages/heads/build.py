@@ -14,6 +14,8 @@ from stages.heads.proposal_pool import ProposalPool
 from stages.heads.rstg import Rstg
 from stages.heads.st_sgn import RelationMatrix, StSgn
 from stages.heads.strg import Strg
+from stages.heads.tail import MakeNetwork, build_tail, empty, parse_tail, trained
+from stages.heads.tailed import TailedHead, spec_above
 from stages.heads.trg import Trg
 from stages.heads.trn import Trn
 
@@ -37,14 +39,34 @@ def build_head(name: str, spec: Spec, num_classes: int, **options: Any) -> Head:
     """A head with fresh weights from torch's global generator, for clips whose arrays have the shapes in `spec`.
 
     `spec` maps the full name of each array at hand to the shape of one clip: {"features/i3d/res5_pooled":
-    (16, 2048)}. The options `backbone` and `tap` choose where several arrays fit.
+    (16, 2048)}. The options `backbone` and `tap` choose where several arrays fit. The option `tail` of any head that
+    reads maps or pooled features puts the backbone's part above a cached tap before it, with its checkpoint's weights.
 
-    Raises HeadError for a name, an option or a value that does not exist, a missing array or an open choice.
+    Raises HeadError for a name, an option or a value that does not exist, a missing array or an open choice,
+    WeightsError for a tail's weights.
     """
+    return _build(name, spec, num_classes, options, trained)
+
+
+def rebuild_head(name: str, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
+    """A head as `build_head` gives it, for weights of a run: no checkpoint of a backbone is read."""
+    return _build(name, spec, num_classes, options, empty)
+
+
+def _build(name: str, spec: Spec, num_classes: int, options: dict[str, Any], make: MakeNetwork) -> Head:
     if name not in HEADS:
         raise HeadError(f"There is no head {name!r}; there are: {', '.join(HEADS)}.")
     if num_classes < 1:
         raise HeadError(f"num_classes is {num_classes}; a head needs at least 1 class.")
+    tail_options, others = parse_tail(options), {key: value for key, value in options.items() if key != "tail"}
+    if tail_options is None:
+        return _plain(name, spec, num_classes, others)
+    tail = build_tail(spec, tail_options, make)
+    return TailedHead(tail, _plain(name, spec_above(spec, tail), num_classes, others), tail_options)
+
+
+def _plain(name: str, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
+    """A head on cached arrays alone."""
     parsed = parse_options(name, options)
     head = HEADS[name](spec, num_classes, parsed)
     head.name, head.num_classes = name, num_classes

@@ -75,6 +75,10 @@ class Head(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError
 
+    def learning_rate_factor_of(self, parameter: str) -> float:
+        """Of the training's learning rate, for the parameter of this name."""
+        return 1.0
+
 
 class Classifier(nn.Module):
     """Dropout, then a linear layer with weights ~ N(0, 0.01^2) and bias 0: [B, C] -> logits [B, num_classes]."""

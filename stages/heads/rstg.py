@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from stages.heads.grid_graph import links, pooling, positions, upsampling
 from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import choose_source
+from stages.options import StageOptions
 
 Schedule = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
 State = tuple[Tensor, ...]
 
 
-class RstgOptions(TapOptions):
+class RstgBlockOptions(StageOptions):
     dim: int = Field(512, gt=0, description="width of nodes, messages and LSTMs")
     scales: tuple[int, ...] = Field((3, 2, 1), min_length=1, description="grids g x g of the nodes, in this order")
     num_iterations: int = Field(3, gt=0, description="space stages (K)")
@@ -38,6 +39,9 @@ class RstgOptions(TapOptions):
         description="layer: of nodes and messages, a frame at a time; layer_clip: input nodes over the clip, as "
         "released, which is not causal; batch: of input nodes only",
     )
+
+
+class RstgOptions(RstgBlockOptions, TapOptions):
     output: Literal["vec", "map"] = Field("vec", description="RSTG-to-vec or RSTG-to-map")
     readout: Literal["last", "mean"] = Field("last", description="of to-vec: the last frame (paper), or the mean")
     residual: bool = Field(
@@ -98,7 +102,7 @@ class RstgToMap(nn.Module):
 
     upsampling: Tensor
 
-    def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
+    def __init__(self, channels: int, height: int, width: int, options: RstgBlockOptions) -> None:
         super().__init__()
         self.nodes = GridNodes(channels, height, width, options)
         self.graph = SpaceTimeGraph(options)
@@ -131,7 +135,7 @@ class GridNodes(nn.Module):
 
     pooling: Tensor
 
-    def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
+    def __init__(self, channels: int, height: int, width: int, options: RstgBlockOptions) -> None:
         super().__init__()
         self.register_buffer("pooling", pooling(options.scales, height, width).float(), persistent=False)
         self.project = nn.Linear(channels, options.dim) if channels != options.dim else nn.Identity()
@@ -150,7 +154,7 @@ class SpaceTimeGraph(nn.Module):
     `batch`.
     """
 
-    def __init__(self, options: RstgOptions) -> None:
+    def __init__(self, options: RstgBlockOptions) -> None:
         super().__init__()
         dim = options.dim
         self.schedule, self.num_iterations = options.schedule, options.num_iterations
@@ -193,7 +197,7 @@ class SpaceStage(nn.Module):
     receives: Tensor  # [V, P], 1 where the pair's receiver is the node
     position: Tensor  # [V, 36], or [V, 0]
 
-    def __init__(self, options: RstgOptions) -> None:
+    def __init__(self, options: RstgBlockOptions) -> None:
         super().__init__()
         dim, num_nodes = options.dim, sum(g * g for g in options.scales)
         pairs = links(options.scales)
@@ -270,7 +274,7 @@ class Attention(nn.Module):
 
     adjacency: Tensor
 
-    def __init__(self, dim: int, options: RstgOptions) -> None:
+    def __init__(self, dim: int, options: RstgBlockOptions) -> None:
         super().__init__()
         self.form = form = options.attention
         num_nodes, linked = sum(g * g for g in options.scales), set(links(options.scales))
@@ -299,7 +303,7 @@ class Attention(nn.Module):
 class Update(nn.Module):
     """MLP_u([v_i | gathered]), two layers, ReLU after both (eq. 5), one for all nodes or one for each scale."""
 
-    def __init__(self, in_features: int, dim: int, options: RstgOptions, layered: bool) -> None:
+    def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:
         super().__init__()
         self.sizes = [g * g for g in options.scales]
         if options.update == "shared":

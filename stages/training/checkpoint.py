@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cache_schemas.files import write_whole
 from stages.errors import UsageError
-from stages.heads.build import build_head
+from stages.heads.build import rebuild_head
 from stages.heads.head import Head, Spec
 from stages.training.clips import Clips
 from stages.training.options import TrainOptions
@@ -84,11 +84,6 @@ def is_trained(folder: Path) -> bool:
     return (folder / RECORD_FILE).exists()
 
 
-def forget(folder: Path) -> None:
-    """Make a run incomplete: its record goes."""
-    (folder / RECORD_FILE).unlink(missing_ok=True)
-
-
 def require_free(folder: Path) -> None:
     """Raises RunExists where `folder` holds a run; call it before training, too."""
     if is_trained(folder):
@@ -102,7 +97,7 @@ def save_run(folder: Path, head: Head, record: RunRecord, *, overwrite: bool = F
     """
     if not overwrite:
         require_free(folder)
-    forget(folder)
+    (folder / RECORD_FILE).unlink(missing_ok=True)
     weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
     write_whole(folder / MODEL_FILE, [safetensors.torch.save(weights)])
     write_whole(folder / RECORD_FILE, [record.model_dump_json(indent=2).encode()])
@@ -115,7 +110,7 @@ def load_run(folder: Path) -> tuple[Head, RunRecord]:
     """
     record = load_record(folder)
     with torch.random.fork_rng([]):  # first weights are drawn, and replaced
-        head = build_head(record.head, record.spec, record.num_classes, **record.options)
+        head = rebuild_head(record.head, record.spec, record.num_classes, record.options)
     path = folder / MODEL_FILE
     try:
         head.load_state_dict(safetensors.torch.load_file(path))
@@ -151,11 +146,11 @@ def require_same_features(record: RunRecord, clips: Clips) -> None:
 
 
 def load_record(folder: Path) -> RunRecord:
-    """What is known of a run without its weights. Raises RunNotFound, RunError."""
+    """What run.json says. Raises RunNotFound without one, RunError where it cannot be read."""
     path = folder / RECORD_FILE
     try:
         return RunRecord.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise RunNotFound(f"{folder} holds no complete run: {RECORD_FILE} is missing. Train one.") from error
+        raise RunNotFound(f"{path.parent} holds no complete run: {RECORD_FILE} is missing. Train one.") from error
     except ValidationError as error:
         raise RunError(f"{path} is not a run that this kinegraph knows: {error}") from error

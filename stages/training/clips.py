@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from cache_schemas.arrays import GRAPH_TIMES
+from stages.errors import UsageError
 
 Batch = dict[str, Tensor]
 
 
 class FeaturesNotFinite(RuntimeError):
     """Something that a head reads is NaN or infinite."""
+
+
+class UnusableClips(UsageError):
+    """Clips from which nothing can be learnt or measured."""
 
 
 class Clips(Protocol):
@@ -45,13 +50,18 @@ class Clips(Protocol):
         ...
 
     @property
-    def num_failed_videos(self) -> int:
+    def videos(self) -> Sequence[str]:
+        """The videos of the split in the order of the table, with those that have no ok clip."""
+        ...
+
+    @property
+    def failed_videos(self) -> Sequence[str]:
         """Videos of the split that have no ok clip."""
         ...
 
     @property
     def failed_labels(self) -> Tensor:
-        """Their labels, likewise."""
+        """Their labels, as above."""
         ...
 
     def __len__(self) -> int: ...
@@ -84,6 +94,21 @@ def read_batches(
             if len(pending) > 1:
                 yield move(pending.popleft())
         yield move(pending.popleft())
+
+
+def require_usable(clips: Clips, purpose: str) -> None:
+    """Raises UnusableClips without a clip, and where labels are missing or are no classes; `purpose`: train on ..."""
+    if not len(clips):
+        failed = f": its {len(clips.failed_videos)} videos all failed" if clips.failed_videos else ""
+        raise UnusableClips(f"There is no ok clip to {purpose}{failed}.")
+    labels, classes = clips.labels, clips.num_classes
+    if len(labels) != len(clips) or (clips.multi_label and labels.shape[1] != classes):
+        raise UnusableClips(f"{len(clips)} clips of {classes} classes to {purpose} have labels {list(labels.shape)}.")
+    unlabelled = 0 if clips.multi_label else int((labels < 0).sum())
+    if unlabelled:
+        raise UnusableClips(f"{unlabelled} of {len(clips)} clips to {purpose} have no label.")
+    if not clips.multi_label and int(labels.max()) >= classes:
+        raise UnusableClips(f"A clip to {purpose} has label {int(labels.max())}; there are {classes} classes.")
 
 
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:

@@ -5,48 +5,45 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from stages.device import computing_in
+from stages.errors import UsageError
 from stages.heads.head import Head
-from stages.training.clips import Clips, read_batches, require_finite
+from stages.training import together
+from stages.training.clips import Clips, read_batches, require_finite, require_usable
 from stages.training.evaluation import evaluate
-from stages.training.losses import clip_loss
+from stages.training.losses import class_weights, clip_loss, clip_weights
+from stages.training.optimizers import build_ema, build_optimizer
 from stages.training.options import TrainOptions
+from stages.training.records import EpochRecord, StepRecord, TrainResult
+from stages.training.schedules import Schedule
+from stages.training.state import generators, identity, load_state, save_state, set_generators
 
-# progress in [0, 1) -> factor on the learning rate
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-}
+STEP_RECORD_SECONDS = 1.0
+RANK_SEEDS = 2**32  # between the seeds of processes that train together, so that their dropout differs
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is no longer finite."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """One epoch, numbered from 1: mean training loss, validation metrics (empty without validation), seconds."""
+@dataclass
+class _Best:
+    """The best epoch so far; `worth` is the higher the better."""
 
-    epoch: int
-    loss: float
-    metrics: dict[str, float]
-    seconds: float
+    worth: float = -math.inf
+    epoch: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """The epoch whose weights the head now has; `metric` names what chose it, None where nothing did."""
-
-    best_epoch: int
-    best_metric: float | None
-    metric: str | None
-    history: tuple[EpochRecord, ...]
-    seconds: float
-    num_parameters: int
+OnEpoch = Callable[[EpochRecord], None]
+OnStep = Callable[[StepRecord], None]
 
 
 @contextmanager
@@ -68,102 +65,247 @@ def train(
     options: TrainOptions,
     *,
     device: torch.device,
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    on_epoch: OnEpoch = lambda record: None,
+    on_step: OnStep = lambda record: None,
+    state_file: Path | None = None,
 ) -> TrainResult:
     """Train `head` in place; it ends in evaluation mode, on `device`, with the weights of the best epoch.
 
-    The best epoch is the first with the highest top-1 or mAP on `val_clips`; without those it is the last. On a
+    The best epoch is the first with the best `options.metric` on `val_clips`; without those it is the last. On a
     CPU, the same head, clips, options and number of threads give the same weights bit for bit. The caller seeds
     the head's first weights: `with seeded(options.seed, device): head = build_head(...)`.
 
-    Raises ValueError without a clip or for a clip without a label; when the loss is not finite, FeaturesNotFinite if
-    features are not, else TrainingDiverged.
+    With a `state_file` the run's state is written there after each epoch and as the options say, and a run that
+    finds one goes on from it, to the same weights as if it had never stopped; the caller removes it in the end.
+    `on_step` is called once a second. Under torchrun the processes share each batch (`together.py`); the first one
+    validates and writes.
+
+    Raises UnusableClips for clips that cannot be learnt from; StateError for a state of another run; when the loss is
+    not finite, FeaturesNotFinite if features are not, else TrainingDiverged.
     """
-    _check(train_clips, options.train_split)
-    with seeded(options.seed, device), _threads(options.threads):
-        return _Training(head.to(device), train_clips, options, device).run(val_clips, on_epoch)
+    require_usable(train_clips, f"train on in split {options.train_split!r}")
+    if val_clips is not None:
+        require_usable(val_clips, f"validate on in split {options.val_split!r}")
+    _check_metric(options, train_clips)
+    if options.precision == "fp16" and device.type != "cuda":
+        raise UsageError(f"train.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
+    seed = options.seed + together.rank() * RANK_SEEDS
+    with together.acquainted(device), seeded(seed, device), _threads(options.threads):
+        training = _Training(head.to(device), train_clips, val_clips, options, device)
+        training.resume_from(state_file)
+        together.meet()
+        return training.run(on_epoch, on_step)
+
+
+def _check_metric(options: TrainOptions, clips: Clips) -> None:
+    allowed = ["mAP", "wAP", "loss"] if clips.multi_label else ["top1", "top5", "loss"]
+    if options.metric and options.metric not in allowed:
+        many = "many labels" if clips.multi_label else "one label"
+        raise UsageError(
+            f"train.metric: given {options.metric!r}, allowed where videos have {many}: {', '.join(allowed)}"
+        )
 
 
 class _Training:
-    """The state of one run: optimiser, order of clips, step."""
+    """One run: optimiser, order of clips, how far it is, what was best."""
 
-    def __init__(self, head: Head, clips: Clips, options: TrainOptions, device: torch.device) -> None:
-        self.head, self.clips, self.options, self.device = head, clips, options, device
-        self.optimizer = _optimizer(head, options)
+    def __init__(
+        self, head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions, device: torch.device
+    ) -> None:
+        self.head, self.clips, self.val_clips, self.options, self.device = head, clips, val_clips, options, device
+        self.schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
+        self.network = together.in_step(head, device)
+        self.optimizer, self.ema = build_optimizer(head, options), build_ema(head, options)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+        weights = class_weights(clips, options)
+        self.class_weights = None if weights is None else weights.to(device)
+        self.weight_of_clip = clip_weights(clips, weights)
+        self.metric = options.metric or ("mAP" if clips.multi_label else "top1")
         self.order = torch.Generator().manual_seed(options.seed)
-        self.num_steps = options.epochs * math.ceil(len(clips) / options.batch_size)
-        self.step = 0
+        self.epoch_order = self.order.get_state()  # where the present epoch's order was drawn from
+        self.step = self.step_of_epoch = 0
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)  # of the present epoch, times clips
+        self.history: list[EpochRecord] = []
+        self.best = _Best()
+        self.state_file: Path | None = None
+        self.begun = self.saved = time.perf_counter()
 
-    def run(self, val_clips: Clips | None, on_epoch: Callable[[EpochRecord], None]) -> TrainResult:
-        started = time.perf_counter()
-        metric = None if val_clips is None else "mAP" if self.clips.multi_label else "top1"
-        best, best_epoch, best_weights = -math.inf, 0, self.head.state_dict()
-        history: list[EpochRecord] = []
-        for epoch in range(1, self.options.epochs + 1):
-            record = self._epoch(epoch, val_clips)
-            history.append(record)
+    def resume_from(self, state_file: Path | None) -> None:
+        """Go on where `state_file` says, and write there from now on."""
+        self.state_file = state_file
+        if state_file is not None:
+            self.identity = identity(self.head, self.clips, self.options)
+            if (state := load_state(state_file, self.identity)) is not None:
+                self._load(state)
+
+    def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
+        while not self._finished():
+            record = self._epoch(on_step)
+            self.history.append(record)
             on_epoch(record)
-            value = record.metrics[metric] if metric else epoch
-            if value > best:
-                best, best_epoch, best_weights = value, epoch, copy.deepcopy(self.head.state_dict())
-            elif self.options.patience and epoch - best_epoch >= self.options.patience:
-                break
-        self.head.load_state_dict(best_weights)
+            worth = self._worth(record)
+            if worth > self.best.worth:
+                self.best = _Best(worth, record.epoch, copy.deepcopy(self._scored().state_dict()))
+            self._save()
+        self.head.load_state_dict(self.best.weights)
         self.head.eval()
+        validated = self.val_clips is not None
         return TrainResult(
-            best_epoch=best_epoch,
-            best_metric=best if metric else None,
-            metric=metric,
-            history=tuple(history),
-            seconds=time.perf_counter() - started,
+            best_epoch=self.best.epoch,
+            best_metric=self.history[self.best.epoch - 1].metrics[self.metric] if validated else None,
+            metric=self.metric if validated else None,
+            history=tuple(self.history),
+            seconds=time.perf_counter() - self.begun,
             num_parameters=sum(parameter.numel() for parameter in self.head.parameters()),
         )
 
-    def _epoch(self, epoch: int, val_clips: Clips | None) -> EpochRecord:
-        started = time.perf_counter()
+    def _finished(self) -> bool:
+        patience, waited = self.options.patience, len(self.history) - self.best.epoch
+        return self.step >= self.schedule.num_steps or (patience is not None and waited >= patience)
+
+    def _worth(self, record: EpochRecord) -> float:
+        if self.val_clips is None:
+            return record.epoch
+        return -record.metrics["loss"] if self.metric == "loss" else record.metrics[self.metric]
+
+    def _scored(self) -> Head:
+        """The network that is validated and kept."""
+        return self.head if self.ema is None else cast(Head, self.ema.module)
+
+    def _epoch(self, on_step: OnStep) -> EpochRecord:
+        """The present epoch, or what is left of it."""
+        started = told = time.perf_counter()
         self.head.train()
+        names, size, clips_done = (*self.head.reads, "labels"), self.options.batch_size, 0
+        order = self._order()
+        left = order[self.step_of_epoch * size :]
+        own, own_size = together.own_share(left, size)
+        batches = read_batches(self.clips, own, own_size, names, self.device)
+        for batch, indices in zip(batches, torch.split(left, size), strict=True):
+            self._step(batch, indices)
+            clips_done += len(indices)
+            now = time.perf_counter()
+            if now - told >= STEP_RECORD_SECONDS:
+                told = now
+                on_step(self._step_record(clips_done / (now - started)))
+            if self.step_of_epoch * size < len(order) and self._state_is_due(now):
+                self._save()
+        speed = clips_done / (time.perf_counter() - started)
+        loss = together.summed(self.loss).item() / len(order)  # the epoch's only wait for the device
+        record = self._record(loss, speed, started)
+        self.step_of_epoch, self.epoch_order = 0, self.order.get_state()
+        self.loss.zero_()
+        return record
+
+    def _order(self) -> Tensor:
+        """Clips of the present epoch; the last one may end early."""
+        self.order.set_state(self.epoch_order)
         order = torch.randperm(len(self.clips), generator=self.order)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        names = (*self.head.reads, "labels")
-        for batch in read_batches(self.clips, order, self.options.batch_size, names, self.device):
-            total += self._step(batch).detach() * len(batch["labels"])
-        loss = total.item() / len(order)  # the epoch's only wait for the device
+        return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
+
+    def _record(self, loss: float, clips_per_second: float, started: float) -> EpochRecord:
+        """Validates what the epoch has led to."""
+        epoch = len(self.history) + 1
         if not math.isfinite(loss):
             require_finite(self.clips, self.head.reads, self.options.batch_size)
             raise TrainingDiverged(
                 f"The loss of epoch {epoch} is {loss}: lower train.learning_rate (now {self.options.learning_rate})."
             )
         metrics: dict[str, float] = {}
-        if val_clips is not None:
-            metrics = evaluate(self.head, val_clips, self.options, device=self.device).metrics
-        return EpochRecord(epoch=epoch, loss=loss, metrics=metrics, seconds=time.perf_counter() - started)
+        if self.val_clips is not None and together.rank() == 0:
+            found = evaluate(self._scored(), self.val_clips, self.options, device=self.device)
+            metrics = found.metrics | {"loss": found.loss}
+        metrics = together.from_first(metrics)
+        group = self.optimizer.param_groups[0]
+        return EpochRecord(
+            epoch=epoch,
+            loss=loss,
+            metrics=metrics,
+            seconds=time.perf_counter() - started,
+            learning_rate=group["lr"] / group["factor"],
+            clips_per_second=clips_per_second,
+        )
 
-    def _step(self, batch: dict[str, Tensor]) -> Tensor:
-        factor = SCHEDULES[self.options.schedule](self.step / self.num_steps)
+    def _step_record(self, clips_per_second: float) -> StepRecord:
+        last = self.history[-1].metrics.get(self.metric) if self.history else None
+        clips = min(self.step_of_epoch * self.options.batch_size, len(self.clips))
+        return StepRecord(
+            epoch=len(self.history) + 1,
+            step=self.step,
+            num_steps=self.schedule.num_steps,
+            loss=self.loss.item() * together.num_processes() / clips,
+            clips_per_second=clips_per_second,
+            metric=None if last is None else (self.metric, last),
+        )
+
+    def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
+        """One step on the clips `indices`; `batch` has this process's share of them."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * factor
-        self.step += 1
-        loss = clip_loss(self.head(batch), batch["labels"])
+            group["lr"] = self.options.learning_rate * self.schedule.factor(self.step) * group["factor"]
+        with computing_in(self.options.precision, self.device):
+            logits = self.network(batch)
+        loss = clip_loss(logits.float(), batch["labels"], self.class_weights) * self._share(indices)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.options.clip_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.options.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(self.head)
+        self.step, self.step_of_epoch = self.step + 1, self.step_of_epoch + 1
+        self.loss += loss.detach() * len(indices) / together.num_processes()
 
+    def _share(self, indices: Tensor) -> float:
+        """Weight of this process's mean loss, such that the mean over processes is that over all clips `indices`."""
+        count, weights = together.num_processes(), self.weight_of_clip[indices]
+        return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())
 
-def _check(clips: Clips, split: str) -> None:
-    if not len(clips):
-        raise ValueError(f"There is no ok clip to train on in split {split!r}.")
-    unlabelled = 0 if clips.multi_label else int((clips.labels < 0).sum())
-    if unlabelled:
-        raise ValueError(f"{unlabelled} of {len(clips)} clips in split {split!r} have no label to train on.")
+    def _state_is_due(self, now: float) -> bool:
+        if self.state_file is None:
+            return False
+        by_steps = self.options.checkpoint_steps and self.step_of_epoch % self.options.checkpoint_steps == 0
+        alone = together.num_processes() == 1  # several have no common clock
+        return bool(by_steps) or (alone and now - self.saved >= 60 * self.options.checkpoint_minutes)
 
+    def _save(self) -> None:
+        """Write all that the next step depends on."""
+        if self.state_file is None:
+            return
+        self.saved = time.perf_counter()
+        generators_by_rank, losses = together.gathered(generators(self.device)), together.gathered(self.loss.cpu())
+        if together.rank() > 0:
+            return
+        state = {
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "generators": generators_by_rank,
+            "epoch_order": self.epoch_order,
+            "step": self.step,
+            "step_of_epoch": self.step_of_epoch,
+            "losses": losses,
+            "history": [asdict(record) for record in self.history],
+            "best": {"worth": self.best.worth, "epoch": self.best.epoch, "weights": self.best.weights},
+            "seconds": self.saved - self.begun,
+        }
+        save_state(self.state_file, state, self.identity)
 
-def _optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(head.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-    return torch.optim.SGD(
-        head.parameters(), options.learning_rate, momentum=0.9, weight_decay=options.weight_decay, nesterov=True
-    )
+    def _load(self, state: dict[str, Any]) -> None:
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        set_generators(state["generators"][together.rank()], self.device)
+        self.epoch_order = state["epoch_order"]
+        self.step, self.step_of_epoch = state["step"], state["step_of_epoch"]
+        self.loss.copy_(state["losses"][together.rank()])
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        self.best = _Best(**state["best"])
+        self.begun -= state["seconds"]
 
 
 @contextmanager

@@ -1,91 +1,101 @@
 """From clips to the metrics of videos. V videos, K classes."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from stages.heads.head import Head
-from stages.training.clips import Clips, read_batches, require_finite
-from stages.training.metrics import charades_map, topk
+from stages.training.clips import Clips, read_batches, require_finite, require_usable
+from stages.training.losses import clip_loss
+from stages.training.metrics import charades_map, class_accuracy, topk
 from stages.training.options import TrainOptions
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """Fractions by name (top1 and top5, or mAP and wAP) over `num_videos`, which include `num_failed`."""
-
-    metrics: dict[str, float]
-    num_videos: int
-    num_failed: int
-    classes_without_positives: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "metrics": self.metrics,
-            "num_videos": self.num_videos,
-            "num_failed": self.num_failed,
-            "classes_without_positives": self.classes_without_positives,
-        }
+class ScoresNotFinite(RuntimeError):
+    """A head gives NaN or infinity for finite features."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoScores:
-    """One row per video with an ok clip, in order of first appearance: scores [V, K] float64, labels [V] or [V, K]."""
+    """One row per video, in the order of the table: scores [V, K] float64, labels [V] or [V, K].
+
+    A video without an ok clip has scores -inf.
+    """
 
     video_ids: tuple[str, ...]
     scores: Tensor
     labels: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Fractions by name (top1 and top5, or mAP and wAP) over `num_videos`, which include `num_failed`.
+
+    `loss` is the mean over clips, without class weights. `per_class` has each class's share of right videos, or its
+    average precision; NaN for `classes_without_positives`, which are left out of a mean over classes.
+    """
+
+    metrics: dict[str, float]
+    loss: float
+    num_videos: int
+    num_failed: int
+    per_class: tuple[float, ...]
+    videos: VideoScores
+
+    @property
+    def classes_without_positives(self) -> tuple[int, ...]:
+        return tuple(number for number, value in enumerate(self.per_class) if math.isnan(value))
+
+
 def evaluate(head: Head, clips: Clips, options: TrainOptions, *, device: torch.device) -> EvaluationResult:
     """Metrics of the videos in `clips`: top-k, or mAP as Charades defines it where a video may have many labels.
 
-    A video without a single ok clip counts as wrong, or is ranked last (behind videos of equal score -inf,
-    wherever the annotation file has it). Raises ValueError without a video, without labels and for NaN, and
-    FeaturesNotFinite where NaN comes from what was read.
+    A video without a single ok clip counts as wrong, or is ranked last, as the official scorer does with missing
+    videos. Raises UnusableClips without a clip or a label, FeaturesNotFinite or ScoresNotFinite for values that are not
+    finite.
     """
-    found = video_scores(head, clips, options, device=device)
-    failed = torch.full((clips.num_failed_videos, clips.num_classes), -torch.inf, dtype=torch.float64)
-    scores, labels = torch.cat([found.scores, failed]), torch.cat([found.labels, clips.failed_labels])
-    counts = {"num_videos": len(scores), "num_failed": clips.num_failed_videos}
-    if not clips.multi_label:
-        return EvaluationResult(metrics=topk(scores, labels), **counts)
-    result = charades_map(scores, labels)
+    require_usable(clips, "evaluate")
+    logits = _clip_logits(head, clips, options.batch_size, device)
+    found = aggregated(logits, clips, options)
+    if clips.multi_label:
+        average_precision = charades_map(found.scores, found.labels)
+        metrics = {"mAP": average_precision.mean, "wAP": average_precision.weighted}
+        per_class = average_precision.per_class
+    else:
+        metrics, per_class = topk(found.scores, found.labels), class_accuracy(found.scores, found.labels)
     return EvaluationResult(
-        metrics={"mAP": result.mean, "wAP": result.weighted},
-        classes_without_positives=result.classes_without_positives,
-        **counts,
+        metrics=metrics,
+        loss=clip_loss(logits, clips.labels).item(),
+        num_videos=len(found.video_ids),
+        num_failed=len(clips.failed_videos),
+        per_class=tuple(per_class.tolist()),
+        videos=found,
     )
 
 
-def video_scores(head: Head, clips: Clips, options: TrainOptions, *, device: torch.device) -> VideoScores:
-    """Logits or probabilities of all clips of a video, aggregated by max or mean. `head` keeps its mode.
-
-    Raises ValueError without a clip.
-    """
-    logits, labels = _clip_logits(head, clips, options.batch_size, device), clips.labels
+def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
+    """Logits [clips, K] or their probabilities over all clips and crops of a video, by maximum or mean."""
     if options.aggregate_of == "probabilities":
         logits = logits.sigmoid() if clips.multi_label else logits.softmax(1)
-    row = {video: index for index, video in enumerate(dict.fromkeys(clips.video_ids))}
+    row = {video: index for index, video in enumerate(clips.videos)}
     video_of_clip = torch.tensor([row[video] for video in clips.video_ids])
-    scores = torch.zeros(len(row), logits.shape[1], dtype=logits.dtype).scatter_reduce(
+    scores = torch.full((len(row), logits.shape[1]), -torch.inf, dtype=logits.dtype).scatter_reduce(
         0,
         video_of_clip[:, None].expand_as(logits),
         logits,
         "amax" if options.aggregate == "max" else "mean",
         include_self=False,
     )
-    labels_of_video = labels.new_empty(len(row), *labels.shape[1:])
-    labels_of_video[video_of_clip] = labels  # all clips of a video have its labels
-    return VideoScores(video_ids=tuple(row), scores=scores, labels=labels_of_video)
+    labels = clips.labels.new_empty(len(row), *clips.labels.shape[1:])
+    labels[video_of_clip] = clips.labels  # all clips of a video have its labels
+    labels[[row[video] for video in clips.failed_videos]] = clips.failed_labels
+    return VideoScores(video_ids=tuple(row), scores=scores, labels=labels)
 
 
 def _clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
     """Logits [clips, K] on the CPU, in float64, where the sigmoids of large float32 logits do not tie at 1."""
-    if not len(clips):
-        raise ValueError("There is no ok clip to evaluate.")
     was_training = head.training
     head.eval()
     try:
@@ -97,4 +107,5 @@ def _clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device
     found = torch.cat(logits).cpu()
     if not found.isfinite().all():
         require_finite(clips, head.reads, batch_size)
+        raise ScoresNotFinite("The head's scores are not finite, though what it reads is: lower train.learning_rate.")
     return found

@@ -15,14 +15,40 @@ def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str
 
     Raises ValueError without a video, for a label that is no class, and for NaN.
     """
+    rank = _rank_of_label(scores, labels)
+    return {f"top{k}": (rank < k).double().mean().item() for k in ks}
+
+
+def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Per class [K] the fraction of its videos whose label has the largest score; NaN without a video."""
+    hits = (_rank_of_label(scores, labels) < 1).double()
+    num_classes = scores.shape[1]
+    return hits.new_zeros(num_classes).index_add(0, labels, hits) / labels.bincount(minlength=num_classes)
+
+
+def confusion(scores: Tensor, labels: Tensor) -> Tensor:
+    """Counts [K, K + 1] of videos by class and largest score; the last column has those without scores.
+
+    Ties as in `topk`. Raises ValueError likewise.
+    """
+    _rank_of_label(scores, labels)  # for its checks
+    num_classes = scores.shape[1]
+    predicted = scores.sort(dim=1, descending=True, stable=True).indices[:, 0]
+    predicted = predicted.masked_fill(scores.amax(1) == -torch.inf, num_classes)
+    cells = labels * (num_classes + 1) + predicted
+    return cells.bincount(minlength=num_classes * (num_classes + 1)).view(num_classes, num_classes + 1)
+
+
+def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
+    """How many classes [V] stand before a video's label; the largest integer where its score is -inf."""
     _check(scores)
-    if not ((labels >= 0) & (labels < scores.shape[1])).all():
-        raise ValueError(f"A label is outside 0..{scores.shape[1] - 1}: top-k needs one class for every video.")
+    num_classes = scores.shape[1]
+    if not ((labels >= 0) & (labels < num_classes)).all():
+        raise ValueError(f"A label is outside 0..{num_classes - 1}: top-k needs one class for every video.")
     own = scores.gather(1, labels[:, None])  # [V, 1]
-    lower_class = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    lower_class = torch.arange(num_classes, device=scores.device) < labels[:, None]
     rank = ((scores > own) | ((scores == own) & lower_class)).sum(1)
-    hit = own[:, 0] > -torch.inf
-    return {f"top{k}": (hit & (rank < k)).double().mean().item() for k in ks}
+    return rank.masked_fill(own[:, 0] == -torch.inf, torch.iinfo(torch.int64).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +58,6 @@ class CharadesMap:
     per_class: Tensor
     mean: float
     weighted: float
-    classes_without_positives: int
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
@@ -41,7 +66,7 @@ def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
     scores [V, K], multi-hot labels [V, K], videos in the order of the annotation file. For each class, videos are
     sorted by descending score (stable) and AP = 1 / N_pos * sum over ranks r of precision(r) * [r is positive],
     without interpolation. Videos without any label are ranked as if their scores were -inf. Classes without a
-    positive are left out of the mean and counted.
+    positive are left out of the mean.
 
     Raises ValueError without a video or a positive, and for NaN.
     """
@@ -61,7 +86,6 @@ def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
         per_class=per_class,
         mean=per_class[present].mean().item(),
         weighted=((per_class[present] * weights).sum() / weights.sum()).item(),
-        classes_without_positives=int((~present).sum()),
     )
 
 

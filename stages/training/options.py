@@ -1,8 +1,8 @@
 """The options of a training run; importable without torch."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from stages.options import StageOptions
 
@@ -14,12 +14,43 @@ class TrainOptions(StageOptions):
     options: dict[str, Any] = Field(default_factory=dict, description="options of the head")
     seed: int = Field(0, ge=0, description="for the first weights, the order of clips and dropout")
     epochs: int = Field(20, gt=0, description="passes over the training split")
+    iterations: int | None = Field(
+        None, gt=0, description="in place of epochs: so many steps; milestones and warmup then count steps, too"
+    )
     batch_size: int = Field(64, gt=0, description="clips of one step, in training and evaluation")
-    learning_rate: float = Field(1e-3, gt=0, description="of the first step")
-    weight_decay: float = Field(1e-4, ge=0, description="on all parameters; decoupled with adamw")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has Nesterov momentum 0.9")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over the steps; cosine: to 0")
-    patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better validation")
+    learning_rate: float = Field(1e-3, gt=0, description="the highest one")
+    schedule: Literal["cosine", "constant", "step"] = Field(
+        "cosine", description="learning rate over the steps; cosine: to 0; step: times gamma at each milestone"
+    )
+    milestones: tuple[PositiveInt, ...] = Field((), description="of schedule step: epochs after which the rate falls")
+    gamma: float = Field(0.1, gt=0, lt=1, description="of schedule step")
+    warmup: float = Field(0, ge=0, description="epochs over which the rate rises linearly; 0: none")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="how to follow the gradient")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    nesterov: bool = Field(True, description="of sgd with a momentum")
+    weight_decay: float = Field(1e-4, ge=0, description="decoupled with adamw")
+    decay_all: bool = Field(True, description="false: no weight decay on biases and norms, parameters of one axis")
+    clip_grad_norm: float | None = Field(None, gt=0, description="scale gradients down to this norm; null: never")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="keep and score a moving mean of the weights with this decay, as 0.999"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of training's passes; fp16 needs CUDA. Evaluation is in fp32"
+    )
+    class_weights: Literal["none", "balanced"] | tuple[PositiveFloat, ...] = Field(
+        "none",
+        description="in the loss: balanced, by the training split, or a number per class; where videos may have many "
+        "labels they weigh the positives",
+    )
+    metric: Literal["top1", "top5", "mAP", "wAP", "loss"] | None = Field(
+        None, description="on val_split, chooses the best epoch; null: top1, or mAP where videos may have many labels"
+    )
+    patience: int | None = Field(None, gt=0, description="stop after so many epochs in a row that are not better")
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="a killed run goes on from the last epoch, or from a state at most so old"
+    )
+    checkpoint_steps: int | None = Field(None, gt=0, description="also after every so many steps of an epoch")
+    tensorboard: bool = Field(False, description="log for TensorBoard in the run's folder")
     train_split: str = Field("train", description="split to learn from")
     val_split: str | None = Field("val", description="split that chooses the best epoch; null: keep the last one")
     test_split: str = Field("test", description="split that `kinegraph evaluate` scores")
@@ -30,3 +61,19 @@ class TrainOptions(StageOptions):
     aggregate_of: Literal["logits", "probabilities"] = Field("logits", description="what is aggregated")
     threads: int | None = Field(None, gt=0, description="CPU threads; null: as the process has them")
     run: str = Field("runs/strg", description="folder for the trained head")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        stepwise = self.schedule == "step"
+        if stepwise != bool(self.milestones):
+            raise ValueError(
+                f"milestones: given {list(self.milestones)!r}, allowed: some with schedule step, else none"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones: given {list(self.milestones)!r}, allowed: rising numbers")
+        length = self.iterations or self.epochs
+        if max(self.warmup, *self.milestones, 0) >= length:
+            raise ValueError(f"warmup, milestones: given beyond the end of training, allowed: below {length}")
+        if self.metric and self.val_split is None:
+            raise ValueError(f"metric: given {self.metric!r}, allowed: null, without a val_split")
+        return self

@@ -99,7 +99,7 @@ def test_an_exported_cache_is_extracted_and_trained_on(load: Load, tmp_path: Pat
     assert data(config.cache) == data(whole.cache)
     assert verify(config.cache).ok
     (run,) = train_runs(config)
-    assert run.num_train_clips == 6
+    assert run.results.num_train_clips == 6
 
 
 def test_what_was_sealed_stays_and_what_the_source_redid_is_copied_again(load: Load, video_folder: Path) -> None:

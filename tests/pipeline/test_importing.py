@@ -24,7 +24,8 @@ from pipeline.imported_stages import Naming
 from pipeline.importing import import_features
 from pipeline.indexing import index
 from pipeline.plan import make_plan
-from pipeline.training import evaluate_run, train_runs
+from pipeline.scoring import evaluate_run
+from pipeline.training import train_runs
 from pipeline.verification import verify
 from stages.imports.features import FeatureFileError
 from tests.caches import rows_of, same_bytes
@@ -88,7 +89,7 @@ def test_a_new_cache_of_annotated_videos(tmp_path: Path, npy: Path, annotations:
     assert "torch" not in record.versions
     for head in ("avg_pool", "lstm"):
         (run,) = train_runs(config_of(tmp_path / "cache", tmp_path / head, head))
-        assert (run.num_train_clips, evaluate_run(run.folder).num_videos) == (4, 2)
+        assert (run.results.num_train_clips, evaluate_run(run.folder).result.num_videos) == (4, 2)
 
 
 def test_regions_train_the_heads_that_read_them(tmp_path: Path, npz: Path, annotations: Path) -> None:
@@ -110,7 +111,7 @@ def test_regions_train_the_heads_that_read_them(tmp_path: Path, npz: Path, annot
             assert not stored[num:].any()
     for head in ("strg", "proposal_pool"):
         (run,) = train_runs(config_of(tmp_path / "cache", tmp_path / head, head))
-        assert (run.num_train_clips, evaluate_run(run.folder).num_videos) == (4, 2)
+        assert (run.results.num_train_clips, evaluate_run(run.folder).result.num_videos) == (4, 2)
     for group in ("features/imported", "proposals", "regions/imported"):
         with xarray.open_zarr(tmp_path / "cache" / "data.zarr", group=group, consolidated=False) as opened:
             assert opened.sizes["row"] == 6
@@ -175,7 +176,7 @@ def test_into_an_indexed_cache(load: Load, video_folder: Path, tmp_path: Path) -
     np.testing.assert_array_equal(clips[0][POOLED], given[videos[1]])
     assert not extract(config).failures, "further stages are no concern of the import"
     (run,) = train_runs(config_of(Path(config.cache), tmp_path / "run", "avg_pool", backbone="imported"))
-    assert run.num_train_clips == 4
+    assert run.results.num_train_clips == 4
 
 
 def test_what_is_sealed_stays_and_other_files_are_refused(tmp_path: Path, npy: Path, annotations: Path) -> None:
@@ -207,7 +208,7 @@ def test_labels_may_come_and_change_later(tmp_path: Path, npy: Path) -> None:
     assert {name for name, value in same_bytes(cache).items() if before.get(name) != value} >= {"clips.parquet"}
     assert verify(cache).ok
     (run,) = train_runs(config_of(cache, tmp_path / "run", "avg_pool"))
-    assert run.num_train_clips == 4
+    assert run.results.num_train_clips == 4
     fewer = write_annotations(tmp_path / "fewer.csv", dict([*LABELS.items()][:3]))
     with pytest.raises(ExchangeError, match=r"fewer.csv has no line for a/v4 \(4 videos\); rows are never removed"):
         import_features(npy, cache, annotations=fewer)

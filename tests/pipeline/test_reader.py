@@ -17,7 +17,8 @@ from pipeline.config import Config
 from pipeline.extraction import extract
 from pipeline.importing import import_features
 from pipeline.indexing import index
-from pipeline.training import evaluate_run, train_runs
+from pipeline.scoring import evaluate_run
+from pipeline.training import train_runs
 from stages.heads.head import Source
 from stages.heads.inputs import MapRegionReader
 

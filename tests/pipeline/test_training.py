@@ -12,9 +12,14 @@ from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
-from pipeline.training import evaluate_run, recipes, train_runs
+from pipeline.results import read_results
+from pipeline.scoring import evaluate_run
+from pipeline.training import recipes, train_runs
 from stages.heads.head import HeadError
-from stages.training.checkpoint import RunError, RunExists
+from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
+from stages.training.options import TrainOptions
+from stages.training.records import EpochRecord
+from stages.training.state import STATE_FILE
 from tests.conftest import moving_square, write_video
 
 SPLITS = {"train": 4, "val": 2, "test": 2}
@@ -46,20 +51,22 @@ def changed(config: Config, **sections: dict[str, Any]) -> Config:
 
 def test_one_run_is_trained_and_scored(config: Config) -> None:
     (run,) = train_runs(config)
-    assert (run.folder, run.num_train_clips) == (Path(config.train.run), 4)
+    assert (run.folder, run.results.num_train_clips) == (Path(config.train.run), 4)
     record = json.loads((run.folder / "run.json").read_text())
     assert record["cache"] == config.cache
     assert record["cache_fingerprint"] == CachedClips(config.cache, record["reads"]).cache_fingerprint
-    scores = evaluate_run(run.folder)
+    scores = evaluate_run(run.folder).result
     assert (scores.num_videos, scores.num_failed) == (2, 0)
     assert scores.metrics["top5"] == 1.0
-    assert evaluate_run(run.folder, split="train").num_videos == 4
+    assert evaluate_run(run.folder, split="train").result.num_videos == 4
 
 
 def test_preloaded_clips_train_the_same(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     (mapped,) = train_runs(config)
     (preloaded,) = train_runs(changed(config, train={"preload": True}), overwrite=True)
-    assert [record.loss for record in preloaded.result.history] == [record.loss for record in mapped.result.history]
+    assert [record["loss"] for record in preloaded.results.history] == [
+        record["loss"] for record in mapped.results.history
+    ]
     monkeypatch.setattr("cache_schemas.reader.available_bytes", lambda: 0)
     with pytest.raises(CacheError, match="0 bytes of memory are free"):
         train_runs(changed(config, train={"preload": True}), overwrite=True)
@@ -79,14 +86,17 @@ def test_regions_of_stored_maps(config: Config) -> None:
 def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
     heard: list[tuple[str, int]] = []
     config = changed(config, run={"workers": workers})
-    runs = train_runs(config, ["pool", "graph", "lstm"], 2, on_run=lambda run: heard.append((run.name, run.seed)))
+    runs = train_runs(
+        config, ["pool", "graph", "lstm"], 2, on_run=lambda run: heard.append((run.results.name, run.results.seed))
+    )
     assert heard == [(name, seed) for name in ("pool", "graph", "lstm") for seed in (0, 1)]
     assert [run.folder.relative_to(config.train.run).as_posix() for run in runs[:2]] == ["pool/seed0", "pool/seed1"]
     assert all((run.folder / "model.safetensors").exists() for run in runs)
     with pytest.raises(RunExists):
         train_runs(config, ["pool", "graph"], 2)
-    again = train_runs(config, ["pool"], 2, overwrite=True)
-    assert [run.result.best_metric for run in again] == [run.result.best_metric for run in runs[:2]]
+    if workers == 1:
+        again = train_runs(config, ["pool"], 2, overwrite=True)
+        assert [run.results.scores for run in again] == [run.results.scores for run in runs[:2]]
 
 
 def test_recipes_are_variants_or_heads(config: Config) -> None:
@@ -129,3 +139,84 @@ def test_a_cache_without_labels_says_where_they_come_from(config: Config, tmp_pa
     extract(flat)
     with pytest.raises(ConfigError, match="no labels to train on: put the videos into class folders"):
         train_runs(flat)
+
+
+def test_results_say_what_was_trained_on_what_and_where(config: Config) -> None:
+    (run,) = train_runs(config)
+    assert read_results(run.folder) == run.results
+    found, record = run.results, json.loads((run.folder / "run.json").read_text())
+    assert (found.cache, found.cache_fingerprint) == (
+        config.cache,
+        CachedClips(config.cache, record["reads"]).cache_fingerprint,
+    )
+    assert TrainOptions(**found.recipe) == config.train.recipe
+    assert {"python", "torch", "kinegraph", "device", "threads"} <= found.environment.keys()
+    assert [record["epoch"] for record in found.history] == [1, 2]
+    assert found.scores == {"val": found.history[found.best_epoch - 1]["metrics"]}
+    scored = evaluate_run(run.folder).result.metrics
+    evaluate_run(run.folder, cache=config.cache, split="train")
+    assert read_results(run.folder).scores == found.scores | {"test": scored}
+
+
+def test_a_table_that_was_cut_off_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train_runs(changed(config, train={"run": config.train.run + "2"}), ["pool", "lstm"], 2)
+
+    def cut_off(name: str, seed: int, record: EpochRecord) -> None:
+        if (name, seed, record.epoch) == ("lstm", 0, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_runs(config, ["pool", "lstm"], 2, on_epoch=cut_off)
+    heard: list[tuple[str, int, int]] = []
+    with pytest.raises(RunExists, match=r"another recipe \(epochs: 2 -> 3\)"):
+        train_runs(changed(config, train={"epochs": 3}), ["pool", "lstm"], 2)
+    runs = train_runs(
+        config, ["pool", "lstm"], 2, on_epoch=lambda name, seed, record: heard.append((name, seed, record.epoch))
+    )
+    assert heard == [("lstm", 0, 2), ("lstm", 1, 1), ("lstm", 1, 2)]
+    assert [run.kept for run in runs] == [True, True, False, False]
+    for run, expected in zip(runs, undisturbed, strict=True):
+        assert run.results.scores == expected.results.scores
+        assert same_weights(run.folder, expected.folder)
+        assert not (run.folder / STATE_FILE).exists()
+    with pytest.raises(RunExists, match="holds a trained run already"):
+        train_runs(config, ["pool", "lstm"], 2)
+
+
+def test_a_table_is_of_one_kind_of_features(config: Config) -> None:
+    (run, *_) = train_runs(config, ["pool", "lstm"], 1)
+    record = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps(record | {"cache_fingerprint": "other"}))
+    (run.folder.parent.parent / "lstm" / "seed0" / "run.json").unlink()
+    with pytest.raises(RunExists, match=r"another recipe \(features: 'other' -> '"):
+        train_runs(config, ["pool", "lstm"], 1)
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    return (first / MODEL_FILE).read_bytes() == (second / MODEL_FILE).read_bytes()
+
+
+def test_overwriting_forgets_what_was_there(config: Config) -> None:
+    (run,) = train_runs(changed(config, train={"tensorboard": True}))
+    assert (run.folder / "tensorboard").exists()
+    (run.folder / STATE_FILE).write_bytes(b"of something else")
+    train_runs(changed(config, train={"epochs": 1}), overwrite=True)
+    assert sorted(path.name for path in run.folder.iterdir()) == [MODEL_FILE, "results.json", "run.json"]
+    assert len(read_results(run.folder).history) == 1
+
+
+def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert config.dataset is not None
+    for split in ("train", "test"):
+        (Path(config.dataset.root) / split / "left" / "words.mp4").write_text("words")
+    index(config)
+    extract(config)
+    (run,) = train_runs(config)
+    assert (run.results.num_train_clips, run.results.num_failed_videos) == (4, 1)
+    scored = evaluate_run(run.folder)
+    assert (scored.result.num_videos, scored.result.num_failed) == (3, 1)
+    told = [record.getMessage() for record in caplog.records]
+    for split in ("train", "test"):
+        assert f"1 videos of split {split} have no ok clip: training leaves them out, scores count them" in told

@@ -78,7 +78,7 @@ def test_an_array_extracts_and_trains(config: Path, tmp_path: Path) -> None:
     assert not extract(on_slurm(config)).failures
     same_as_undisturbed(config, tmp_path)
     runs = train_on_slurm(on_slurm(config), seeds=2)
-    assert [set(run.metrics) for run in runs] == [{"val_top1"}] * 2
+    assert [set(run.results.scores) for run in runs] == [{"val"}] * 2
     told = status(Cache(load_config(config).cache))["jobs"]
     assert [(job["kind"], job["tasks"]["done"]) for job in told] == [("train", 2), ("extract", 2)]
 

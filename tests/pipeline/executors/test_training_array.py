@@ -58,8 +58,9 @@ def test_again_only_what_is_missing(config: Config, works: list[Work]) -> None:
         train_on_slurm(config, seeds=3)
     runs = train_on_slurm(config, seeds=3)
     assert [[run.options.seed for run in work.runs] for work in works] == [[0, 1, 2], [2]]
-    assert [(run.name, run.seed) for run in runs] == [("avg_pool", seed) for seed in range(3)]
-    assert train_on_slurm(config, seeds=3) == runs
+    assert [(run.results.name, run.results.seed) for run in runs] == [("avg_pool", seed) for seed in range(3)]
+    assert [run.kept for run in runs] == [True, True, False]
+    assert all(run.kept for run in train_on_slurm(config, seeds=3))
     assert len(works) == 2, "nothing was missing"
 
 
@@ -68,7 +69,7 @@ def test_the_runs_are_those_of_training_here(config: Config, works: list[Work], 
     (expected,) = train_runs(here)
     (run,) = train_on_slurm(config)
     assert (run.folder / "model.safetensors").read_bytes() == (expected.folder / "model.safetensors").read_bytes()
-    assert run.metrics == {"val_top1": expected.result.best_metric}
+    assert run.results.scores == expected.results.scores
 
 
 def test_overwrite_trains_all_again(config: Config, works: list[Work]) -> None:
@@ -80,6 +81,6 @@ def test_overwrite_trains_all_again(config: Config, works: list[Work]) -> None:
 
 def test_as_processes(config: Config, fake: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (run,) = train_on_slurm(config)
-    assert set(run.metrics) == {"val_top1"}
+    assert set(run.results.scores) == {"val"}
     (log,) = Path(config.cache).glob("slurm/*/log-0.txt")
     assert "avg_pool seed 0 epoch 1: loss" in log.read_text()

@@ -34,6 +34,22 @@ def test_taps_have_the_shapes_of_the_real_network(model: str, num_frames: int, s
     }
 
 
+@pytest.mark.parametrize("model", CATALOGUE)
+def test_above_a_tap_shapes_follow_from_its_own(model: str) -> None:
+    """For maps that are not square, too, as no whole network here makes them."""
+    known = CATALOGUE[model]
+    below, *above = known.taps[len(known.taps) // 2 :]
+    cached = (8, below.channels, 14, 12)
+    with torch.device("meta"):
+        network = untrained(model).eval()
+        network.cut_below(below.name)
+        num_frames, channels, height, width = cached
+        maps = network(torch.empty(2, channels, num_frames, height, width))
+    found = {name: x.transpose(1, 2).shape[1:] for name, x in maps.items()}
+    assert found == {tap.name: tap.shape_above(below, cached) for tap in above}
+    assert [*network.levels] == [tap.name for tap in above]
+
+
 @pytest.mark.parametrize(("model", "num_frames", "size"), [("inception_v3", 1, 65), ("s3d", 4, 97)])
 def test_an_input_too_small_has_an_empty_map_in_a_plan_and_fails_in_the_network(
     model: str, num_frames: int, size: int

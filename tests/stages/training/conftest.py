@@ -29,8 +29,12 @@ class ClipsInMemory:
         return self.labels.ndim == 2
 
     @property
-    def num_failed_videos(self) -> int:
-        return len(self.failed_labels)
+    def failed_videos(self) -> list[str]:
+        return [f"failed{index}.mp4" for index in range(len(self.failed_labels))]
+
+    @property
+    def videos(self) -> list[str]:
+        return list(dict.fromkeys([*self.video_ids, *self.failed_videos]))
 
     def __len__(self) -> int:
         return len(self.pooled)

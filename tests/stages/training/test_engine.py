@@ -1,3 +1,4 @@
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +8,14 @@ import torch
 from torch import Tensor
 
 import stages.training.engine as engine
+from stages.errors import UsageError
 from stages.heads.build import build_head
 from stages.heads.head import Head
-from stages.training.clips import FeaturesNotFinite
-from stages.training.engine import EpochRecord, TrainingDiverged, TrainResult, seeded, train
-from stages.training.evaluation import EvaluationResult, evaluate
+from stages.training.clips import FeaturesNotFinite, UnusableClips
+from stages.training.engine import TrainingDiverged, seeded, train
+from stages.training.evaluation import EvaluationResult, VideoScores, evaluate
 from stages.training.options import TrainOptions
+from stages.training.records import EpochRecord, StepRecord, TrainResult
 
 CPU = torch.device("cpu")
 MakeClips = Callable[..., Any]
@@ -38,7 +41,9 @@ def _scripted_validation(monkeypatch: pytest.MonkeyPatch, values: list[float]) -
 
     def scripted(head: Head, *_: Any, **__: Any) -> EvaluationResult:
         seen.append(_weights(head))
-        return EvaluationResult(metrics={"top1": values[len(seen) - 1]}, num_videos=1, num_failed=0)
+        none = VideoScores(video_ids=(), scores=torch.zeros(0), labels=torch.zeros(0))
+        metrics = {"top1": values[len(seen) - 1]}
+        return EvaluationResult(metrics=metrics, loss=0.0, num_videos=1, num_failed=0, per_class=(), videos=none)
 
     monkeypatch.setattr(engine, "evaluate", scripted)
     return seen
@@ -185,12 +190,146 @@ def test_features_that_are_not_finite_are_named(make_clips: MakeClips) -> None:
 def test_what_cannot_be_learnt_from_is_refused(make_clips: MakeClips) -> None:
     with pytest.raises(ValueError, match="no ok clip to train on in split 'train'"):
         _run(make_clips(0, labels=torch.zeros(0, dtype=torch.int64)), None, _options())
-    with pytest.raises(ValueError, match="2 of 3 clips in split 'train' have no label"):
+    with pytest.raises(ValueError, match="2 of 3 clips to train on in split 'train' have no label"):
         _run(make_clips(3, labels=torch.tensor([-1, 0, -1])), None, _options())
 
 
-def test_an_error_while_reading_ahead_is_not_lost(make_clips: MakeClips) -> None:
+def test_an_error_while_reading_ahead_is_not_lost(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = make_clips(20)
-    clips.labels = clips.labels[:15]  # the last rows cannot be read
-    with pytest.raises(IndexError):
+    read = type(clips).__getitems__
+
+    def failing(self: Any, indices: list[int]) -> Any:
+        if 13 in indices:
+            raise IndexError("row 13")
+        return read(self, indices)
+
+    monkeypatch.setattr(type(clips), "__getitems__", failing)
+    with pytest.raises(IndexError, match="row 13"):
         _run(clips, None, _options())
+
+
+def test_labels_that_do_not_match_the_clips_are_refused(make_clips: MakeClips) -> None:
+    clips = make_clips(20)
+    clips.labels = clips.labels[:15]
+    with pytest.raises(UnusableClips, match=r"20 clips of 3 classes to train on in split 'train' have labels \[15\]"):
+        _run(clips, None, _options())
+    with pytest.raises(UnusableClips, match="has label 3; there are 3 classes"):
+        _run(make_clips(2, labels=torch.tensor([0, 3])), None, _options())
+    with pytest.raises(UnusableClips, match=r"2 clips of 3 classes .* have labels \[2, 4\]"):
+        _run(make_clips(2, labels=torch.ones(2, 4)), None, _options())
+
+
+def test_an_empty_validation_split_is_refused_before_training(make_clips: MakeClips) -> None:
+    clips = make_clips()
+    empty = make_clips(0, labels=torch.zeros(0, dtype=torch.int64), failed_labels=torch.tensor([1, 2]))
+    with pytest.raises(UnusableClips, match="no ok clip to validate on in split 'val': its 2 videos all failed"):
+        _run(clips, empty, _options())
+    assert clips.batches == []
+
+
+def test_iterations_end_within_an_epoch(make_clips: MakeClips) -> None:
+    clips = make_clips(20)  # three steps an epoch
+    _, result = _run(clips, None, _options(iterations=5))
+    assert [len(batch) for batch in clips.batches] == [8, 8, 4, 8, 8]
+    assert [record.epoch for record in result.history] == [1, 2]
+
+
+@pytest.mark.parametrize(("metric", "best"), [("loss", 3), ("top5", 1)])
+def test_the_named_metric_chooses_the_epoch(
+    metric: str, best: int, make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([(0.5, 0.9, 2.0), (0.9, 0.2, 1.5), (0.1, 0.3, 1.0), (0.2, 0.4, 3.0)])
+    none = VideoScores(video_ids=(), scores=torch.zeros(0), labels=torch.zeros(0))
+
+    def scripted(*_: Any, **__: Any) -> EvaluationResult:
+        top1, top5, loss = next(scores)
+        metrics = {"top1": top1, "top5": top5}
+        return EvaluationResult(metrics=metrics, loss=loss, num_videos=1, num_failed=0, per_class=(), videos=none)
+
+    monkeypatch.setattr(engine, "evaluate", scripted)
+    _, result = _run(make_clips(), make_clips(), _options(metric=metric, patience=3))
+    assert (result.best_epoch, result.metric) == (best, metric)
+    assert result.best_metric == {"loss": 1.0, "top5": 0.9}[metric]
+
+
+def test_gradients_are_clipped(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    step = torch.optim.SGD.step
+
+    def measured(self: torch.optim.SGD) -> None:
+        gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.cat(gradients).norm().item())
+        step(self)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", measured)
+    for limit in (None, 1e-3):
+        _run(make_clips(16), None, _options(epochs=1, optimizer="sgd", clip_grad_norm=limit))
+    assert norms[:2] > [1e-2, 1e-2]
+    assert norms[2:] == pytest.approx([1e-3, 1e-3], rel=1e-3)
+
+
+def test_ema_keeps_a_moving_mean_of_the_weights(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW) -> None:
+        step(self)
+        seen.append(torch.cat([p.detach().flatten() for p in self.param_groups[0]["params"]]))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    head, _ = _run(make_clips(24), None, _options(epochs=1, ema=0.75))
+    expected = seen[0]  # the mean begins with the first step's weights
+    for weights in seen[1:]:
+        expected = 0.75 * expected + 0.25 * weights
+    torch.testing.assert_close(_weights(head), expected)
+    assert not torch.allclose(_weights(head), seen[-1])
+
+
+def test_half_precision_learns_nearly_the_same_and_is_asked_of_a_device(make_clips: MakeClips) -> None:
+    clips = make_clips()
+    full, half = (_run(clips, None, _options(epochs=1, precision=name))[0] for name in ("fp32", "bf16"))
+    assert not torch.equal(_weights(full), _weights(half))
+    torch.testing.assert_close(_weights(full), _weights(half), atol=0.05, rtol=0)
+    with pytest.raises(UsageError, match="given 'fp16', allowed on cpu: fp32, bf16"):
+        _run(clips, None, _options(precision="fp16"))
+
+
+def test_steps_are_told_of(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STEP_RECORD_SECONDS", 0.0)
+    heard: list[StepRecord] = []
+    _, result = _run(make_clips(17), make_clips(), _options(epochs=2), on_step=heard.append)
+    assert [(record.epoch, record.step) for record in heard] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]
+    assert heard[0].metric is None
+    assert heard[-1].metric == ("top1", result.history[0].metrics["top1"])
+    assert heard[2].loss == pytest.approx(result.history[0].loss)
+    assert all(record.clips_per_second > 0 and record.num_steps == 6 for record in heard)
+
+
+def test_a_metric_of_the_other_kind_of_labels_is_refused(make_clips: MakeClips) -> None:
+    with pytest.raises(UsageError, match="given 'mAP', allowed where videos have one label: top1, top5, loss"):
+        _run(make_clips(), make_clips(), _options(metric="mAP"))
+    many = make_clips(multi_label=True)
+    with pytest.raises(UsageError, match="given 'top1', allowed where videos have many labels: mAP, wAP, loss"):
+        _run(many, many, _options(metric="top1"))
+    assert many.batches == []
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_parameters_may_have_a_factor_on_the_learning_rate(make_clips: MakeClips, optimizer: str) -> None:
+    """The first step with a factor of 0.1 is a tenth as long."""
+    clips = make_clips(4)
+    options = _options(head="avg_pool", epochs=1, optimizer=optimizer, weight_decay=0.0)
+
+    def step(factor: float) -> dict[str, Tensor]:
+        factors = {"classifier.fc.weight": factor, "classifier.fc.bias": 1.0}
+        with seeded(0, CPU):
+            head = build_head("avg_pool", clips.spec, 3, dropout=0.0)
+        before = copy.deepcopy(head.state_dict())
+        head.learning_rate_factor_of = factors.__getitem__  # type: ignore[method-assign]
+        train(head, clips, None, options, device=CPU)
+        return {name: tensor - before[name] for name, tensor in head.state_dict().items()}
+
+    whole, slow = step(1.0), step(0.1)
+    assert whole["classifier.fc.weight"].abs().max() > 1e-3
+    torch.testing.assert_close(slow["classifier.fc.weight"], 0.1 * whole["classifier.fc.weight"], rtol=1e-4, atol=1e-7)
+    assert torch.equal(slow["classifier.fc.bias"], whole["classifier.fc.bias"])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stages.training.metrics import charades_map, topk
+from stages.training.metrics import charades_map, class_accuracy, confusion, topk
 
 INF = math.inf
 
@@ -26,6 +26,15 @@ def test_a_video_without_scores_is_wrong_even_where_k_covers_all_classes() -> No
     assert topk(scores, torch.tensor([0, 0]), ks=(1, 5)) == {"top1": 0.5, "top5": 0.5}
 
 
+def test_accuracy_of_a_class_and_confusions() -> None:
+    scores = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [-INF, -INF, -INF], [3.0, 0.0, 0.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    accuracy = class_accuracy(scores, labels)
+    assert accuracy[:2].tolist() == [0.5, 0.0]
+    assert accuracy[2].isnan()
+    assert confusion(scores, labels).tolist() == [[1, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0]]
+
+
 def test_average_precision_of_a_ranking() -> None:
     scores = torch.tensor([[0.9, 0.3, 0.1], [0.8, 0.9, 0.4], [0.7, 0.5, 0.3], [0.6, 0.7, 0.2]])
     labels = torch.tensor([[1.0, 0, 0], [0, 0, 1], [1, 1, 0], [1, 1, 0]])
@@ -35,7 +44,6 @@ def test_average_precision_of_a_ranking() -> None:
     assert result.per_class.tolist() == pytest.approx([first, second, 1.0])
     assert result.mean == pytest.approx((first + second + 1) / 3)
     assert result.weighted == pytest.approx((3 * first + 2 * second + 1) / 6)
-    assert result.classes_without_positives == 0
 
 
 def test_videos_without_a_label_are_ranked_last() -> None:
@@ -60,13 +68,12 @@ def test_missing_and_unlabelled_videos_tie_at_the_end_in_file_order() -> None:
     assert unlabelled_last.mean == pytest.approx((1 + 2 / 2) / 2)
 
 
-def test_classes_without_positives_are_left_out_and_counted() -> None:
+def test_classes_without_positives_are_left_out() -> None:
     result = charades_map(torch.tensor([[0.2, 0.5, 0.1], [0.4, 0.5, 0.1]]), torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
     assert result.per_class[:2].tolist() == pytest.approx([0.5, 0.5])
     assert result.per_class[2].isnan()
     assert result.mean == pytest.approx(0.5)
     assert result.weighted == pytest.approx(0.5)
-    assert result.classes_without_positives == 1
 
 
 def test_long_rankings_agree_with_a_direct_count() -> None:

@@ -16,7 +16,22 @@ def test_the_skeleton_of_a_config_is_valid_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"learning_rate": -1}, {"optimiser": "sgd"}, {"schedule": "step"}, {"patience": 0}, {"seed": "x"}],
+    [
+        {"epochs": 0},
+        {"learning_rate": -1},
+        {"optimiser": "sgd"},
+        {"schedule": "step"},
+        {"patience": 0},
+        {"seed": "x"},
+        {"milestones": [3]},
+        {"milestones": [3, 2], "schedule": "step"},
+        {"milestones": [20], "schedule": "step"},
+        {"warmup": 5, "iterations": 5},
+        {"metric": "top1", "val_split": None},
+        {"class_weights": "equal"},
+        {"class_weights": [1, 0]},
+        {"ema": 1},
+    ],
 )
 def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):

@@ -1,0 +1,63 @@
+"""Scores of classes by what the classes have in common, as in fig. 5 of Wang and Gupta 2018. Torch-free."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from stages.errors import UsageError
+
+CLASS_COLUMN = "class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeScore:
+    """Mean score of the `num_classes` classes whose `attribute` has this value."""
+
+    attribute: str
+    value: str
+    num_classes: int
+    score: float
+
+
+def by_attribute(per_class: Mapping[str, float], table: Path, class_names: Sequence[str]) -> list[AttributeScore]:
+    """For each attribute and value in `table` the plain mean of the scores of its classes.
+
+    `table` is a csv with the column `class` and one per attribute; an empty cell puts a class in no group. Classes
+    without a score are left out; a value that has none left has no line.
+
+    Raises UsageError for a table without these columns, a class that does not exist or stands there twice.
+    """
+    groups: dict[tuple[str, str], list[float]] = {}
+    for name, attributes in _read(table, set(class_names)).items():
+        for attribute, value in attributes.items():
+            if value and name in per_class:
+                groups.setdefault((attribute, value), []).append(per_class[name])
+    found = [
+        AttributeScore(attribute=attribute, value=value, num_classes=len(scores), score=mean(scores))
+        for (attribute, value), scores in groups.items()
+    ]
+    return sorted(found, key=lambda score: (score.attribute, score.value))
+
+
+def _read(table: Path, known: set[str]) -> dict[str, dict[str, str]]:
+    """Class -> attribute -> value."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--attributes {table}: cannot be read: {error}") from error
+    if not rows or CLASS_COLUMN not in rows[0] or len(rows[0]) < 2:
+        raise UsageError(f"--attributes {table}: expected a header class,<attribute>[,...] and a line per class")
+    found: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(rows, start=2):
+        name = row.pop(CLASS_COLUMN)
+        if None in row:
+            raise UsageError(f"--attributes {table}: line {number} has more cells than the header")
+        if name not in known:
+            raise UsageError(f"--attributes {table}: line {number}: {name!r} is no class of the cache")
+        if name in found:
+            raise UsageError(f"--attributes {table}: line {number}: class {name!r} stands there twice")
+        found[name] = {attribute: value.strip() for attribute, value in row.items()}
+    return found

@@ -1,0 +1,146 @@
+"""The tail: a backbone's part above the cached tap, trainable, with blocks of the papers inside.
+
+B clips, T frames, C channels, H, W.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from stages.backbones.backbone import Backbone
+from stages.backbones.build import build_backbone, untrained
+from stages.backbones.catalogue import entry
+from stages.backbones.entry import BackboneEntry
+from stages.backbones.resnet3d_layouts import LAYOUTS
+from stages.heads.head import HeadError, Source, Spec, TapOptions
+from stages.heads.inputs import choose_source
+from stages.heads.insertion import Shape, block_options, insert, is_inserted
+from stages.heads.tail_options import TailOptions
+
+BY_FRAME = ("resnet18", "resnet34", "resnet50", "resnet101", "tsm_r50")
+MODELS = (*BY_FRAME, *LAYOUTS)
+NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+MakeNetwork = Callable[[TailOptions], Backbone]
+
+
+class Tail(nn.Module):
+    """Maps [B, T, C, H, W] of the cached tap -> those of the network's last tap.
+
+    `read` and `given` name the two taps; `shape` is that of the latter's maps for one clip. Frozen norms stay in
+    evaluation mode, and their gain and bias get no gradient.
+    """
+
+    def __init__(self, network: Backbone, read: Source, given: Source, shape: Shape, batch_norm: str) -> None:
+        super().__init__()
+        self.network, self.read, self.given, self.shape = network, read, given, shape
+        self.frozen_norms = _frozen(network, batch_norm)
+        for path in self.frozen_norms:
+            network.get_submodule(path).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Tail":
+        super().train(mode)
+        for path in self.frozen_norms:
+            self.network.get_submodule(path).eval()
+        return self
+
+    def forward(self, maps: Tensor) -> Tensor:
+        weight = next(self.network.parameters())
+        found: dict[str, Tensor] = self.network(maps.to(weight.dtype).transpose(1, 2))  # tap -> [B, C, T, H, W]
+        return found[self.given.tap].transpose(1, 2)
+
+
+def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
+    """The option `tail` of a head, checked, its blocks' options completed; None without one.
+
+    Raises HeadError with what is allowed.
+    """
+    given = head_options.get("tail")
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        given = {"backbone": head_options.get("backbone")} | given
+    try:
+        tail = TailOptions.model_validate(given)
+    except ValidationError as error:
+        problems = [(".".join(["tail", *map(str, found["loc"])]), found) for found in error.errors()]
+        words = [f"{key}: {found['msg']} (given {found['input']!r})" for key, found in problems]
+        raise HeadError(f"{'; '.join(words)}.") from error
+    blocks = [block.model_copy(update={"options": block_options(block).model_dump()}) for block in tail.blocks]
+    return tail.model_copy(update={"blocks": tuple(blocks)})
+
+
+def tail_source(spec: Spec, options: TailOptions) -> Source:
+    """The cached maps that a tail starts from. Raises HeadError where there are none, or several."""
+    return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
+
+
+def trained(options: TailOptions) -> Backbone:
+    """The whole network with the checkpoint's weights. Raises WeightsError."""
+    model, geometry, weights = _network(options)
+    return build_backbone(model, weights, [entry(model, geometry).taps[-1].name], **geometry)
+
+
+def empty(options: TailOptions) -> Backbone:
+    """The whole network for weights that a run has stored."""
+    model, geometry, _ = _network(options)
+    with torch.random.fork_rng(devices=[]):
+        network = untrained(model, **geometry)
+    network.cut([network.levels[-1]])
+    return network
+
+
+def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
+    """The tail of `options` above the cached maps in `spec`; its blocks get weights from torch's global generator.
+
+    Raises HeadError for a network that has no tail, maps that are not its own, and blocks that do not fit.
+    """
+    model, geometry, _ = _network(options)
+    read = tail_source(spec, options)
+    known = entry(model, geometry)
+    shapes = _shapes_above(known, read, spec[read.maps])
+    network = make(options)
+    network.cut_below(read.tap)
+    given = Source(read.backbone, known.taps[-1].name)
+    for insertion in options.blocks:
+        insert(network, insertion, shapes, by_frame=model in BY_FRAME)
+    return Tail(network.requires_grad_(True), read, given, shapes[given.tap], options.batch_norm)
+
+
+def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
+    """Paths of the backbone's norms that are not to be trained.
+
+    "Partial" is that of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the first norm of all
+    lies below the cached tap. Paths, because training on several devices replaces norms.
+    """
+    norms = [path for path, x in network.named_modules() if isinstance(x, NORMS) and not is_inserted(path)]
+    return {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]
+
+
+def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
+    """Model, options and weights of the backbone."""
+    if options.model is None or options.weights is None:
+        raise HeadError(
+            "tail: model and weights are missing: those of the backbone entry that made the maps. "
+            "`kinegraph train` takes them from the cache."
+        )
+    if options.model not in MODELS:
+        raise HeadError(f"tail: backbone {options.model} cannot be a tail; those that can are {', '.join(MODELS)}.")
+    return options.model, dict(options.options or {}), options.weights
+
+
+def _shapes_above(known: BackboneEntry, read: Source, cached: tuple[int, ...]) -> dict[str, Shape]:
+    """Tap -> (T, C, H, W) of the taps above the cached one."""
+    names = [tap.name for tap in known.taps]
+    if read.tap not in names[:-1]:
+        raise HeadError(f"tail.from: given {read.tap!r}; {known.name} goes on above {', '.join(names[:-1])}.")
+    below = known.tap(read.tap)
+    num_frames, channels, height, width = cached
+    if channels != below.channels:
+        raise HeadError(f"{read.maps} has {channels} channels, {read.tap} of {known.name} has {below.channels}.")
+    return {
+        tap.name: tap.shape_above(below, (num_frames, channels, height, width))
+        for tap in known.taps[names.index(read.tap) + 1 :]
+    }

@@ -1,0 +1,57 @@
+"""The options of a tail, the trainable part of a backbone above the cached tap. Torch-free."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from stages.options import StageOptions
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _insertions(value: Any) -> Any:
+    """`{res5.0: trg}` is short for `[{block: trg, after: res5.0}]`."""
+    return [{"block": name, "after": place} for place, name in value.items()] if isinstance(value, dict) else value
+
+
+Places = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+class InsertionOptions(StageOptions):
+    """Blocks of one kind in a tail. A place is a residual block, as `res5.1`, or a stage, as `res5`: all its blocks."""
+
+    block: Literal["trg", "atr", "rstg", "non_local"] = Field(description="of which kind; rstg: RSTG-to-map")
+    after: Places = Field((), description="residual blocks that a block of its own follows, one place or several")
+    in_branch: Places = Field((), description="instead: behind the last norm of these, before the shortcut is added")
+    options: dict[str, Any] = Field(default_factory=dict, description="of the block, as those of the head of its name")
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> "InsertionOptions":
+        if bool(self.after) == bool(self.in_branch):
+            raise ValueError(f"given after {self.after} and in_branch {self.in_branch}, allowed: one of the two")
+        return self
+
+
+class TailOptions(StageOptions):
+    """The backbone's part above a cached tap, trained with the head that reads its last tap.
+
+    `model`, `options` and `weights` are those of the backbone entry that made the cache, and filled in from there.
+    """
+
+    from_tap: str = Field(alias="from", description="the cached tap, with `store: [maps]`")
+    backbone: str | None = Field(None, description="whose maps to read; null: the head's, or the only one that fits")
+    blocks: Annotated[tuple[InsertionOptions, ...], BeforeValidator(_insertions)] = Field(
+        (), description="what is inserted, bottom to top; {res5.0: trg} is short for [{block: trg, after: res5.0}]"
+    )
+    batch_norm: Literal["frozen", "partial", "train"] = Field(
+        "frozen",
+        description="the backbone's norms: frozen (statistics, gain and bias), all but the tail's first, or none",
+    )
+    learning_rate_factor: float = Field(1.0, gt=0, description="for the backbone's weights; new blocks have 1")
+    model: str | None = Field(None, description="null: as cached")
+    options: dict[str, int | str] | None = Field(None, description="null: as cached")
+    weights: str | None = Field(
+        None, description="null: the same word as when cached; a path where that file lies now. Others are refused"
+    )

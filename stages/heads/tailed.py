@@ -1,0 +1,53 @@
+"""A head on a tail: what it reads of the tail's tap is computed, not cached."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from stages.heads.head import Head, HeadError, Spec
+from stages.heads.insertion import is_inserted
+from stages.heads.tail import Tail
+from stages.heads.tail_options import TailOptions
+
+
+class TailedHead(Head):
+    """Any head that reads maps or pooled features of a tap, behind the tail that computes them from a lower tap.
+
+    For the head the tail's maps and their mean are arrays as any other, and the only features there are.
+    """
+
+    def __init__(self, tail: Tail, head: Head, options: TailOptions) -> None:
+        super().__init__()
+        made = made_by(tail)
+        if not made.keys() & set(head.reads):
+            raise HeadError(
+                f"Head {head.name} reads {', '.join(head.reads)}, which are cached: a tail would do nothing. It gives "
+                f"{' and '.join(made)}; heads on regions read it with `regions_from: maps`."
+            )
+        self.tail, self.head = tail, head
+        self.reads = (tail.read.maps, *(name for name in head.reads if name not in made))
+        self.learning_rate_factor = options.learning_rate_factor
+        self.name, self.num_classes = head.name, head.num_classes
+        complete = options.model_copy(update={"backbone": tail.read.backbone})
+        self.options = head.options | {"tail": complete.model_dump(by_alias=True)}
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        maps = self.tail(batch[self.tail.read.maps])  # [B, T, C, H, W]
+        given = self.tail.given
+        logits: Tensor = self.head({**batch, given.maps: maps, given.pooled: maps.mean((3, 4))})
+        return logits
+
+    def learning_rate_factor_of(self, parameter: str) -> float:
+        """The tail's own factor for the backbone's weights."""
+        prefix, _, name = parameter.partition(".")
+        return self.learning_rate_factor if prefix == "tail" and not is_inserted(name) else 1.0
+
+
+def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
+    """Array name -> shape of one clip, of what a tail computes."""
+    return {tail.given.maps: tail.shape, tail.given.pooled: tail.shape[:2]}
+
+
+def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
+    """The arrays that a head behind the tail can read: boxes and regions as cached, features of the tail."""
+    return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | made_by(tail)

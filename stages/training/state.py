@@ -1,0 +1,81 @@
+"""The state of a training run on disk, from which a killed one goes on as if nothing had happened."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+
+from cache_schemas.files import remove_durably, write_whole
+from cache_schemas.fingerprint import differences
+from stages.errors import UsageError
+from stages.heads.head import Head
+from stages.training.clips import Clips
+from stages.training.options import TrainOptions
+from stages.training.together import num_processes
+
+STATE_FILE = "state.pt"
+# options that may change while a run rests: they do not touch its numbers (threads: their last bits)
+FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_minutes", "checkpoint_steps"}
+
+
+class StateError(UsageError):
+    """A state that does not belong to this run, or cannot be read."""
+
+
+def identity(head: Head, clips: Clips, options: TrainOptions) -> dict[str, Any]:
+    """What must be equal for a run to go on: the recipe, the features, and the clips with their labels."""
+    recipe = options.model_dump(mode="json", exclude=FREE)
+    seen = xxhash.xxh3_128("\n".join(clips.video_ids).encode())
+    seen.update(clips.labels.numpy().tobytes())
+    recipe |= {"options": head.options, "processes": num_processes()}
+    return recipe | {"features": clips.cache_fingerprint, "clips": seen.hexdigest()}
+
+
+def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
+    """Write tensors, numbers and strings, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save({"of": of, "state": state}, buffer)
+    write_whole(path, [buffer.getbuffer()])
+
+
+def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
+    """The state in `path`, on the CPU; None without a file. Runs no code of the file.
+
+    Raises StateError for a file that cannot be read, or that another recipe, head or list of clips has left.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise StateError(f"{path} is not a state of training: {error}. Remove it, or use --overwrite.") from error
+    state: dict[str, Any] = found["state"]
+    if changed := differences(found["of"], of):
+        raise StateError(
+            f"{path.parent} holds the beginning of another run ({'; '.join(changed)}): finish it with its own config, "
+            "choose another folder, or start anew with --overwrite."
+        )
+    return state
+
+
+def remove_state(folder: Path) -> None:
+    """Forget how far the run in `folder` was."""
+    remove_durably(folder / STATE_FILE)
+
+
+def generators(device: torch.device) -> dict[str, torch.Tensor]:
+    """Torch's global generators of the CPU and of `device`, which dropout draws from."""
+    found = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(device)
+    return found
+
+
+def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Let them go on from `states`."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

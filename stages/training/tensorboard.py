@@ -1,0 +1,36 @@
+"""Scalars of training for TensorBoard."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.errors import UsageError
+from stages.training.records import EpochRecord
+
+
+@contextmanager
+def scalar_log(folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
+    """Inside, a callback that logs epochs in `folder`; a run that goes on replaces what it does again.
+
+    Raises UsageError without the package.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("train.tensorboard: true needs the package: pip install 'kinegraph[tensorboard]'") from error
+    opened: list[Any] = []
+
+    def log(record: EpochRecord) -> None:
+        if not opened:
+            opened.append(SummaryWriter(str(folder), purge_step=record.epoch))
+        scalars = {"train/loss": record.loss, "train/learning_rate": record.learning_rate}
+        scalars |= {f"val/{name}": value for name, value in record.metrics.items()}
+        for name, value in scalars.items():
+            opened[0].add_scalar(name, value, record.epoch)
+
+    try:
+        yield log
+    finally:
+        for writer in opened:
+            writer.close()

@@ -1,0 +1,88 @@
+"""What train, results and evaluate print."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli import printing
+from pipeline.results import RunResults, write_results
+from stages.training.records import EpochRecord, StepRecord
+from tests.caches import write_config
+
+Command = Callable[..., Any]
+
+
+def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, tiny_document: dict[str, Any]) -> None:
+    train = {"head": "avg_pool", "epochs": 2, "val_split": "train", "test_split": "train", "run": str(tmp_path / "run")}
+    config = write_config(tmp_path / "my.yaml", tiny_document | {"train": train})
+    for command in ("index", "extract"):
+        assert kinegraph(command, config).exit_code == 0
+    trained = kinegraph("train", config, "--head", "avg_pool,lstm", "--seeds", "2")
+    assert trained.exit_code == 0
+    assert trained.stderr.count("epoch 2: loss ") == 4
+    rows = [line.split() for line in trained.stdout.splitlines()]
+    assert rows[0] == ["head", "seeds", "scores", "parameters", "seconds", "run"]
+    assert [row[:4] for row in rows[1:]] == [["avg_pool", "2", "train", "top1"], ["lstm", "2", "train", "top1"]]
+    assert kinegraph("results", tmp_path / "run").stdout == trained.stdout
+    again = kinegraph("train", config, "--head", "avg_pool,lstm", "--seeds", "2")
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "holds a trained run already" in again.stderr
+
+    run, attributes = tmp_path / "run" / "lstm" / "seed1", tmp_path / "attributes.csv"
+    attributes.write_text("class,side\nleft,a\nright,a\n")
+    files = ["--submission", tmp_path / "scores.txt", "--confusion", tmp_path / "confusion.csv"]
+    scored = kinegraph("evaluate", run, *files, "--attributes", attributes)
+    assert scored.exit_code == 0
+    assert scored.stdout.splitlines()[0].startswith("top1 ")
+    assert scored.stdout.splitlines()[-2].split() == ["attribute", "value", "classes", "mean"]
+    assert len((tmp_path / "scores.txt").read_text().splitlines()) == 6
+    assert (tmp_path / "confusion.csv").read_text().startswith("class,left,right,failed\n")
+    found = json.loads(kinegraph("evaluate", run, "--attributes", attributes, "--json").stdout)
+    assert found["per_class"].keys() == {"left", "right"}
+    (group,) = found["attributes"]
+    assert group["score"] == pytest.approx(sum(found["per_class"].values()) / 2)
+    wrong = kinegraph("evaluate", run, "--attributes", tmp_path / "none.csv")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+
+
+def _results(seed: int, val: float, test: float | None) -> RunResults:
+    scores = {"val": {"top1": val, "loss": 1.0}} | ({} if test is None else {"test": {"top1": test, "top5": 1.0}})
+    return RunResults(
+        name="strg", seed=seed, cache="c", cache_fingerprint="f", recipe={}, environment={}, num_parameters=1234,
+        num_train_clips=3, num_failed_videos=0, metric="top1", best_epoch=1, seconds=2.0 * seed, history=[],
+        scores=scores,
+    )  # fmt: skip
+
+
+def test_seeds_are_a_mean_and_a_sample_deviation(kinegraph: Command, tmp_path: Path) -> None:
+    for seed, (val, test) in enumerate([(0.5, 0.4), (0.6, 0.4), (0.7, None)]):
+        write_results(tmp_path / "strg" / f"seed{seed}", _results(seed, val, test))
+    told = kinegraph("results", tmp_path)
+    assert told.stderr == "±: sample standard deviation over seeds\n"
+    line = " ".join(told.stdout.splitlines()[1].split())
+    assert line == f"strg 3 val top1 0.600 ± 0.100 test top1 0.400 ± 0.000 (2 of 3) 1,234 2.0 {tmp_path / 'strg'}"
+    assert [run["seed"] for run in json.loads(kinegraph("results", tmp_path, "--json").stdout)] == [0, 1, 2]
+
+
+def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:
+    missing = kinegraph("results", tmp_path)
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert f"There is no results.json in {tmp_path} or below" in missing.stderr
+    (tmp_path / "results.json").write_text("{}")
+    assert "is not what this kinegraph writes" in kinegraph("results", tmp_path).stderr
+
+
+def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    step = StepRecord(epoch=2, step=7, num_steps=10, loss=0.5, clips_per_second=123.4, metric=("mAP", 0.25))
+    epoch = EpochRecord(epoch=2, loss=0.5, metrics={"mAP": 0.3}, seconds=1.5, learning_rate=0.1, clips_per_second=123.4)
+    lines = printing.TrainingLines()
+    lines.step("strg", 0, step)
+    assert capsys.readouterr().err == ""
+    lines._last_line -= printing.QUIET_SECONDS
+    lines.step("strg", 0, step)
+    assert capsys.readouterr().err == "strg seed 0 epoch 2, step 7 of 10: loss 0.5000  val mAP 0.250  123 clips/s\n"
+    lines.epoch("strg", 0, epoch)
+    assert capsys.readouterr().err == "strg seed 0 epoch 2: loss 0.5000  val mAP 0.300  123 clips/s  1.5 s\n"

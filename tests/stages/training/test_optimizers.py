@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from stages.heads.build import build_head
+from stages.heads.head import Head
+from stages.training.optimizers import build_optimizer
+from stages.training.options import TrainOptions
+
+SPEC = {"features/tiny/res5_pooled": (4, 8)}
+
+
+def test_biases_may_be_spared_from_weight_decay() -> None:
+    head = build_head("avg_pool", SPEC, 3)
+    decayed, spared = build_optimizer(head, TrainOptions(decay_all=False, weight_decay=0.3)).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
+    assert decayed["params"][0] is head.classifier.fc.weight
+    assert spared["params"][0] is head.classifier.fc.bias
+    (both,) = build_optimizer(head, TrainOptions(weight_decay=0.3)).param_groups
+    assert both["weight_decay"] == 0.3
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    head = build_head("avg_pool", SPEC, 3)
+    head.classifier.fc.weight.requires_grad_(False)
+    (group,) = build_optimizer(head, TrainOptions()).param_groups
+    assert len(group["params"]) == 1
+    assert group["params"][0] is head.classifier.fc.bias
+
+
+def test_sgd_has_the_momentum_asked_for() -> None:
+    head = build_head("avg_pool", SPEC, 3)
+    for momentum, nesterov, expected in ((0.9, True, True), (0.9, False, False), (0.0, True, False)):
+        options = TrainOptions(optimizer="sgd", momentum=momentum, nesterov=nesterov)
+        optimizer = build_optimizer(head, options)
+        assert isinstance(optimizer, torch.optim.SGD)
+        assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (momentum, expected)
+
+
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_a_head_may_give_parameters_a_factor(decay_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Head, "learning_rate_factor_of", lambda head, name: 0.1 if name.endswith("weight") else 1.0)
+    head = build_head("avg_pool", SPEC, 3)
+    groups = build_optimizer(head, TrainOptions(decay_all=decay_all, weight_decay=0.3)).param_groups
+    found = [(group["factor"], group["weight_decay"], len(group["params"])) for group in groups]
+    assert found == [(0.1, 0.3, 1), (1.0, 0.3 if decay_all else 0.0, 1)]
+    assert groups[0]["params"][0] is head.classifier.fc.weight

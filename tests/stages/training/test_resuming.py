@@ -1,0 +1,88 @@
+"""Killed and resumed training is training."""
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.training import engine
+from stages.training.records import TrainResult
+from stages.training.state import STATE_FILE, StateError
+from tests.stages.training import resuming
+from tests.stages.training.resuming import OPTIONS, clips, run
+
+ROOT = Path(__file__).resolve().parents[3]
+TIMES = {"seconds", "clips_per_second"}
+
+
+def _numbers(result: TrainResult) -> list[dict[str, Any]]:
+    return [{key: value for key, value in asdict(record).items() if key not in TIMES} for record in result.history]
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """SIGKILL in steps before and after a state was written, in validation at an epoch's end, and after a state."""
+    undisturbed, expected = run(None)
+    moments = ["step:1", "step:4", "save:1", "evaluate:1", "step:3", "save:3", "evaluate:2", "step:1"]
+    command = [sys.executable, "-m", "tests.stages.training.resuming", str(tmp_path), *moments]
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    before = (tmp_path / STATE_FILE).stat().st_mtime_ns
+    weights, result = run(tmp_path)
+    assert (tmp_path / STATE_FILE).stat().st_mtime_ns > before, "there was something left to do"
+    assert weights.keys() == undisturbed.keys()
+    assert all(torch.equal(weights[name], undisturbed[name]) for name in weights)
+    assert _numbers(result) == _numbers(expected)
+    assert (result.best_epoch, result.best_metric) == (expected.best_epoch, expected.best_metric)
+
+
+def test_a_run_that_was_done_but_not_saved_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, expected = run(tmp_path)
+    monkeypatch.setattr(engine, "read_batches", None)
+    again, result = run(tmp_path)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert _numbers(result) == _numbers(expected)
+
+
+def test_states_are_also_written_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(engine, "save_state", lambda path, state, of: saved.append(state["step"]))
+    run(tmp_path, OPTIONS.model_copy(update={"epochs": 1, "checkpoint_steps": None}))
+    assert saved == [5]
+    always = {"epochs": 1, "checkpoint_steps": None, "checkpoint_minutes": 1e-9}
+    run(tmp_path, OPTIONS.model_copy(update=always))
+    assert saved == [5, 1, 2, 3, 4, 5]
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
+    with pytest.raises(StateError, match=r"the beginning of another run \(epochs: 1 -> 4\).*--overwrite"):
+        run(tmp_path)
+    monkeypatch.setattr(resuming, "clips", lambda seed, count: clips(seed, count - 1))
+    with pytest.raises(StateError, match=r"another run \(clips: '\w+' -> '\w+'\)"):
+        run(tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
+    monkeypatch.undo()
+    same = {"epochs": 1, "threads": None, "preload": True, "tensorboard": True, "checkpoint_minutes": 3.0}
+    run(tmp_path, OPTIONS.model_copy(update=same))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("echo ran > ran",)
+
+
+def test_a_damaged_or_foreign_file_is_refused_and_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / STATE_FILE
+    path.write_bytes(b"words")
+    with pytest.raises(StateError, match="is not a state of training"):
+        run(tmp_path)
+    torch.save({"of": {}, "state": Evil()}, path)
+    with pytest.raises(StateError, match="is not a state of training"):
+        run(tmp_path)
+    assert not (tmp_path / "ran").exists()

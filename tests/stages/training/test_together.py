@@ -1,0 +1,58 @@
+"""Two processes on the CPU, started by torchrun, train as one does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.errors import UsageError
+from stages.training import together
+from tests.stages.training.resuming import CPU, run
+from tests.stages.training.sharing import flat, plain
+
+ROOT = Path(__file__).resolve().parents[3]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module")
+def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("together")
+    command = [*TORCHRUN, "-m", "tests.stages.training.sharing", str(folder)]
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    found: list[dict[str, Any]] = torch.load(folder / "found.pt", weights_only=True)
+    return found
+
+
+def test_two_processes_give_what_one_does(by_rank: list[dict[str, Any]]) -> None:
+    weights, losses = plain()
+    first, second = by_rank
+    assert torch.equal(first["weights"], second["weights"])
+    assert first["losses"] == second["losses"]
+    torch.testing.assert_close(first["weights"], weights, atol=1e-6, rtol=0)
+    assert first["losses"] == pytest.approx(losses, abs=1e-6)
+
+
+def test_they_go_on_where_they_were_cut_off(by_rank: list[dict[str, Any]]) -> None:
+    first, second = by_rank
+    assert torch.equal(first["resumed"], first["undisturbed"])
+    assert torch.equal(second["resumed"], first["resumed"])
+    assert not torch.equal(first["undisturbed"], flat(run(None)[0])), "their dropout is not that of one process"
+
+
+def test_batches_are_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = torch.arange(7)
+    alone, size = together.own_share(order, 3)
+    assert (alone.tolist(), size) == (order.tolist(), 3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, expected in (("0", [0, 2, 4, 6]), ("1", [1, 3, 5, 0])):
+        monkeypatch.setenv("RANK", rank)
+        own, size = together.own_share(order, 2)
+        assert (own.tolist(), size) == (expected, 1)
+    with pytest.raises(UsageError, match=r"batch_size: given 3, allowed: a multiple of the 2 processes"):
+        together.own_share(order, 3)
+    with pytest.raises(UsageError, match="has BatchNorm"):
+        together.in_step(torch.nn.BatchNorm1d(3), CPU)
