@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults lint bench
+.PHONY: demo test test-faults test-slurm lint bench
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
@@ -13,6 +13,10 @@ test: .venv/installed
 # SIGKILL at 100 random moments on both stores; takes minutes. FAULTS_SEED=n repeats the moments that it printed.
 test-faults: .venv/installed
 	$(BIN)/pytest -m faults -s tests/faults
+
+# Needs root and Debian's slurm-wlm and munge; skips, with the reason, where they cannot be started.
+test-slurm: .venv/installed
+	$(BIN)/pytest -m slurm tests/pipeline/executors
 
 lint: .venv/installed
 	$(BIN)/ruff check .

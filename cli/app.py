@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
 from cli import printing
+from pipeline.errors import OutOfTimeError
 from stages.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,32 +24,43 @@ if TYPE_CHECKING:
 
 TARGETS, CODECS = ("zarr", "hdf5", "npy"), ("none", "lz4", "zstd")  # of export
 FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames")  # of import
-EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
+EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 75, 130, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, treated as Ctrl-C."""
+    """SIGTERM, or SIGUSR1 (a scheduler's word that time is up), treated as Ctrl-C."""
 
 
-STOPS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+STOPS: dict[int, type[KeyboardInterrupt]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+    signal.SIGUSR1: Terminated,
+}
 
 
 class Commands(TyperGroup):
     """Runs a command; turns its result, and what can go wrong, into messages and exit codes."""
 
     def invoke(self, ctx: Any) -> None:
-        try:
-            code = super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            printing.note("\nstopped. What is sealed stays; the same command goes on from there.")
-            code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
-        except (UsageError, CacheMismatch, CacheNotFound, UnknownStorage) as error:
-            printing.note(f"error: {error}")
-            code = EXIT_USAGE
-        except (CacheError, RuntimeError, OSError) as error:
-            printing.note(f"error: {error}")
-            code = EXIT_FAILED
-        raise typer.Exit(code or 0)
+        raise typer.Exit(exit_code(lambda: super(Commands, self).invoke(ctx)))
+
+
+def exit_code(command: Callable[[], int | None]) -> int:
+    """Run a command; what goes wrong is told on stderr."""
+    try:
+        return command() or 0
+    except KeyboardInterrupt as stop:
+        printing.note("\nstopped. What is sealed stays; the same command goes on from there.")
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+    except OutOfTimeError as stop:
+        printing.note(str(stop))
+        return EXIT_OUT_OF_TIME
+    except (UsageError, CacheMismatch, CacheNotFound, UnknownStorage) as error:
+        printing.note(f"error: {error}")
+        return EXIT_USAGE
+    except (CacheError, RuntimeError, OSError) as error:
+        printing.note(f"error: {error}")
+        return EXIT_FAILED
 
 
 app = typer.Typer(
@@ -157,8 +170,10 @@ def plan(
 def extract(
     config: ConfigPath,
     stage: Stages = [],
-    executor: Annotated[str | None, typer.Option(metavar="inline|local", help="Where to run.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes of the local executor.")] = None,
+    executor: Annotated[str | None, typer.Option(metavar="inline|local|slurm", help="Where to run.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the local executor, tasks of a SLURM job array.")
+    ] = None,
     shards: Part = "0/1",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again, no others.")] = False,
     limit: Limit = None,
@@ -181,7 +196,7 @@ def extract(
 
 @app.command()
 def status(cache: CachePath, as_json: AsJson = False) -> None:
-    """How far a cache is: done, missing and failed, from its ledger."""
+    """How far a cache is: done, missing and failed, from its ledger; and what its SLURM jobs are at."""
     from cache_schemas.cache import Cache
     from pipeline.status import status as read
 
@@ -225,14 +240,22 @@ def train(
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from train.seed.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs that exist.")] = False,
+    executor: Annotated[
+        str | None, typer.Option(metavar="local|slurm", help="slurm: a job array; only runs that are not there.")
+    ] = None,
     overrides: Overrides = [],
 ) -> None:
     """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
     from pipeline.training import train_runs
     from stages.training.together import rank
 
-    settings = _config(config, overrides)
+    settings = _config(config, overrides if executor is None else [*overrides, f"run.executor={executor}"])
     names = [name for name in head.split(",") if name]
+    if settings.run.executor == "slurm":
+        from pipeline.training_array import train_on_slurm
+
+        printing.trained(train_on_slurm(settings, names, seeds, overwrite=overwrite))
+        return
     if rank() > 0:  # under torchrun the first process speaks for all
         train_runs(settings, names, seeds, overwrite=overwrite)
         return
@@ -353,6 +376,19 @@ def import_(
         )  # fmt: skip
     printing.imported(found)
     return EXIT_CLIPS_FAILED if found.failures else 0
+
+
+@app.command("slurm-task", hidden=True)
+def slurm_task(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a submission.")],
+    index: Annotated[int, typer.Argument(metavar="INDEX", help="Of the task in its array.")],
+) -> int:
+    """One task of a job array; `extract` and `train` submit them with --executor slurm."""
+    from pipeline.executors.slurm_task import run_task, tell_completion
+
+    code = exit_code(lambda: run_task(folder, index))
+    tell_completion(folder, index, code)
+    return code
 
 
 @app.command()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.verification import Verification
     from stages.training.records import EpochRecord, StepRecord
 
-MAX_LISTED, MAX_COLUMNS, SHOWN_CLASSES = 10, 120, 5
+MAX_LISTED, MAX_LOGS, MAX_COLUMNS, SHOWN_CLASSES = 10, 3, 120, 5
 QUIET_SECONDS = 30.0
 CLIP_STATES = ("ok", "warned", "failed", "missing")
 
@@ -160,6 +160,17 @@ def status(found: dict[str, Any]) -> None:
         print(table(header, rows, ["why"]))
     else:
         print("no stage was begun yet; run `kinegraph extract CONFIG`")
+    for job in found["jobs"]:
+        _job(job)
+
+
+def _job(job: dict[str, Any]) -> None:
+    """A job array: how many of its tasks are in which state, and the ends of a few logs."""
+    tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
+    print(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
+    for task in job["failed"][:MAX_LOGS]:
+        print(f"  task {task['task']}: {task['state']} {task['detail']}".rstrip())
+        print("\n".join(f"    {line}" for line in task["log"] or ["(no log)"]))
 
 
 def verified(found: "Verification", repaired: bool) -> None:

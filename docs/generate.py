@@ -20,6 +20,7 @@ from cache_schemas.arrays import (
     status_array,
 )
 from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
+from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.options import BackboneOptions
 from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from stages.heads.tail_options import InsertionOptions, TailOptions
@@ -56,6 +57,7 @@ SECTIONS: dict[str, type[StageOptions]] = {
     "graphs.vocabulary": Vocabulary,
     "store": StoreOptions,
     "run": RunOptions,
+    "run.slurm": SlurmOptions,
     "train": TrainSection,
     "train.options.tail": TailOptions,
     "train.options.tail.blocks[i]": InsertionOptions,

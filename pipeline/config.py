@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cache_schemas.compression import NONE, by_kind
 from pipeline.errors import ConfigError
+from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.catalogue import entry as backbone_entry
 from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
@@ -47,12 +48,16 @@ class StoreOptions(StageOptions):
 class RunOptions(StageOptions):
     """Where and how extraction runs; nothing here enters a fingerprint."""
 
-    executor: Literal["inline", "local"] = Field("local", description="inline: all in one thread, to debug with")
+    executor: Literal["inline", "local", "slurm"] = Field(
+        "local", description="inline: all in one thread, to debug with; slurm: a job array, see docs/cluster.md"
+    )
     workers: int = Field(
-        1, ge=1, description="processes of the local executor; of `train`, where it trains several runs"
+        1,
+        ge=1,
+        description="processes of the local executor; of `train`, where it trains several runs; tasks of the job array",
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="of one worker, also decoding; auto: all cores divided among the workers"
+        "auto", description="of one worker, also decoding; auto: all cores divided among the workers; with slurm 1"
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
     batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
@@ -60,10 +65,19 @@ class RunOptions(StageOptions):
     lease_seconds: float = Field(
         300.0, gt=0, description="a shard whose worker gave no sign of life for so long is taken over by another run"
     )
+    walltime_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="of a job, from its start: after the first shard none is begun that cannot end in time; a SLURM "
+        "job knows its own limit",
+    )
+    slurm: SlurmOptions = SlurmOptions()
 
     @property
     def worker_threads(self) -> int:
-        """Threads of one worker: as given, or all cores divided among the local workers."""
+        """Threads of one worker: as given, or all cores divided among the local workers, or one of other machines."""
+        if self.threads == "auto" and self.executor == "slurm":
+            return 1
         return self.threads if self.threads != "auto" else max(1, (os.cpu_count() or 1) // self.workers)
 
 

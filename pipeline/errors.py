@@ -13,3 +13,15 @@ class ExchangeError(UsageError):
 
 class SetAsideError(RuntimeError):
     """Work units that killed their worker three times and were set aside."""
+
+
+class OutOfTimeError(RuntimeError):
+    """A clean stop because no further unit could end within the job's walltime; the same command goes on."""
+
+
+class WalltimeError(UsageError):
+    """A walltime in which not even one unit fits."""
+
+
+class SlurmError(RuntimeError):
+    """A job array that did not do its work, or of which nobody knows."""

@@ -13,6 +13,7 @@ from pipeline.leases import warn_if_off
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
 from pipeline.sources import reopen_changed, reopen_files
+from pipeline.walltime import allotment
 
 log = logging.getLogger("kinegraph")
 
@@ -38,8 +39,10 @@ def extract(
 ) -> Outcome:
     """Compute and seal what the cache lacks; of what is sealed only failed clips are tried again, if asked for.
 
-    Raises CacheNotFound where nothing was indexed yet, CacheMismatch, ConfigError, WeightsError, SetAsideError.
+    Raises CacheNotFound where nothing was indexed yet, CacheMismatch, ConfigError, WeightsError, and what an executor's
+    `run` raises.
     """
+    allotted = allotment(config.run.walltime_seconds)
     cache = Cache(config.cache)
     cache.storage.sweep()
     plan = make_plan(config, cache, stages=stages, part=part, limit=limit, retry_failed=retry_failed)
@@ -54,7 +57,7 @@ def extract(
         if plan.units and part[1] == 1:
             warn_if_off(cache.storage)
         if plan.units or plan.unchecked:
-            job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units)
+            job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units, allotted=allotted)
             _executor(config).run(job, progress)
     finally:
         progress.close()
@@ -72,6 +75,10 @@ def _executor(config: Config) -> Executor:
         from pipeline.executors.inline import InlineExecutor
 
         return InlineExecutor()
+    if config.run.executor == "slurm":
+        from pipeline.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor()
     from pipeline.executors.local import LocalExecutor
 
     return LocalExecutor(config.run.workers)

@@ -1,11 +1,15 @@
-"""`kinegraph status`: how far a cache is, from its ledger, and who is at work, from its leases. Torch-free."""
+"""`kinegraph status`: how far a cache is, from its ledger; who is at work, from its leases and SLURM. Torch-free."""
 
 from collections import Counter
 from typing import Any
 
 from cache_schemas.cache import Cache
+from pipeline.executors.slurm_states import STATES
+from pipeline.executors.slurm_submission import Submission, submissions
 from pipeline.leases import Lease, live_leases
 from pipeline.pace import Sealed, clips_per_second
+
+MAX_JOBS = 3  # the newest: each takes questions to SLURM
 
 
 def status(cache: Cache) -> dict[str, Any]:
@@ -16,6 +20,25 @@ def status(cache: Cache) -> dict[str, Any]:
         "clips": cache.num_rows,
         "shards": cache.num_shards,
         "stages": {key: _stage_status(cache, key, leases) for key in cache.stage_keys()},
+        "jobs": [_job_status(submission) for submission in submissions(cache.storage)[:MAX_JOBS]],
+    }
+
+
+def _job_status(submission: Submission) -> dict[str, Any]:
+    """Tasks of a job array by state, and of those that did not end well the ends of their logs."""
+    tasks = submission.state().tasks
+    counts = Counter(task.state for task in tasks.values())
+    return {
+        "job_id": submission.job_id,
+        "kind": submission.kind,
+        "submitted_at": submission.submitted_at,
+        "folder": str(submission.folder),
+        "tasks": {state: counts[state] for state in STATES},
+        "failed": [
+            {"task": index, "state": task.state, "detail": task.detail, "log": submission.tail(index)}
+            for index, task in tasks.items()
+            if task.state in ("failed", "unknown")
+        ],
     }
 
 

@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, RunResults, read_results, write_results
 from pipeline.tails import with_tail_of
 from pipeline.versions import versions
+from pipeline.wanted_run import WantedRun
 from stages.device import pick_device
 from stages.heads.build import HEADS, build_head
 from stages.heads.head import Head
@@ -29,6 +30,7 @@ from stages.training.checkpoint import (
     RECORD_FILE,
     RunExists,
     describe_run,
+    is_trained,
     load_record,
     require_free,
     save_run,
@@ -77,17 +79,27 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Job:
     """One training run to do."""
 
     config: Config
-    name: str
-    options: TrainOptions
-    folder: Path
+    wanted: WantedRun
     overwrite: bool
     on_epoch: OnEpoch
     on_step: OnStep
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
+
+    @property
+    def options(self) -> TrainOptions:
+        return self.wanted.options
+
+    @property
+    def folder(self) -> Path:
+        return self.wanted.folder
 
 
 def train_runs(
@@ -107,35 +119,57 @@ def train_runs(
     must be pickled. Raises ConfigError, CacheError, HeadError, StateError; RunExists where all runs are
     finished, or one of them otherwise than asked for now.
     """
+    wanted = wanted_runs(config, names, seeds)
+    if not overwrite:
+        if all(is_trained(run.folder) for run in wanted):
+            require_free(wanted[0].folder)
+        require_same_recipes(config, wanted)
+    if together.num_processes() > 1 and config.run.workers > 1:
+        raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
+    require_trainable(config, wanted)
+    jobs = [_Job(config, run, overwrite=overwrite, on_epoch=on_epoch, on_step=on_step) for run in wanted]
+    with together.acquainted(pick_device(config.run.device)):
+        together.meet()
+        return _all(jobs, config.run.workers, on_run)
+
+
+def train_wanted(config: Config, wanted: WantedRun) -> None:
+    """Train one run, unless it is there; a task of a job array that was cut off goes on."""
+    device = pick_device(config.run.device)
+    with together.acquainted(device):
+        together.meet()
+        _train_one(_Job(config, wanted, overwrite=False, on_epoch=log_epoch, on_step=unheard))
+
+
+def log_epoch(name: str, seed: int, record: EpochRecord) -> None:
+    log.info("%s seed %d epoch %d: loss %.4f", name, seed, record.epoch, record.loss)
+
+
+def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
+    """Every named head with seeds `train.seed`, `train.seed` + 1, ... Raises ConfigError."""
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1
-    jobs = [
-        _Job(
-            config=config,
+    return [
+        WantedRun(
             name=name,
             options=options.model_copy(update={"seed": seed}),
             folder=Path(options.run) / name / f"seed{seed}" if several else Path(options.run),
-            overwrite=overwrite,
-            on_epoch=on_epoch,
-            on_step=on_step,
         )
         for name, options in chosen.items()
         for seed in range(options.seed, options.seed + seeds)
     ]
-    _require_work(jobs)
-    if together.num_processes() > 1 and config.run.workers > 1:
-        raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
+
+
+def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
+    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError."""
     if not Cache(config.cache).classes:
         raise ConfigError(
             f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
             "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
             "theirs by `kinegraph import ... --annotations CSV`"
         )
-    for options in chosen.values():
-        build_for(Cache(config.cache), options)  # a head that cannot be built stops all of them before the first
-    with together.acquainted(pick_device(config.run.device)):
-        together.meet()
-        return _all(jobs, config.run.workers, on_run)
+    for options in {run.name: run.options for run in wanted}.values():
+        build_for(Cache(config.cache), options)
 
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
@@ -159,14 +193,10 @@ def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
         pool.shutdown(cancel_futures=True)
 
 
-def _require_work(jobs: Sequence[_Job]) -> None:
-    """Raises RunExists where nothing is to do, or where a finished run is not what is asked for."""
-    if jobs[0].overwrite:
-        return
-    cache, finished = Cache(jobs[0].config.cache), [job for job in jobs if (job.folder / RECORD_FILE).exists()]
-    if len(finished) == len(jobs):
-        require_free(jobs[0].folder)
-    for job in finished:
+def require_same_recipes(config: Config, wanted: Sequence[WantedRun]) -> None:
+    """Raises RunExists where a finished run is not what is asked for."""
+    cache = Cache(config.cache)
+    for job in (run for run in wanted if is_trained(run.folder)):
         record = load_record(job.folder)
         features = features_fingerprint(cache, record.reads)
         asked = job.options.model_dump(mode="json", exclude=FREE) | {"features": features}
@@ -179,12 +209,12 @@ def _require_work(jobs: Sequence[_Job]) -> None:
 
 
 def _train_one(job: _Job) -> TrainedRun:
-    if (job.folder / RECORD_FILE).exists() and not job.overwrite:
+    if is_trained(job.folder) and not job.overwrite:
         return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
     if together.rank() == 0:
         sweep(job.folder)
         if job.overwrite:
-            _discard(job.folder)
+            discard(job.folder)
     together.meet()
     config, options, cache = job.config, job.options, Cache(job.config.cache)
     device = together.own_device(pick_device(config.run.device))
@@ -218,7 +248,7 @@ def unlogged(record: EpochRecord) -> None:
     """In place of a log."""
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Remove a run, finished or not; its record goes first."""
     for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE):
         remove_durably(folder / name)

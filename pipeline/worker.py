@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -21,6 +21,7 @@ from pipeline.sealing import Provenance
 from pipeline.shard import ShardInProgress
 from pipeline.verification import shard_problems
 from pipeline.versions import versions
+from pipeline.walltime import Schedule, allotment
 from stages.backbones.extract import FeatureExtractor
 from stages.decode.clips import Square, Wanted, WholeFrame
 from stages.device import pick_device
@@ -36,22 +37,27 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass over units: under which leases, and what it leaves over, leased by others or `suspects`."""
+    """One pass over units: under which leases, and what it leaves over, leased by others, `suspects`, or `too_late`."""
 
     leases: Leases | NoLeases
     max_deaths: float
     leased: list[WorkUnit] = field(default_factory=list)
     suspects: list[WorkUnit] = field(default_factory=list)
+    too_late: list[WorkUnit] = field(default_factory=list)
 
 
 class Worker:
     """Runs units of one config on one cache. Networks are built, and stages declared, at construction.
 
+    `schedule`: the time there is for units; if not given, from now what the config and the job around it leave.
     Raises WeightsError, or CacheMismatch where the weights are not those the cache was made with.
     """
 
-    def __init__(self, config: Config, cache: Cache, keys: Iterable[str], report: Report) -> None:
+    def __init__(
+        self, config: Config, cache: Cache, keys: Iterable[str], report: Report, schedule: Schedule | None = None
+    ) -> None:
         self.config, self.cache, self.report = config, cache, report
+        self.schedule = schedule or Schedule(allotment(config.run.walltime_seconds))
         keys = set(keys)
         self.threads = config.run.worker_threads
         torch.set_num_threads(self.threads)
@@ -86,26 +92,50 @@ class Worker:
 
         Gives the suspects: units that `max_deaths` workers did not survive, left alone. Whatever stops it, what is
         sealed stays and nothing else counts.
+        Raises OutOfTimeError once what was begun is sealed and no other unit can end in time, WalltimeError where not
+        even one can.
         """
         suspects = []
-        with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases:
+        with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases, self._explained_stop():
             while True:
                 over = _Pass(leases, max_deaths)
-                self._run_free(units, over, decode_threads)
+                self._run_in_time(iter(units), over, decode_threads)
                 suspects += over.suspects
+                if over.too_late:
+                    raise self.schedule.stopped()
                 if not over.leased:
                     return suspects
                 time.sleep(REVISIT_SECONDS)
                 units = over.leased
 
+    @contextmanager
+    def _explained_stop(self) -> Iterator[None]:
+        """A job's end that comes before that of its first unit is an error, not a stop to go on from."""
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if (error := self.schedule.cut_off()) is not None:
+                raise error from stop
+            raise
+
+    def _run_in_time(self, units: Iterator[WorkUnit], over: _Pass, decode_threads: int) -> None:
+        """Where time matters the first unit runs by itself: none is pulled ahead before one has shown what it takes."""
+        while self.schedule.lacks_measure and (first := next(units, None)) is not None:
+            self._run_free([first], over, decode_threads)
+        self._run_free(units, over, decode_threads)
+
     def _taken(self, units: Iterable[WorkUnit], over: _Pass) -> Iterator[WorkUnit]:
         """The units whose lease is ours now, without the keys that another worker sealed in the meantime."""
         for unit in units:
+            if not self.schedule.has_room():
+                over.too_late.append(unit)
+                return
             if over.leases.deaths(unit.shard) >= over.max_deaths:
                 over.suspects.append(unit)
             elif not over.leases.take(unit.shard, unit.keys):
                 over.leased.append(unit)
             elif (left := self._left(unit)).keys:
+                self.schedule.begin(unit.shard)
                 yield left
             else:
                 over.leases.release(unit.shard)
@@ -169,6 +199,7 @@ class Worker:
     def _seal(self, shard: ShardInProgress, over: _Pass) -> None:
         failed_clips = shard.seal(over.leases)
         over.leases.release(shard.unit.shard)
+        self.schedule.end(shard.unit.shard)
         if failed_clips is None:
             over.leased.append(shard.unit)
         else:

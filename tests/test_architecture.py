@@ -28,6 +28,7 @@ WITHOUT_TORCH = [
     "pipeline.status",
     "pipeline.verification",
     "pipeline.extraction",
+    "pipeline.executors.slurm",
     "pipeline.exporting",
     "pipeline.exporting_npy",
     "pipeline.importing",

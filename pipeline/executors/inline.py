@@ -1,6 +1,7 @@
 """Everything in the calling thread: the executor to debug with."""
 
 from pipeline.executors.contract import Job, Report
+from pipeline.walltime import Schedule
 from pipeline.worker import Worker
 
 
@@ -8,4 +9,4 @@ class InlineExecutor:
     """One worker here; decoding and the network take turns."""
 
     def run(self, job: Job, report: Report) -> None:
-        Worker(job.config, job.cache, job.keys, report).run(job.units, decode_threads=0)
+        Worker(job.config, job.cache, job.keys, report, Schedule(job.allotted)).run(job.units, decode_threads=0)

@@ -15,11 +15,12 @@ from types import FrameType
 from cache_schemas.cache import Cache
 from cache_schemas.files import HOST
 from pipeline.config import Config
-from pipeline.errors import SetAsideError
+from pipeline.errors import OutOfTimeError, SetAsideError, WalltimeError
 from pipeline.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
 from pipeline.executors.contract import Job, Report
 from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
+from pipeline.walltime import Allotment, Schedule
 from pipeline.worker import Worker
 
 MAX_DEATHS = 3
@@ -29,15 +30,15 @@ class LocalExecutor:
     """`workers` processes that pull units one by one; a single worker runs in this process.
 
     A unit that three workers did not survive, in this run or (with a single worker) in runs before it, is left for the
-    end and gets a process of its own. If that dies too, the unit is set aside.
+    end and gets a process of its own. If that dies too, the unit is set aside. `schedule`: of a single worker.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, schedule: Schedule | None = None) -> None:
+        self.workers, self.schedule = workers, schedule
 
     def run(self, job: Job, report: Report) -> None:
         if self.workers == 1 or not job.units:
-            worker = Worker(job.config, job.cache, job.keys, report)
+            worker = Worker(job.config, job.cache, job.keys, report, self.schedule or Schedule(job.allotted))
             suspects = worker.run(job.units, decode_threads=worker.threads, max_deaths=MAX_DEATHS)
         else:
             suspects = _Pool(job, report).run(min(self.workers, len(job.units)))
@@ -56,6 +57,13 @@ class _Failed:
     """A worker's last word: the exception that ended it."""
 
     error: Exception
+
+
+@dataclass(frozen=True)
+class _OutOfTime:
+    """A worker's last word: what it began is sealed, and it can begin no more of what it pulled."""
+
+    error: OutOfTimeError | WalltimeError
 
 
 class _Wants:
@@ -78,10 +86,11 @@ class _Pool:
         self.deaths: Counter[int] = Counter()
         self.early_deaths = 0
         self.suspects: list[WorkUnit] = []
+        self.out_of_time: OutOfTimeError | WalltimeError | None = None
         self.members: list[_Member] = []
 
     def run(self, workers: int) -> list[WorkUnit]:
-        """Run the units; gives the suspects."""
+        """Run the units; gives the suspects. Workers for whom it is too late leave the others to theirs."""
         try:
             self.members = [self._start() for _ in range(workers)]
             while self.members:
@@ -93,12 +102,14 @@ class _Pool:
                 member.process.terminate()
             for member in self.members:
                 member.process.join()
+        if self.out_of_time is not None:
+            raise self.out_of_time
         return self.suspects
 
     def _start(self) -> _Member:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (self.job.config, self.job.cache.root, self.job.keys, theirs)
+        arguments = (self.job.config, self.job.cache.root, self.job.keys, theirs, self.job.allotted)
         process = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         theirs.close()
@@ -112,6 +123,10 @@ class _Pool:
             return
         if isinstance(message, _Failed):
             raise message.error
+        if isinstance(message, _OutOfTime):
+            self.out_of_time = message.error
+            member.in_flight.clear()
+            return
         if isinstance(message, _Wants):
             unit = self.waiting.popleft() if self.waiting else None
             if unit is not None:
@@ -146,7 +161,7 @@ class _Pool:
                 f"{self.early_deaths} workers died before they took a shard, the last with exit code "
                 f"{member.process.exitcode}. Is there memory for `run.workers` copies of the networks?"
             )
-        if self.waiting:
+        if self.waiting and self.out_of_time is None:
             self.members.append(self._start())
 
     def _was_at(self, member: _Member, shard: int) -> bool:
@@ -160,9 +175,12 @@ class _Pool:
         return lease is not None and (lease.host, lease.pid) == (HOST, member.process.pid)
 
 
-def _work(config: Config, cache: str, keys: tuple[str, ...], connection: Connection) -> None:
-    """The child's side: one worker that asks for units until there are none."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+def _work(
+    config: Config, cache: str, keys: tuple[str, ...], connection: Connection, allotted: Allotment | None
+) -> None:
+    """The child's side: one worker that asks for units until there are none, or no time, which is the parent's."""
+    for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(decided_by_parent, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     sending, asking = threading.Lock(), threading.Lock()
 
@@ -183,9 +201,12 @@ def _work(config: Config, cache: str, keys: tuple[str, ...], connection: Connect
             yield unit
 
     try:
-        Worker(config, Cache(cache), keys, report).run(units(), decode_threads=config.run.worker_threads)
+        worker = Worker(config, Cache(cache), keys, report, Schedule(allotted))
+        worker.run(units(), decode_threads=worker.threads)
     except KeyboardInterrupt:
         os._exit(1)  # what was being written is cleaned up; tearing torch down under running threads only makes noise
+    except (OutOfTimeError, WalltimeError) as error:
+        send(_OutOfTime(error))
     except Exception as error:
         send(_Failed(error))
 

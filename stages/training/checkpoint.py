@@ -79,9 +79,14 @@ def describe_run(
     )
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether the folder holds a complete run."""
+    return (folder / RECORD_FILE).exists()
+
+
 def require_free(folder: Path) -> None:
     """Raises RunExists where `folder` holds a run; call it before training, too."""
-    if (folder / RECORD_FILE).exists():
+    if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or ask to overwrite it.")
 
 

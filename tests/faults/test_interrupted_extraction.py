@@ -56,7 +56,7 @@ def test_a_signal_stops_cleanly_and_says_how_to_go_on(
     assert same_bytes(Path(config.cache)) == undisturbed
 
 
-STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
 SEALING = ("replace", "*/proposals/*1*", 1)
 
 

@@ -1,0 +1,31 @@
+"""What `--executor slurm` asks SLURM for. Torch-free."""
+
+from pydantic import Field, field_validator
+
+from stages.options import StageOptions
+
+OURS = ("array", "chdir", "open-mode", "output")  # tasks and logs are found by them
+
+
+class SlurmOptions(StageOptions):
+    """Of each task of the array; `run.workers` says how many tasks there are, `run.walltime_seconds` for how long."""
+
+    gpus: int = Field(0, ge=0, description="of one task, as --gres=gpu:N")
+    cpus: int | None = Field(None, ge=1, description="of one task; null: `run.threads`")
+    memory_gb: int | None = Field(None, ge=1, description="of one task; null: what the cluster gives")
+    max_running: int | None = Field(None, ge=1, description="tasks that run at a time; null: all")
+    options: dict[str, str | int | bool] = Field(
+        default_factory=dict,
+        description="further options of sbatch, without dashes, as `{partition: gpu, account: lab, exclusive: true}`",
+    )
+    setup: tuple[str, ...] = Field((), description="shell lines before the command, as `module load cuda`")
+    folder: str | None = Field(
+        None, description="scripts and logs, where all nodes see them; null: `slurm` below the cache"
+    )
+
+    @field_validator("options")
+    @classmethod
+    def _are_free(cls, options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        if taken := sorted(options.keys() & {*OURS}):
+            raise ValueError(f"{taken[0]}: given {options[taken[0]]!r}, allowed: any option of sbatch but {OURS}")
+        return options

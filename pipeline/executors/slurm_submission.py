@@ -1,0 +1,183 @@
+"""One job array: what it works on, in a folder that its tasks read, and a record in the cache for all who ask.
+
+The record is `slurm/<name>.json` in the cache; the folder holds the config, the work, the script, logs and completion
+files. Torch-free.
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from cache_schemas.cache import Cache
+from cache_schemas.files import write_whole
+from cache_schemas.storage import Storage
+from pipeline.config import Config
+from pipeline.errors import SlurmError
+from pipeline.executors.slurm_script import LOG, array_script
+from pipeline.executors.slurm_states import ArrayState, TaskState, array_state, exited
+from pipeline.plan import WorkUnit
+from pipeline.wanted_run import WantedRun
+from stages.errors import UsageError
+
+FOLDER = "slurm"
+CONFIG_FILE, WORK_FILE, SCRIPT_FILE, COMPLETION_FILE = "config.yaml", "work.json", "script.sh", "ended-{index}.json"
+SUBMIT_SECONDS = 300.0
+RECENT = 10  # submissions of a cache that may be under way; each takes questions to SLURM
+TAIL_LINES, TAIL_BYTES = 10, 8192
+
+Kind = Literal["extract", "train"]
+
+
+class Work(BaseModel):
+    """What the tasks of an array do among them: an extraction's units and all keys they touch, or training runs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Kind
+    num_tasks: int
+    keys: tuple[str, ...] = ()
+    units: tuple[WorkUnit, ...] = ()
+    runs: tuple[WantedRun, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> "Work":
+        return cls.model_validate_json((folder / WORK_FILE).read_bytes())
+
+
+class Submission(BaseModel):
+    """The record of a job array."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    kind: Kind
+    job_id: str
+    folder: Path
+    num_tasks: int
+    submitted_at: str
+
+    @property
+    def record_name(self) -> str:
+        return f"{FOLDER}/{self.name}.json"
+
+    def work(self) -> Work:
+        return Work.read(self.folder)
+
+    def state(self) -> ArrayState:
+        return array_state(self.job_id, self.num_tasks, self._completion)
+
+    def tail(self, index: int) -> list[str]:
+        """The last lines of a task's log; none where there is no log."""
+        try:
+            with (self.folder / LOG.format(index=index)).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+        except FileNotFoundError:
+            return []
+
+    def _completion(self, index: int) -> TaskState | None:
+        try:
+            document = json.loads((self.folder / COMPLETION_FILE.format(index=index)).read_bytes())
+        except FileNotFoundError:
+            return None
+        return exited(document["exit_code"])
+
+
+def submissions(storage: Storage) -> list[Submission]:
+    """All that the cache knows of, the newest first."""
+    prefix = f"{FOLDER}/"
+    names = [name for name in storage.names(FOLDER) if name.count("/") == prefix.count("/") and name.endswith(".json")]
+    return [Submission.model_validate_json(storage.get(name)) for name in sorted(names, reverse=True)]
+
+
+def under_way(storage: Storage, kind: Kind) -> Iterator[Submission]:
+    """Recent submissions with tasks that wait or run, or of which nobody can say."""
+    return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.state().is_over)
+
+
+def submit(config: Config, work: Work) -> Submission:
+    """Write the folder, hand the array to sbatch, and record it in the cache.
+
+    Raises UsageError where sbatch is not there or refuses, SlurmError where it does not answer.
+    """
+    cache = Cache(config.cache)
+    now = datetime.datetime.now(datetime.UTC)
+    name = f"{now:%Y%m%d-%H%M%S-%f}"
+    folder = _folder_for(config, cache) / name
+    script = array_script(
+        config.run, folder=folder, working_folder=Path.cwd(), num_tasks=work.num_tasks, python=sys.executable
+    )
+    write_whole(folder / CONFIG_FILE, [_config_of_tasks(config)])
+    write_whole(folder / WORK_FILE, [work.model_dump_json().encode()])
+    write_whole(folder / SCRIPT_FILE, [script.encode()])
+    submission = Submission(
+        name=name,
+        kind=work.kind,
+        job_id=_sbatch(folder / SCRIPT_FILE),
+        folder=folder,
+        num_tasks=work.num_tasks,
+        submitted_at=now.isoformat(timespec="seconds"),
+    )
+    cache.storage.put(submission.record_name, [submission.model_dump_json(indent=1).encode()])
+    return submission
+
+
+def _config_of_tasks(config: Config) -> bytes:
+    """The config as YAML, with each task a single worker of its own."""
+    document = config.model_dump(mode="json", exclude_unset=True)
+    task_run = {"executor": "local", "workers": 1, "threads": config.run.worker_threads}
+    return yaml.safe_dump(document | {"run": document.get("run", {}) | task_run}, sort_keys=False).encode()
+
+
+def _folder_for(config: Config, cache: Cache) -> Path:
+    if config.run.slurm.folder is not None:
+        return Path(config.run.slurm.folder).absolute()
+    below_cache = cache.storage.local_path(FOLDER)
+    if below_cache is None:
+        raise UsageError(
+            f"run.slurm.folder: {config.cache} is no folder, so scripts and logs need one that all nodes see; name it."
+        )
+    return below_cache.absolute()
+
+
+def _sbatch(script: Path) -> str:
+    try:
+        done = subprocess.run(
+            ["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=True, timeout=SUBMIT_SECONDS
+        )
+    except FileNotFoundError:
+        raise UsageError(
+            "sbatch is not on the PATH: run this where jobs are submitted from. For another scheduler, start jobs with "
+            "`kinegraph extract CONFIG --shards I/N`."
+        ) from None
+    except subprocess.CalledProcessError as error:
+        raise UsageError(f"sbatch refused {script}: {error.stderr.strip()}") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(
+            f"sbatch did not answer within {SUBMIT_SECONDS:.0f} s. See with squeue whether it took {script} or not."
+        ) from None
+    return done.stdout.strip().partition(";")[0]  # `12;cluster` on several clusters
+
+
+def cancel_pending(submission: Submission) -> None:
+    """Take what has not begun out of the queue; its failing does no harm."""
+    subprocess.run(["scancel", "--state=PENDING", submission.job_id], capture_output=True, check=False)
+
+
+def logs_of_failed(submission: Submission, state: ArrayState, most: int = 3) -> str:
+    """The ends of the logs of tasks that did not end well, for an error message."""
+    told = []
+    for index, task in state.tasks.items():
+        if task.state in ("failed", "stopped", "unknown"):
+            tail = submission.tail(index) or ["(no log: do the nodes see this folder?)"]
+            path = submission.folder / LOG.format(index=index)
+            told.append("\n".join([f"task {index}: {task.state} {task.detail}, {path} ends with", *tail]))
+    return "\n".join(told[:most])

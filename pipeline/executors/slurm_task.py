@@ -1,0 +1,67 @@
+"""What one task of a job array does: its part of the work, then what others have not got to."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cache_schemas.cache import Cache
+from cache_schemas.files import write_whole
+from pipeline.config import Config, load_config
+from pipeline.executors.contract import Job
+from pipeline.executors.local import LocalExecutor
+from pipeline.executors.slurm import unsealed
+from pipeline.executors.slurm_submission import COMPLETION_FILE, CONFIG_FILE, Work
+from pipeline.plan import WorkUnit
+from pipeline.progress import Progress
+from pipeline.walltime import Schedule, allotment
+
+
+def run_task(folder: Path, index: int) -> None:
+    """Task `index` of the submission in `folder`; safe to run again, which SLURM does after a node failed."""
+    _completion(folder, index).unlink(missing_ok=True)
+    work, config = Work.read(folder), load_config(folder / CONFIG_FILE)
+    if work.kind == "train":
+        from pipeline.training import train_wanted
+
+        train_wanted(config, work.runs[index])
+    else:
+        _extract(config, work, index)
+
+
+def tell_completion(folder: Path, index: int, exit_code: int) -> None:
+    """Leave word of how the task ended, for those whose SLURM does not remember."""
+    write_whole(_completion(folder, index), [json.dumps({"exit_code": exit_code}).encode()])
+
+
+def _completion(folder: Path, index: int) -> Path:
+    return folder / COMPLETION_FILE.format(index=index)
+
+
+def _extract(config: Config, work: Work, index: int) -> None:
+    """Every `num_tasks`-th unit, then, where leases tell who is at what, the others that are left.
+
+    So an array is done when its first tasks are, also where the last of them never leave the queue.
+    """
+    cache, executor = Cache(config.cache), LocalExecutor(1, Schedule(allotment(config.run.walltime_seconds)))
+    own, *others = parts_from(work.units, index, work.num_tasks)
+    job = Job(config=config, cache=cache, keys=work.keys, units=())
+    _run(executor, job, unsealed(cache, own))
+    if cache.storage.creates_exclusively():
+        # Their owners begin at the front.
+        _run(executor, job, unsealed(cache, [unit for part in others for unit in reversed(part)]))
+
+
+def _run(executor: LocalExecutor, job: Job, units: Sequence[WorkUnit]) -> None:
+    if not units:
+        return
+    progress = Progress(sum(len(job.cache.shard_rows(unit.shard)) for unit in units), len(units))
+    try:
+        executor.run(replace(job, units=tuple(units)), progress)
+    finally:
+        progress.close()
+
+
+def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
+    """The units of each task, that of task `index` first. Parts are of places in the list, so all are as long."""
+    return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

@@ -1,0 +1,56 @@
+"""`kinegraph train --executor slurm`: a table of heads and seeds as a job array, a task for each run."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from cache_schemas.cache import Cache
+from pipeline.config import Config
+from pipeline.errors import SlurmError
+from pipeline.executors import slurm
+from pipeline.executors.slurm_submission import Submission, Work, logs_of_failed, submit, under_way
+from pipeline.results import read_results
+from pipeline.training import TrainedRun, discard, require_same_recipes, require_trainable, wanted_runs
+from stages.training.checkpoint import is_trained
+
+log = logging.getLogger("kinegraph")
+
+
+def train_on_slurm(
+    config: Config, names: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False
+) -> list[TrainedRun]:
+    """Train the runs of the table that are not there yet, and wait for them; gives all of the table.
+
+    An array of an earlier command that trains some of them is waited for first. With `overwrite` none counts as there.
+    Raises SlurmError where runs are missing at the end, and what `train_runs` does but for runs that are finished.
+    """
+    runs = wanted_runs(config, names, seeds)
+    require_trainable(config, runs)
+    if not overwrite:
+        require_same_recipes(config, runs)
+    logs = ""
+    for submission in under_way(Cache(config.cache).storage, "train"):
+        if {run.folder for run in submission.work().runs} & {run.folder for run in runs}:
+            log.info("SLURM job %s trains some of these runs: waiting for it", submission.job_id)
+            _wait(submission)
+    if overwrite:
+        for run in runs:
+            discard(run.folder)
+    kept = {run.folder for run in runs if is_trained(run.folder)}
+    if missing := [run for run in runs if not is_trained(run.folder)]:
+        submission = submit(config, Work(kind="train", num_tasks=len(missing), runs=tuple(missing)))
+        log.info("SLURM job %s trains %d runs, logs in %s", submission.job_id, len(missing), submission.folder)
+        logs = _wait(submission)
+    if absent := [str(run.folder) for run in runs if not is_trained(run.folder)]:
+        raise SlurmError(
+            f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command trains "
+            f"them.\n{logs}"
+        )
+    return [TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run.folder in kept) for run in runs]
+
+
+def _wait(submission: Submission) -> str:
+    """Until all tasks ended; gives the ends of the logs of those that did not do so well."""
+    while not (state := submission.state()).is_over:
+        time.sleep(slurm.POLL_SECONDS)
+    return logs_of_failed(submission, state)

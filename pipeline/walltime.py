@@ -1,0 +1,120 @@
+"""When the job that a process belongs to must have ended, and whether another unit can end before. Torch-free."""
+
+import os
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+
+from pipeline.errors import OutOfTimeError, WalltimeError
+
+SIGNAL_SECONDS = 60  # before its end, SLURM is asked to tell a job; it may do so up to a minute earlier than that
+SHORT_SECONDS = 10 * SIGNAL_SECONDS  # a job this short is not told: it might be stopped as soon as it has begun
+ASK_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allotment:
+    """The time of a run, seconds since 1970: its beginning, before torch is imported, and its job's end."""
+
+    began_at: float
+    ends_at: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ends_at - self.began_at
+
+
+def allotment(walltime_seconds: float | None) -> Allotment | None:
+    """The time of a run that begins now: what the config gives it, or what is left of the job, whichever is less."""
+    now = time.time()
+    ends = [] if walltime_seconds is None else [now + walltime_seconds]
+    if (slurm_end := _slurm_end()) is not None:
+        ends.append(slurm_end)
+    return Allotment(began_at=now, ends_at=min(ends)) if ends else None
+
+
+def _slurm_end() -> float | None:
+    """When the SLURM job around this process ends. Only newer versions say so in the environment."""
+    if (end := os.environ.get("SLURM_JOB_END_TIME", "")).isdigit():
+        return float(end)
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return None
+    command = ["scontrol", "--oneliner", "show", "job", job]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ASK_SECONDS).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    ends = [word.removeprefix("EndTime=") for word in said.split() if word.startswith("EndTime=")]
+    try:
+        return time.mktime(time.strptime(ends[0], "%Y-%m-%dT%H:%M:%S"))
+    except (IndexError, ValueError):  # `Unknown`: the partition has no limit
+        return None
+
+
+class Schedule:
+    """Whether one worker may begin another unit. The first always may; then only what can end in time.
+
+    A unit is expected to take as long as the slowest so far, after those that are under way. Without an allotment there
+    is always room.
+    """
+
+    def __init__(self, allotted: Allotment | None) -> None:
+        self.allotted = allotted
+        self.slowest_seconds: float | None = None
+        self._under_way: dict[int, float] = {}
+        self._first_began_at = self._last_ended_at = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def lacks_measure(self) -> bool:
+        """Whether time matters and no unit has shown yet how much it takes."""
+        return self.allotted is not None and self.slowest_seconds is None
+
+    def begin(self, shard: int) -> None:
+        with self._lock:
+            self._under_way[shard] = now = time.time()
+            self._first_began_at = self._first_began_at or now
+
+    def end(self, shard: int) -> None:
+        with self._lock:
+            now = time.time()
+            took = now - max(self._under_way.pop(shard), self._last_ended_at)
+            self.slowest_seconds, self._last_ended_at = max(took, self.slowest_seconds or 0.0), now
+
+    def has_room(self) -> bool:
+        with self._lock:
+            if self.allotted is None or self.slowest_seconds is None:
+                return True
+            return time.time() + (len(self._under_way) + 1) * self.slowest_seconds <= self.allotted.ends_at
+
+    def stopped(self) -> OutOfTimeError | WalltimeError:
+        """Why no further unit is begun; a WalltimeError where the time is too short for any."""
+        assert self.allotted is not None
+        assert self.slowest_seconds is not None
+        walltime, start_up = self.allotted.seconds, self._first_began_at - self.allotted.began_at
+        if start_up + self.slowest_seconds > walltime:
+            return self._too_short(f"{self.slowest_seconds:.1f} s")
+        return OutOfTimeError(
+            f"no further shard can end within the {walltime:.0f} s of this job: one took up to "
+            f"{self.slowest_seconds:.1f} s. What is sealed stays; the same command goes on from there."
+        )
+
+    def cut_off(self) -> WalltimeError | None:
+        """Why a stop came in the first unit, where it came because the time was up."""
+        if self.allotted is None or self.slowest_seconds is not None or not self._under_way:
+            return None
+        warning = 0 if self.allotted.seconds < SHORT_SECONDS else 2 * SIGNAL_SECONDS
+        now = time.time()
+        if now < self.allotted.ends_at - warning:
+            return None
+        return self._too_short(f"more than {now - self._first_began_at:.1f} s")
+
+    def _too_short(self, unit: str) -> WalltimeError:
+        assert self.allotted is not None
+        start_up = self._first_began_at - self.allotted.began_at
+        return WalltimeError(
+            f"a walltime of {self.allotted.seconds:.1f} s is shorter than start-up ({start_up:.1f} s) plus one shard "
+            f"({unit}). Ask for a longer one, or start a cache with a smaller store.shard_clips."
+        )

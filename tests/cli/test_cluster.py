@@ -1,0 +1,76 @@
+"""What a task of a job array tells of its end, and what `status` tells of tasks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_schemas.cache import Cache
+from pipeline import extraction
+from pipeline.config import Config, load_config
+from pipeline.errors import OutOfTimeError
+from pipeline.executors import slurm_submission
+from pipeline.executors.slurm_states import ArrayState, TaskState
+from pipeline.executors.slurm_submission import Submission, Work, submissions, submit
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def submission(kinegraph: Command, config: Path, monkeypatch: pytest.MonkeyPatch) -> Submission:
+    """Three tasks for nothing, recorded as if sbatch had taken them."""
+    monkeypatch.setattr(slurm_submission, "_sbatch", lambda script: "12")
+    kinegraph("index", config)
+    settings: Config = load_config(config)
+    submit(settings, Work(kind="extract", num_tasks=3))
+    (found,) = submissions(Cache(settings.cache).storage)
+    return found
+
+
+def test_a_task_leaves_word_of_how_it_ended(kinegraph: Command, submission: Submission, cache: Path) -> None:
+    assert kinegraph("slurm-task", submission.folder, 2).exit_code == 0
+    moved = cache.rename(cache.with_name("elsewhere")) / submission.folder.relative_to(cache)
+    ended = kinegraph("slurm-task", moved, 0)
+    assert (ended.exit_code, ended.stderr.startswith(f"error: No cache at {cache}")) == (2, True)
+    assert [json.loads((moved / f"ended-{task}.json").read_text())["exit_code"] for task in (2, 0)] == [0, 2]
+
+
+def test_status_tells_of_tasks(
+    kinegraph: Command, submission: Submission, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = {
+        0: TaskState(state="running"),
+        1: TaskState(state="failed", detail="OUT_OF_MEMORY"),
+        2: TaskState(state="unknown"),
+    }
+    monkeypatch.setattr(Submission, "state", lambda self: ArrayState(tasks=tasks, answered=True))
+    (submission.folder / "log-1.txt").write_text("".join(f"line {number}\n" for number in range(20)))
+    told = kinegraph("status", cache).stdout
+    assert f"SLURM job 12 (extract, {submission.submitted_at}): 1 running, 1 failed, 1 unknown; logs in" in told
+    assert "  task 1: failed OUT_OF_MEMORY\n    line 10\n" in told
+    assert told.endswith("    line 19\n  task 2: unknown\n    (no log)\n")
+    (job,) = json.loads(kinegraph("status", cache, "--json").stdout)["jobs"]
+    assert job["tasks"] == {"pending": 0, "running": 1, "done": 0, "stopped": 0, "failed": 1, "unknown": 1}
+    assert job["failed"][0]["log"][-1] == "line 19"
+
+
+def test_out_of_time_has_an_exit_code_of_its_own(
+    kinegraph: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OutOfTime:
+        def run(self, job: Any, report: Any) -> None:
+            raise OutOfTimeError("no further shard can end; the same command goes on from there.")
+
+    kinegraph("index", config)
+    monkeypatch.setattr(extraction, "_executor", lambda config: OutOfTime())
+    ended = kinegraph("extract", config)
+    assert (ended.exit_code, ended.stderr) == (75, "no further shard can end; the same command goes on from there.\n")
+
+
+@pytest.mark.parametrize("key", ["array", "output"])
+def test_options_that_tasks_are_found_by_are_refused(kinegraph: Command, config: Path, key: str) -> None:
+    ended = kinegraph("extract", config, "--set", f"run.slurm.options.{key}=x")
+    assert ended.exit_code == 2
+    assert f"run.slurm.options.{key}: given 'x'" in ended.stderr

@@ -1,0 +1,224 @@
+"""A job array seals what is missing, whatever becomes of its tasks; a command that is left finds its array again."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cache_schemas.cache import Cache
+from pipeline.config import Config
+from pipeline.errors import SlurmError
+from pipeline.events import ClipsDone, Event, UnitSealed
+from pipeline.executors import slurm, slurm_task
+from pipeline.executors.contract import Job
+from pipeline.executors.inline import InlineExecutor
+from pipeline.executors.slurm import SlurmExecutor, unsealed
+from pipeline.executors.slurm_states import ArrayState, TaskState
+from pipeline.executors.slurm_submission import Submission, Work, submissions, submit
+from pipeline.executors.slurm_task import parts_from, run_task, tell_completion
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.plan import WorkUnit, make_plan
+from pipeline.status import status
+from stages.errors import UsageError
+from tests.caches import same_bytes
+
+Load = Callable[..., Config]
+SLURM = ("run.executor=slurm", "run.workers=2")
+
+
+def job_of(config: Config) -> Job:
+    cache = Cache(config.cache)
+    plan = make_plan(config, cache)
+    return Job(config=config, cache=cache, keys=plan.keys, units=plan.units)
+
+
+def indexed(load: Load, *overrides: str) -> Job:
+    config = load(*SLURM, *overrides)
+    index(config)
+    return job_of(config)
+
+
+def unheard(event: Event) -> None: ...
+
+
+def test_tasks_do_the_work_of_one_that_never_ran(load: Load, fake: Path, whole: Cache) -> None:
+    """Real processes: of two tasks one is lost with its node; the bytes are those of one thread here."""
+    (fake / "lost").write_text("1")
+    job = indexed(load)
+    outcome = extract(job.config)
+    assert (outcome.clips_run, outcome.failures) == (6, ())
+    assert same_bytes(job.cache.root) == same_bytes(whole.root)
+    (told,) = status(job.cache)["jobs"]
+    assert {state: count for state, count in told["tasks"].items() if count} == {"done": 1, "failed": 1}
+    assert told["failed"] == [{"task": 1, "state": "failed", "detail": "NODE_FAIL", "log": []}]
+    assert (told["kind"], told["job_id"]) == ("extract", "1")
+    assert json.loads((Path(told["folder"]) / "ended-0.json").read_text()) == {"exit_code": 0}
+
+
+class InThisProcess:
+    """Stands in for sbatch: an array that ends at once, of tasks that are functions of its work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[Job, Work], TaskState]) -> None:
+        self.works: list[Work] = []
+        self.job: Job | None = None
+
+        def submitted(config: Config, work: Work) -> Submission:
+            assert self.job is not None
+            self.works.append(work)
+            ended = act(self.job, work)
+            tasks = dict.fromkeys(range(work.num_tasks), ended)
+            monkeypatch.setattr(Submission, "state", lambda self: ArrayState(tasks=tasks, answered=True))
+            folder = Path(config.cache, "slurm")
+            return Submission(
+                name="one", kind="extract", job_id="1", folder=folder, num_tasks=work.num_tasks, submitted_at=""
+            )
+
+        monkeypatch.setattr(slurm, "submit", submitted)
+
+
+def test_what_is_left_is_submitted_again(load: Load, monkeypatch: pytest.MonkeyPatch, whole: Cache) -> None:
+    """Each array seals one unit. The last needs one task only."""
+
+    def one_unit(job: Job, work: Work) -> TaskState:
+        InlineExecutor().run(replace(job, units=work.units[:1]), unheard)
+        return TaskState(state="stopped", exit_code=75)
+
+    array = InThisProcess(monkeypatch, one_unit)
+    array.job = indexed(load)
+    heard: list[Event] = []
+    SlurmExecutor().run(array.job, heard.append)
+    assert [len(work.units) for work in array.works] == [3, 2, 1]
+    assert [work.num_tasks for work in array.works] == [2, 2, 1]
+    assert sum(event.clips for event in heard if isinstance(event, ClipsDone)) == 6
+    assert [event.unit.shard for event in heard if isinstance(event, UnitSealed)] == [0, 1, 2]
+    assert same_bytes(array.job.cache.root) == same_bytes(whole.root)
+
+
+@pytest.mark.parametrize("does_one", [False, True])
+def test_what_would_end_the_same_again_is_not_submitted(
+    load: Load, monkeypatch: pytest.MonkeyPatch, does_one: bool
+) -> None:
+    """No shard was sealed; or one was, but a walltime is too short: exit code 2."""
+
+    def act(job: Job, work: Work) -> TaskState:
+        (Path(job.cache.root) / "slurm").mkdir()
+        (Path(job.cache.root) / "slurm" / "log-0.txt").write_text("error: what was wrong\n")
+        if does_one:
+            InlineExecutor().run(replace(job, units=work.units[:1]), unheard)
+        return TaskState(state="failed", detail="exit code 2", exit_code=2 if does_one else 1)
+
+    array = InThisProcess(monkeypatch, act)
+    array.job = indexed(load)
+    sealed = int(does_one)
+    expected = (
+        rf"ended with {sealed} shards sealed and {3 - sealed} left(.|\n)*log-0.txt ends with\nerror: what was wrong"
+    )
+    with pytest.raises(SlurmError, match=expected):
+        SlurmExecutor().run(array.job, unheard)
+    assert len(array.works) == 1
+
+
+def test_the_same_command_watches_an_array_under_way(load: Load, fake: Path) -> None:
+    """As after Ctrl-C: the array that waits is not submitted a second time."""
+    job = indexed(load)
+    work = Work(kind="extract", num_tasks=1, keys=job.keys, units=job.units)
+    jobs = fake / "jobs" / "1"
+    jobs.mkdir(parents=True)
+    (jobs / "0").write_text("RUNNING 0")
+    submission = _recorded(job, work)
+    polls = 0
+
+    def ends(seconds: float) -> None:
+        nonlocal polls
+        polls += 1
+        run_task(submission.folder, 0)
+        (jobs / "0").write_text("COMPLETED 0")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slurm, "time", SimpleNamespace(sleep=ends))
+        SlurmExecutor().run(job, unheard)
+    assert polls == 1
+    assert [path.name for path in (fake / "jobs").iterdir()] == ["1"]
+    assert not unsealed(job.cache, job.units)
+
+
+def _recorded(job: Job, work: Work) -> Submission:
+    """A submission, without sbatch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.executors.slurm_submission._sbatch", lambda script: "1")
+        submit(job.config, work)
+    (submission,) = submissions(job.cache.storage)
+    return submission
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 3, 5])
+def test_each_unit_is_in_one_part(num_tasks: int) -> None:
+    units = [WorkUnit(shard=shard, keys=("clips",)) for shard in range(7)]
+    for task in range(num_tasks):
+        parts = parts_from(units, task, num_tasks)
+        assert sorted(unit.shard for part in parts for unit in part) == [*range(7)]
+        assert parts[0] == units[task::num_tasks]
+
+
+def test_a_task_may_run_again(load: Load, whole: Cache) -> None:
+    """SLURM requeued it: what it said of its end goes first, and nothing sealed is touched."""
+    job = indexed(load)
+    submission = _recorded(job, Work(kind="extract", num_tasks=2, keys=job.keys, units=job.units))
+    run_task(submission.folder, 1)
+    tell_completion(submission.folder, 1, 0)
+    assert not unsealed(job.cache, job.units), "with leases a task also does what others have not begun"
+    records = {path: path.stat().st_mtime_ns for path in Path(job.cache.root, "ledger").rglob("*.json")}
+    run_task(submission.folder, 1)
+    assert not (submission.folder / "ended-1.json").exists()
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+    assert same_bytes(job.cache.root) == same_bytes(whole.root)
+
+
+def test_tasks_are_single_workers_with_the_threads_of_the_array(load: Load) -> None:
+    job = indexed(load, "run.threads=auto")
+    submission = _recorded(job, Work(kind="extract", num_tasks=2, keys=job.keys, units=job.units))
+    config = slurm_task.load_config(submission.folder / "config.yaml")
+    assert (config.run.executor, config.run.workers, config.run.threads) == ("local", 1, 1)
+    assert config.model_copy(update={"run": job.config.run}) == job.config
+    assert submission.work().units == job.units
+
+
+def test_refused_submissions_are_told(load: Load, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = indexed(load, "run.slurm.options.partition=none")
+    with pytest.raises(UsageError, match="invalid partition specified: none"):
+        SlurmExecutor().run(job, unheard)
+    monkeypatch.setenv("PATH", str(fake))
+    with pytest.raises(UsageError, match="sbatch is not on the PATH"):
+        SlurmExecutor().run(job, unheard)
+    assert submissions(job.cache.storage) == []
+
+
+def test_failed_clips_are_tried_again_by_tasks(load: Load, whole: Cache, video_folder: Path, tmp_path: Path) -> None:
+    """The records to replace travel with the units; until then the shard is not done."""
+    job = indexed(load)
+    away = (video_folder / "left" / "v3.mp4").rename(tmp_path / "away")
+    InlineExecutor().run(job, unheard)
+    away.rename(video_folder / "left" / "v3.mp4")
+    plan = make_plan(job.config, job.cache, retry_failed=True)
+    (unit,) = plan.units
+    assert unit.reopened
+    submission = _recorded(job, Work(kind="extract", num_tasks=1, keys=plan.keys, units=plan.units))
+    assert submission.work().units == plan.units
+    assert unsealed(job.cache, submission.work().units) == [unit]
+    run_task(submission.folder, 0)
+    assert not unsealed(job.cache, plan.units)
+    assert same_bytes(job.cache.root) == same_bytes(whole.root)
+
+
+def test_a_cache_at_a_url_needs_a_folder_for_scripts(load: Load) -> None:
+    config = load(*SLURM)
+    index(config)
+    cache = Cache(config.cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(cache.storage), "local_path", lambda self, name: None)
+        with pytest.raises(UsageError, match=r"run\.slurm\.folder: .* name it"):
+            submit(config, Work(kind="extract", num_tasks=1))

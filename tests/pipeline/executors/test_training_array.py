@@ -1,0 +1,86 @@
+"""A table of heads and seeds as a job array: only runs that are not there are trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import training_array
+from pipeline.config import Config, check_config
+from pipeline.errors import SlurmError
+from pipeline.executors.slurm_states import ArrayState, TaskState
+from pipeline.executors.slurm_submission import Submission, Work
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.training import train_runs, train_wanted
+from pipeline.training_array import train_on_slurm
+from tests.conftest import moving_square, write_video
+
+ENDED = ArrayState(tasks={0: TaskState(state="failed", detail="TIMEOUT")}, answered=True)
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_document: dict[str, Any]) -> Config:
+    root = tmp_path / "split_videos"
+    for split in ("train", "val"):
+        for number in range(2):
+            video = moving_square(12, 96, 80, seed=number)
+            write_video(root / split / ("left" if number else "right") / f"{split}{number}.mp4", video)
+    train = {"head": "avg_pool", "epochs": 1, "run": str(tmp_path / "runs")}
+    run = {"executor": "inline", "threads": 1, "batch_size": 2}
+    document = tiny_document | {"dataset": {"kind": "folder", "root": str(root)}, "train": train, "run": run}
+    inline = check_config(document, "test")
+    index(inline)
+    extract(inline, stages=["features"])
+    return check_config(document | {"run": run | {"executor": "slurm"}}, "test")
+
+
+@pytest.fixture
+def works(config: Config, monkeypatch: pytest.MonkeyPatch) -> list[Work]:
+    """What was submitted; all tasks but the last of several train, in this process."""
+    found: list[Work] = []
+
+    def submitted(config: Config, work: Work) -> Submission:
+        found.append(work)
+        for run in work.runs[: max(1, len(work.runs) - 1)]:
+            train_wanted(config, run)
+        return Submission(
+            name="one", kind="train", job_id="1", folder=Path(config.train.run), num_tasks=1, submitted_at=""
+        )
+
+    monkeypatch.setattr(training_array, "submit", submitted)
+    monkeypatch.setattr(Submission, "state", lambda self: ENDED)
+    return found
+
+
+def test_again_only_what_is_missing(config: Config, works: list[Work]) -> None:
+    with pytest.raises(SlurmError, match=r"1 of 3 runs are not trained: .*seed2(.|\n)*TIMEOUT"):
+        train_on_slurm(config, seeds=3)
+    runs = train_on_slurm(config, seeds=3)
+    assert [[run.options.seed for run in work.runs] for work in works] == [[0, 1, 2], [2]]
+    assert [(run.results.name, run.results.seed) for run in runs] == [("avg_pool", seed) for seed in range(3)]
+    assert [run.kept for run in runs] == [True, True, False]
+    assert all(run.kept for run in train_on_slurm(config, seeds=3))
+    assert len(works) == 2, "nothing was missing"
+
+
+def test_the_runs_are_those_of_training_here(config: Config, works: list[Work], tmp_path: Path) -> None:
+    here = config.model_copy(update={"train": config.train.model_copy(update={"run": str(tmp_path / "here")})})
+    (expected,) = train_runs(here)
+    (run,) = train_on_slurm(config)
+    assert (run.folder / "model.safetensors").read_bytes() == (expected.folder / "model.safetensors").read_bytes()
+    assert run.results.scores == expected.results.scores
+
+
+def test_overwrite_trains_all_again(config: Config, works: list[Work]) -> None:
+    (run,) = train_on_slurm(config)
+    before = (run.folder / "run.json").stat().st_mtime_ns
+    train_on_slurm(config, overwrite=True)
+    assert (run.folder / "run.json").stat().st_mtime_ns > before
+
+
+def test_as_processes(config: Config, fake: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (run,) = train_on_slurm(config)
+    assert set(run.results.scores) == {"val"}
+    (log,) = Path(config.cache).glob("slurm/*/log-0.txt")
+    assert "avg_pool seed 0 epoch 1: loss" in log.read_text()
