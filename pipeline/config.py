@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cache_schemas.compression import NONE, by_kind
+from pipeline.cluster_options import DaskOptions
 from pipeline.errors import ConfigError
 from stages.backbones.catalogue import entry as backbone_entry
 from stages.backbones.entry import BackboneEntry
@@ -45,12 +46,16 @@ class StoreOptions(StageOptions):
 class RunOptions(StageOptions):
     """Where and how extraction runs; nothing here enters a fingerprint."""
 
-    executor: Literal["inline", "local"] = Field("local", description="inline: all in one thread, to debug with")
+    executor: Literal["inline", "local", "dask"] = Field(
+        "local", description="inline: all in one thread, to debug with; dask: see run.dask"
+    )
     workers: int = Field(
-        1, ge=1, description="processes of the local executor; of `train`, where it trains several runs"
+        1,
+        ge=1,
+        description="processes here, of the local executor or dask; of `train`, where it trains several runs",
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="of one worker, also decoding; auto: all cores divided among the workers"
+        "auto", description="of one worker, also decoding; auto: all cores divided among local workers, 1 with dask"
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
     batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
@@ -58,11 +63,14 @@ class RunOptions(StageOptions):
     lease_seconds: float = Field(
         300.0, gt=0, description="a shard whose worker gave no sign of life for so long is taken over by another run"
     )
+    dask: DaskOptions = DaskOptions()
 
     @property
     def worker_threads(self) -> int:
-        """Threads of one worker: as given, or all cores divided among the local workers."""
-        return self.threads if self.threads != "auto" else max(1, (os.cpu_count() or 1) // self.workers)
+        """Threads of one worker: as given, or all cores divided among the local workers, 1 on a cluster."""
+        if self.threads != "auto":
+            return self.threads
+        return 1 if self.executor == "dask" else max(1, (os.cpu_count() or 1) // self.workers)
 
 
 class TrainSection(TrainOptions):

@@ -15,14 +15,11 @@ from types import FrameType
 from cache_schemas.cache import Cache
 from cache_schemas.files import HOST
 from pipeline.config import Config
-from pipeline.errors import SetAsideError
 from pipeline.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
-from pipeline.executors.contract import Job, Report
+from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
 from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
-from pipeline.worker import Worker
-
-MAX_DEATHS = 3
+from pipeline.worker import Worker, on_device_of
 
 
 class LocalExecutor:
@@ -42,13 +39,7 @@ class LocalExecutor:
         else:
             suspects = _Pool(job, report).run(min(self.workers, len(job.units)))
         alone = [_Pool(replace(job, units=(unit,)), report, max_deaths=1) for unit in suspects]
-        set_aside = sorted(unit.shard for pool in alone for unit in pool.run(1))
-        if set_aside:
-            raise SetAsideError(
-                f"shard {', '.join(map(str, set_aside))}: killed its worker {MAX_DEATHS} times, then a process of its "
-                "own, and was set aside. All else is sealed. Run it with `--executor inline --shards "
-                f"{set_aside[0]}/{job.cache.num_shards}` to see what happens."
-            )
+        set_aside((unit for pool in alone for unit in pool.run(1)), job.cache.num_shards)
 
 
 @dataclass(frozen=True)
@@ -64,6 +55,7 @@ class _Wants:
 
 @dataclass
 class _Member:
+    number: int
     process: BaseProcess
     connection: Connection
     in_flight: dict[int, WorkUnit] = field(default_factory=dict)
@@ -83,7 +75,7 @@ class _Pool:
     def run(self, workers: int) -> list[WorkUnit]:
         """Run the units; gives the suspects."""
         try:
-            self.members = [self._start() for _ in range(workers)]
+            self.members = [self._start(number) for number in range(workers)]
             while self.members:
                 ready = wait([m.connection for m in self.members])
                 for member in [m for m in self.members if m.connection in ready]:
@@ -95,14 +87,14 @@ class _Pool:
                 member.process.join()
         return self.suspects
 
-    def _start(self) -> _Member:
+    def _start(self, number: int) -> _Member:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (self.job.config, self.job.cache.root, self.job.keys, theirs)
+        arguments = (self.job.config, self.job.cache.root, self.job.keys, number, theirs)
         process = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        return _Member(process, ours)
+        return _Member(number, process, ours)
 
     def _listen(self, member: _Member) -> None:
         try:
@@ -147,7 +139,7 @@ class _Pool:
                 f"{member.process.exitcode}. Is there memory for `run.workers` copies of the networks?"
             )
         if self.waiting:
-            self.members.append(self._start())
+            self.members.append(self._start(member.number))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
         """Whether the dead process holds the shard's lease; it may have waited for another run's.
@@ -160,8 +152,8 @@ class _Pool:
         return lease is not None and (lease.host, lease.pid) == (HOST, member.process.pid)
 
 
-def _work(config: Config, cache: str, keys: tuple[str, ...], connection: Connection) -> None:
-    """The child's side: one worker that asks for units until there are none."""
+def _work(config: Config, cache: str, keys: tuple[str, ...], number: int, connection: Connection) -> None:
+    """The child's side: the `number`-th worker here, which asks for units until there are none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, _stop)
     sending, asking = threading.Lock(), threading.Lock()
@@ -183,7 +175,8 @@ def _work(config: Config, cache: str, keys: tuple[str, ...], connection: Connect
             yield unit
 
     try:
-        Worker(config, Cache(cache), keys, report).run(units(), decode_threads=config.run.worker_threads)
+        worker = Worker(on_device_of(config, number), Cache(cache), keys, report)
+        worker.run(units(), decode_threads=worker.threads)
     except KeyboardInterrupt:
         os._exit(1)  # what was being written is cleaned up; tearing torch down under running threads only makes noise
     except Exception as error:
