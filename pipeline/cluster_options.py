@@ -37,5 +37,5 @@ class DaskOptions(StageOptions):
     def _names_one_cluster(self) -> "DaskOptions":
         given = [key for key in ("scheduler", "scheduler_file", "jobqueue") if getattr(self, key) is not None]
         if len(given) > 1:
-            raise ValueError(f"given {' and '.join(given)}, allowed: one of them")
+            raise ValueError(f"{given[1]}: given beside {given[0]}, allowed: one of scheduler, scheduler_file, jobqueue")
         return self

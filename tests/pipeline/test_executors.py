@@ -11,7 +11,7 @@ from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheMismatch
 from pipeline.config import Config
 from pipeline.events import ClipsDone, Event, UnitSealed
-from pipeline.executors.contract import Executor, Job
+from pipeline.executors.contract import Job
 from pipeline.extraction import executor_of, extract
 from pipeline.indexing import index
 from pipeline.leases import Leases
@@ -19,13 +19,13 @@ from pipeline.plan import make_plan
 from tests.caches import same_bytes
 
 Load = Callable[..., Config]
-Loaded = tuple[Config, Cache]
 EXECUTORS = {
     "inline": ["run.executor=inline"],
     "one process": ["run.executor=local"],
     "processes": ["run.executor=local", "run.workers=2"],
     "dask": ["run.executor=dask"],
 }
+FAILED = "left/v3.mp4:0:center"
 
 
 @pytest.fixture(params=EXECUTORS)
@@ -38,47 +38,38 @@ def overrides(request: pytest.FixtureRequest) -> list[str]:
     return found
 
 
+def run(config: Config, cache: Cache) -> list[Event]:
+    """All units, by the executor alone; gives what it reported."""
+    plan, events = make_plan(config, cache), list[Event]()
+    before = set(multiprocessing.active_children())
+    executor_of(config).run(Job(config=config, cache=cache, keys=plan.keys, units=plan.units), events.append)
+    assert set(multiprocessing.active_children()) == before
+    return events
+
+
 class TestExecutor:
     """The contract. A new executor is a line in EXECUTORS."""
 
-    def test_same_bytes_and_an_account_of_all(
-        self, load: Load, whole: Cache, video_folder: Path, overrides: list[str]
-    ) -> None:
-        config = load(*overrides)
-        cache = index(config).cache
-        events, executor = self._run(config, cache)
-        sealed = [event.unit.shard for event in events if isinstance(event, UnitSealed)]
-        assert sorted(sealed) == [0, 1, 2]
-        assert sum(event.clips for event in events if isinstance(event, ClipsDone)) == 6
-        assert same_bytes(cache.root) == same_bytes(whole.root)
-        assert list(cache.storage.names("leases")) == []
-        assert list(cache.storage.names("probes")) == []
-
-    def _run(self, config: Config, cache: Cache) -> tuple[list[Event], Executor]:
-        plan, events, executor = make_plan(config, cache), list[Event](), executor_of(config)
-        before = set(multiprocessing.active_children())
-        executor.run(Job(config=config, cache=cache, keys=plan.keys, units=plan.units), events.append)
-        assert set(multiprocessing.active_children()) == before
-        return events, executor
-
-    def test_failed_clips_are_named(self, load: Load, video_folder: Path, overrides: list[str]) -> None:
+    def test_same_bytes_and_an_account_of_all(self, load: Load, video_folder: Path, overrides: list[str]) -> None:
+        """One clip fails. Another run's lease on shard 1 goes stale while the others are done."""
         (video_folder / "left" / "v3.mp4").write_text("no video")
-        config = load(*overrides)
-        events, _ = self._run(config, index(config).cache)
-        failed = {event.unit.shard: event.failed_clips for event in events if isinstance(event, UnitSealed)}
-        assert failed == {0: ("left/v3.mp4:0:center",), 1: (), 2: ()}
+        whole, config = load(name="whole"), load(*overrides)
+        for each in (whole, config):
+            index(each)
+        extract(whole)
+        cache = Cache(config.cache)
+        dead = Leases(cache.storage, seconds=0.1)
+        assert dead.take(1, ("clips",))
+        dead._closing.set()  # refreshed no more, and never given back
+        events = run(config, cache)
+        sealed = [event for event in events if isinstance(event, UnitSealed)]
+        assert {event.unit.shard: event.failed_clips for event in sealed} == {0: (FAILED,), 2: (), 1: ()}
+        assert [event.unit.shard for event in sealed][2:] == [1]
+        assert sum(event.clips for event in events if isinstance(event, ClipsDone)) == 6
+        assert same_bytes(cache.root) == same_bytes(whole.cache)
+        assert [*cache.storage.names("leases"), *cache.storage.names("probes")] == []
 
-    def test_a_shard_of_another_run_is_visited_again(self, load: Load, overrides: list[str]) -> None:
-        """Its lease goes stale while all else is done."""
-        config = load(*overrides)
-        cache = index(config).cache
-        others = Leases(cache.storage, seconds=0.1)
-        assert others.take(1, ("clips",))
-        others._closing.set()  # it is refreshed no more, and never given back
-        events, _ = self._run(config, cache)
-        assert [event.unit.shard for event in events if isinstance(event, UnitSealed)][-1] == 1
-
-    def test_weights_of_another_kind_are_refused(
+    def test_what_a_worker_raises_arrives(
         self, load: Load, inline_document: dict[str, Any], overrides: list[str]
     ) -> None:
         config = load(*overrides)
