@@ -18,6 +18,7 @@ from cache_schemas.arrays import (
     region_arrays,
     status_array,
 )
+from pipeline.cluster_options import DaskOptions, JobQueueOptions
 from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
 from stages.backbones.options import BackboneOptions
 from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions
@@ -48,6 +49,8 @@ SECTIONS: dict[str, type[StageOptions]] = {
     "regions": RegionOptions,
     "store": StoreOptions,
     "run": RunOptions,
+    "run.dask": DaskOptions,
+    "run.dask.jobqueue": JobQueueOptions,
     "train": TrainSection,
 }
 HEAD = """# Every key of a config
@@ -73,6 +76,8 @@ def type_name(annotation: Any) -> str:
         return f"list of {type_name(arguments[0])}"
     if origin is dict:
         return "mapping"
+    if issubclass(annotation, StageOptions):
+        return "section"
     return "null" if annotation is type(None) else annotation.__name__
 
 
@@ -80,6 +85,8 @@ def default_of(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
+    if isinstance(value, StageOptions):
+        return ""
     if isinstance(value, tuple):
         value = list(value)
     return f"`{'null' if value is None else value}`"

@@ -23,7 +23,7 @@ class DaskOptions(StageOptions):
 
     scheduler: str | None = Field(None, description="address of a scheduler that runs, as `tcp://host:8786`")
     scheduler_file: str | None = Field(None, description="file that such a scheduler wrote (`--scheduler-file`)")
-    jobqueue: JobQueueOptions | None = Field(None, description="workers as jobs of a batch system")
+    jobqueue: JobQueueOptions | None = Field(None, description="workers as jobs of a batch system: see below")
     interface: str | None = Field(
         None, description="network interface of a scheduler started here, as `ib0`; null: loopback, this machine alone"
     )
@@ -37,5 +37,7 @@ class DaskOptions(StageOptions):
     def _names_one_cluster(self) -> "DaskOptions":
         given = [key for key in ("scheduler", "scheduler_file", "jobqueue") if getattr(self, key) is not None]
         if len(given) > 1:
-            raise ValueError(f"{given[1]}: given beside {given[0]}, allowed: one of scheduler, scheduler_file, jobqueue")
+            raise ValueError(
+                f"{given[1]}: given beside {given[0]}, allowed: one of scheduler, scheduler_file, jobqueue"
+            )
         return self

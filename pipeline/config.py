@@ -63,7 +63,7 @@ class RunOptions(StageOptions):
     lease_seconds: float = Field(
         300.0, gt=0, description="a shard whose worker gave no sign of life for so long is taken over by another run"
     )
-    dask: DaskOptions = DaskOptions()
+    dask: DaskOptions = Field(DaskOptions(), description="the cluster of the dask executor: see below")
 
     @property
     def worker_threads(self) -> int:

@@ -1,4 +1,4 @@
-"""A Dask cluster for tests: real worker processes that kinegraph started, shared by tests because torch takes seconds."""
+"""A Dask cluster for tests: real worker processes, shared by tests because each loads torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

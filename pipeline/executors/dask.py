@@ -1,10 +1,10 @@
 """A Dask cluster: a task per work unit, few at a time; arrays never travel, what a task gives back are events."""
 
 import logging
-import queue
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, as_completed
@@ -45,7 +45,7 @@ class DaskExecutor:
                 suspects = Submission(client, job, station, report).run(job.units, MAX_DEATHS)
                 alone = [left for unit in suspects for left in _alone(client, job, station, report, unit)]
             finally:
-                if client.status == "running":
+                with suppress(OSError):  # the cluster may be gone, and the stations with it
                     client.unregister_worker_plugin(station.name)
                 job.cache.storage.sweep()
         set_aside(alone, job.cache.num_shards)
@@ -53,9 +53,9 @@ class DaskExecutor:
 
 def _station(job: Job) -> Station:
     options = job.config.run.dask
-    takes_turns = not (options.scheduler or options.scheduler_file or options.jobqueue)
+    of_client = not (options.scheduler or options.scheduler_file or options.jobqueue)
     root = absolute_root(job.cache.root)
-    return Station(job.config, root, job.keys, agreed_versions(), takes_turns=takes_turns)
+    return Station(job.config, root, job.keys, agreed_versions(), of_client=of_client)
 
 
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
@@ -70,11 +70,10 @@ class Submission:
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
         self.client, self.job, self.station, self.report = client, job, station, report
         self.address = client.scheduler_info(n_workers=0)["address"]
-        self.in_flight: dict[str, WorkUnit] = {}
+        self.in_flight: dict[str, tuple[Future[Any], WorkUnit]] = {}
         self.submitted = self.early_deaths = 0
         self.leased: list[WorkUnit] = []
         self.suspects: list[WorkUnit] = []
-        self.lost: queue.SimpleQueue[WorkerLost] = queue.SimpleQueue()
         self._counted, self._capacity = 0.0, 0
 
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
@@ -89,6 +88,8 @@ class Submission:
                 units, self.leased = self.leased, []
         finally:
             self.client.unsubscribe_topic("all")
+            with suppress(OSError):
+                self.client.cancel([future for future, _ in self.in_flight.values()])
 
     def _pass(self, waiting: deque[WorkUnit], max_deaths: int) -> None:
         done = as_completed(loop=self.client.loop)
@@ -110,17 +111,14 @@ class Submission:
     def _submit(self, unit: WorkUnit, max_deaths: int) -> Future[Any]:
         self.submitted += 1
         key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{self.submitted}"
-        self.in_flight[key] = unit
-        taken = resources(self.job.config.run)
-        return self.client.submit(
-            run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken or None
-        )
+        taken = resources(self.job.config.run) or None
+        future = self.client.submit(run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken)
+        self.in_flight[key] = future, unit
+        return future
 
     def _settle(self, future: Future[Any]) -> None:
         """Take in what became of a unit. Raises what its `Worker` raised, and ClusterLost."""
-        unit = self.in_flight.pop(str(future.key))
-        while not self.lost.empty():
-            self.report(self.lost.get())
+        _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
             error = future.exception()
             if not isinstance(error, KilledWorker):
@@ -154,5 +152,6 @@ class Submission:
         """Dask's own word of a worker that died, from the client's thread."""
         message = event[1]
         if message.get("action") == "remove-worker" and not message["expected"]:
-            shards = sorted(self.in_flight[key].shard for key in message["processing-tasks"] if key in self.in_flight)
-            self.lost.put(WorkerLost(shards=tuple(shards), exit_code=None, set_aside=()))
+            known = [self.in_flight.get(key) for key in message["processing-tasks"]]
+            shards = sorted(found[1].shard for found in known if found is not None)
+            self.report(WorkerLost(shards=tuple(shards), exit_code=None, set_aside=()))

@@ -50,9 +50,10 @@ def connected(run: RunOptions) -> Iterator[Client]:
             return
         started = local_cluster(run) if run.dask.jobqueue is None else _jobs(run, run.dask.jobqueue)
         with started as cluster, Client(cluster) as client:
-            yield client
-            # processes that loaded torch take seconds to end, which Dask would warn of and cut short; all is sealed
-            logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
+            try:
+                yield client
+            finally:  # to end takes seconds where torch was loaded: Dask warns, and kills what has nothing left to do
+                logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
 
 
 def _running(options: DaskOptions) -> Client:

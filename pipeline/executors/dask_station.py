@@ -5,6 +5,7 @@ Schedulers import this too, so that they can read the tasks they pass on.
 
 import asyncio
 import queue
+import signal
 import threading
 import uuid
 from collections.abc import Iterator
@@ -34,7 +35,9 @@ STOP_SECONDS = 60.0
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
     """A Dask task: run the unit at this process's station; gives what happened, what became of the unit last."""
-    found: Station = get_worker().plugins[station]  # type: ignore[assignment]
+    found = get_worker().plugins.get(station)
+    if not isinstance(found, Station):
+        raise Reschedule  # it was closed while the task waited
     return found.run(unit, max_deaths)
 
 
@@ -52,18 +55,20 @@ class Station(WorkerPlugin):
     """One `Worker` per process: networks are loaded once, and decoding runs ahead into the units of other tasks.
 
     It starts with the first unit, and ends, giving networks and leases back, when its plugin is removed, its Dask
-    worker closes, or nothing came for `IDLE_SECONDS` (a client that was killed removes nothing). `takes_turns`: whether
-    the processes are numbered and share the CUDA devices of one machine.
+    worker closes, or nothing came for `IDLE_SECONDS` (a client that was killed removes nothing). `of_client`:
+    whether the processes are children of the client, numbered; then they share its CUDA devices and leave Ctrl-C to it.
     """
 
     def __init__(
-        self, config: Config, cache: str, keys: tuple[str, ...], versions: dict[str, str], *, takes_turns: bool
+        self, config: Config, cache: str, keys: tuple[str, ...], versions: dict[str, str], *, of_client: bool
     ) -> None:
         self.name = f"kinegraph-{uuid.uuid4().hex[:12]}"
         self.config, self.cache, self.keys = config, cache, keys
-        self.versions, self.takes_turns = versions, takes_turns
+        self.versions, self.of_client = versions, of_client
 
     def setup(self, worker: DaskWorker) -> None:
+        if self.of_client and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._dask_worker = worker
         self._errands: queue.Queue[_Errand | None] = queue.Queue()
         self._answers: dict[int, Future[tuple[Event, ...]]] = {}
@@ -118,7 +123,7 @@ class Station(WorkerPlugin):
 
         if differing := differing_versions(self.versions):
             raise ClusterError(f"worker {self._dask_worker.address} has {differing}. Install the same on all machines.")
-        config = on_device_of(self.config, int(self._dask_worker.name)) if self.takes_turns else self.config
+        config = on_device_of(self.config, int(self._dask_worker.name)) if self.of_client else self.config
         return Worker(config, Cache(self.cache), self.keys, self._report)
 
     def _next(self) -> _Errand | None:

@@ -21,7 +21,17 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = {
     "index": {"--set"},
     "plan": {"--set", "--why", "--calibrate", "--json", "--stage", "--shards", "--limit"},
-    "extract": {"--set", "--stage", "--executor", "--workers", "--shards", "--retry-failed", "--limit"},
+    "extract": {
+        "--set",
+        "--stage",
+        "--executor",
+        "--workers",
+        "--shards",
+        "--retry-failed",
+        "--limit",
+        "--scheduler",
+        "--scheduler-file",
+    },
     "status": {"--json"},
     "verify": {"--json", "--repair"},
     "train": {"--set", "--head", "--seeds"},

@@ -118,6 +118,25 @@ def test_the_client_is_killed(
     goes_on(config, undisturbed)
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_a_run_is_stopped(
+    document: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """By Ctrl-C, which a terminal sends to the worker processes too, or by a batch system, which need not."""
+    path = write_config(tmp_path / "client.yaml", document)
+    command = [sys.executable, "-m", "cli", "extract", str(path), "--executor", "dask", "--workers", "2"]
+    send = os.killpg if number == signal.SIGINT else os.kill
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as client:
+        with at_the_first_record(document["cache"], lambda: send(client.pid, number)):
+            _, said = client.communicate(timeout=60)
+    assert client.returncode == code
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    assert list(Path(document["cache"]).glob("leases/*")) == []
+    goes_on(load_config(path), undisturbed)
+
+
 @contextmanager
 def scheduler_and_workers(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A scheduler and two workers as a user starts them; gives the scheduler's process and its file."""

@@ -1,5 +1,7 @@
 """A Dask cluster that cannot do the work is refused before any is done, with the worker and what it lacks."""
 
+import logging
+import multiprocessing
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from pipeline.executors import dask_cluster as clusters
 from pipeline.executors.contract import Job
 from pipeline.executors.dask import DaskExecutor
 from pipeline.executors.dask_checks import check_cluster
+from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.plan import make_plan
 from tests.caches import write_config
@@ -67,6 +70,19 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def test_by_default_on_this_machine(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """Loopback only, one thread a worker unless told otherwise, and nothing stays behind."""
+    config = load("run.executor=dask", "run.threads=auto")
+    cache, before = index(config).cache, set(multiprocessing.active_children())
+    with caplog.at_level(logging.INFO, "kinegraph"):
+        assert not extract(config).failures
+    assert "Dask's dashboard: http://127.0.0.1:" in caplog.text
+    record = cache.ledger.read("features/tiny", 0)
+    assert record is not None
+    assert record.threads == 1
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_no_scheduler(load: Load) -> None:
@@ -150,7 +166,7 @@ def test_units_share_the_gpu_of_their_process(device: str) -> None:
 
 
 def test_one_cluster_is_named(load: Load) -> None:
-    with pytest.raises(ConfigError, match="run.dask.jobqueue: given beside scheduler, allowed: one of "):
+    with pytest.raises(ConfigError, match=r"run.dask.jobqueue: given beside scheduler, allowed: one of "):
         load("run.dask={scheduler: 'tcp://a:1', jobqueue: {kind: slurm}}")
 
 
