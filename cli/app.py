@@ -332,11 +332,18 @@ def import_(
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
+def models(
+    of_heads: Annotated[bool, typer.Option("--heads", help="The heads, at the sizes of their papers.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the networks: taps, parameters and GMACs with their classifier, and where weights come from."""
-    from pipeline.models import models as known
+    from pipeline import models as known
 
-    print(json.dumps(known())) if as_json else printing.models(known())
+    rows = known.heads() if of_heads else known.models()
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        printing.heads(rows) if of_heads else printing.models(rows)
 
 
 @app.command()

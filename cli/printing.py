@@ -281,6 +281,15 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
     print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
 
 
+def heads(rows: Sequence[dict[str, Any]]) -> None:
+    """Per head a line of counts, then what it reads and what its paper gives, wrapped."""
+    for row in rows:
+        print(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}")
+        print(_wrapped(f"  {'reads:':<11}", row["reads"]))
+        print(textwrap.fill(row["published"], MAX_COLUMNS, initial_indent="  published: ", subsequent_indent=" " * 13))
+    print("at the sizes of the papers, of one clip; options of each: --json")
+
+
 def _wrapped(start: str, words: Sequence[str]) -> str:
     """`start` and the words, separated by commas, in lines that break between words only."""
     whole = start + ", ".join(word.replace(" ", "\0") for word in words)

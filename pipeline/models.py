@@ -1,4 +1,4 @@
-"""`kinegraph models`: which networks there are. Torch-free."""
+"""`kinegraph models`: which networks there are. Torch-free, but for the heads."""
 
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +12,18 @@ from stages.weights.sources import WeightSource
 def models() -> list[dict[str, Any]]:
     """The document that `models --json` prints: a row for each network that a config can name."""
     return [_backbone(known) for known in CATALOGUE.values()]
+
+
+def heads() -> list[dict[str, Any]]:
+    """The document that `models --heads --json` prints: a row for each head, at the size of its paper."""
+    from stages.heads.sizes import SIZES, count
+
+    rows = []
+    for size in SIZES:
+        num_params, gmacs, reads = count(size)
+        row = {"name": size.head, "kind": "head", "params": num_params, "gmacs": gmacs, "reads": list(reads)}
+        rows.append(row | {"about": size.about, "options": dict(size.options), "published": size.published})
+    return rows
 
 
 def _backbone(known: BackboneEntry) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PATTERNS = {
 OFTEN_REFRESHED = ("--set", "run.lease_seconds=0.1")  # every 25 ms
 STEPS = {  # operation, path, and which of them
     "stage written, not linked": ("link", "*/stages/*", 3),
-    "some arrays declared": ("replace", "arrays", 2),
+    "some arrays declared": ("replace", "arrays", 1),
     "lease written, not linked": ("link", "*/leases/000001.json", 1),
     "lease being refreshed": ("replace", "*/leases/*", 1),
     "decoding": ("decode", "*/v5.mp4", 1),
