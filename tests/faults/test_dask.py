@@ -127,9 +127,11 @@ def test_a_run_is_stopped(
     path = write_config(tmp_path / "client.yaml", document)
     command = [sys.executable, "-m", "cli", "extract", str(path), "--executor", "dask", "--workers", "2"]
     send = os.killpg if number == signal.SIGINT else os.kill
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as client:
-        with at_the_first_record(document["cache"], lambda: send(client.pid, number)):
-            _, said = client.communicate(timeout=60)
+    with (
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as client,
+        at_the_first_record(document["cache"], lambda: send(client.pid, number)),
+    ):
+        _, said = client.communicate(timeout=60)
     assert client.returncode == code
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
@@ -198,3 +200,14 @@ def test_a_video_that_kills_its_workers_is_set_aside(document: dict[str, Any]) -
             with pytest.raises(SetAsideError, match=rf"shard {deadly}: killed its worker 3 times"):
                 extract(config)
         assert cache.ledger.shards("regions/tiny") == [n for n in range(cache.num_shards) if n != deadly]
+
+
+@pytest.mark.faults
+def test_workers_without_memory(document: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Dask's nanny kills each before it has loaded its networks; the run ends with the reason, and nothing is sealed."""
+    run = document["run"] | {"executor": "dask", "dask": {"memory_limit": "200MB"}}
+    config = check_config(document | {"run": run}, "small")
+    with pytest.raises(ClusterLost, match=r"before they took a shard. .*run.dask.memory_limit: 200MB"):
+        extract(config)
+    assert "a worker died" in caplog.text
+    assert not records(Path(config.cache))

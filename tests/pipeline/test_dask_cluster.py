@@ -15,8 +15,8 @@ from distributed import Client, LocalCluster
 
 from cache_schemas.cache import Cache
 from pipeline.config import Config, RunOptions, load_config
-from pipeline.errors import ClusterError, ClusterLost, ConfigError
-from pipeline.events import ClipsDone, Event, UnitSealed, WorkerLost
+from pipeline.errors import ClusterError, ConfigError
+from pipeline.events import Event, UnitSealed
 from pipeline.executors import dask_cluster as clusters
 from pipeline.executors.contract import Job
 from pipeline.executors.dask import DaskExecutor
@@ -218,14 +218,3 @@ def test_jobs_do_the_work(load: Load, tmp_path: Path, monkeypatch: pytest.Monkey
     DaskExecutor().run(job, events.append)
     assert sorted(event.unit.shard for event in events if isinstance(event, UnitSealed)) == [0, 1, 2]
     assert Cache(config.cache).ledger.shards("regions/tiny") == [0, 1, 2]
-
-
-@pytest.mark.faults
-def test_workers_without_memory(load: Load) -> None:
-    """Dask's nanny kills each before it has loaded its networks; the run ends with the reason."""
-    config = load("run.executor=dask", "run.workers=1", "run.dask.memory_limit=200MB")
-    events: list[Event] = []
-    with pytest.raises(ClusterLost, match=r"before they took a shard. .*run.dask.memory_limit: 200MB"):
-        DaskExecutor().run(job_of(config), events.append)
-    assert any(isinstance(event, WorkerLost) for event in events)
-    assert not any(isinstance(event, ClipsDone | UnitSealed) for event in events)
