@@ -204,7 +204,7 @@ def test_a_video_that_kills_its_workers_is_set_aside(document: dict[str, Any]) -
 
 @pytest.mark.faults
 def test_workers_without_memory(document: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Dask's nanny kills each before it has loaded its networks; the run ends with the reason, and nothing is sealed."""
+    """Dask's nanny kills each before it has loaded its networks; the run ends with the reason."""
     run = document["run"] | {"executor": "dask", "dask": {"memory_limit": "200MB"}}
     config = check_config(document | {"run": run}, "small")
     with pytest.raises(ClusterLost, match=r"before they took a shard. .*run.dask.memory_limit: 200MB"):

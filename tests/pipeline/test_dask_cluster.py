@@ -1,7 +1,7 @@
 """A Dask cluster that cannot do the work is refused before any is done, with the worker and what it lacks."""
 
-import logging
 import multiprocessing
+import os
 import socket
 import subprocess
 import sys
@@ -13,15 +13,12 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster
 
-from cache_schemas.cache import Cache
 from pipeline.config import Config, RunOptions, load_config
 from pipeline.errors import ClusterError, ConfigError
-from pipeline.events import Event, UnitSealed
 from pipeline.executors import dask_cluster as clusters
 from pipeline.executors.contract import Job
 from pipeline.executors.dask import DaskExecutor
 from pipeline.executors.dask_checks import check_cluster
-from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.plan import make_plan
 from tests.caches import write_config
@@ -72,16 +69,14 @@ def free_port() -> int:
         return port
 
 
-def test_by_default_on_this_machine(load: Load, caplog: pytest.LogCaptureFixture) -> None:
-    """Loopback only, one thread a worker unless told otherwise, and nothing stays behind."""
-    config = load("run.executor=dask", "run.threads=auto")
-    cache, before = index(config).cache, set(multiprocessing.active_children())
-    with caplog.at_level(logging.INFO, "kinegraph"):
-        assert not extract(config).failures
-    assert "Dask's dashboard: http://127.0.0.1:" in caplog.text
-    record = cache.ledger.read("features/tiny", 0)
-    assert record is not None
-    assert record.threads == 1
+def test_by_default_on_this_machine(load: Load) -> None:
+    """Loopback only, one thread a network unless told otherwise, and nothing stays behind."""
+    run, before = load("run={executor: dask, workers: 2}").run, set(multiprocessing.active_children())
+    assert run.worker_threads == 1
+    with clusters.connected(run) as client:
+        addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link]
+        assert list(client.nthreads().values()) == [clusters.UNITS_AT_ONCE] * 2
+    assert all("//127.0.0.1:" in address for address in addresses), addresses
     assert set(multiprocessing.active_children()) == before
 
 
@@ -203,7 +198,7 @@ kill -TERM -- "-$1"
 """
 
 
-def test_jobs_do_the_work(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_are_workers(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch system that starts each job at once, as a process."""
     for name, script in {"sbatch": FAKE_SBATCH, "scancel": FAKE_SCANCEL}.items():
         command = tmp_path / "bin" / name
@@ -211,10 +206,9 @@ def test_jobs_do_the_work(load: Load, tmp_path: Path, monkeypatch: pytest.Monkey
         command.write_text(script)
         command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.chdir(tmp_path)
     options = "{cores: 4, memory: 4GB, walltime: '00:10:00'}"
-    config = load("run.executor=dask", f"run.dask.jobqueue={{kind: slurm, jobs: 2, options: {options}}}")
-    events: list[Event] = []
-    job = job_of(config)
-    DaskExecutor().run(job, events.append)
-    assert sorted(event.unit.shard for event in events if isinstance(event, UnitSealed)) == [0, 1, 2]
-    assert Cache(config.cache).ledger.shards("regions/tiny") == [0, 1, 2]
+    job = job_of(load("run.executor=dask", f"run.dask.jobqueue={{kind: slurm, jobs: 2, options: {options}}}"))
+    with clusters.connected(job.config.run) as client:
+        check_cluster(client, job)
+        assert client.submit(os.getcwd).result(timeout=30) == str(tmp_path)
