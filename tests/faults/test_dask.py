@@ -1,5 +1,6 @@
 """SIGKILL of Dask workers, of the scheduler and of the client in the middle of a run: the next goes on from there."""
 
+import json
 import os
 import random
 import signal
@@ -170,6 +171,19 @@ def test_the_scheduler_is_killed(document: dict[str, Any], undisturbed: dict[str
         ):
             extract(config)
     goes_on(config, undisturbed)
+
+
+@pytest.mark.faults
+def test_a_worker_leaves(document: dict[str, Any], undisturbed: dict[str, Any]) -> None:
+    """As a job whose time is over: it gives back what it was at, which is no death, and others do it."""
+    with running(workers=2) as cluster:
+        config = on_dask(document, cluster.scheduler_address)
+        with at_the_first_record(config.cache, lambda: cluster.scale(1)):
+            assert not extract(config).failures
+        assert len(cluster.workers) == 1
+    attempts = {json.loads(path.read_bytes())["attempt"] for path in records(Path(config.cache))}
+    assert attempts == {1}
+    assert same_bytes(config.cache) == undisturbed
 
 
 class Deadly(WorkerPlugin):
