@@ -13,6 +13,7 @@ import numpy as np
 SCHEMA_VERSION = 1
 SMALL_ROW_BYTES = 4096  # below this a shard holds one inner chunk: an index entry per row would cost more than it saves
 
+GRAPH_TIMES = "graphs/times"  # the one float array of which rows may hold NaN: where there is no graph
 STATUS_NOT_RUN, STATUS_OK, STATUS_FAILED, STATUS_WARNED = 0, 1, 2, 3
 
 
@@ -95,6 +96,20 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
             units="s",
             frame_step=1,
         ),
+    )
+
+
+def crop_array() -> ArraySpec:
+    """The column `crop` of clips.parquet, as readers of arrays are given it; it is not stored once more."""
+    return ArraySpec(
+        name="clips/crop",
+        stage="clips",
+        shape=(4,),
+        dtype="float64",
+        dims=("box_edge",),
+        fill=math.nan,
+        about="x1, y1, x2, y2 of the row's crop in the rotated frame",
+        units="px",
     )
 
 
@@ -194,3 +209,34 @@ def region_arrays(
     if grid_size is not None:
         found.append(spec(f"{tap}_grid", (grid_size, grid_size), "on a grid over each proposal"))
     return tuple(found)
+
+
+def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[ArraySpec, ...]:
+    """Scene graphs; `shape` is (T, M, R): graphs, objects of a graph, relations.
+
+    `frame_step` where graphs are of sampled frames, None where they have times of their own.
+    """
+    time = "graph" if frame_step is None else frame_dim(frame_step)
+    sizes = dict(zip((time, "object", "relation"), shape, strict=True))
+
+    def spec(name: str, dtype: str, rank: int, fill: float | int, about: str, units: str = "") -> ArraySpec:
+        dims = tuple(sizes)[:rank]
+        return ArraySpec(
+            name=f"graphs/{name}",
+            stage="graphs",
+            shape=tuple(sizes[dim] for dim in dims),
+            dtype=dtype,
+            dims=dims,
+            fill=fill,
+            about=about,
+            units=units,
+            frame_step=frame_step,
+        )
+
+    return (
+        spec("times", "float64", 1, math.nan, "since the start of the clip; NaN where there is no graph", "s"),
+        spec("count", "int16", 1, -1, "objects besides the person; -1 where there is no graph"),
+        spec("objects", "int16", 2, -1, "class number of each object; -1 past count"),
+        spec("linked", "uint8", 2, 0, "1 where an edge leads from the object to the person"),
+        spec("relations", "uint8", 3, 0, "1 where the object has the relation; 0 where it is not linked"),
+    )

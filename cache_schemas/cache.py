@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, status_array
+from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
 from cache_schemas.clips_table import ClipRow, ClipsTable
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, newer_schema
 from cache_schemas.fingerprint import Options, differences, fingerprint
@@ -214,12 +214,18 @@ class Cache:
 
     def array(self, name: str) -> ArraySpec:
         """The spec of an array by its full name; CacheError lists the names there are."""
-        specs = self.arrays()
+        specs = self.readable()
         if name not in specs:
             raise CacheError(f"{self.root} has no array {name!r}; it has {', '.join(specs) or 'none yet'}.")
         return specs[name]
 
+    def readable(self) -> dict[str, ArraySpec]:
+        """What `CachedClips` reads: the arrays, and the crop of each row, which imported rows do not have."""
+        found, crop = self.arrays(), crop_array()
+        return found | {crop.name: crop} if self.has_stage(crop.stage) else found
+
     def arrays(self) -> dict[str, ArraySpec]:
+        """The arrays that are stored, status arrays excepted."""
         return {spec.name: spec for key in self.stage_keys() for spec in self.stage(key).arrays}
 
 

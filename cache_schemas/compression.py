@@ -7,7 +7,7 @@ import numpy as np
 from numcodecs import blosc
 
 Compression = str | Mapping[str, str]  # one codec for all arrays, or codec by kind of array; "none" where not named
-KINDS = ("clips", "features", "proposals", "regions", "status")
+KINDS = ("clips", "features", "proposals", "regions", "graphs", "status")
 NONE = "none"
 _LEVEL = 5
 _HEADER_BYTES = 16  # four flag bytes, then nbytes, blocksize and cbytes, little-endian uint32

@@ -4,7 +4,7 @@ import json
 from collections.abc import Container, Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.arrays import SCHEMA_VERSION
 from cache_schemas.errors import CacheError, newer_schema
@@ -49,7 +49,7 @@ class SealedObject(_Record):
 
 
 class Source(_Record):
-    """Identity of a video, or of a file of boxes, when it was read: size, mtime and a digest of sampled content."""
+    """Identity of a video, or a file read beside it, when it was read: size, mtime and a digest of sampled content."""
 
     size: int
     mtime_ns: int
@@ -79,7 +79,7 @@ class Record(_Record):
     failures: list[Failure] = []
     warnings: list[Warned] = []
     sources: dict[str, Source] = {}
-    box_files: dict[str, Source] = {}
+    files: dict[str, Source] = Field({}, validation_alias=AliasChoices("files", "box_files"))  # its first name
     versions: dict[str, str] = {}
     device: str = ""
     batch_size: int = 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cache_schemas.arrays import crop_array
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipsTable
 from cache_schemas.errors import CacheError
@@ -17,6 +18,7 @@ from cache_schemas.store import Shard
 if TYPE_CHECKING:
     from torch import Tensor
 
+CROP = crop_array().name
 MAX_OPEN = 4096  # Linux allows a process 65,530 mappings
 
 
@@ -24,7 +26,8 @@ class CachedClips:
     """Map-style data set of the clips of one split whose features are sealed and ok.
 
     Frozen on the shards sealed when it was opened: a growing cache does not change it. Clips that failed in a
-    stage that `arrays` needs are left out; a video without a single ok clip is counted in `failed_videos`.
+    stage that `arrays` needs are left out; a video without a single ok clip is counted in `failed_videos`. `clips/crop`
+    [4] is a column of clips.parquet and belongs to the stage `clips`.
     Safe under fork and spawn: shards are opened lazily, per process. Of a cache at a URL, a batch fetches side by side
     the indexes of shards that it meets first, then all its rows. A batch is a dict of the arrays by full
     name [B, ...], `labels` (int64 [B], or multi-hot float32 [B, num_classes]) and `clip_index` (int64 [B], the
@@ -43,9 +46,12 @@ class CachedClips:
         self.specs = {name: self.cache.array(name) for name in arrays}
         stages = sorted({spec.stage for spec in self.specs.values()})
         columns = ["clip_id", "video_id", "split", "labels"]  # most of a row are its times, which nobody asks for here
+        columns += ["crop"] if CROP in self.specs else []
         clips = ClipsTable.read_columns(self.cache.storage, columns)
         self._labels = [tuple(labels) for labels in clips.column("labels").to_pylist()]
         self._videos: list[str] = clips.column("video_id").to_pylist()
+        if CROP in self.specs:
+            self._crops = np.array(clips.column("crop").to_pylist())
         self.num_classes = len(self.cache.classes)
         self.multi_label = any(len(labels) > 1 for labels in self._labels)
         self.cache_fingerprint = fingerprint({key: self.cache.stage(key).fingerprint for key in stages})
@@ -146,7 +152,9 @@ class CachedClips:
         return batch
 
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Rows of an array, copied from its shards."""
+        """Rows of an array, copied from its shards; those of the crop, from the table of the clips."""
+        if name == CROP:
+            return np.asarray(self._crops[rows])
         filled: np.ndarray = np.empty((len(rows), *self.specs[name].shape), self.specs[name].dtype)
         for start in range(0, len(rows), MAX_OPEN):
             places = [divmod(row, self.cache.shard_clips) for row in rows[start : start + MAX_OPEN].tolist()]

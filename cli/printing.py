@@ -95,7 +95,7 @@ def plan(made: "Plan", cost: "Estimate") -> None:
     rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
     print(table(["stage", "shards done", "to do"], rows))
     if made.changed_videos:
-        note("changed since they were cached (videos or their files of boxes), their shards run again:")
+        note("changed since they were cached (videos or the files beside them), their shards run again:")
         note("\n".join(_listed([f"  {video}" for video in made.changed_videos])))
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")

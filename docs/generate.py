@@ -14,6 +14,7 @@ from cache_schemas.arrays import (
     ArraySpec,
     clip_arrays,
     feature_arrays,
+    graph_arrays,
     proposal_arrays,
     region_arrays,
     status_array,
@@ -32,6 +33,8 @@ from stages.proposals.options import (
     TorchvisionOptions,
 )
 from stages.regions.options import RegionOptions
+from stages.scene_graphs.options import GraphFileOptions, InteractionGraphOptions
+from stages.scene_graphs.vocabulary import Vocabulary
 
 TARGET = Path(__file__).with_name("config.md")
 SPEC = Path(__file__).resolve().parent.parent / "cache_schemas" / "SPEC.md"
@@ -47,6 +50,9 @@ SECTIONS: dict[str, type[StageOptions]] = {
     "proposals (source: file)": FileOptions,
     "proposals (source: grid)": GridOptions,
     "regions": RegionOptions,
+    "graphs (source: file)": GraphFileOptions,
+    "graphs (source: interactions)": InteractionGraphOptions,
+    "graphs.vocabulary": Vocabulary,
     "store": StoreOptions,
     "run": RunOptions,
     "run.dask": DaskOptions,
@@ -58,8 +64,8 @@ HEAD = """# Every key of a config
 Made by `python docs/generate.py` from the models that check a config. Unknown keys are refused. Every command that
 takes a config takes `--set section.key=value`, values in YAML. Paths are relative to where the command runs.
 
-Top level: `cache` (folder of the cache; required) and the sections below. `dataset` is required by `index`; without
-`proposals` and `regions` only features are extracted.
+Top level: `cache` (folder of the cache; required) and the sections below. `dataset` is required by `index`; a
+stage without its section is not extracted.
 """
 
 
@@ -116,6 +122,7 @@ def array_specs() -> list[ArraySpec]:
         *feature_arrays("<backbone>", "<tap>", (0, 0, 0, 0), 1, taps, either),
         *proposal_arrays(0, 0, 1),
         *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either, 0),
+        *graph_arrays((0, 0, 0), None),
         status_array("<key>"),
     ]
 

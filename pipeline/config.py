@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,14 +17,15 @@ from stages.backbones.catalogue import entry as backbone_entry
 from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
 from stages.backbones.taps import Tap
-from stages.clips.options import ClipOptions, DatasetOptions
+from stages.clips.options import ClipOptions, DatasetOptions, InteractionsOptions
 from stages.options import StageOptions
 from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
+from stages.scene_graphs.options import GraphOptions, InteractionGraphOptions
 from stages.training.options import TrainOptions
 
 Codec = Literal["none", "lz4", "zstd"]
-ArrayKind = Literal["clips", "features", "proposals", "regions", "status"]
+ArrayKind = Literal["clips", "features", "proposals", "regions", "graphs", "status"]
 TAGS = ("kind", "source")  # keys that choose among the models of a section
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -110,6 +112,7 @@ class Config(StageOptions):
     backbones: dict[EntryName, BackboneOptions] = Field(default_factory=dict)
     proposals: ProposalOptions | None = None
     regions: RegionOptions | None = None
+    graphs: GraphOptions | None = None
     store: StoreOptions = StoreOptions()
     run: RunOptions = RunOptions()
     train: TrainSection = TrainSection()
@@ -148,6 +151,10 @@ class Config(StageOptions):
             self._check_every("proposals.every", self.proposals.every)
         if self.regions is not None:
             self._check_regions(self.regions)
+        if isinstance(self.graphs, InteractionGraphOptions):
+            self._check_every("graphs.every", self.graphs.every)
+            if not isinstance(self.dataset, InteractionsOptions):
+                raise ValueError("graphs.source: given 'interactions', allowed: only with dataset.kind interactions")
         return self
 
     def _check_store(self) -> None:
@@ -289,20 +296,20 @@ def _tag(context: dict[str, Any]) -> str:
 def _keys_at(location: Sequence[str]) -> list[str]:
     """Names allowed at a place of the config, for the error about one that is not."""
     model: Any = Config
-    for part in location:
+    for part, below in pairwise([*location, ""]):
         fields = getattr(model, "model_fields", None)
         annotation = fields[part].annotation if fields and part in fields else model
-        model = _model_in(annotation, part)
+        model = _model_in(annotation, below)
     return list(getattr(model, "model_fields", ()))
 
 
-def _model_in(annotation: Any, part: str) -> Any:
-    """The options model inside an annotation: itself, in Optional, as dict value, or the union member `part`."""
+def _model_in(annotation: Any, below: str) -> Any:
+    """The options model inside an annotation: itself, in Optional, as dict value, or the union member `below`."""
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation
     members = getattr(annotation, "__args__", ())
     models = [m for m in members if isinstance(m, type) and issubclass(m, StageOptions)]
     tags = {m: str(m.model_fields[tag].annotation) for m in models for tag in TAGS if tag in m.model_fields}
-    tagged = [m for m in models if f"'{part}'" in tags.get(m, "")]
-    nested = [_model_in(member, part) for member in members if not isinstance(member, type)]
+    tagged = [m for m in models if f"'{below}'" in tags.get(m, "")]
+    nested = [_model_in(member, below) for member in members if not isinstance(member, type)]
     return next(iter(tagged or models or [m for m in nested if m is not None]), None)

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
+from cache_schemas.arrays import GRAPH_TIMES, STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
 from cache_schemas.cache import Cache, Stage
 from cache_schemas.ledger import Record
 
 Rows = dict[str, np.ndarray]
+GRAPH_PARTS = ("times", "count", "objects", "linked", "relations")
 
 
 class ShardContents:
@@ -36,9 +37,9 @@ class ShardContents:
                 self.undecodable.append(spec.name)
 
     def _ok_floats(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Float arrays by name, their rows of clips that did not fail."""
+        """Float arrays by name, their rows of clips that did not fail; without graphs/times, NaN where no graph is."""
         for name, rows in self.rows.items():
-            if rows.dtype.kind == "f":
+            if rows.dtype.kind == "f" and name != GRAPH_TIMES:
                 yield name, rows[self.ok]
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -51,6 +52,8 @@ class ShardContents:
             yield name, "status"
         if self.stage.key == "proposals" and not self.undecodable:
             yield from _proposal_problems({name: rows[self.ok] for name, rows in self.rows.items()})
+        if self.stage.key == "graphs" and not self.undecodable:
+            yield from _graph_problems({name: rows[self.ok] for name, rows in self.rows.items()})
 
     def _is_filled(self, spec: ArraySpec) -> bool:
         """Whether the rows of failed clips hold the fill value."""
@@ -77,6 +80,24 @@ def _proposal_problems(ok: Rows) -> Iterator[tuple[str, str]]:
         yield "proposals/scores", "scores"
     if (boxes[~within] != 0).any():
         yield "proposals/boxes", "boxes"
+
+
+def _graph_problems(ok: Rows) -> Iterator[tuple[str, str]]:
+    """`ok`: rows of clips that did not fail; times, count [n, T], objects, linked [n, T, M], relations [n, T, M, R]."""
+    times, count, objects, linked, relations = (ok[f"graphs/{name}"] for name in GRAPH_PARTS)
+    places = np.arange(objects.shape[-1])
+    if ((count < -1) | (count > len(places))).any():
+        yield "graphs/count", "count"
+        return
+    if (np.isfinite(times) != (count >= 0)).any():
+        yield "graphs/times", "times"
+    within = places < count[..., None]
+    if ((objects >= 0) != within).any():
+        yield "graphs/objects", "objects"
+    if (linked > within).any():
+        yield "graphs/linked", "linked"
+    if (relations > linked[..., None]).any():
+        yield "graphs/relations", "relations"
 
 
 def proposals_per_frame(cache: Cache) -> float | None:

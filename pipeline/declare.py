@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from cache_schemas.arrays import ArraySpec, clip_arrays, feature_arrays, proposal_arrays, region_arrays
+from cache_schemas.arrays import ArraySpec, clip_arrays, feature_arrays, graph_arrays, proposal_arrays, region_arrays
 from cache_schemas.cache import Cache, Stage
 from cache_schemas.fingerprint import Options
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from stages.backbones.options import BackboneOptions
 from stages.backbones.pixels import own_pixels, pixels_of
-from stages.clips.options import ClipOptions
+from stages.clips.interactions import GENERATOR_VERSION
+from stages.clips.options import ClipOptions, InteractionsOptions
 from stages.decode.clips import VERSION as CLIPS_VERSION
-from stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
+from stages.scene_graphs.options import GraphOptions
+from stages.versions import FEATURES_VERSION, GRAPHS_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
 
 MAX_OBJECT_BYTES = 256 * 2**20
 MAX_SHARD_CLIPS = 64
@@ -81,12 +83,13 @@ def _stages(config: Config, digests: Digests) -> Iterator[Stage]:
     for name, options in config.backbones.items():
         features[name] = _features(config, name, options, clips, digests.get(f"features/{name}", UNKNOWN))
         yield features[name]
-    if config.proposals is None:
-        return
-    proposals = _proposals(config, clips, digests.get("proposals", UNKNOWN))
-    yield proposals
-    for name in config.regions.backbones if config.regions else ():
-        yield _regions(config, name, features[name], proposals)
+    if config.proposals is not None:
+        proposals = _proposals(config, clips, digests.get("proposals", UNKNOWN))
+        yield proposals
+        for name in config.regions.backbones if config.regions else ():
+            yield _regions(config, name, features[name], proposals)
+    if config.graphs is not None:
+        yield _graphs(config, config.graphs, clips)
 
 
 def _features(config: Config, name: str, options: BackboneOptions, clips: Stage, digest: str) -> Stage:
@@ -134,6 +137,14 @@ def _regions(config: Config, name: str, features: Stage, proposals: Stage) -> St
         "reads": {features.key: features.fingerprint, "proposals": proposals.fingerprint},
     }
     return Stage(key=f"regions/{name}", options=recorded, arrays=tuple(arrays))
+
+
+def _graphs(config: Config, options: GraphOptions, clips: Stage) -> Stage:
+    recorded = options.recorded() | {"version": GRAPHS_VERSION, "reads": {"clips": clips.fingerprint}}
+    if isinstance(config.dataset, InteractionsOptions) and options.source == "interactions":
+        recorded |= {"seed": config.dataset.seed, "generator": GENERATOR_VERSION}
+    arrays = graph_arrays(options.shape(config.clips.num_frames), options.frame_step)
+    return Stage(key="graphs", options=recorded, arrays=arrays)
 
 
 def known_digests(config: Config, cache: Cache) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pipeline.executors.contract import Executor, Job
 from pipeline.leases import warn_if_off
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress
-from pipeline.sources import reopen_boxes, reopen_changed
+from pipeline.sources import reopen_changed, reopen_files
 
 log = logging.getLogger("kinegraph")
 
@@ -45,7 +45,7 @@ def extract(
     plan = make_plan(config, cache, stages=stages, part=part, limit=limit, retry_failed=retry_failed)
     if plan.changed_videos:
         reopen_changed(config, cache, plan.changed)
-        reopen_boxes(cache, plan.changed_boxes)
+        reopen_files(cache, plan.changed_files)
         log.info("changed since they were cached, their shards run again: %s", ", ".join(plan.changed_videos))
     estimate(config, cache, plan).check_fits(cache.root)
     total = sum(len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in plan.units)

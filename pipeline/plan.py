@@ -11,7 +11,7 @@ from cache_schemas.ledger import Record
 from pipeline.config import Config
 from pipeline.declare import Declared, clips_options, declare, known_digests
 from pipeline.errors import ConfigError
-from pipeline.sources import changed_boxes, changed_videos, reads_boxes
+from pipeline.sources import Changed, changed_files, changed_videos, is_made_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class Plan:
 
     `unchecked`: keys that were begun with weights of another name (or read such a key). Whether the weights are the
     same shows once the network is built. `changed`: shard -> videos that changed since it was sealed; all its keys run
-    again. `changed_boxes`: likewise, videos whose file of boxes changed; proposals and regions run again.
+    again. `changed_files`: by key, likewise, videos whose file of boxes or scene graphs changed; what is made from it
+    runs again.
     """
 
     declared: Declared
@@ -47,8 +48,8 @@ class Plan:
     shards: range | tuple[int, ...]
     units: tuple[WorkUnit, ...]
     unchecked: tuple[str, ...] = ()
-    changed: dict[int, list[str]] = field(default_factory=dict)
-    changed_boxes: dict[int, list[str]] = field(default_factory=dict)
+    changed: Changed = field(default_factory=dict)
+    changed_files: dict[str, Changed] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Shards of the selection per stage key, and the keys that are unchecked."""
@@ -58,10 +59,9 @@ class Plan:
 
     @property
     def changed_videos(self) -> list[str]:
-        """Videos that changed, or whose file of boxes did."""
-        return sorted(
-            {video for found in (self.changed, self.changed_boxes) for videos in found.values() for video in videos}
-        )
+        """Videos that changed, or whose file did."""
+        changes = (self.changed, *self.changed_files.values())
+        return sorted({video for found in changes for videos in found.values() for video in videos})
 
     def num_objects(self, cache: Cache) -> int:
         """Files the units will write, ledger records included."""
@@ -104,11 +104,12 @@ def make_plan(
     num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
     shards = range(part[0], num_shards, part[1])
     sealed = {key: set(cache.ledger.shards(key)) for key in keys}
-    changed, boxes = changed_videos(cache, shards, retry_failed), changed_boxes(config, cache, shards)
+    changed, files = changed_videos(cache, shards, retry_failed), changed_files(config, cache, shards)
     failed = _with_failures(cache, declared, keys, shards) if retry_failed else {}
     units = []
     for shard in shards:
-        again = set(keys) if shard in changed else set(filter(reads_boxes, keys)) if shard in boxes else set()
+        reread = [files_of for files_of, found in files.items() if shard in found]
+        again = {key for key in keys if shard in changed or any(is_made_from(key, files_of) for files_of in reread)}
         missing = {key for key in keys if key in again or shard not in sealed[key]}
         reopened = tuple(record for record in failed.get(shard, ()) if record.key not in again)
         if shard in changed:
@@ -126,7 +127,7 @@ def make_plan(
         units=tuple(units),
         unchecked=tuple(unchecked),
         changed=changed,
-        changed_boxes=boxes,
+        changed_files=files,
     )
 
 

@@ -12,14 +12,15 @@ from cache_schemas.cache import Cache, Stage
 from cache_schemas.clips_table import video_of
 from cache_schemas.errors import CacheMismatch
 from cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
+from stages.decode.source import source_identity
 
 Rows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one stage
 
 
 @dataclass(kw_only=True)
 class StageOutput:
-    """What one stage computed for one shard: arrays over its rows, the fate of each row, and the files of boxes that
-    were read, by video.
+    """What one stage computed for one shard: arrays over its rows, the fate of each row, and the files that were
+    read beside the videos (boxes, scene graphs), by video.
 
     `kept` rows were sealed before: nothing that happens to them now counts.
     """
@@ -27,7 +28,7 @@ class StageOutput:
     stage: Stage
     clip_ids: list[str]
     arrays: dict[str, np.ndarray] = field(init=False)
-    box_files: dict[str, Source] = field(default_factory=dict)
+    files: dict[str, Source] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     warnings: dict[int, Warned] = field(default_factory=dict)
     kept: frozenset[int] = frozenset()
@@ -48,7 +49,12 @@ class StageOutput:
         self.warnings = {number_of[warned.clip_id]: warned for warned in record.warnings}
         videos = {video_of(self.clip_ids[number]) for number in self.kept}
         self.kept_sources = {video: source for video, source in record.sources.items() if video in videos}
-        self.box_files = {video: source for video, source in record.box_files.items() if video in videos}
+        self.files = {video: source for video, source in record.files.items() if video in videos}
+
+    def note_file(self, video_id: str, path: str | None) -> None:
+        """A file is read beside this video, if `path` is one."""
+        if path is not None and video_id not in self.files and (source := source_identity(path)) is not None:
+            self.files[video_id] = source
 
     def fail(self, row: int, reason: Reason, detail: str) -> None:
         """Row `row` of the shard failed; once sealed it holds the fill value, whatever was stored."""
@@ -121,7 +127,7 @@ def describe(
         failures=[output.failures[row] for row in sorted(output.failures)],
         warnings=[output.warnings[row] for row in sorted(output.warnings) if row not in output.failures],
         sources={**sources, **output.kept_sources},
-        box_files=output.box_files,
+        files=output.files,
         versions=dict(provenance.versions),
         device=provenance.device,
         batch_size=provenance.batch_size,

@@ -19,10 +19,10 @@ from pipeline.plan import WorkUnit
 from pipeline.sealing import StageOutput, check_times, seal
 from stages.decode.clips import DecodedClip
 from stages.decode.errors import DecodeError
-from stages.decode.source import source_identity
 from stages.device import upload
 from stages.proposals.source import ClipFrames, ClipProposals, ProposalError
 from stages.regions.extract import clip_regions
+from stages.scene_graphs.source import GraphError
 
 if TYPE_CHECKING:
     from pipeline.worker import Worker
@@ -62,6 +62,10 @@ class ShardInProgress:
             with self._timed("proposals"):
                 for slot in self._lacking("proposals", batch, ok):
                     self._propose(batch, slot)
+        if "graphs" in self.outputs:
+            with self._timed("graphs"):
+                for slot in self._lacking("graphs", batch, ok):
+                    self._take_graphs(batch, slot)
         for name in self.backbones:
             self._run_backbone(name, batch, ok)
         for key in self.outputs:
@@ -116,10 +120,8 @@ class ShardInProgress:
     def _propose(self, batch: Batch, slot: int) -> None:
         row, clip, number = batch.rows[slot], batch.clips[slot], batch.offset + slot
         assert isinstance(clip, DecodedClip)
-        if not self.decodes:
-            clip.frame_times = self._cached("clips/frame_times", number)
-            if np.isnan(clip.frame_times).any():
-                return  # it failed in clips; `_inherit` takes that over
+        if not self._find_times(clip, number):
+            return
         clip_name = row.clip_id.rpartition(":")[0]
         if self._proposals_of is None or self._proposals_of[0] != clip_name:  # all crops of a clip have the same
             self._proposals_of = clip_name, self._proposals(row, clip)
@@ -132,14 +134,35 @@ class ShardInProgress:
         for name in ("boxes", "scores", "count"):
             self.outputs["proposals"].arrays[f"proposals/{name}"][number] = getattr(kept, name)
 
+    def _find_times(self, clip: DecodedClip, number: int) -> bool:
+        """Give a clip that was not decoded now its frame times; False where it failed then: `_inherit` says so."""
+        if not self.decodes:
+            clip.frame_times = self._cached(FRAME_TIMES, number)
+        return not np.isnan(clip.frame_times).any()
+
+    def _take_graphs(self, batch: Batch, slot: int) -> None:
+        row, clip, number = batch.rows[slot], batch.clips[slot], batch.offset + slot
+        options, source, output = self.config.graphs, self.worker.graph_source, self.outputs["graphs"]
+        assert isinstance(clip, DecodedClip)
+        assert options is not None
+        assert source is not None
+        if not self._find_times(clip, number):
+            return
+        output.note_file(row.video_id, options.file_of(row.video_id))
+        try:
+            found = source.graphs(row, clip.frame_times)
+        except GraphError as error:
+            output.fail(number, error.reason, error.detail)
+            return
+        for name, value in vars(found).items():
+            output.arrays[f"graphs/{name}"][number] = value
+
     def _proposals(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
         """Those of the whole frames of a clip, or why it has none."""
-        options, box_files = self.config.proposals, self.outputs["proposals"].box_files
+        options = self.config.proposals
         assert options is not None
         assert self.worker.proposer is not None
-        path = options.file_of(row.video_id)
-        if path is not None and row.video_id not in box_files and (source := source_identity(path)) is not None:
-            box_files[row.video_id] = source
+        self.outputs["proposals"].note_file(row.video_id, options.file_of(row.video_id))
         frames = ClipFrames(
             video_id=row.video_id,
             width=row.frame_width,

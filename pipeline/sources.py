@@ -1,4 +1,4 @@
-"""Videos, and files of boxes, that changed since they were cached. Torch-free."""
+"""Videos, and files read beside them, that changed since they were cached. Torch-free."""
 
 import os
 from collections.abc import Container
@@ -13,9 +13,12 @@ from stages.decode.errors import DecodeError
 from stages.decode.source import source_identity
 from stages.decode.stream import probe
 from stages.proposals.options import FileOptions
+from stages.scene_graphs.options import GraphFileOptions
+
+Changed = dict[int, list[str]]  # shard -> videos
 
 
-def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> dict[int, list[str]]:
+def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
     """Shard -> videos that are not what the shard's frames were decoded from: one stat per video.
 
     The content is read only where the size is the same and the time is not. A video that is gone, or one with a
@@ -24,7 +27,7 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
     known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards
-    found: dict[int, list[str]] = {}
+    found: Changed = {}
     for record in cache.ledger.records("clips", shards):
         failed = _videos_to_retry(cache, record) if retry_failed else _failed_videos(record)
         for video, source in record.sources.items():
@@ -47,15 +50,16 @@ def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
     return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
 
 
-def changed_boxes(config: Config, cache: Cache, shards: Container[int]) -> dict[int, list[str]]:
-    """Shard -> videos whose file of boxes is not what their proposals were read from; gone ones have not changed."""
-    found: dict[int, list[str]] = {}
-    if not isinstance(config.proposals, FileOptions):
-        return found
-    for record in cache.ledger.records("proposals", shards):
-        for video, source in record.box_files.items():
-            if _has_changed(config.proposals.file_of(video), source):
-                found.setdefault(record.shard, []).append(video)
+def changed_files(config: Config, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
+    """By key: videos whose file is not what the key was made from; files that are gone have not changed."""
+    found: dict[str, Changed] = {}
+    for key, options in (("proposals", config.proposals), ("graphs", config.graphs)):
+        if not isinstance(options, FileOptions | GraphFileOptions):
+            continue
+        for record in cache.ledger.records(key, shards):
+            for video, source in record.files.items():
+                if _has_changed(options.file_of(video), source):
+                    found.setdefault(key, {}).setdefault(record.shard, []).append(video)
     return found
 
 
@@ -70,19 +74,21 @@ def _has_changed(path: str, source: Source) -> bool:
     return identity is not None and identity.digest != source.digest
 
 
-def reads_boxes(key: str) -> bool:
-    """Whether a stage key is made from boxes."""
-    return key == "proposals" or key.startswith("regions/")
+def is_made_from(key: str, files_of: str) -> bool:
+    """Whether a stage key is made from the files that the key `files_of` is read from."""
+    return key == files_of or (files_of == "proposals" and key.startswith("regions/"))
 
 
-def reopen_boxes(cache: Cache, changed: dict[int, list[str]]) -> None:
-    """Unseal the proposals of the shards with changed files of boxes, and the regions made from them."""
-    for shard in changed:
-        for key in filter(reads_boxes, reversed(cache.stage_keys())):
-            cache.ledger.unseal(key, shard)
+def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
+    """Unseal what `changed_files` gave, and the regions made from changed boxes."""
+    for files_of, shards in changed.items():
+        keys = [key for key in reversed(cache.stage_keys()) if is_made_from(key, files_of)]
+        for shard in shards:
+            for key in keys:
+                cache.ledger.unseal(key, shard)
 
 
-def reopen_changed(config: Config, cache: Cache, changed: dict[int, list[str]]) -> None:
+def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
     """Unseal every key of the shards with changed videos.
 
     Raises CacheMismatch, with nothing changed, where a video's times or frame size are no longer those of its rows.

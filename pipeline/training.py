@@ -172,15 +172,19 @@ def _clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> Ca
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:
     """The head of `options` for the arrays of a cache, with fresh weights."""
-    spec = {name: array.shape for name, array in cache.arrays().items()}
-    return build_head(options.head, spec, len(cache.classes), **options.options)
+    return build_head(options.head, _spec(cache), len(cache.classes), **options.options)
+
+
+def _spec(cache: Cache) -> dict[str, tuple[int, ...]]:
+    """All that a head can read: array name -> shape of one clip."""
+    return {name: array.shape for name, array in cache.readable().items()}
 
 
 def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str | None = None) -> EvaluationResult:
     """Score a trained run on the test split of its cache, or of another that fits."""
     head, record = load_run(Path(folder))
     opened = Cache(cache or record.cache)
-    require_fit(record, {name: array.shape for name, array in opened.arrays().items()}, tuple(opened.classes))
+    require_fit(record, _spec(opened), tuple(opened.classes))
     clips = _clips(opened, head, split or record.train.test_split)
     require_same_features(record, clips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

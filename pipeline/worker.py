@@ -26,6 +26,8 @@ from stages.decode.clips import Square, Wanted, WholeFrame
 from stages.device import pick_device, share_of_devices
 from stages.proposals.source import ProposalSource
 from stages.proposals.sources import build_source
+from stages.scene_graphs.source import GraphSource
+from stages.scene_graphs.sources import build_graph_source
 
 Report = Callable[[Event], None]
 REVISIT_SECONDS = 1.0
@@ -66,6 +68,9 @@ class Worker:
         self.proposer: ProposalSource | None = None
         if config.proposals is not None and "proposals" in keys:
             self.proposer = build_source(config.proposals, self.device)
+        self.graph_source: GraphSource | None = None
+        if config.graphs is not None and "graphs" in keys:
+            self.graph_source = build_graph_source(config.graphs, config.dataset)
         self.stages = self._declared(keys)
         self.provenance = Provenance(
             versions=versions(), device=str(self.device), batch_size=config.run.batch_size, threads=self.threads

@@ -73,10 +73,9 @@ _CANDIDATES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interaction:
-    """One generated clip with its truth. Things 0 and 1 interact (0 is the actor), 2 and 3 are distractors."""
+class Truth:
+    """What a clip shows. Things 0 and 1 interact (0 is the actor), 2 and 3 are distractors."""
 
-    frames: npt.NDArray[np.uint8]  # [NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3] RGB
     boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
     label: int
     digits: tuple[int, ...]  # the value each thing bears
@@ -85,6 +84,13 @@ class Interaction:
     def name(self) -> str:
         """The class of the interaction."""
         return CLASSES[self.label]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interaction(Truth):
+    """One generated clip with its truth."""
+
+    frames: npt.NDArray[np.uint8]  # [NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3] RGB
 
 
 def _unit(degrees: FloatArray) -> FloatArray:
@@ -168,21 +174,47 @@ def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatA
                 return np.concatenate([pair, strangers], axis=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Scene:
+    """What a clip shows, not drawn yet; `rng` goes on with how it looks."""
+
+    rng: np.random.Generator
+    label: int
+    sizes: IntArray
+    centres: FloatArray
+    digits: list[tuple[FloatArray, int]]
+
+    @property
+    def truth(self) -> Truth:
+        digits = tuple(value for _, value in self.digits)
+        return Truth(boxes=boxes_around(self.centres, self.sizes), label=self.label, digits=digits)
+
+
+def _scene(seed: int, split: str, index: int) -> _Scene:
+    rng = np.random.default_rng([seed, index, *split.encode()])
+    label = index % len(CLASSES)
+    sizes = rng.integers(14, 19, NUM_THINGS)
+    centres = _tracks(rng, MOTIONS[CLASSES[label]], sizes)
+    digits = [pick_digit(rng, unseen=split == "test") for _ in sizes]
+    return _Scene(rng=rng, label=label, sizes=sizes, centres=centres, digits=digits)
+
+
+def truth(seed: int, split: str, index: int) -> Truth:
+    """What is to be seen in `interaction(seed, split, index)`, without drawing it."""
+    return _scene(seed, split, index).truth
+
+
 def interaction(seed: int, split: str, index: int) -> Interaction:
     """Clip `index` of a split: the same arguments give the same pixels. Labels take turns.
 
     The split `test` shows digits that no other split shows.
     """
-    rng = np.random.default_rng([seed, index, *split.encode()])
-    label = index % len(CLASSES)
-    sizes = rng.integers(14, 19, NUM_THINGS)
-    centres = _tracks(rng, MOTIONS[CLASSES[label]], sizes)
-    drawn = [pick_digit(rng, unseen=split == "test") for _ in sizes]
-    sprites = [sprite(rng, image, int(size)) for (image, _), size in zip(drawn, sizes, strict=True)]
+    scene = _scene(seed, split, index)
+    rng = scene.rng
+    sprites = [sprite(rng, image, int(size)) for (image, _), size in zip(scene.digits, scene.sizes, strict=True)]
     order = rng.permutation(NUM_THINGS)  # who is in front says nothing
-    frames = draw(ground(rng), [sprites[k] for k in order], centres[:, order])
-    digits = tuple(value for _, value in drawn)
-    return Interaction(frames=frames, boxes=boxes_around(centres, sizes), label=label, digits=digits)
+    frames = draw(ground(rng), [sprites[k] for k in order], scene.centres[:, order])
+    return Interaction(frames=frames, **vars(scene.truth))
 
 
 def encode(frames: npt.NDArray[np.uint8]) -> bytes:

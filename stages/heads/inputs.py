@@ -51,7 +51,9 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
 
 def _missing(names: Sequence[str], spec: Spec) -> HeadError:
     if names == [CROP]:
-        return HeadError(f"Missing {CROP}, which every cache has: ask CachedClips for it.")
+        return HeadError(
+            f"Missing {CROP}, which a cache has once frames were extracted; that of imported features is not known."
+        )
     stage = names[0].partition("/")[0]
     kind = "pooled" if names[0].endswith("_pooled") else "maps"
     hint = f", with `store: [{kind}]` for the backbone" if stage == "features" else ""

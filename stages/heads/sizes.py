@@ -1,6 +1,6 @@
 """Parameters and multiplications of the heads at their papers' sizes, beside what was published."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,16 +121,20 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
     device = "cpu" if "graphs/count" in size.spec else "meta"
     with torch.device(device), torch.random.fork_rng([]):
         head = build_head(size.head, size.spec, size.num_classes, **size.options).eval()
-        batch = {name: _clip(name, size.spec[name]) for name in head.reads}
+        batch = clips_of(size, head.reads, 1)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             head(batch)
     num_params = sum(parameter.numel() for parameter in head.parameters())
     return num_params, counter.get_total_flops() / 2e9, head.reads
 
 
-def _clip(name: str, shape: tuple[int, ...]) -> Tensor:
-    """One clip with as many regions or objects as fit."""
+def clips_of(size: PaperSize, reads: Sequence[str], num_clips: int) -> dict[str, Tensor]:
+    """A batch of clips for a head of this size, with as many regions or objects a frame as fit."""
+    return {name: _array(name, (num_clips, *size.spec[name])) for name in reads}
+
+
+def _array(name: str, shape: tuple[int, ...]) -> Tensor:
     if name.endswith("/count"):
-        return torch.full((1, *shape), 5, dtype=torch.int16)
+        return torch.full(shape, 5 if name == "graphs/count" else 50, dtype=torch.int16)
     whole = name in ("graphs/objects", "graphs/linked", "graphs/relations")
-    return torch.ones(1, *shape, dtype=torch.uint8 if whole else torch.float32)
+    return torch.ones(shape, dtype=torch.uint8 if whole else torch.float32)

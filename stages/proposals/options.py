@@ -1,12 +1,12 @@
 """Options of the region proposals, one model per source. Torch-free."""
 
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from stages.options import StageOptions
 from stages.proposals.catalogue import entry
+from stages.video_files import check_pattern, path_for
 
 Size = tuple[int, int]
 Top = Annotated[int, Field(ge=1, description="boxes a frame, at most, best first")]
@@ -15,7 +15,6 @@ Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="the ne
 ShortSide = Annotated[
     int | None, Field(ge=32, description="frames are resized to this short side, px; null: the network's own")
 ]
-PLACES = ("{video_id}", "{stem}")
 WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}  # their digests are recorded, or the network's name
 
 
@@ -164,13 +163,11 @@ class FileOptions(SourceOptions):
         return self.frames == "index"
 
     def file_of(self, video_id: str) -> str:
-        path = self.files.replace("{video_id}", video_id)
-        return path.replace("{stem}", PurePosixPath(video_id).with_suffix("").as_posix())
+        return path_for(self.files, video_id)
 
     @model_validator(mode="after")
     def _files_can_be_found(self) -> "FileOptions":
-        if not any(place in self.files for place in PLACES) or not self.files.endswith((".json", ".npz")):
-            raise ValueError(f"files: given {self.files!r}, allowed: a path with {' or '.join(PLACES)}, .json or .npz")
+        check_pattern("files", self.files, (".json", ".npz"))
         return self
 
 

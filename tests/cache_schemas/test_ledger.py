@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cache_schemas.ledger import Ledger, Record
+from cache_schemas.ledger import Ledger, Record, Source, encoded
 from cache_schemas.storage import LocalStorage
 
 
@@ -16,3 +16,12 @@ def test_shards_are_those_with_a_record(tmp_path: Path) -> None:
         (tmp_path / "ledger" / "features" / "a" / stray).touch()
     assert ledger.shards("features/a") == [0, 7, 1_234_567]
     assert [record.shard for record in ledger.records("features/a", {7, 8})] == [7]
+
+
+def test_an_early_record_is_read(tmp_path: Path) -> None:
+    """`files` was called `box_files`."""
+    ledger = Ledger(LocalStorage(tmp_path))
+    files = {"a.mp4": Source(size=1, mtime_ns=2, digest="3")}
+    record = Record(key="proposals", shard=0, num_rows=1, fingerprint="", objects={}, files=files)
+    ledger.storage.put(ledger.name("proposals", 0), [encoded(record).replace(b'"files"', b'"box_files"')])
+    assert ledger.read("proposals", 0) == record

@@ -39,7 +39,7 @@ FLAGS = {
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
     "demo": {"--out", "--seeds"},
-    "models": {"--json"},
+    "models": {"--json", "--heads"},
 }
 
 

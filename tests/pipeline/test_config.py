@@ -37,6 +37,10 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
     [
         ("chache=x", "chache: unknown key; known here: cache, dataset, clips, "),
         ("clips.fsp=3", "clips.fsp: unknown key; known here: num_frames, fps, sampling, "),
+        (
+            "dataset={kind: interactions, root: x, rot: x}",
+            "dataset.rot: unknown key; known here: kind, root, train, val, ",
+        ),
         ("dataset.knd=x", "dataset.knd: unknown key; known here: kind, root, annotations, splits"),
         ("backbones.tiny.tabs=x", "backbones.tiny.tabs: unknown key; known here: model, weights, taps, "),
         ("train.variants={a: {epoch: 3}}", "train.variants.a: given 'epoch', allowed: keys of train: "),
@@ -72,7 +76,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ),
         ("proposals={source: torchvision, model: yolo, weights: w}", "proposals.model: Input should be 'fasterrcnn_"),
         ("proposals.source=gird", "proposals.source: given 'gird', allowed: 'torchvision', 'tiny', 'detectron2-check"),
-        ("proposals.modle=x", "proposals.modle: unknown key; known here: every, source, model, weights, top"),
+        ("proposals.modle=x", "proposals.modle: unknown key; known here: every, source, weights, top, "),
         (
             "proposals={source: file, files: boxes}",
             "proposals.files: given 'boxes', allowed: a path with {video_id} or",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
@@ -14,8 +15,11 @@ from cache_schemas.errors import CacheError
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config
 from pipeline.extraction import extract
+from pipeline.importing import import_features
 from pipeline.indexing import index
 from pipeline.training import evaluate_run, train_runs
+from stages.heads.head import Source
+from stages.heads.inputs import MapRegionReader
 
 Load = Callable[..., Config]
 ARRAYS = ["regions/tiny/res4", "proposals/boxes", "proposals/count"]
@@ -86,6 +90,30 @@ def test_preloaded_rows_do_not_travel(whole: Cache) -> None:
     travelling = pickle.dumps(clips)
     assert len(travelling) < whole.array("features/tiny/res4").row_bytes
     same(pickle.loads(travelling)[3], clips[3])
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_the_crop_of_a_row_is_an_array(load: Load, preload: bool) -> None:
+    """As heads need it that RoIAlign stored maps: they find the regions that extraction stored."""
+    config = load("clips.crops=[left,right]", "backbones.tiny.storage_dtype=float32", "regions.storage_dtype=float32")
+    index(config)
+    assert not extract(config).failures
+    cache = Cache(config.cache)
+    spec = {name: array.shape for name, array in cache.readable().items()}
+    reader = MapRegionReader(spec, Source("tiny", "res4"))
+    batch = CachedClips(cache, [*reader.reads, "regions/tiny/res4"], preload=preload).__getitems__([3, 0])
+    assert batch["clips/crop"].tolist() == [[16, 0, 96, 80], [0, 0, 80, 80]]  # of frames of 96x80 px
+    found = reader(batch, batch["features/tiny/res4"])
+    assert found.valid.any((1, 2)).all()
+    torch.testing.assert_close(found.features, batch["regions/tiny/res4"], rtol=1e-4, atol=1e-4)
+
+
+def test_imported_rows_have_no_crop(tmp_path: Path) -> None:
+    (tmp_path / "npy").mkdir()
+    np.save(tmp_path / "npy" / "a.npy", np.zeros((2, 3), np.float32))
+    cache = import_features(tmp_path / "npy", tmp_path / "cache").cache
+    with pytest.raises(CacheError, match="has no array 'clips/crop'"):
+        CachedClips(cache, ["features/imported/last_pooled", "clips/crop"])
 
 
 @pytest.mark.parametrize("preload", [False, True])

@@ -65,6 +65,16 @@ def test_preloaded_clips_train_the_same(config: Config, monkeypatch: pytest.Monk
         train_runs(changed(config, train={"preload": True}), overwrite=True)
 
 
+def test_regions_of_stored_maps(config: Config) -> None:
+    """What heads read is offered as one: the crop is a column of the clips and no stored array."""
+    maps = {"dim": 8, "regions_from": "maps", "num_regions": 2}
+    (run,) = train_runs(changed(config, train={"options": maps}))
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["reads"] == ["features/tiny/res4", "proposals/boxes", "proposals/count", "clips/crop"]
+    assert record["spec"]["clips/crop"] == [4]
+    assert evaluate_run(run.folder).num_videos == 2
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
     heard: list[tuple[str, int]] = []

@@ -1,0 +1,54 @@
+"""Scene graphs that a user already has: those of a clip's interval, from its video's file. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cache_schemas.clips_table import ClipRow
+from stages.scene_graphs.graph_files import FrameGraph, GraphFileError, read_graphs
+from stages.scene_graphs.options import GraphFileOptions
+from stages.scene_graphs.source import ClipGraphs, GraphError
+from stages.video_files import path_for
+
+
+class FileGraphs:
+    """Graphs from one file a video; the last one read is kept, as clips of a video come one after another."""
+
+    def __init__(self, options: GraphFileOptions) -> None:
+        self.options = options
+        self._last: tuple[str, tuple[FrameGraph, ...]] | None = None
+
+    def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
+        path = path_for(self.options.files, row.video_id)
+        try:
+            frames = self._read(path)
+        except FileNotFoundError:
+            raise GraphError("missing", f"no file of scene graphs {path} for {row.video_id}") from None
+        except (GraphFileError, OSError) as error:
+            raise GraphError("unreadable", f"file of scene graphs {path} of {row.video_id}: {error}") from error
+        within = [frame for frame in frames if row.start_seconds <= frame.seconds < row.end_seconds]
+        return self._arrays(thinned(within, self.options.max_frames), row.start_seconds)
+
+    def _read(self, path: str) -> tuple[FrameGraph, ...]:
+        if self._last is None or self._last[0] != path:
+            self._last = path, read_graphs(Path(path), self.options)
+        return self._last[1]
+
+    def _arrays(self, frames: Sequence[FrameGraph], start_seconds: float) -> ClipGraphs:
+        out = ClipGraphs.empty(self.options.shape(0))
+        for t, frame in enumerate(frames):
+            out.times[t] = frame.seconds - start_seconds
+            out.count[t] = len(frame.objects)
+            for place, listed in enumerate(frame.objects):
+                out.objects[t, place] = listed.class_number
+                out.linked[t, place] = listed.relations is not None
+                out.relations[t, place, list(listed.relations or ())] = 1
+        return out
+
+
+def thinned(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
+    """At most `most`: number (i + 0.5) n / most of n, rounded down, as `uniform` chooses frames."""
+    if len(frames) <= most:
+        return frames
+    return [frames[(2 * i + 1) * len(frames) // (2 * most)] for i in range(most)]

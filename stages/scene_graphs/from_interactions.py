@@ -1,0 +1,98 @@
+"""Scene graphs of the generated data set, from where its things truly are. Imports no torch.
+
+Labels do not enter. T video frames, K things of which number 0 is the person, R relations.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from cache_schemas.clips_table import ClipRow
+from stages.clips.interactions import FPS, NUM_FRAMES, truth, video_path
+from stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
+from stages.scene_graphs.source import ClipGraphs, GraphError
+
+TOUCHING_PX = 1.25  # things in contact are up to 1 px apart, things that pass by 1.5 px or more
+NEAR_PX = 10.0
+STILL_PX = 0.5  # slower than this per frame is no motion; things that move do 1.8 and more
+FIRST_DIGIT_CLASS = 1
+VIDEO_ID = re.compile(r"(?:.*/)?([^/]+)/[a-z_]+_(\d{5,})\.mp4")
+
+
+class InteractionGraphs:
+    """Derives the places again from the seed of the data set; nothing of a video is read."""
+
+    def __init__(self, options: InteractionGraphOptions, seed: int) -> None:
+        self.options, self.seed = options, seed
+
+    def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
+        classes, relations = _video_graphs(self.seed, *_clip_of(row.video_id))
+        seconds = frame_times[:: self.options.every]
+        numbers = np.rint(seconds * FPS).astype(int)
+        if numbers.max() >= NUM_FRAMES:
+            raise GraphError("unreadable", f"{row.video_id} is longer than a generated video: {seconds.max():g} s")
+        out = ClipGraphs.empty(self.options.shape(len(frame_times)))
+        out.times[:] = np.maximum(seconds - row.start_seconds, 0)  # a clip's first frame may have begun before it
+        out.count[:] = len(classes)
+        out.linked[:] = 1
+        for t, number in enumerate(numbers):
+            nearest = np.argsort(relations.gaps_px[number], kind="stable")  # the order of things says who interacts
+            out.objects[t] = classes[nearest]
+            out.relations[t] = relations.values[number, nearest]
+        return out
+
+
+def _clip_of(video_id: str) -> tuple[str, int]:
+    """Split and number of a generated video."""
+    found = VIDEO_ID.fullmatch(video_id)
+    if found is None or not video_id.endswith(video_path(found[1], int(found[2]))):
+        raise GraphError("unreadable", f"{video_id} is no video of the generated data set")
+    return found[1], int(found[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relations:
+    """Of K - 1 things to the person in each frame: values [T, K - 1, R] uint8, gaps_px [T, K - 1]."""
+
+    values: np.ndarray
+    gaps_px: np.ndarray
+
+
+@lru_cache(maxsize=1)  # rows of a video come one after another
+def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
+    """Class numbers [K - 1] of the things besides the person, and their relations."""
+    found = truth(seed, split, index)
+    return np.array(found.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(found.boxes)
+
+
+def relations_to_person(boxes: np.ndarray) -> Relations:
+    """What relates squares to the first of them, from boxes [T, K, 4] in px; changes are those since the last frame.
+
+    Gaps are between discs as wide as the squares, negative where they overlap. y grows downwards.
+    """
+    centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
+    offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]
+    gaps = np.linalg.norm(offsets, axis=-1) - (sizes[:, 1:] + sizes[:, :1]) / 2
+    widening, velocities = _change(gaps), _change(centres)
+    moves = np.linalg.norm(velocities, axis=-1) > STILL_PX  # [T, K]
+    drift = np.linalg.norm(velocities[:, 1:] - velocities[:, :1], axis=-1)
+    by_name = {
+        "near": gaps < NEAR_PX,
+        "touching": gaps < TOUCHING_PX,
+        "left_of": offsets[..., 0] < 0,
+        "right_of": offsets[..., 0] > 0,
+        "above": offsets[..., 1] < 0,
+        "below": offsets[..., 1] > 0,
+        "approaching": widening < -STILL_PX,
+        "leaving": widening > STILL_PX,
+        "moving_together": moves[:, 1:] & moves[:, :1] & (drift < STILL_PX),
+    }
+    values = np.stack([by_name[name] for name in INTERACTION_RELATIONS], axis=-1)
+    return Relations(values=values.astype(np.uint8), gaps_px=gaps)
+
+
+def _change(values: np.ndarray) -> np.ndarray:
+    """Difference to the frame before; the first frame has that of the second."""
+    return np.diff(values, axis=0, prepend=2 * values[:1] - values[1:2])

@@ -1,0 +1,94 @@
+"""Files of scene graphs, one a video. Imports no torch.
+
+{"frames": [{"seconds": 1.5, "objects": [{"class": "chair", "relations": ["sitting_on", "beneath"]}, ...]}, ...]}
+
+`objects` are those besides the person; `"relations": null` where nothing leads from an object to the person. A frame
+with the person alone has no objects. Keys other than these are not looked at.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+
+from stages.scene_graphs.options import GraphFileOptions
+from stages.scene_graphs.vocabulary import Vocabulary, plain
+
+
+class GraphFileError(ValueError):
+    """A file of scene graphs that cannot be used, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphObject:
+    """Numbers of its class and of its relations to the person; None where it has no edge."""
+
+    class_number: int
+    relations: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameGraph:
+    """`seconds` from the first presented frame of the video."""
+
+    seconds: float
+    objects: tuple[GraphObject, ...]
+
+
+class _Object(BaseModel):
+    class_name: str = Field(alias="class")
+    relations: list[str] | None
+
+
+class _Frame(BaseModel):
+    seconds: FiniteFloat
+    objects: list[_Object]
+
+
+class _Document(BaseModel):
+    frames: list[_Frame]
+
+
+def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]:
+    """The frames of one file, in order of time. Raises FileNotFoundError, GraphFileError."""
+    try:
+        frames = _Document.model_validate_json(path.read_bytes()).frames
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise GraphFileError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+    for before, after in pairwise(frames):
+        if after.seconds <= before.seconds:
+            raise GraphFileError(f"lists {after.seconds:g} s after {before.seconds:g} s; expected ascending times")
+    names = _Numbers(options.vocabulary)
+    return tuple(_frame_graph(frame, names, options.max_objects) for frame in frames)
+
+
+class _Numbers:
+    """Number by plain name; None for a relation that is left out."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.classes = {plain(name): number for number, name in enumerate(vocabulary.classes)}
+        self.relations: dict[str, int | None] = dict.fromkeys(map(plain, vocabulary.ignored_relations))
+        self.relations |= {plain(name): number for number, name in enumerate(vocabulary.relations)}
+
+
+def _frame_graph(frame: _Frame, names: _Numbers, max_objects: int) -> FrameGraph:
+    if len(frame.objects) > max_objects:
+        raise GraphFileError(
+            f"has {len(frame.objects)} objects at {frame.seconds:g} s, graphs.max_objects is {max_objects}: raise it"
+        )
+    objects = []
+    for listed in frame.objects:
+        unknown = [name for name in listed.relations or () if plain(name) not in names.relations]
+        if plain(listed.class_name) not in names.classes:
+            raise GraphFileError(f"class {listed.class_name!r} at {frame.seconds:g} s is not in graphs.vocabulary")
+        if unknown:
+            raise GraphFileError(f"relation {unknown[0]!r} at {frame.seconds:g} s is not in graphs.vocabulary")
+        numbers = None
+        if listed.relations is not None:
+            found = (names.relations[plain(name)] for name in listed.relations)
+            numbers = tuple(number for number in found if number is not None)
+        objects.append(GraphObject(class_number=names.classes[plain(listed.class_name)], relations=numbers))
+    return FrameGraph(seconds=frame.seconds, objects=tuple(objects))

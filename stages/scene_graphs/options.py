@@ -1,0 +1,88 @@
+"""Options of the scene graphs, one model per source. Torch-free."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stages.options import StageOptions
+from stages.scene_graphs.vocabulary import Vocabulary, resolved
+from stages.video_files import check_pattern, path_for
+
+INTERACTION_RELATIONS = (
+    "near", "touching", "left_of", "right_of", "above", "below", "approaching", "leaving", "moving_together",
+)  # fmt: skip
+INTERACTIONS = Vocabulary(
+    classes=("person", *(f"digit_{value}" for value in range(10))), relations=INTERACTION_RELATIONS
+)
+INTERACTION_OBJECTS = 3  # besides the person
+
+
+class GraphFileOptions(StageOptions):
+    """Scene graphs you already have, one json file a video; those within a clip's interval [start, end) are taken."""
+
+    source: Literal["file"]
+    files: str = Field(description="path with {stem} (video_id without its ending) or {video_id}, ending in .json")
+    vocabulary: Vocabulary = Field(
+        description="`action_genome` (36 classes, 25 relations), `action_genome_26` (with otherrelationship), a json "
+        "file with the lists `classes`, `relations` and (optional) `ignored_relations`, or these lists here"
+    )
+    max_frames: int = Field(64, ge=1, description="graphs of a clip; of more, so many evenly spaced ones are taken")
+    max_objects: int = Field(16, ge=1, description="objects of a graph; a file with more of them fails its clips")
+
+    @property
+    def frame_step(self) -> int | None:
+        """Input frames per graph; None where graphs have times of their own."""
+        return None
+
+    def shape(self, clip_frames: int) -> tuple[int, int, int]:
+        """Graphs of a clip of `clip_frames` frames, objects of a graph, relations."""
+        return self.max_frames, self.max_objects, len(self.vocabulary.relations)
+
+    def file_of(self, video_id: str) -> str:
+        return path_for(self.files, video_id)
+
+    def recorded(self) -> dict[str, Any]:
+        """What enters the fingerprint."""
+        return self.model_dump(mode="json", exclude={"files"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _vocabulary_is_read(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "vocabulary" in given:
+            return given | {"vocabulary": resolved(given["vocabulary"])}
+        return given
+
+    @model_validator(mode="after")
+    def _files_can_be_found(self) -> "GraphFileOptions":
+        check_pattern("files", self.files, (".json",))
+        return self
+
+
+class InteractionGraphOptions(StageOptions):
+    """Graphs of the generated data set (`dataset.kind: interactions`), from the true places of its things.
+
+    The person is the thing that acts; the others are objects of the class of their digit.
+    """
+
+    source: Literal["interactions"]
+    every: int = Field(1, ge=1, description="a graph for every k-th frame of the clip")
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return INTERACTIONS
+
+    @property
+    def frame_step(self) -> int | None:
+        return self.every
+
+    def shape(self, clip_frames: int) -> tuple[int, int, int]:
+        return clip_frames // self.every, INTERACTION_OBJECTS, len(self.vocabulary.relations)
+
+    def file_of(self, video_id: str) -> str | None:
+        return None
+
+    def recorded(self) -> dict[str, Any]:
+        return self.model_dump(mode="json") | {"vocabulary": self.vocabulary.model_dump(mode="json")}
+
+
+GraphOptions = Annotated[GraphFileOptions | InteractionGraphOptions, Field(discriminator="source")]

@@ -1,0 +1,15 @@
+"""From the `graphs` section of a config to its source. Imports no torch."""
+
+from stages.clips.options import DatasetOptions, InteractionsOptions
+from stages.scene_graphs.from_files import FileGraphs
+from stages.scene_graphs.from_interactions import InteractionGraphs
+from stages.scene_graphs.options import GraphFileOptions, GraphOptions
+from stages.scene_graphs.source import GraphSource
+
+
+def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
+    """`dataset` is looked at by the source `interactions` alone: the config saw to it that it is the generated one."""
+    if isinstance(options, GraphFileOptions):
+        return FileGraphs(options)
+    assert isinstance(dataset, InteractionsOptions)
+    return InteractionGraphs(options, dataset.seed)

@@ -1,0 +1,64 @@
+"""Names of the objects and relations in scene graphs; their places are the numbers in the cache. Torch-free."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from stages.options import StageOptions
+
+
+def plain(name: str) -> str:
+    """A name as it is compared: `cup/glass/bottle` is `cupglassbottle`, `looking_at` is `lookingat`."""
+    return "".join(letter for letter in name.lower() if letter not in "/_- ")
+
+
+class Vocabulary(StageOptions):
+    """Names in the order of their numbers; without case, blanks and the signs / _ - all must differ."""
+
+    classes: tuple[str, ...] = Field(min_length=1, description="of objects, the person's among them")
+    relations: tuple[str, ...] = Field(min_length=1, description="of an object to the person")
+    ignored_relations: tuple[str, ...] = Field((), description="relations of the files that are left out")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Vocabulary":
+        for key, names in (("classes", self.classes), ("relations", self.relations + self.ignored_relations)):
+            if len({plain(name) for name in names}) < len(names):
+                raise ValueError(f"{key}: given {[*names]}, allowed: each name once")
+        return self
+
+
+# Ji et al. 2020, "Action Genome": the lines of object_classes.txt and relationship_classes.txt.
+_CLASSES = (
+    "person bag bed blanket book box broom chair closetcabinet clothes cupglassbottle dish door doorknob doorway floor "
+    "food groceries laptop light medicine mirror papernotebook phonecamera picture pillow refrigerator sandwich shelf "
+    "shoe sofacouch table television towel vacuum window"
+)
+_RELATIONS = (
+    "lookingat notlookingat unsure above beneath infrontof behind onthesideof in carrying coveredby drinkingfrom "
+    "eating haveitontheback holding leaningon lyingon notcontacting otherrelationship sittingon standingon touching "
+    "twisting wearing wiping writingon"
+)
+_OTHER = "otherrelationship"  # ST-SGN and the paper of Action Genome count 25, its file has 26
+NAMED = {
+    "action_genome": Vocabulary(
+        classes=tuple(_CLASSES.split()),
+        relations=tuple(name for name in _RELATIONS.split() if name != _OTHER),
+        ignored_relations=(_OTHER,),
+    ),
+    "action_genome_26": Vocabulary(classes=tuple(_CLASSES.split()), relations=tuple(_RELATIONS.split())),
+}
+
+
+def resolved(given: Any) -> Any:
+    """The vocabulary that the option `vocabulary` means by a name of NAMED or a json file; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    if given in NAMED:
+        return NAMED[given]
+    try:
+        return json.loads(Path(given).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        allowed = f"{', '.join(NAMED)}, or a json file (looked from {Path.cwd()}: {error})"
+        raise ValueError(f"vocabulary: given {given!r}, allowed: {allowed}") from error
