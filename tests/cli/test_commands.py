@@ -148,7 +148,10 @@ def _data(cache: Path) -> dict[str, object]:
     [
         (["--set", "clips.fsp=3"], "my.yaml: clips.fsp: unknown key; known here: num_frames"),
         (["--set", "clips"], "--set clips: expected section.key=value"),
-        (["--executor", "cluster"], "my.yaml: run.executor: Input should be 'inline' or 'local' (given 'cluster')"),
+        (
+            ["--executor", "cluster"],
+            "my.yaml: run.executor: Input should be 'inline', 'local' or 'dask' (given 'cluster')",
+        ),
         (["--shards", "2/2"], "--shards 2/2: expected I/N with 0 <= I < N"),
         (["--stage", "graphs"], "--stage graphs: the config has clips, features/tiny"),
         (["--limit", "0"], "--limit"),
