@@ -170,9 +170,15 @@ def plan(
 def extract(
     config: ConfigPath,
     stage: Stages = [],
-    executor: Annotated[str | None, typer.Option(metavar="inline|local|slurm", help="Where to run.")] = None,
+    executor: Annotated[str | None, typer.Option(metavar="inline|local|dask|slurm", help="Where to run.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of the local executor, tasks of a SLURM job array.")
+        int | None, typer.Option(min=1, help="Processes on this machine (local, dask), or tasks of a SLURM array.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Of a Dask cluster that runs: tcp://host:8786.")
+    ] = None,
+    scheduler_file: Annotated[
+        str | None, typer.Option(metavar="F", help="File that the scheduler of a Dask cluster wrote.")
     ] = None,
     shards: Part = "0/1",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again, no others.")] = False,
@@ -184,7 +190,12 @@ def extract(
     from pipeline.extraction import extract as run
     from pipeline.plan import parse_part
 
-    given = {"executor": executor, "workers": workers}
+    given = {
+        "executor": executor or ("dask" if scheduler or scheduler_file else None),
+        "workers": workers,
+        "dask.scheduler": scheduler,
+        "dask.scheduler_file": scheduler_file,
+    }
     overrides = [*overrides, *(f"run.{key}={value}" for key, value in given.items() if value is not None)]
     settings = _config(config, overrides)
     for sentence in advice(settings):

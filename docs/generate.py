@@ -19,6 +19,7 @@ from cache_schemas.arrays import (
     region_arrays,
     status_array,
 )
+from pipeline.cluster_options import DaskOptions, JobQueueOptions
 from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
 from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.options import BackboneOptions
@@ -57,6 +58,8 @@ SECTIONS: dict[str, type[StageOptions]] = {
     "graphs.vocabulary": Vocabulary,
     "store": StoreOptions,
     "run": RunOptions,
+    "run.dask": DaskOptions,
+    "run.dask.jobqueue": JobQueueOptions,
     "run.slurm": SlurmOptions,
     "train": TrainSection,
     "train.options.tail": TailOptions,
@@ -85,6 +88,8 @@ def type_name(annotation: Any) -> str:
         return f"list of {type_name(arguments[0])}"
     if origin is dict:
         return "mapping"
+    if issubclass(annotation, StageOptions):
+        return "section"
     return "null" if annotation is type(None) else annotation.__name__
 
 
@@ -92,6 +97,8 @@ def default_of(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
+    if isinstance(value, StageOptions):
+        return ""
     if isinstance(value, tuple):
         value = list(value)
     return f"`{'null' if value is None else value}`"

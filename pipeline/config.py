@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cache_schemas.compression import NONE, by_kind
+from pipeline.cluster_options import DaskOptions
 from pipeline.errors import ConfigError
 from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.catalogue import entry as backbone_entry
@@ -48,16 +49,19 @@ class StoreOptions(StageOptions):
 class RunOptions(StageOptions):
     """Where and how extraction runs; nothing here enters a fingerprint."""
 
-    executor: Literal["inline", "local", "slurm"] = Field(
-        "local", description="inline: all in one thread, to debug with; slurm: a job array, see docs/cluster.md"
+    executor: Literal["inline", "local", "dask", "slurm"] = Field(
+        "local",
+        description="inline: all in one thread, to debug with; dask: a cluster; slurm: a job array; see docs/cluster.md",
     )
     workers: int = Field(
         1,
         ge=1,
-        description="processes of the local executor; of `train`, where it trains several runs; tasks of the job array",
+        description="processes here, of the local executor or dask; of `train`, where it trains several runs; tasks of "
+        "the job array",
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="of one worker, also decoding; auto: all cores divided among the workers; with slurm 1"
+        "auto",
+        description="of one worker, also decoding; auto: all cores divided among local workers, 1 with dask and slurm",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
     batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
@@ -69,16 +73,17 @@ class RunOptions(StageOptions):
         None,
         gt=0,
         description="of a job, from its start: after the first shard none is begun that cannot end in time; a SLURM "
-        "job knows its own limit",
+        "job knows its own limit; not with dask",
     )
-    slurm: SlurmOptions = SlurmOptions()
+    dask: DaskOptions = Field(DaskOptions(), description="the cluster of the dask executor: see below")
+    slurm: SlurmOptions = Field(SlurmOptions(), description="the job array of the slurm executor: see below")
 
     @property
     def worker_threads(self) -> int:
-        """Threads of one worker: as given, or all cores divided among the local workers, or one of other machines."""
-        if self.threads == "auto" and self.executor == "slurm":
-            return 1
-        return self.threads if self.threads != "auto" else max(1, (os.cpu_count() or 1) // self.workers)
+        """Threads of one worker: as given, or all cores divided among the local workers, 1 on a cluster."""
+        if self.threads != "auto":
+            return self.threads
+        return 1 if self.executor in ("dask", "slurm") else max(1, (os.cpu_count() or 1) // self.workers)
 
 
 class TrainSection(TrainOptions):
@@ -141,6 +146,8 @@ class Config(StageOptions):
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         self._check_store()
+        walltime = self.run.walltime_seconds
+        _need(walltime is None or self.run.executor != "dask", "run.walltime_seconds", walltime, "null, with dask")
         for name, options in self.backbones.items():
             with _under(f"backbones.{name}.model"):
                 backbone_entry(options.model)

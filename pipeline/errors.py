@@ -11,6 +11,14 @@ class ExchangeError(UsageError):
     """An export or import that cannot be had as asked."""
 
 
+class ClusterError(UsageError):
+    """A cluster that cannot do the work: not reachable, or its workers lack something."""
+
+
+class ClusterLost(RuntimeError):
+    """A cluster that went away, or whose workers all die, during the work."""
+
+
 class SetAsideError(RuntimeError):
     """Work units that killed their worker three times and were set aside."""
 

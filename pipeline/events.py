@@ -30,12 +30,30 @@ class UnitSealedElsewhere:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitLeased:
+    """Another run is at the unit; it is to be visited again."""
+
+    unit: WorkUnit
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSuspected:
+    """So many workers died at the unit that it is left alone for now."""
+
+    unit: WorkUnit
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """A worker process died; its units run again, unless they killed so many workers that they are `set_aside`."""
+    """A worker process died; its units run again, unless they killed so many workers that they are `set_aside`.
+
+    `exit_code`: None where it is not known.
+    """
 
     shards: tuple[int, ...]
     exit_code: int | None
     set_aside: tuple[int, ...]
 
 
-Event = ClipsDone | UnitSealed | UnitSealedElsewhere | WorkerLost
+UnitFate = UnitSealed | UnitSealedElsewhere | UnitLeased | UnitSuspected
+Event = ClipsDone | UnitFate | WorkerLost

@@ -58,7 +58,7 @@ def extract(
             warn_if_off(cache.storage)
         if plan.units or plan.unchecked:
             job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units, allotted=allotted)
-            _executor(config).run(job, progress)
+            executor_of(config).run(job, progress)
     finally:
         progress.close()
     return Outcome(
@@ -70,11 +70,16 @@ def extract(
     )
 
 
-def _executor(config: Config) -> Executor:
+def executor_of(config: Config) -> Executor:
+    """The executor that the config names, imported here because it may import torch or dask."""
     if config.run.executor == "inline":
         from pipeline.executors.inline import InlineExecutor
 
         return InlineExecutor()
+    if config.run.executor == "dask":
+        from pipeline.executors.dask import DaskExecutor
+
+        return DaskExecutor()
     if config.run.executor == "slurm":
         from pipeline.executors.slurm import SlurmExecutor
 

@@ -36,7 +36,8 @@ class Progress:
         elif isinstance(event, UnitSealedElsewhere):
             self.units_done += 1
         elif isinstance(event, WorkerLost):
-            log.warning("a worker died (exit code %s) with shards %s", event.exit_code, event.shards)
+            how = "" if event.exit_code is None else f" (exit code {event.exit_code})"
+            log.warning("a worker died%s with shards %s", how, event.shards)
         self._show()
 
     @property

@@ -3,10 +3,12 @@
 import functools
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("kinegraph", "torch", "torchvision", "av", "numpy", "pillow", "zarr", "h5py")
+MUST_AGREE = ("kinegraph", "torch")  # of all machines that work on one cache at a time
 
 
 @functools.cache
@@ -24,6 +26,13 @@ def versions() -> dict[str, str]:
     if revision := _git_revision():
         found["git"] = revision
     return found
+
+
+def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
+    """What of `found` (by default of this process) is not as expected: `torch 2.9.0 (here 2.11.0)`, or nothing."""
+    found = versions() if found is None else found
+    differing = {package: found[package] for package in expected if found[package] != expected[package]}
+    return ", ".join(f"{package} {other} (here {expected[package]})" for package, other in differing.items())
 
 
 def _git_revision() -> str:

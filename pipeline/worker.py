@@ -13,7 +13,7 @@ import torch
 from cache_schemas.cache import Cache, Stage
 from pipeline.config import Config
 from pipeline.declare import declare
-from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
+from pipeline.events import ClipsDone, Event, UnitLeased, UnitSealed, UnitSealedElsewhere, UnitSuspected
 from pipeline.feed import Batch, Feed
 from pipeline.leases import Leases, NoLeases, leases_on
 from pipeline.plan import WorkUnit
@@ -24,7 +24,7 @@ from pipeline.versions import versions
 from pipeline.walltime import Schedule, allotment
 from stages.backbones.extract import FeatureExtractor
 from stages.decode.clips import Square, Wanted, WholeFrame
-from stages.device import pick_device
+from stages.device import pick_device, share_of_devices
 from stages.proposals.source import ProposalSource
 from stages.proposals.sources import build_source
 from stages.scene_graphs.source import GraphSource
@@ -36,7 +36,7 @@ log = logging.getLogger("kinegraph")
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Pass:
     """One pass over units: under which leases, and what it leaves over, leased by others, `suspects`, or `too_late`."""
 
     leases: Leases | NoLeases
@@ -44,6 +44,12 @@ class _Pass:
     leased: list[WorkUnit] = field(default_factory=list)
     suspects: list[WorkUnit] = field(default_factory=list)
     too_late: list[WorkUnit] = field(default_factory=list)
+
+
+def on_device_of(config: Config, number: int) -> Config:
+    """The config of the `number`-th worker process of this machine: each has a CUDA device of its own, by turns."""
+    device = share_of_devices(config.run.device, number, torch.cuda.device_count())
+    return config.model_copy(update={"run": config.run.model_copy(update={"device": device})})
 
 
 class Worker:
@@ -98,7 +104,7 @@ class Worker:
         suspects = []
         with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases, self._explained_stop():
             while True:
-                over = _Pass(leases, max_deaths)
+                over = Pass(leases, max_deaths)
                 self._run_in_time(iter(units), over, decode_threads)
                 suspects += over.suspects
                 if over.too_late:
@@ -118,13 +124,13 @@ class Worker:
                 raise error from stop
             raise
 
-    def _run_in_time(self, units: Iterator[WorkUnit], over: _Pass, decode_threads: int) -> None:
+    def _run_in_time(self, units: Iterator[WorkUnit], over: Pass, decode_threads: int) -> None:
         """Where time matters the first unit runs by itself: none is pulled ahead before one has shown what it takes."""
         while self.schedule.lacks_measure and (first := next(units, None)) is not None:
-            self._run_free([first], over, decode_threads)
-        self._run_free(units, over, decode_threads)
+            self.run_free([first], over, decode_threads=decode_threads)
+        self.run_free(units, over, decode_threads=decode_threads)
 
-    def _taken(self, units: Iterable[WorkUnit], over: _Pass) -> Iterator[WorkUnit]:
+    def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
         """The units whose lease is ours now, without the keys that another worker sealed in the meantime."""
         for unit in units:
             if not self.schedule.has_room():
@@ -132,8 +138,10 @@ class Worker:
                 return
             if over.leases.deaths(unit.shard) >= over.max_deaths:
                 over.suspects.append(unit)
+                self.report(UnitSuspected(unit=unit))
             elif not over.leases.take(unit.shard, unit.keys):
                 over.leased.append(unit)
+                self.report(UnitLeased(unit=unit))
             elif (left := self._left(unit)).keys:
                 self.schedule.begin(unit.shard)
                 yield left
@@ -160,8 +168,11 @@ class Worker:
             keys.append(key)
         return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
-    def _run_free(self, units: Iterable[WorkUnit], over: _Pass, decode_threads: int) -> None:
-        """Run the units that nobody else is at. None waits for another worker, which might wait for one of ours."""
+    def run_free(self, units: Iterable[WorkUnit], over: Pass, *, decode_threads: int) -> None:
+        """Run the units that nobody else is at. None waits for another worker, which might wait for one of ours.
+
+        What becomes of each unit is reported: sealed here or elsewhere, leased, or suspected.
+        """
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),
             self.wanted,
@@ -196,12 +207,13 @@ class Worker:
         clips = sum(retried is None or row.clip_id in retried for row in batch.rows)
         self.report(ClipsDone(clips=clips, videos=videos, waiting=waiting))
 
-    def _seal(self, shard: ShardInProgress, over: _Pass) -> None:
+    def _seal(self, shard: ShardInProgress, over: Pass) -> None:
         failed_clips = shard.seal(over.leases)
         over.leases.release(shard.unit.shard)
         self.schedule.end(shard.unit.shard)
         if failed_clips is None:
             over.leased.append(shard.unit)
+            self.report(UnitLeased(unit=shard.unit))
         else:
             self.report(UnitSealed(unit=shard.unit, failed_clips=failed_clips))
 

@@ -27,6 +27,16 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def share_of_devices(name: str, number: int, num_cuda: int) -> str:
+    """The device of the `number`-th process of a machine with `num_cuda` CUDA devices: `auto` and `cuda` take turns.
+
+    What names one device, or where there are none to share, stays as it is.
+    """
+    if name not in ("auto", "cuda") or num_cuda == 0:
+        return name
+    return f"cuda:{number % num_cuda}"
+
+
 def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on `device`, weights channels-last: convolutions there are several times faster in half precision."""
     network = network.to(device)

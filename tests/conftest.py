@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from distributed import LocalCluster
+
     from tests.s3_server import Server
 
 VideoWriter = Callable[..., Path]
@@ -124,3 +126,12 @@ def s3(s3_server: "Server", monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     with used(s3_server, monkeypatch) as bucket:
         yield bucket
+
+
+@pytest.fixture(scope="session")
+def dask_cluster() -> Iterator["LocalCluster"]:
+    """Two worker processes of this machine."""
+    from tests.dask_cluster import running
+
+    with running(workers=2) as cluster:
+        yield cluster

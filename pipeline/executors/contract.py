@@ -1,16 +1,18 @@
 """What an executor is: it runs all units of a job, in whatever order and place, and says what happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from cache_schemas.cache import Cache
 from pipeline.config import Config
+from pipeline.errors import SetAsideError
 from pipeline.events import Event
 from pipeline.plan import WorkUnit
 from pipeline.walltime import Allotment
 
 Report = Callable[[Event], None]
+MAX_DEATHS = 3  # of workers at one unit, before it is left for the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,3 +33,14 @@ class Executor(Protocol):
     """
 
     def run(self, job: Job, report: Report) -> None: ...
+
+
+def set_aside(units: Iterable[WorkUnit], num_shards: int) -> None:
+    """Raise SetAsideError that names the shards, if there are any."""
+    shards = sorted(unit.shard for unit in units)
+    if shards:
+        raise SetAsideError(
+            f"shard {', '.join(map(str, shards))}: killed its worker {MAX_DEATHS} times, then one that had "
+            "nothing else to do, and was set aside. All else is sealed. Run it with `--executor inline --shards "
+            f"{shards[0]}/{num_shards}` to see what happens."
+        )

@@ -15,15 +15,13 @@ from types import FrameType
 from cache_schemas.cache import Cache
 from cache_schemas.files import HOST
 from pipeline.config import Config
-from pipeline.errors import OutOfTimeError, SetAsideError, WalltimeError
+from pipeline.errors import OutOfTimeError, WalltimeError
 from pipeline.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
-from pipeline.executors.contract import Job, Report
+from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
 from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
 from pipeline.walltime import Allotment, Schedule
-from pipeline.worker import Worker
-
-MAX_DEATHS = 3
+from pipeline.worker import Worker, on_device_of
 
 
 class LocalExecutor:
@@ -43,13 +41,7 @@ class LocalExecutor:
         else:
             suspects = _Pool(job, report).run(min(self.workers, len(job.units)))
         alone = [_Pool(replace(job, units=(unit,)), report, max_deaths=1) for unit in suspects]
-        set_aside = sorted(unit.shard for pool in alone for unit in pool.run(1))
-        if set_aside:
-            raise SetAsideError(
-                f"shard {', '.join(map(str, set_aside))}: killed its worker {MAX_DEATHS} times, then a process of its "
-                "own, and was set aside. All else is sealed. Run it with `--executor inline --shards "
-                f"{set_aside[0]}/{job.cache.num_shards}` to see what happens."
-            )
+        set_aside((unit for pool in alone for unit in pool.run(1)), job.cache.num_shards)
 
 
 @dataclass(frozen=True)
@@ -72,6 +64,7 @@ class _Wants:
 
 @dataclass
 class _Member:
+    number: int
     process: BaseProcess
     connection: Connection
     in_flight: dict[int, WorkUnit] = field(default_factory=dict)
@@ -92,7 +85,7 @@ class _Pool:
     def run(self, workers: int) -> list[WorkUnit]:
         """Run the units; gives the suspects. Workers for whom it is too late leave the others to theirs."""
         try:
-            self.members = [self._start() for _ in range(workers)]
+            self.members = [self._start(number) for number in range(workers)]
             while self.members:
                 ready = wait([m.connection for m in self.members])
                 for member in [m for m in self.members if m.connection in ready]:
@@ -106,14 +99,14 @@ class _Pool:
             raise self.out_of_time
         return self.suspects
 
-    def _start(self) -> _Member:
+    def _start(self, number: int) -> _Member:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (self.job.config, self.job.cache.root, self.job.keys, theirs, self.job.allotted)
+        arguments = (self.job.config, self.job.cache.root, self.job.keys, number, theirs, self.job.allotted)
         process = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        return _Member(process, ours)
+        return _Member(number, process, ours)
 
     def _listen(self, member: _Member) -> None:
         try:
@@ -162,7 +155,7 @@ class _Pool:
                 f"{member.process.exitcode}. Is there memory for `run.workers` copies of the networks?"
             )
         if self.waiting and self.out_of_time is None:
-            self.members.append(self._start())
+            self.members.append(self._start(member.number))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
         """Whether the dead process holds the shard's lease; it may have waited for another run's.
@@ -176,9 +169,9 @@ class _Pool:
 
 
 def _work(
-    config: Config, cache: str, keys: tuple[str, ...], connection: Connection, allotted: Allotment | None
+    config: Config, cache: str, keys: tuple[str, ...], number: int, connection: Connection, allotted: Allotment | None
 ) -> None:
-    """The child's side: one worker that asks for units until there are none, or no time, which is the parent's."""
+    """The child's side: the `number`-th worker here, which asks for units until there are none, or no time."""
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(decided_by_parent, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
@@ -201,7 +194,7 @@ def _work(
             yield unit
 
     try:
-        worker = Worker(config, Cache(cache), keys, report, Schedule(allotted))
+        worker = Worker(on_device_of(config, number), Cache(cache), keys, report, Schedule(allotted))
         worker.run(units(), decode_threads=worker.threads)
     except KeyboardInterrupt:
         os._exit(1)  # what was being written is cleaned up; tearing torch down under running threads only makes noise

@@ -21,7 +21,17 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = {
     "index": {"--set"},
     "plan": {"--set", "--why", "--calibrate", "--json", "--stage", "--shards", "--limit"},
-    "extract": {"--set", "--stage", "--executor", "--workers", "--shards", "--retry-failed", "--limit"},
+    "extract": {
+        "--set",
+        "--stage",
+        "--executor",
+        "--workers",
+        "--shards",
+        "--retry-failed",
+        "--limit",
+        "--scheduler",
+        "--scheduler-file",
+    },
     "status": {"--json"},
     "verify": {"--json", "--repair"},
     "train": {"--set", "--head", "--seeds", "--overwrite", "--executor"},
@@ -141,7 +151,7 @@ def _data(cache: Path) -> dict[str, object]:
         (["--set", "clips"], "--set clips: expected section.key=value"),
         (
             ["--executor", "cluster"],
-            "my.yaml: run.executor: Input should be 'inline', 'local' or 'slurm' (given 'cluster')",
+            "my.yaml: run.executor: Input should be 'inline', 'local', 'dask' or 'slurm' (given 'cluster')",
         ),
         (["--shards", "2/2"], "--shards 2/2: expected I/N with 0 <= I < N"),
         (["--stage", "graphs"], "--stage graphs: the config has clips, features/tiny"),

@@ -55,7 +55,10 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ),
         ("store={kind: hdf5, compression: lz4}", "store.compression: given 'lz4', allowed: none, with kind hdf5"),
         ("dataset.kind=foldr", "dataset.kind: given 'foldr', allowed: 'folder', 'interactions', 'sync_mnist'"),
-        ("run.executor=cluster", "run.executor: Input should be 'inline', 'local' or 'slurm' (given 'cluster')"),
+        (
+            "run.executor=cluster",
+            "run.executor: Input should be 'inline', 'local', 'dask' or 'slurm' (given 'cluster')",
+        ),
         ("backbones.tiny.taps=[res9]", "backbones.tiny.taps: backbone tiny_i3d has no tap 'res9'; its taps are stem, "),
         ("backbones.tiny.model=i4d", "backbones.tiny.model: no backbone 'i4d'; there are resnet18, "),
         ("backbones.tiny.model=timm/nothing", "backbones.tiny.model: "),

@@ -69,15 +69,6 @@ def test_what_a_stage_needs_comes_along(load: Load) -> None:
     assert make_plan(config, cache).keys == ("clips", "features/tiny", "proposals", "regions/tiny")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_executors_write_the_same_bytes(load: Load, whole: Cache, workers: int) -> None:
-    config = load("run.executor=local", f"run.workers={workers}")
-    cache = index(config).cache
-    outcome = extract(config)
-    assert outcome.clips_run == outcome.num_clips == 6
-    assert same_bytes(cache.root) == same_bytes(whole.root)
-
-
 @pytest.mark.parametrize("store", ["[maps, pooled]", "[pooled]"])
 @pytest.mark.parametrize("stages", [["features"], ["proposals"], ["features", "proposals"]])
 def test_bad_videos_leave_the_same_traces_in_any_order(

@@ -1,0 +1,90 @@
+"""Empty work units through the Dask executor: CPU time of each, and how far the scheduler's memory grows with them.
+
+Usage: python dask_units.py [UNITS]   (100,000; memory is read after a tenth of them, and after all)
+
+A scheduler and two workers in processes of their own; the workers' stations answer at once. CPU time is that of all
+four processes, the client among them.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipeline.config import Config
+from pipeline.events import Event, UnitSealed
+from pipeline.executors.contract import MAX_DEATHS, Job
+from pipeline.executors.dask import Submission
+from pipeline.executors.dask_cluster import connected
+from pipeline.executors.dask_station import Station
+from pipeline.plan import WorkUnit
+
+WORKERS, KEYS = 2, ("clips", "features/i3d", "proposals", "regions/i3d")
+
+
+class EmptyStation(Station):
+    """Every unit is sealed as soon as it comes."""
+
+    def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
+        return (UnitSealed(unit=unit, failed_clips=()),)
+
+
+@contextmanager
+def cluster(file: str) -> Iterator[list[psutil.Process]]:
+    """The scheduler's process, and those of the workers."""
+    common = ["--scheduler-file", file, "--host", "127.0.0.1", "--no-dashboard"]
+    commands = [("scheduler", ["--port", "0"]), *[("worker", ["--no-nanny", "--nthreads", "4"])] * WORKERS]
+    with ExitStack() as stack:
+        processes = []
+        for name, options in commands:
+            command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *common, *options]
+            process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            stack.callback(process.terminate)
+            processes.append(psutil.Process(process.pid))
+        while not Path(file).exists():
+            time.sleep(0.1)
+        yield processes
+
+
+def cpu_seconds(processes: list[psutil.Process]) -> float:
+    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+
+
+def main() -> None:
+    num_units = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    with tempfile.TemporaryDirectory() as folder, cluster(f"{folder}/scheduler.json") as processes:
+        run: dict[str, Any] = {"executor": "dask", "dask": {"scheduler_file": f"{folder}/scheduler.json"}}
+        config = Config(cache=folder, run=run)
+        station = EmptyStation(config, folder, KEYS, {}, of_client=False)
+        units = tuple(WorkUnit(shard=shard, keys=KEYS) for shard in range(num_units))
+        job = Job(config=config, cache=None, keys=KEYS, units=units)  # type: ignore[arg-type]  # nothing dies
+        memory, sealed = [], 0
+
+        def report(event: Event) -> None:
+            nonlocal sealed
+            sealed += 1
+            if sealed in (num_units // 10, num_units):
+                memory.append(processes[0].memory_info().rss / 1e6)
+
+        with connected(config.run) as client:
+            client.wait_for_workers(WORKERS)
+            client.register_plugin(station, name=station.name)
+            measured = [*processes, psutil.Process()]
+            begun, before = time.perf_counter(), cpu_seconds(measured)
+            assert not Submission(client, job, station, report).run(units, MAX_DEATHS)
+            seconds, used = time.perf_counter() - begun, cpu_seconds(measured) - before
+    print(f"{num_units:,} units: {seconds / num_units * 1e3:.2f} ms each, CPU {used / num_units * 1e3:.2f} ms each")
+    few, many = memory
+    print(
+        f"scheduler after {num_units // 10:,}: {few:.0f} MB, after {num_units:,}: {many:.0f} MB ({many / few - 1:+.1%})"
+    )
+
+
+if __name__ == "__main__":
+    main()

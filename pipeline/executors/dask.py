@@ -1,0 +1,157 @@
+"""A Dask cluster: a task per work unit, few at a time; arrays never travel, what a task gives back are events."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from distributed import Client, Future, KilledWorker, as_completed
+
+from pipeline.errors import ClusterLost
+from pipeline.events import Event, UnitLeased, UnitSuspected, WorkerLost
+from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
+from pipeline.executors.dask_checks import absolute_root, agreed_versions, check_cluster
+from pipeline.executors.dask_cluster import connected, most_workers, resources
+from pipeline.executors.dask_station import UNITS_AT_ONCE, Station, run_unit
+from pipeline.leases import lease_of
+from pipeline.plan import WorkUnit
+
+REVISIT_SECONDS = 1.0
+COUNT_WORKERS_SECONDS = 5.0
+log = logging.getLogger("kinegraph")
+
+
+class DaskExecutor:
+    """Workers wherever `run.dask` says. A unit runs again only where its worker died.
+
+    A unit that three workers did not survive is left for the end, when it has the cluster for itself. If its worker
+    dies again, it is set aside.
+    """
+
+    def run(self, job: Job, report: Report) -> None:
+        if not job.units:
+            from pipeline.executors.inline import InlineExecutor  # torch, which a client of a cluster needs not
+
+            InlineExecutor().run(job, report)  # builds the networks, to see that they are those of the cache
+            return
+        with connected(job.config.run) as client:
+            log.info("Dask's dashboard: %s", client.dashboard_link)
+            check_cluster(client, job)
+            station = _station(job)
+            client.register_plugin(station, name=station.name)
+            try:
+                suspects = Submission(client, job, station, report).run(job.units, MAX_DEATHS)
+                alone = [left for unit in suspects for left in _alone(client, job, station, report, unit)]
+            finally:
+                with suppress(OSError):  # the cluster may be gone, and the stations with it
+                    client.unregister_worker_plugin(station.name)
+                job.cache.storage.sweep()
+        set_aside(alone, job.cache.num_shards)
+
+
+def _station(job: Job) -> Station:
+    options = job.config.run.dask
+    of_client = not (options.scheduler or options.scheduler_file or options.jobqueue)
+    root = absolute_root(job.cache.root)
+    return Station(job.config, root, job.keys, agreed_versions(), of_client=of_client)
+
+
+def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
+    """Run a suspect once more, with nothing beside it; gives it back if its worker dies."""
+    lease = lease_of(job.cache.storage, unit.shard)
+    return Submission(client, job, station, report).run([unit], lease.attempt + 1 if lease else MAX_DEATHS)
+
+
+class Submission:
+    """Units on their way through the scheduler, as many at a time as keep all workers busy."""
+
+    def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
+        self.client, self.job, self.station, self.report = client, job, station, report
+        self.address = client.scheduler_info(n_workers=0)["address"]
+        self.in_flight: dict[str, tuple[Future[Any], WorkUnit]] = {}
+        self.submitted = self.early_deaths = 0
+        self.leased: list[WorkUnit] = []
+        self.suspects: list[WorkUnit] = []
+        self._counted, self._capacity = 0.0, 0
+
+    def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
+        """Run the units, those that others have leased once these are done or dead; gives the suspects."""
+        self.client.subscribe_topic("all", self._note)
+        try:
+            while True:
+                self._pass(deque(units), max_deaths)
+                if not self.leased:
+                    return self.suspects
+                time.sleep(REVISIT_SECONDS)
+                units, self.leased = self.leased, []
+        finally:
+            self.client.unsubscribe_topic("all")
+            with suppress(OSError):
+                self.client.cancel([future for future, _ in self.in_flight.values()])
+
+    def _pass(self, waiting: deque[WorkUnit], max_deaths: int) -> None:
+        done = as_completed(loop=self.client.loop)
+        while True:
+            while waiting and len(self.in_flight) < self.capacity:
+                done.add(self._submit(waiting.popleft(), max_deaths))
+            if not self.in_flight:
+                return
+            self._settle(next(done))
+
+    @property
+    def capacity(self) -> int:
+        """So many units are with the scheduler at a time; workers may come and go."""
+        if time.monotonic() - self._counted > COUNT_WORKERS_SECONDS:
+            workers = max(len(self.client.nthreads()), most_workers(self.job.config.run))
+            self._counted, self._capacity = time.monotonic(), UNITS_AT_ONCE * workers
+        return self._capacity
+
+    def _submit(self, unit: WorkUnit, max_deaths: int) -> Future[Any]:
+        self.submitted += 1
+        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{self.submitted}"
+        taken = resources(self.job.config.run) or None
+        future = self.client.submit(run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken)
+        self.in_flight[key] = future, unit
+        return future
+
+    def _settle(self, future: Future[Any]) -> None:
+        """Take in what became of a unit. Raises what its `Worker` raised, and ClusterLost."""
+        _, unit = self.in_flight.pop(str(future.key))
+        if future.status == "error":
+            error = future.exception()
+            if not isinstance(error, KilledWorker):
+                raise error
+            self._killed(unit)
+        elif future.status == "finished":
+            self._take(future.result())
+        else:
+            raise ClusterLost(f"The Dask scheduler at {self.address} went away. What is sealed stays.")
+
+    def _take(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, UnitLeased):
+                self.leased.append(event.unit)
+            elif isinstance(event, UnitSuspected):
+                self.suspects.append(event.unit)
+            self.report(event)
+
+    def _killed(self, unit: WorkUnit) -> None:
+        """Dask gave the unit up. Whether it or a neighbour killed the workers shows when it runs alone."""
+        storage = self.job.cache.storage
+        self.early_deaths += storage.creates_exclusively() and lease_of(storage, unit.shard) is None
+        if self.early_deaths >= MAX_DEATHS:
+            raise ClusterLost(
+                "Dask workers died again and again before they took a shard. Is there memory for the networks in each "
+                f"process (run.dask.memory_limit: {self.job.config.run.dask.memory_limit})? Their logs say more."
+            )
+        self.suspects.append(unit)
+
+    def _note(self, event: tuple[float, Any]) -> None:
+        """Dask's own word of a worker that died, from the client's thread."""
+        message = event[1]
+        if message.get("action") == "remove-worker" and not message["expected"]:
+            known = [self.in_flight.get(key) for key in message["processing-tasks"]]
+            shards = sorted(found[1].shard for found in known if found is not None)
+            self.report(WorkerLost(shards=tuple(shards), exit_code=None, set_aside=()))

@@ -1,0 +1,175 @@
+"""A Dask worker's side: the tasks of one process hand their units to one `Worker`. Torch-free until the first unit.
+
+Schedulers import this too, so that they can read the tasks they pass on.
+"""
+
+import asyncio
+import queue
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distributed import Reschedule, WorkerPlugin, get_worker
+from distributed import Worker as DaskWorker
+
+from cache_schemas.cache import Cache
+from pipeline.config import Config
+from pipeline.errors import ClusterError
+from pipeline.events import ClipsDone, Event
+from pipeline.leases import leases_on
+from pipeline.plan import WorkUnit
+from pipeline.versions import differing_versions
+from pipeline.walltime import Schedule
+
+if TYPE_CHECKING:
+    from pipeline.worker import Worker
+
+UNITS_AT_ONCE = 4  # of one process: one is computed, one sealed, one decoded, and one waits, so that none is waited for
+IDLE_SECONDS = 120.0
+STOP_SECONDS = 60.0
+
+
+def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
+    """A Dask task: run the unit at this process's station; gives what happened, what became of the unit last."""
+    found = get_worker().plugins.get(station)
+    if not isinstance(found, Station):
+        raise Reschedule  # it was closed while the task waited
+    return found.run(unit, max_deaths)
+
+
+@dataclass(frozen=True)
+class _Errand:
+    unit: WorkUnit
+    max_deaths: int
+
+
+class _Stopped(Exception):
+    """The station is closed in the middle of a unit."""
+
+
+class Station(WorkerPlugin):
+    """One `Worker` per process: networks are loaded once, and decoding runs ahead into the units of other tasks.
+
+    It starts with the first unit, and ends, giving networks and leases back, when its plugin is removed, its Dask
+    worker closes, or nothing came for `IDLE_SECONDS` (a client that was killed removes nothing). `of_client`:
+    whether the processes are children of the client, numbered; then they share its CUDA devices and leave Ctrl-C to it.
+    """
+
+    def __init__(
+        self, config: Config, cache: str, keys: tuple[str, ...], versions: dict[str, str], *, of_client: bool
+    ) -> None:
+        self.name = f"kinegraph-{uuid.uuid4().hex[:12]}"
+        self.config, self.cache, self.keys = config, cache, keys
+        self.versions, self.of_client = versions, of_client
+
+    def setup(self, worker: DaskWorker) -> None:
+        if self.of_client and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._dask_worker = worker
+        self._errands: queue.Queue[_Errand | None] = queue.Queue()
+        self._answers: dict[int, Future[tuple[Event, ...]]] = {}
+        self._clips_done: list[Event] = []
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    async def teardown(self, worker: DaskWorker) -> None:
+        await asyncio.to_thread(self._stop)
+
+    def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
+        """Hand the unit over and wait until it is sealed or left. Raises what stopped the `Worker`."""
+        answer: Future[tuple[Event, ...]] = Future()
+        with self._lock:
+            if self._stopping.is_set():
+                raise Reschedule
+            self._answers[unit.shard] = answer
+            self._errands.put(_Errand(unit, max_deaths))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="station", daemon=True)
+                self._thread.start()
+        return answer.result()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._errands.put(None)
+        if (thread := self._thread) is not None:
+            thread.join(STOP_SECONDS)
+
+    def _serve(self) -> None:
+        try:
+            self._run_until_idle()
+        except _Stopped:
+            pass
+        except Exception as error:
+            self._fail(error)
+        if self._stopping.is_set():
+            self._fail(Reschedule())  # another worker shall do what is left
+
+    def _run_until_idle(self) -> None:
+        from pipeline.worker import Pass
+
+        worker = self._open()
+        with closing(leases_on(worker.cache.storage, self.config.run.lease_seconds)) as leases:
+            while (errand := self._next()) is not None:
+                over = Pass(leases, errand.max_deaths)
+                worker.run_free(self._from(errand), over, decode_threads=worker.threads)
+
+    def _open(self) -> "Worker":
+        """Load the networks. Raises what a worker that came late cannot do: ClusterError, CacheNotFound, ..."""
+        from pipeline.worker import Worker, on_device_of
+
+        if differing := differing_versions(self.versions):
+            raise ClusterError(f"worker {self._dask_worker.address} has {differing}. Install the same on all machines.")
+        config = on_device_of(self.config, int(self._dask_worker.name)) if self.of_client else self.config
+        # No schedule: a unit that is cut off by the end of a worker's job runs again on another worker.
+        return Worker(config, Cache(self.cache), self.keys, self._report, Schedule(None))
+
+    def _next(self) -> _Errand | None:
+        """The next errand; None when the station is to end."""
+        try:
+            errand = self._errands.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            errand = None
+        with self._lock:
+            if errand is None and (self._stopping.is_set() or self._errands.empty()):
+                self._thread = None
+                return None
+        return errand or self._next()
+
+    def _from(self, first: _Errand) -> Iterator[WorkUnit]:
+        """The unit and those that wait behind it. It ends rather than to wait: the feed would hold back what it has."""
+        yield first.unit
+        while True:
+            try:
+                errand = self._errands.get_nowait()
+            except queue.Empty:
+                return
+            if errand is None:
+                self._errands.put(None)
+                return
+            yield errand.unit
+
+    def _report(self, event: Any) -> None:
+        """Keep how many clips are done for the next answer; answer the task whose unit's fate this is."""
+        if isinstance(event, ClipsDone):
+            if self._stopping.is_set():
+                raise _Stopped
+            with self._lock:
+                self._clips_done.append(event)
+            return
+        with self._lock:
+            events, self._clips_done = (*self._clips_done, event), []
+            answer = self._answers.pop(event.unit.shard)
+        answer.set_result(events)
+
+    def _fail(self, error: Exception) -> None:
+        with self._lock:
+            self._thread, answers, self._answers = None, self._answers, {}
+            while not self._errands.empty():
+                self._errands.get_nowait()
+        for answer in answers.values():
+            answer.set_exception(error)

@@ -1,0 +1,25 @@
+"""A Dask cluster for tests: real worker processes, shared by tests because each loads torch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask.config
+from distributed import LocalCluster
+
+from pipeline.config import RunOptions
+from pipeline.executors.contract import MAX_DEATHS
+from pipeline.executors.dask_cluster import local_cluster
+
+
+@contextmanager
+def running(workers: int) -> Iterator[LocalCluster]:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}),
+        local_cluster(RunOptions(executor="dask", workers=workers)) as cluster,
+    ):
+        yield cluster
+
+
+def worker_pids(cluster: LocalCluster) -> list[int]:
+    """Processes of the workers that are up."""
+    return [nanny.pid for nanny in cluster.workers.values() if nanny.pid is not None]

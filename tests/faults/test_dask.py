@@ -1,0 +1,227 @@
+"""SIGKILL of Dask workers, of the scheduler and of the client in the middle of a run: the next goes on from there."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import LocalCluster, WorkerPlugin
+from distributed import Worker as DaskWorker
+
+import pipeline.feed
+from cache_schemas.cache import Cache
+from pipeline.config import Config, check_config, load_config
+from pipeline.errors import ClusterLost, SetAsideError
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.verification import verify
+from tests.caches import same_bytes, write_config
+from tests.conftest import moving_square, write_video
+from tests.dask_cluster import running, worker_pids
+from tests.faults.conftest import records
+
+FIRST_RECORD_SECONDS = 60.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def document(tmp_path: Path, tiny_document: dict[str, Any], video_folder: Path) -> dict[str, Any]:
+    """Twelve shards, more than are under way at a time."""
+    for number in range(18):
+        write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
+    index(check_config(tiny_document, "here"))
+    return tiny_document
+
+
+@pytest.fixture
+def undisturbed(document: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    run = {"executor": "inline", "threads": 1, "batch_size": 2}
+    whole = check_config(document | {"cache": str(tmp_path / "whole"), "run": run}, "whole")
+    index(whole)
+    extract(whole)
+    return same_bytes(whole.cache)
+
+
+def on_dask(document: dict[str, Any], address: str) -> Config:
+    run = document["run"] | {"executor": "dask", "dask": {"scheduler": address, "timeout_seconds": 5}}
+    return check_config(document | {"run": run}, "dask")
+
+
+@contextmanager
+def at_the_first_record(cache: str, strike: Callable[[], None]) -> Iterator[None]:
+    """Strike once a shard is sealed, on a thread."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + FIRST_RECORD_SECONDS
+        while not records(Path(cache)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        strike()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def goes_on(config: Config, undisturbed: dict[str, Any]) -> None:
+    """What is sealed is right and stays; another executor, with another number of workers, does the rest."""
+    assert verify(config.cache).ok
+    sealed = records(Path(config.cache))
+    assert 0 < len(sealed) < 4 * 12, "it was in the middle"
+    elsewhere = config.model_copy(update={"run": config.run.model_copy(update={"executor": "inline"})})
+    assert not extract(elsewhere).failures
+    assert {path: when for path, when in records(Path(config.cache)).items() if path in sealed} == sealed
+    assert same_bytes(config.cache) == undisturbed
+
+
+def test_a_worker_is_killed(
+    document: dict[str, Any], undisturbed: dict[str, Any], dask_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes on by itself, with the workers that there are."""
+    config = on_dask(document, dask_cluster.scheduler_address)
+    sealed: dict[Path, int] = {}
+
+    def strike() -> None:
+        os.kill(random.Random(0).choice(worker_pids(dask_cluster)), signal.SIGKILL)
+        sealed.update(records(Path(config.cache)))
+
+    with at_the_first_record(config.cache, strike):
+        assert not extract(config).failures
+    assert 0 < len(sealed) < 4 * 12
+    assert {path: when for path, when in records(Path(config.cache)).items() if path in sealed} == sealed
+    assert same_bytes(config.cache) == undisturbed
+    assert "a worker died" in caplog.text
+    assert not list(Path(config.cache).rglob(".tmp-*"))
+
+
+def test_the_client_is_killed(
+    document: dict[str, Any], undisturbed: dict[str, Any], dask_cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Units that run come to their end, those that wait are forgotten."""
+    config = on_dask(document, dask_cluster.scheduler_address)
+    path = write_config(tmp_path / "client.yaml", document)
+    command = [sys.executable, "-m", "cli", "extract", str(path), "--scheduler", dask_cluster.scheduler_address]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as client:
+        with at_the_first_record(config.cache, client.kill):
+            pass
+        assert client.wait() == -signal.SIGKILL
+    goes_on(config, undisturbed)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_a_run_is_stopped(
+    document: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """By Ctrl-C, which a terminal sends to the worker processes too, or by a batch system, which need not."""
+    path = write_config(tmp_path / "client.yaml", document)
+    command = [sys.executable, "-m", "cli", "extract", str(path), "--executor", "dask", "--workers", "2"]
+    send = os.killpg if number == signal.SIGINT else os.kill
+    with (
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as client,
+        at_the_first_record(document["cache"], lambda: send(client.pid, number)),
+    ):
+        _, said = client.communicate(timeout=60)
+    assert client.returncode == code
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    assert list(Path(document["cache"]).glob("leases/*")) == []
+    goes_on(load_config(path), undisturbed)
+
+
+@contextmanager
+def scheduler_and_workers(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A scheduler and two workers as a user starts them; gives the scheduler's process and its file."""
+    file = str(tmp_path / "scheduler.json")
+    here = ["--scheduler-file", file, "--host", "127.0.0.1", "--no-dashboard"]
+    programs = {"scheduler": ["--port", "0"], "worker": ["--nworkers", "2", "--nthreads", "4"]}
+    with ExitStack() as stack:
+        processes = []
+        for name, options in programs.items():
+            program = f"from distributed.cli.dask_{name} import main; main()"
+            command = [sys.executable, "-c", program, *here, *options]
+            process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL))
+            stack.callback(process.terminate)
+            processes.append(process)
+        deadline = time.monotonic() + FIRST_RECORD_SECONDS
+        while not Path(file).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield processes[0], file
+
+
+@pytest.mark.faults
+def test_the_scheduler_is_killed(document: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    with scheduler_and_workers(tmp_path) as (scheduler, file):
+        overrides = ["run.executor=dask", f"run.dask.scheduler_file={file}", "run.dask.timeout_seconds=20"]
+        config = load_config(write_config(tmp_path / "client.yaml", document), overrides)
+        with (
+            at_the_first_record(config.cache, scheduler.kill),
+            pytest.raises(ClusterLost, match=r"The Dask scheduler at tcp://127.0.0.1:\d+ went away"),
+        ):
+            extract(config)
+    goes_on(config, undisturbed)
+
+
+@pytest.mark.faults
+def test_a_worker_leaves(document: dict[str, Any], undisturbed: dict[str, Any]) -> None:
+    """As a job whose time is over: it gives back what it was at, which is no death, and others do it."""
+    with running(workers=2) as cluster:
+        config = on_dask(document, cluster.scheduler_address)
+        with at_the_first_record(config.cache, lambda: cluster.scale(1)):
+            assert not extract(config).failures
+        assert len(cluster.workers) == 1
+    attempts = {json.loads(path.read_bytes())["attempt"] for path in records(Path(config.cache))}
+    assert attempts == {1}
+    assert same_bytes(config.cache) == undisturbed
+
+
+class Deadly(WorkerPlugin):
+    """Decoding v3 kills its process, also in those that are started anew."""
+
+    name = "deadly"
+
+    def setup(self, worker: DaskWorker) -> None:
+        really_decode = pipeline.feed.decode_clips
+
+        def decode(path: str, *arguments: Any) -> Any:
+            if Path(path).name == "v3.mp4":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return really_decode(path, *arguments)
+
+        pipeline.feed.decode_clips = decode
+
+
+@pytest.mark.faults
+def test_a_video_that_kills_its_workers_is_set_aside(document: dict[str, Any]) -> None:
+    """v3 lies in a shard of its own trouble: all others are sealed, whoever was beside it."""
+    with running(workers=2) as cluster:
+        config = on_dask(document, cluster.scheduler_address)
+        cache = Cache(config.cache)
+        deadly = next(n for n in range(cache.num_shards) if any("/v3.mp4" in name for name in cache.clip_ids(n)))
+        with cluster.get_client() as client:
+            client.register_plugin(Deadly())
+            with pytest.raises(SetAsideError, match=rf"shard {deadly}: killed its worker 3 times"):
+                extract(config)
+        assert cache.ledger.shards("regions/tiny") == [n for n in range(cache.num_shards) if n != deadly]
+
+
+@pytest.mark.faults
+def test_workers_without_memory(document: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Dask's nanny kills each before it has loaded its networks; the run ends with the reason."""
+    run = document["run"] | {"executor": "dask", "dask": {"memory_limit": "200MB"}}
+    config = check_config(document | {"run": run}, "small")
+    with pytest.raises(ClusterLost, match=r"before they took a shard. .*run.dask.memory_limit: 200MB"):
+        extract(config)
+    assert "a worker died" in caplog.text
+    assert not records(Path(config.cache))

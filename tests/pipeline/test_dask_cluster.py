@@ -1,0 +1,214 @@
+"""A Dask cluster that cannot do the work is refused before any is done, with the worker and what it lacks."""
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+from pipeline.config import Config, RunOptions, load_config
+from pipeline.errors import ClusterError, ConfigError
+from pipeline.executors import dask_cluster as clusters
+from pipeline.executors.contract import Job
+from pipeline.executors.dask import DaskExecutor
+from pipeline.executors.dask_checks import check_cluster
+from pipeline.indexing import index
+from pipeline.plan import make_plan
+from tests.caches import write_config
+
+Load = Callable[..., Config]
+
+
+@pytest.fixture
+def job(load: Load, dask_cluster: LocalCluster) -> Job:
+    config = load("run.executor=dask", f"run.dask.scheduler={dask_cluster.scheduler_address}")
+    return job_of(config)
+
+
+def job_of(config: Config) -> Job:
+    cache = index(config).cache
+    plan = make_plan(config, cache)
+    return Job(config=config, cache=cache, keys=plan.keys, units=plan.units)
+
+
+@contextmanager
+def worker(address: str, tmp_path: Path, path: str = "") -> Iterator[None]:
+    """One more worker process, started in another folder, with `path` before all other modules."""
+    program = "from distributed.cli.dask_worker import main; main()"
+    command = [sys.executable, "-c", program, address, "--no-nanny", "--no-dashboard", "--name", "other"]
+    environment = {"PYTHONPATH": path, "HOME": str(tmp_path)}
+    with (
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process,
+        Client(address) as client,
+    ):
+        client.wait_for_workers(1, timeout=30)
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def empty_cluster() -> Iterator[LocalCluster]:
+    """A scheduler without workers."""
+    with LocalCluster(n_workers=0, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        yield cluster
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_by_default_on_this_machine(load: Load) -> None:
+    """Loopback only, one thread a network unless told otherwise, and nothing stays behind."""
+    run, before = load("run={executor: dask, workers: 2}").run, set(multiprocessing.active_children())
+    assert run.worker_threads == 1
+    with clusters.connected(run) as client:
+        addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link]
+        assert list(client.nthreads().values()) == [clusters.UNITS_AT_ONCE] * 2
+    assert all("//127.0.0.1:" in address for address in addresses), addresses
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_no_scheduler(load: Load) -> None:
+    port = free_port()
+    config = load("run.executor=dask", f"run.dask.scheduler=tcp://127.0.0.1:{port}", "run.dask.timeout_seconds=0.5")
+    with pytest.raises(ClusterError, match=rf"No Dask scheduler answers at tcp://127.0.0.1:{port} within 0.5 s"):
+        DaskExecutor().run(job_of(config), print)
+
+
+def test_no_scheduler_file(load: Load, tmp_path: Path) -> None:
+    config = load("run.executor=dask", f"run.dask.scheduler_file={tmp_path / 'none.json'}")
+    with pytest.raises(ClusterError, match=r"--scheduler-file .*none.json: no such file"):
+        DaskExecutor().run(job_of(config), print)
+
+
+def test_no_workers(load: Load, empty_cluster: LocalCluster) -> None:
+    address = empty_cluster.scheduler_address
+    config = load("run.executor=dask", f"run.dask.scheduler={address}", "run.dask.timeout_seconds=0.5")
+    with pytest.raises(ClusterError, match=rf"{address} has no worker after 0.5 s. Start some"):
+        DaskExecutor().run(job_of(config), print)
+
+
+def test_other_versions(load: Load, empty_cluster: LocalCluster, tmp_path: Path) -> None:
+    """Both are named; kinegraph need not be there to say so."""
+    for package, number in {"kinegraph": "9.8", "torch": "1.13.1"}.items():
+        folder = tmp_path / "site" / f"{package}-{number}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {number}\n")
+    job = job_of(load("run.executor=dask", f"run.dask.scheduler={empty_cluster.scheduler_address}"))
+    with (
+        worker(empty_cluster.scheduler_address, tmp_path, str(tmp_path / "site")),
+        Client(empty_cluster.scheduler_address) as client,
+        pytest.raises(ClusterError, match=r"worker tcp://\S+ has kinegraph 9.8 \(here .*\), torch 1.13.1 \(here "),
+    ):
+        check_cluster(client, job)
+
+
+def test_a_cache_that_workers_do_not_see(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process writes there does not appear where they look."""
+    with Client(job.config.run.dask.scheduler) as client:
+        check_cluster(client, job)
+        monkeypatch.setattr("pipeline.executors.dask_checks.absolute_root", lambda root: f"{root}-elsewhere")
+        with pytest.raises(ClusterError, match=r"worker tcp://\S+ does not see the cache .*-elsewhere \(FileNotFoundE"):
+            check_cluster(client, job)
+        assert list(job.cache.storage.names("probes")) == []
+
+
+def test_videos_by_paths_that_mean_something_else_there(
+    dask_cluster: LocalCluster, tmp_path: Path, inline_document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths, and workers that run in another folder."""
+    monkeypatch.chdir(tmp_path)
+    inline_document["dataset"]["root"] = "videos"
+    run = [f"run.dask.scheduler={dask_cluster.scheduler_address}", "run.executor=dask"]
+    job = job_of(load_config(write_config(tmp_path / "relative.yaml", inline_document), run))
+    with (
+        Client(dask_cluster.scheduler_address) as client,
+        pytest.raises(ClusterError, match=r"does not see the video videos/left/\S+ from "),
+    ):
+        check_cluster(client, job)
+
+
+def test_no_gpu(job: Job) -> None:
+    on_gpu = job.config.model_copy(update={"run": job.config.run.model_copy(update={"device": "cuda"})})
+    with (
+        Client(job.config.run.dask.scheduler) as client,
+        pytest.raises(ClusterError, match=r"none of the 2 workers of tcp://\S+ has the resource GPU"),
+    ):
+        check_cluster(client, Job(config=on_gpu, cache=job.cache, keys=job.keys, units=job.units))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_units_share_the_gpu_of_their_process(device: str) -> None:
+    run = RunOptions(executor="dask", device=device)
+    whole, unit = clusters.resources(run, clusters.UNITS_AT_ONCE), clusters.resources(run)
+    if device == "cpu":
+        assert whole == unit == {}
+    else:
+        assert whole == {"GPU": 1}
+        assert sum(unit["GPU"] for _ in range(clusters.UNITS_AT_ONCE)) == 1
+
+
+def test_one_cluster_is_named(load: Load) -> None:
+    with pytest.raises(ConfigError, match=r"run.dask.jobqueue: given beside scheduler, allowed: one of "):
+        load("run.dask={scheduler: 'tcp://a:1', jobqueue: {kind: slurm}}")
+
+
+@pytest.mark.filterwarnings("ignore:.*Cluster.__del__")  # dask-jobqueue's own, half made
+def test_what_dask_jobqueue_refuses(load: Load) -> None:
+    run = load("run.dask.jobqueue={kind: slurm, options: {cores: 1}}").run
+    with pytest.raises(ClusterError, match=r"run.dask.jobqueue.options: given .*memory"), clusters.connected(run):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf", "sge"])
+def test_job_scripts(load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch system's script starts one worker process, where the paths of the config mean something."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dask_jobqueue.core.JobQueueCluster.adapt", lambda *_, **__: None)
+    options = "{cores: 4, memory: 2GB, job_script_prologue: [module load ffmpeg]}"
+    run = load(f"run.dask.jobqueue={{kind: {kind}, options: {options}}}", "run.device=cuda").run
+    with clusters._jobs(run, run.dask.jobqueue) as cluster:  # type: ignore[arg-type]
+        script = cluster.job_script()
+        assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
+    assert f"cd {tmp_path}\nmodule load ffmpeg\n" in script
+    assert "--resources GPU=1" in script
+    assert "--nthreads 4" in script
+    assert "--nworkers" not in script
+
+
+FAKE_SBATCH = """#!/bin/sh
+cp "$1" "$0.$$"
+setsid sh "$0.$$" > "$0.$$.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+FAKE_SCANCEL = """#!/bin/sh
+kill -TERM -- "-$1"
+"""
+
+
+def test_jobs_are_workers(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch system that starts each job at once, as a process."""
+    for name, script in {"sbatch": FAKE_SBATCH, "scancel": FAKE_SCANCEL}.items():
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(script)
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    options = "{cores: 4, memory: 4GB, walltime: '00:10:00'}"
+    job = job_of(load("run.executor=dask", f"run.dask.jobqueue={{kind: slurm, jobs: 2, options: {options}}}"))
+    with clusters.connected(job.config.run) as client:
+        check_cluster(client, job)
+        assert client.submit(os.getcwd).result(timeout=30) == str(tmp_path)
