@@ -51,7 +51,7 @@ class RunOptions(StageOptions):
 
     executor: Literal["inline", "local", "dask", "slurm"] = Field(
         "local",
-        description="inline: all in one thread, to debug with; dask: a cluster; slurm: a job array; see docs/cluster.md",
+        description="inline: all in one thread, to debug with; dask, slurm: clusters; see docs/cluster.md",
     )
     workers: int = Field(
         1,

@@ -3,6 +3,8 @@
 B clips, T frames, C channels, H, W.
 """
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from stages.backbones.backbone import Backbone
@@ -19,18 +21,22 @@ class SyncCnn(Backbone):
     the mean of R, G and B.
     """
 
-    stages = {name: (name,) for name in ("block1", "block2", "block3")}  # noqa: RUF012 (a ClassVar of the base)
+    stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}
 
     def __init__(self, name: str) -> None:
         super().__init__()
         first, second, third = WIDTHS[name]
+        self.grey = Grey()
         self.block1 = _block(1, first)
         self.block2 = _block(first, second)
         self.block3 = _block(second, third, *LAST_SPAN[name])
 
-    def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, 3, T, 64, 64] in 0..1 -> wanted tap -> [B, C, T', H, W]."""
-        return self.run(clips.mean(1, keepdim=True))
+
+class Grey(nn.Module):
+    """The mean of the channels: [B, 3, T, H, W] -> [B, 1, T, H, W]."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return clips.mean(1, keepdim=True)
 
 
 def _block(in_channels: int, out_channels: int, span: int = 1, step: int = 1) -> nn.Sequential:

@@ -64,7 +64,7 @@ def test_out_of_time_has_an_exit_code_of_its_own(
             raise OutOfTimeError("no further shard can end; the same command goes on from there.")
 
     kinegraph("index", config)
-    monkeypatch.setattr(extraction, "_executor", lambda config: OutOfTime())
+    monkeypatch.setattr(extraction, "executor_of", lambda config: OutOfTime())
     ended = kinegraph("extract", config)
     assert (ended.exit_code, ended.stderr) == (75, "no further shard can end; the same command goes on from there.\n")
 

@@ -280,7 +280,7 @@ def test_status_counts(load: Load, video_folder: Path) -> None:
     (video_folder / "right" / "v4.mp4").touch()
     config = load()
     cache = index(config).cache
-    assert status(cache) == {"schema": 1, "clips": 6, "shards": 3, "stages": {}}
+    assert status(cache) == {"schema": 1, "clips": 6, "shards": 3, "stages": {}, "jobs": []}
     extract(config, limit=2)
     extract(config, stages=["proposals"])
     found = status(cache)["stages"]

@@ -208,10 +208,10 @@ def test_a_worker_out_of_time_leaves_the_others_to_theirs(
             ends.send(UnitSealed(unit=unit, failed_clips=()) if act == "seals" else local._OutOfTime(OutOfTimeError()))
         ends.close()
 
-    def start(pool: local._Pool) -> local._Member:
+    def start(pool: local._Pool, number: int) -> local._Member:
         ours, theirs = Pipe()
         threading.Thread(target=child, args=(theirs, next(children)), daemon=True).start()
-        return local._Member(Process(), ours)  # type: ignore[arg-type]
+        return local._Member(number, Process(), ours)  # type: ignore[arg-type]
 
     monkeypatch.setattr(local._Pool, "_start", start)
     with pytest.raises(OutOfTimeError):
