@@ -48,7 +48,12 @@ class Commands(TyperGroup):
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command; what goes wrong is told on stderr."""
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough; what is left must not fail once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt as stop:
         printing.note("\nstopped. What is sealed stays; the same command goes on from there.")
         return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED

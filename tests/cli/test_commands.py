@@ -271,6 +271,16 @@ main()
 """
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "cli", "models", "--json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as models:
+        assert models.stdout is not None
+        assert models.stderr is not None
+        models.stdout.read(10)
+        models.stdout.close()
+        assert (models.stderr.read(), models.wait()) == (b"", 0)
+
+
 def test_quick_commands_do_without_torch(kinegraph: Command, config: Path, cache: Path) -> None:
     kinegraph("index", config)
     kinegraph("extract", config, "--limit", "2")
