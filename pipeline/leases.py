@@ -150,6 +150,9 @@ class Leases:
         )
         if not self.storage.create(lease.name, lease.content):
             return False
+        if lease_of(self.storage, shard) != lease:  # a newer one came while we looked, and took the one we saw away
+            self.storage.delete(lease.name)
+            return False
         with self._lock:
             self._held[shard] = lease
             self._watched.pop(shard, None)

@@ -138,6 +138,20 @@ def test_of_many_thieves_one_wins(storage: LocalStorage) -> None:
     assert names(storage) == []
 
 
+def test_a_lease_that_a_listing_missed_is_respected(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is not listed in one moment: between two of its names one may come and another go."""
+    leave(storage, of_dead_process(3))
+    winner, late = Leases(storage, 300), Leases(storage, 300)
+    assert winner.take(3, KEYS)
+    listings, complete = iter([()]), storage.names
+    monkeypatch.setattr(storage, "names", lambda folder: next(listings, complete(folder)))
+    assert not late.take(3, KEYS)
+    assert winner.is_ours(3)
+    winner.close()
+    late.close()
+    assert names(storage) == []
+
+
 def test_a_holder_that_was_only_slow_leaves_the_thief_alone(storage: LocalStorage, clock: Clock) -> None:
     slow, thief = Leases(storage, 300), Leases(storage, 300)
     assert slow.take(3, KEYS)
