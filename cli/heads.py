@@ -108,9 +108,13 @@ def demo(
     config: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Another config, whose variants are compared.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train all again; else a demo that was cut off goes on.")
+    ] = False,
     overrides: Overrides = [],
 ) -> None:
     """Generate videos, extract, train all heads, evaluate, print one table. No network, no GPU."""
     from pipeline.demo import CONFIG, demo_config, run_demo
 
-    printing.demo(run_demo(demo_config(config or CONFIG, out, overrides), seeds, printing.note))
+    chosen = demo_config(config or CONFIG, out, overrides)
+    printing.demo(run_demo(chosen, seeds, printing.note, overwrite=overwrite))

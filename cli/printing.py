@@ -278,12 +278,6 @@ def _line_start() -> str:
     return "\r\033[K" if sys.stderr.isatty() else ""
 
 
-def with_range(values: Sequence[float]) -> str:
-    """Mean, and half the range where there are several."""
-    half = f" ± {(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{half}"
-
-
 def spread(values: Sequence[float]) -> str:
     """Mean, and the sample standard deviation where there are several."""
     deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
@@ -386,14 +380,15 @@ def _in_time(tap: dict[str, Any]) -> str:
 
 def demo(found: "DemoResult") -> None:
     rows = [
-        [row.name, with_range(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
+        [row.name, spread(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
         for row in found.rows
     ]
     print(
         table(["head", "test accuracy", "parameters", "seconds", "what it is"], rows, ["test accuracy", "what it is"])
     )
+    seeds = f"{found.seeds} seeds (±: sample standard deviation)" if found.seeds > 1 else "1 seed"
     print(
-        f"{found.num_test} unseen test videos, {found.seeds} seeds (± half the range); "
+        f"{found.num_test} unseen test videos, {seeds}; "
         f"generating {found.num_videos} videos took {found.generate_seconds:.0f} s, "
         f"extraction {found.extract_seconds:.0f} s, everything {found.seconds:.0f} s"
     )

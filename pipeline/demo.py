@@ -11,17 +11,26 @@ from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.scoring import evaluate_run
-from pipeline.training import train_runs
+from pipeline.training import train_runs, wanted_runs
+from stages.training.checkpoint import is_trained
 
 CONFIG = Path(__file__).with_name("demo.yaml")
-ABOUT = {
+ABOUT = {  # by variant; of others the name of the head is shown
     "avg_pool": "control: appearance",
     "proposal_pool": "control: objects",
     "proposal_mlp": "control: objects and capacity, no edges",
     "lstm": "control: time, no objects",
+    "trn": "control: relations of frames, no objects",
+    "conv_lstm": "control: time on maps, no objects",
+    "non_local": "control: attention on maps, no objects",
     "strg_similarity": "graph of similar regions",
     "strg_spatial_temporal": "graph of overlapping regions",
     "strg_joint": "both graphs",
+    "trg": "graphs of frames, on maps",
+    "atr": "graph of frames, where the action is",
+    "rstg": "recurrent graph of cells, on maps",
+    "relation_matrix": "true positions: relations, no graph",
+    "st_sgn": "true positions: scene graphs",
 }
 
 
@@ -61,8 +70,12 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
     return config
 
 
-def run_demo(config: Config, seeds: int, note: Callable[[str], None]) -> DemoResult:
-    """Generate, extract, train every variant with every seed, score each on the unseen test videos."""
+def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:
+    """Generate, extract, train every variant with every seed, score each on the unseen test videos.
+
+    A demo that was cut off keeps the runs it had finished, unless `overwrite`; one that was not trains all again.
+    Raises RunExists where a finished run is of another recipe.
+    """
     begun = time.monotonic()
     assert config.dataset is not None
     note(f"1/3 generating videos in {config.dataset.root}")
@@ -73,12 +86,13 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None]) -> DemoRes
     extracted = time.monotonic()
     note(f"3/3 training {len(config.train.variants)} heads with {seeds} seeds, runs in {config.train.run}")
     names = [*config.train.variants]
+    finished = [is_trained(run.folder) for run in wanted_runs(config, names, seeds)]
     runs = train_runs(
         config,
         names,
         seeds,
-        overwrite=True,
-        on_run=lambda run: note(f"      {run.results.name} seed {run.results.seed}"),
+        overwrite=overwrite or all(finished),
+        on_run=lambda run: note(f"      {run.results.name} seed {run.results.seed}: {run.results.seconds:.0f} s"),
     )
     rows = []
     num_test = 0

@@ -240,8 +240,9 @@ class _Training:
 
     def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
         """One step on the clips `indices`; `batch` has this process's share of them."""
+        factor = self.schedule.factor(self.step, [self._worth(record) for record in self.history])
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * self.schedule.factor(self.step) * group["factor"]
+            group["lr"] = self.options.learning_rate * factor * group["factor"]
         with computing_in(self.options.precision, self.device):
             logits = self.network(batch)
         loss = clip_loss(logits.float(), batch["labels"], self.class_weights) * self._share(indices)

@@ -19,11 +19,16 @@ class TrainOptions(StageOptions):
     )
     batch_size: int = Field(64, gt=0, description="clips of one step, in training and evaluation")
     learning_rate: float = Field(1e-3, gt=0, description="the highest one")
-    schedule: Literal["cosine", "constant", "step"] = Field(
-        "cosine", description="learning rate over the steps; cosine: to 0; step: times gamma at each milestone"
+    schedule: Literal["cosine", "constant", "step", "plateau"] = Field(
+        "cosine",
+        description="learning rate over the steps; cosine: to 0; step: times gamma at each milestone; plateau: times "
+        "gamma once `metric` does not get better",
     )
     milestones: tuple[PositiveInt, ...] = Field((), description="of schedule step: epochs after which the rate falls")
-    gamma: float = Field(0.1, gt=0, lt=1, description="of schedule step")
+    plateau_epochs: int = Field(
+        5, gt=0, description="of schedule plateau: the rate falls after so many epochs in a row that are not better"
+    )
+    gamma: float = Field(0.1, gt=0, lt=1, description="of schedules step and plateau")
     warmup: float = Field(0, ge=0, description="epochs over which the rate rises linearly; 0: none")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="how to follow the gradient")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
@@ -76,4 +81,11 @@ class TrainOptions(StageOptions):
             raise ValueError(f"warmup, milestones: given beyond the end of training, allowed: below {length}")
         if self.metric and self.val_split is None:
             raise ValueError(f"metric: given {self.metric!r}, allowed: null, without a val_split")
+        if self.schedule == "plateau" and self.val_split is None:
+            raise ValueError("schedule: given 'plateau', allowed without a val_split: cosine, constant, step")
+        if self.schedule == "plateau" and self.patience and self.patience <= self.plateau_epochs:
+            raise ValueError(
+                f"patience: given {self.patience}, allowed with schedule plateau: more than plateau_epochs "
+                f"({self.plateau_epochs}), else training ends before the rate falls"
+            )
         return self

@@ -39,7 +39,7 @@ FLAGS = {
     "results": {"--json"},
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
-    "demo": {"--config", "--out", "--seeds", "--set"},
+    "demo": {"--config", "--out", "--seeds", "--overwrite", "--set"},
     "models": {"--json", "--heads"},
 }
 

@@ -173,6 +173,13 @@ def test_the_learning_rate_follows_the_schedule(
     assert rates == pytest.approx([0.5 * factor for factor in expected], rel=1e-3)
 
 
+def test_on_a_plateau_of_the_validation_the_rate_falls(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
+    _scripted_validation(monkeypatch, [0.2, 0.3, 0.3, 0.1, 0.4, 0.4])
+    _, result = _run(make_clips(), make_clips(), _options(epochs=6, schedule="plateau", plateau_epochs=2))
+    rates = [record.learning_rate for record in result.history]
+    assert rates == pytest.approx([0.02] * 4 + [0.002] * 2)
+
+
 def test_a_loss_that_is_not_finite_ends_training(make_clips: MakeClips) -> None:
     with pytest.raises(TrainingDiverged, match=r"epoch 1 is nan: lower train\.learning_rate \(now 1e\+36\)"):
         _run(make_clips(), None, _options(learning_rate=1e36))

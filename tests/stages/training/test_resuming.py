@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stages.training import engine
-from stages.training.records import TrainResult
+from stages.training.records import EpochRecord, TrainResult
 from stages.training.state import STATE_FILE, StateError
 from tests.stages.training import resuming
 from tests.stages.training.resuming import OPTIONS, clips, run
@@ -47,6 +47,19 @@ def test_a_run_that_was_done_but_not_saved_is_not_trained_again(
     again, result = run(tmp_path)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert _numbers(result) == _numbers(expected)
+
+
+def test_a_plateau_is_counted_over_a_pause(tmp_path: Path) -> None:
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 3:
+            raise KeyboardInterrupt
+
+    still = {"learning_rate": 1e-9, "metric": "top1", "warmup": 0, "epochs": 6, "ema": None}
+    options = OPTIONS.model_copy(update=still | {"schedule": "plateau", "plateau_epochs": 2})
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, options, on_epoch=stop)
+    _, result = run(tmp_path, options)
+    assert [record.learning_rate for record in result.history] == pytest.approx([1e-9] * 3 + [1e-10] * 2 + [1e-11])
 
 
 def test_states_are_also_written_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

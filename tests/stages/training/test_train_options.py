@@ -26,6 +26,8 @@ def test_the_skeleton_of_a_config_is_valid_as_it_is() -> None:
         {"milestones": [3]},
         {"milestones": [3, 2], "schedule": "step"},
         {"milestones": [20], "schedule": "step"},
+        {"schedule": "plateau", "val_split": None},
+        {"patience": 5, "schedule": "plateau"},
         {"warmup": 5, "iterations": 5},
         {"metric": "top1", "val_split": None},
         {"class_weights": "equal"},

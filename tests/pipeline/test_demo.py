@@ -1,0 +1,60 @@
+"""What `kinegraph demo` does of itself: which runs it keeps, and what it prints."""
+
+from pathlib import Path
+
+import pytest
+
+from cli import printing
+from pipeline.config import Config
+from pipeline.demo import demo_config, run_demo
+from pipeline.results import read_results
+from stages.training.checkpoint import RECORD_FILE, RunExists
+
+ALL_HEADS = Path(__file__).resolve().parents[2] / "examples" / "all_heads.yaml"
+FEW = ["dataset.train=20", "dataset.val=10", "dataset.test=10", "run.workers=1"]
+GRAPHS_ALONE = ["backbones={}", "proposals=null", "regions=null"]
+OPTIONS = "options: {num_object_classes: 11, hidden: 8}"
+HEADS = f"train.variants={{st_sgn: {{head: st_sgn, {OPTIONS}}}, matrix: {{head: relation_matrix, {OPTIONS}}}}}"
+
+
+def _unheard(text: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return demo_config(ALL_HEADS, tmp_path_factory.mktemp("demo"), [*FEW, *GRAPHS_ALONE, HEADS, "train.epochs=1"])
+
+
+def _times(config: Config) -> list[int]:
+    """When each run was recorded."""
+    return [path.stat().st_mtime_ns for path in sorted(Path(config.train.run).rglob(RECORD_FILE))]
+
+
+def test_a_demo_that_was_cut_off_goes_on_and_one_that_was_not_starts_anew(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_demo(config, 2, _unheard)
+    assert [row.name for row in first.rows] == ["st_sgn", "matrix"]
+    assert [row.about for row in first.rows] == ["true positions: scene graphs", "relation_matrix"]
+    printing.demo(first)
+    assert "10 unseen test videos, 2 seeds (±: sample standard deviation); generating 40 videos" in capsys.readouterr().out
+    runs, before = Path(config.train.run), _times(config)
+    (runs / "st_sgn" / "seed1" / RECORD_FILE).unlink()
+    resumed = run_demo(config, 2, _unheard)
+    after = _times(config)
+    assert after[:3] == before[:3]
+    assert after[3] > before[3]
+    assert [row.accuracies for row in resumed.rows] == [row.accuracies for row in first.rows]
+    run_demo(config, 2, _unheard)
+    assert all(new > old for new, old in zip(_times(config), after, strict=True))
+
+
+def test_a_run_of_another_recipe_is_not_mixed_into_the_table(config: Config) -> None:
+    run_demo(config, 1, _unheard)
+    (Path(config.train.run) / "st_sgn" / "seed0" / RECORD_FILE).unlink()
+    longer = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 2})})
+    with pytest.raises(RunExists, match="epochs: 1 -> 2"):
+        run_demo(longer, 1, _unheard)
+    run_demo(longer, 1, _unheard, overwrite=True)
+    assert len(read_results(Path(config.train.run) / "matrix" / "seed0").history) == 2
