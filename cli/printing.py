@@ -387,8 +387,8 @@ def demo(found: "DemoResult") -> None:
         table(["head", "test accuracy", "parameters", "seconds", "what it is"], rows, ["test accuracy", "what it is"])
     )
     seeds = f"{found.seeds} seeds (±: sample standard deviation)" if found.seeds > 1 else "1 seed"
+    print(f"{found.num_test} unseen test videos, {seeds}")
     print(
-        f"{found.num_test} unseen test videos, {seeds}; "
         f"generating {found.num_videos} videos took {found.generate_seconds:.0f} s, "
         f"extraction {found.extract_seconds:.0f} s, everything {found.seconds:.0f} s"
     )

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.scoring import evaluate_run
-from pipeline.training import train_runs, wanted_runs
+from pipeline.training import TrainedRun, train_runs, wanted_runs
 from stages.training.checkpoint import is_trained
 
 CONFIG = Path(__file__).with_name("demo.yaml")
@@ -92,7 +92,7 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
         names,
         seeds,
         overwrite=overwrite or all(finished),
-        on_run=lambda run: note(f"      {run.results.name} seed {run.results.seed}: {run.results.seconds:.0f} s"),
+        on_run=lambda run: note(_line(run)),
     )
     rows = []
     num_test = 0
@@ -118,3 +118,9 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
         extract_seconds=extracted - generated,
         seconds=time.monotonic() - begun,
     )
+
+
+def _line(run: TrainedRun) -> str:
+    """What is said of a run while others go on."""
+    how = "kept" if run.kept else f"{run.results.seconds:.0f} s"
+    return f"      {run.results.name} seed {run.results.seed}: {how}"

@@ -12,7 +12,8 @@ from torch import Tensor
 from cache_schemas.arrays import crop_array
 from pipeline.config import Config, load_config
 from pipeline.declare import declare
-from stages.heads.build import rebuild_head
+from pipeline.demo import CONFIG as DEMO
+from stages.heads.build import HEADS, rebuild_head
 from stages.training.losses import clip_loss
 from stages.training.options import TrainOptions
 
@@ -56,6 +57,27 @@ def test_its_heads_take_a_step(name: str) -> None:
         device = "cpu" if config.graphs is not None else "meta"
         with torch.device(device), torch.random.fork_rng([]):
             _step(config, recipe)
+
+
+ALL_HEADS = load_config(EXAMPLES / "all_heads.yaml")
+
+
+def test_all_heads_are_all_but_that_of_another_benchmark() -> None:
+    compared = {ALL_HEADS.train.variant(name).head for name in ALL_HEADS.train.variants}
+    assert compared == HEADS.keys() - {"conv3d"}
+
+
+@pytest.mark.parametrize("name", ALL_HEADS.train.variants)
+def test_each_of_all_heads_takes_a_step(name: str) -> None:
+    with torch.random.fork_rng([]):
+        _step(ALL_HEADS, ALL_HEADS.train.variant(name))
+
+
+def test_the_demo_is_part_of_all_heads() -> None:
+    demo = load_config(DEMO)
+    for name in demo.train.variants:
+        there, here = (train.variant(name).model_dump(exclude={"run"}) for train in (demo.train, ALL_HEADS.train))
+        assert here == there, name
 
 
 def _step(config: Config, recipe: TrainOptions) -> None:

@@ -1,6 +1,7 @@
 """What `kinegraph demo` does of itself: which runs it keeps, and what it prints."""
 
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 
@@ -38,10 +39,15 @@ def test_a_demo_that_was_cut_off_goes_on_and_one_that_was_not_starts_anew(
     assert [row.name for row in first.rows] == ["st_sgn", "matrix"]
     assert [row.about for row in first.rows] == ["true positions: scene graphs", "relation_matrix"]
     printing.demo(first)
-    assert "10 unseen test videos, 2 seeds (±: sample standard deviation); generating 40 videos" in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    spread = stdev(first.rows[0].accuracies)
+    assert f" ± {spread:.3f} " in printed[1]
+    assert printed[-2] == "10 unseen test videos, 2 seeds (±: sample standard deviation)"
     runs, before = Path(config.train.run), _times(config)
     (runs / "st_sgn" / "seed1" / RECORD_FILE).unlink()
-    resumed = run_demo(config, 2, _unheard)
+    notes: list[str] = []
+    resumed = run_demo(config, 2, notes.append)
+    assert [note.endswith(": kept") for note in notes[3:]] == [True, False, True, True]
     after = _times(config)
     assert after[:3] == before[:3]
     assert after[3] > before[3]
