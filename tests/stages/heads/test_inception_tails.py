@@ -140,21 +140,26 @@ def test_everything_but_frozen_norms_gets_a_gradient(block: str, kind: str) -> N
     assert {name.rpartition(".")[0][-3:] for name in frozen} == {"_bn"}
 
 
-def test_trg_in_its_own_place_has_the_parameters_of_its_formula() -> None:
-    """Three blocks of three heads after the last three of BN-Inception: 96 M, where the paper reports 14.1 M in all."""
+@pytest.mark.parametrize(
+    ("model", "widths", "millions"),
+    [("bn_inception", (1056, 1024, 1024), 96.4), ("inception_v3", (1280, 2048, 2048), 300.9)],
+)
+def test_trg_after_the_last_three_blocks_has_the_parameters_of_its_formula(
+    model: str, widths: tuple[int, ...], millions: float
+) -> None:
+    """Where the paper reports 14.1 and 28.3 M in all."""
+    tap, shape, _, places = CACHED[model]
     counts = []
-    for blocks in ([], [{"block": "trg", "after": list(CACHED["bn_inception"][3])}]):
-        options = parse_tail(
-            {"tail": {"from": "inception_4d", "model": "bn_inception", "weights": "x", "blocks": blocks}}
-        )
+    for blocks in ([], [{"block": "trg", "after": list(places)}]):
+        options = parse_tail({"tail": {"from": tap, "model": model, "weights": "x", "blocks": blocks}})
         assert options is not None
         with torch.device("meta"):
-            tail = build_tail({"features/net/inception_4d": (8, 608, 14, 14)}, options, empty)
+            tail = build_tail({f"features/net/{tap}": shape}, options, empty)
         counts.append(sum(parameter.numel() for parameter in tail.parameters()))
     heads = 3
-    formula = sum(10 * heads * c**2 + heads**2 + 4 * heads * c for c in (1056, 1024, 1024))
+    formula = sum(10 * heads * c**2 + heads**2 + 4 * heads * c for c in widths)
     assert counts[1] - counts[0] == formula
-    assert formula / 1e6 == pytest.approx(96.4, abs=0.05)
+    assert formula / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 @pytest.mark.parametrize(
