@@ -135,10 +135,10 @@ TRG_CONV3D: dict[str, tuple[str, list[str], str]] = {  # T2: cached tap, the blo
     "bn_inception": ("conv2", [f"inception_{name}" for name in "3a 3b 3c 4a 4b 4c 4d 4e 5a 5b".split()], "42.4/73.2"),
     "inception_v3": ("stem", [f"mixed_{name}" for name in "5b 5c 5d 6a 6b 6c 6d 6e 7a 7b 7c".split()], "45.1/76.5"),
 }
-TRG_TABLE_1 = {
-    "bn_inception": "51.3/78.8, 56.7/79.9, 58.3/86.2",
-    "inception_v3": "52.5/80.6, 59.2/86.4, 61.3/91.4",
-    "resnet50": "53.8/81.2, 59.8/87.4, 62.2/90.3",
+TRG_TABLE_1 = {  # with Something-Something V1
+    "bn_inception": "51.3/78.8 (V1 38.5/68.4), 56.7/79.9 (V1 45.9/74.9), 58.3/86.2 (V1 47.5/80.2)",
+    "inception_v3": "52.5/80.6 (V1 41.3/73.4), 59.2/86.4 (V1 47.2/78.9), 61.3/91.4 (V1 49.7/85.3)",
+    "resnet50": "53.8/81.2 (V1 41.5/74.7), 59.8/87.4 (V1 48.1/80.4), 62.2/90.3 (V1 49.5/86.1)",
 }
 TRG_TABLE_2 = {
     "bn_inception": "28.4/30.7/33.5",
@@ -262,6 +262,7 @@ STRG_BACKBONES = {
     "i3d": ("i3d_r50", "nonlocal_net_32x2"),
     "nl_i3d": ("nonlocal_i3d_r50", "nonlocal_net_32x2"),
     "i3d_r101": ("i3d_r101", "random:0"),
+    "nl_i3d_r101": ("nonlocal_i3d_r101", "random:0"),
 }
 
 
@@ -280,6 +281,10 @@ def _strg(dataset: str, backbone: str = "i3d", top: int | None = None) -> Keys:
     }
 
 
+# Open in the paper: the strides in time that lead from 128 frames to 16; here one pair of frames is joined.
+STRG_R101 = (
+    "; 64 frames of features where the paper has 16. Weights for this depth are not public: name a file of yours"
+)
 STRG_ROWS = {  # id: what, head, options, Charades mAP, Something-Something V1 top-1/top-5
     "s0": ("I3D alone", "avg_pool", {}, "31.8", "41.6/72.2"),
     "s1": ("proposals and average pool, no graph", "proposal_pool", {"concat_global": True}, "32.1", None),
@@ -306,12 +311,15 @@ def strg_rows() -> Iterator[Row]:
     yield _strg_row(
         "s7_charades", "S7, 25, 50 and 100 boxes as variants", "35.9, 36.2, 36.1", base, {"train.variants": variants}
     )
-    alone, joint = "35.5", "39.1"
-    base = _strg("charades", "i3d_r101") | _clips(128, 10, fps=24.0, sampling="dense")
-    base |= {"backbones.i3d_r101.size": 288}
-    note = "; weights for this depth are not public: name a file of yours"
-    yield _strg_row("s9_charades_i3d", f"S9, I3D-R101{note}", alone, base, {"train.head": "avg_pool"})
-    yield _strg_row("s9_charades_joint", f"S9, I3D-R101, joint{note}", joint, base, {})
+    for backbone, prefix, about, alone, joint in (
+        ("i3d_r101", "", "I3D-R101", "35.5", "39.1"),
+        ("nl_i3d_r101", "nl_", "non-local I3D-R101", "37.5", "39.7"),
+    ):
+        base = _strg("charades", backbone) | _clips(128, 10, fps=24.0, sampling="dense")
+        base |= {f"backbones.{backbone}.size": 288}
+        pooled = {"train.head": "avg_pool"}
+        yield _strg_row(f"s9_charades_{prefix}i3d", f"S9, {about}{STRG_R101}", alone, base, pooled)
+        yield _strg_row(f"s9_charades_{prefix}joint", f"S9, {about}, joint{STRG_R101}", joint, base, {})
 
 
 def _strg_row(name: str, about: str, figures: str, base: Keys, keys: Keys) -> Row:
