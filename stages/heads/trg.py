@@ -35,8 +35,8 @@ class Trg(MapHead):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space (paper, eq. 13).
 
     Deviations: the paper puts its blocks behind layers of the backbone; here they stand behind the cached tap. Its
-    formula gives 378 M parameters for three blocks on C = 2048 (its tables report those of the bare backbone), so
-    maps are reduced to `dim` channels first; dim = None is the formula as printed.
+    formula gives 378 M parameters for three blocks on C = 2048 (its tables leave 4.5 M beside the backbone), so maps
+    are reduced to `dim` channels first; dim = None is the formula as printed, as are blocks in a tail.
     """
 
     option_model = TrgOptions
