@@ -183,11 +183,14 @@ class Leases:
                 self.storage.delete(lease.name)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back; what a store that is away keeps goes stale there."""
         self._closing.set()
         self._refresher.join()
-        for shard in list(self._held):
-            self.release(shard)
+        try:
+            for shard in list(self._held):
+                self.release(shard)
+        except OSError as error:  # it must not hide why the run ends
+            log.warning("leases could not be given back, and count for %g s more: %s", self.seconds, error)
 
     def _is_stale(self, found: Lease) -> bool:
         if found.holder_is_dead:
