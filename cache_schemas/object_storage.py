@@ -16,7 +16,7 @@ from cache_schemas.patience import Patience, is_away, status_of, told
 from cache_schemas.storage import Span
 
 CHUNK_BYTES = 16 << 20  # of one request, where an object only passes through
-# A put that takes longer is given up, and repeated: aiohttp waits for `100 Continue`, which botocore asks for, for ever.
+# A put that takes longer is given up and repeated: botocore asks for `100 Continue`, and aiohttp waits for it for ever.
 PUT_SECONDS, SLOWEST_BYTES_PER_SECOND = 60.0, 250_000
 PROBES = "probes"
 CONFLICT, PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE, NOT_IMPLEMENTED = 409, 412, 416, 501
@@ -77,6 +77,7 @@ class ObjectStorage:
         paths = [root + span.name for span in spans]
 
         def ask() -> list[bytes | Exception]:
+            answers: list[bytes | Exception]
             answers = system.cat_ranges(paths, [s.start for s in spans], [s.stop for s in spans], on_error="return")
             for answer in answers:
                 if isinstance(answer, Exception) and is_away(answer):
