@@ -1,9 +1,10 @@
 """Two runs at once on one cache, with many tiny units: which share of the units both did.
 
-Usage: python sharing.py [UNITS] [RUNS]   (200 units, 2 runs; in a folder, then on a local S3 server if moto is installed)
+Usage: python sharing.py [UNITS] [RUNS]   (200 units, 2 runs)
 
-A unit is one clip of a small video, its features those of a tiny network. Networks are loaded before the runs begin
-together. Also prints how many units each run did, and how long they took in all.
+First in a folder, then on an S3 server of this machine, if moto is installed. A unit is one clip of a small video, its
+features those of a tiny network. Torch is loaded before the runs begin together. Also prints how many units each run
+did, and how long they took in all.
 """
 
 import functools

@@ -3,26 +3,34 @@
 import logging
 import sys
 import time
+from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere, WorkerLost
+from pipeline.events import ClipsDone, Event, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
 
 LINE_EVERY_SECONDS = 30.0
 log = logging.getLogger("kinegraph")
 
 
 class Progress:
-    """Counts events; also remembers which clips failed."""
+    """Counts events; also remembers which clips failed. What other runs seal is not among the clips of this one.
 
-    def __init__(self, total_clips: int, total_units: int) -> None:
+    `clips_of`: shard -> clips to run, of each unit.
+    """
+
+    def __init__(self, clips_of: Mapping[int, int]) -> None:
+        self.clips_of = clips_of
         self.failed: set[str] = set()
-        self.units_done, self.total_units, self.total_clips = 0, total_units, total_clips
+        self.total_units, self.total_clips = len(clips_of), sum(clips_of.values())
+        self.units_done = self.units_elsewhere = 0
         self.clips = self.videos = 0
+        self._leased: set[int] = set()
+        self._has_waited = False
         self.waiting = ""
         self._begun = self._last_line = time.monotonic()
         quiet = not sys.stderr.isatty()
-        self._bar = tqdm(total=total_clips, unit="clip", disable=quiet, file=sys.stderr, smoothing=0.1)
+        self._bar = tqdm(total=self.total_clips, unit="clip", disable=quiet, file=sys.stderr, smoothing=0.1)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ClipsDone):
@@ -32,13 +40,40 @@ class Progress:
             self._bar.update(event.clips)
         elif isinstance(event, UnitSealed):
             self.units_done += 1
+            self._leased.discard(event.unit.shard)
             self.failed |= set(event.failed_clips)
         elif isinstance(event, UnitSealedElsewhere):
-            self.units_done += 1
+            self._note_elsewhere(event.unit.shard)
+        elif isinstance(event, UnitLeased):
+            self._note_leased(event.unit.shard)
         elif isinstance(event, WorkerLost):
             how = "" if event.exit_code is None else f" (exit code {event.exit_code})"
             log.warning("a worker died%s with shards %s", how, event.shards)
+        self._tell_of_waiting()
         self._show()
+
+    def _note_elsewhere(self, shard: int) -> None:
+        self.units_done += 1
+        self.units_elsewhere += 1
+        self._leased.discard(shard)
+        self.total_clips -= self.clips_of[shard]
+        self._bar.total = self.total_clips
+
+    def _note_leased(self, shard: int) -> None:
+        if not (self._leased or self.units_elsewhere):
+            log.info("another run is at shard %d of this cache; this one does what nobody is at", shard)
+        self._leased.add(shard)
+
+    def _tell_of_waiting(self) -> None:
+        """Once: there is nothing else to do than to wait for others."""
+        left = len(self._leased)
+        if left and left + self.units_done == self.total_units and not self._has_waited:
+            self._has_waited = True
+            log.info(
+                "shards that are left: %d, all with other runs. Waiting until they are sealed, or can be taken over "
+                "because their run died. Ctrl-C loses nothing",
+                left,
+            )
 
     @property
     def seconds(self) -> float:

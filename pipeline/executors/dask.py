@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from dask.utils import key_split
 from distributed import Client, Future, KilledWorker, as_completed
 
 from pipeline.errors import ClusterLost
@@ -162,7 +163,12 @@ class Submission:
 
 
 def forget_submissions(dask_scheduler: Any) -> None:
-    """Run by the scheduler: drop what its spans note of each submission for ever, 600 bytes that say `Future`."""
+    """Run by the scheduler: drop what it keeps of each submission when that is over.
+
+    600 bytes: its spans note, for ever, that it was a `Future`, and dask caches what kind of key each of the last
+    100,000 is.
+    """
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none
             metadata["collections"] = [told for told in metadata["collections"] if told != {"type": "Future"}]
+    key_split.cache_clear()
