@@ -50,6 +50,10 @@ class Lease:
     def content(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
+    def is_same_as(self, other: "Lease") -> bool:
+        """Whether both are one attempt of one holder, refreshed or not."""
+        return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
+
     @property
     def holder_is_dead(self) -> bool:
         """Whether the holder was a process of this machine and is gone; False of other machines' holders."""
@@ -202,8 +206,10 @@ class Leases:
         return monotonic() - since >= found.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
+        """Our lease, if the newest there is ours: a refresh whose answer was lost may or may not have arrived."""
         lease = self._held.get(shard)
-        return lease if lease is not None and lease_of(self.storage, shard) == lease else None
+        found = lease_of(self.storage, shard) if lease is not None else None
+        return lease if lease is not None and found is not None and found.is_same_as(lease) else None
 
     def _delete_older(self, lease: Lease) -> None:
         for attempt in range(1, lease.attempt):
