@@ -4,8 +4,10 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pipeline.events import ClipsDone, Event, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
 
@@ -26,10 +28,13 @@ class Progress:
         self.units_done = self.units_elsewhere = 0
         self.clips = self.videos = 0
         self._leased: set[int] = set()
-        self._has_waited = False
+        self._knows_others = self._has_waited = False
         self.waiting = ""
         self._begun = self._last_line = time.monotonic()
         quiet = not sys.stderr.isatty()
+        self._around = ExitStack()
+        if not quiet:  # else messages would begin at the end of the bar
+            self._around.enter_context(logging_redirect_tqdm())
         self._bar = tqdm(total=self.total_clips, unit="clip", disable=quiet, file=sys.stderr, smoothing=0.1)
 
     def __call__(self, event: Event) -> None:
@@ -45,11 +50,11 @@ class Progress:
         elif isinstance(event, UnitSealedElsewhere):
             self._note_elsewhere(event.unit.shard)
         elif isinstance(event, UnitLeased):
-            self._note_leased(event.unit.shard)
+            self._leased.add(event.unit.shard)
         elif isinstance(event, WorkerLost):
             how = "" if event.exit_code is None else f" (exit code {event.exit_code})"
             log.warning("a worker died%s with shards %s", how, event.shards)
-        self._tell_of_waiting()
+        self._tell_of_others()
         self._show()
 
     def _note_elsewhere(self, shard: int) -> None:
@@ -59,20 +64,16 @@ class Progress:
         self.total_clips -= self.clips_of[shard]
         self._bar.total = self.total_clips
 
-    def _note_leased(self, shard: int) -> None:
-        if not (self._leased or self.units_elsewhere):
-            log.info("another run is at shard %d of this cache; this one does what nobody is at", shard)
-        self._leased.add(shard)
-
-    def _tell_of_waiting(self) -> None:
-        """Once: there is nothing else to do than to wait for others."""
-        left = len(self._leased)
-        if left and left + self.units_done == self.total_units and not self._has_waited:
+    def _tell_of_others(self) -> None:
+        """Once that there are other runs, and once that there is nothing else to do than to wait for them."""
+        if not self._knows_others and (self._leased or self.units_elsewhere):
+            self._knows_others = True
+            log.info("another run is at work on this cache; this one does the shards that nobody is at")
+        if not self._has_waited and self._leased and len(self._leased) + self.units_done == self.total_units:
             self._has_waited = True
             log.info(
-                "shards that are left: %d, all with other runs. Waiting until they are sealed, or can be taken over "
-                "because their run died. Ctrl-C loses nothing",
-                left,
+                "others have taken all shards that are left; waiting until these are sealed, or can be taken over "
+                "because a run died. Ctrl-C loses nothing"
             )
 
     @property
@@ -93,3 +94,4 @@ class Progress:
 
     def close(self) -> None:
         self._bar.close()
+        self._around.close()

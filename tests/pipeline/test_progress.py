@@ -1,6 +1,8 @@
-"""What an extraction says of other runs on its cache."""
+"""What an extraction says while it runs, of other runs on its cache above all."""
 
+import io
 import logging
+import sys
 
 import pytest
 
@@ -19,13 +21,13 @@ def test_other_runs_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress({0: 4, 1: 4, 2: 4, 3: 1})
     progress(UnitLeased(unit=unit(1)))
     (message,) = caplog.messages
-    assert message == "another run is at shard 1 of this cache; this one does what nobody is at"
+    assert message == "another run is at work on this cache; this one does the shards that nobody is at"
     progress(UnitLeased(unit=unit(2)))
     progress(ClipsDone(clips=4, videos=4, waiting="decode"))
     progress(UnitSealed(unit=unit(0), failed_clips=()))
     assert len(caplog.messages) == 1
     progress(UnitSealedElsewhere(unit=unit(3)))
-    assert caplog.messages[1].startswith("shards that are left: 2, all with other runs. Waiting until they are sealed")
+    assert caplog.messages[1].startswith("others have taken all shards that are left; waiting until these are sealed")
     for shard in (1, 2, 1, 2):
         progress(UnitLeased(unit=unit(shard)))
     progress(UnitSealedElsewhere(unit=unit(1)))
@@ -33,3 +35,25 @@ def test_other_runs_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     progress.close()
     assert len(caplog.messages) == 2
     assert (progress.units_done, progress.units_elsewhere, progress.clips, progress.total_clips) == (4, 3, 4, 4)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_messages_do_not_begin_at_the_end_of_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    handler = logging.StreamHandler(terminal)
+    logging.getLogger().addHandler(handler)
+    try:
+        progress = Progress({0: 1})
+        logging.getLogger("kinegraph").warning("a word")
+        progress.close()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    before, _, after = terminal.getvalue().partition("a word")
+    assert "0/1" in before
+    assert before.endswith("\r")
+    assert after.startswith("\n")
