@@ -23,8 +23,8 @@ from tests.faults.conftest import Prepared
 from tests.s3_away import Outage, server_process
 from tests.s3_server import used
 
-AWAY_SECONDS = 1.5
-IMPATIENT = {"connect_timeout": 0.5, "read_timeout": 0.5, "retries": {"max_attempts": 0}}  # not 5 s, 15 s and 4
+AWAY_SECONDS = 2.0
+IMPATIENT = {"connect_timeout": 1.0, "read_timeout": 1.0, "retries": {"max_attempts": 0}}  # not 5 s, 15 s and 4
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def store() -> Iterator[Outage]:
 def url(store: Outage, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Of a cache there. What s3fs repeats by itself is over in an instant, so that ours is seen."""
     monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(object_storage, "PUT_SECONDS", 0.5)
+    monkeypatch.setattr(object_storage, "PUT_SECONDS", 1.0)
     monkeypatch.setattr(S3FileSystem, "retries", 1)
     with used(store.proxy, monkeypatch) as bucket:
         monkeypatch.setitem(fsspec.config.conf["s3"], "config_kwargs", IMPATIENT)
@@ -122,11 +122,11 @@ def test_a_store_that_stays_away(
     kind: str,
 ) -> None:
     """The command says so and ends; what is sealed is whole and stays, and the same command does the rest."""
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 1.0)
     document = prepared.document | {"cache": config.cache}
     document["run"] = document["run"] | {"lease_seconds": 1}  # this process lives on, and could hold its leases
     command = ["extract", str(write_config(tmp_path / "my.yaml", document))]
-    with store.at_the_first("PUT .*/ledger/proposals/", kind, when="before"):
+    with monkeypatch.context() as hurried, store.at_the_first("PUT .*/ledger/proposals/", kind, when="before"):
+        hurried.setattr(patience, "PATIENCE_SECONDS", 2.0)
         ended = CliRunner().invoke(app, command)
     assert ended.exit_code == 1, ended.output
     assert f"error: {config.cache}/" in ended.stderr
