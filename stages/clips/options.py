@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.options import StageOptions
+from stages.remote.urls import UrlError, checked
 
 Crop = Literal["center", "left", "right", "full"]
 
@@ -17,14 +18,25 @@ class FolderOptions(StageOptions):
     """
 
     kind: Literal["folder"]
-    root: str = Field(description="folder of the videos")
-    annotations: str | None = Field(None, description="csv with the columns path (below root), label[, split]")
+    root: str = Field(description="folder of the videos, or a URL that fsspec opens, as `s3://bucket/prefix`")
+    annotations: str | None = Field(
+        None, description="csv with the columns path (below root, absolute, or a URL), label[, split]"
+    )
     splits: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {"train": 1.0},
         min_length=1,
         description="shares for videos listed without a split, dealt by a digest of the video's id: adding videos "
         "never moves one from train to test",
     )
+
+    @model_validator(mode="after")
+    def _hold_no_secret(self) -> "FolderOptions":
+        for key, given in (("root", self.root), ("annotations", self.annotations)):
+            try:
+                checked(given or "")
+            except UrlError as error:
+                raise ValueError(f"{key}: {error}") from None
+        return self
 
 
 class InteractionsOptions(StageOptions):
