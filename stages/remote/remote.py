@@ -43,8 +43,8 @@ log = logging.getLogger("kinegraph")
 class Remote:
     """What is asked of URLs by one process. Any thread may ask; `stopping` ends waiting.
 
-    A request is tried `tries` times while the network is at fault. Then the URL answered last is asked again: if it
-    answers, the fault is the video's (DecodeError), else all stops (NetworkError). Every method raises these two,
+    A request is tried `tries` times while the network is at fault. Then the video that came last is asked for: if the
+    store answers, the fault is this one's (DecodeError), else all stops (NetworkError). Every method raises these two,
     CredentialsError, Stopped, and UnknownStorage where a package is missing.
     """
 
@@ -102,7 +102,6 @@ class Remote:
             raise
         if told.get("type") == "directory":
             raise IsADirectoryError(url)
-        self._witness = url
         return RemoteInfo.told(told)
 
     def _walked(self, root: str) -> list[str]:
@@ -118,9 +117,11 @@ class Remote:
         with system.open(path, "rb", block_size=HEADER_BLOCK_BYTES, **blocks) as file:
             watched = _Watched(file)
             try:
-                return probe(watched)
+                found = probe(watched)
             finally:
                 watched.check()
+        self._witness = url
+        return found
 
     def _copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
         system, path = self._at(url)
@@ -129,6 +130,7 @@ class Remote:
         size = target.stat().st_size
         if info.size not in (None, size):
             raise ConnectionError(f"{size} of {info.size} bytes came")
+        self._witness = url
 
     def _at(self, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         """The file system of a URL, and its name for it."""
@@ -144,6 +146,8 @@ class Remote:
             except (DecodeError, UsageError, CacheError, NoRanges, Stopped):
                 raise
             except Exception as error:  # every implementation has errors of its own
+                if self.stopping.is_set():
+                    raise Stopped from error
                 self._judge(url, error)
                 if attempt == self.tries:
                     raise self._given_up(url, error) from error

@@ -50,8 +50,8 @@ class Staging:
                 decode(video.file)
             # the copy is gone
 
-    Files are to be used in the order in which they were begun, by any number of threads, and what was begun may be
-    left: room is given out in that order, so that a video never waits for one behind it. Raises on entering a video
+    Files are to be used in the order in which they were begun, by any number of threads, one at a time by each; room is
+    given out in that order, so that no video waits for one behind it. What was begun need not be used. Raises on entering a video
     what `Remote` does, and StagingError.
     """
 
