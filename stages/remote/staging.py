@@ -51,8 +51,8 @@ class Staging:
             # the copy is gone
 
     Files are to be used in the order in which they were begun, by any number of threads, one at a time by each; room is
-    given out in that order, so that no video waits for one behind it. What was begun need not be used. Raises on entering a video
-    what `Remote` does, and StagingError.
+    given out in that order, so that no video waits for one behind it. What was begun need not be used. Raises on
+    entering a video what `Remote` does, and StagingError.
     """
 
     def __init__(self, options: StagingOptions) -> None:

@@ -29,6 +29,12 @@ def copies(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.mp4"))
 
 
+def content(staging: Staging, url: str) -> bytes:
+    """Begin and use a video."""
+    with staging.begin(url) as video:
+        return Path(video.file).read_bytes()
+
+
 def answering(statuses: list[int | None]) -> Callable[[str, str], int | None]:
     """The next of `statuses` for each GET; None is a proper answer, and so is all that follows."""
     left = iter(statuses)
@@ -109,8 +115,7 @@ def test_a_larger_video_fails_by_itself_and_both_numbers_are_named(memory: str, 
 def test_a_video_that_is_not_there_fails_by_itself(memory: str, options: Options) -> None:
     put(f"{memory}/other.mp4", b"video")
     with Staging(options()) as staging, pytest.raises(DecodeError, match=f"no file {memory}/v.mp4") as caught:
-        with staging.begin(f"{memory}/v.mp4"):
-            pass
+        content(staging, f"{memory}/v.mp4")
     assert caught.value.reason == "missing"
 
 
@@ -134,17 +139,15 @@ def test_leaving_early_waits_for_no_network(web: Server, tmp_path: Path, options
 
 def test_a_network_that_comes_back(web: Server, options: Options) -> None:
     web.before = answering([503, 502])
-    with Staging(options(tries=3)) as staging, staging.begin(f"{web.url}/1.mp4") as video:
-        assert Path(video.file).read_bytes() == bytes([1]) * 300
+    with Staging(options(tries=3)) as staging:
+        assert content(staging, f"{web.url}/1.mp4") == bytes([1]) * 300
 
 
 def test_a_network_that_stays_away_is_no_video_s_fault(web: Server, options: Options) -> None:
     web.stop()
     try:
-        with Staging(options(tries=3)) as staging:
-            begun = staging.begin(f"{web.url}/1.mp4")
-            with pytest.raises(NetworkError, match=r"1\.mp4: 3 tries.*nothing is marked as failed"), begun:
-                pass
+        with Staging(options(tries=3)) as staging, pytest.raises(NetworkError, match=r"1\.mp4: 3 tries.*as failed"):
+            content(staging, f"{web.url}/1.mp4")
     finally:
         web.start()
 
@@ -152,11 +155,9 @@ def test_a_network_that_stays_away_is_no_video_s_fault(web: Server, options: Opt
 def test_a_video_that_never_comes_while_others_do_is_at_fault(web: Server, options: Options) -> None:
     web.before = lambda method, path: 500 if path == "/1.mp4" and method == "GET" else None
     with Staging(options(tries=2)) as staging:
-        with staging.begin(f"{web.url}/0.mp4"):
-            pass
+        content(staging, f"{web.url}/0.mp4")
         with pytest.raises(DecodeError, match=r"1\.mp4: 2 tries.*500.*0\.mp4 can be had") as caught:
-            with staging.begin(f"{web.url}/1.mp4"):
-                pass
+            content(staging, f"{web.url}/1.mp4")
     assert caught.value.reason == "unreadable"
 
 
@@ -164,8 +165,7 @@ def test_a_video_that_never_comes_while_others_do_is_at_fault(web: Server, optio
 def test_what_a_server_refuses(web: Server, options: Options, status: int, expected: type[Exception]) -> None:
     web.before = lambda method, path: status
     with Staging(options()) as staging, pytest.raises(expected, match=r"1\.mp4"):
-        with staging.begin(f"{web.url}/1.mp4"):
-            pass
+        content(staging, f"{web.url}/1.mp4")
     assert len(web.requests) <= 4, "refused once, not asked again and again"
 
 
@@ -182,8 +182,8 @@ def test_a_copy_that_was_cut_off_is_made_again(memory: str, options: Options, mo
             whole(self, path, target, **settings)
 
     monkeypatch.setattr(system, "get_file", cut_off)
-    with Staging(options()) as staging, staging.begin(url) as video:
-        assert Path(video.file).read_bytes() == b"video"
+    with Staging(options()) as staging:
+        assert content(staging, url) == b"video"
     assert len(calls) == 2
 
 
@@ -209,8 +209,7 @@ def test_a_full_disk_ends_the_run(memory: str, options: Options, monkeypatch: py
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", full)
     url = put(f"{memory}/v.mp4", b"video")
     with Staging(options()) as staging, pytest.raises(StagingError, match=r"No space left.*run\.staging\.max_gib"):
-        with staging.begin(url):
-            pass
+        content(staging, url)
 
 
 @pytest.mark.parametrize(
@@ -231,5 +230,5 @@ def test_a_missing_package_is_named(url: str, remedy: str, options: Options, mon
 
 
 def test_a_url_that_nothing_opens(options: Options) -> None:
-    with Staging(options()) as staging, pytest.raises(UnknownStorage, match="nosuch"), staging.begin("nosuch://h/v"):
-        pass
+    with Staging(options()) as staging, pytest.raises(UnknownStorage, match="nosuch"):
+        content(staging, "nosuch://h/v")
