@@ -99,7 +99,7 @@ def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
         return []
     from stages.remote.remote import Remote  # takes time to import, which folders need not wait for
 
-    remote = Remote(tries=1)
+    remote = Remote(tries=2)
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         try:
             return [*pool.map(lambda video: _has_changed_at(remote, *video), videos)]

@@ -8,6 +8,10 @@ from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("aiohttp", reason="the tests of videos on web servers need `pip install 'fsspec[http]'`")
+
 
 class Server:
     """`before(method, path)` may wait, or give a status to answer with. It may be stopped, and started at its port."""

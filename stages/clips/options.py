@@ -1,11 +1,11 @@
 """Options of the data set and of clip sampling. Torch-free."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stages.options import StageOptions
-from stages.remote.urls import UrlError, checked
+from stages.remote.urls import UrlError, checked, is_url
 
 Crop = Literal["center", "left", "right", "full"]
 
@@ -39,25 +39,35 @@ class FolderOptions(StageOptions):
         return self
 
 
-class InteractionsOptions(StageOptions):
+class GeneratedOptions(StageOptions):
+    """A data set that is made here."""
+
+    root: str = Field(description="folder of the videos")
+
+    @model_validator(mode="after")
+    def _lies_here(self) -> Self:
+        if is_url(self.root):
+            raise ValueError(f"root: given {self.root!r}, allowed: a folder; generated videos are written there")
+        return self
+
+
+class InteractionsOptions(GeneratedOptions):
     """The generated data set of the demo; made below `root` when it is not there yet."""
 
     kind: Literal["interactions"]
-    root: str = Field(description="folder of the videos")
     train: int = Field(3000, ge=1, description="videos of this split")
     val: int = Field(300, ge=1, description="videos of this split")
     test: int = Field(600, ge=1, description="videos of this split")
     seed: int = Field(0, description="of the generator")
 
 
-class SyncMnistOptions(StageOptions):
+class SyncMnistOptions(GeneratedOptions):
     """SyncMNIST of the RSTG paper: which two of the digits move in step; made below `root` when it is not there yet.
 
     Videos of `test` show digits that no other split shows. docs/sync_mnist.md says more.
     """
 
     kind: Literal["sync_mnist"]
-    root: str = Field(description="folder of the videos")
     digits: str | None = Field(
         None,
         description="folder of MNIST's four idx files, gzipped or not; null: the 1797 UCI digits that scikit-learn "

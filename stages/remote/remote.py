@@ -33,10 +33,8 @@ SILENCE_SECONDS = (
     60.0  # of an HTTP server; fsspec's own limit, five minutes for a whole file, is too short for large ones
 )
 HEADER_BLOCK_BYTES, HEADER_BLOCKS = 1 << 20, 8
-COPY_SETTINGS = {
-    "s3": {"max_concurrency": 1},
-    "s3a": {"max_concurrency": 1},
-}  # else ten parts of 50 MB are held at once
+ONE_PART = {"max_concurrency": 1}  # else s3fs holds ten parts of 50 MB at once
+COPY_SETTINGS = {"s3": ONE_PART, "s3a": ONE_PART}
 log = logging.getLogger("kinegraph")
 
 
@@ -178,7 +176,8 @@ class Remote:
         tried = f"{self.tries} tries, the last: {in_words(error)}"
         with suppress(Exception):
             if self._witness not in (None, url):
-                self._info(str(self._witness))
+                system, path = self._at(str(self._witness))
+                system.cat_file(path, start=0, end=1)
                 return DecodeError("unreadable", f"{url}: {tried}; {self._witness} can be had")
         return NetworkError(
             f"{url}: {tried}. What is sealed stays, and nothing is marked as failed: run the same command again when "

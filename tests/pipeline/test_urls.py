@@ -146,6 +146,12 @@ def test_a_secret_in_a_list_or_config_is_refused(at: At, in_memory: str, tmp_pat
     assert "s3cret" not in str(refused.value)
 
 
+def test_generated_videos_are_not_written_to_a_url(tmp_path: Path) -> None:
+    document = {"cache": str(tmp_path), "dataset": {"kind": "interactions", "root": "s3://bucket/videos"}}
+    with pytest.raises(ConfigError, match=r"dataset\.root: given 's3://bucket/videos', allowed: a folder"):
+        check_config(document, "test")
+
+
 @pytest.mark.parametrize("root", ["memory://nothing-here", "s3:/typo"])
 def test_a_root_that_is_not_there(at: At, root: str) -> None:
     with pytest.raises(DatasetError, match=r"dataset\.root: no f"):

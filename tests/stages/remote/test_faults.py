@@ -1,7 +1,9 @@
 """Whose fault an error is, by what fsspec's implementations raise."""
 
-import aiohttp
 import pytest
+
+pytest.importorskip("s3fs", reason="it raises these errors")
+import aiohttp
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from s3fs.errors import translate_boto_error
 
