@@ -39,35 +39,35 @@ class FolderOptions(StageOptions):
         return self
 
 
-class GeneratedOptions(StageOptions):
-    """A data set that is made here."""
-
-    root: str = Field(description="folder of the videos")
-
-    @model_validator(mode="after")
-    def _lies_here(self) -> Self:
-        if is_url(self.root):
-            raise ValueError(f"root: given {self.root!r}, allowed: a folder; generated videos are written there")
-        return self
+def _check_is_folder(root: str) -> None:
+    if is_url(root):
+        raise ValueError("root: given a URL, allowed: a folder; generated videos are written there")
 
 
-class InteractionsOptions(GeneratedOptions):
+class InteractionsOptions(StageOptions):
     """The generated data set of the demo; made below `root` when it is not there yet."""
 
     kind: Literal["interactions"]
+    root: str = Field(description="folder of the videos")
     train: int = Field(3000, ge=1, description="videos of this split")
     val: int = Field(300, ge=1, description="videos of this split")
     test: int = Field(600, ge=1, description="videos of this split")
     seed: int = Field(0, description="of the generator")
 
+    @model_validator(mode="after")
+    def _lies_here(self) -> Self:
+        _check_is_folder(self.root)
+        return self
 
-class SyncMnistOptions(GeneratedOptions):
+
+class SyncMnistOptions(StageOptions):
     """SyncMNIST of the RSTG paper: which two of the digits move in step; made below `root` when it is not there yet.
 
     Videos of `test` show digits that no other split shows. docs/sync_mnist.md says more.
     """
 
     kind: Literal["sync_mnist"]
+    root: str = Field(description="folder of the videos")
     digits: str | None = Field(
         None,
         description="folder of MNIST's four idx files, gzipped or not; null: the 1797 UCI digits that scikit-learn "
@@ -81,6 +81,11 @@ class SyncMnistOptions(GeneratedOptions):
     val_images: int = Field(0, ge=0, description="training images, the last ones, that only the split val shows")
     test_multiplier: int = Field(1, ge=1, description="videos for each image of val and test")
     seed: int = Field(0, ge=0, description="of the generator")
+
+    @model_validator(mode="after")
+    def _lies_here(self) -> Self:
+        _check_is_folder(self.root)
+        return self
 
 
 DatasetOptions = Annotated[FolderOptions | InteractionsOptions | SyncMnistOptions, Field(discriminator="kind")]
