@@ -65,6 +65,20 @@ def test_a_copy_lasts_as_long_as_it_is_used(memory: str, tmp_path: Path, options
     assert not copies(tmp_path)
 
 
+def test_the_next_are_copied_while_one_is_used(memory: str, tmp_path: Path, options: Options) -> None:
+    urls = [put(f"{memory}/{number}.mp4", b"video") for number in range(3)]
+    with Staging(options()) as staging:
+        first, *following = [staging.begin(url) for url in urls]
+        with first:
+            limit = time.monotonic() + 20
+            while len(copies(tmp_path)) < 3:
+                assert time.monotonic() < limit
+                time.sleep(0.005)
+        for begun in following:
+            with begun as video:
+                assert Path(video.file).read_bytes() == b"video"
+
+
 def test_copies_together_never_take_more_than_they_may(memory: str, tmp_path: Path, options: Options) -> None:
     """Sizes that fit in pairs at most; four threads use them. The watcher sees all there is at any time."""
     urls = [put(f"{memory}/{number}.mp4", bytes(100 + 150 * (number % 4))) for number in range(40)]
