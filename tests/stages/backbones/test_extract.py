@@ -34,6 +34,7 @@ def test_maps_are_those_of_the_network_on_normalised_pixels(
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=float(1e-4 * expected.std()))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch 2.11's own
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler; there is no c++ on PATH")
 def test_compiled_maps_are_the_others_to_the_rounding_of_bf16() -> None:
     asked = BackboneOptions(model="tiny_sync_cnn", weights="shipped", taps=("block3",))
