@@ -85,9 +85,9 @@ class Remote:
         return self._patiently(url, lambda: sampled_digest(size, part))
 
     def copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
-        """Copy a video that `info` describes; a copy of another size is made again.
+        """Copy a video that `info` describes; a copy of another size is made again. Never writes more than `max_bytes`.
 
-        Raises DecodeError where it has more than `max_bytes`, and OSError where there is no room for so much.
+        Raises DecodeError where a video of unknown size has more, and OSError where there is no room for so much.
         """
         self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
 
@@ -123,7 +123,11 @@ class Remote:
 
     def _copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
         system, path = self._at(url)
-        progress = _Progress(url, max_bytes, self.stopping)
+        told = max_bytes if info.size is None else min(info.size, max_bytes)
+        too_much = (
+            too_large(url, told + 1, told) if info.size is None else ConnectionError(f"more than {told} bytes came")
+        )
+        progress = _Progress(told, too_much, self.stopping)
         system.get_file(path, str(target), callback=progress, **COPY_SETTINGS.get(url.partition("://")[0], {}))
         size = target.stat().st_size
         if info.size not in (None, size):
@@ -219,15 +223,15 @@ class _Watched:
 class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
     """Ends a copy that nobody waits for, or that is larger than it may be."""
 
-    def __init__(self, url: str, max_bytes: int, stopping: threading.Event) -> None:
+    def __init__(self, max_bytes: int, too_much: Exception, stopping: threading.Event) -> None:
         super().__init__()
-        self._url, self._max_bytes, self._stopping = url, max_bytes, stopping
+        self._max_bytes, self._too_much, self._stopping = max_bytes, too_much, stopping
 
     def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
         if self._stopping.is_set():
             raise Stopped
         if self.value > self._max_bytes:
-            raise too_large(self._url, self.value, self._max_bytes)
+            raise self._too_much
 
 
 @functools.cache  # fsspec's own cache has an instance, with connections, for each thread

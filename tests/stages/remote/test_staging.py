@@ -201,6 +201,22 @@ def test_a_copy_that_was_cut_off_is_made_again(memory: str, options: Options, mo
     assert len(calls) == 2
 
 
+def test_a_video_that_grows_meanwhile_is_not_called_too_large(
+    memory: str, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than was told comes: no room was taken for it."""
+    url, good = put(f"{memory}/v.mp4", bytes(500)), put(f"{memory}/good.mp4", b"video")
+    system = type(fsspec.filesystem("memory"))
+    told = system.info
+    monkeypatch.setattr(
+        system, "info", lambda self, path, **settings: told(self, path) | ({"size": 400} if "v.mp4" in path else {})
+    )
+    with Staging(options(max_bytes=1000)) as staging:
+        assert content(staging, good) == b"video"
+        with pytest.raises(DecodeError, match=r"3 tries, the last: ConnectionError: more than 400 bytes came"):
+            content(staging, url)
+
+
 def test_a_size_that_nobody_tells(memory: str, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may take all there is, and no more."""
     urls = [put(f"{memory}/{number}.mp4", bytes(size)) for number, size in enumerate([300, 700, 1001])]
