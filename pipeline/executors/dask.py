@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from dask.utils import key_split
 from distributed import Client, Future, KilledWorker, as_completed
 
 from pipeline.errors import ClusterLost
@@ -20,6 +21,7 @@ from pipeline.plan import WorkUnit
 
 REVISIT_SECONDS = 1.0
 COUNT_WORKERS_SECONDS = 5.0
+FORGET_EVERY = 1000  # submissions
 log = logging.getLogger("kinegraph")
 
 
@@ -110,6 +112,9 @@ class Submission:
 
     def _submit(self, unit: WorkUnit, max_deaths: int) -> Future[Any]:
         self.submitted += 1
+        if self.submitted % FORGET_EVERY == 0:
+            with suppress(OSError):  # a scheduler that went away shows in the futures
+                self.client.run_on_scheduler(forget_submissions)
         key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{self.submitted}"
         taken = resources(self.job.config.run) or None
         future = self.client.submit(run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken)
@@ -155,3 +160,15 @@ class Submission:
             known = [self.in_flight.get(key) for key in message["processing-tasks"]]
             shards = sorted(found[1].shard for found in known if found is not None)
             self.report(WorkerLost(shards=tuple(shards), exit_code=None, set_aside=()))
+
+
+def forget_submissions(dask_scheduler: Any) -> None:
+    """Run by the scheduler: drop what it keeps of each submission when that is over.
+
+    600 bytes: its spans note, for ever, that it was a `Future`, and dask caches what kind of key each of the last
+    100,000 is.
+    """
+    for span in dask_scheduler.extensions["spans"].spans.values():
+        if metadata := getattr(span, "metadata", None):  # older versions keep none
+            metadata["collections"] = [told for told in metadata["collections"] if told != {"type": "Future"}]
+    key_split.cache_clear()
