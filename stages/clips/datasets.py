@@ -139,8 +139,8 @@ def _list_interactions(options: InteractionsOptions, progress: Callable[[int], N
 
 
 def _list_sync_mnist(options: SyncMnistOptions, progress: Callable[[int], None] | None) -> Listing:
-    from stages.clips.sync_mnist import CLASSES, generate
+    from stages.clips.sync_mnist import classes, generate
 
     generate(options, workers=os.cpu_count() or 1, progress=progress)
     root = Path(options.root)
-    return _listing(root, _from_csv(root, root / "annotations.csv"), {}, CLASSES)
+    return _listing(root, _from_csv(root, root / "annotations.csv"), {}, classes(options.digit_values))

@@ -52,6 +52,9 @@ class SyncMnistOptions(StageOptions):
         "bundles (extra `demo`), enlarged",
     )
     num_digits: Literal[3, 5] = Field(5, description="in each video, all of different values")
+    digit_values: int = Field(
+        10, ge=3, le=10, description="how many values there are: 0, 1, ..; fewer values make fewer pairs to tell apart"
+    )
     motion: Literal["walk", "constant"] = Field(
         "walk", description="walk: the paper's random walk; constant: an easier variant, every digit keeps its velocity"
     )
@@ -59,6 +62,14 @@ class SyncMnistOptions(StageOptions):
     val_images: int = Field(0, ge=0, description="training images, the last ones, that only the split val shows")
     test_multiplier: int = Field(1, ge=1, description="videos for each image of val and test")
     seed: int = Field(0, ge=0, description="of the generator")
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> "SyncMnistOptions":
+        if self.num_digits > self.digit_values:
+            raise ValueError(
+                f"num_digits: given {self.num_digits}, allowed: at most {self.digit_values}, the dataset.digit_values"
+            )
+        return self
 
 
 DatasetOptions = Annotated[FolderOptions | InteractionsOptions | SyncMnistOptions, Field(discriminator="kind")]
