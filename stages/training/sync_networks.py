@@ -60,7 +60,7 @@ class CellClassifier(nn.Module):
 
     def __init__(self, name: str, digit_values: int) -> None:
         super().__init__()
-        self.backbone = SyncCnn(name).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.backbone = SyncCnn(name).to(memory_format=torch.channels_last_3d)
         tap = entry(name).taps[-1]
         self.stride, self.first = tap.stride, tap.offset_px + tap.stride / 2
         self.margin = LAST_SPAN[name] // 2  # frames at each end without a map
