@@ -9,7 +9,8 @@ from typing import Any
 import fsspec
 import xxhash
 
-from cache_schemas.errors import StorageError, UnknownStorage
+from cache_schemas.errors import StorageError
+from cache_schemas.file_systems import open_file_system
 from cache_schemas.files import Buffer
 from cache_schemas.storage import Span
 
@@ -39,7 +40,7 @@ class ObjectStorage:
         """This process' file system, and what it calls an object."""
         process = os.getpid()
         if process not in self._systems:  # a parent's is kept, unused: closing it would wait for threads left behind
-            self._systems[process] = _opened(self.root)
+            self._systems[process] = open_file_system(self.root)
         system, root = self._systems[process]
         return system, f"{root}/{name}"
 
@@ -157,19 +158,6 @@ class ObjectStorage:
                 "environment or its config files: credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...), endpoint "
                 "(FSSPEC_S3_ENDPOINT_URL)."
             ) from error
-
-
-def _opened(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL, and its name for it; listings are not kept, for others write too."""
-    scheme = url.partition("://")[0]
-    try:
-        system, path = fsspec.url_to_fs(url, use_listings_cache=False)
-    except ImportError as error:
-        extra = "pip install 'kinegraph[s3]'" if scheme in ("s3", "s3a") else f"install what fsspec needs ({error})"
-        raise UnknownStorage(f"{url}: nothing is installed that opens {scheme}://. For it, {extra}.") from error
-    except ValueError as error:
-        raise UnknownStorage(f"{url}: {error}. Give a folder, s3://bucket/prefix, or another URL of fsspec.") from error
-    return system, path.rstrip("/")
 
 
 def _status(error: BaseException | None) -> int:

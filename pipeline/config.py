@@ -22,6 +22,7 @@ from stages.clips.options import ClipOptions, DatasetOptions, InteractionsOption
 from stages.options import StageOptions
 from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
+from stages.remote.options import StagingOptions
 from stages.scene_graphs.options import GraphOptions, InteractionGraphOptions
 from stages.training.options import TrainOptions
 
@@ -64,6 +65,11 @@ class RunOptions(StageOptions):
         description="of one worker, also decoding; auto: all cores divided among local workers, 1 with dask and slurm",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
+    compile: bool = Field(
+        False,
+        description="run backbones through torch.compile: minutes at the start of each worker (once more for a second "
+        "batch size), and a C++ compiler; benchmarks/compiling.py tells whether it pays on your device",
+    )
     batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
     video_timeout_seconds: float = Field(600.0, gt=0, description="decoding one video may take so long")
     lease_seconds: float = Field(
@@ -75,6 +81,7 @@ class RunOptions(StageOptions):
         description="of a job, from its start: after the first shard none is begun that cannot end in time; a SLURM "
         "job knows its own limit; not with dask",
     )
+    staging: StagingOptions = Field(StagingOptions(), description="copies of videos that lie at URLs: see below")
     dask: DaskOptions = Field(DaskOptions(), description="the cluster of the dask executor: see below")
     slurm: SlurmOptions = Field(SlurmOptions(), description="the job array of the slurm executor: see below")
 

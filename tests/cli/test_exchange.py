@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.app import FORMATS
+from cli.exchange import FORMATS
 from stages.imports.recognise import KINDS
 from tests.foreign import C, boxes, features, write_annotations, write_npy, write_npz
 

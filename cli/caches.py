@@ -1,0 +1,136 @@
+"""Commands that make, fill and check a cache."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from cli import printing
+from cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
+from cli.options import AsJson, CachePath, ConfigPath, Limit, Overrides, Part, Stages, load
+
+
+def index(config: ConfigPath, overrides: Overrides = []) -> None:
+    """List the videos of a data set and choose the clips: writes clips.parquet."""
+    from pipeline.indexing import index as run
+
+    with printing.counting() as progress:
+        found = run(load(config, overrides), progress)
+    printing.indexed(found)
+
+
+def plan(
+    config: ConfigPath,
+    stage: Stages = [],
+    shards: Part = "0/1",
+    limit: Limit = None,
+    why: Annotated[bool, typer.Option("--why", help="Which options differ from the cache, old and new.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Run one work unit in a temporary folder, for time and memory.")
+    ] = False,
+    as_json: AsJson = False,
+    overrides: Overrides = [],
+) -> None:
+    """Show what extract would do and cost; writes nothing."""
+    from cache_schemas.cache import Cache
+    from pipeline import plan as planning
+    from pipeline.advice import advice
+    from pipeline.estimate import estimate
+
+    settings = load(config, overrides)
+    cache = Cache(settings.cache)
+    if why:
+        found = planning.why(settings, cache)
+        print(json.dumps(found)) if as_json else printing.differences(found)
+        return
+    for sentence in advice(settings):
+        printing.note(sentence)
+    made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
+    cost = estimate(settings, cache, made)
+    measured = None
+    if calibrate:
+        from pipeline.calibration import calibrate as run_one
+
+        measured = run_one(settings, cache, made)
+    if as_json:
+        calibration = {"calibration": measured and measured.to_json()} if calibrate else {}
+        print(json.dumps(made.to_json() | cost.to_json() | calibration))
+    else:
+        printing.plan(made, cost)
+        if calibrate:
+            printing.calibrated(measured)
+    cost.check_fits(settings.cache)
+
+
+def extract(
+    config: ConfigPath,
+    stage: Stages = [],
+    executor: Annotated[str | None, typer.Option(metavar="inline|local|dask|slurm", help="Where to run.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine (local, dask), or tasks of a SLURM array.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Of a Dask cluster that runs: tcp://host:8786.")
+    ] = None,
+    scheduler_file: Annotated[
+        str | None, typer.Option(metavar="F", help="File that the scheduler of a Dask cluster wrote.")
+    ] = None,
+    shards: Part = "0/1",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again, no others.")] = False,
+    limit: Limit = None,
+    overrides: Overrides = [],
+) -> int:
+    """Decode videos, run the frozen networks, seal shards. Goes on where it was stopped."""
+    from pipeline.advice import advice
+    from pipeline.extraction import extract as run
+    from pipeline.plan import parse_part
+
+    given = {
+        "executor": executor or ("dask" if scheduler or scheduler_file else None),
+        "workers": workers,
+        "dask.scheduler": scheduler,
+        "dask.scheduler_file": scheduler_file,
+    }
+    overrides = [*overrides, *(f"run.{key}={value}" for key, value in given.items() if value is not None)]
+    settings = load(config, overrides)
+    for sentence in advice(settings):
+        printing.note(sentence)
+    outcome = run(settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed)
+    printing.extracted(outcome, settings.cache)
+    return EXIT_CLIPS_FAILED if outcome.failures else 0
+
+
+def status(cache: CachePath, as_json: AsJson = False) -> None:
+    """How far a cache is: done, missing and failed, from its ledger; and what its SLURM jobs are at."""
+    from cache_schemas.cache import Cache
+    from pipeline.status import status as read
+
+    found = read(Cache(cache))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        printing.status(found)
+
+
+def verify(
+    cache: CachePath,
+    as_json: AsJson = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Un-mark shards with problems, so that extract redoes them. The exit code stays 1."
+        ),
+    ] = False,
+) -> int:
+    """Check every sealed object against the ledger: existence, size, checksum, shape and values."""
+    from cache_schemas.cache import Cache
+    from pipeline import verification
+
+    found = verification.verify(cache)
+    if repair:
+        verification.repair(Cache(cache), found.problems)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        printing.verified(found, repaired=repair)
+    return 0 if found.ok else EXIT_FAILED

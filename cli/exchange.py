@@ -1,0 +1,80 @@
+"""Commands that take a cache's arrays to other tools, and theirs into a cache."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import printing
+from cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
+from cli.options import CachePath, check_choice
+from stages.errors import UsageError
+
+TARGETS, CODECS = ("zarr", "hdf5", "npy"), ("none", "lz4", "zstd")  # of export
+FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames")  # of import
+
+
+def export(
+    cache: CachePath,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")],
+    to: Annotated[str, typer.Option(metavar="|".join(TARGETS), help="A cache; npy: a file per array and video.")],
+    compression: Annotated[
+        str | None, typer.Option(metavar="|".join(CODECS), help="With --to zarr; as CACHE has it, if not given.")
+    ] = None,
+    array: Annotated[list[str], typer.Option(metavar="NAME", help="With --to npy: only this array.")] = [],
+) -> int:
+    """Copy a cache to another store, or its arrays to files for other tools; checks every checksum it reads."""
+    from cache_schemas.cache import Cache
+    from pipeline import exporting, exporting_npy
+
+    check_choice("--to", to, TARGETS)
+    check_choice("--compression", compression, CODECS)
+    if compression and to != "zarr":
+        raise UsageError(f"--compression {compression}: goes with --to zarr alone")
+    if array and to != "npy":
+        raise UsageError(f"--array {array[0]}: goes with --to npy; an exported cache has all arrays")
+    with printing.counting() as progress:
+        if to == "npy":
+            files = exporting_npy.export_npy(Cache(cache), out, array, on_progress=progress)
+        else:
+            copied = exporting.export_cache(Cache(cache), out, kind=to, compression=compression, on_progress=progress)
+    if to == "npy":
+        printing.exported_files(files, out)
+        return EXIT_FAILED if files.damaged else 0
+    printing.exported_cache(copied)
+    return EXIT_FAILED if copied.damaged else 0
+
+
+def import_(
+    features: Annotated[Path, typer.Argument(metavar="FEATURES", help="Folder of .npy or .npz, or an HDF5 file.")],
+    into: Annotated[str, typer.Option(metavar="CACHE", help="Folder of a cache; made if it is not there.")],
+    name: Annotated[str, typer.Option(help="Of the features: features/NAME, regions/NAME.")] = "imported",
+    tap: Annotated[str, typer.Option(help="What to call the layer they are from.")] = "last",
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(FORMATS),
+            help="Of the files, where they do not show it; bottom_up_frames: a folder of .npz per video.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which one of each group of an HDF5 file; .: each is a video.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Columns path,label[,split]: the rows of a new cache.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="T", help="Take T frames of each video.")] = None,
+) -> int:
+    """Take features that others made into a cache, so that heads train on them."""
+    from pipeline.imported_stages import Naming
+    from pipeline.importing import import_features
+
+    check_choice("--kind", kind, FORMATS)
+    naming = Naming(name=name, tap=tap)
+    with printing.counting() as progress:
+        found = import_features(
+            features, into, naming=naming, kind=kind, dataset=dataset, annotations=annotations, num_frames=frames,
+            on_progress=progress,
+        )  # fmt: skip
+    printing.imported(found)
+    return EXIT_CLIPS_FAILED if found.failures else 0

@@ -1,0 +1,60 @@
+"""What a command's end means to who called it: exit codes, messages, signals."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
+from cli import printing
+from pipeline.errors import OutOfTimeError
+from stages.errors import UsageError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 75, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, or SIGUSR1 (a scheduler's word that time is up), treated as Ctrl-C."""
+
+
+STOPS: dict[int, type[KeyboardInterrupt]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+    signal.SIGUSR1: Terminated,
+}
+
+
+def exit_code(command: Callable[[], int | None]) -> int:
+    """Run a command; what goes wrong is told on stderr."""
+    try:
+        code = command() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough; what is left must not fail once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as stop:
+        printing.note("\nstopped. What is sealed stays; the same command goes on from there.")
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+    except OutOfTimeError as stop:
+        printing.note(str(stop))
+        return EXIT_OUT_OF_TIME
+    except (UsageError, CacheMismatch, CacheNotFound, UnknownStorage) as error:
+        printing.note(f"error: {error}")
+        return EXIT_USAGE
+    except (CacheError, RuntimeError, OSError) as error:
+        printing.note(f"error: {error}")
+        return EXIT_FAILED
+
+
+def stop_on_signals() -> None:
+    """Let the signals of STOPS end the command through its exceptions."""
+    for number in STOPS:
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """The first signal ends what is being sealed and stops; a second one of its kind ends the process at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise STOPS[number]

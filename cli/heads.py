@@ -1,0 +1,116 @@
+"""Commands that train heads on a cache and tell how good they are."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import printing
+from cli.options import AsJson, ConfigPath, Overrides, load
+
+
+def train(
+    config: ConfigPath,
+    head: Annotated[
+        str, typer.Option(metavar="H,..", help="Heads, or variants of the config; several make a table.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from train.seed.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs that exist.")] = False,
+    executor: Annotated[
+        str | None, typer.Option(metavar="local|slurm", help="slurm: a job array; only runs that are not there.")
+    ] = None,
+    overrides: Overrides = [],
+) -> None:
+    """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
+    from pipeline.training import train_runs
+    from stages.training.together import rank
+
+    settings = load(config, overrides if executor is None else [*overrides, f"run.executor={executor}"])
+    names = [name for name in head.split(",") if name]
+    if settings.run.executor == "slurm":
+        from pipeline.training_array import train_on_slurm
+
+        printing.trained(train_on_slurm(settings, names, seeds, overwrite=overwrite))
+        return
+    if rank() > 0:  # under torchrun the first process speaks for all
+        train_runs(settings, names, seeds, overwrite=overwrite)
+        return
+    lines = printing.TrainingLines()
+    runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=lines.epoch, on_step=lines.step)
+    printing.trained(runs)
+
+
+def results(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of one run or of a table.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print the table of trained runs again, with what evaluate has added, from their results.json."""
+    from pipeline.results import find_results
+
+    found = find_results(runs)
+    if as_json:
+        print(json.dumps([run.model_dump(mode="json") | {"run": str(folder)} for folder, run in found]))
+    else:
+        printing.results(found)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    cache: Annotated[str | None, typer.Option(help="Another cache than the run was trained on.")] = None,
+    split: Annotated[str | None, typer.Option(help="Another split than train.test_split.")] = None,
+    submission: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write ids and scores as Charades' official scorer reads them.")
+    ] = None,
+    confusion: Annotated[Path | None, typer.Option(metavar="CSV", help="Write the confusion matrix.")] = None,
+    attributes: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Mean over classes by attribute; columns class,<attribute>,...")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained run on its test split."""
+    from pipeline import scoring
+    from pipeline.breakdown import by_attribute
+
+    found = scoring.evaluate_run(run, cache, split)
+    groups = by_attribute(found.per_class(), attributes, found.class_names) if attributes else []
+    if submission:
+        scoring.write_submission(found, submission)
+    if confusion:
+        scoring.write_confusion(found, confusion)
+    if as_json:
+        shown = {"attributes": [asdict(group) for group in groups]} if attributes else {}
+        print(json.dumps(found.to_json() | shown))
+    else:
+        printing.evaluated(found, groups)
+
+
+def models(
+    of_heads: Annotated[bool, typer.Option("--heads", help="The heads, at the sizes of their papers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the networks: taps, parameters and GMACs with their classifier, and where weights come from."""
+    from pipeline import models as known
+
+    rows = known.heads() if of_heads else known.models()
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        printing.heads(rows) if of_heads else printing.models(rows)
+
+
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where videos, cache and runs go: out/demo, or as CONFIG says.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per head.")] = 3,
+    config: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="Another config, whose variants are compared.")
+    ] = None,
+    overrides: Overrides = [],
+) -> None:
+    """Generate videos, extract, train all heads, evaluate, print one table. No network, no GPU."""
+    from pipeline.demo import CONFIG, demo_config, run_demo
+
+    printing.demo(run_demo(demo_config(config or CONFIG, out, overrides), seeds, printing.note))
