@@ -1,6 +1,7 @@
 """The Dask cluster of a config: one that runs, jobs of a batch system, or processes of this machine."""
 
 import logging
+import math
 import os
 import shlex
 from collections.abc import Iterator
@@ -26,9 +27,9 @@ def needs_gpu(run: RunOptions) -> bool:
     return run.device.startswith("cuda")
 
 
-def resources(run: RunOptions, units: int = 1) -> dict[str, float]:
-    """The part of a worker's resources that so many units take: UNITS_AT_ONCE share one process, and its GPU."""
-    return {"GPU": units / UNITS_AT_ONCE} if needs_gpu(run) else {}
+def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONCE) -> dict[str, float]:
+    """The part of a worker's resources that so many tasks take: `tasks_at_once` share one process, and its GPU."""
+    return {"GPU": tasks / tasks_at_once} if needs_gpu(run) else {}
 
 
 def most_workers(run: RunOptions) -> int:
@@ -39,16 +40,30 @@ def most_workers(run: RunOptions) -> int:
     return 1 if options.scheduler or options.scheduler_file else run.workers
 
 
+def brings_its_workers(run: RunOptions) -> bool:
+    """Whether the cluster is started here, so that its workers come, and come again where they die."""
+    return run.dask.scheduler is None and run.dask.scheduler_file is None
+
+
+def are_children(run: RunOptions) -> bool:
+    """Whether workers are processes of this machine, started by this one and numbered."""
+    return brings_its_workers(run) and run.dask.jobqueue is None
+
+
 @contextmanager
-def connected(run: RunOptions) -> Iterator[Client]:
-    """A client of the cluster; what was started for it ends with it. Raises ClusterError."""
+def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
+    """A client of the cluster, whose workers take so many tasks at a time; what was started for it ends with it.
+
+    Raises ClusterError.
+    """
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with dask.config.set({"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}):
-        if run.dask.scheduler or run.dask.scheduler_file:
+        if not brings_its_workers(run):
             with _running(run.dask) as client:
                 yield client
             return
-        started = local_cluster(run) if run.dask.jobqueue is None else _jobs(run, run.dask.jobqueue)
+        jobs = run.dask.jobqueue
+        started = local_cluster(run, tasks_at_once) if jobs is None else _jobs(run, jobs, tasks_at_once)
         with started as cluster, Client(cluster) as client:
             try:
                 yield client
@@ -72,12 +87,12 @@ def _running(options: DaskOptions) -> Client:
         ) from error
 
 
-def local_cluster(run: RunOptions) -> LocalCluster:
+def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:
     """`run.workers` processes of this machine, started anew where they die."""
     interface = run.dask.interface
     return LocalCluster(
         n_workers=run.workers,
-        threads_per_worker=UNITS_AT_ONCE,
+        threads_per_worker=tasks_at_once,
         memory_limit=run.dask.memory_limit,
         dashboard_address=run.dask.dashboard,
         resources=resources(run, UNITS_AT_ONCE),
@@ -85,7 +100,7 @@ def local_cluster(run: RunOptions) -> LocalCluster:
     )
 
 
-def _jobs(run: RunOptions, options: JobQueueOptions) -> Any:
+def _jobs(run: RunOptions, options: JobQueueOptions, tasks_at_once: int) -> Any:
     from dask_jobqueue.lsf import LSFCluster
     from dask_jobqueue.pbs import PBSCluster
     from dask_jobqueue.sge import SGECluster
@@ -98,8 +113,11 @@ def _jobs(run: RunOptions, options: JobQueueOptions) -> Any:
         "interface": interface or LOOPBACK_INTERFACE,
         "scheduler_options": {"dashboard_address": run.dask.dashboard} | ({} if interface else {"host": LOOPBACK}),
         "job_script_prologue": [f"cd {shlex.quote(os.getcwd())}"],  # noqa: PTH109 -- paths of a config are relative
-        "worker_extra_args": ["--resources", "GPU=1"] if needs_gpu(run) else [],
+        # Without it a worker takes a task per core, and adapting starts fewer jobs than there is work for.
+        "worker_extra_args": ["--nthreads", str(tasks_at_once), *(["--resources", "GPU=1"] if needs_gpu(run) else [])],
     }
+    if run.jobs_walltime_seconds is not None:
+        ours["walltime"] = walltime_of(options.kind, run.jobs_walltime_seconds)
     given = dict(options.options)
     for key in ("job_script_prologue", "worker_extra_args"):
         ours[key] += given.pop(key, [])
@@ -109,3 +127,12 @@ def _jobs(run: RunOptions, options: JobQueueOptions) -> Any:
         raise ClusterError(f"run.dask.jobqueue.options: given {options.options}; dask-jobqueue: {error}") from error
     cluster.adapt(minimum_jobs=1, maximum_jobs=options.jobs, target_duration=DEMAND_SECONDS)
     return cluster
+
+
+def walltime_of(kind: str, seconds: float) -> str:
+    """A job's walltime as its batch system reads it; LSF counts minutes."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    if kind == "lsf":
+        minutes, rest = minutes + (rest > 0), 0
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}" if kind == "lsf" else f"{hours:02}:{minutes:02}:{rest:02}"

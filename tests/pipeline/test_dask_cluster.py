@@ -135,7 +135,7 @@ def test_videos_by_paths_that_mean_something_else_there(
     job = job_of(load_config(write_config(tmp_path / "relative.yaml", inline_document), run))
     with (
         Client(dask_cluster.scheduler_address) as client,
-        pytest.raises(ClusterError, match=r"does not see the video videos/left/\S+ from "),
+        pytest.raises(ClusterError, match=r"does not see the video videos/left/\S+: there is no /"),
     ):
         check_cluster(client, job)
 

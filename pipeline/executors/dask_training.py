@@ -1,0 +1,61 @@
+"""A Dask worker's side of training: one run at a time in a process. Torch-free until the first."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from distributed import Reschedule, get_worker
+from distributed import Worker as DaskWorker
+from distributed.core import Status
+
+from pipeline.config import Config
+from pipeline.errors import ClusterError
+from pipeline.versions import differing_versions
+from pipeline.wanted_run import WantedRun
+
+if TYPE_CHECKING:
+    from stages.training.records import EpochRecord
+
+ENDING = {Status.closing, Status.closed, Status.failed}
+_alone = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTask:
+    """A run to train, with what a worker has to be; epochs are told to `topic`. `of_client` as of a `Station`."""
+
+    config: Config
+    run: WantedRun
+    versions: Mapping[str, str]
+    topic: str
+    of_client: bool
+
+
+def run_task(task: RunTask) -> None:
+    """A Dask task: train the run, or go on with it. It stops where nobody waits for it any more, or its worker ends."""
+    worker = get_worker()
+    key = str(worker.get_current_task())
+
+    def on_epoch(name: str, seed: int, record: "EpochRecord") -> None:
+        worker.log_event(task.topic, {"name": name, "seed": seed, "record": asdict(record)})
+
+    def on_step(*_: Any) -> None:
+        if worker.status in ENDING or _is_cancelled(worker, key):
+            raise Reschedule
+
+    with _alone:
+        on_step()
+        if differing := differing_versions(task.versions):
+            raise ClusterError(f"worker {worker.address} has {differing}. Install the same on all machines.")
+        from pipeline.training import train_wanted
+        from pipeline.worker import on_device_of
+
+        config = on_device_of(task.config, int(worker.name)) if task.of_client else task.config
+        train_wanted(config, task.run, on_epoch, on_step)
+
+
+def _is_cancelled(worker: DaskWorker, key: str) -> bool:
+    """Whether the client is gone, or has given the task up: a thread cannot be stopped from outside."""
+    known = worker.state.tasks.get(key)
+    return known is None or known.state == "cancelled"
