@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distributed import Reschedule, get_worker
 from distributed import Worker as DaskWorker
@@ -40,22 +40,19 @@ def run_task(task: RunTask) -> None:
     def on_epoch(name: str, seed: int, record: "EpochRecord") -> None:
         worker.log_event(task.topic, {"name": name, "seed": seed, "record": asdict(record)})
 
-    def on_step(*_: Any) -> None:
-        if worker.status in ENDING or _is_cancelled(worker, key):
-            raise Reschedule
-
     with _alone:
-        on_step()
+        require_wanted(worker, key)
         if differing := differing_versions(task.versions):
             raise ClusterError(f"worker {worker.address} has {differing}. Install the same on all machines.")
         from pipeline.training import train_wanted
         from pipeline.worker import on_device_of
 
         config = on_device_of(task.config, int(worker.name)) if task.of_client else task.config
-        train_wanted(config, task.run, on_epoch, on_step)
+        train_wanted(config, task.run, on_epoch, lambda *_: require_wanted(worker, key))
 
 
-def _is_cancelled(worker: DaskWorker, key: str) -> bool:
-    """Whether the client is gone, or has given the task up: a thread cannot be stopped from outside."""
+def require_wanted(worker: DaskWorker, key: str) -> None:
+    """Raise Reschedule where the client is gone or gave the task up, or the worker ends: nobody stops a thread."""
     known = worker.state.tasks.get(key)
-    return known is None or known.state == "cancelled"
+    if known is None or known.state == "cancelled" or worker.status in ENDING:
+        raise Reschedule

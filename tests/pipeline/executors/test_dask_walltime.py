@@ -5,8 +5,7 @@ The workers are threads of this process, so that a test can move their clocks an
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,30 +22,18 @@ from pipeline.events import Event, WorkerLost
 from pipeline.executors import dask_station, dask_walltime, dask_workers
 from pipeline.executors.contract import Job
 from pipeline.executors.dask import DaskExecutor
-from pipeline.executors.dask_station import UNITS_AT_ONCE, Station
+from pipeline.executors.dask_station import Station
 from pipeline.executors.dask_walltime import FRESH_SECONDS, time_of
 from pipeline.indexing import index
 from pipeline.plan import make_plan
 from pipeline.shard import ShardInProgress
 from pipeline.walltime import Allotment
 from tests.caches import same_bytes
+from tests.dask_cluster import in_this_process
 
 Load = Callable[..., Config]
 HOUR = 3600.0
 TINY = "regions/tiny"
-
-
-@contextmanager
-def workers(number: int) -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=number,
-        threads_per_worker=UNITS_AT_ONCE,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
-        yield cluster
 
 
 @pytest.fixture
@@ -88,7 +75,7 @@ def attempts(cache: Cache) -> set[int]:
 @pytest.mark.usefixtures("ten_seconds_a_unit")
 def test_the_time_of_the_command_ends(load: Load, whole: Cache, clock: SimpleNamespace) -> None:
     """Three units of 10 s in 25 s: two in a first run, one in a second; the bytes are those of one run."""
-    with workers(1) as cluster:
+    with in_this_process(1) as cluster:
         job = job_of(load, cluster, Allotment(began_at=clock.now, ends_at=clock.now + 25))
         with pytest.raises(OutOfTimeError, match=r"25 s of this job: one took up to 10\.0 s"):
             DaskExecutor().run(job, lambda event: None)
@@ -100,7 +87,7 @@ def test_the_time_of_the_command_ends(load: Load, whole: Cache, clock: SimpleNam
 
 @pytest.mark.usefixtures("ten_seconds_a_unit")
 def test_a_command_without_time_for_one_unit(load: Load, clock: SimpleNamespace) -> None:
-    with workers(1) as cluster:
+    with in_this_process(1) as cluster:
         job = job_of(load, cluster, Allotment(began_at=clock.now, ends_at=clock.now + 8))
         with pytest.raises(
             WalltimeError, match=r"8\.0 s is shorter than start-up \(0\.0 s\) plus one shard \(10\.0 s\)"
@@ -127,7 +114,7 @@ def test_a_worker_whose_job_ends_leaves_the_rest_to_others(
     heard: list[Event] = []
     jobs_end(monkeypatch, {0: Allotment(began_at=clock.now, ends_at=clock.now + 15)})
     monkeypatch.setattr(walltime, "SIGNAL_SECONDS", -HOUR)  # it leaves because no unit fits, not because time is up
-    with workers(1) as cluster:
+    with in_this_process(1) as cluster:
         job = job_of(load, cluster)
 
         def ten_seconds_later_there_are_two() -> None:
@@ -176,11 +163,9 @@ def test_the_end_of_a_job_comes_into_its_first_unit(
             time.sleep(0.01)
 
     before_the_first_batch(monkeypatch, until_time_is_up)
-    with workers(1) as cluster:
+    with in_this_process(1) as cluster:
         job = job_of(load, cluster)
-        with pytest.raises(
-            WalltimeError, match=r"walltime of 1\.0 s is shorter than .* \((more than|not begun)"
-        ):
+        with pytest.raises(WalltimeError, match=r"walltime of 1\.0 s is shorter than .* \((more than|not begun)"):
             DaskExecutor().run(job, lambda event: None)
     assert not job.cache.ledger.shards(TINY)
     assert not [*job.cache.storage.names("leases")]
@@ -193,7 +178,7 @@ def test_the_end_of_a_job_comes_into_a_unit_that_began_late(
     now = time.time()
     jobs_end(monkeypatch, {0: Allotment(began_at=now - 2 * FRESH_SECONDS, ends_at=now + HOUR)})
     heard: list[Event] = []
-    with workers(1) as cluster:
+    with in_this_process(1) as cluster:
         job = job_of(load, cluster)
 
         def time_is_up() -> None:
@@ -215,7 +200,7 @@ def test_no_worker_is_left(load: Load, monkeypatch: pytest.MonkeyPatch, in_order
     """Nobody waits for ever for workers that somebody else has to start."""
     monkeypatch.setattr(dask_workers, "COUNT_WORKERS_SECONDS", 0.05)
     monkeypatch.setattr("pipeline.executors.dask.COUNT_WORKERS_SECONDS", 0.05)
-    with workers(1) as cluster:
+    with in_this_process(1) as cluster:
         job = job_of(load, cluster)
         options = job.config.run.dask.model_copy(update={"timeout_seconds": 0.3})
         run = job.config.run.model_copy(update={"dask": options})
