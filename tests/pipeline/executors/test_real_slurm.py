@@ -155,7 +155,7 @@ def test_a_task_that_dies_and_one_that_is_requeued(
 def test_jobs_of_dask_are_replaced_before_their_walltime(
     config: Path, tmp_path: Path, slowly: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Shards of 20 s in jobs of a minute: each begins one or two, leaves, and another takes its place. None is killed."""
+    """Shards of 20 s in jobs of a minute: each begins one or two and leaves; others take its place. None is killed."""
     slowly(20)
     options = f"{{cores: 1, memory: 1GB, log_directory: '{tmp_path}/logs'}}"
     jobs = f"run.dask.jobqueue={{kind: slurm, jobs: 2, options: {options}}}"
