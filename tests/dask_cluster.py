@@ -7,15 +7,14 @@ import dask.config
 from distributed import LocalCluster
 
 from pipeline.config import RunOptions
-from pipeline.executors.contract import MAX_DEATHS
-from pipeline.executors.dask_cluster import local_cluster
+from pipeline.executors.dask_cluster import local_cluster, settings
 from pipeline.executors.dask_station import UNITS_AT_ONCE
 
 
 @contextmanager
 def running(workers: int) -> Iterator[LocalCluster]:
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}),
+        dask.config.set(settings(children=True)),
         local_cluster(RunOptions(executor="dask", workers=workers)) as cluster,
     ):
         yield cluster

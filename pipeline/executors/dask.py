@@ -1,5 +1,6 @@
 """A Dask cluster: a task per work unit, few at a time; arrays never travel, what a task gives back are events."""
 
+import itertools
 import logging
 import queue
 import time
@@ -21,6 +22,7 @@ from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
 
 REVISIT_SECONDS = 1.0
+_submitted = itertools.count(1)  # a key that was used before would be taken for the task that had it
 log = logging.getLogger("kinegraph")
 
 
@@ -50,7 +52,9 @@ class DaskExecutor:
                 with suppress(OSError):  # the cluster may be gone, and the stations with it
                     client.unregister_worker_plugin(station.name)
                 job.cache.storage.sweep()
-        set_aside(alone, job.cache.num_shards)
+        limit = job.config.run.dask.memory_limit
+        hint = f" If it took too much memory (run.dask.memory_limit: {limit}), the workers' nannies say so."
+        set_aside(alone, job.cache.num_shards, hint)
 
 
 def _station(job: Job) -> Station:
@@ -70,7 +74,7 @@ class Submission:
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
         self.client, self.job, self.station, self.report = client, job, station, report
         self.in_flight: dict[str, tuple[Future[Any], WorkUnit]] = {}
-        self.submitted = self.early_deaths = 0
+        self.early_deaths = 0
         self.leased: list[WorkUnit] = []
         self.suspects: list[WorkUnit] = []
         self.out_of_time: OutOfTimeError | WalltimeError | None = None
@@ -108,8 +112,7 @@ class Submission:
             raise self.out_of_time
 
     def _submit(self, unit: WorkUnit, max_deaths: int) -> None:
-        self.submitted += 1
-        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{self.submitted}"
+        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{next(_submitted)}"
         taken = resources(self.job.config.run) or None
         future = self.client.submit(run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken)
         self.in_flight[key] = future, unit

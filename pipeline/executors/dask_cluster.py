@@ -1,5 +1,6 @@
 """The Dask cluster of a config: one that runs, jobs of a batch system, or processes of this machine."""
 
+import json
 import logging
 import math
 import os
@@ -20,6 +21,7 @@ from pipeline.executors.contract import MAX_DEATHS
 from pipeline.executors.dask_station import UNITS_AT_ONCE
 
 LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
+NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 DEMAND_SECONDS = "1s"  # adapting starts jobs for work that takes longer; a unit takes minutes
 
 
@@ -40,14 +42,19 @@ def most_workers(run: RunOptions) -> int:
     return 1 if options.scheduler or options.scheduler_file else run.workers
 
 
-def brings_its_workers(run: RunOptions) -> bool:
-    """Whether the cluster is started here, so that its workers come, and come again where they die."""
-    return run.dask.scheduler is None and run.dask.scheduler_file is None
-
-
 def are_children(run: RunOptions) -> bool:
     """Whether workers are processes of this machine, started by this one and numbered."""
-    return brings_its_workers(run) and run.dask.jobqueue is None
+    return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
+
+
+def settings(*, children: bool) -> dict[str, Any]:
+    """Dask's configuration while there is a cluster.
+
+    A cluster of processes gives up a worker that is not back 15 s after it died; one that died again meanwhile, and is
+    just being started, is then closed for good. It is started anew by its nanny, however long that takes.
+    """
+    found: dict[str, Any] = {"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}
+    return found | ({"distributed.deploy.lost-worker-timeout": NEVER_SECONDS} if children else {})
 
 
 @contextmanager
@@ -57,8 +64,8 @@ def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[C
     Raises ClusterError.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
-    with dask.config.set({"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}):
-        if not brings_its_workers(run):
+    with dask.config.set(settings(children=are_children(run))):
+        if run.dask.scheduler or run.dask.scheduler_file:
             with _running(run.dask) as client:
                 yield client
             return
@@ -72,19 +79,26 @@ def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[C
 
 
 def _running(options: DaskOptions) -> Client:
-    where = options.scheduler or f"the file {options.scheduler_file}"
-    if options.scheduler_file and not Path(options.scheduler_file).exists():
-        raise ClusterError(
-            f"--scheduler-file {options.scheduler_file}: no such file (looked from {Path.cwd()}). A scheduler writes "
-            "it: `dask scheduler --scheduler-file F`."
-        )
+    address = options.scheduler or _address_in(Path(options.scheduler_file or ""))
+    where = f"{address}, as {options.scheduler_file} says," if options.scheduler_file else address
     try:
-        return Client(options.scheduler, scheduler_file=options.scheduler_file, timeout=options.timeout_seconds)
+        return Client(address, timeout=options.timeout_seconds)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"No Dask scheduler answers at {where} within {options.timeout_seconds:g} s: {error}. Start one with "
             "`dask scheduler`, or leave --scheduler out for workers on this machine."
         ) from error
+
+
+def _address_in(file: Path) -> str:
+    """The address of the scheduler that wrote a file."""
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except FileNotFoundError:
+        wrong = f"no such file (looked from {Path.cwd()})"
+    except (ValueError, KeyError, TypeError):
+        wrong = "no scheduler wrote this: there is no `address` in it"
+    raise ClusterError(f"--scheduler-file {file}: {wrong}. A scheduler writes it: `dask scheduler --scheduler-file F`.")
 
 
 def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:

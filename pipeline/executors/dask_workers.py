@@ -7,7 +7,7 @@ from distributed import Client
 
 from pipeline.config import RunOptions
 from pipeline.errors import ClusterLost, OutOfTimeError
-from pipeline.executors.dask_cluster import brings_its_workers, most_workers
+from pipeline.executors.dask_cluster import most_workers
 
 COUNT_WORKERS_SECONDS = 5.0
 
@@ -30,10 +30,10 @@ class Workers:
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raise where there are none for long, and none that come by themselves: ClusterLost, or OutOfTimeError."""
+        """Raise where there are none for long, other than jobs that wait in a queue: ClusterLost, or OutOfTimeError."""
         self._count()
         patience = self.run.dask.timeout_seconds
-        if brings_its_workers(self.run) or time.monotonic() - self._last_seen < patience + COUNT_WORKERS_SECONDS:
+        if self.run.dask.jobqueue is not None or time.monotonic() - self._last_seen < patience + COUNT_WORKERS_SECONDS:
             return
         error = OutOfTimeError if self.left_in_order else ClusterLost
         raise error(

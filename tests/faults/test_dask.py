@@ -52,7 +52,7 @@ def undisturbed(document: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def on_dask(document: dict[str, Any], address: str) -> Config:
-    run = document["run"] | {"executor": "dask", "dask": {"scheduler": address, "timeout_seconds": 5}}
+    run = document["run"] | {"executor": "dask", "dask": {"scheduler": address, "timeout_seconds": 20}}
     return check_config(document | {"run": run}, "dask")
 
 
@@ -187,15 +187,18 @@ def test_a_worker_leaves(document: dict[str, Any], undisturbed: dict[str, Any]) 
 
 
 class Deadly(WorkerPlugin):
-    """Decoding v3 kills its process, also in those that are started anew."""
+    """Decoding a video kills its process, also in those that are started anew."""
 
     name = "deadly"
+
+    def __init__(self, video: str) -> None:
+        self.video = video
 
     def setup(self, worker: DaskWorker) -> None:
         really_decode = pipeline.feed.decode_clips
 
         def decode(path: str, *arguments: Any) -> Any:
-            if Path(path).name == "v3.mp4":
+            if path.endswith(self.video):
                 os.kill(os.getpid(), signal.SIGKILL)
             return really_decode(path, *arguments)
 
@@ -203,14 +206,15 @@ class Deadly(WorkerPlugin):
 
 
 @pytest.mark.faults
-def test_a_video_that_kills_its_workers_is_set_aside(document: dict[str, Any]) -> None:
-    """v3 lies in a shard of its own trouble: all others are sealed, whoever was beside it."""
-    with running(workers=2) as cluster:
+@pytest.mark.parametrize(("video", "workers"), [("left/v3.mp4", 2), ("left/more0.mp4", 1)])
+def test_a_video_that_kills_its_workers_is_set_aside(document: dict[str, Any], video: str, workers: int) -> None:
+    """It lies in a shard of its own trouble: all others are sealed, whoever was beside it; also by the only worker."""
+    with running(workers) as cluster:
         config = on_dask(document, cluster.scheduler_address)
         cache = Cache(config.cache)
-        deadly = next(n for n in range(cache.num_shards) if any("/v3.mp4" in name for name in cache.clip_ids(n)))
+        deadly = next(n for n in range(cache.num_shards) if any(video in name for name in cache.clip_ids(n)))
         with cluster.get_client() as client:
-            client.register_plugin(Deadly())
+            client.register_plugin(Deadly(video))
             with pytest.raises(SetAsideError, match=rf"shard {deadly}: killed its worker 3 times"):
                 extract(config)
         assert cache.ledger.shards("regions/tiny") == [n for n in range(cache.num_shards) if n != deadly]
