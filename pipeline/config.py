@@ -64,6 +64,11 @@ class RunOptions(StageOptions):
         description="of one worker, also decoding; auto: all cores divided among local workers, 1 with dask and slurm",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
+    compile: bool = Field(
+        False,
+        description="run backbones through torch.compile: minutes at the start of each worker (once more for a second "
+        "batch size), and a C++ compiler; benchmarks/compiling.py tells whether it pays on your device",
+    )
     batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
     video_timeout_seconds: float = Field(600.0, gt=0, description="decoding one video may take so long")
     lease_seconds: float = Field(

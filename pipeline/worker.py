@@ -70,7 +70,7 @@ class Worker:
         self.device = pick_device(config.run.device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         entries = {key.partition("/")[2] for key in keys if "/" in key}
-        self.features = {name: FeatureExtractor(config.backbones[name], self.device) for name in sorted(entries)}
+        self.features = {name: self._extractor(name) for name in sorted(entries)}
         self.proposer: ProposalSource | None = None
         if config.proposals is not None and "proposals" in keys:
             self.proposer = build_source(config.proposals, self.device)
@@ -81,6 +81,9 @@ class Worker:
         self.provenance = Provenance(
             versions=versions(), device=str(self.device), batch_size=config.run.batch_size, threads=self.threads
         )
+
+    def _extractor(self, name: str) -> FeatureExtractor:
+        return FeatureExtractor(self.config.backbones[name], self.device, compiled=self.config.run.compile)
 
     def _declared(self, keys: set[str]) -> dict[str, Stage]:
         digests = {f"features/{name}": extractor.digest for name, extractor in self.features.items()}

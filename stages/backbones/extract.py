@@ -16,15 +16,19 @@ from stages.device import computing_in, frozen_on
 
 
 class FeatureExtractor:
-    """One backbone entry on one device. Networks are loaded at construction, once per worker process."""
+    """One backbone entry on one device. Networks are loaded at construction, once per worker process.
 
-    def __init__(self, options: BackboneOptions, device: torch.device) -> None:
-        network = build_backbone(options.model, options.weights, options.taps, **options.options)
-        self.digest = backbone_digest(network, entry(options.model, options.options), options.weights)
+    `compiled`: torch.compile makes faster code of the network when the first batch comes, which takes minutes.
+    """
+
+    def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
+        backbone = build_backbone(options.model, options.weights, options.taps, **options.options)
+        self.digest = backbone_digest(backbone, entry(options.model, options.options), options.weights)
         if options.model in CATALOGUE:
-            fold_batch_norms(network)
+            fold_batch_norms(backbone)
         self.options, self.device = options, device
-        self._network = frozen_on(network, device)
+        network = frozen_on(backbone, device)
+        self._network = torch.compile(network) if compiled else network
         pixels = pixels_of(options)
         self._reversed = pixels.channel_order == "BGR"
         self._mean, self._std = (_per_channel(values, device) for values in (pixels.mean, pixels.std))

@@ -31,7 +31,7 @@ def _fasterrcnn_resnet50_fpn() -> RpnProposer:
     proposer = _from_torchvision("fasterrcnn_resnet50_fpn")
     for module in proposer.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eps = 0.0
+            module.eps = torch.finfo(torch.float32).tiny  # lost in any variance; torch 2.11 refuses a plain zero
     return proposer
 
 

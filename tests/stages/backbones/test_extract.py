@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -30,3 +32,14 @@ def test_maps_are_those_of_the_network_on_normalised_pixels(
     found, expected = extractor.maps(pixels)[top], network(clip)[top].transpose(1, 2)
     assert found.shape[1:] == entry(model, options).tap(top).shape(2, size)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=float(1e-4 * expected.std()))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch 2.11's own
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler; there is no c++ on PATH")
+def test_compiled_maps_are_the_others_to_the_rounding_of_bf16() -> None:
+    asked = BackboneOptions(model="tiny_sync_cnn", weights="shipped", taps=("block3",))
+    pixels = torch.randint(256, (1, 4, 64, 64, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    plain, compiled = (
+        FeatureExtractor(asked, torch.device("cpu"), compiled=on).maps(pixels)["block3"].float() for on in (False, True)
+    )
+    assert (compiled - plain).square().mean().sqrt() < 0.01 * plain.std()

@@ -1,0 +1,46 @@
+"""Backbones through torch.compile (`run.compile`) against the same without: bf16, channels-last, folded, as extracted.
+
+Prints clips/s of both, their ratio, the seconds of the first batch, and how far the compiled maps are from the others.
+Takes minutes, nearly all of them compilation.
+"""
+
+import statistics
+import time
+
+import torch
+
+from stages.backbones.catalogue import entry
+from stages.backbones.extract import FeatureExtractor
+from stages.backbones.options import BackboneOptions
+from stages.device import pick_device
+
+RUNS = 5
+CASES = {"i3d_r50": (8, 224), "resnet50": (8, 224)}  # frames, px
+
+
+def main() -> None:
+    device = pick_device("auto")
+    for model, (frames, size) in CASES.items():
+        top = entry(model).taps[-1].name
+        options = BackboneOptions(model=model, weights="random:0", taps=(top,))
+        extractors = {on: FeatureExtractor(options, device, compiled=on) for on in (True, False)}
+        pixels = torch.randint(256, (2, frames, size, size, 3), dtype=torch.uint8, device=device)
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(RUNS + 1):
+            maps = {}
+            for on, extractor in extractors.items():
+                begun = time.perf_counter()
+                maps[on] = extractor.maps(pixels)[top].float().cpu()
+                seconds[on].append(time.perf_counter() - begun)
+        first = seconds[True][0]
+        ratio = statistics.median(b / a for a, b in zip(seconds[True][1:], seconds[False][1:], strict=True))
+        a, b = (len(pixels) / statistics.median(seconds[on][1:]) for on in (True, False))
+        difference = float((maps[True] - maps[False]).square().mean().sqrt() / maps[False].std())
+        print(
+            f"{model} {frames}x{size} on {device}: compiled / plain {a:.2f} / {b:.2f} clips/s, ratio {ratio:.2f}; "
+            f"first batch {first:.0f} s; relative RMS difference {difference:.4f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
