@@ -22,7 +22,7 @@ from pipeline.executors.dask_checks import (
     check_workers,
 )
 from pipeline.executors.dask_cluster import are_children, connected, resources
-from pipeline.executors.dask_training import RunTask, run_task
+from pipeline.executors.dask_training import IgnoreInterrupts, RunTask, run_task
 from pipeline.executors.dask_walltime import LeaveInTime
 from pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
 from pipeline.training import OnEpoch, TrainedRun, checked_runs, discard, log_epoch, trained_runs, untrained
@@ -56,7 +56,7 @@ def train_on_dask(
         with connected(config.run, RUNS_AT_ONCE) as client:
             log.info("Dask's dashboard: %s", client.dashboard_link)
             _check_cluster(client, config, missing)
-            with _left_in_time(client, config):
+            with _mannered(client, config):
                 _Table(client, config, on_epoch).train(missing)
     return trained_runs(runs, missing)
 
@@ -69,17 +69,16 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 
 @contextmanager
-def _left_in_time(client: Client, config: Config) -> Iterator[None]:
-    """Workers that are jobs leave before their end, and their runs go on elsewhere."""
-    if are_children(config.run):
-        yield
-        return
-    client.register_plugin(LeaveInTime(config.run.jobs_walltime_seconds))
+def _mannered(client: Client, config: Config) -> Iterator[None]:
+    """Workers that are jobs leave before their end, and runs go on elsewhere; those here leave Ctrl-C to the command."""
+    own = are_children(config.run)
+    plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)
+    client.register_plugin(plugin)
     try:
         yield
     finally:
         with suppress(OSError):  # the cluster may be gone
-            client.unregister_worker_plugin(LeaveInTime.name)
+            client.unregister_worker_plugin(plugin.name)
 
 
 class _Table:

@@ -1,11 +1,12 @@
 """A Dask worker's side of training: one run at a time in a process. Torch-free until the first."""
 
+import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from distributed import Reschedule, get_worker
+from distributed import Reschedule, WorkerPlugin, get_worker
 from distributed import Worker as DaskWorker
 from distributed.core import Status
 
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 
 ENDING = {Status.closing, Status.closed, Status.failed}
 _alone = threading.Lock()
+
+
+class IgnoreInterrupts(WorkerPlugin):
+    """For workers that are children of the command: a terminal sends Ctrl-C to them too, but the command ends them."""
+
+    name = "kinegraph-ignore-interrupts"
+
+    def setup(self, worker: DaskWorker) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +55,13 @@ def run_task(task: RunTask) -> None:
         require_wanted(worker, key)
         if differing := differing_versions(task.versions):
             raise ClusterError(f"worker {worker.address} has {differing}. Install the same on all machines.")
+        import torch
+
         from pipeline.training import train_wanted
         from pipeline.worker import on_device_of
 
         config = on_device_of(task.config, int(worker.name)) if task.of_client else task.config
+        torch.set_num_threads(config.run.worker_threads)  # whatever ran here before; `train.threads` goes beyond it
         train_wanted(config, task.run, on_epoch, lambda *_: require_wanted(worker, key))
 
 

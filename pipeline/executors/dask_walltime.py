@@ -7,6 +7,7 @@ too long for any job from one that began too late.
 import asyncio
 import os
 import time
+import uuid
 from dataclasses import dataclass
 
 import psutil
@@ -16,7 +17,7 @@ from distributed import WorkerPlugin
 from pipeline.walltime import Allotment, Schedule, allotment
 
 FRESH_SECONDS = 60.0  # what a worker and its client may take until there is work; later than that it was idle
-RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 50, 0.2
+RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,17 @@ async def leave(worker: DaskWorker) -> None:
     It cannot retire while it alone holds a result; the client is about to fetch that.
     """
     for _ in range(RETIRE_TRIES):
+        await asyncio.sleep(RETIRE_PAUSE_SECONDS)
         if await worker.scheduler.retire_workers(workers=[worker.address], close_workers=False, remove=True):
             break
-        await asyncio.sleep(RETIRE_PAUSE_SECONDS)
     await worker.close(nanny=True, reason="kinegraph-walltime")
 
 
 class LeaveInTime(WorkerPlugin):
     """Makes each worker leave before the end of its own job."""
 
-    name = "kinegraph-leave-in-time"
-
     def __init__(self, walltime_seconds: float | None) -> None:
-        self.walltime_seconds = walltime_seconds
+        self.name, self.walltime_seconds = f"kinegraph-leave-{uuid.uuid4().hex[:12]}", walltime_seconds
 
     async def setup(self, worker: DaskWorker) -> None:
         self._leaving = None
