@@ -70,7 +70,7 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 @contextmanager
 def _mannered(client: Client, config: Config) -> Iterator[None]:
-    """Workers that are jobs leave before their end, and runs go on elsewhere; those here leave Ctrl-C to the command."""
+    """Workers that are jobs leave before their end, and runs go on elsewhere; those here ignore Ctrl-C."""
     own = are_children(config.run)
     plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)
     client.register_plugin(plugin)
