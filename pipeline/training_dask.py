@@ -88,8 +88,8 @@ class _Table:
         self.client, self.on_epoch = client, on_epoch
         self.config = config.model_copy(update={"cache": absolute_root(config.cache)})
         self.topic = f"kinegraph-train-{uuid.uuid4().hex[:12]}"
-        self.in_flight: dict[str, tuple[Future[None], WantedRun]] = {}
-        self._settled: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
+        self.in_flight: dict[str, tuple[Future[Any], WantedRun]] = {}
+        self._settled: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._workers = Workers(client, config.run)
 
     def train(self, runs: Sequence[WantedRun]) -> None:
@@ -122,9 +122,11 @@ class _Table:
         self.in_flight[key] = future, run
         future.add_done_callback(self._settled.put)
 
-    def _settle(self, future: Future[None]) -> None:
+    def _settle(self, future: Future[Any]) -> None:
         _, run = self.in_flight.pop(str(future.key))
         if future.status == "finished":
+            if (error := future.result()) is not None:
+                raise error
             return
         if future.status != "error":
             raise ClusterLost(

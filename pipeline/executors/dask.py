@@ -123,19 +123,21 @@ class Submission:
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
             error = future.exception()
-            if isinstance(error, OutOfTimeError | WalltimeError):
-                self.out_of_time = error
-            elif isinstance(error, KilledWorker):
-                self._killed(unit)
-            else:
+            if not isinstance(error, KilledWorker):
                 raise error
+            self._killed(unit)
         elif future.status == "finished":
             self._take(future.result())
         else:
             raise ClusterLost(f"The Dask scheduler at {self._workers.address} went away. What is sealed stays.")
 
-    def _take(self, events: Iterable[Event]) -> None:
-        for event in events:
+    def _take(self, found: tuple[Event, ...] | Exception) -> None:
+        if isinstance(found, OutOfTimeError | WalltimeError):
+            self.out_of_time = found
+            return
+        if isinstance(found, Exception):
+            raise found
+        for event in found:
             if isinstance(event, UnitLeased):
                 self.leased.append(event.unit)
             elif isinstance(event, UnitSuspected):

@@ -18,6 +18,7 @@ from distributed import Reschedule, WorkerPlugin, get_worker
 from distributed import Worker as DaskWorker
 
 from cache_schemas.cache import Cache
+from cache_schemas.errors import CacheError
 from pipeline.config import Config
 from pipeline.errors import ClusterError, OutOfTimeError
 from pipeline.events import ClipsDone, Event
@@ -26,6 +27,7 @@ from pipeline.leases import leases_on
 from pipeline.plan import WorkUnit
 from pipeline.versions import differing_versions
 from pipeline.walltime import Allotment
+from stages.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.worker import Worker
@@ -33,14 +35,21 @@ if TYPE_CHECKING:
 UNITS_AT_ONCE = 4  # of one process: one is computed, one sealed, one decoded, and one waits, so that none is waited for
 IDLE_SECONDS = 120.0
 STOP_SECONDS = 60.0
+SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
-def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
-    """A Dask task: run the unit at this process's station; gives what happened, what became of the unit last."""
+def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
+    """A Dask task: run the unit at this process's station; gives what happened, what became of the unit last.
+
+    An error that says all there is to say is given back too: of one that is raised Dask prints the way it came.
+    """
     found = get_worker().plugins.get(station)
     if not isinstance(found, Station):
         raise Reschedule  # it was closed while the task waited
-    return found.run(unit, max_deaths)
+    try:
+        return found.run(unit, max_deaths)
+    except SPEAKING as error:
+        return error
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from distributed.core import Status
 
 from pipeline.config import Config
 from pipeline.errors import ClusterError
+from pipeline.executors.dask_station import SPEAKING
 from pipeline.versions import differing_versions
 from pipeline.wanted_run import WantedRun
 
@@ -43,8 +44,11 @@ class RunTask:
     of_client: bool
 
 
-def run_task(task: RunTask) -> None:
-    """A Dask task: train the run, or go on with it. It stops where nobody waits for it any more, or its worker ends."""
+def run_task(task: RunTask) -> Exception | None:
+    """A Dask task: train the run, or go on with it. It stops where nobody waits for it any more, or its worker ends.
+
+    Gives errors back as `run_unit` does.
+    """
     worker = get_worker()
     key = str(worker.get_current_task())
 
@@ -54,7 +58,7 @@ def run_task(task: RunTask) -> None:
     with _alone:
         require_wanted(worker, key)
         if differing := differing_versions(task.versions):
-            raise ClusterError(f"worker {worker.address} has {differing}. Install the same on all machines.")
+            return ClusterError(f"worker {worker.address} has {differing}. Install the same on all machines.")
         import torch
 
         from pipeline.training import train_wanted
@@ -62,7 +66,11 @@ def run_task(task: RunTask) -> None:
 
         config = on_device_of(task.config, int(worker.name)) if task.of_client else task.config
         torch.set_num_threads(config.run.worker_threads)  # whatever ran here before; `train.threads` goes beyond it
-        train_wanted(config, task.run, on_epoch, lambda *_: require_wanted(worker, key))
+        try:
+            train_wanted(config, task.run, on_epoch, lambda *_: require_wanted(worker, key))
+        except SPEAKING as error:
+            return error
+        return None
 
 
 def require_wanted(worker: DaskWorker, key: str) -> None:

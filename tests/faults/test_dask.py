@@ -23,7 +23,10 @@ from pipeline.config import Config, check_config, load_config
 from pipeline.errors import ClusterLost, SetAsideError
 from pipeline.extraction import extract
 from pipeline.indexing import index
+from pipeline.training import train_runs
+from pipeline.training_dask import train_on_dask
 from pipeline.verification import verify
+from stages.training.state import STATE_FILE
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
 from tests.dask_cluster import running, worker_pids
@@ -218,6 +221,35 @@ def test_a_video_that_kills_its_workers_is_set_aside(document: dict[str, Any], v
             with pytest.raises(SetAsideError, match=rf"shard {deadly}: killed its worker 3 times"):
                 extract(config)
         assert cache.ledger.shards("regions/tiny") == [n for n in range(cache.num_shards) if n != deadly]
+
+
+@pytest.mark.faults
+def test_a_worker_is_killed_in_training(
+    tiny_document: dict[str, Any], tmp_path: Path, dask_cluster: LocalCluster
+) -> None:
+    """The run goes on from its last state on another worker, to the same weights."""
+    train = {"head": "avg_pool", "options": {"dropout": 0.5}, "epochs": 3000, "threads": 1, "val_split": None}
+    document = tiny_document | {"train": train | {"run": str(tmp_path / "there")}}
+    config = on_dask(document, dask_cluster.scheduler_address)
+    here = check_config(document | {"train": train | {"run": str(tmp_path / "here")}}, "here")
+    index(here)
+    extract(here, stages=["features"])
+    state, epochs = tmp_path / "there" / STATE_FILE, list[int]()
+
+    def kill_all() -> None:
+        deadline = time.monotonic() + FIRST_RECORD_SECONDS
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for pid in worker_pids(dask_cluster):
+            os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_all)
+    thread.start()
+    (run,) = train_on_dask(config, on_epoch=lambda name, seed, record: epochs.append(record.epoch))
+    thread.join()
+    assert epochs.count(1) == 1, "it did not begin again"
+    (expected,) = train_runs(here)
+    assert (run.folder / "model.safetensors").read_bytes() == (expected.folder / "model.safetensors").read_bytes()
 
 
 @pytest.mark.faults

@@ -73,7 +73,9 @@ def attempts(cache: Cache) -> set[int]:
 
 
 @pytest.mark.usefixtures("ten_seconds_a_unit")
-def test_the_time_of_the_command_ends(load: Load, whole: Cache, clock: SimpleNamespace) -> None:
+def test_the_time_of_the_command_ends(
+    load: Load, whole: Cache, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
     """Three units of 10 s in 25 s: two in a first run, one in a second; the bytes are those of one run."""
     with in_this_process(1) as cluster:
         job = job_of(load, cluster, Allotment(began_at=clock.now, ends_at=clock.now + 25))
@@ -83,6 +85,7 @@ def test_the_time_of_the_command_ends(load: Load, whole: Cache, clock: SimpleNam
         assert not [*job.cache.storage.names("leases")]
         DaskExecutor().run(job_of(load, cluster), lambda event: None)
     assert same_bytes(job.cache.root) == same_bytes(whole.root)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "it is no failure"
 
 
 @pytest.mark.usefixtures("ten_seconds_a_unit")
