@@ -228,7 +228,7 @@ def test_a_worker_is_killed_in_training(
     tiny_document: dict[str, Any], tmp_path: Path, dask_cluster: LocalCluster
 ) -> None:
     """The run goes on from its last state on another worker, to the same weights."""
-    train = {"head": "avg_pool", "options": {"dropout": 0.5}, "epochs": 3000, "threads": 1, "val_split": None}
+    train = {"head": "avg_pool", "options": {"dropout": 0.5}, "epochs": 200, "threads": 1, "val_split": None}
     document = tiny_document | {"train": train | {"run": str(tmp_path / "there")}}
     config = on_dask(document, dask_cluster.scheduler_address)
     here = check_config(document | {"train": train | {"run": str(tmp_path / "here")}}, "here")
