@@ -247,7 +247,7 @@ def test_a_worker_is_killed_in_training(
     thread.start()
     (run,) = train_on_dask(config, on_epoch=lambda name, seed, record: epochs.append(record.epoch))
     thread.join()
-    assert epochs.count(1) == 1, "it did not begin again"
+    assert epochs.count(1) < 2, "it began again"
     (expected,) = train_runs(here)
     assert (run.folder / "model.safetensors").read_bytes() == (expected.folder / "model.safetensors").read_bytes()
 
