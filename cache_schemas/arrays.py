@@ -6,7 +6,9 @@ times are seconds from the first presented frame; intervals are [start, end).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -155,30 +157,44 @@ def feature_arrays(
     return tuple(found)
 
 
-def proposal_arrays(num_frames: int, top: int, frame_step: int) -> tuple[ArraySpec, ...]:
-    """Class-agnostic boxes of a region proposal network, best first, `count` of them valid per frame."""
-    time = frame_dim(frame_step)
+class _Column(NamedTuple):
+    """One array of a stage by what tells it from the others; it has the first `rank` of their axes."""
 
-    def spec(name: str, dtype: str, dims: tuple[str, ...], fill: float | int, about: str, units: str = "") -> ArraySpec:
-        sizes = {time: num_frames, "proposal": top, "box_edge": 4}
-        return ArraySpec(
-            name=f"proposals/{name}",
-            stage="proposals",
-            shape=tuple(sizes[dim] for dim in dims),
-            dtype=dtype,
-            dims=dims,
-            fill=fill,
-            about=about,
-            units=units,
+    name: str
+    dtype: str
+    rank: int
+    fill: float | int
+    about: str
+    units: str = ""
+
+
+def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *columns: _Column) -> tuple[ArraySpec, ...]:
+    """The arrays `<stage>/<name>` over axes of these names and sizes."""
+    return tuple(
+        ArraySpec(
+            name=f"{stage}/{column.name}",
+            stage=stage,
+            shape=tuple(sizes.values())[: column.rank],
+            dtype=column.dtype,
+            dims=tuple(sizes)[: column.rank],
+            fill=column.fill,
+            about=column.about,
+            units=column.units,
             frame_step=frame_step,
         )
+        for column in columns
+    )
 
-    return (
-        spec("boxes", "float32", (time, "proposal", "box_edge"), math.nan, "x1, y1, x2, y2 in the rotated frame", "px"),
-        spec(
-            "scores", "float32", (time, "proposal"), math.nan, "objectness logit, descending within the first `count`"
-        ),
-        spec("count", "int16", (time,), -1, "valid proposals; rows past it are 0; -1 in a failed row"),
+
+def proposal_arrays(num_frames: int, top: int, frame_step: int) -> tuple[ArraySpec, ...]:
+    """Class-agnostic boxes of a region proposal network, best first, `count` of them valid per frame."""
+    return _columns(
+        "proposals",
+        {frame_dim(frame_step): num_frames, "proposal": top, "box_edge": 4},
+        frame_step,
+        _Column("boxes", "float32", 3, math.nan, "x1, y1, x2, y2 in the rotated frame", "px"),
+        _Column("scores", "float32", 2, math.nan, "objectness logit, descending within the first `count`"),
+        _Column("count", "int16", 1, -1, "valid proposals; rows past it are 0; -1 in a failed row"),
     )
 
 
@@ -217,26 +233,13 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
     `frame_step` where graphs are of sampled frames, None where they have times of their own.
     """
     time = "graph" if frame_step is None else frame_dim(frame_step)
-    sizes = dict(zip((time, "object", "relation"), shape, strict=True))
-
-    def spec(name: str, dtype: str, rank: int, fill: float | int, about: str, units: str = "") -> ArraySpec:
-        dims = tuple(sizes)[:rank]
-        return ArraySpec(
-            name=f"graphs/{name}",
-            stage="graphs",
-            shape=tuple(sizes[dim] for dim in dims),
-            dtype=dtype,
-            dims=dims,
-            fill=fill,
-            about=about,
-            units=units,
-            frame_step=frame_step,
-        )
-
-    return (
-        spec("times", "float64", 1, math.nan, "since the start of the clip; NaN where there is no graph", "s"),
-        spec("count", "int16", 1, -1, "objects besides the person; -1 where there is no graph"),
-        spec("objects", "int16", 2, -1, "class number of each object; -1 past count"),
-        spec("linked", "uint8", 2, 0, "1 where an edge leads from the object to the person"),
-        spec("relations", "uint8", 3, 0, "1 where the object has the relation; 0 where it is not linked"),
+    return _columns(
+        "graphs",
+        dict(zip((time, "object", "relation"), shape, strict=True)),
+        frame_step,
+        _Column("times", "float64", 1, math.nan, "since the start of the clip; NaN where there is no graph", "s"),
+        _Column("count", "int16", 1, -1, "objects besides the person; -1 where there is no graph"),
+        _Column("objects", "int16", 2, -1, "class number of each object; -1 past count"),
+        _Column("linked", "uint8", 2, 0, "1 where an edge leads from the object to the person"),
+        _Column("relations", "uint8", 3, 0, "1 where the object has the relation; 0 where it is not linked"),
     )

@@ -49,11 +49,15 @@ class SealedObject(_Record):
 
 
 class Source(_Record):
-    """Identity of a video, or a file read beside it, when it was read: size, mtime and a digest of sampled content."""
+    """Identity of a video, or a file read beside it, when it was read: size, mtime and a digest of sampled content.
+
+    Of a video at a URL `mtime_ns` and `etag` are what its store says; 0 and None where it does not.
+    """
 
     size: int
     mtime_ns: int
     digest: str
+    etag: str | None = None
 
 
 class Exported(_Record):

@@ -35,6 +35,7 @@ from stages.proposals.options import (
     TorchvisionOptions,
 )
 from stages.regions.options import RegionOptions
+from stages.remote.options import StagingOptions
 from stages.scene_graphs.options import GraphFileOptions, InteractionGraphOptions
 from stages.scene_graphs.vocabulary import Vocabulary
 
@@ -58,6 +59,7 @@ SECTIONS: dict[str, type[StageOptions]] = {
     "graphs.vocabulary": Vocabulary,
     "store": StoreOptions,
     "run": RunOptions,
+    "run.staging": StagingOptions,
     "run.dask": DaskOptions,
     "run.dask.jobqueue": JobQueueOptions,
     "run.slurm": SlurmOptions,

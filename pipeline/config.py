@@ -22,6 +22,7 @@ from stages.clips.options import ClipOptions, DatasetOptions, InteractionsOption
 from stages.options import StageOptions
 from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
+from stages.remote.options import StagingOptions
 from stages.scene_graphs.options import GraphOptions, InteractionGraphOptions
 from stages.training.options import TrainOptions
 
@@ -80,6 +81,7 @@ class RunOptions(StageOptions):
         description="of a job, from its start: after the first shard none is begun that cannot end in time; a SLURM "
         "job knows its own limit; of each job of `dask.jobqueue`, else of this command",
     )
+    staging: StagingOptions = Field(StagingOptions(), description="copies of videos that lie at URLs: see below")
     dask: DaskOptions = Field(DaskOptions(), description="the cluster of the dask executor: see below")
     slurm: SlurmOptions = Field(SlurmOptions(), description="the job array of the slurm executor: see below")
 

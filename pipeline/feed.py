@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,7 +17,8 @@ from cache_schemas.ledger import Source
 from pipeline.plan import WorkUnit
 from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
 from stages.decode.errors import DecodeError
-from stages.decode.source import source_identity
+from stages.remote.options import StagingOptions
+from stages.remote.staging import AtHand, Staging
 
 Item = TypeVar("Item")
 BATCHES_AHEAD = 2
@@ -52,12 +54,14 @@ class _Video:
 
 
 _Decoded = tuple[list[DecodedClip | DecodeError], Source | None]
+_File = AbstractContextManager[AtHand]
 
 
 class Feed:
     """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing.
 
-    Batches are cut from whole shards; of a unit that retries clips, only those that hold one are made.
+    Batches are cut from whole shards; of a unit that retries clips, only those that hold one are made. Videos at URLs
+    are copied ahead of the decoder, as `staging` says.
     """
 
     def __init__(
@@ -68,8 +72,10 @@ class Feed:
         batch_size: int,
         timeout_seconds: float,
         threads: int,
+        staging: StagingOptions | None = None,
     ) -> None:
         self._rows_of, self._wanted = rows_of, wanted
+        self._staging = staging or StagingOptions()
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
     def batches(self, units: Iterable[WorkUnit]) -> Generator[Batch]:
@@ -78,11 +84,14 @@ class Feed:
         With no threads everything happens in the caller, for debugging.
         """
         if self._threads == 0:
-            yield from self._assembled((video, self._decode(video)) for video in self._videos(units))
+            with Staging(self._staging) as staging:
+                yield from self._assembled(
+                    (video, self._decode(video, self._begun(video, staging))) for video in self._videos(units)
+                )
             return
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool, Staging(self._staging) as staging:
             stopping = threading.Event()
-            decoded = self._decoded_ahead(pool, units, stopping)
+            decoded = self._decoded_ahead(pool, units, staging, stopping)
             try:
                 yield from _in_background(self._assembled(decoded), stopping)
             finally:
@@ -107,15 +116,24 @@ class Feed:
         batches = {number // self._batch_size for number, row in enumerate(rows) if row.clip_id in retried}
         return [number for number in range(len(rows)) if number // self._batch_size in batches]
 
-    def _decode(self, video: _Video) -> _Decoded:
-        wanted = self._wanted(video.unit)
+    def _begun(self, video: _Video, staging: Staging) -> _File:
+        """The video's file, or a copy that is on its way; no copy where no pixels are wanted."""
         path = video.rows[0].path
+        return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
+
+    def _decode(self, video: _Video, file: _File) -> _Decoded:
+        wanted = self._wanted(video.unit)
         if wanted is None:
             return [DecodedClip.blank(0) for _ in video.rows], None
-        return decode_clips(path, video.rows, wanted, self._timeout), source_identity(path)
+        try:
+            with file as at_hand:
+                clips = decode_clips(at_hand.file, video.rows, wanted, self._timeout)
+                return [_named(clip, at_hand) for clip in clips], at_hand.identity()
+        except DecodeError as error:  # it could not be copied
+            return [error for _ in video.rows], None
 
     def _decoded_ahead(
-        self, pool: ThreadPoolExecutor, units: Iterable[WorkUnit], stopping: threading.Event
+        self, pool: ThreadPoolExecutor, units: Iterable[WorkUnit], staging: Staging, stopping: threading.Event
     ) -> Iterator[tuple[_Video, _Decoded]]:
         """Decoded videos in order, with enough clips under way to fill two batches."""
         capacity = 2 * self._batch_size + self._threads
@@ -124,7 +142,7 @@ class Feed:
         for video in self._videos(units):
             if stopping.is_set():
                 return
-            under_way.append((video, pool.submit(self._decode, video)))
+            under_way.append((video, pool.submit(self._decode, video, self._begun(video, staging))))
             clips += len(video.rows)
             while clips > capacity and len(under_way) > 1:
                 first, future = under_way.popleft()
@@ -170,6 +188,14 @@ class Feed:
                 if isinstance(clip, DecodedClip):
                     pixels[slot] = clip.squares.pop(square)
             batch.pixels[square] = pixels
+
+
+def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
+    """The clip, with the video's own name in what is said of it."""
+    if isinstance(clip, DecodeError):
+        return DecodeError(clip.reason, video.named(clip.detail))
+    clip.warning = video.named(clip.warning)
+    return clip
 
 
 class _End:

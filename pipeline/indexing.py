@@ -17,9 +17,13 @@ from stages.clips.datasets import Listing, Video, list_videos
 from stages.clips.options import ClipOptions
 from stages.clips.sampling import clip_interval, clip_times, crop_rectangle
 from stages.decode.errors import DecodeError
-from stages.decode.stream import Probe, probe
+from stages.decode.stream import Probe
+from stages.remote.options import StagingOptions
+from stages.remote.staging import Staging
+from stages.remote.urls import is_url
 
 NAN = float("nan")
+REQUESTS_AT_ONCE = 16  # threads that wait for a network more than they compute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         made += new
         on_progress("generating videos", made, 0)
 
-    listing = list_videos(config.dataset, count)
+    listing = list_videos(config.dataset, count, tries=config.run.staging.tries)
     layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config)}
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
     begun = storage.exists(TABLE)
@@ -60,7 +64,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         where = f"{storage.root}/{TABLE}"
         raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
     old = list(cache.clips.rows()) if begun else []
-    probes = _probe_all(listing, on_progress)
+    probes = _probe_all(listing, config.run.staging, on_progress)
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.video_id], config.clips)]
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
@@ -82,18 +86,22 @@ def reopen_partial(cache: Cache, shard: int) -> None:
         cache.ledger.unseal(key, shard)
 
 
-def _probe_all(listing: Listing, on_progress: Callable[[str, int, int], None]) -> dict[str, Probe | DecodeError]:
+def _probe_all(
+    listing: Listing, options: StagingOptions, on_progress: Callable[[str, int, int], None]
+) -> dict[str, Probe | DecodeError]:
     found: dict[str, Probe | DecodeError] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (video, result) in enumerate(zip(listing.videos, pool.map(_probed, listing.videos), strict=True), 1):
+    threads = REQUESTS_AT_ONCE if any(is_url(video.path) for video in listing.videos) else os.cpu_count()
+    with ThreadPoolExecutor(threads) as pool, Staging(options) as staging:
+        results = pool.map(lambda video: _probed(video, staging), listing.videos)
+        for done, (video, result) in enumerate(zip(listing.videos, results, strict=True), 1):
             found[video.video_id] = result
             on_progress("reading headers", done, len(listing.videos))
     return found
 
 
-def _probed(video: Video) -> Probe | DecodeError:
+def _probed(video: Video, staging: Staging) -> Probe | DecodeError:
     try:
-        return probe(video.path)
+        return staging.probe(video.path)
     except DecodeError as error:
         return error
 

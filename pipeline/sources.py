@@ -1,42 +1,61 @@
 """Videos, and files read beside them, that changed since they were cached. Torch-free."""
 
+import logging
 import os
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable, merged, video_of
+from cache_schemas.clips_table import ClipRow, ClipsTable, merged, video_of
 from cache_schemas.ledger import Record, Source
 from pipeline.config import Config
-from pipeline.indexing import video_rows
+from pipeline.indexing import REQUESTS_AT_ONCE, video_rows
 from stages.clips.datasets import Video
 from stages.decode.errors import DecodeError
 from stages.decode.source import source_identity
-from stages.decode.stream import probe
 from stages.proposals.options import FileOptions
+from stages.remote.faults import CredentialsError, NetworkError
+from stages.remote.staging import Staging
+from stages.remote.urls import is_url
 from stages.scene_graphs.options import GraphFileOptions
 
+if TYPE_CHECKING:
+    from stages.remote.remote import Remote
+
 Changed = dict[int, list[str]]  # shard -> videos
+log = logging.getLogger("kinegraph")
 
 
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
-    """Shard -> videos that are not what the shard's frames were decoded from: one stat per video.
+    """Shard -> videos that are not what the shard's frames were decoded from: one stat, or request, per video.
 
     The content is read only where the size is the same and the time is not. A video that is gone, or one with a
     failed clip, has not changed; `retry_failed` tries the latter again, and looks at those of which clips were kept.
+    Of videos at URLs that cannot be reached nothing is known, which a warning says.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
     known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards
     found: Changed = {}
+    elsewhere: list[tuple[int, str, str, Source]] = []
     for record in cache.ledger.records("clips", shards):
         failed = _videos_to_retry(cache, record) if retry_failed else _failed_videos(record)
         for video, source in record.sources.items():
-            if video not in failed and video in path_of:
+            if video in failed or video not in path_of:
+                continue
+            if is_url(path_of[video]):
+                elsewhere.append((record.shard, video, path_of[video], source))
+            else:
                 identity = (video, source.size, source.mtime_ns, source.digest)
                 if identity not in known:
                     known[identity] = _has_changed(path_of[video], source)
                 if known[identity]:
                     found.setdefault(record.shard, []).append(video)
+    now_other = _have_changed([(url, source) for *_, url, source in elsewhere])
+    for (shard, video, *_), has_changed in zip(elsewhere, now_other, strict=True):
+        if has_changed:
+            found.setdefault(shard, []).append(video)
     return found
 
 
@@ -74,6 +93,32 @@ def _has_changed(path: str, source: Source) -> bool:
     return identity is not None and identity.digest != source.digest
 
 
+def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
+    """For each URL whether its video is not the one of `Source`; False for all that cannot be reached."""
+    if not videos:
+        return []
+    from stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+
+    remote = Remote(tries=2)
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        try:
+            return [*pool.map(lambda video: _has_changed_at(remote, *video), videos)]
+        except (NetworkError, CredentialsError) as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            log.warning("Videos at URLs are not looked at for changes since they were cached: %s", error)
+            return [False for _ in videos]
+
+
+def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
+    try:
+        now = remote.info(url)
+        if now.size is None or now.size != source.size:
+            return now.size is not None
+        return not now.is_version(source) and remote.digest(url, now.size) != source.digest
+    except DecodeError:
+        return False
+
+
 def is_made_from(key: str, files_of: str) -> bool:
     """Whether a stage key is made from the files that the key `files_of` is read from."""
     return key == files_of or (files_of == "proposals" and key.startswith("regions/"))
@@ -94,15 +139,20 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
     Raises CacheMismatch, with nothing changed, where a video's times or frame size are no longer those of its rows.
     """
     videos = {video for of_shard in changed.values() for video in of_shard}
-    for shard in changed:
-        rows = [row for row in cache.rows(shard) if row.video_id in videos]
-        for row in rows:
-            video = Video(video_id=row.video_id, path=row.path, split=row.split, labels=row.labels)
-            try:
-                now = [new for new in video_rows(video, probe(row.path), config.clips) if new.clip_id == row.clip_id]
-            except DecodeError:
-                continue  # extraction says what is wrong with it
-            merged([row], now)
+    with Staging(config.run.staging) as staging:
+        for shard in changed:
+            for row in [row for row in cache.rows(shard) if row.video_id in videos]:
+                _check_fits(row, config, staging)
     for shard in changed:
         for key in reversed(cache.stage_keys()):
             cache.ledger.unseal(key, shard)
+
+
+def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
+    """Raise CacheMismatch where a video's times or frame size are not those of a row."""
+    video = Video(video_id=row.video_id, path=row.path, split=row.split, labels=row.labels)
+    try:
+        found = staging.probe(row.path)
+    except DecodeError:
+        return  # extraction says what is wrong with it
+    merged([row], [new for new in video_rows(video, found, config.clips) if new.clip_id == row.clip_id])

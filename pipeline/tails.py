@@ -6,7 +6,8 @@ from cache_schemas.cache import Cache, Stage
 from stages.backbones.build import backbone_digest, build_backbone
 from stages.backbones.catalogue import entry
 from stages.heads.head import HeadError, Spec
-from stages.heads.tail import MODELS, parse_tail, tail_source
+from stages.heads.places import FAMILIES
+from stages.heads.tail import parse_tail, tail_source
 from stages.heads.tail_options import TailOptions
 
 
@@ -21,9 +22,9 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
         return options
     backbone = tail_source(spec, tail).backbone
     stage = cache.stage(f"features/{backbone}")
-    if stage.options.get("model") not in MODELS:
+    if stage.options.get("model") not in FAMILIES:
         made = f"of {stage.options['model']}" if "model" in stage.options else "imported"
-        raise HeadError(f"tail: {stage.key} is {made}; the networks that can be a tail are {', '.join(MODELS)}.")
+        raise HeadError(f"tail: {stage.key} is {made}; the networks that can be a tail are {', '.join(FAMILIES)}.")
     cached = {"model": stage.options["model"], "options": stage.options.get("options", {})}
     for key, value in cached.items():
         if getattr(tail, key) not in (None, value):

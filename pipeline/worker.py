@@ -182,6 +182,7 @@ class Worker:
             batch_size=self.config.run.batch_size,
             timeout_seconds=self.config.run.video_timeout_seconds,
             threads=decode_threads,
+            staging=self.config.run.staging,
         )
         batches_of = feed.batches(self._taken(units, over))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer, closing(batches_of) as batches:

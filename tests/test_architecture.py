@@ -23,6 +23,7 @@ WITHOUT_TORCH = [
     "cache_schemas.hdf5_shards",
     "cache_schemas.zarr_shards",
     "pipeline.config",
+    "pipeline.feed",
     "pipeline.indexing",
     "pipeline.plan",
     "pipeline.status",
@@ -77,8 +78,8 @@ def test_packages_say_nothing_in_their_init() -> None:
 
 
 def test_what_starts_at_once_imports_no_torch() -> None:
-    """One process: each module in turn, with torch forbidden."""
-    program = "import sys, importlib; sys.modules.update(torch=None, torchvision=None)\n" + "\n".join(
+    """One process: each module in turn, with torch forbidden, and fsspec, which only a URL needs."""
+    program = "import sys, importlib; sys.modules.update(torch=None, torchvision=None, fsspec=None)\n" + "\n".join(
         f"importlib.import_module({module!r})" for module in WITHOUT_TORCH
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)

@@ -81,41 +81,64 @@ def _train(head: str, *, aggregate: str, **more: Any) -> Keys:
 BELOW = {"res2": "stem", "res3": "res2", "res4": "res3", "res5": "res4"}  # where a tail begins
 
 
-# --- TRG: TSN's sparse sampling; scores averaged over 2 (Something-Something) or 10 clips (Charades) ---
+# --- TRG: TSN's sparse sampling; scores averaged over 2 (Something-Something) or 10 clips (Charades); blocks after the
+# network's last three, each as wide as what it follows: the formula as printed ---
 
-TRG_NETWORKS = {  # file name -> model, weights, last tap
-    "bn_inception": ("bn_inception", "imagenet1k", "inception_5b"),
-    "inception_v3": ("inception_v3", "imagenet1k_v1", "mixed_7c"),
-    "resnet50": ("resnet50", "imagenet1k_v1", "res5"),
-    "resnet101": ("resnet101", "imagenet1k_v1", "res5"),
+TRG_NETWORKS = {  # file name -> model, weights, cached tap, the last three blocks above it
+    "bn_inception": (
+        "bn_inception",
+        "imagenet1k",
+        "inception_4d",
+        ["inception_4e", "inception_5a", "inception_5b"],
+    ),
+    "inception_v3": ("inception_v3", "imagenet1k_v1", "mixed_6e", ["mixed_7a", "mixed_7b", "mixed_7c"]),
+    "resnet50": ("resnet50", "imagenet1k_v1", "res4", ["res5"]),
+    "resnet101": ("resnet101", "imagenet1k_v1", "res4", ["res5"]),
 }
 TRG_SGD = {"optimizer": "sgd", "learning_rate": 1e-3, "weight_decay": 5e-4, "schedule": "step", "gamma": 0.1}
 
 
-def _trg(network: str, num_frames: int, dataset: str, **clips: Any) -> Keys:
-    model, weights, tap = TRG_NETWORKS[network]
+def _trg(network: str, num_frames: int, dataset: str, tail: Keys | None = None, **clips: Any) -> Keys:
+    """Three blocks where the paper has them, or another tail."""
+    model, weights, _, _ = TRG_NETWORKS[network]
+    tail = tail or _trg_tail(network)
     short = dataset == "something_v2"
     epochs = {"epochs": 50, "milestones": [25]} if short else {"epochs": 100, "milestones": [50]}
     sampling = clips or {"sampling": "uniform"}
     return {
-        "cache": f"out/papers/{dataset}/{network}_{num_frames}{'_dense' if clips else ''}",
+        "cache": f"out/papers/{dataset}/{network}_{num_frames}{'_dense' if clips else ''}_{tail['from']}",
         **_dataset(dataset),
         **_clips(num_frames, 2 if short else 10, **sampling),
-        "backbones": {network: {"model": model, "weights": weights, "taps": [tap], "store": ["maps", "pooled"]}},
-        **_train("trg", aggregate="mean", **TRG_SGD, **epochs),
+        "backbones": {network: {"model": model, "weights": weights, "taps": [tail["from"]], "store": ["maps"]}},
+        **_train("avg_pool", aggregate="mean", **TRG_SGD, **epochs, options={"tail": tail}),
     }
 
 
-TRG_TABLE_3 = {
-    "t1": ("no graph, average over time", {"train.head": "avg_pool"}, "37.3/68.9, 39.5/70.1, 46.7/74.1"),
-    "t3": ("heads concatenated", {"train.options": {"aggregator": "concatenation"}}, "48.5/77.4, 50.4/78.4, 50.6/77.6"),
-    "t4": ("mean of the heads", {"train.options": {"aggregator": "mean"}}, "49.3/78.2, 51.2/79.2, 51.9/79.5"),
+def _trg_tail(network: str, **block: Any) -> Keys:
+    """The network's last three blocks, each followed by one of TRG, as wide as the network."""
+    _, _, tap, places = TRG_NETWORKS[network]
+    return {"from": tap, "blocks": [{"block": "trg", "after": [*places], **({"options": block} if block else {})}]}
+
+
+def _pooled(network: str) -> Keys:
+    """The same part of the network, without blocks."""
+    return {"from": TRG_NETWORKS[network][2]}
+
+
+TRG_TABLE_3: dict[str, tuple[str, Keys, str]] = {  # what, options of the blocks; 8 frames
+    "t3": ("heads concatenated", {"aggregator": "concatenation"}, "48.5/77.4, 50.4/78.4, 50.6/77.6"),
+    "t4": ("mean of the heads", {"aggregator": "mean"}, "49.3/78.2, 51.2/79.2, 51.9/79.5"),
     "t5": ("the full model", {}, "51.3/78.8, 52.5/80.6, 53.8/81.2"),
 }
-TRG_TABLE_1 = {
-    "bn_inception": "51.3/78.8, 56.7/79.9, 58.3/86.2",
-    "inception_v3": "52.5/80.6, 59.2/86.4, 61.3/91.4",
-    "resnet50": "53.8/81.2, 59.8/87.4, 62.2/90.3",
+TRG_NO_GRAPH = {"bn_inception": "37.3/68.9", "inception_v3": "39.5/70.1", "resnet50": "46.7/74.1"}  # T1
+TRG_CONV3D: dict[str, tuple[str, list[str], str]] = {  # T2: cached tap, the blocks with branches above it
+    "bn_inception": ("conv2", [f"inception_{name}" for name in "3a 3b 3c 4a 4b 4c 4d 4e 5a 5b".split()], "42.4/73.2"),
+    "inception_v3": ("stem", [f"mixed_{name}" for name in "5b 5c 5d 6a 6b 6c 6d 6e 7a 7b 7c".split()], "45.1/76.5"),
+}
+TRG_TABLE_1 = {  # with Something-Something V1
+    "bn_inception": "51.3/78.8 (V1 38.5/68.4), 56.7/79.9 (V1 45.9/74.9), 58.3/86.2 (V1 47.5/80.2)",
+    "inception_v3": "52.5/80.6 (V1 41.3/73.4), 59.2/86.4 (V1 47.2/78.9), 61.3/91.4 (V1 49.7/85.3)",
+    "resnet50": "53.8/81.2 (V1 41.5/74.7), 59.8/87.4 (V1 48.1/80.4), 62.2/90.3 (V1 49.5/86.1)",
 }
 TRG_TABLE_2 = {
     "bn_inception": "28.4/30.7/33.5",
@@ -129,83 +152,98 @@ TRG_TABLE_4 = {  # pooling, TRG; 16/32 frames
     ("bn_inception", "dense"): ("30.1/31.3", "29.8/32.7"),
     ("resnet50", "dense"): ("31.9/33.8", "35.8/38.4"),
 }
-TRG_FIGURE_6 = {  # where: stage, its last three blocks, mAP
-    "bottom": ("res2", (0, 1, 2), "30.9"),
-    "middle": ("res3", (1, 2, 3), "32.6"),
-    "top": ("res5", (0, 1, 2), "33.9"),
+TRG_FIGURE_5 = {  # 1, 3, 6, 9, 12 heads
+    ("bn_inception", "something_v2"): "49.7, 51.3, 52.4, 53.1, 53.3",
+    ("inception_v3", "something_v2"): "50.2, 52.5, 53.7, 54.3, 54.7",
+    ("bn_inception", "charades"): "27.2, 28.4, 29.6, 30.9, 31.3 (32.3 in the text)",
+    ("inception_v3", "charades"): "30.3, 32.1, 33.7, 34.9, 35.2",
 }
-TRG_HEADS = {f"heads_{n}": {"options": {"num_heads": n}} for n in (1, 3, 6, 9, 12)}
+TRG_FIGURE_6: dict[tuple[str, str], tuple[str, list[str], str]] = {  # cached tap, blocks above it, mAP
+    ("inception_v3", "bottom"): ("stem", ["mixed_5b", "mixed_5c", "mixed_5d"], "29.3"),
+    ("inception_v3", "middle"): ("mixed_5d", ["mixed_6a", "mixed_6b", "mixed_6c"], "30.8"),
+    ("inception_v3", "top"): ("mixed_6e", ["mixed_7a", "mixed_7b", "mixed_7c"], "32.1"),
+    ("resnet50", "bottom"): ("stem", ["res2.0", "res2.1", "res2.2"], "30.9"),
+    ("resnet50", "middle"): ("res2", ["res3.1", "res3.2", "res3.3"], "32.6"),
+    ("resnet50", "top"): ("res4", ["res5.0", "res5.1", "res5.2"], "33.9"),
+}
+TOP1_TOP5, MEAN_AP = "Something-Something V2 top-1/top-5", "Charades mAP"
+
+
+def _trg_row(name: str, about: str, published: str, base: Keys, keys: Keys | None = None) -> Row:
+    table = name.partition("_")[0]
+    about = f"{table[:-1]} {table[-1]}, {about}"
+    return Row(paper="trg", name=name, about=about, published=published, base=base, keys=keys or {})
 
 
 def trg_rows() -> Iterator[Row]:
-    for network, top1_top5 in TRG_TABLE_1.items():
-        for place, num_frames in enumerate((8, 16, 32)):
-            yield Row(
-                paper="trg",
-                name=f"table1_{network}_{num_frames}",
-                about=f"table 1, {network}, {num_frames} frames",
-                published=f"Something-Something V2 top-1/top-5 {top1_top5.split(', ')[place]}",
-                base=_trg(network, num_frames, "something_v2"),
-            )
-    for network, mean_ap in TRG_TABLE_2.items():
-        for place, num_frames in enumerate((8, 16, 32)):
-            yield Row(
-                paper="trg",
-                name=f"table2_{network}_{num_frames}",
-                about=f"table 2, {network}, {num_frames} frames",
-                published=f"Charades mAP {mean_ap.split('/')[place]}",
-                base=_trg(network, num_frames, "charades"),
-            )
-    for name, (about, keys, figures) in TRG_TABLE_3.items():
-        for place, network in enumerate(("bn_inception", "inception_v3", "resnet50")):
-            yield Row(
-                paper="trg",
-                name=f"table3_{name}_{network}",
-                about=f"table 3 {name.upper()}, {network}, 8 frames: {about}",
-                published=f"Something-Something V2 top-1/top-5 {figures.split(', ')[place]}",
-                base=_trg(network, 8, "something_v2"),
-                keys=keys,
-            )
-    for network, figures in (
-        ("bn_inception", "49.7,51.3,52.4,53.1,53.3"),
-        ("inception_v3", "50.2,52.5,53.7,54.3,54.7"),
-    ):
-        yield Row(
-            paper="trg",
-            name=f"figure5_{network}",
-            about=f"figure 5, {network}, 8 frames: 1, 3, 6, 9 and 12 heads as variants",
-            published=f"Something-Something V2 top-1 {figures.replace(',', ', ')}, read off a figure",
-            base=_trg(network, 8, "something_v2"),
-            keys={"train.variants": TRG_HEADS},
-        )
-    for place, (stage, blocks, mean_ap) in TRG_FIGURE_6.items():
-        inserted = [{"block": "trg", "after": [f"{stage}.{block}" for block in blocks]}]
-        tail = {"from": BELOW[stage], "blocks": inserted}
-        base = _trg("resnet50", 8, "charades") | {"cache": f"out/papers/charades/resnet50_8_{BELOW[stage]}"}
-        yield Row(
-            paper="trg",
-            name=f"figure6_resnet50_{place}",
-            about=f"figure 6, ResNet-50, 8 frames, blocks at the {place}, as wide as the network",
-            published=f"Charades mAP {mean_ap}, read off a figure",
-            base=base,
-            keys={
-                "backbones.resnet50.taps": [BELOW[stage]],
-                "backbones.resnet50.store": ["maps"],
-                "train.head": "avg_pool",
-                "train.options": {"tail": tail},
-            },
-        )
+    yield from _trg_tables_1_and_2()
+    yield from _trg_table_3()
+    yield from _trg_figures()
     for (network, sampling), (pooled, graph) in TRG_TABLE_4.items():
         for place, num_frames in enumerate((16, 32)):
             clips = {"sampling": "dense", "fps": 6.0} if sampling == "dense" else {}
-            yield Row(
-                paper="trg",
-                name=f"table4_{network}_{sampling}_{num_frames}",
-                about=f"table 4, {network}, {sampling} sampling, {num_frames} frames; average pooling as a variant",
-                published=f"Charades mAP pooling {pooled.split('/')[place]}, TRG {graph.split('/')[place]}",
-                base=_trg(network, num_frames, "charades", **clips),
-                keys={"train.variants": {"pool": {"head": "avg_pool"}, "graph": {}}},
+            variants = {"pool": {"options": {"tail": _pooled(network)}}, "graph": {}}
+            yield _trg_row(
+                f"table4_{network}_{sampling}_{num_frames}",
+                f"{network}, {sampling} sampling, {num_frames} frames; average pooling as a variant",
+                f"{MEAN_AP} pooling {pooled.split('/')[place]}, TRG {graph.split('/')[place]}",
+                _trg(network, num_frames, "charades", **clips),
+                {"train.variants": variants},
             )
+
+
+def _trg_tables_1_and_2() -> Iterator[Row]:
+    for table, kind, dataset, separator, figures in (
+        ("table1", TOP1_TOP5, "something_v2", ", ", TRG_TABLE_1),
+        ("table2", MEAN_AP, "charades", "/", TRG_TABLE_2),
+    ):
+        for network, of_network in figures.items():
+            for num_frames, published in zip((8, 16, 32), of_network.split(separator), strict=True):
+                yield _trg_row(
+                    f"{table}_{network}_{num_frames}",
+                    f"{network}, {num_frames} frames",
+                    f"{kind} {published}",
+                    _trg(network, num_frames, dataset),
+                )
+
+
+def _trg_table_3() -> Iterator[Row]:
+    for network, top1_top5 in TRG_NO_GRAPH.items():
+        base = _trg(network, 8, "something_v2", _pooled(network))
+        about = f"T1, {network}, 8 frames: no graph, average over time"
+        yield _trg_row(f"table3_t1_{network}", about, f"{TOP1_TOP5} {top1_top5}", base)
+    for network, (tap, places, top1_top5) in TRG_CONV3D.items():
+        base = _trg(network, 8, "something_v2", {"from": tap, "blocks": [{"block": "conv3d", "in_branch": places}]})
+        about = f"T2, {network}, 8 frames: 3D convolution after each branch; kernel and shortcut are ours, not given"
+        yield _trg_row(f"table3_t2_{network}", about, f"{TOP1_TOP5} {top1_top5}", base)
+    for name, (what, block, figures) in TRG_TABLE_3.items():
+        for network, top1_top5 in zip(TRG_NO_GRAPH, figures.split(", "), strict=True):
+            base = _trg(network, 8, "something_v2", _trg_tail(network, **block))
+            about = f"{name.upper()}, {network}, 8 frames: {what}"
+            yield _trg_row(f"table3_{name}_{network}", about, f"{TOP1_TOP5} {top1_top5}", base)
+
+
+def _trg_figures() -> Iterator[Row]:
+    for (network, dataset), figures in TRG_FIGURE_5.items():
+        charades = dataset == "charades"
+        yield _trg_row(
+            f"figure5_{network}{'_charades' if charades else ''}",
+            f"{network}, 8 frames: 1, 3, 6, 9 and 12 heads as variants",
+            f"{MEAN_AP if charades else 'Something-Something V2 top-1'} {figures}, read off a figure",
+            _trg(network, 8, dataset),
+            {
+                "train.variants": {
+                    f"heads_{n}": {"options": {"tail": _trg_tail(network, num_heads=n)}} for n in (1, 3, 6, 9, 12)
+                }
+            },
+        )
+    for (network, position), (tap, places, mean_ap) in TRG_FIGURE_6.items():
+        yield _trg_row(
+            f"figure6_{network}_{position}",
+            f"{network}, 8 frames, blocks at the {position}",
+            f"{MEAN_AP} {mean_ap}, read off a figure",
+            _trg(network, 8, "charades", {"from": tap, "blocks": [{"block": "trg", "after": places}]}),
+        )
 
 
 # --- STRG: 32 frames at 6 fps, boxes on every second; the largest score over 10 (Charades) or 2 clips ---
@@ -224,6 +262,7 @@ STRG_BACKBONES = {
     "i3d": ("i3d_r50", "nonlocal_net_32x2"),
     "nl_i3d": ("nonlocal_i3d_r50", "nonlocal_net_32x2"),
     "i3d_r101": ("i3d_r101", "random:0"),
+    "nl_i3d_r101": ("nonlocal_i3d_r101", "random:0"),
 }
 
 
@@ -242,6 +281,10 @@ def _strg(dataset: str, backbone: str = "i3d", top: int | None = None) -> Keys:
     }
 
 
+# Open in the paper: the strides in time that lead from 128 frames to 16; here one pair of frames is joined.
+STRG_R101 = (
+    "; 64 frames of features where the paper has 16. Weights for this depth are not public: name a file of yours"
+)
 STRG_ROWS = {  # id: what, head, options, Charades mAP, Something-Something V1 top-1/top-5
     "s0": ("I3D alone", "avg_pool", {}, "31.8", "41.6/72.2"),
     "s1": ("proposals and average pool, no graph", "proposal_pool", {"concat_global": True}, "32.1", None),
@@ -268,12 +311,15 @@ def strg_rows() -> Iterator[Row]:
     yield _strg_row(
         "s7_charades", "S7, 25, 50 and 100 boxes as variants", "35.9, 36.2, 36.1", base, {"train.variants": variants}
     )
-    alone, joint = "35.5", "39.1"
-    base = _strg("charades", "i3d_r101") | _clips(128, 10, fps=24.0, sampling="dense")
-    base |= {"backbones.i3d_r101.size": 288}
-    note = "; weights for this depth are not public: name a file of yours"
-    yield _strg_row("s9_charades_i3d", f"S9, I3D-R101{note}", alone, base, {"train.head": "avg_pool"})
-    yield _strg_row("s9_charades_joint", f"S9, I3D-R101, joint{note}", joint, base, {})
+    for backbone, prefix, about, alone, joint in (
+        ("i3d_r101", "", "I3D-R101", "35.5", "39.1"),
+        ("nl_i3d_r101", "nl_", "non-local I3D-R101", "37.5", "39.7"),
+    ):
+        base = _strg("charades", backbone) | _clips(128, 10, fps=24.0, sampling="dense")
+        base |= {f"backbones.{backbone}.size": 288}
+        pooled = {"train.head": "avg_pool"}
+        yield _strg_row(f"s9_charades_{prefix}i3d", f"S9, {about}{STRG_R101}", alone, base, pooled)
+        yield _strg_row(f"s9_charades_{prefix}joint", f"S9, {about}, joint{STRG_R101}", joint, base, {})
 
 
 def _strg_row(name: str, about: str, figures: str, base: Keys, keys: Keys) -> Row:
@@ -383,7 +429,7 @@ def _atr(places: str | list[str], block: Keys | None, backbone: str = "tsn") -> 
 S3_5 = ["res3", "res4", "res5"]
 ATR_ROWS: dict[str, tuple[str, str | list[str], Keys | None, str]] = {
     "a0": ("TSN-R50", S3_5, None, "27.5"),
-    "a1": ("simplified ATR in the last block", "res5.2", SIM | {"num_reasoners": 1}, "47.1"),
+    "a1": ("simplified ATR in the last block", "res5.2", SIM, "47.1"),
     "a2": ("ATR in the last block", "res5.2", {}, "50.3"),
     "a3_s5": ("ATR in stage 5", "res5", {}, "lost"),
     "a3_s4_5": ("ATR in stages 4 and 5", ["res4", "res5"], {}, "lost"),
@@ -398,18 +444,9 @@ ATR_ROWS: dict[str, tuple[str, str | list[str], Keys | None, str]] = {
     "a5_x1": ("one efficient reasoner, simplified", S3_5, SIM | {"num_reasoners": 1}, "53.2"),
     "a5_x2": ("two efficient reasoners, simplified", S3_5, SIM | {"num_reasoners": 2}, "54.7"),
     "a5_x3": ("three efficient reasoners, simplified", S3_5, SIM | {"num_reasoners": 3}, "no further gain"),
-    "a6_appearance": (
-        "locator: appearance (distributed by adding, which the paper's row is not)",
-        S3_5,
-        {"locator": "appearance"},
-        "lost",
-    ),
-    "a6_motion": (
-        "locator: motion (distributed by adding, which the paper's row is not)",
-        S3_5,
-        {"locator": "motion"},
-        "lost",
-    ),
+    "a6_appearance": ("locator: appearance", S3_5, {"locator": "appearance", "distribution": "none"}, "lost"),
+    "a6_motion": ("locator: motion", S3_5, {"locator": "motion", "distribution": "none"}, "lost"),
+    "a6_both": ("locator: appearance and motion", S3_5, {"locator": "both", "distribution": "none"}, "lost, the best"),
     "a7_scaling": ("distribution: scaling", S3_5, {"distribution": "scaling"}, "58.9"),
     "a7_adding": ("distribution: adding", S3_5, {"distribution": "adding"}, "59.6"),
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from dask.utils import key_split
 from distributed import Client, Future, KilledWorker
 
 from pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
@@ -22,6 +23,7 @@ from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
 
 REVISIT_SECONDS = 1.0
+FORGET_EVERY = 1000  # submissions
 _submitted = itertools.count(1)  # a key that was used before would be taken for the task that had it
 log = logging.getLogger("kinegraph")
 
@@ -112,7 +114,11 @@ class Submission:
             raise self.out_of_time
 
     def _submit(self, unit: WorkUnit, max_deaths: int) -> None:
-        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{next(_submitted)}"
+        number = next(_submitted)
+        if number % FORGET_EVERY == 0:
+            with suppress(OSError):  # a scheduler that went away shows in the futures
+                self.client.run_on_scheduler(forget_submissions)
+        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{number}"
         taken = resources(self.job.config.run) or None
         future = self.client.submit(run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken)
         self.in_flight[key] = future, unit
@@ -165,3 +171,15 @@ class Submission:
             known = [self.in_flight.get(key) for key in message["processing-tasks"]]
             shards = sorted(found[1].shard for found in known if found is not None)
             self.report(WorkerLost(shards=tuple(shards), exit_code=None, set_aside=()))
+
+
+def forget_submissions(dask_scheduler: Any) -> None:
+    """Run by the scheduler: drop what it keeps of each submission when that is over.
+
+    600 bytes: its spans note, for ever, that it was a `Future`, and dask caches what kind of key each of the last
+    100,000 is.
+    """
+    for span in dask_scheduler.extensions["spans"].spans.values():
+        if metadata := getattr(span, "metadata", None):  # older versions keep none
+            metadata["collections"] = [told for told in metadata["collections"] if told != {"type": "Future"}]
+    key_split.cache_clear()

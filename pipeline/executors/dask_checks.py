@@ -55,13 +55,16 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
 
 
 def _check_versions(client: Client) -> None:
-    """By functions of Python's own, which workers without kinegraph know too."""
+    """By functions of Python's own, which workers without kinegraph know too. Who comes later asks itself."""
     expected = agreed_versions()
-    found: dict[str, dict[str, str]] = {}
-    for package in expected:
-        for worker, answer in client.run(version, package, on_error="return").items():
-            found.setdefault(worker, {})[package] = answer if isinstance(answer, str) else "not installed"
-    lines = {worker: differing_versions(expected, theirs) for worker, theirs in found.items()}
+    workers = list(client.scheduler_info(n_workers=-1)["workers"])
+    answers = {package: client.run(version, package, workers=workers, on_error="return") for package in expected}
+    lines = {}
+    for worker in workers:
+        theirs = [answers[package].get(worker) for package in expected]
+        if not any(isinstance(answer, OSError | None) for answer in theirs):  # that one left meanwhile
+            told = (answer if isinstance(answer, str) else "not installed" for answer in theirs)
+            lines[worker] = differing_versions(expected, dict(zip(expected, told, strict=True)))
     _refuse({worker: f"has {line}" for worker, line in lines.items() if line}, "Install the same on all machines.")
 
 

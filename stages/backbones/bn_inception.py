@@ -7,6 +7,7 @@ a bias; max-pooling with stride rounds up.
 B clips, T frames, C channels, H, W.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -48,9 +49,17 @@ def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, 
     return {f"{tap}_{name}": sizes for name, sizes in found.items() if sizes[1]}
 
 
-def _out_channels(tap: str, in_channels: int) -> int:
-    single, _, triple, _, double, pool = WIDTHS[tap]
-    return single + triple + double + (pool or in_channels)
+def _all_branches() -> dict[str, tuple[int, ...]]:
+    """Tap -> channels of each branch of its block, in the order in which they are joined."""
+    found: dict[str, tuple[int, ...]] = {}
+    in_channels = 192
+    for tap, (single, _, triple, _, double, pool) in WIDTHS.items():
+        found[tap] = (single, triple, double, pool) if single else (triple, double, in_channels)
+        in_channels = sum(found[tap])
+    return found
+
+
+BRANCHES = _all_branches()
 
 
 def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
@@ -59,22 +68,33 @@ def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
         "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},
         "conv2": {"conv2_3x3_reduce": (64, 64, 1, 1), "conv2_3x3": (64, 192, 3, 1)},
     }
-    channels = 192
-    for tap in WIDTHS:
-        found[tap] = _convolutions(tap, channels)
-        channels = _out_channels(tap, channels)
+    in_channels = 192
+    for tap, branches in BRANCHES.items():
+        found[tap] = _convolutions(tap, in_channels)
+        in_channels = sum(branches)
     return found
 
 
 CONVOLUTIONS = _all_convolutions()
 
 
+def _submodules(tap: str) -> tuple[str, ...]:
+    layers = tuple(f"{name}{norm}" for name in CONVOLUTIONS[tap] for norm in ("", "_bn"))
+    return (*layers, f"{tap}_output") if tap in BRANCHES else layers
+
+
+class Joined(nn.Module):
+    """The branches of an Inception block side by side: what a block ends with, so that something can follow it."""
+
+    def forward(self, branches: Sequence[Tensor]) -> Tensor:
+        """Each [B*T, C_i, H, W] -> [B*T, sum of C_i, H, W]."""
+        return torch.cat(list(branches), 1)
+
+
 class BNInception(Backbone):
     """The network without its classifier. Branches that halve a map agree where its sides are even."""
 
-    stages: ClassVar = {
-        tap: tuple(f"{name}{norm}" for name in names for norm in ("", "_bn")) for tap, names in CONVOLUTIONS.items()
-    }
+    stages: ClassVar = {tap: _submodules(tap) for tap in CONVOLUTIONS}
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +102,8 @@ class BNInception(Backbone):
             for name, (in_channels, out_channels, kernel, stride) in names.items():
                 self.add_module(name, nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2))
                 self.add_module(f"{name}_bn", nn.BatchNorm2d(out_channels))
+        for tap in BRANCHES:
+            self.add_module(f"{tap}_output", Joined())
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""
@@ -91,7 +113,8 @@ class BNInception(Backbone):
         """[B*T, C, H, W] below `tap` -> [B*T, C', H', W'] at it."""
         if tap not in WIDTHS:
             return _halved(self._chain(x, *CONVOLUTIONS[tap]))
-        return torch.cat(self._branches(tap, x), 1)
+        joined: Tensor = self.get_submodule(f"{tap}_output")(self._branches(tap, x))
+        return joined
 
     def _branches(self, tap: str, x: Tensor) -> list[Tensor]:
         three = self._chain(x, f"{tap}_3x3_reduce", f"{tap}_3x3")

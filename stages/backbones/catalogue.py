@@ -165,6 +165,7 @@ _ENTRIES = (
     _video("i3d_r50", 28_043_472, 152.472, num_frames=32, size=224),
     _video("i3d_r101", 51_754_192, 226.665, num_frames=32, size=224),
     _video("nonlocal_i3d_r50", 35_401_936, 220.859, num_frames=32, size=224),
+    _video("nonlocal_i3d_r101", 59_112_656, 295.052, num_frames=32, size=224),
     _video("slowonly_r50", 32_454_096, 54.518, num_frames=8, size=256),
     BackboneEntry(
         name="s3d",

@@ -9,7 +9,18 @@ from stages.backbones.backbone import Backbone, frame_by_frame
 
 # B clips, T frames, C channels, H, W.
 
-BLOCKS = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+# Tap -> channels of each branch of its Inception block, in the order in which they are joined; where a branch parts
+# again at its end, as in 7b, both halves. The last one of 6a and 7a is its input, pooled.
+BRANCHES: dict[str, tuple[int, ...]] = {
+    "mixed_5b": (64, 64, 96, 32),
+    "mixed_5c": (64, 64, 96, 64),
+    "mixed_5d": (64, 64, 96, 64),
+    "mixed_6a": (384, 96, 288),
+    **{f"mixed_6{letter}": (192, 192, 192, 192) for letter in "bcde"},
+    "mixed_7a": (320, 192, 768),
+    "mixed_7b": (320, 768, 768, 192),
+    "mixed_7c": (320, 768, 768, 192),
+}
 
 
 class InceptionV3(Backbone):
@@ -25,7 +36,7 @@ class InceptionV3(Backbone):
             "Conv2d_4a_3x3",
             "maxpool2",
         ),
-        **{f"mixed_{name}": (f"Mixed_{name}",) for name in BLOCKS},
+        **{tap: (tap.capitalize(),) for tap in BRANCHES},
     }
 
     def __init__(self) -> None:

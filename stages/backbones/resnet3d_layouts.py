@@ -59,5 +59,6 @@ LAYOUTS: dict[str, Layout] = {
     "i3d_r50": _I3D_R50,
     "i3d_r101": replace(_I3D_R50, blocks=(3, 4, 23, 3)),
     "nonlocal_i3d_r50": replace(_I3D_R50, non_local={"res3": (1, 3), "res4": (1, 3, 5)}),
+    "nonlocal_i3d_r101": replace(_I3D_R50, blocks=(3, 4, 23, 3), non_local={"res3": (1, 3), "res4": (6, 13, 20)}),
     "slowonly_r50": Layout(stem_frames=1, temporal_kernels="upper", temporal_pool=False, res5_stride=2),
 }

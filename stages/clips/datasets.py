@@ -4,15 +4,22 @@ To add one: an options model in options.py, a function here, a line in `list_vid
 """
 
 import csv
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import xxhash
 
 from stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
+from stages.decode.errors import DecodeError
 from stages.errors import UsageError
+from stages.remote.urls import FILE, UrlError, is_url, located
+
+if TYPE_CHECKING:
+    from stages.remote.remote import Remote
 
 VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .webm .mov .m4v .mpg .mpeg .ts .flv .wmv .ogv .3gp".split())
 SPLITS = ("train", "val", "test")
@@ -42,33 +49,38 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Entry:
-    path: Path
+    video_id: str
+    path: str
     label_names: tuple[str, ...]
     split: str
 
 
-def list_videos(options: DatasetOptions, progress: Callable[[int], None] | None = None) -> Listing:
+def list_videos(options: DatasetOptions, progress: Callable[[int], None] | None = None, *, tries: int = 1) -> Listing:
     """List a data set; the generated one is made first where it is missing.
 
-    `progress` gets the number of videos made since its last call.
+    `progress` gets the number of videos made since its last call. A URL is asked `tries` times while the network fails.
 
-    Raises DatasetError for a missing folder or csv, a csv without the columns, or no video at all.
+    Raises DatasetError for a missing folder or csv, a csv without the columns, or no video at all; for a URL also what
+    `Remote` does.
     """
     if isinstance(options, InteractionsOptions):
         return _list_interactions(options, progress)
     if isinstance(options, SyncMnistOptions):
         return _list_sync_mnist(options, progress)
-    return _list_folder(options)
+    return _list_folder(options, tries)
 
 
-def _list_folder(options: FolderOptions) -> Listing:
-    root = Path(options.root)
-    if not root.is_dir():
+def _list_folder(options: FolderOptions, tries: int = 1) -> Listing:
+    root = options.root.removeprefix(FILE)
+    if not is_url(root) and not Path(root).is_dir():
         raise DatasetError(f"dataset.root: no folder {root} (looked from {Path.cwd()}).")
-    entries = _from_csv(root, Path(options.annotations)) if options.annotations else _from_folders(root)
+    if options.annotations:
+        entries = _from_csv(root, options.annotations.removeprefix(FILE), tries)
+    else:
+        entries = [_in_folders(*found) for found in sorted(_files_below(root, tries)) if _is_video(found[0])]
     if not entries:
         raise DatasetError(f"dataset.root: no video below {root}. Known endings: {', '.join(sorted(VIDEO_SUFFIXES))}.")
-    return _listing(root, entries, options.splits)
+    return _listing(entries, options.splits)
 
 
 def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
@@ -81,42 +93,62 @@ def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
     return name
 
 
-def _listing(root: Path, entries: list[_Entry], splits: Mapping[str, float], classes: tuple[str, ...] = ()) -> Listing:
+def _listing(entries: list[_Entry], splits: Mapping[str, float], classes: tuple[str, ...] = ()) -> Listing:
     classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
     index = {name: number for number, name in enumerate(classes)}
     videos: dict[str, Video] = {}
     for entry in entries:
-        video_id = entry.path.relative_to(root).as_posix() if entry.path.is_relative_to(root) else entry.path.as_posix()
-        labels = tuple(sorted({index[name] for name in entry.label_names}))
+        video_id, labels = entry.video_id, tuple(sorted({index[name] for name in entry.label_names}))
         if video_id in videos:
             raise DatasetError(f"{video_id} is listed twice. Several labels go into one field, separated by `;`.")
         split = entry.split or dealt_split(video_id, splits)
-        videos[video_id] = Video(video_id=video_id, path=str(entry.path), split=split, labels=labels)
+        videos[video_id] = Video(video_id=video_id, path=entry.path, split=split, labels=labels)
     return Listing(classes=classes, videos=tuple(videos[key] for key in sorted(videos)))
 
 
-def _from_folders(root: Path) -> list[_Entry]:
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    entries = []
-    for path in paths:
-        folders = path.relative_to(root).parts[:-1]
-        split = folders[0] if folders and folders[0] in SPLITS else ""
-        rest = folders[1:] if split else folders
-        entries.append(_Entry(path, rest[:1], split))
-    return entries
+def _files_below(root: str, tries: int) -> Iterator[tuple[str, str]]:
+    """Path below `root`, and full path, of every file; of a server's folder, as its pages list them."""
+    if not is_url(root):
+        yield from ((path.relative_to(root).as_posix(), str(path)) for path in Path(root).rglob("*") if path.is_file())
+        return
+    try:
+        yield from _remote(tries).listed(root)
+    except DecodeError as error:
+        raise DatasetError(f"dataset.root: {error.detail}. A server that lists no files needs a csv.") from error
 
 
-def _from_csv(root: Path, annotations: Path) -> list[_Entry]:
-    if not annotations.is_file():
-        raise DatasetError(f"dataset.annotations: no file {annotations} (looked from {Path.cwd()}).")
-    with annotations.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            return list(_csv_entries(root, annotations, csv.DictReader(file)))
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{annotations}: not UTF-8: {error}. Save it as UTF-8.") from error
+def _remote(tries: int) -> "Remote":
+    from stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+
+    return Remote(tries)
 
 
-def _csv_entries(root: Path, annotations: Path, reader: "csv.DictReader[str]") -> Iterator[_Entry]:
+def _is_video(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _in_folders(video_id: str, path: str) -> _Entry:
+    folders = PurePosixPath(video_id).parts[:-1]
+    split = folders[0] if folders and folders[0] in SPLITS else ""
+    rest = folders[1:] if split else folders
+    return _Entry(video_id, path, rest[:1], split)
+
+
+def _from_csv(root: str, annotations: str, tries: int) -> list[_Entry]:
+    try:
+        content = _remote(tries).read(annotations) if is_url(annotations) else Path(annotations).read_bytes()
+        return list(
+            _csv_entries(root, annotations, csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        )
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{annotations}: not UTF-8: {error}. Save it as UTF-8.") from error
+    except (FileNotFoundError, IsADirectoryError):
+        raise DatasetError(f"dataset.annotations: no file {annotations} (looked from {Path.cwd()}).") from None
+    except DecodeError as error:
+        raise DatasetError(f"dataset.annotations: {error.detail}.") from error
+
+
+def _csv_entries(root: str, annotations: str, reader: "csv.DictReader[str]") -> Iterator[_Entry]:
     if missing := {"path", "label"} - set(reader.fieldnames or ()):
         raise DatasetError(
             f"{annotations}: no column {', '.join(sorted(missing))} in its header {reader.fieldnames}; "
@@ -126,7 +158,10 @@ def _csv_entries(root: Path, annotations: Path, reader: "csv.DictReader[str]") -
         if not row["path"]:
             raise DatasetError(f"{annotations}: line {reader.line_num}: no path")
         labels = filter(None, map(str.strip, (row["label"] or "").split(";")))
-        yield _Entry(root / row["path"], tuple(labels), row.get("split") or "")
+        try:
+            yield _Entry(*located(root, row["path"]), tuple(labels), row.get("split") or "")
+        except UrlError as error:
+            raise DatasetError(f"{annotations}: line {reader.line_num}: {error}") from error
 
 
 def _list_interactions(options: InteractionsOptions, progress: Callable[[int], None] | None) -> Listing:
@@ -142,5 +177,5 @@ def _list_sync_mnist(options: SyncMnistOptions, progress: Callable[[int], None] 
     from stages.clips.sync_mnist import CLASSES, generate
 
     generate(options, workers=os.cpu_count() or 1, progress=progress)
-    root = Path(options.root)
-    return _listing(root, _from_csv(root, root / "annotations.csv"), {}, CLASSES)
+    entries = _from_csv(options.root, str(Path(options.root, "annotations.csv")), tries=1)
+    return _listing(entries, {}, CLASSES)

@@ -1,10 +1,11 @@
 """Options of the data set and of clip sampling. Torch-free."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stages.options import StageOptions
+from stages.remote.urls import UrlError, checked, is_url
 
 Crop = Literal["center", "left", "right", "full"]
 
@@ -17,14 +18,30 @@ class FolderOptions(StageOptions):
     """
 
     kind: Literal["folder"]
-    root: str = Field(description="folder of the videos")
-    annotations: str | None = Field(None, description="csv with the columns path (below root), label[, split]")
+    root: str = Field(description="folder of the videos, or a URL that fsspec opens, as `s3://bucket/prefix`")
+    annotations: str | None = Field(
+        None, description="csv with the columns path (below root, absolute, or a URL), label[, split]"
+    )
     splits: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {"train": 1.0},
         min_length=1,
         description="shares for videos listed without a split, dealt by a digest of the video's id: adding videos "
         "never moves one from train to test",
     )
+
+    @model_validator(mode="after")
+    def _hold_no_secret(self) -> "FolderOptions":
+        for key, given in (("root", self.root), ("annotations", self.annotations)):
+            try:
+                checked(given or "")
+            except UrlError as error:
+                raise ValueError(f"{key}: {error}") from None
+        return self
+
+
+def _check_is_folder(root: str) -> None:
+    if is_url(root):
+        raise ValueError("root: given a URL, allowed: a folder; generated videos are written there")
 
 
 class InteractionsOptions(StageOptions):
@@ -36,6 +53,11 @@ class InteractionsOptions(StageOptions):
     val: int = Field(300, ge=1, description="videos of this split")
     test: int = Field(600, ge=1, description="videos of this split")
     seed: int = Field(0, description="of the generator")
+
+    @model_validator(mode="after")
+    def _lies_here(self) -> Self:
+        _check_is_folder(self.root)
+        return self
 
 
 class SyncMnistOptions(StageOptions):
@@ -59,6 +81,11 @@ class SyncMnistOptions(StageOptions):
     val_images: int = Field(0, ge=0, description="training images, the last ones, that only the split val shows")
     test_multiplier: int = Field(1, ge=1, description="videos for each image of val and test")
     seed: int = Field(0, ge=0, description="of the generator")
+
+    @model_validator(mode="after")
+    def _lies_here(self) -> Self:
+        _check_is_folder(self.root)
+        return self
 
 
 DatasetOptions = Annotated[FolderOptions | InteractionsOptions | SyncMnistOptions, Field(discriminator="kind")]

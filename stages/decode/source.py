@@ -1,5 +1,6 @@
 """Identity of a source video, for the ledger."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import xxhash
@@ -13,11 +14,21 @@ def source_identity(path: str) -> Source | None:
     """Size, mtime and the xxh3_128 of its first, middle and last 64 KiB; None where the file cannot be read."""
     try:
         with Path(path).open("rb") as file:
-            size = file.seek(0, 2)
-            digest = xxhash.xxh3_128()
-            for start in (0, max(0, size // 2), max(0, size - SAMPLE_BYTES)):
+
+            def part(start: int, stop: int) -> bytes:
                 file.seek(start)
-                digest.update(file.read(SAMPLE_BYTES))
-        return Source(size=size, mtime_ns=Path(path).stat().st_mtime_ns, digest=digest.hexdigest())
+                return file.read(stop - start)
+
+            size = file.seek(0, 2)
+            digest = sampled_digest(size, part)
+        return Source(size=size, mtime_ns=Path(path).stat().st_mtime_ns, digest=digest)
     except OSError:
         return None
+
+
+def sampled_digest(size: int, part: Callable[[int, int], bytes]) -> str:
+    """The digest of a file of `size` bytes, of which `part` gives those of [start, stop)."""
+    digest = xxhash.xxh3_128()
+    for start in (0, max(0, size // 2), max(0, size - SAMPLE_BYTES)):
+        digest.update(part(start, min(size, start + SAMPLE_BYTES)))
+    return digest.hexdigest()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import av
 import av.error
@@ -24,6 +25,16 @@ from stages.decode.errors import DecodeError
 MAX_COMPLAINTS = 5  # kept per video
 TRUNCATED_SECONDS = 0.5  # a shorter gap before the declared end is how encoders round
 Logs = list[tuple[int, str, str]]  # level, who, what
+
+
+class Seekable(Protocol):
+    """An open file, as far as FFmpeg needs it."""
+
+    def read(self, size: int = -1) -> bytes: ...
+
+    def seek(self, to: int, whence: int = 0) -> int: ...
+
+    def tell(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,19 +124,21 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(path: str) -> Iterator[OpenVideo]:
-    """Open the first video stream of a file.
+def open_video(path: str | Seekable) -> Iterator[OpenVideo]:
+    """Open the first video stream of a file, which may be open already.
 
     Raises DecodeError: `missing`, `unreadable` (cannot be opened), `no_video_stream`.
     """
-    if not Path(path).exists():
+    if not isinstance(path, str):
+        path.seek(0)
+    elif not Path(path).exists():
         raise DecodeError("missing", f"no file {path}")
     if av.logging.get_level() != av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)
         av.logging.set_skip_repeated(False)  # it looks back beyond this video: a complaint went to the next one
     with av.logging.Capture() as logs:
         try:
-            container = av.open(path)
+            container = av.open(path, "r")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise DecodeError("unreadable", _said(logs) or str(error)) from error
         with container:
@@ -141,7 +154,7 @@ def _said(logs: Logs) -> str:
     return "; ".join([*lines][:MAX_COMPLAINTS])
 
 
-def probe(path: str) -> Probe:
+def probe(path: str | Seekable) -> Probe:
     """Duration and frame size of a video, from its header and first frame; by counting packets where it must.
 
     Raises DecodeError as `open_video` does, and `unreadable` where not one frame can be decoded.
@@ -157,7 +170,7 @@ def probe(path: str) -> Probe:
     return Probe(duration=duration or _counted_duration(path), frame_width=width, frame_height=height)
 
 
-def _counted_duration(path: str) -> float:
+def _counted_duration(path: str | Seekable) -> float:
     """Seconds from the first to the end of the last packet, for containers that do not say."""
     with open_video(path) as video:
         base = video.stream.time_base

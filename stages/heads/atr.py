@@ -5,7 +5,7 @@ reconstructed says so, and what stays open is an option.
 B clips, T frames, C channels, R = C / reduction, H, W.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -13,9 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, Spec
-from stages.heads.inputs import choose_source
-from stages.heads.maps import MapOptions, MapReader, each_frame
+from stages.heads.maps import MapHead, MapOptions, each_frame
 from stages.options import StageOptions
 
 
@@ -37,7 +35,9 @@ class AtrBlockOptions(StageOptions):
         "full", description="transforms of the reasoners: C x C, through C / bottleneck, a factor per channel, none"
     )
     bottleneck: int = Field(4, gt=0, description="of channel_transform: bottleneck")
-    distribution: Literal["adding", "scaling"] = Field("adding", description="of the result over the positions")
+    distribution: Literal["adding", "scaling", "none"] = Field(
+        "adding", description="of the result over the positions; none: the same at each, as without a locator"
+    )
     sigmoid_in_adding: bool = Field(True, description="adding: sigmoid(M), not M; scaling always takes sigmoid(M)")
     zero_init_norm: bool = Field(True, description="the block starts as the identity: the last BatchNorm's gain is 0")
 
@@ -46,7 +46,7 @@ class AtrOptions(AtrBlockOptions, MapOptions):
     num_blocks: int = Field(1, gt=0, description="blocks in a row")
 
 
-class Atr(Head):
+class Atr(MapHead):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
 
     Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its
@@ -55,19 +55,8 @@ class Atr(Head):
 
     option_model = AtrOptions
 
-    def __init__(self, spec: Spec, num_classes: int, options: AtrOptions) -> None:
-        super().__init__()
-        self.source = choose_source(spec, ["maps"], options)
-        self.reads = (self.source.maps,)
-        self.read_maps = MapReader(spec, self.source, options.dim)
-        channels = self.read_maps.channels
-        self.blocks = nn.Sequential(*(AtrBlock(channels, options) for _ in range(options.num_blocks)))
-        self.classifier = Classifier(channels, num_classes, options.dropout)
-
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        maps = self.blocks(self.read_maps(batch, self.classifier.fc.weight.dtype))  # [B, T, C, H, W]
-        logits: Tensor = self.classifier(maps.mean((1, 3, 4)))
-        return logits
+    def make_blocks(self, options: AtrOptions) -> Iterable[nn.Module]:
+        return (AtrBlock(self.read_maps.channels, options) for _ in range(options.num_blocks))
 
 
 class AtrBlock(nn.Module):
@@ -81,7 +70,7 @@ class AtrBlock(nn.Module):
         super().__init__()
         self.locate = Locator(channels, options) if options.locator != "none" else None
         self.reason = _reasoners(channels, options)
-        self.scaling, self.sigmoid = options.distribution == "scaling", options.sigmoid_in_adding
+        self.distribution, self.sigmoid = options.distribution, options.sigmoid_in_adding
         self.norm = nn.BatchNorm2d(channels)
         if options.zero_init_norm:
             nn.init.zeros_(self.norm.weight)
@@ -93,11 +82,14 @@ class AtrBlock(nn.Module):
         return x + each_frame(self.norm, y.expand_as(x))
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
-        """z [B, T, C] and M [B, T, 1, H, W] -> [B, T, C, H, W] (reconstructed): sigmoid(M) z, or z + sigmoid(M)."""
+        """z [B, T, C] and M [B, T, 1, H, W] -> [B, T, C, H, W] (reconstructed): sigmoid(M) z, or z + sigmoid(M).
+
+        Not distributed, or without M, it is z [B, T, C, 1, 1].
+        """
         z = z[..., None, None]
-        if located is None:
+        if located is None or self.distribution == "none":
             return z
-        if self.scaling:
+        if self.distribution == "scaling":
             return located.sigmoid() * z
         return z + (located.sigmoid() if self.sigmoid else located)
 

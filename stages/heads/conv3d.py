@@ -3,15 +3,16 @@
 B clips, T frames, C channels, H, W.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from stages.backbones.non_local import NonLocal
-from stages.heads.head import Classifier, Head, HeadError, Spec
-from stages.heads.inputs import choose_source
-from stages.heads.maps import MapOptions, MapReader
+from stages.heads.head import HeadError
+from stages.heads.maps import MapHead, MapOptions, TimeFirst
+from stages.options import StageOptions
 
 
 class Conv3dOptions(MapOptions):
@@ -21,7 +22,7 @@ class Conv3dOptions(MapOptions):
     )
 
 
-class Conv3dHead(Head):
+class Conv3dHead(MapHead):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
 
     For the baselines I3D and non-local of the RSTG paper. Deviation: theirs are whole networks on pixels.
@@ -29,29 +30,17 @@ class Conv3dHead(Head):
 
     option_model = Conv3dOptions
 
-    def __init__(self, spec: Spec, num_classes: int, options: Conv3dOptions) -> None:
-        super().__init__()
-        self.source = choose_source(spec, ["maps"], options)
-        self.reads = (self.source.maps,)
-        self.read_maps = MapReader(spec, self.source, options.dim)
+    def make_blocks(self, options: Conv3dOptions) -> Iterable[nn.Module]:
         channels, after = self.read_maps.channels, options.non_local_after
         if after is not None and (after > options.num_blocks or min(self.read_maps.height, self.read_maps.width) < 2):
             raise HeadError(
                 f"Head conv3d: non_local_after is {after}; there are {options.num_blocks} blocks, on maps of "
                 f"{self.read_maps.height} x {self.read_maps.width}, and 2 x 2 is needed."
             )
-        self.blocks = nn.Sequential()
         for number in range(1, options.num_blocks + 1):
-            self.blocks.append(ResidualBlock(channels))
+            yield TimeFirst(ResidualBlock(channels))
             if number == after:
-                self.blocks.append(NonLocal(channels))
-        self.classifier = Classifier(channels, num_classes, options.dropout)
-
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        maps = self.read_maps(batch, self.classifier.fc.weight.dtype)  # [B, T, C, H, W]
-        maps = self.blocks(maps.transpose(1, 2))  # [B, C, T, H, W]
-        logits: Tensor = self.classifier(maps.mean((2, 3, 4)))
-        return logits
+                yield TimeFirst(NonLocal(channels))
 
 
 class ResidualBlock(nn.Module):
@@ -69,3 +58,32 @@ class ResidualBlock(nn.Module):
         inner = self.norm1(self.conv1(x)).relu()
         out: Tensor = (x + self.norm2(self.conv2(inner))).relu()
         return out
+
+
+class Conv3dBlockOptions(StageOptions):
+    kernel: Literal["3x3x3", "3x1x1"] = Field("3x3x3", description="frames x height x width")
+    shortcut: bool = Field(True, description="add to the input, the identity at the start; false: take its place")
+
+
+class Conv3dBlock(nn.Module):
+    """x + norm(conv(x)), or relu(norm(conv(x))) without a shortcut: one 3D convolution for a network of frames.
+
+    The control of TRG's table 3, "3D convolution after each branch". The paper gives neither kernel nor shortcut.
+    With one, the norm's gain starts at 0; without, the convolution starts as the identity.
+    """
+
+    def __init__(self, channels: int, options: Conv3dBlockOptions) -> None:
+        super().__init__()
+        t, h, w = (int(side) for side in options.kernel.split("x"))
+        self.conv = nn.Conv3d(channels, channels, (t, h, w), padding=(t // 2, h // 2, w // 2), bias=False)
+        self.norm = nn.BatchNorm3d(channels)
+        self.shortcut = options.shortcut
+        if self.shortcut:
+            nn.init.zeros_(self.norm.weight)
+        else:
+            nn.init.dirac_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> the same shape."""
+        y: Tensor = self.norm(self.conv(x))
+        return x + y if self.shortcut else y.relu()

@@ -1,19 +1,23 @@
-"""Blocks of the papers inside a residual network: behind a residual block, or at the end of its branch.
+"""Blocks of the papers inside a network: behind one of its blocks, or at the end of the branches of one.
 
 B clips, T frames, C channels, H, W. A block takes [B, T, C, H, W] and gives the same shape.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from stages.backbones.backbone import Backbone
 from stages.backbones.non_local import NonLocal
 from stages.heads.atr import AtrBlock, AtrBlockOptions
+from stages.heads.conv3d import Conv3dBlock, Conv3dBlockOptions
 from stages.heads.head import HeadError
+from stages.heads.maps import TimeFirst
+from stages.heads.places import Family, Place
 from stages.heads.rstg import RstgBlockOptions, RstgToMap
 from stages.heads.tail_options import InsertionOptions
 from stages.heads.trg import TrgBlock, TrgBlockOptions
@@ -35,29 +39,39 @@ KINDS: dict[str, Kind] = {
     "atr": Kind(AtrBlockOptions, lambda options, c, h, w: AtrBlock(c, options)),
     "rstg": Kind(RstgBlockOptions, lambda options, c, h, w: RstgToMap(c, h, w, options)),
     "non_local": Kind(StageOptions, lambda options, c, h, w: TimeFirst(NonLocal(c))),
+    "conv3d": Kind(Conv3dBlockOptions, lambda options, c, h, w: TimeFirst(Conv3dBlock(c, options))),
 }
 
 
-def insert(network: Backbone, insertion: InsertionOptions, shapes: Mapping[str, Shape], *, by_frame: bool) -> None:
+def insert(
+    network: Backbone, family: Family, insertions: Sequence[InsertionOptions], shapes: Mapping[str, Shape]
+) -> None:
     """Put blocks with fresh weights into a network that was cut below, in place.
 
-    shapes: of the maps of each tap that it still computes. by_frame: its submodules take frames [B*T, C, H, W], not
-    clips [B, C, T, H, W].
+    shapes: of the maps of each tap that it still computes.
 
     Raises HeadError for a place that is not there or taken, and for options that the block does not have.
     """
-    kind, options = KINDS[insertion.block], block_options(insertion)
-    for place in insertion.after or insertion.in_branch:
-        stage, _, index = place.partition(".")
-        for parent, name in _hosts(network, place, stage, index, in_branch=bool(insertion.in_branch)):
-            num_frames, channels, height, width = shapes[stage]
-            if insertion.block == "non_local" and min(height, width) < 2:
-                raise HeadError(f"tail.blocks: non_local pools 1x2x2; the maps of {stage} are {height} x {width}.")
-            block = kind.build(options, channels, height, width)
-            host = parent.get_submodule(name)
-            if isinstance(host, Followed):
-                raise HeadError(f"tail.blocks: {place} has a block there already; one fits.")
-            parent.add_module(name, Followed(host, OnFrames(block, num_frames) if by_frame else TimeFirst(block)))
+    places = [place for tap in network.levels for place in family.places(network, tap)]
+    for insertion in insertions:
+        for name in insertion.after or insertion.in_branch:
+            for place in _named(name, places, network):
+                output = place.after if insertion.after else place.in_branch
+                block = _block(insertion, output.channels, place, shapes[place.tap])
+                host = output.parent.get_submodule(output.name)
+                if isinstance(host, Followed):
+                    raise HeadError(f"tail.blocks: {place.name} has a block there already; one fits.")
+                inserted = OnFrames(block, shapes[place.tap][0]) if family.by_frame else TimeFirst(block)
+                output.parent.add_module(output.name, Followed(host, inserted))
+
+
+def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, shape: Shape) -> nn.Module:
+    """One block for an output of one branch, else one for each."""
+    kind, options, (_, _, height, width) = KINDS[insertion.block], block_options(insertion), shape
+    if insertion.block == "non_local" and min(height, width) < 2:
+        raise HeadError(f"tail.blocks: non_local pools 1x2x2; the maps of {place.tap} are {height} x {width}.")
+    blocks = [kind.build(options, number, height, width) for number in channels]
+    return blocks[0] if len(blocks) == 1 else Branches(blocks, channels)
 
 
 class Followed(nn.Module):
@@ -81,16 +95,16 @@ def is_inserted(path: str) -> bool:
     return "inserted" in path.split(".")
 
 
-class TimeFirst(nn.Module):
-    """A module for [B, C, T, H, W] as one for [B, T, C, H, W], and the other way round."""
+class Branches(nn.Module):
+    """A block for each branch of an Inception block, on its channels of the joined output [B, T, C, H, W]."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, blocks: Iterable[nn.Module], channels: Sequence[int]) -> None:
         super().__init__()
-        self.block = block
+        self.blocks, self.channels = nn.ModuleList(blocks), list(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.block(x.transpose(1, 2))
-        return found.transpose(1, 2)
+        parts = x.split_with_sizes(self.channels, 2)
+        return torch.cat([block(part) for block, part in zip(self.blocks, parts, strict=True)], 2)
 
 
 class OnFrames(nn.Module):
@@ -116,30 +130,17 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
         raise HeadError(f"tail.blocks: {insertion.block}: {'; '.join(problems)}. Its options: {known}.") from error
 
 
-def _hosts(
-    network: Backbone, place: str, stage: str, index: str, *, in_branch: bool
-) -> Iterator[tuple[nn.Module, str]]:
-    """What a block may follow, as (parent, name): one residual block or all of a stage, or the norms in them."""
-    container = _container(network, place, stage)
-    names = [name for name, _ in container.named_children() if name.isdecimal()]
-    if index and index not in names:
-        raise HeadError(f"tail.blocks: {place} is not there; {stage} has {', '.join(f'{stage}.{n}' for n in names)}.")
-    for name in [index] if index else names:
-        if not in_branch:
-            yield container, name
-            continue
-        residual = container.get_submodule(name)
-        residual = residual.host if isinstance(residual, Followed) else residual
-        yield residual, "bn3" if hasattr(residual, "bn3") else "bn2"
-
-
-def _container(network: Backbone, place: str, stage: str) -> nn.Module:
-    """The submodule that has the residual blocks of a stage."""
+def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
+    """The place of this name, or all of the stage. Raises HeadError, listing what there is."""
+    if found := [place for place in places if name in (place.name, place.tap)]:
+        return found
+    stage = name.partition(".")[0]
     if stage in network.levels:
-        return network.get_submodule(network.stages[stage][-1])
+        there = ", ".join(place.name for place in places if place.tap == stage)
+        raise HeadError(f"tail.blocks: {name} is not there; {stage} has {there or 'no block that another can follow'}.")
     above = ", ".join(network.levels)
     words = "is not above the cached tap" if stage in network.stages else "is no stage of the network"
     raise HeadError(
-        f"tail.blocks: {place} {words}; above are {above}. Blocks go only there: to put them further down, also "
+        f"tail.blocks: {name} {words}; above are {above}. Blocks go only there: to put them further down, also "
         "within the stage of the cached tap, cache a lower tap."
     )

@@ -3,14 +3,15 @@
 B clips, T frames, D cached channels, C = dim, H, W.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Source, Spec, TapOptions
-from stages.heads.inputs import project_maps
+from stages.heads.head import Classifier, Head, Source, Spec, TapOptions
+from stages.heads.inputs import choose_source, project_maps
 
 
 class MapOptions(TapOptions):
@@ -30,6 +31,42 @@ class MapReader(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
         return project_maps(self.project, batch[self.array].to(dtype))
+
+
+class MapHead(Head):
+    """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
+
+    A subclass makes the blocks, [B, T, C, H, W] to the same shape, in `make_blocks`.
+    """
+
+    def __init__(self, spec: Spec, num_classes: int, options: MapOptions) -> None:
+        super().__init__()
+        self.source = choose_source(spec, ["maps"], options)
+        self.reads = (self.source.maps,)
+        self.read_maps = MapReader(spec, self.source, options.dim)
+        self.blocks = nn.Sequential(*self.make_blocks(options))
+        self.classifier = Classifier(self.read_maps.channels, num_classes, options.dropout)
+
+    def make_blocks(self, options: Any) -> Iterable[nn.Module]:
+        """For the maps that `read_maps` gives. Raises HeadError where they are too small."""
+        raise NotImplementedError
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        maps = self.blocks(self.read_maps(batch, self.classifier.fc.weight.dtype))  # [B, T, C, H, W]
+        logits: Tensor = self.classifier(maps.mean((1, 3, 4)))
+        return logits
+
+
+class TimeFirst(nn.Module):
+    """A module for [B, C, T, H, W] as one for [B, T, C, H, W], and the other way round."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.block(x.transpose(1, 2))
+        return found.transpose(1, 2)
 
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:

@@ -46,7 +46,13 @@ _DIGITS = _tap("small", "last", 10, 512, 6)
 _CHARADES, _SOMETHING, _SYNC_MNIST = 157, 174, 46
 
 SIZES = (
-    PaperSize(head="avg_pool", about="I3D-R50 res5, Charades", spec=_I3D, num_classes=_CHARADES),
+    PaperSize(
+        head="avg_pool",
+        about="I3D-R50 res5, Charades",
+        spec=_I3D,
+        num_classes=_CHARADES,
+        published="28.0 M and 153 GMACs, the backbone with 400 classes (28.04, 152.5)",
+    ),
     PaperSize(
         head="proposal_pool",
         about="I3D-R50 res5, 50 boxes, Charades",
@@ -69,8 +75,10 @@ SIZES = (
         spec=_RESNET50,
         num_classes=_SOMETHING,
         options={"dim": None},
-        published="28.4 M and 33.6 GMACs with the backbone (23.9 M, 32.7): the paper's own formula gives what we "
-        "count, so the figures contradict it; use dim",
+        published="with the backbone and 8 frames 28.4 M and 33.6 GMACs (ResNet-50 alone: 23.9, 32.7), 14.1 M and "
+        "16.2 (BN-Inception: 10.4, 16.3), 28.3 M and 47.4 (Inception-V3: 22.1, 45.7). The 4.5, 3.7 and 6.2 M that "
+        "this leaves contradict the paper's own formula: it gives what we count, and 96 and 301 M in the two others; "
+        "use dim",
     ),
     PaperSize(
         head="atr",
@@ -103,12 +111,21 @@ SIZES = (
     PaperSize(head="lstm", about="I3D-R50 res5, Charades", spec=_I3D, num_classes=_CHARADES),
     PaperSize(head="conv_lstm", about="10 frames of 6x6x512, SyncMNIST", spec=_DIGITS, num_classes=_SYNC_MNIST),
     PaperSize(head="conv3d", about="10 frames of 6x6x512, SyncMNIST", spec=_DIGITS, num_classes=_SYNC_MNIST),
-    PaperSize(head="trn", about="ResNet-50, 8 frames, Something-Something", spec=_RESNET50, num_classes=_SOMETHING),
+    PaperSize(
+        head="trn",
+        about="ResNet-50, 8 frames, Something-Something",
+        spec=_RESNET50,
+        num_classes=_SOMETHING,
+        published="18.3 M and 16.4 GMACs with BN-Inception (10.4, 16.3), in TRG's table 1; the sizes of the authors' "
+        "code, as here, give 2.9 M on its 1024 channels",
+    ),
     PaperSize(
         head="non_local",
         about="I3D-R50 res4, one block, Charades",
         spec=_tap("i3d", "res4", 16, 1024, 14),
         num_classes=_CHARADES,
+        published="35.1 M and 168 GMACs for I3D with five blocks, two in res3 and three in res4 (28.0, 153 without): "
+        "`kinegraph models` counts 35.4 and 220.9",
     ),
 )
 

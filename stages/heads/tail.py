@@ -14,14 +14,12 @@ from stages.backbones.backbone import Backbone
 from stages.backbones.build import build_backbone, untrained
 from stages.backbones.catalogue import entry
 from stages.backbones.entry import BackboneEntry
-from stages.backbones.resnet3d_layouts import LAYOUTS
 from stages.heads.head import HeadError, Source, Spec, TapOptions
 from stages.heads.inputs import choose_source
 from stages.heads.insertion import Shape, block_options, insert, is_inserted
+from stages.heads.places import FAMILIES
 from stages.heads.tail_options import TailOptions
 
-BY_FRAME = ("resnet18", "resnet34", "resnet50", "resnet101", "tsm_r50")
-MODELS = (*BY_FRAME, *LAYOUTS)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 MakeNetwork = Callable[[TailOptions], Backbone]
 
@@ -104,8 +102,7 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     network = make(options)
     network.cut_below(read.tap)
     given = Source(read.backbone, known.taps[-1].name)
-    for insertion in options.blocks:
-        insert(network, insertion, shapes, by_frame=model in BY_FRAME)
+    insert(network, FAMILIES[model], options.blocks, shapes)
     return Tail(network.requires_grad_(True), read, given, shapes[given.tap], options.batch_norm)
 
 
@@ -126,8 +123,8 @@ def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
             "tail: model and weights are missing: those of the backbone entry that made the maps. "
             "`kinegraph train` takes them from the cache."
         )
-    if options.model not in MODELS:
-        raise HeadError(f"tail: backbone {options.model} cannot be a tail; those that can are {', '.join(MODELS)}.")
+    if options.model not in FAMILIES:
+        raise HeadError(f"tail: backbone {options.model} cannot be a tail; those that can are {', '.join(FAMILIES)}.")
     return options.model, dict(options.options or {}), options.weights
 
 

@@ -20,11 +20,20 @@ Places = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class InsertionOptions(StageOptions):
-    """Blocks of one kind in a tail. A place is a residual block, as `res5.1`, or a stage, as `res5`: all its blocks."""
+    """Blocks of one kind in a tail.
 
-    block: Literal["trg", "atr", "rstg", "non_local"] = Field(description="of which kind; rstg: RSTG-to-map")
-    after: Places = Field((), description="residual blocks that a block of its own follows, one place or several")
-    in_branch: Places = Field((), description="instead: behind the last norm of these, before the shortcut is added")
+    A place is a residual block, as `res5.1`, a stage, as `res5`: all its blocks, or an Inception block, as `mixed_7a`.
+    """
+
+    block: Literal["trg", "atr", "rstg", "non_local", "conv3d"] = Field(
+        description="of which kind; rstg: RSTG-to-map, conv3d: one 3D convolution"
+    )
+    after: Places = Field((), description="blocks that one of this kind follows, one place or several")
+    in_branch: Places = Field(
+        (),
+        description="instead: in a residual block behind the branch's last norm, before the shortcut is added; in an "
+        "Inception block one at the end of each branch",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="of the block, as those of the head of its name")
 
     @model_validator(mode="after")

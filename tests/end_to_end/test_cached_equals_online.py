@@ -137,21 +137,26 @@ def test_a_head_gives_the_same_logits(cache: Cache, expected: list[Online], name
     torch.testing.assert_close(from_cache, wanted, rtol=1e-4, atol=float(1e-4 * wanted.std()))
 
 
+@pytest.mark.parametrize(
+    ("model", "tap", "last"), [("resnet18", "res4", "res5"), ("bn_inception", "inception_4d", "inception_5b")]
+)
 @torch.inference_mode()
-def test_a_tail_goes_on_where_the_cache_ends(config_for: Callable[..., Config]) -> None:
-    """res5 from cached res4 against the whole network: 0.1 % RMS of the standard deviation, as float16 maps."""
-    resnet18 = {"model": "resnet18", "weights": "random:0", "taps": ["res4"], "size": 64, "store": ["maps"]}
-    train = {"head": "avg_pool", "options": {"tail": {"from": "res4"}}}
-    config = config_for(backbones={"net": resnet18 | {"precision": "fp32"}}, proposals=None, regions=None, train=train)
+def test_a_tail_goes_on_where_the_cache_ends(
+    model: str, tap: str, last: str, config_for: Callable[..., Config]
+) -> None:
+    """The last tap from the cached one against the whole network: 0.1 % RMS of the standard deviation, as float16."""
+    net = {"model": model, "weights": "random:0", "taps": [tap], "size": 64, "store": ["maps"], "precision": "fp32"}
+    train = {"head": "avg_pool", "options": {"tail": {"from": tap}}}
+    config = config_for(backbones={"net": net}, proposals=None, regions=None, train=train)
     cache = made(config)
     head = build_for(cache, config.train.recipe).eval()
     assert isinstance(head, TailedHead)
-    found = head.tail(CachedClips(cache, head.reads).__getitems__(ROWS)["features/net/res4"])
-    whole = build_backbone("resnet18", "random:0", ["res5"])
-    mean, std = (torch.tensor(values) for values in (entry("resnet18").mean, entry("resnet18").std))
+    found = head.tail(CachedClips(cache, head.reads).__getitems__(ROWS)[f"features/net/{tap}"])
+    whole = build_backbone(model, "random:0", [last])
+    mean, std = (torch.tensor(values) for values in (entry(model).mean, entry(model).std))
     for row, cached_way in zip(cache.clips.rows(0, len(ROWS)), found, strict=True):
         (clip,) = decode_clips(row.path, [row], Wanted(num_frames=8, squares=frozenset([SQUARE])), 60.0)
         assert isinstance(clip, DecodedClip)
         pixels = (torch.from_numpy(clip.squares[SQUARE]).float() / 255 - mean) / std
-        wanted = whole(pixels.permute(3, 0, 1, 2)[None])["res5"][0].transpose(0, 1)  # [T, C, H, W]
+        wanted = whole(pixels.permute(3, 0, 1, 2)[None])[last][0].transpose(0, 1)  # [T, C, H, W]
         assert relative_rms(cached_way.numpy(), wanted.numpy()) < 1e-3

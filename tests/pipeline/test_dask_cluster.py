@@ -20,7 +20,7 @@ from pipeline.errors import ClusterError, ConfigError
 from pipeline.executors import dask_cluster as clusters
 from pipeline.executors.contract import Job
 from pipeline.executors.dask import DaskExecutor
-from pipeline.executors.dask_checks import check_cluster
+from pipeline.executors.dask_checks import _check_versions, check_cluster
 from pipeline.indexing import index
 from pipeline.plan import make_plan
 from tests.caches import write_config
@@ -132,6 +132,27 @@ def test_other_versions(load: Load, empty_cluster: LocalCluster, tmp_path: Path)
         pytest.raises(ClusterError, match=r"worker tcp://\S+ has kinegraph 9.8 \(here .*\), torch 1.13.1 \(here "),
     ):
         check_cluster(client, job)
+
+
+class Growing:
+    """Stands in for a client whose cluster has one worker more at each question, and one that left."""
+
+    def __init__(self) -> None:
+        self.workers = ["first", "left"]
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": dict.fromkeys(self.workers), "address": "tcp://here"}
+
+    def run(
+        self, function: Callable[[str], str], package: str, workers: list[str] | None = None, on_error: str = "raise"
+    ) -> dict[str, Any]:
+        asked = workers or [*self.workers]
+        self.workers.append(f"number {len(self.workers)}")
+        return {worker: OSError("gone") if worker == "left" else function(package) for worker in asked}
+
+
+def test_workers_come_and_go_while_versions_are_asked() -> None:
+    _check_versions(Growing())  # type: ignore[arg-type]
 
 
 def test_a_cache_that_workers_do_not_see(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"locator": "motion", "last_motion": "repeat", "distribution": "scaling"},
     {"last_motion": "wrap", "map_fusion": "concat", "sigmoid_in_adding": False},
     {"reasoner": "none", "channel_transform": "none"},
+    {"locator": "both", "distribution": "none"},
     {"reasoner": "graph", "channel_transform": "bottleneck", "num_reasoners": 1},
     {"channel_transform": "depthwise", "num_reasoners": 3, "radius": 2, "reduction": 64},
 ]
@@ -192,6 +193,15 @@ def test_7_adding_takes_the_map_or_its_sigmoid(sigmoid: bool) -> None:
     located = torch.randn(1, T, 1, H, W)
     expected = located.sigmoid() if sigmoid else located
     assert torch.equal(block.distribute(z, located), expected.expand(-1, -1, C, -1, -1))
+
+
+def test_7_without_distribution_the_map_only_says_what_is_collected(lively: Lively) -> None:
+    block, x = lively(_block(distribution="none")), _clips()
+    assert block.locate is not None
+    z = block.reason(aggregate(x, block.locate(x)))
+    scale = block.norm.weight * (block.norm.running_var + block.norm.eps).rsqrt()
+    change = (z - block.norm.running_mean) * scale + block.norm.bias
+    torch.testing.assert_close(block(x) - x, change[..., None, None].expand_as(x))
 
 
 @pytest.mark.parametrize("options", OPTIONS)

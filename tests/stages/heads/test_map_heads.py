@@ -38,6 +38,7 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("atr", {"zero_init_norm": False, "distribution": "scaling", "channel_transform": "depthwise", "radius": 2}),
     ("atr", {"zero_init_norm": False, "locator": "motion", "reasoner": "graph", "channel_transform": "bottleneck"}),
     ("atr", {"zero_init_norm": False, "locator": "appearance", "reasoner": "none", "sigmoid_in_adding": False}),
+    ("atr", {"zero_init_norm": False, "distribution": "none"}),
     ("atr", {"zero_init_norm": False, "locator": "none", "num_reasoners": 3, "last_motion": "repeat"}),
 ]
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stages.backbones.catalogue import entry
 from stages.heads.build import HEADS, build_head
 from stages.heads.sizes import SIZES, clips_of, count
 
@@ -36,6 +37,28 @@ def test_trg_follows_its_formula() -> None:
     c, heads, blocks = 2048, 3, 3
     per_block = heads * c * c + 9 * heads * c * c + heads * heads + heads * 2 * 2 * c
     assert count(SIZE["trg"])[0] == blocks * per_block + c * 174 + 174
+
+
+@pytest.mark.parametrize(
+    ("model", "millions", "gmacs"),
+    [("resnet50", 23.9, 32.7), ("bn_inception", 10.4, 16.3), ("inception_v3", 22.1, 45.7)],
+)
+def test_the_backbones_that_trg_is_compared_with_have_the_sizes_stated(
+    model: str, millions: float, gmacs: float
+) -> None:
+    """8 frames, and 174 classes in place of 1000."""
+    known = entry(model)
+    assert known.counts is not None
+    classifiers = (1000 - 174) * (known.taps[-1].channels + 1)
+    assert (known.counts.num_params - classifiers) / 1e6 == pytest.approx(millions, abs=0.05)
+    assert 8 * known.counts.gmacs == pytest.approx(gmacs, abs=0.05)
+    assert f"{millions}, {gmacs}" in SIZE["trg"].published
+
+
+def test_trn_on_bn_inception_has_the_size_stated() -> None:
+    with torch.device("meta"):
+        head = build_head("trn", {"features/net/inception_5b_pooled": (8, 1024)}, 174)
+    assert sum(parameter.numel() for parameter in head.parameters()) / 1e6 == pytest.approx(2.9, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["st_sgn", "relation_matrix", "lstm", "avg_pool", "trn"])

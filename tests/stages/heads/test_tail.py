@@ -288,9 +288,12 @@ def test_only_the_weights_of_the_backbone_have_the_tails_factor() -> None:
         ({"blocks": {"res3.1": "trg"}}, "res3.1 is not above the cached tap; above are res5. .* cache a lower tap"),
         ({"blocks": {"res6": "trg"}}, "res6 is no stage of the network"),
         ({"blocks": {"res5.2": "trg"}}, "res5.2 is not there; res5 has res5.0, res5.1"),
-        ({"blocks": {"res5.1": "gcn"}}, "tail.blocks.0.block: Input should be 'trg', 'atr', 'rstg' or 'non_local'"),
+        (
+            {"blocks": {"res5.1": "gcn"}},
+            "tail.blocks.0.block: Input should be 'trg', 'atr', 'rstg', 'non_local' or",
+        ),
         ({"blocks": [{"block": "trg"}]}, r"given after \(\) and in_branch \(\), allowed: one of the two"),
-        ({"blocks": {"res5.1": "atr", "res5": "trg"}}, "res5 has a block there already"),
+        ({"blocks": {"res5.1": "atr", "res5": "trg"}}, "res5.1 has a block there already"),
         (
             {"blocks": [{"block": "atr", "after": "res5", "options": {"heads": 3}}]},
             "atr: heads is 3: .* options: locator",

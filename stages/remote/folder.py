@@ -1,0 +1,87 @@
+"""A folder of one process for files that must not outlive it. Torch-free.
+
+Beside each folder lies a file that its process holds locked. The kernel lets go of the lock when the process dies,
+however it dies; so whoever comes next can tell what was left behind from what is in use, also across containers.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+LOCK, GONE, GATE = ".lock", ".gone", "gate"
+
+
+class StagingError(RuntimeError):
+    """A staging folder that cannot be used."""
+
+
+class OwnFolder:
+    """A new empty folder below `base`, or below the system's temporary folder; made with it, gone after `remove`.
+
+    What dead processes of this user left there is removed first. Raises StagingError.
+    """
+
+    def __init__(self, base: str | None) -> None:
+        self._base = Path(base or tempfile.gettempdir()) / f"kinegraph-staging-{os.getuid()}"
+        try:
+            _make_private(self._base)
+            with _locked(self._base / GATE):  # nobody sweeps between the making of a folder and that of its lock
+                _sweep(self._base)
+                self.path = self._base / uuid.uuid4().hex
+                self._lock = os.open(_beside(self.path, LOCK), os.O_CREAT | os.O_RDWR, 0o600)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                self.path.mkdir()
+        except OSError as error:
+            raise StagingError(
+                f"{self._base}: {error.strerror}. Videos at URLs are copied there: name a folder of a local disk in "
+                "run.staging.folder."
+            ) from error
+
+    def remove(self) -> None:
+        """Remove the folder, also while threads still write in it: they can make no new file."""
+        gone = _beside(self.path, GONE)
+        with suppress(OSError):
+            self.path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        _beside(self.path, LOCK).unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(folder.name + ending)
+
+
+def _make_private(base: Path) -> None:
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = base.lstat()
+    if found.st_uid != os.getuid() or not base.is_dir() or base.is_symlink():
+        raise PermissionError(None, "is not a folder of this user")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(base: Path) -> None:
+    for lock in base.glob(f"*{LOCK}"):
+        with suppress(OSError):  # held by a process that lives, or removed by its own at this moment
+            descriptor = os.open(lock, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                folder = lock.with_suffix("")
+                for left in (folder, _beside(folder, GONE)):
+                    shutil.rmtree(left, ignore_errors=True)
+                lock.unlink()
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,49 @@
+"""What stores tell of a file, each in its own words. Torch-free, and without fsspec."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from cache_schemas.ledger import Source
+
+ETAGS = ("ETag", "etag")
+MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteInfo:
+    """Size and version of a video at a URL. `size` and `etag` None, `mtime_ns` 0: not told."""
+
+    size: int | None
+    mtime_ns: int
+    etag: str | None
+
+    @classmethod
+    def told(cls, info: Mapping[str, Any]) -> "RemoteInfo":
+        """From what fsspec's `info` gives."""
+        etag = next((str(info[key]) for key in ETAGS if info.get(key)), None)
+        return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag)
+
+    def identified(self, copy: Source) -> Source:
+        """The identity of the video whose copy has that of `copy`."""
+        return copy.model_copy(update={"mtime_ns": self.mtime_ns, "etag": self.etag})
+
+    def is_version(self, source: Source) -> bool:
+        """Whether the store says that the video is still that of `source`, or tells no versions."""
+        if self.etag is not None and self.etag == source.etag:
+            return True
+        return (self.etag, self.mtime_ns) == (source.etag, source.mtime_ns)
+
+
+def _modified_ns(info: Mapping[str, Any]) -> int:
+    """When a file was changed last, ns since 1970; 0 where the store does not say, or in a way not known here."""
+    found = next((info[key] for key in MODIFIED if info.get(key)), None)
+    with suppress(ValueError):
+        if isinstance(found, str):
+            found = datetime.fromisoformat(found) if found[:1].isdigit() else parsedate_to_datetime(found)
+    if isinstance(found, datetime):
+        found = found.timestamp()
+    return int(found * 10**6) * 1000 if isinstance(found, int | float) else 0

@@ -1,0 +1,28 @@
+"""Options of copying videos from URLs. Torch-free."""
+
+from pydantic import Field
+
+from stages.options import StageOptions
+
+GIB = 1 << 30
+
+
+class StagingOptions(StageOptions):
+    """Where videos at URLs are copied to before they are decoded; each copy is deleted once it is.
+
+    Counts for one worker process: on a node with four of them, four times as much.
+    """
+
+    folder: str | None = Field(
+        None, description="on a disk of the node; null: the system's temporary folder (`TMPDIR`, else /tmp)"
+    )
+    max_gib: float = Field(
+        16.0, gt=0, description="copies of one worker process take no more; a larger video fails, and is named"
+    )
+    tries: int = Field(
+        7, ge=1, description="requests before the network is given up; waits of 1, 2, 4, 8, 16, 30 s ... in between"
+    )
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_gib * GIB)

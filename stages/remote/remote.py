@@ -1,0 +1,255 @@
+"""Videos at URLs: listed, described, probed and copied through fsspec. Torch-free.
+
+Requests that fail because of the network are repeated; what is wrong with one video is a DecodeError.
+"""
+
+import errno
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import unquote
+
+import fsspec
+from fsspec.callbacks import Callback
+
+from cache_schemas.errors import CacheError
+from cache_schemas.file_systems import open_file_system
+from stages.decode.errors import DecodeError
+from stages.decode.source import sampled_digest
+from stages.decode.stream import Probe, probe
+from stages.errors import UsageError
+from stages.remote.faults import CredentialsError, NetworkError, NoRanges, Stopped, fault_of, in_words, too_large
+from stages.remote.info import RemoteInfo
+from stages.remote.urls import HTTP, origin
+
+T = TypeVar("T")
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
+SILENCE_SECONDS = (
+    60.0  # of an HTTP server; fsspec's own limit, five minutes for a whole file, is too short for large ones
+)
+HEADER_BLOCK_BYTES, HEADER_BLOCKS = 1 << 20, 8
+ONE_PART = {"max_concurrency": 1}  # else s3fs holds ten parts of 50 MB at once
+COPY_SETTINGS = {"s3": ONE_PART, "s3a": ONE_PART}
+log = logging.getLogger("kinegraph")
+
+
+class Remote:
+    """What is asked of URLs by one process. Any thread may ask; `stopping` ends waiting.
+
+    A request is tried `tries` times while the network is at fault. Then the video that came last is asked for: if the
+    store answers, the fault is this one's (DecodeError), else all stops (NetworkError). Every method raises these two,
+    CredentialsError, Stopped, and UnknownStorage where a package is missing.
+    """
+
+    def __init__(self, tries: int, stopping: threading.Event | None = None) -> None:
+        self.tries, self.stopping = tries, stopping or threading.Event()
+        self._witness: str | None = None
+
+    def info(self, url: str) -> RemoteInfo:
+        return self._patiently(url, lambda: self._info(url))
+
+    def listed(self, root: str) -> Iterator[tuple[str, str]]:
+        """Path below `root`, and URL, of every file there; one request a folder. A missing root is a DecodeError."""
+        names = self._patiently(root, lambda: self._walked(root))
+        top, is_http = self._at(root)[1].rstrip("/"), root.startswith(HTTP)
+        for name in names:
+            below = name.removeprefix(f"{top}/")
+            yield unquote(below) if is_http else below, f"{root.rstrip('/')}/{below}"
+
+    def read(self, url: str) -> bytes:
+        """A small file, whole."""
+        system, path = self._at(url)
+        content: bytes = self._patiently(url, lambda: system.cat_file(path))
+        return content
+
+    def probe(self, url: str) -> Probe:
+        """What indexing needs to know, from the parts of the file that FFmpeg asks for.
+
+        Raises NoRanges where the server gives no parts.
+        """
+        return self._patiently(url, lambda: self._probed(url))
+
+    def digest(self, url: str, size: int) -> str:
+        """`source_identity`'s digest of a video, from three small parts of it."""
+        system, path = self._at(url)
+
+        def part(start: int, stop: int) -> bytes:
+            content: bytes = system.cat_file(path, start=start, end=stop)
+            return content if len(content) <= stop - start else content[start:stop]  # some servers give all
+
+        return self._patiently(url, lambda: sampled_digest(size, part))
+
+    def copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
+        """Copy a video that `info` describes; a copy of another size is made again. Never writes more than `max_bytes`.
+
+        Raises DecodeError where a video of unknown size has more, and OSError where there is no room for so much.
+        """
+        self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
+
+    def _info(self, url: str) -> RemoteInfo:
+        system, path = self._at(url)
+        try:
+            told = system.info(path)
+        except PermissionError:
+            system.cat_file(path, start=0, end=1)  # S3 says why it refuses in answers with a body alone
+            raise
+        if told.get("type") == "directory":
+            raise IsADirectoryError(url)
+        return RemoteInfo.told(told)
+
+    def _walked(self, root: str) -> list[str]:
+        system, path = self._at(root)
+        found = []
+        for _, _, files in system.walk(path, detail=True, on_error="raise"):  # `find` passes over folders that fail
+            found += [entry["name"] for entry in files.values()]
+        return sorted(found)
+
+    def _probed(self, url: str) -> Probe:
+        system, path = self._at(url)
+        blocks = {"cache_type": "blockcache", "cache_options": {"maxblocks": HEADER_BLOCKS}}
+        with system.open(path, "rb", block_size=HEADER_BLOCK_BYTES, **blocks) as file:
+            watched = _Watched(file)
+            try:
+                found = probe(watched)
+            finally:
+                watched.check()
+        self._witness = url
+        return found
+
+    def _copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
+        system, path = self._at(url)
+        told = max_bytes if info.size is None else min(info.size, max_bytes)
+        too_much = (
+            too_large(url, told + 1, told) if info.size is None else ConnectionError(f"more than {told} bytes came")
+        )
+        progress = _Progress(told, too_much, self.stopping)
+        system.get_file(path, str(target), callback=progress, **COPY_SETTINGS.get(url.partition("://")[0], {}))
+        size = target.stat().st_size
+        if info.size not in (None, size):
+            raise ConnectionError(f"{size} of {info.size} bytes came")
+        self._witness = url
+
+    def _at(self, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+        """The file system of a URL, and its name for it."""
+        system = _system(os.getpid(), origin(url))
+        return system, system._strip_protocol(url)
+
+    def _patiently(self, url: str, action: Callable[[], T]) -> T:
+        self._at(url)
+        wait_seconds = FIRST_WAIT_SECONDS
+        for attempt in range(1, self.tries + 1):
+            try:
+                found = action()
+            except (DecodeError, UsageError, CacheError, NoRanges, Stopped):
+                raise
+            except Exception as error:  # every implementation has errors of its own
+                if self.stopping.is_set():
+                    raise Stopped from error
+                self._judge(url, error)
+                if attempt == self.tries:
+                    raise self._given_up(url, error) from error
+                log.warning("%s: %s. Trying again in %.0f s.", url, in_words(error), wait_seconds)
+            else:
+                return found
+            if self.stopping.wait(wait_seconds):
+                raise Stopped
+            wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
+        raise AssertionError("tries is at least 1")
+
+    def _judge(self, url: str, error: Exception) -> None:
+        """Raise what an error means, unless it is the network's."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            raise error
+        fault = fault_of(error)
+        if fault == "missing":
+            raise DecodeError("missing", f"no file {url}") from error
+        if fault == "refused":
+            raise DecodeError("unreadable", f"{url}: {in_words(error)}") from error
+        if fault == "credentials":
+            raise CredentialsError(
+                f"{url}: {in_words(error)}. Tell fsspec other credentials, by the environment (AWS_PROFILE, "
+                "AWS_ACCESS_KEY_ID, ...) or its config files; nothing is marked as failed for want of them."
+            ) from error
+
+    def _given_up(self, url: str, error: Exception) -> DecodeError | NetworkError:
+        tried = f"{self.tries} tries, the last: {in_words(error)}"
+        with suppress(Exception):
+            if self._witness not in (None, url):
+                system, path = self._at(str(self._witness))
+                system.cat_file(path, start=0, end=1)
+                return DecodeError("unreadable", f"{url}: {tried}; {self._witness} can be had")
+        return NetworkError(
+            f"{url}: {tried}. What is sealed stays, and nothing is marked as failed: run the same command again when "
+            "the network is back, or with more run.staging.tries."
+        )
+
+
+class _Watched:
+    """A file that remembers what went wrong with it: FFmpeg takes it for the end, or says it in words of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._failure: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        return self._noted(lambda: self._file.read(size))
+
+    def seek(self, to: int, whence: int = 0) -> int:
+        return self._noted(lambda: self._file.seek(to, whence))
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if isinstance(self._failure, ValueError):  # how fsspec says that a server knows no ranges
+            raise NoRanges from self._failure
+        if self._failure is not None:
+            raise self._failure
+
+    def _noted(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except Exception as error:
+            self._failure = error
+            raise
+
+
+class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
+    """Ends a copy that nobody waits for, or that is larger than it may be."""
+
+    def __init__(self, max_bytes: int, too_much: Exception, stopping: threading.Event) -> None:
+        super().__init__()
+        self._max_bytes, self._too_much, self._stopping = max_bytes, too_much, stopping
+
+    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+        if self._stopping.is_set():
+            raise Stopped
+        if self.value > self._max_bytes:
+            raise self._too_much
+
+
+@functools.cache  # fsspec's own cache has an instance, with connections, for each thread
+def _system(process: int, place: str) -> fsspec.AbstractFileSystem:
+    """The file system of a host or bucket, one for all threads of a process: it does not survive a fork."""
+    return open_file_system(place, **_settings(place.partition("://")[0]))[0]
+
+
+def _settings(scheme: str) -> dict[str, Any]:
+    """For HTTP, a limit to silence instead of one to the whole transfer, beside what the user's settings say."""
+    if scheme not in HTTP:
+        return {}
+    with suppress(ImportError):
+        from aiohttp import ClientTimeout
+
+        known: dict[str, Any] = {}
+        for each in HTTP:
+            known |= fsspec.config.conf.get(each, {}).get("client_kwargs", {})
+        limit = ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
+        return {"client_kwargs": {"timeout": limit} | known}
+    return {}

@@ -1,0 +1,67 @@
+"""Names of videos that lie elsewhere: what is a URL, and which are refused. Torch-free, and without fsspec."""
+
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from stages.errors import UsageError
+
+FILE = "file://"
+HTTP = ("http", "https")
+USER_AND_PASSWORD = re.compile(r"^[^:]*://[^/@]*:[^/@]*@")
+USER = re.compile(r"^[^:]*://[^/@]*@")
+
+
+class UrlError(UsageError):
+    """A URL that is not to be written down, or that cannot be understood."""
+
+
+def is_url(path: str) -> bool:
+    """Whether a video's path is a URL; `file://` is but another way to write a local one."""
+    return "://" in path and not path.startswith(FILE)
+
+
+def origin(url: str) -> str:
+    """Scheme and host, or bucket: what has one file system."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def checked(url: str) -> str:
+    """The URL, or the path, once it is known to hold no secret: it will stand in clips.parquet and in logs.
+
+    Raises UrlError, whose message keeps the secret.
+    """
+    if not is_url(url):
+        return url
+    shown = re.sub(r"://[^/@]*@", "://...@", url.partition("?")[0])
+    scheme = url.partition("://")[0]
+    if USER_AND_PASSWORD.match(url) or (scheme in HTTP and USER.match(url)):
+        raise UrlError(
+            f"{shown} names a user or a password, which would be written to clips.parquet. Give it to fsspec instead, "
+            'in its environment variables or config files, as {"https": {"client_kwargs": {"headers": ...}}}.'
+        )
+    if scheme in HTTP and "?" in url:
+        raise UrlError(
+            f"{shown}?... has a query, which may be a signature: it would be written to clips.parquet, and signed URLs "
+            "expire. Name the object itself (s3://bucket/key, with credentials in fsspec's own settings). A `?` in a "
+            "file's name is written %3F."
+        )
+    if "::" in scheme:
+        raise UrlError(f"{shown} is a chain of file systems. Name the video's own URL.")
+    return url
+
+
+def located(root: str, path: str) -> tuple[str, str]:
+    """Id and full path of a video that a list names by `path`: below `root`, at an absolute path, or at a URL.
+
+    The id is the POSIX path below `root`, or the full path of a video that lies elsewhere. Raises UrlError.
+    """
+    root, path = root.removeprefix(FILE), path.removeprefix(FILE)
+    if is_url(path):
+        return checked(path).removeprefix(f"{root.rstrip('/')}/"), path
+    if is_url(root) and not path.startswith("/"):
+        below = PurePosixPath(path).as_posix()
+        return below, checked(f"{root.rstrip('/')}/{below}")
+    full = Path(root) / path
+    return full.relative_to(root).as_posix() if full.is_relative_to(root) else full.as_posix(), str(full)
