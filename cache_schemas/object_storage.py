@@ -2,39 +2,46 @@
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import xxhash
+from fsspec.asyn import sync
 
 from cache_schemas.errors import StorageError
 from cache_schemas.file_systems import open_file_system
 from cache_schemas.files import Buffer
+from cache_schemas.patience import Patience, is_away, status_of, told
 from cache_schemas.storage import Span
 
 CHUNK_BYTES = 16 << 20  # of one request, where an object only passes through
+# A put that takes longer is given up and repeated: botocore asks for `100 Continue`, and aiohttp waits for it for ever.
+PUT_SECONDS, SLOWEST_BYTES_PER_SECOND = 60.0, 250_000
 PROBES = "probes"
 CONFLICT, PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE, NOT_IMPLEMENTED = 409, 412, 416, 501
+Answer = TypeVar("Answer")
 
 
 class ObjectStorage:
     """Objects below an fsspec URL like s3://bucket/prefix.
 
     Endpoint, credentials and retries are left to fsspec and what implements the URL: their environment variables and
-    config files. Safe under fork and spawn: every process opens the file system for itself. Raises StorageError where
-    the store does not do what is asked, UnknownStorage where nothing is installed that opens the URL.
+    config files. A store that goes away is waited for (`Patience`). Safe under fork and spawn: every process opens the
+    file system for itself. Raises StorageError where the store does not do what is asked, UnknownStorage where nothing
+    is installed that opens the URL.
     """
 
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
         self._systems: dict[int, tuple[fsspec.AbstractFileSystem, str]] = {}
         self._is_exclusive: bool | None = None
+        self._patience = Patience(self.root)
         self._at("")
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_systems": {}}
+        return self.__dict__ | {"_systems": {}, "_patience": Patience(self.root)}
 
     def _at(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
         """This process' file system, and what it calls an object."""
@@ -69,14 +76,22 @@ class ObjectStorage:
     def read(self, spans: Sequence[Span]) -> list[bytes]:
         system, root = self._at("")
         paths = [root + span.name for span in spans]
-        with self._explained(", ".join({span.name for span in spans})):
+
+        def ask() -> list[bytes | Exception]:
+            answers: list[bytes | Exception]
             answers = system.cat_ranges(paths, [s.start for s in spans], [s.stop for s in spans], on_error="return")
+            for answer in answers:
+                if isinstance(answer, Exception) and is_away(answer):
+                    raise answer
+            return answers
+
+        answers = self._ask(", ".join({span.name for span in spans}), ask)
         return [self._content(span.name, answer) for span, answer in zip(spans, answers, strict=True)]
 
     def _content(self, name: str, answer: bytes | Exception) -> bytes:
         if not isinstance(answer, Exception):
             return answer
-        if _status(answer) == RANGE_NOT_SATISFIABLE:  # it ends before the range begins
+        if status_of(answer) == RANGE_NOT_SATISFIABLE:  # it ends before the range begins
             return b""
         with self._explained(name):
             raise answer
@@ -100,8 +115,7 @@ class ObjectStorage:
     def names(self, folder: str) -> Iterator[str]:
         system, path = self._at(folder)
         try:
-            with self._explained(folder):
-                found = system.find(path)
+            found = self._ask(folder, lambda: system.find(path))
         except FileNotFoundError:
             return
         for name in found:
@@ -111,8 +125,7 @@ class ObjectStorage:
     def delete(self, name: str) -> None:
         system, path = self._at(name)
         try:
-            with self._explained(name):
-                system.rm_file(path)
+            self._ask(name, lambda: system.rm_file(path))
         except FileNotFoundError:
             return
 
@@ -128,7 +141,7 @@ class ObjectStorage:
             self._pipe(name, content, mode="create")
             return True
         except StorageError as error:
-            cause, status = error.__cause__, _status(error.__cause__)
+            cause, status = error.__cause__, status_of(error.__cause__)
             if status == NOT_IMPLEMENTED or isinstance(cause, NotImplementedError):
                 self._pipe(name, content)
                 return True
@@ -140,10 +153,13 @@ class ObjectStorage:
     def _pipe(self, name: str, content: bytes, **settings: str) -> None:
         system, path = self._at(name)
         try:
-            with self._explained(name):
-                system.pipe_file(path, content, **settings)
+            self._ask(name, lambda: _piped(system, path, content, **settings))
         except FileNotFoundError as error:
             raise StorageError(f"{self.root}/{name} cannot be written: is there such a bucket? ({error})") from error
+
+    def _ask(self, name: str, ask: Callable[[], Answer]) -> Answer:
+        with self._explained(name):
+            return self._patience.outlast(ask)
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
@@ -153,14 +169,22 @@ class ObjectStorage:
         except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:  # every implementation has errors of its own; botocore's are not even OSError
+            seen = f"{self.root}/{name}: {told(error)}."
+            if self._patience.answered and is_away(error):
+                raise StorageError(
+                    f"{seen} It answered before. What is sealed is whole and nothing else counts: when the store is "
+                    "back, run the same command again."
+                ) from error
             raise StorageError(
-                f"{self.root}/{name}: {type(error).__name__}: {error}. Check the URL, and what fsspec is told by the "
-                "environment or its config files: credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...), endpoint "
-                "(FSSPEC_S3_ENDPOINT_URL)."
+                f"{seen} Check the URL, and what fsspec is told by the environment or its config files: credentials "
+                "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...), endpoint (FSSPEC_S3_ENDPOINT_URL)."
             ) from error
 
 
-def _status(error: BaseException | None) -> int:
-    """What the server answered, as far as the error says: s3fs keeps botocore's as its cause."""
-    response = getattr(error.__cause__, "response", None) if error else None
-    return int(response["ResponseMetadata"]["HTTPStatusCode"]) if isinstance(response, dict) else 0
+def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:
+    """Put an object. Raises FSTimeoutError, and takes the put back, where nobody answers."""
+    if not system.async_impl:
+        system.pipe_file(path, content, **settings)
+        return
+    seconds = PUT_SECONDS + len(content) / SLOWEST_BYTES_PER_SECOND
+    sync(system.loop, system._pipe_file, path, content, timeout=seconds, **settings)

@@ -137,7 +137,11 @@ def differences(found: dict[str, list[str] | None]) -> None:
 def extracted(outcome: "Outcome", cache: str) -> None:
     if outcome.plan.units:
         rate = outcome.clips_run / outcome.seconds if outcome.seconds else 0.0
-        print(f"{cache}: {outcome.clips_run} clips in {outcome.seconds:.1f} s ({rate:.1f} clips/s), all sealed")
+        others = f"; other runs did {outcome.units_elsewhere} of {len(outcome.plan.units)} shards"
+        print(
+            f"{cache}: {outcome.clips_run} clips in {outcome.seconds:.1f} s ({rate:.1f} clips/s), all sealed"
+            f"{others if outcome.units_elsewhere else ''}"
+        )
     else:
         print(f"{cache}: nothing to do, all {outcome.num_clips} clips are sealed")
     if outcome.failures:

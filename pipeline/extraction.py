@@ -20,12 +20,16 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an extraction ended with. `failures`: one per clip, over the requested shards and stages."""
+    """What an extraction ended with. `failures`: one per clip, over the requested shards and stages.
+
+    `units_elsewhere`: so many units of the plan were done by other runs meanwhile.
+    """
 
     plan: Plan
     failures: tuple[Failure, ...]
     num_clips: int
     clips_run: int
+    units_elsewhere: int
     seconds: float
 
 
@@ -42,7 +46,7 @@ def extract(
     Raises CacheNotFound where nothing was indexed yet, CacheMismatch, ConfigError, WeightsError, and what an executor's
     `run` raises.
     """
-    allotted = allotment(config.run.walltime_seconds)
+    allotted = allotment(config.run.command_walltime_seconds)
     cache = Cache(config.cache)
     cache.storage.sweep()
     plan = make_plan(config, cache, stages=stages, part=part, limit=limit, retry_failed=retry_failed)
@@ -51,8 +55,9 @@ def extract(
         reopen_files(cache, plan.changed_files)
         log.info("changed since they were cached, their shards run again: %s", ", ".join(plan.changed_videos))
     estimate(config, cache, plan).check_fits(cache.root)
-    total = sum(len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in plan.units)
-    progress = Progress(total, len(plan.units))
+    progress = Progress(
+        {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in plan.units}
+    )
     try:
         if plan.units and part[1] == 1:
             warn_if_off(cache.storage)
@@ -66,6 +71,7 @@ def extract(
         failures=tuple(failures(cache, plan)),
         num_clips=sum(len(cache.shard_rows(shard)) for shard in plan.shards),
         clips_run=progress.clips,
+        units_elsewhere=progress.units_elsewhere,
         seconds=progress.seconds,
     )
 

@@ -50,6 +50,10 @@ class Lease:
     def content(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
+    def is_same_as(self, other: "Lease") -> bool:
+        """Whether both are one attempt of one holder, refreshed or not."""
+        return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
+
     @property
     def holder_is_dead(self) -> bool:
         """Whether the holder was a process of this machine and is gone; False of other machines' holders."""
@@ -183,11 +187,14 @@ class Leases:
                 self.storage.delete(lease.name)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back; what a store that is away keeps goes stale there."""
         self._closing.set()
         self._refresher.join()
-        for shard in list(self._held):
-            self.release(shard)
+        try:
+            for shard in list(self._held):
+                self.release(shard)
+        except OSError as error:  # it must not hide why the run ends
+            log.warning("leases could not be given back, and count for %g s more: %s", self.seconds, error)
 
     def _is_stale(self, found: Lease) -> bool:
         if found.holder_is_dead:
@@ -199,8 +206,10 @@ class Leases:
         return monotonic() - since >= found.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
+        """Our lease, if the newest there is ours: a refresh whose answer was lost may or may not have arrived."""
         lease = self._held.get(shard)
-        return lease if lease is not None and lease_of(self.storage, shard) == lease else None
+        found = lease_of(self.storage, shard) if lease is not None else None
+        return lease if lease is not None and found is not None and found.is_same_as(lease) else None
 
     def _delete_older(self, lease: Lease) -> None:
         for attempt in range(1, lease.attempt):

@@ -3,26 +3,39 @@
 import logging
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere, WorkerLost
+from pipeline.events import ClipsDone, Event, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
 
 LINE_EVERY_SECONDS = 30.0
 log = logging.getLogger("kinegraph")
 
 
 class Progress:
-    """Counts events; also remembers which clips failed."""
+    """Counts events; also remembers which clips failed. What other runs seal is not among the clips of this one.
 
-    def __init__(self, total_clips: int, total_units: int) -> None:
+    `clips_of`: shard -> clips to run, of each unit.
+    """
+
+    def __init__(self, clips_of: Mapping[int, int]) -> None:
+        self.clips_of = clips_of
         self.failed: set[str] = set()
-        self.units_done, self.total_units, self.total_clips = 0, total_units, total_clips
+        self.total_units, self.total_clips = len(clips_of), sum(clips_of.values())
+        self.units_done = self.units_elsewhere = 0
         self.clips = self.videos = 0
+        self._leased: set[int] = set()
+        self._knows_others = self._has_waited = False
         self.waiting = ""
         self._begun = self._last_line = time.monotonic()
         quiet = not sys.stderr.isatty()
-        self._bar = tqdm(total=total_clips, unit="clip", disable=quiet, file=sys.stderr, smoothing=0.1)
+        self._around = ExitStack()
+        if not quiet:  # else messages would begin at the end of the bar
+            self._around.enter_context(logging_redirect_tqdm())
+        self._bar = tqdm(total=self.total_clips, unit="clip", disable=quiet, file=sys.stderr, smoothing=0.1)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ClipsDone):
@@ -32,13 +45,36 @@ class Progress:
             self._bar.update(event.clips)
         elif isinstance(event, UnitSealed):
             self.units_done += 1
+            self._leased.discard(event.unit.shard)
             self.failed |= set(event.failed_clips)
         elif isinstance(event, UnitSealedElsewhere):
-            self.units_done += 1
+            self._note_elsewhere(event.unit.shard)
+        elif isinstance(event, UnitLeased):
+            self._leased.add(event.unit.shard)
         elif isinstance(event, WorkerLost):
             how = "" if event.exit_code is None else f" (exit code {event.exit_code})"
             log.warning("a worker died%s with shards %s", how, event.shards)
+        self._tell_of_others()
         self._show()
+
+    def _note_elsewhere(self, shard: int) -> None:
+        self.units_done += 1
+        self.units_elsewhere += 1
+        self._leased.discard(shard)
+        self.total_clips -= self.clips_of[shard]
+        self._bar.total = self.total_clips
+
+    def _tell_of_others(self) -> None:
+        """Once that there are other runs, and once that there is nothing else to do than to wait for them."""
+        if not self._knows_others and (self._leased or self.units_elsewhere):
+            self._knows_others = True
+            log.info("another run is at work on this cache; this one does the shards that nobody is at")
+        if not self._has_waited and self._leased and len(self._leased) + self.units_done == self.total_units:
+            self._has_waited = True
+            log.info(
+                "others have taken all shards that are left; waiting until these are sealed, or can be taken over "
+                "because a run died. Ctrl-C loses nothing"
+            )
 
     @property
     def seconds(self) -> float:
@@ -58,3 +94,4 @@ class Progress:
 
     def close(self) -> None:
         self._bar.close()
+        self._around.close()

@@ -55,7 +55,7 @@ def _extract(config: Config, work: Work, index: int) -> None:
 def _run(executor: LocalExecutor, job: Job, units: Sequence[WorkUnit]) -> None:
     if not units:
         return
-    progress = Progress(sum(len(job.cache.shard_rows(unit.shard)) for unit in units), len(units))
+    progress = Progress({unit.shard: len(job.cache.shard_rows(unit.shard)) for unit in units})
     try:
         executor.run(replace(job, units=tuple(units)), progress)
     finally:

@@ -77,6 +77,40 @@ def test_runs_share_the_shards(tmp_path: Path, undisturbed: dict[str, Any], conf
     assert same_bytes(config.cache) == undisturbed
 
 
+@pytest.fixture
+def many_units(tmp_path: Path) -> dict[str, Any]:
+    """200 units that are done in no time: a clip each, and only its frame times."""
+    first = write_video(tmp_path / "many" / "000.mp4", moving_square(8, 32, 32))
+    for number in range(1, 200):
+        (first.parent / f"{number:03d}.mp4").hardlink_to(first)
+    return {
+        "cache": str(tmp_path / "cache"),
+        "dataset": {"kind": "folder", "root": str(first.parent)},
+        "clips": {"num_frames": 4},
+        "store": {"shard_clips": 1},
+        "run": {"threads": 1},
+    }
+
+
+@pytest.mark.parametrize("where", ["folder", pytest.param("s3", marks=pytest.mark.faults)])
+def test_two_runs_do_no_unit_twice(
+    tmp_path: Path, many_units: dict[str, Any], where: str, request: pytest.FixtureRequest
+) -> None:
+    """However often they meet: a shard is taken with its lease, and looked up in the ledger once that is won."""
+    if where == "s3":
+        many_units["cache"] = f"{request.getfixturevalue('s3')}/cache"
+    path = write_config(tmp_path / "config.yaml", many_units)
+    index(load_config(path))
+    command = run("extract_together.py", path, 2)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
+    clips, cache = [int(line) for line in done.stdout.split()], Cache(many_units["cache"])
+    assert sum(clips) == 200, f"some units were done twice: {clips}"
+    assert all(clips), clips
+    assert cache.ledger.shards("clips") == list(range(200))
+    assert {record.attempt for record in cache.ledger.records("clips")} == {1}
+    assert list(cache.storage.names("leases")) == []
+
+
 def test_a_run_that_was_only_slow_publishes_nothing(
     tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any]
 ) -> None:

@@ -6,10 +6,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cache_schemas.errors import StorageError
 from cache_schemas.storage import LocalStorage
 from pipeline.leases import Lease, Leases, NoLeases, lease_of, leases_on, live_leases, warn_if_off
 
@@ -115,6 +117,34 @@ def test_a_lease_is_refreshed_while_it_is_held(storage: LocalStorage) -> None:
     assert found.refreshes >= 3
     holder.close()
     other.close()
+
+
+@pytest.mark.parametrize("refreshes", [-1, 1])
+def test_a_refresh_that_comes_late_or_without_an_answer_takes_nothing(storage: LocalStorage, refreshes: int) -> None:
+    """From a store that was away: the lease there is another than the one that is known, and ours all the same."""
+    holder = Leases(storage, 300)
+    assert holder.take(3, KEYS)
+    found = lease_of(storage, 3)
+    assert found is not None
+    storage.put(found.name, [replace(found, refreshes=refreshes).content])
+    assert holder.is_ours(3)
+    holder.close()
+    assert names(storage) == []
+
+
+def test_what_cannot_be_given_back_hides_nothing(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that ends because its store is away ends with that error."""
+    holder = Leases(storage, 300)
+    assert holder.take(3, KEYS)
+
+    def away(name: str) -> None:
+        raise StorageError("s3://bucket: gone")
+
+    monkeypatch.setattr(storage, "delete", away)
+    holder.close()
+    assert "leases could not be given back, and count for 300 s more: s3://bucket: gone" in caplog.text
 
 
 def test_of_many_thieves_one_wins(storage: LocalStorage) -> None:

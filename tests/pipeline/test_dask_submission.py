@@ -1,0 +1,43 @@
+"""Many units through one scheduler, which keeps nothing of those that are done."""
+
+from collections.abc import Callable
+
+import pytest
+from dask.utils import key_split
+from distributed import Client, LocalCluster
+
+from pipeline.config import Config
+from pipeline.events import Event, UnitSealed
+from pipeline.executors import dask as executor
+from pipeline.executors.contract import MAX_DEATHS, Job
+from pipeline.executors.dask import Submission
+from pipeline.executors.dask_station import Station
+from pipeline.plan import WorkUnit
+
+KEYS = ("clips",)
+
+
+class EmptyStation(Station):
+    """Every unit is sealed as soon as it comes."""
+
+    def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
+        return (UnitSealed(unit=unit, failed_clips=()),)
+
+
+def test_the_scheduler_forgets_units_that_are_done(
+    load: Callable[..., Config], dask_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "FORGET_EVERY", 10)
+    config = load("run.executor=dask", f"run.dask.scheduler={dask_cluster.scheduler_address}")
+    station = EmptyStation(config, config.cache, KEYS, {}, of_client=False)
+    units = tuple(WorkUnit(shard=shard, keys=KEYS) for shard in range(30))
+    job = Job(config=config, cache=None, keys=KEYS, units=units)  # type: ignore[arg-type]  # nothing dies
+    sealed: list[Event] = []
+    with Client(dask_cluster) as client:
+        client.register_plugin(station, name=station.name)
+        assert not Submission(client, job, station, sealed.append).run(units, MAX_DEATHS)
+        client.unregister_worker_plugin(station.name)
+    assert len(sealed) == 30
+    spans = dask_cluster.scheduler.extensions["spans"].spans.values()
+    assert sum(len(span.metadata["collections"]) for span in spans) < 10, "what was submitted since it forgot"
+    assert key_split.cache_info().currsize < 15, "of this process, in which the scheduler runs"
