@@ -7,7 +7,20 @@ import typer
 
 from cli import printing
 from cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
-from cli.options import AsJson, CachePath, ConfigPath, Limit, Overrides, Part, Stages, load
+from cli.options import (
+    AsJson,
+    CachePath,
+    ConfigPath,
+    Limit,
+    Overrides,
+    Part,
+    Scheduler,
+    SchedulerFile,
+    Stages,
+    Workers,
+    load,
+    run_overrides,
+)
 
 
 def index(config: ConfigPath, overrides: Overrides = []) -> None:
@@ -66,15 +79,9 @@ def extract(
     config: ConfigPath,
     stage: Stages = [],
     executor: Annotated[str | None, typer.Option(metavar="inline|local|dask|slurm", help="Where to run.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine (local, dask), or tasks of a SLURM array.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="Of a Dask cluster that runs: tcp://host:8786.")
-    ] = None,
-    scheduler_file: Annotated[
-        str | None, typer.Option(metavar="F", help="File that the scheduler of a Dask cluster wrote.")
-    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     shards: Part = "0/1",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again, no others.")] = False,
     limit: Limit = None,
@@ -85,14 +92,7 @@ def extract(
     from pipeline.extraction import extract as run
     from pipeline.plan import parse_part
 
-    given = {
-        "executor": executor or ("dask" if scheduler or scheduler_file else None),
-        "workers": workers,
-        "dask.scheduler": scheduler,
-        "dask.scheduler_file": scheduler_file,
-    }
-    overrides = [*overrides, *(f"run.{key}={value}" for key, value in given.items() if value is not None)]
-    settings = load(config, overrides)
+    settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     for sentence in advice(settings):
         printing.note(sentence)
     outcome = run(settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed)

@@ -3,12 +3,16 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import printing
-from cli.options import AsJson, ConfigPath, Overrides, load
+from cli.options import AsJson, ConfigPath, Overrides, Scheduler, SchedulerFile, Workers, load, run_overrides
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.training import TrainedRun
 
 
 def train(
@@ -19,20 +23,22 @@ def train(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from train.seed.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs that exist.")] = False,
     executor: Annotated[
-        str | None, typer.Option(metavar="local|slurm", help="slurm: a job array; only runs that are not there.")
+        str | None,
+        typer.Option(metavar="local|dask|slurm", help="Where to run; on a cluster only runs that are not there."),
     ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     overrides: Overrides = [],
 ) -> None:
     """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
     from pipeline.training import train_runs
     from stages.training.together import rank
 
-    settings = load(config, overrides if executor is None else [*overrides, f"run.executor={executor}"])
+    settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     names = [name for name in head.split(",") if name]
-    if settings.run.executor == "slurm":
-        from pipeline.training_array import train_on_slurm
-
-        printing.trained(train_on_slurm(settings, names, seeds, overwrite=overwrite))
+    if settings.run.executor in ("dask", "slurm"):
+        printing.trained(_trained_on_cluster(settings, names, seeds, overwrite=overwrite))
         return
     if rank() > 0:  # under torchrun the first process speaks for all
         train_runs(settings, names, seeds, overwrite=overwrite)
@@ -40,6 +46,16 @@ def train(
     lines = printing.TrainingLines()
     runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=lines.epoch, on_step=lines.step)
     printing.trained(runs)
+
+
+def _trained_on_cluster(settings: "Config", names: list[str], seeds: int, *, overwrite: bool) -> "list[TrainedRun]":
+    if settings.run.executor == "slurm":
+        from pipeline.training_array import train_on_slurm
+
+        return train_on_slurm(settings, names, seeds, overwrite=overwrite)
+    from pipeline.training_dask import train_on_dask
+
+    return train_on_dask(settings, names, seeds, overwrite=overwrite, on_epoch=printing.TrainingLines().epoch)
 
 
 def results(

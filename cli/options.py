@@ -18,12 +18,32 @@ Stages = Annotated[
 ]
 Part = Annotated[str, typer.Option("--shards", metavar="I/N", help="Only shards with index % N == I.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="ROWS", help="Only the shards of the first ROWS rows.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes on this machine (local, dask), or tasks of a SLURM array.")
+]
+Scheduler = Annotated[str | None, typer.Option(metavar="ADDR", help="Of a Dask cluster that runs: tcp://host:8786.")]
+SchedulerFile = Annotated[
+    str | None, typer.Option(metavar="F", help="File that the scheduler of a Dask cluster wrote.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None:
     if given is not None and given not in allowed:
         raise UsageError(f"{flag} {given}: allowed: {', '.join(allowed)}")
+
+
+def run_overrides(
+    executor: str | None, workers: int | None, scheduler: str | None, scheduler_file: str | None
+) -> list[str]:
+    """What the options say of the config's section `run`; who names a scheduler means Dask."""
+    given = {
+        "executor": executor or ("dask" if scheduler or scheduler_file else None),
+        "workers": workers,
+        "dask.scheduler": scheduler,
+        "dask.scheduler_file": scheduler_file,
+    }
+    return [f"run.{key}={value}" for key, value in given.items() if value is not None]
 
 
 def load(path: Path, overrides: list[str]) -> "Config":

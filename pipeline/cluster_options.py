@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages.options import StageOptions
 
@@ -14,8 +14,18 @@ class JobQueueOptions(StageOptions):
     jobs: int = Field(1, ge=1, description="at most so many jobs at a time, one worker process each")
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="keywords of dask-jobqueue's cluster: `{cores: 4, memory: 16GB, walltime: '04:00:00', queue: gpu}`",
+        description="keywords of dask-jobqueue's cluster: `{cores: 4, memory: 16GB, queue: gpu}`; its `walltime` is "
+        "`run.walltime_seconds`",
     )
+
+    @field_validator("options")
+    @classmethod
+    def _leave_time_to_us(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if "walltime" in options:
+            raise ValueError(
+                f"walltime: given {options['walltime']!r}, allowed: run.walltime_seconds instead, so that workers know"
+            )
+        return options
 
 
 class DaskOptions(StageOptions):

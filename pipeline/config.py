@@ -79,7 +79,7 @@ class RunOptions(StageOptions):
         None,
         gt=0,
         description="of a job, from its start: after the first shard none is begun that cannot end in time; a SLURM "
-        "job knows its own limit; not with dask",
+        "job knows its own limit; of each job of `dask.jobqueue`, else of this command",
     )
     staging: StagingOptions = Field(StagingOptions(), description="copies of videos that lie at URLs: see below")
     dask: DaskOptions = Field(DaskOptions(), description="the cluster of the dask executor: see below")
@@ -91,6 +91,16 @@ class RunOptions(StageOptions):
         if self.threads != "auto":
             return self.threads
         return 1 if self.executor in ("dask", "slurm") else max(1, (os.cpu_count() or 1) // self.workers)
+
+    @property
+    def jobs_walltime_seconds(self) -> float | None:
+        """Of the jobs that Dask's workers are: theirs alone, this command may take longer."""
+        return self.walltime_seconds if self.executor == "dask" and self.dask.jobqueue is not None else None
+
+    @property
+    def command_walltime_seconds(self) -> float | None:
+        """Of this command, or of a task of the array that it submits."""
+        return self.walltime_seconds if self.jobs_walltime_seconds is None else None
 
 
 class TrainSection(TrainOptions):
@@ -153,8 +163,6 @@ class Config(StageOptions):
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         self._check_store()
-        walltime = self.run.walltime_seconds
-        _need(walltime is None or self.run.executor != "dask", "run.walltime_seconds", walltime, "null, with dask")
         for name, options in self.backbones.items():
             with _under(f"backbones.{name}.model"):
                 backbone_entry(options.model)

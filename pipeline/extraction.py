@@ -46,7 +46,7 @@ def extract(
     Raises CacheNotFound where nothing was indexed yet, CacheMismatch, ConfigError, WeightsError, and what an executor's
     `run` raises.
     """
-    allotted = allotment(config.run.walltime_seconds)
+    allotted = allotment(config.run.command_walltime_seconds)
     cache = Cache(config.cache)
     cache.storage.sweep()
     plan = make_plan(config, cache, stages=stages, part=part, limit=limit, retry_failed=retry_failed)

@@ -133,16 +133,36 @@ def train_runs(
         return _all(jobs, config.run.workers, on_run)
 
 
-def train_wanted(config: Config, wanted: WantedRun) -> None:
-    """Train one run, unless it is there; a task of a job array that was cut off goes on."""
+def log_epoch(name: str, seed: int, record: EpochRecord) -> None:
+    log.info("%s seed %d epoch %d: loss %.4f", name, seed, record.epoch, record.loss)
+
+
+def train_wanted(config: Config, wanted: WantedRun, on_epoch: OnEpoch = log_epoch, on_step: OnStep = unheard) -> None:
+    """Train one run, unless it is there; on a cluster, a task that was cut off goes on."""
     device = pick_device(config.run.device)
     with together.acquainted(device):
         together.meet()
-        _train_one(_Job(config, wanted, overwrite=False, on_epoch=log_epoch, on_step=unheard))
+        _train_one(_Job(config, wanted, overwrite=False, on_epoch=on_epoch, on_step=on_step))
 
 
-def log_epoch(name: str, seed: int, record: EpochRecord) -> None:
-    log.info("%s seed %d epoch %d: loss %.4f", name, seed, record.epoch, record.loss)
+def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
+    """The runs of a table that a cluster is to train; raises what `train_runs` does, but for runs that are finished."""
+    runs = wanted_runs(config, names, seeds)
+    require_trainable(config, runs)
+    if not overwrite:
+        require_same_recipes(config, runs)
+    return runs
+
+
+def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
+    return [run for run in runs if not is_trained(run.folder)]
+
+
+def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
+    """Read the results of runs that are all finished, by a cluster or before."""
+    return [
+        TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run not in trained_now) for run in runs
+    ]
 
 
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:

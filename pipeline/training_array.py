@@ -9,9 +9,7 @@ from pipeline.config import Config
 from pipeline.errors import SlurmError
 from pipeline.executors import slurm
 from pipeline.executors.slurm_submission import Submission, Work, logs_of_failed, submit, under_way
-from pipeline.results import read_results
-from pipeline.training import TrainedRun, discard, require_same_recipes, require_trainable, wanted_runs
-from stages.training.checkpoint import is_trained
+from pipeline.training import TrainedRun, checked_runs, discard, trained_runs, untrained
 
 log = logging.getLogger("kinegraph")
 
@@ -24,10 +22,7 @@ def train_on_slurm(
     An array of an earlier command that trains some of them is waited for first. With `overwrite` none counts as there.
     Raises SlurmError where runs are missing at the end, and what `train_runs` does but for runs that are finished.
     """
-    runs = wanted_runs(config, names, seeds)
-    require_trainable(config, runs)
-    if not overwrite:
-        require_same_recipes(config, runs)
+    runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs = ""
     for submission in under_way(Cache(config.cache).storage, "train"):
         if {run.folder for run in submission.work().runs} & {run.folder for run in runs}:
@@ -36,17 +31,17 @@ def train_on_slurm(
     if overwrite:
         for run in runs:
             discard(run.folder)
-    kept = {run.folder for run in runs if is_trained(run.folder)}
-    if missing := [run for run in runs if not is_trained(run.folder)]:
+    missing = untrained(runs)
+    if missing:
         submission = submit(config, Work(kind="train", num_tasks=len(missing), runs=tuple(missing)))
         log.info("SLURM job %s trains %d runs, logs in %s", submission.job_id, len(missing), submission.folder)
         logs = _wait(submission)
-    if absent := [str(run.folder) for run in runs if not is_trained(run.folder)]:
+    if absent := [str(run.folder) for run in untrained(runs)]:
         raise SlurmError(
             f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command trains "
             f"them.\n{logs}"
         )
-    return [TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run.folder in kept) for run in runs]
+    return trained_runs(runs, missing)
 
 
 def _wait(submission: Submission) -> str:

@@ -24,14 +24,22 @@ class Allotment:
     def seconds(self) -> float:
         return self.ends_at - self.began_at
 
+    @property
+    def stops_at(self) -> float:
+        """When who is not told stops by itself: a minute before the end, or in the last tenth of a short time."""
+        return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
-def allotment(walltime_seconds: float | None) -> Allotment | None:
-    """The time of a run that begins now: what the config gives it, or what is left of the job, whichever is less."""
-    now = time.time()
-    ends = [] if walltime_seconds is None else [now + walltime_seconds]
+
+def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
+    """The time of a run that begins now: what the config gives it, or what is left of the job, whichever is less.
+
+    `began_at`: of a process that began earlier.
+    """
+    began_at = time.time() if began_at is None else began_at
+    ends = [] if walltime_seconds is None else [began_at + walltime_seconds]
     if (slurm_end := _slurm_end()) is not None:
         ends.append(slurm_end)
-    return Allotment(began_at=now, ends_at=min(ends)) if ends else None
+    return Allotment(began_at=began_at, ends_at=min(ends)) if ends else None
 
 
 def _slurm_end() -> float | None:
@@ -57,11 +65,12 @@ class Schedule:
     """Whether one worker may begin another unit. The first always may; then only what can end in time.
 
     A unit is expected to take as long as the slowest so far, after those that are under way. Without an allotment there
-    is always room.
+    is always room. `idle_until`: when a process that began long before was first asked for a unit; its start-up counts
+    from there.
     """
 
-    def __init__(self, allotted: Allotment | None) -> None:
-        self.allotted = allotted
+    def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
+        self.allotted, self.idle_until = allotted, idle_until
         self.slowest_seconds: float | None = None
         self._under_way: dict[int, float] = {}
         self._first_began_at = self._last_ended_at = 0.0
@@ -93,28 +102,35 @@ class Schedule:
         """Why no further unit is begun; a WalltimeError where the time is too short for any."""
         assert self.allotted is not None
         assert self.slowest_seconds is not None
-        walltime, start_up = self.allotted.seconds, self._first_began_at - self.allotted.began_at
-        if start_up + self.slowest_seconds > walltime:
+        if self._start_up_seconds + self.slowest_seconds > self.allotted.seconds:
             return self._too_short(f"{self.slowest_seconds:.1f} s")
         return OutOfTimeError(
-            f"no further shard can end within the {walltime:.0f} s of this job: one took up to "
+            f"no further shard can end within the {self.allotted.seconds:.0f} s of this job: one took up to "
             f"{self.slowest_seconds:.1f} s. What is sealed stays; the same command goes on from there."
         )
 
     def cut_off(self) -> WalltimeError | None:
         """Why a stop came in the first unit, where it came because the time was up."""
-        if self.allotted is None or self.slowest_seconds is not None or not self._under_way:
+        if self.allotted is None or not self._under_way:
             return None
         warning = 0 if self.allotted.seconds < SHORT_SECONDS else 2 * SIGNAL_SECONDS
-        now = time.time()
-        if now < self.allotted.ends_at - warning:
+        return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
+
+    def first_cut_off(self) -> WalltimeError | None:
+        """What to say when the time is up in or before the first unit; None where one has ended, or began late."""
+        if self.slowest_seconds is not None or self.idle_until is not None:
             return None
-        return self._too_short(f"more than {now - self._first_began_at:.1f} s")
+        took = time.time() - self._first_began_at
+        return self._too_short(f"more than {took:.1f} s" if self._first_began_at else "not begun")
+
+    @property
+    def _start_up_seconds(self) -> float:
+        assert self.allotted is not None
+        return (self._first_began_at or time.time()) - (self.idle_until or self.allotted.began_at)
 
     def _too_short(self, unit: str) -> WalltimeError:
         assert self.allotted is not None
-        start_up = self._first_began_at - self.allotted.began_at
         return WalltimeError(
-            f"a walltime of {self.allotted.seconds:.1f} s is shorter than start-up ({start_up:.1f} s) plus one shard "
-            f"({unit}). Ask for a longer one, or start a cache with a smaller store.shard_clips."
+            f"a walltime of {self.allotted.seconds:.1f} s is shorter than start-up ({self._start_up_seconds:.1f} s) "
+            f"plus one shard ({unit}). Ask for a longer one, or start a cache with a smaller store.shard_clips."
         )

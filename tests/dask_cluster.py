@@ -7,16 +7,30 @@ import dask.config
 from distributed import LocalCluster
 
 from pipeline.config import RunOptions
-from pipeline.executors.contract import MAX_DEATHS
-from pipeline.executors.dask_cluster import local_cluster
+from pipeline.executors.dask_cluster import local_cluster, settings
+from pipeline.executors.dask_station import UNITS_AT_ONCE
 
 
 @contextmanager
 def running(workers: int) -> Iterator[LocalCluster]:
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}),
+        dask.config.set(settings(children=True)),
         local_cluster(RunOptions(executor="dask", workers=workers)) as cluster,
     ):
+        yield cluster
+
+
+@contextmanager
+def in_this_process(workers: int) -> Iterator[LocalCluster]:
+    """Workers that are threads, for tests that change what these do."""
+    with LocalCluster(
+        n_workers=workers,
+        threads_per_worker=UNITS_AT_ONCE,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:
         yield cluster
 
 

@@ -35,12 +35,12 @@ class Executor(Protocol):
     def run(self, job: Job, report: Report) -> None: ...
 
 
-def set_aside(units: Iterable[WorkUnit], num_shards: int) -> None:
-    """Raise SetAsideError that names the shards, if there are any."""
+def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
+    """Raise SetAsideError that names the shards, if there are any; `hint`: where else to look."""
     shards = sorted(unit.shard for unit in units)
     if shards:
         raise SetAsideError(
             f"shard {', '.join(map(str, shards))}: killed its worker {MAX_DEATHS} times, then one that had "
             "nothing else to do, and was set aside. All else is sealed. Run it with `--executor inline --shards "
-            f"{shards[0]}/{num_shards}` to see what happens."
+            f"{shards[0]}/{num_shards}` to see what happens.{hint}"
         )

@@ -1,6 +1,8 @@
 """A Dask cluster: a task per work unit, few at a time; arrays never travel, what a task gives back are events."""
 
+import itertools
 import logging
+import queue
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -8,20 +10,21 @@ from contextlib import suppress
 from typing import Any
 
 from dask.utils import key_split
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client, Future, KilledWorker
 
-from pipeline.errors import ClusterLost
+from pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
 from pipeline.events import Event, UnitLeased, UnitSuspected, WorkerLost
 from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
 from pipeline.executors.dask_checks import absolute_root, agreed_versions, check_cluster
-from pipeline.executors.dask_cluster import connected, most_workers, resources
+from pipeline.executors.dask_cluster import are_children, connected, resources
 from pipeline.executors.dask_station import UNITS_AT_ONCE, Station, run_unit
+from pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
 from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
 
 REVISIT_SECONDS = 1.0
-COUNT_WORKERS_SECONDS = 5.0
 FORGET_EVERY = 1000  # submissions
+_submitted = itertools.count(1)  # a key that was used before would be taken for the task that had it
 log = logging.getLogger("kinegraph")
 
 
@@ -29,7 +32,8 @@ class DaskExecutor:
     """Workers wherever `run.dask` says. A unit runs again only where its worker died.
 
     A unit that three workers did not survive is left for the end, when it has the cluster for itself. If its worker
-    dies again, it is set aside.
+    dies again, it is set aside. That a worker leaves because its own job ends is no death; where the time of the
+    command ends, what was begun is waited for.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -50,14 +54,14 @@ class DaskExecutor:
                 with suppress(OSError):  # the cluster may be gone, and the stations with it
                     client.unregister_worker_plugin(station.name)
                 job.cache.storage.sweep()
-        set_aside(alone, job.cache.num_shards)
+        limit = job.config.run.dask.memory_limit
+        hint = f" If it took too much memory (run.dask.memory_limit: {limit}), the workers' nannies say so."
+        set_aside(alone, job.cache.num_shards, hint)
 
 
 def _station(job: Job) -> Station:
-    options = job.config.run.dask
-    of_client = not (options.scheduler or options.scheduler_file or options.jobqueue)
-    root = absolute_root(job.cache.root)
-    return Station(job.config, root, job.keys, agreed_versions(), of_client=of_client)
+    root, of_client = absolute_root(job.cache.root), are_children(job.config.run)
+    return Station(job.config, root, job.keys, agreed_versions(), of_client=of_client, allotted=job.allotted)
 
 
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
@@ -71,15 +75,19 @@ class Submission:
 
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
         self.client, self.job, self.station, self.report = client, job, station, report
-        self.address = client.scheduler_info(n_workers=0)["address"]
         self.in_flight: dict[str, tuple[Future[Any], WorkUnit]] = {}
-        self.submitted = self.early_deaths = 0
+        self.early_deaths = 0
         self.leased: list[WorkUnit] = []
         self.suspects: list[WorkUnit] = []
-        self._counted, self._capacity = 0.0, 0
+        self.out_of_time: OutOfTimeError | WalltimeError | None = None
+        self._settled: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._workers = Workers(client, job.config.run)
 
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Run the units, those that others have leased once these are done or dead; gives the suspects."""
+        """Run the units, those that others have leased once these are done or dead; gives the suspects.
+
+        Raises OutOfTimeError or WalltimeError once what was begun is done, and ClusterLost.
+        """
         self.client.subscribe_topic("all", self._note)
         try:
             while True:
@@ -94,32 +102,27 @@ class Submission:
                 self.client.cancel([future for future, _ in self.in_flight.values()])
 
     def _pass(self, waiting: deque[WorkUnit], max_deaths: int) -> None:
-        done = as_completed(loop=self.client.loop)
         while True:
-            while waiting and len(self.in_flight) < self.capacity:
-                done.add(self._submit(waiting.popleft(), max_deaths))
+            while waiting and self.out_of_time is None and len(self.in_flight) < UNITS_AT_ONCE * self._workers.most():
+                self._submit(waiting.popleft(), max_deaths)
             if not self.in_flight:
-                return
-            self._settle(next(done))
+                break
+            with suppress(queue.Empty):
+                self._settle(self._settled.get(timeout=COUNT_WORKERS_SECONDS))
+            self._workers.require()
+        if self.out_of_time is not None:
+            raise self.out_of_time
 
-    @property
-    def capacity(self) -> int:
-        """So many units are with the scheduler at a time; workers may come and go."""
-        if time.monotonic() - self._counted > COUNT_WORKERS_SECONDS:
-            workers = max(len(self.client.nthreads()), most_workers(self.job.config.run))
-            self._counted, self._capacity = time.monotonic(), UNITS_AT_ONCE * workers
-        return self._capacity
-
-    def _submit(self, unit: WorkUnit, max_deaths: int) -> Future[Any]:
-        self.submitted += 1
-        if self.submitted % FORGET_EVERY == 0:
+    def _submit(self, unit: WorkUnit, max_deaths: int) -> None:
+        number = next(_submitted)
+        if number % FORGET_EVERY == 0:
             with suppress(OSError):  # a scheduler that went away shows in the futures
                 self.client.run_on_scheduler(forget_submissions)
-        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{self.submitted}"
+        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{number}"
         taken = resources(self.job.config.run) or None
         future = self.client.submit(run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken)
         self.in_flight[key] = future, unit
-        return future
+        future.add_done_callback(self._settled.put)
 
     def _settle(self, future: Future[Any]) -> None:
         """Take in what became of a unit. Raises what its `Worker` raised, and ClusterLost."""
@@ -132,10 +135,15 @@ class Submission:
         elif future.status == "finished":
             self._take(future.result())
         else:
-            raise ClusterLost(f"The Dask scheduler at {self.address} went away. What is sealed stays.")
+            raise ClusterLost(f"The Dask scheduler at {self._workers.address} went away. What is sealed stays.")
 
-    def _take(self, events: Iterable[Event]) -> None:
-        for event in events:
+    def _take(self, found: tuple[Event, ...] | Exception) -> None:
+        if isinstance(found, OutOfTimeError | WalltimeError):
+            self.out_of_time = found
+            return
+        if isinstance(found, Exception):
+            raise found
+        for event in found:
             if isinstance(event, UnitLeased):
                 self.leased.append(event.unit)
             elif isinstance(event, UnitSuspected):
@@ -156,7 +164,10 @@ class Submission:
     def _note(self, event: tuple[float, Any]) -> None:
         """Dask's own word of a worker that died, from the client's thread."""
         message = event[1]
-        if message.get("action") == "remove-worker" and not message["expected"]:
+        if message.get("action") != "remove-worker":
+            return
+        self._workers.left_in_order = message["expected"]
+        if not message["expected"]:
             known = [self.in_flight.get(key) for key in message["processing-tasks"]]
             shards = sorted(found[1].shard for found in known if found is not None)
             self.report(WorkerLost(shards=tuple(shards), exit_code=None, set_aside=()))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distributed import Client
 
-from cache_schemas.storage import open_storage
+from cache_schemas.cache import Cache
+from cache_schemas.storage import LocalStorage, Storage, open_storage
 from pipeline.config import RunOptions
 from pipeline.errors import ClusterError
 from pipeline.executors.contract import Job
@@ -20,10 +21,16 @@ log = logging.getLogger("kinegraph")
 
 def check_cluster(client: Client, job: Job) -> None:
     """Raise ClusterError unless there are workers, and they can do the job."""
-    _wait_for_workers(client, job.config.run)
+    check_workers(client, job.config.run)
+    check_cache(client, job.cache)
+    _check_video(client, job.cache.rows(job.units[0].shard)[0].path)
+
+
+def check_workers(client: Client, run: RunOptions) -> None:
+    """Raise ClusterError unless there are workers, with these versions, and with a GPU where one is asked for."""
+    _wait_for_workers(client, run)
     _check_versions(client)
-    _check_paths(client, job)
-    if needs_gpu(job.config.run):
+    if needs_gpu(run):
         _check_gpus(client)
 
 
@@ -61,33 +68,57 @@ def _check_versions(client: Client) -> None:
     _refuse({worker: f"has {line}" for worker, line in lines.items() if line}, "Install the same on all machines.")
 
 
-def _check_paths(client: Client, job: Job) -> None:
-    """Workers must see this cache (not another under its name), and the videos as this process does."""
-    storage, probe, content = job.cache.storage, f"probes/{uuid.uuid4().hex}", uuid.uuid4().bytes
-    video = job.cache.rows(job.units[0].shard)[0].path
-    video_here = str(Path(video).absolute()) if Path(video).exists() else None
+def check_cache(client: Client, cache: Cache) -> None:
+    """Raise ClusterError unless all workers see this cache, and not another under its name."""
+    _check_seen(client, cache.storage, f"probes/{uuid.uuid4().hex}", f"the cache {absolute_root(cache.root)}")
+
+
+def check_run_folder(client: Client, folder: Path) -> None:
+    """Raise ClusterError unless all workers see this folder; it is made if it is not there."""
+    _check_seen(client, LocalStorage(folder), f".probe-{uuid.uuid4().hex}", f"the folder of runs {folder}")
+
+
+def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None:
+    """Write something there, and ask all workers for it."""
+    content = uuid.uuid4().bytes
     storage.put(probe, [content])
     try:
-        answers = client.run(_unseen, absolute_root(job.cache.root), probe, content, video, video_here)
+        answers = client.run(_unseen, absolute_root(storage.root), probe, content)
     finally:
         storage.delete(probe)
     _refuse(
-        {worker: f"does not see {path}" for worker, path in answers.items() if path},
-        "Put cache and videos where all machines find them under the same path (and name them by absolute paths), or "
-        "start the workers where they do.",
+        {worker: f"does not see {what} ({answer})" for worker, answer in answers.items() if answer},
+        "Put it where all machines find it under the same path (and name it by an absolute path), or start the workers "
+        "where they do.",
     )
 
 
-def _unseen(root: str, probe: str, content: bytes, video: str, video_here: str | None) -> str:
-    """On a worker: the path it does not see as the client does; none is the empty string."""
+def _unseen(root: str, probe: str, content: bytes) -> str:
+    """On a worker: why it does not see the probe as the client does; nothing where it does."""
     try:
-        if open_storage(root).get(probe) != content:
-            return f"the cache {root}"
+        same = open_storage(root).get(probe) == content
     except OSError as error:
-        return f"the cache {root} ({type(error).__name__} in {Path.cwd()})"
-    if video_here is not None and (not Path(video).exists() or str(Path(video).absolute()) != video_here):
-        return f"the video {video} from {Path.cwd()}"
-    return ""
+        return f"{type(error).__name__} in {Path.cwd()}"
+    return "" if same else "another of its name"
+
+
+def _check_video(client: Client, video: str) -> None:
+    """Where the video is a file that this process sees, all workers must see it under the path of the index."""
+    if not Path(video).exists():
+        return
+    there = client.run(_absolute, video)
+    here = _absolute(video)
+    _refuse(
+        {worker: f"does not see the video {video}: {answer}" for worker, answer in there.items() if answer != here},
+        f"Here it is {here}. Put videos where all machines find them under the same path (dataset.root is best "
+        "absolute), or start the workers where they do.",
+    )
+
+
+def _absolute(path: str) -> str:
+    """What a path means in this process."""
+    absolute = str(Path(path).absolute())
+    return absolute if Path(path).exists() else f"there is no {absolute}"
 
 
 def _check_gpus(client: Client) -> None:

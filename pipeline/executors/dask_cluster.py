@@ -1,6 +1,8 @@
 """The Dask cluster of a config: one that runs, jobs of a batch system, or processes of this machine."""
 
+import json
 import logging
+import math
 import os
 import shlex
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from pipeline.executors.contract import MAX_DEATHS
 from pipeline.executors.dask_station import UNITS_AT_ONCE
 
 LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
+NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 DEMAND_SECONDS = "1s"  # adapting starts jobs for work that takes longer; a unit takes minutes
 
 
@@ -26,9 +29,9 @@ def needs_gpu(run: RunOptions) -> bool:
     return run.device.startswith("cuda")
 
 
-def resources(run: RunOptions, units: int = 1) -> dict[str, float]:
-    """The part of a worker's resources that so many units take: UNITS_AT_ONCE share one process, and its GPU."""
-    return {"GPU": units / UNITS_AT_ONCE} if needs_gpu(run) else {}
+def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONCE) -> dict[str, float]:
+    """The part of a worker's resources that so many tasks take: `tasks_at_once` share one process, and its GPU."""
+    return {"GPU": tasks / tasks_at_once} if needs_gpu(run) else {}
 
 
 def most_workers(run: RunOptions) -> int:
@@ -39,16 +42,35 @@ def most_workers(run: RunOptions) -> int:
     return 1 if options.scheduler or options.scheduler_file else run.workers
 
 
+def are_children(run: RunOptions) -> bool:
+    """Whether workers are processes of this machine, started by this one and numbered."""
+    return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
+
+
+def settings(*, children: bool) -> dict[str, Any]:
+    """Dask's configuration while there is a cluster.
+
+    A cluster of processes gives up a worker that is not back 15 s after it died; one that died again meanwhile, and is
+    just being started, is then closed for good. It is started anew by its nanny, however long that takes.
+    """
+    found: dict[str, Any] = {"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}
+    return found | ({"distributed.deploy.lost-worker-timeout": NEVER_SECONDS} if children else {})
+
+
 @contextmanager
-def connected(run: RunOptions) -> Iterator[Client]:
-    """A client of the cluster; what was started for it ends with it. Raises ClusterError."""
+def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
+    """A client of the cluster, whose workers take so many tasks at a time; what was started for it ends with it.
+
+    Raises ClusterError.
+    """
     logging.getLogger("distributed").setLevel(logging.WARNING)
-    with dask.config.set({"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}):
+    with dask.config.set(settings(children=are_children(run))):
         if run.dask.scheduler or run.dask.scheduler_file:
             with _running(run.dask) as client:
                 yield client
             return
-        started = local_cluster(run) if run.dask.jobqueue is None else _jobs(run, run.dask.jobqueue)
+        jobs = run.dask.jobqueue
+        started = local_cluster(run, tasks_at_once) if jobs is None else _jobs(run, jobs, tasks_at_once)
         with started as cluster, Client(cluster) as client:
             try:
                 yield client
@@ -57,14 +79,10 @@ def connected(run: RunOptions) -> Iterator[Client]:
 
 
 def _running(options: DaskOptions) -> Client:
-    where = options.scheduler or f"the file {options.scheduler_file}"
-    if options.scheduler_file and not Path(options.scheduler_file).exists():
-        raise ClusterError(
-            f"--scheduler-file {options.scheduler_file}: no such file (looked from {Path.cwd()}). A scheduler writes "
-            "it: `dask scheduler --scheduler-file F`."
-        )
+    address = options.scheduler or _address_in(Path(options.scheduler_file or ""))
+    where = f"{address}, as {options.scheduler_file} says," if options.scheduler_file else address
     try:
-        return Client(options.scheduler, scheduler_file=options.scheduler_file, timeout=options.timeout_seconds)
+        return Client(address, timeout=options.timeout_seconds)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"No Dask scheduler answers at {where} within {options.timeout_seconds:g} s: {error}. Start one with "
@@ -72,12 +90,23 @@ def _running(options: DaskOptions) -> Client:
         ) from error
 
 
-def local_cluster(run: RunOptions) -> LocalCluster:
+def _address_in(file: Path) -> str:
+    """The address of the scheduler that wrote a file."""
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except FileNotFoundError:
+        wrong = f"no such file (looked from {Path.cwd()})"
+    except (ValueError, KeyError, TypeError):
+        wrong = "no scheduler wrote this: there is no `address` in it"
+    raise ClusterError(f"--scheduler-file {file}: {wrong}. A scheduler writes it: `dask scheduler --scheduler-file F`.")
+
+
+def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:
     """`run.workers` processes of this machine, started anew where they die."""
     interface = run.dask.interface
     return LocalCluster(
         n_workers=run.workers,
-        threads_per_worker=UNITS_AT_ONCE,
+        threads_per_worker=tasks_at_once,
         memory_limit=run.dask.memory_limit,
         dashboard_address=run.dask.dashboard,
         resources=resources(run, UNITS_AT_ONCE),
@@ -85,7 +114,7 @@ def local_cluster(run: RunOptions) -> LocalCluster:
     )
 
 
-def _jobs(run: RunOptions, options: JobQueueOptions) -> Any:
+def _jobs(run: RunOptions, options: JobQueueOptions, tasks_at_once: int) -> Any:
     from dask_jobqueue.lsf import LSFCluster
     from dask_jobqueue.pbs import PBSCluster
     from dask_jobqueue.sge import SGECluster
@@ -98,8 +127,11 @@ def _jobs(run: RunOptions, options: JobQueueOptions) -> Any:
         "interface": interface or LOOPBACK_INTERFACE,
         "scheduler_options": {"dashboard_address": run.dask.dashboard} | ({} if interface else {"host": LOOPBACK}),
         "job_script_prologue": [f"cd {shlex.quote(os.getcwd())}"],  # noqa: PTH109 -- paths of a config are relative
-        "worker_extra_args": ["--resources", "GPU=1"] if needs_gpu(run) else [],
+        # Without it a worker takes a task per core, and adapting starts fewer jobs than there is work for.
+        "worker_extra_args": ["--nthreads", str(tasks_at_once), *(["--resources", "GPU=1"] if needs_gpu(run) else [])],
     }
+    if run.jobs_walltime_seconds is not None:
+        ours["walltime"] = walltime_of(options.kind, run.jobs_walltime_seconds)
     given = dict(options.options)
     for key in ("job_script_prologue", "worker_extra_args"):
         ours[key] += given.pop(key, [])
@@ -109,3 +141,12 @@ def _jobs(run: RunOptions, options: JobQueueOptions) -> Any:
         raise ClusterError(f"run.dask.jobqueue.options: given {options.options}; dask-jobqueue: {error}") from error
     cluster.adapt(minimum_jobs=1, maximum_jobs=options.jobs, target_duration=DEMAND_SECONDS)
     return cluster
+
+
+def walltime_of(kind: str, seconds: float) -> str:
+    """A job's walltime as its batch system reads it; LSF counts minutes."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    if kind == "lsf":
+        minutes, rest = minutes + (rest > 0), 0
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}" if kind == "lsf" else f"{hours:02}:{minutes:02}:{rest:02}"

@@ -18,13 +18,16 @@ from distributed import Reschedule, WorkerPlugin, get_worker
 from distributed import Worker as DaskWorker
 
 from cache_schemas.cache import Cache
+from cache_schemas.errors import CacheError
 from pipeline.config import Config
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, OutOfTimeError
 from pipeline.events import ClipsDone, Event
+from pipeline.executors.dask_walltime import WorkerTime, job_around, leave, time_of
 from pipeline.leases import leases_on
 from pipeline.plan import WorkUnit
 from pipeline.versions import differing_versions
-from pipeline.walltime import Schedule
+from pipeline.walltime import Allotment
+from stages.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.worker import Worker
@@ -32,14 +35,21 @@ if TYPE_CHECKING:
 UNITS_AT_ONCE = 4  # of one process: one is computed, one sealed, one decoded, and one waits, so that none is waited for
 IDLE_SECONDS = 120.0
 STOP_SECONDS = 60.0
+SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
-def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
-    """A Dask task: run the unit at this process's station; gives what happened, what became of the unit last."""
+def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
+    """A Dask task: run the unit at this process's station; gives what happened, what became of the unit last.
+
+    An error that says all there is to say is given back too: of one that is raised Dask prints the way it came.
+    """
     found = get_worker().plugins.get(station)
     if not isinstance(found, Station):
         raise Reschedule  # it was closed while the task waited
-    return found.run(unit, max_deaths)
+    try:
+        return found.run(unit, max_deaths)
+    except SPEAKING as error:
+        return error
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class _Errand:
 
 
 class _Stopped(Exception):
-    """The station is closed in the middle of a unit."""
+    """The station is closed, or the worker's time is up, in the middle of a unit."""
 
 
 class Station(WorkerPlugin):
@@ -58,14 +68,22 @@ class Station(WorkerPlugin):
     It starts with the first unit, and ends, giving networks and leases back, when its plugin is removed, its Dask
     worker closes, or nothing came for `IDLE_SECONDS` (a client that was killed removes nothing). `of_client`:
     whether the processes are children of the client, numbered; then they share its CUDA devices and leave Ctrl-C to it.
+    `allotted` is the command's time, whose end is an error for it; where a worker's own job ends before, it leaves.
     """
 
     def __init__(
-        self, config: Config, cache: str, keys: tuple[str, ...], versions: dict[str, str], *, of_client: bool
+        self,
+        config: Config,
+        cache: str,
+        keys: tuple[str, ...],
+        versions: dict[str, str],
+        *,
+        of_client: bool,
+        allotted: Allotment | None = None,
     ) -> None:
         self.name = f"kinegraph-{uuid.uuid4().hex[:12]}"
         self.config, self.cache, self.keys = config, cache, keys
-        self.versions, self.of_client = versions, of_client
+        self.versions, self.of_client, self.allotted = versions, of_client, allotted
 
     def setup(self, worker: DaskWorker) -> None:
         if self.of_client and threading.current_thread() is threading.main_thread():
@@ -76,6 +94,9 @@ class Station(WorkerPlugin):
         self._clips_done: list[Event] = []
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._timer: threading.Timer | None = None
+        self._time: WorkerTime | None = None
+        self._end: Exception | None = None
 
     async def teardown(self, worker: DaskWorker) -> None:
         await asyncio.to_thread(self._stop)
@@ -84,8 +105,8 @@ class Station(WorkerPlugin):
         """Hand the unit over and wait until it is sealed or left. Raises what stopped the `Worker`."""
         answer: Future[tuple[Event, ...]] = Future()
         with self._lock:
-            if self._stopping.is_set():
-                raise Reschedule
+            if self._end is not None:
+                raise self._end
             self._answers[unit.shard] = answer
             self._errands.put(_Errand(unit, max_deaths))
             if self._thread is None:
@@ -96,18 +117,24 @@ class Station(WorkerPlugin):
     def _stop(self) -> None:
         self._stopping.set()
         self._errands.put(None)
+        if self._timer is not None:
+            self._timer.cancel()
         if (thread := self._thread) is not None:
             thread.join(STOP_SECONDS)
+        self._finish(Reschedule())  # another worker shall do what is left
 
     def _serve(self) -> None:
         try:
             self._run_until_idle()
         except _Stopped:
             pass
+        except OutOfTimeError as error:
+            if self._time is not None and self._time.is_own:
+                self._leave()
+            else:
+                self._finish(error)
         except Exception as error:
-            self._fail(error)
-        if self._stopping.is_set():
-            self._fail(Reschedule())  # another worker shall do what is left
+            self._finish(error)
 
     def _run_until_idle(self) -> None:
         from pipeline.worker import Pass
@@ -116,17 +143,44 @@ class Station(WorkerPlugin):
         with closing(leases_on(worker.cache.storage, self.config.run.lease_seconds)) as leases:
             while (errand := self._next()) is not None:
                 over = Pass(leases, errand.max_deaths)
-                worker.run_free(self._from(errand), over, decode_threads=worker.threads)
+                units = [errand.unit] if worker.schedule.lacks_measure else self._from(errand)
+                worker.run_free(units, over, decode_threads=worker.threads)
+                if over.too_late:
+                    raise worker.schedule.stopped()
 
     def _open(self) -> "Worker":
         """Load the networks. Raises what a worker that came late cannot do: ClusterError, CacheNotFound, ..."""
+        schedule = self._begin_time().schedule
         from pipeline.worker import Worker, on_device_of
 
         if differing := differing_versions(self.versions):
             raise ClusterError(f"worker {self._dask_worker.address} has {differing}. Install the same on all machines.")
         config = on_device_of(self.config, int(self._dask_worker.name)) if self.of_client else self.config
-        # No schedule: a unit that is cut off by the end of a worker's job runs again on another worker.
-        return Worker(config, Cache(self.cache), self.keys, self._report, Schedule(None))
+        return Worker(config, Cache(self.cache), self.keys, self._report, schedule)
+
+    def _begin_time(self) -> WorkerTime:
+        """The time of this process, from its first unit on: what that took is known when the station opens again."""
+        if self._time is None:
+            walltime = self.config.run.jobs_walltime_seconds
+            own = None if self.of_client else job_around(self._dask_worker, walltime)
+            self._time = time_of(self.allotted, own)
+            if (left := self._time.seconds_left) is not None:
+                self._timer = threading.Timer(left, self._cut_off, [self._time])
+                self._timer.daemon = True
+                self._timer.start()
+        return self._time
+
+    def _cut_off(self, time_of_worker: WorkerTime) -> None:
+        """The end of this worker's job is near. A unit that no job is long enough for is an error."""
+        error = time_of_worker.schedule.first_cut_off() if self._answers else None
+        if error is not None:
+            self._finish(error)
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Let the worker close, and this station with it. Until then no further unit is begun."""
+        self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
         """The next errand; None when the station is to end."""
@@ -156,20 +210,21 @@ class Station(WorkerPlugin):
     def _report(self, event: Any) -> None:
         """Keep how many clips are done for the next answer; answer the task whose unit's fate this is."""
         if isinstance(event, ClipsDone):
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._end is not None:
                 raise _Stopped
             with self._lock:
                 self._clips_done.append(event)
             return
         with self._lock:
             events, self._clips_done = (*self._clips_done, event), []
-            answer = self._answers.pop(event.unit.shard)
-        answer.set_result(events)
+            answer = self._answers.pop(event.unit.shard, None)
+        if answer is not None:
+            answer.set_result(events)
 
-    def _fail(self, error: Exception) -> None:
+    def _finish(self, end: Exception) -> None:
+        """Answer all that wait, and all that come."""
         with self._lock:
-            self._thread, answers, self._answers = None, self._answers, {}
-            while not self._errands.empty():
-                self._errands.get_nowait()
+            self._end = self._end or end
+            answers, self._answers = self._answers, {}
         for answer in answers.values():
-            answer.set_exception(error)
+            answer.set_exception(self._end)

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from stages.backbones.backbone import Backbone
 
 WIDTHS = {"sync_cnn": (512, 512, 512), "tiny_sync_cnn": (16, 32, 64)}
-LAST_SPAN = {"sync_cnn": (1, 1), "tiny_sync_cnn": (3, 2)}  # kernel and stride of the last convolution, in frames
+LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # frames that the last convolution spans
 
 
 class SyncCnn(Backbone):
     """Three times a 3 x 3 convolution without padding, ReLU, 2 x 2 maximum: 64 px -> 31, 14, 6 (RSTG, section 4.1).
 
     `sync_cnn`, with 512 channels, is the paper's and sees frames one by one. `tiny_sync_cnn` is slim, and its last
-    convolution spans three frames around every second one, so that its maps tell how a digit moves. Frames are grey:
-    the mean of R, G and B.
+    convolution spans three frames, without padding either, so that its maps tell how a digit moves: T frames give
+    T - 2 maps. Frames are grey: the mean of R, G and B.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}
@@ -29,7 +29,7 @@ class SyncCnn(Backbone):
         self.grey = Grey()
         self.block1 = _block(1, first)
         self.block2 = _block(first, second)
-        self.block3 = _block(second, third, *LAST_SPAN[name])
+        self.block3 = _block(second, third, LAST_SPAN[name])
 
 
 class Grey(nn.Module):
@@ -39,6 +39,6 @@ class Grey(nn.Module):
         return clips.mean(1, keepdim=True)
 
 
-def _block(in_channels: int, out_channels: int, span: int = 1, step: int = 1) -> nn.Sequential:
-    conv = nn.Conv3d(in_channels, out_channels, (span, 3, 3), stride=(step, 1, 1), padding=(span // 2, 0, 0))
+def _block(in_channels: int, out_channels: int, span: int = 1) -> nn.Sequential:
+    conv = nn.Conv3d(in_channels, out_channels, (span, 3, 3))
     return nn.Sequential(conv, nn.ReLU(inplace=True), nn.MaxPool3d((1, 2, 2)))

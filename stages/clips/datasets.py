@@ -174,8 +174,8 @@ def _list_interactions(options: InteractionsOptions, progress: Callable[[int], N
 
 
 def _list_sync_mnist(options: SyncMnistOptions, progress: Callable[[int], None] | None) -> Listing:
-    from stages.clips.sync_mnist import CLASSES, generate
+    from stages.clips.sync_mnist import classes, generate
 
     generate(options, workers=os.cpu_count() or 1, progress=progress)
     entries = _from_csv(options.root, str(Path(options.root, "annotations.csv")), tries=1)
-    return _listing(entries, {}, CLASSES)
+    return _listing(entries, {}, classes(options.digit_values))

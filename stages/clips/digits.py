@@ -45,6 +45,11 @@ class DigitImages:
         """Digits begin..end-1."""
         return DigitImages(images=self.images[begin:end], values=self.values[begin:end])
 
+    def below(self, value: int) -> "DigitImages":
+        """Digits 0..value-1."""
+        kept = self.values < value
+        return DigitImages(images=self.images[kept], values=self.values[kept])
+
     @cached_property
     def by_value(self) -> tuple[npt.NDArray[np.intp], ...]:
         """Which of them show 0, 1, ..., 9."""

@@ -74,6 +74,9 @@ class SyncMnistOptions(StageOptions):
         "bundles (extra `demo`), enlarged",
     )
     num_digits: Literal[3, 5] = Field(5, description="in each video, all of different values")
+    digit_values: int = Field(
+        10, ge=3, le=10, description="how many values there are: 0, 1, ..; fewer values make fewer pairs to tell apart"
+    )
     motion: Literal["walk", "constant"] = Field(
         "walk", description="walk: the paper's random walk; constant: an easier variant, every digit keeps its velocity"
     )
@@ -83,8 +86,12 @@ class SyncMnistOptions(StageOptions):
     seed: int = Field(0, ge=0, description="of the generator")
 
     @model_validator(mode="after")
-    def _lies_here(self) -> Self:
+    def _fits_together(self) -> Self:
         _check_is_folder(self.root)
+        if self.num_digits > self.digit_values:
+            raise ValueError(
+                f"num_digits: given {self.num_digits}, allowed: at most {self.digit_values}, the dataset.digit_values"
+            )
         return self
 
 

@@ -7,6 +7,7 @@ on the canvas, in pixels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,16 @@ from stages.clips.digits import SIDE_PX, DigitImages, digits_of
 from stages.clips.generating import GeneratedVideo, encode, generate_videos
 from stages.clips.options import SyncMnistOptions
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 NUM_FRAMES = 10
 FPS = 5
 CANVAS_PX, FRAME_PX = 100, 64
 LAST_CORNER = CANVAS_PX - SIDE_PX - 1  # 71, the largest first corner
 MAX_STEP_PX = 10
 MAX_CONSTANT_STEP_PX = 5
+NUM_STARTS = 20  # of which `constant` takes the one that keeps the digits farthest apart
 RANDOM_ODDS = 92  # one of so many samples has no pair
 INK = 10  # from this value on a pixel hides what is behind it
-NO_PAIR = 45
-CLASSES = (*(f"{i}-{j}" for i in range(10) for j in range(i)), "none")
 SPLITS = ("train", "val", "test")
 UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SyncSample:
-    """One generated clip with its truth. Digits 0 and 1 move in step, unless the label is NO_PAIR."""
+    """One generated clip with its truth. Digits 0 and 1 move in step, unless the label is the last class."""
 
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
     corners: IntArray  # [NUM_FRAMES, n, 2]
@@ -49,6 +49,11 @@ def pair_label(first: int, second: int) -> int:
     return i * (i - 1) // 2 + j
 
 
+def classes(digit_values: int) -> tuple[str, ...]:
+    """The names of all pairs of so many values, by their number, and last `none`."""
+    return (*(f"{i}-{j}" for i in range(digit_values) for j in range(i)), "none")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cast:
     """Who appears in a clip: the images, the values they show, and whether 0 and 1 move in step."""
@@ -57,15 +62,15 @@ class Cast:
     values: tuple[int, ...]
     in_step: bool
 
-    @property
-    def label(self) -> int:
-        return pair_label(self.values[0], self.values[1]) if self.in_step else NO_PAIR
+    def label(self, digit_values: int) -> int:
+        none = digit_values * (digit_values - 1) // 2
+        return pair_label(self.values[0], self.values[1]) if self.in_step else none
 
 
-def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int) -> Cast:
-    """Image `first` as digit 0; then random images of other values, no value twice."""
+def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
+    """Image `first` as digit 0; then random images of other values below `digit_values`, no value twice."""
     value = int(images.values[first])
-    others = rng.permutation([other for other in range(10) if other != value])[: num_digits - 1].tolist()
+    others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()
     chosen = (first, *(int(rng.choice(images.by_value[other])) for other in others))
     return Cast(chosen=chosen, values=(value, *others), in_step=bool(rng.integers(RANDOM_ODDS)))
 
@@ -93,14 +98,20 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
     """Corners [T, n, 2] of the easier variant: every digit keeps its step; nothing but the common step tells a pair.
 
-    Not the paper's. Steps are uniform in -5..5 along each axis, first corners uniform among those that stay inside.
+    Not the paper's. Steps are uniform in -5..5 along each axis. Of NUM_STARTS first corners, uniform among those that
+    stay inside, those are taken whose digits come least near each other: where they lie over each other, no map tells
+    who they are or how they move. Steps are drawn first, so they are distributed the same in a pair and out of it.
     """
     step = rng.integers(-MAX_CONSTANT_STEP_PX, MAX_CONSTANT_STEP_PX + 1, (num_digits, 2))
     if in_step:
         step[1] = step[0]
     travelled = np.arange(1, NUM_FRAMES + 1)[:, None, None] * step
-    start = rng.integers(np.maximum(0, -travelled[-1]), np.minimum(LAST_CORNER, LAST_CORNER - travelled[-1]) + 1)
-    return np.asarray(start + travelled)
+    low, high = np.maximum(0, -travelled[-1]), np.minimum(LAST_CORNER, LAST_CORNER - travelled[-1])
+    starts = rng.integers(low, high + 1, (NUM_STARTS, num_digits, 2))
+    i, j = np.triu_indices(num_digits, 1)
+    between = starts[:, None, i] + travelled[:, i] - starts[:, None, j] - travelled[:, j]  # [NUM_STARTS, T, pairs, 2]
+    nearest = (between**2).sum(-1).min((1, 2), initial=2 * CANVAS_PX**2)
+    return np.asarray(starts[nearest.argmax()] + travelled)
 
 
 def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
@@ -123,7 +134,7 @@ class SyncMnist:
     options: SyncMnistOptions
 
     def images(self, split: str) -> DigitImages:
-        return digits_of(split, self.options.digits, self.options.val_images)
+        return _images(split, self.options.digits, self.options.val_images, self.options.digit_values)
 
     def num_videos(self, split: str) -> int:
         repeats = self.options.multiplier if split == "train" else self.options.test_multiplier
@@ -131,7 +142,7 @@ class SyncMnist:
 
     def _begin(self, split: str, index: int) -> tuple[np.random.Generator, Cast]:
         rng, images = np.random.default_rng([self.options.seed, index, *split.encode()]), self.images(split)
-        return rng, cast(rng, images, index % len(images), self.options.num_digits)
+        return rng, cast(rng, images, index % len(images), self.options.num_digits, self.options.digit_values)
 
     def sample(self, split: str, index: int) -> SyncSample:
         """Clip `index` of a split: the same arguments give the same pixels. Each image takes its turn as digit 0."""
@@ -140,7 +151,8 @@ class SyncMnist:
         corners = tracks(rng, self.options.num_digits, roles.in_step)
         images = self.images(split).images
         frames = drawn([images[which] for which in roles.chosen], corners)
-        return SyncSample(frames=frames, corners=corners, digits=roles.values, label=roles.label)
+        label = roles.label(self.options.digit_values)
+        return SyncSample(frames=frames, corners=corners, digits=roles.values, label=label)
 
     def render(self, video: GeneratedVideo) -> bytes:
         grey = self.sample(video.split, video.index).frames
@@ -151,7 +163,8 @@ class SyncMnist:
         return [self._listed(split, index) for split in SPLITS for index in range(self.num_videos(split))]
 
     def _listed(self, split: str, index: int) -> GeneratedVideo:
-        label = CLASSES[self._begin(split, index)[1].label]
+        values = self.options.digit_values
+        label = classes(values)[self._begin(split, index)[1].label(values)]
         path = f"{split}/{index // 1000:03d}/{index:06d}.mp4"
         return GeneratedVideo(path=path, label=label, split=split, index=index)
 
@@ -159,6 +172,11 @@ class SyncMnist:
         """All that a video depends on; the digits by what they are, wherever they lie."""
         digests = {split: self.images(split).digest for split in SPLITS}
         return {"version": GENERATOR_VERSION, "digits": digests} | self.options.model_dump(exclude={"root", "digits"})
+
+
+@cache
+def _images(split: str, folder: str | None, num_val: int, digit_values: int) -> DigitImages:
+    return digits_of(split, folder, num_val).below(digit_values)
 
 
 def generate(options: SyncMnistOptions, *, workers: int = 1, progress: Callable[[int], None] | None = None) -> None:

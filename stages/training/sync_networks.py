@@ -1,14 +1,16 @@
 """Pre-training of SyncMNIST's backbones: `python -m stages.training.sync_networks sync_cnn --out FILE`.
 
-As in the RSTG paper a network sees single digits, never two: it learns which digit it is, and where the network spans
-frames also how the digit moves. Only digits of the split train appear.
+The network sees digits that move independently of each other, never a pair; as in the RSTG paper one at a time, if not
+asked for more. Each cell of its map that lies on a digit learns which one it is and, where the network spans frames,
+how it moves; other cells learn that there is none. Only digits of the split train appear.
 
-B clips, T frames, C channels.
+B clips, T frames, T' maps of a clip, n digits, C channels, H x W cells.
 """
 
 import argparse
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,73 +18,101 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.backbones.catalogue import entry
 from stages.backbones.sync_cnn import LAST_SPAN, WIDTHS, SyncCnn
-from stages.clips.digits import digits_of
-from stages.clips.sync_mnist import MAX_CONSTANT_STEP_PX, constant, drawn, walk
+from stages.clips.digits import SIDE_PX
+from stages.clips.options import SyncMnistOptions
+from stages.clips.sync_mnist import CANVAS_PX, FRAME_PX, MAX_CONSTANT_STEP_PX, SyncMnist, cast, constant, drawn, walk
 from stages.device import pick_device
 from stages.training.tiny_networks import fit, save
 
 MOTIONS = {"walk": walk, "constant": constant}
+FRAME_STEP = 2  # every second frame is shown, as the small example samples them
+REACH_PX = 8.0  # of the frame: a cell so near to a digit's centre belongs to it
 logger = logging.getLogger(__name__)
 
 
-def batches(
-    motion: str, folder: str | None, val_images: int, count: int, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Frames [B, T, 64, 64] uint8 of one digit each, values [B], and steps on the canvas [B, T - 1, 2] in px."""
-    rng, images = np.random.default_rng(0), digits_of("train", folder, val_images)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scenes:
+    """Clips of digits that move on their own, with their truth."""
+
+    frames: Tensor  # [B, T, 64, 64] uint8
+    values: Tensor  # [B, n]
+    centres: Tensor  # [B, T, n, 2], row and column in pixels of the frame
+
+
+def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:
+    """So many batches of fresh clips; the digits, values and motion are those of the data set."""
+    rng, images, options = np.random.default_rng(0), data_set.images("train"), data_set.options
     for _ in range(count):
-        chosen = rng.integers(0, len(images), batch_size)
-        corners = np.stack([MOTIONS[motion](rng, 1, False) for _ in chosen])  # [B, T, 1, 2]
-        frames = np.stack([drawn([images.images[i]], places) for i, places in zip(chosen, corners, strict=True)])
-        steps = np.diff(corners[:, :, 0], axis=1)
-        yield torch.from_numpy(frames), torch.from_numpy(images.values[chosen]).long(), torch.from_numpy(steps).float()
+        firsts = rng.integers(0, len(images), batch_size)
+        casts = [cast(rng, images, int(first), num_digits, options.digit_values) for first in firsts]
+        corners = np.stack([MOTIONS[options.motion](rng, num_digits, False) for _ in casts])[:, ::FRAME_STEP]
+        pictures = [[images.images[which] for which in roles.chosen] for roles in casts]
+        frames = np.stack([drawn(shown, places) for shown, places in zip(pictures, corners, strict=True)])
+        centres = torch.from_numpy(corners + SIDE_PX / 2).float() * (FRAME_PX / CANVAS_PX)
+        values = torch.tensor([roles.values for roles in casts])
+        yield Scenes(frames=torch.from_numpy(frames), values=values, centres=centres)
 
 
-class DigitClassifier(nn.Module):
-    """A backbone with what it is trained through: value and, where it spans frames, motion, of each frame's sum.
+class CellClassifier(nn.Module):
+    """A backbone with what it is trained through: value and, where it spans frames, velocity, of each cell."""
 
-    The sum over the map, or its mean, is what the nodes of a graph are made of, too.
-    """
-
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, digit_values: int) -> None:
         super().__init__()
-        self.backbone = SyncCnn(name)
-        width = WIDTHS[name][-1]
-        self.value = nn.Linear(width, 10)
-        span, _ = LAST_SPAN[name]
-        last = self.backbone.block3[0]
-        assert isinstance(last, nn.Conv3d)
-        last.stride = (1, 1, 1)  # every frame teaches, also those that are left out later
-        self.step = nn.Linear(width, 2) if span > 1 else None
+        self.backbone = SyncCnn(name).to(memory_format=torch.channels_last_3d)
+        tap = entry(name).taps[-1]
+        self.stride, self.first = tap.stride, tap.offset_px + tap.stride / 2
+        self.margin = LAST_SPAN[name] // 2  # frames at each end without a map
+        self.value = nn.Linear(tap.channels, digit_values + 1)  # the last one: no digit
+        self.velocity = nn.Linear(tap.channels, 2) if self.margin else None
 
-    def forward(self, frames: Tensor, values: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and the accuracy of the value."""
-        clips = (frames[..., None] / 255).expand(-1, -1, -1, -1, 3)
+    def forward(self, batch: Scenes) -> tuple[Tensor, Tensor]:
+        """The loss, and the accuracy of the value on digits."""
+        maps = self._maps(batch.frames)  # [B, T', H, W, C]
+        shown = slice(self.margin, batch.frames.shape[1] - self.margin)
+        who, is_digit = self._owners(batch.centres[:, shown], maps.shape[2])  # [B, T', H, W]
+        clip = torch.arange(len(who), device=who.device)[:, None, None, None]
+        none = self.value.out_features - 1
+        values = torch.where(is_digit, batch.values[clip, who], none)
+        logits = self.value(maps)
+        loss = F.cross_entropy(logits.flatten(0, 3), values.flatten())
+        if self.velocity is not None:
+            around = (batch.centres[:, 2:] - batch.centres[:, :-2]) / 2  # [B, T', n, 2]
+            row = torch.arange(who.shape[1], device=who.device)[:, None, None]
+            wanted = around[clip, row, who] / (MAX_CONSTANT_STEP_PX * FRAME_STEP * FRAME_PX / CANVAS_PX)
+            loss = loss + 2 * F.smooth_l1_loss(self.velocity(maps)[is_digit], wanted[is_digit], beta=0.25)
+        return loss, (logits.argmax(-1) == values)[is_digit].float().mean()
+
+    def _maps(self, frames: Tensor) -> Tensor:
+        clips = (frames[:, None] / 255).expand(-1, 3, -1, -1, -1).contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(frames.device.type, torch.bfloat16):
-            maps = self.backbone(clips.permute(0, 4, 1, 2, 3))["block3"]  # channels last: [B, C, T, H, W]
-        pooled = maps.float().sum((3, 4)).transpose(1, 2)  # [B, T, C]
-        logits = self.value(pooled)
-        targets = values[:, None].expand(logits.shape[:2])
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        if self.step is not None:
-            around = (steps[:, :-1] + steps[:, 1:]) / 2  # frames 1 .. T - 2, which have neighbours on both sides
-            found = self.step(pooled[:, 1:-1])
-            loss = loss + F.smooth_l1_loss(found, around / MAX_CONSTANT_STEP_PX)
-        return loss, (logits.argmax(-1) == targets).float().mean()
+            maps: Tensor = self.backbone(clips)["block3"]  # [B, C, T', H, W]
+        return maps.float().permute(0, 2, 3, 4, 1)
+
+    def _owners(self, centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Of each of side x side cells the digit whose centre [B, T', n, 2] is nearest, and whether it is near."""
+        along = self.first + self.stride * torch.arange(side, device=centres.device)
+        cells = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)  # [H, W, 2]
+        squared = (cells[:, :, None] - centres[:, :, None, None]).square().sum(-1)  # [B, T', H, W, n]
+        nearest, who = squared.min(-1)
+        return who, nearest < REACH_PX**2
 
 
 def pretrain(
-    name: str, *, motion: str, folder: str | None, val_images: int, steps: int, batch_size: int, learning_rate: float
+    name: str, data_set: SyncMnist, *, num_digits: int, steps: int, batch_size: int, learning_rate: float
 ) -> SyncCnn:
-    """The backbone `name` after so many batches of fresh clips of single digits."""
+    """The backbone `name` after so many batches of fresh clips."""
     torch.manual_seed(0)
     device = pick_device("auto")
-    model = DigitClassifier(name).to(device)
+    model = CellClassifier(name, data_set.options.digit_values).to(device)
 
     def losses() -> Iterator[Tensor]:
-        for step, batch in enumerate(batches(motion, folder, val_images, steps, batch_size)):
-            loss, accuracy = model(*(tensor.to(device) for tensor in batch))
+        for step, batch in enumerate(scenes(data_set, num_digits, steps, batch_size)):
+            there = Scenes(
+                frames=batch.frames.to(device), values=batch.values.to(device), centres=batch.centres.to(device)
+            )
+            loss, accuracy = model(there)
             if step % 50 == 0 or step == steps - 1:
                 logger.info("%s %d: loss %.3f, digit %.3f", name, step, loss.item(), accuracy)
             yield loss
@@ -92,20 +122,26 @@ def pretrain(
 
 
 def main() -> None:
-    """Train a backbone of SyncMNIST on single digits and print the sha256 of its file."""
+    """Train a backbone of SyncMNIST on digits that move on their own and print the sha256 of its file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("name", choices=list(WIDTHS))
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--digits", help="folder of MNIST's idx files; without it the digits of scikit-learn")
     parser.add_argument("--val-images", type=int, default=0, help="training images to leave out, as in the config")
+    parser.add_argument("--digit-values", type=int, default=10, help="as in the config")
+    parser.add_argument("--num-digits", type=int, default=1, help="in each clip, all on their own")
     parser.add_argument("--motion", choices=list(MOTIONS), default="walk")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    options = SyncMnistOptions(
+        kind="sync_mnist", root="", digits=given.digits, val_images=given.val_images, motion=given.motion,
+        digit_values=given.digit_values, num_digits=3,
+    )  # fmt: skip
     network = pretrain(
-        given.name, motion=given.motion, folder=given.digits, val_images=given.val_images, steps=given.steps,
+        given.name, SyncMnist(options=options), num_digits=given.num_digits, steps=given.steps,
         batch_size=given.batch_size, learning_rate=given.learning_rate,
     )  # fmt: skip
     print(given.name, save(network, given.out))

@@ -229,7 +229,7 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
         "shipped": WeightSource(
             path="backbones/shipped/tiny_sync_cnn.safetensors",
             file_name="tiny_sync_cnn.safetensors",
-            sha256="e6f3192a3940d633779ae5af6e3075a33b9a02d3d652da853a5edc9b59f30273",
+            sha256="a253e49676c519d8706a1497092cda7d027cede758611bdf65165ef8a4198e57",
             licence="as this package; made by stages.training.sync_networks",
         )
     },

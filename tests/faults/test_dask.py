@@ -23,7 +23,10 @@ from pipeline.config import Config, check_config, load_config
 from pipeline.errors import ClusterLost, SetAsideError
 from pipeline.extraction import extract
 from pipeline.indexing import index
+from pipeline.training import train_runs
+from pipeline.training_dask import train_on_dask
 from pipeline.verification import verify
+from stages.training.state import STATE_FILE
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
 from tests.dask_cluster import running, worker_pids
@@ -52,7 +55,7 @@ def undisturbed(document: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def on_dask(document: dict[str, Any], address: str) -> Config:
-    run = document["run"] | {"executor": "dask", "dask": {"scheduler": address, "timeout_seconds": 5}}
+    run = document["run"] | {"executor": "dask", "dask": {"scheduler": address, "timeout_seconds": 20}}
     return check_config(document | {"run": run}, "dask")
 
 
@@ -187,15 +190,18 @@ def test_a_worker_leaves(document: dict[str, Any], undisturbed: dict[str, Any]) 
 
 
 class Deadly(WorkerPlugin):
-    """Decoding v3 kills its process, also in those that are started anew."""
+    """Decoding a video kills its process, also in those that are started anew."""
 
     name = "deadly"
+
+    def __init__(self, video: str) -> None:
+        self.video = video
 
     def setup(self, worker: DaskWorker) -> None:
         really_decode = pipeline.feed.decode_clips
 
         def decode(path: str, *arguments: Any) -> Any:
-            if Path(path).name == "v3.mp4":
+            if path.endswith(self.video):
                 os.kill(os.getpid(), signal.SIGKILL)
             return really_decode(path, *arguments)
 
@@ -203,17 +209,47 @@ class Deadly(WorkerPlugin):
 
 
 @pytest.mark.faults
-def test_a_video_that_kills_its_workers_is_set_aside(document: dict[str, Any]) -> None:
-    """v3 lies in a shard of its own trouble: all others are sealed, whoever was beside it."""
-    with running(workers=2) as cluster:
+@pytest.mark.parametrize(("video", "workers"), [("left/v3.mp4", 2), ("left/more0.mp4", 1)])
+def test_a_video_that_kills_its_workers_is_set_aside(document: dict[str, Any], video: str, workers: int) -> None:
+    """It lies in a shard of its own trouble: all others are sealed, whoever was beside it; also by the only worker."""
+    with running(workers) as cluster:
         config = on_dask(document, cluster.scheduler_address)
         cache = Cache(config.cache)
-        deadly = next(n for n in range(cache.num_shards) if any("/v3.mp4" in name for name in cache.clip_ids(n)))
+        deadly = next(n for n in range(cache.num_shards) if any(video in name for name in cache.clip_ids(n)))
         with cluster.get_client() as client:
-            client.register_plugin(Deadly())
+            client.register_plugin(Deadly(video))
             with pytest.raises(SetAsideError, match=rf"shard {deadly}: killed its worker 3 times"):
                 extract(config)
         assert cache.ledger.shards("regions/tiny") == [n for n in range(cache.num_shards) if n != deadly]
+
+
+@pytest.mark.faults
+def test_a_worker_is_killed_in_training(
+    tiny_document: dict[str, Any], tmp_path: Path, dask_cluster: LocalCluster
+) -> None:
+    """The run goes on from its last state on another worker, to the same weights."""
+    train = {"head": "avg_pool", "options": {"dropout": 0.5}, "epochs": 200, "threads": 1, "val_split": None}
+    document = tiny_document | {"train": train | {"run": str(tmp_path / "there")}}
+    config = on_dask(document, dask_cluster.scheduler_address)
+    here = check_config(document | {"train": train | {"run": str(tmp_path / "here")}}, "here")
+    index(here)
+    extract(here, stages=["features"])
+    state, epochs = tmp_path / "there" / STATE_FILE, list[int]()
+
+    def kill_all() -> None:
+        deadline = time.monotonic() + FIRST_RECORD_SECONDS
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for pid in worker_pids(dask_cluster):
+            os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_all)
+    thread.start()
+    (run,) = train_on_dask(config, on_epoch=lambda name, seed, record: epochs.append(record.epoch))
+    thread.join()
+    assert epochs.count(1) < 2, "it began again"
+    (expected,) = train_runs(here)
+    assert (run.folder / "model.safetensors").read_bytes() == (expected.folder / "model.safetensors").read_bytes()
 
 
 @pytest.mark.faults

@@ -1,5 +1,6 @@
 """A Dask cluster that cannot do the work is refused before any is done, with the worker and what it lacks."""
 
+import json
 import multiprocessing
 import os
 import socket
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import pytest
 from distributed import Client, LocalCluster
 
@@ -76,6 +78,8 @@ def test_by_default_on_this_machine(load: Load) -> None:
     with clusters.connected(run) as client:
         addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link]
         assert list(client.nthreads().values()) == [clusters.UNITS_AT_ONCE] * 2
+        # Else Dask closes the nanny of a worker that dies again within 15 s, and nobody starts it any more.
+        assert dask.config.get("distributed.deploy.lost-worker-timeout") == clusters.NEVER_SECONDS
     assert all("//127.0.0.1:" in address for address in addresses), addresses
     assert set(multiprocessing.active_children()) == before
 
@@ -87,10 +91,25 @@ def test_no_scheduler(load: Load) -> None:
         DaskExecutor().run(job_of(config), print)
 
 
-def test_no_scheduler_file(load: Load, tmp_path: Path) -> None:
-    config = load("run.executor=dask", f"run.dask.scheduler_file={tmp_path / 'none.json'}")
-    with pytest.raises(ClusterError, match=r"--scheduler-file .*none.json: no such file"):
-        DaskExecutor().run(job_of(config), print)
+@pytest.mark.parametrize(("content", "words"), [(None, "no such file"), ("{", "no scheduler"), ("[]", "no scheduler")])
+def test_no_scheduler_file(load: Load, tmp_path: Path, content: str | None, words: str) -> None:
+    file = tmp_path / "scheduler.json"
+    if content is not None:
+        file.write_text(content)
+    run = load("run.executor=dask", f"run.dask.scheduler_file={file}").run
+    with pytest.raises(ClusterError, match=rf"--scheduler-file .*scheduler.json: {words}"), clusters.connected(run):
+        pass
+
+
+def test_a_file_of_a_scheduler_that_is_gone(load: Load, tmp_path: Path) -> None:
+    address, file = f"tcp://127.0.0.1:{free_port()}", tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": address}))
+    run = load("run.executor=dask", f"run.dask={{scheduler_file: {file}, timeout_seconds: 0.5}}").run
+    with (
+        pytest.raises(ClusterError, match=rf"answers at {address}, as .*scheduler.json says,"),
+        clusters.connected(run),
+    ):
+        pass
 
 
 def test_no_workers(load: Load, empty_cluster: LocalCluster) -> None:
@@ -156,7 +175,7 @@ def test_videos_by_paths_that_mean_something_else_there(
     job = job_of(load_config(write_config(tmp_path / "relative.yaml", inline_document), run))
     with (
         Client(dask_cluster.scheduler_address) as client,
-        pytest.raises(ClusterError, match=r"does not see the video videos/left/\S+ from "),
+        pytest.raises(ClusterError, match=r"does not see the video videos/left/\S+: there is no /"),
     ):
         check_cluster(client, job)
 
@@ -198,15 +217,30 @@ def test_job_scripts(load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.
     """Each batch system's script starts one worker process, where the paths of the config mean something."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dask_jobqueue.core.JobQueueCluster.adapt", lambda *_, **__: None)
-    options = "{cores: 4, memory: 2GB, job_script_prologue: [module load ffmpeg]}"
-    run = load(f"run.dask.jobqueue={{kind: {kind}, options: {options}}}", "run.device=cuda").run
-    with clusters._jobs(run, run.dask.jobqueue) as cluster:  # type: ignore[arg-type]
+    options = "{cores: 8, memory: 2GB, job_script_prologue: [module load ffmpeg]}"
+    jobs = f"run.dask.jobqueue={{kind: {kind}, options: {options}}}"
+    run = load("run.executor=dask", jobs, "run.device=cuda", "run.walltime_seconds=5430").run
+    with clusters._jobs(run, run.dask.jobqueue, 4) as cluster:  # type: ignore[arg-type]
         script = cluster.job_script()
         assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
     assert f"cd {tmp_path}\nmodule load ffmpeg\n" in script
     assert "--resources GPU=1" in script
-    assert "--nthreads 4" in script
+    assert script.rindex("--nthreads 4") > script.rindex("--nthreads 8"), "the last counts"
     assert "--nworkers" not in script
+    assert ("01:31\n" if kind == "lsf" else "01:30:30\n") in script
+
+
+def test_the_walltime_of_jobs_has_one_place(load: Load) -> None:
+    jobs = "run.dask.jobqueue={kind: pbs, options: {walltime: '04:00:00'}}"
+    with pytest.raises(ConfigError, match=r"options.walltime: given '04:00:00', allowed: run.walltime_seconds instead"):
+        load("run.executor=dask", jobs)
+
+
+def test_walltimes_of_command_and_jobs(load: Load) -> None:
+    here = load("run.executor=dask", "run.walltime_seconds=60").run
+    jobs = load("run.executor=dask", "run.walltime_seconds=60", "run.dask.jobqueue={kind: slurm}").run
+    assert (here.command_walltime_seconds, here.jobs_walltime_seconds) == (60, None)
+    assert (jobs.command_walltime_seconds, jobs.jobs_walltime_seconds) == (None, 60)
 
 
 FAKE_SBATCH = """#!/bin/sh
@@ -228,7 +262,7 @@ def test_jobs_are_workers(load: Load, tmp_path: Path, monkeypatch: pytest.Monkey
         command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     monkeypatch.chdir(tmp_path)
-    options = "{cores: 4, memory: 4GB, walltime: '00:10:00'}"
+    options = "{cores: 4, memory: 4GB}"
     job = job_of(load("run.executor=dask", f"run.dask.jobqueue={{kind: slurm, jobs: 2, options: {options}}}"))
     with clusters.connected(job.config.run) as client:
         check_cluster(client, job)

@@ -1,6 +1,7 @@
 """SLURM itself, where it can be started (`make test-slurm`): jobs die, are requeued, and stop at their walltime."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -101,7 +102,8 @@ def slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float],
     def make(seconds: float) -> None:
         folder = tmp_path / "site"
         folder.mkdir()
-        hook = "import sys\nif 'slurm-task' in sys.orig_argv:\n"
+        # Dask's workers are spawned by processes that need not load all this.
+        hook = "import sys\nif {'slurm-task', '--multiprocessing-fork'} & {*sys.orig_argv}:\n"
         body = "".join(f"    {line}\n" for line in SLOW.format(seconds=seconds).strip().splitlines())
         (folder / "sitecustomize.py").write_text(hook + body)
         monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
@@ -147,6 +149,22 @@ def test_a_task_that_dies_and_one_that_is_requeued(
         subprocess.run(["scontrol", "requeue", f"{_jobs()[0]}_1"], check=False)
         _, said = client.communicate(timeout=300)
     assert client.returncode == 0, said
+    same_as_undisturbed(config, tmp_path)
+
+
+def test_jobs_of_dask_are_replaced_before_their_walltime(
+    config: Path, tmp_path: Path, slowly: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shards of 20 s in jobs of a minute: each begins one or two and leaves; others take its place. None is killed."""
+    slowly(20)
+    options = f"{{cores: 1, memory: 1GB, log_directory: '{tmp_path}/logs'}}"
+    jobs = f"run.dask.jobqueue={{kind: slurm, jobs: 2, options: {options}}}"
+    assert not extract(load_config(config, ["run.executor=dask", "run.walltime_seconds=60", jobs])).failures
+    assert len([*tmp_path.glob("logs/*.err")]) > 2
+    assert "a worker died" not in caplog.text
+    records = [json.loads(path.read_bytes()) for path in Path(load_config(config).cache).glob("ledger/*/*/*.json")]
+    assert {record["attempt"] for record in records} == {1}
+    assert not [*tmp_path.glob("cache/leases/*")]
     same_as_undisturbed(config, tmp_path)
 
 

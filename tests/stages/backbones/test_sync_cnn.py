@@ -9,9 +9,15 @@ from torch import Tensor
 from stages.backbones.build import build_backbone, untrained
 from stages.backbones.sync_cnn import WIDTHS
 from stages.clips.options import SyncMnistOptions
-from stages.clips.sync_mnist import SyncMnist, constant, drawn
+from stages.clips.sync_mnist import SyncMnist, cast, constant, drawn
 from stages.heads.build import build_head
-from stages.training.sync_networks import DigitClassifier, batches
+from stages.training.sync_networks import CellClassifier, scenes
+
+SMALL = SyncMnist(
+    options=SyncMnistOptions(
+        kind="sync_mnist", root="unused", motion="constant", num_digits=3, digit_values=4, val_images=100
+    )
+)
 
 
 def maps_of(network: torch.nn.Module, frames: Tensor) -> Tensor:
@@ -21,16 +27,16 @@ def maps_of(network: torch.nn.Module, frames: Tensor) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize(("name", "rows"), [("sync_cnn", [2]), ("tiny_sync_cnn", [1])])
+@pytest.mark.parametrize(("name", "rows"), [("sync_cnn", [3]), ("tiny_sync_cnn", [1, 2, 3])])
 def test_how_many_frames_a_map_sees(name: str, rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setitem(WIDTHS, name, (4, 4, 4))  # for speed
     network = untrained(name)
-    frames = torch.rand(1, 5, 64, 64)
+    frames = torch.rand(1, 7, 64, 64)
     changed = frames.clone()
-    changed[:, 2] = torch.rand(64, 64)
+    changed[:, 3] = torch.rand(64, 64)
     differs = (maps_of(network, frames) != maps_of(network, changed)).flatten(2).any(-1)[0]
-    assert differs.nonzero().flatten().tolist() == rows  # row 1 of the slim one is frame 2
+    assert differs.nonzero().flatten().tolist() == rows  # row 1 of the slim one is around frame 2
 
 
 def test_the_released_model_has_its_size() -> None:
@@ -45,35 +51,46 @@ def test_the_released_model_has_its_size() -> None:
     assert sum(counts) == pytest.approx(10.57e6, rel=1e-3)
 
 
-def test_pre_training_shows_single_moving_digits_and_learns_from_them() -> None:
-    (frames, values, steps), again = (next(batches("constant", None, 100, 1, 6)) for _ in range(2))
-    assert torch.equal(frames, again[0])
-    assert frames.shape == (6, 10, 64, 64)
-    assert steps.shape == (6, 9, 2)
-    assert (steps == steps[:, :1]).all()
-    model = DigitClassifier("tiny_sync_cnn")
-    loss, _ = model(frames, values, steps)
+def test_pre_training_shows_digits_that_move_on_their_own() -> None:
+    clips, again = (next(scenes(SMALL, 3, 1, 6)) for _ in range(2))
+    assert torch.equal(clips.frames, again.frames)
+    assert clips.frames.shape == (6, 5, 64, 64)
+    assert all(len(set(values)) == 3 and max(values) < 4 for values in clips.values.tolist())
+    steps = clips.centres.diff(dim=1)  # [6, 4, 3, 2]
+    assert torch.allclose(steps, steps[:, :1].expand_as(steps), atol=1e-4)
+    assert not torch.isclose(steps[:, 0, 0], steps[:, 0, 1]).all(-1).any()
+    for row, column in clips.centres[:, 2].round().long().flatten(0, 1).tolist():
+        assert clips.frames[:, 2, row - 8 : row + 9, column - 8 : column + 9].any()
+
+
+def test_pre_training_teaches_the_cells_on_a_digit_and_every_weight() -> None:
+    model = CellClassifier("tiny_sync_cnn", 4)
+    who, is_digit = model._owners(torch.tensor([[[[11.0, 19.0], [51.0, 51.0]]]]), 6)
+    assert is_digit[0, 0].sum() == 2 * 1  # the next cells are 8 px away, which is not nearer than REACH_PX
+    assert is_digit[0, 0, 0, 1]
+    assert is_digit[0, 0, 5, 5]
+    assert (who[0, 0, 0, 1], who[0, 0, 5, 5]) == (0, 1)
+    loss, _ = model(next(scenes(SMALL, 3, 1, 2)))
     loss.backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
 
 
 def test_shipped_maps_tell_unseen_digits_and_how_they_move() -> None:
-    """A linear map from the mean of a map; chance is 0.1 for the value and an error of 1 for the velocity."""
-    network = build_backbone("tiny_sync_cnn", "shipped", ["block3"])
-    data_set = SyncMnist(options=SyncMnistOptions(kind="sync_mnist", root="unused", motion="constant"))
-    images = data_set.images("test")
-    rng, frames, steps = np.random.default_rng(5), [], []
-    for image in images.images[:300]:
-        corners = constant(rng, 1, False)
-        frames.append(drawn([image], corners))
-        steps.append(corners[1, 0] - corners[0, 0])
-    pooled = maps_of(network, torch.from_numpy(np.stack(frames)) / 255)[:, 1:].mean((3, 4))  # [300, 4, C]
-    x = torch.cat([pooled, torch.ones(300, 4, 1)], -1)
-    values = torch.from_numpy(images.values[:300]).long()
-    y = torch.cat([F.one_hot(values, 10).float(), torch.from_numpy(np.stack(steps)).float()], 1)
-    seen = x[:200].flatten(0, 1)
-    wanted = y[:200].repeat_interleave(4, 0)
-    fitted = torch.linalg.solve(seen.T @ seen + 1e-4 * torch.eye(x.shape[-1]), seen.T @ wanted)
-    found = (x[200:] @ fitted).mean(1)
-    assert (found[:, :10].argmax(1) == values[200:]).float().mean() > 0.75
-    assert (found[:, 10:] - y[200:, 10:]).square().mean() / y[200:, 10:].square().mean() < 0.2
+    """A linear map from the cell nearest to a digit, among two others; chance is 0.25 and an error of 1."""
+    network, images = build_backbone("tiny_sync_cnn", "shipped", ["block3"]), SMALL.images("test")
+    rng = np.random.default_rng(5)
+    casts = [cast(rng, images, index % len(images), 3, 4) for index in range(200)]
+    corners = np.stack([constant(rng, 3, False) for _ in casts])[:, ::2]  # [200, 5, 3, 2]
+    frames = [drawn([images.images[i] for i in roles.chosen], at) for roles, at in zip(casts, corners, strict=True)]
+    maps = maps_of(network, torch.from_numpy(np.stack(frames)) / 255)  # [200, 3, C, 6, 6]
+    cells = torch.from_numpy(((corners[:, 2] + 14) * 0.64 - 11) / 8).round().long().clamp(0, 5)  # [200, 3, 2]
+    x = maps[torch.arange(200)[:, None], 1, :, cells[..., 0], cells[..., 1]]  # [200, 3, C]
+    x = torch.cat([x, torch.ones(200, 3, 1)], -1)
+    values = torch.tensor([roles.values for roles in casts])
+    steps = torch.from_numpy(corners[:, 1] - corners[:, 0]).float()
+    y = torch.cat([F.one_hot(values, 4).float(), steps], -1)
+    seen, wanted = x[:140].flatten(0, 1), y[:140].flatten(0, 1)
+    fitted = torch.linalg.solve(seen.T @ seen + 1e-2 * torch.eye(x.shape[-1]), seen.T @ wanted)
+    found = x[140:] @ fitted
+    assert (found[..., :4].argmax(-1) == values[140:]).float().mean() > 0.75
+    assert (found[..., 4:] - steps[140:]).square().mean() / steps[140:].square().mean() < 0.2

@@ -13,12 +13,11 @@ from stages.clips.datasets import list_videos
 from stages.clips.digits import DigitImages
 from stages.clips.options import SyncMnistOptions
 from stages.clips.sync_mnist import (
-    CLASSES,
     LAST_CORNER,
-    NO_PAIR,
     NUM_FRAMES,
     SyncMnist,
     cast,
+    classes,
     constant,
     drawn,
     generate,
@@ -49,8 +48,9 @@ def test_labels_number_the_pairs():
         44,
     ]
     assert sorted(pair_label(i, j) for i, j in combinations(range(10), 2)) == [*range(45)]
-    assert CLASSES[pair_label(4, 7)] == "7-4"
-    assert CLASSES.index("none") == NO_PAIR
+    assert classes(10)[pair_label(4, 7)] == "7-4"
+    assert classes(10).index("none") == 45
+    assert classes(4) == ("1-0", "2-0", "2-1", "3-0", "3-1", "3-2", "none")
 
 
 def test_values_differ_and_one_in_92_has_no_pair(ten_digits: DigitImages):
@@ -58,11 +58,26 @@ def test_values_differ_and_one_in_92_has_no_pair(ten_digits: DigitImages):
     casts = [cast(rng, ten_digits, index % 10, 5) for index in range(20_000)]
     assert all(len({*roles.values}) == 5 and roles.values == roles.chosen for roles in casts)
     assert [roles.values[0] for roles in casts[:10]] == [*range(10)]
-    alone = np.mean([roles.label == NO_PAIR for roles in casts])
+    alone = np.mean([roles.label(10) == 45 for roles in casts])
     assert alone == pytest.approx(1 / 92, abs=4 * (1 / 92 / 20_000) ** 0.5)
-    pairs = np.bincount([roles.label for roles in casts if roles.in_step], minlength=45)
+    pairs = np.bincount([roles.label(10) for roles in casts if roles.in_step], minlength=45)
     assert pairs.min() > 0.75 * pairs.mean()
-    assert all(roles.label == pair_label(*roles.values[:2]) for roles in casts if roles.in_step)
+    assert all(roles.label(10) == pair_label(*roles.values[:2]) for roles in casts if roles.in_step)
+
+
+def test_fewer_values_make_fewer_classes():
+    data_set = SyncMnist(options=options(num_digits=3, digit_values=4))
+    videos = [data_set._listed("train", index) for index in range(400)]
+    assert {video.label for video in videos} == {*classes(4)}
+    clips = [data_set.sample("train", index) for index in range(100)]
+    assert {value for clip in clips for value in clip.digits} == {0, 1, 2, 3}
+    assert all(classes(4)[clip.label] == video.label for clip, video in zip(clips, videos, strict=False))
+    assert data_set.num_videos("test") == (data_set.images("test").values < 4).sum()
+
+
+def test_a_video_cannot_have_more_digits_than_values():
+    with pytest.raises(ValueError, match=r"num_digits: given 5, allowed: at most 4, the dataset\.digit_values"):
+        options(num_digits=5, digit_values=4)
 
 
 @pytest.mark.parametrize("tracks", MOTIONS)
@@ -85,6 +100,15 @@ def test_others_move_on_their_own_with_the_steps_of_the_variant(tracks: Any, low
     assert (steps[:, :, 0] == steps[:, :, 1]).all((1, 2)).mean() < 0.02
     is_steady = (steps == steps[:, :1]).all()
     assert is_steady == (tracks is constant)
+
+
+def test_constant_velocities_say_nothing_of_a_pair_and_digits_keep_apart():
+    rng = np.random.default_rng(6)
+    corners = np.stack([constant(rng, 3, True) for _ in range(3000)])  # [3000, T, 3, 2]
+    speeds = np.abs(corners[:, 1] - corners[:, 0]).mean((0, 2))
+    assert speeds == pytest.approx(30 / 11, abs=0.1)  # the mean of |-5..5|, of each digit
+    others = np.linalg.norm(corners[:, :, [0, 0, 1]] - corners[:, :, [1, 2, 2]], axis=-1).min(1)
+    assert (others < 16).mean() < 0.1  # for digits of 28 px
 
 
 def test_a_step_in_step_has_the_range_that_both_share():
@@ -143,7 +167,7 @@ def test_the_data_set_is_listed_with_all_classes_and_true_labels(tmp_path: Path,
     given = options(tmp_path, **SMALL)
     made: list[int] = []
     listing = list_videos(given, made.append)
-    assert listing.classes == CLASSES
+    assert listing.classes == classes(10)
     assert sum(made) == 19
     truth = SyncMnist(options=given)
     for video in listing.videos:
