@@ -272,3 +272,16 @@ def test_it_learns_the_order_of_two_frames() -> None:
         nn.functional.cross_entropy(head(clips), labels).backward()
         optimizer.step()
     assert (head(clips).argmax(1) == labels).all()
+
+
+@pytest.mark.parametrize("output", ["vec", "map"])
+def test_it_learns_32_random_clips_by_heart(output: str) -> None:
+    clips = {"features/i3d/res5": torch.randn(32, 3, 48, 4, 4)}
+    labels = torch.arange(32) % 4
+    head = build_head("rstg", {"features/i3d/res5": (3, 48, 4, 4)}, 4, dim=16, output=output, dropout=0.0)
+    optimizer = torch.optim.AdamW(head.parameters(), 3e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(clips), labels).backward()
+        optimizer.step()
+    assert (head(clips).argmax(1) == labels).all()
