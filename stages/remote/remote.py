@@ -190,17 +190,20 @@ class Remote:
 
 
 class _Watched:
-    """A file that remembers what went wrong with it: FFmpeg takes it for the end, or says it in words of its own."""
+    """A file that ends where something goes wrong with it, and remembers what.
+
+    FFmpeg would go on asking, and PyAV prints every error after the first.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
-        return self._noted(lambda: self._file.read(size))
+        return self._noted(lambda: self._file.read(size), b"")
 
     def seek(self, to: int, whence: int = 0) -> int:
-        return self._noted(lambda: self._file.seek(to, whence))
+        return self._noted(lambda: self._file.seek(to, whence), -1)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -212,12 +215,13 @@ class _Watched:
         if self._failure is not None:
             raise self._failure
 
-    def _noted(self, action: Callable[[], T]) -> T:
-        try:
-            return action()
-        except Exception as error:
-            self._failure = error
-            raise
+    def _noted(self, action: Callable[[], T], failed: T) -> T:
+        if self._failure is None:
+            try:
+                return action()
+            except Exception as error:
+                self._failure = error
+        return failed
 
 
 class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
