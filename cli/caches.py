@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from cli import printing
 from cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
 from cli.options import (
     AsJson,
@@ -21,13 +20,15 @@ from cli.options import (
     load,
     run_overrides,
 )
+from cli.printing import caches as printing
+from cli.printing.text import counting, note
 
 
 def index(config: ConfigPath, overrides: Overrides = []) -> None:
     """List the videos of a data set and choose the clips: writes clips.parquet."""
     from pipeline.indexing import index as run
 
-    with printing.counting() as progress:
+    with counting() as progress:
         found = run(load(config, overrides), progress)
     printing.indexed(found)
 
@@ -57,7 +58,7 @@ def plan(
         print(json.dumps(found)) if as_json else printing.differences(found)
         return
     for sentence in advice(settings):
-        printing.note(sentence)
+        note(sentence)
     made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
     cost = estimate(settings, cache, made)
     measured = None
@@ -94,7 +95,7 @@ def extract(
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     for sentence in advice(settings):
-        printing.note(sentence)
+        note(sentence)
     outcome = run(settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed)
     printing.extracted(outcome, settings.cache)
     return EXIT_CLIPS_FAILED if outcome.failures else 0

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from cli import printing
 from cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
 from cli.options import CachePath, check_choice
+from cli.printing import exchange as printing
+from cli.printing.text import counting
 from stages.errors import UsageError
 
 TARGETS, CODECS = ("zarr", "hdf5", "npy"), ("none", "lz4", "zstd")  # of export
@@ -33,7 +34,7 @@ def export(
         raise UsageError(f"--compression {compression}: goes with --to zarr alone")
     if array and to != "npy":
         raise UsageError(f"--array {array[0]}: goes with --to npy; an exported cache has all arrays")
-    with printing.counting() as progress:
+    with counting() as progress:
         if to == "npy":
             files = exporting_npy.export_npy(Cache(cache), out, array, on_progress=progress)
         else:
@@ -71,7 +72,7 @@ def import_(
 
     check_choice("--kind", kind, FORMATS)
     naming = Naming(name=name, tap=tap)
-    with printing.counting() as progress:
+    with counting() as progress:
         found = import_features(
             features, into, naming=naming, kind=kind, dataset=dataset, annotations=annotations, num_frames=frames,
             on_progress=progress,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
-from cli import printing
+from cli.printing.text import note
 from pipeline.errors import OutOfTimeError
 from stages.errors import UsageError
 
@@ -35,16 +35,16 @@ def exit_code(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        printing.note("\nstopped. What is sealed stays; the same command goes on from there.")
+        note("\nstopped. What is sealed stays; the same command goes on from there.")
         return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     except OutOfTimeError as stop:
-        printing.note(str(stop))
+        note(str(stop))
         return EXIT_OUT_OF_TIME
     except (UsageError, CacheMismatch, CacheNotFound, UnknownStorage) as error:
-        printing.note(f"error: {error}")
+        note(f"error: {error}")
         return EXIT_USAGE
     except (CacheError, RuntimeError, OSError) as error:
-        printing.note(f"error: {error}")
+        note(f"error: {error}")
         return EXIT_FAILED
 
 

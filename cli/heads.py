@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import printing
 from cli.options import AsJson, ConfigPath, Overrides, Scheduler, SchedulerFile, Workers, load, run_overrides
+from cli.printing import heads as printing
+from cli.printing.text import note
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -133,4 +134,4 @@ def demo(
     from pipeline.demo import CONFIG, demo_config, run_demo
 
     chosen = demo_config(config or CONFIG, out, overrides)
-    printing.demo(run_demo(chosen, seeds, printing.note, overwrite=overwrite))
+    printing.demo(run_demo(chosen, seeds, note, overwrite=overwrite))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli import printing
+from cli.printing import heads as printing
 from pipeline.results import RunResults, write_results
 from stages.training.records import EpochRecord, StepRecord
 from tests.caches import write_config

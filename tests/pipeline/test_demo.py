@@ -5,7 +5,7 @@ from statistics import stdev
 
 import pytest
 
-from cli import printing
+from cli.printing import heads as printing
 from pipeline.config import Config
 from pipeline.demo import demo_config, run_demo
 from pipeline.results import read_results

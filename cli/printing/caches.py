@@ -1,0 +1,131 @@
+"""What the commands about caches print."""
+
+from typing import TYPE_CHECKING, Any
+
+from cli.printing.text import duration, listed, note, size, table
+
+if TYPE_CHECKING:
+    from pipeline.calibration import Calibration
+    from pipeline.estimate import Estimate
+    from pipeline.extraction import Outcome
+    from pipeline.indexing import Indexed
+    from pipeline.plan import Plan
+    from pipeline.verification import Verification
+
+MAX_LOGS = 3
+CLIP_STATES = ("ok", "warned", "failed", "missing")
+
+
+def indexed(found: "Indexed") -> None:
+    cache = found.cache
+    print(
+        f"{cache.root}: {found.num_videos} videos, {len(cache.clips)} rows ({found.num_new_rows} new), "
+        f"{cache.num_shards} shards of up to {cache.shard_clips}"
+    )
+    if found.unreadable:
+        note(f"{len(found.unreadable)} videos could not be opened; extract will mark their clips as failed:")
+        note("\n".join(listed([f"  {video}: {error}" for video, error in found.unreadable.items()])))
+
+
+def plan(made: "Plan", cost: "Estimate") -> None:
+    stages = made.to_json()["stages"]
+    rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
+    print(table(["stage", "shards done", "to do"], rows))
+    if made.changed_videos:
+        note("changed since they were cached (videos or the files beside them), their shards run again:")
+        note("\n".join(listed([f"  {video}" for video in made.changed_videos])))
+    if made.unchecked:
+        note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
+    free = "" if cost.free_bytes is None else f", {size(cost.free_bytes)} free"
+    print(f"{cost.units} work units, {cost.files} files, {size(cost.bytes)} to write{free}")
+    if made.units:
+        pace = "no shard sealed yet to tell the time" if cost.hours is None else f"about {duration(3600 * cost.hours)}"
+        print(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, networks come on top; {pace}")
+
+
+def calibrated(measured: "Calibration | None") -> None:
+    if measured is None:
+        print("nothing is missing: nothing to measure")
+        return
+    one = f"{measured.clips} clips in {measured.seconds:.1f} s ({measured.clips_per_second:.3g} clips/s)"
+    where = f"on {measured.device} with {measured.threads} threads, peak memory {size(measured.peak_bytes)}"
+    print(f"measured: {one} {where}")
+    print("  " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.stage_seconds.items()))
+    if measured.failed:
+        note(f"{measured.failed} of these clips failed, so the others may take longer")
+    if measured.hours is not None:
+        workers = f", {measured.workers} workers side by side" if measured.workers > 1 else ""
+        print(f"at this pace about {duration(3600 * measured.hours)} for all that is missing{workers}")
+
+
+def differences(found: dict[str, list[str] | None]) -> None:
+    """Per stage key what `plan --why` found, cached -> asked for."""
+    for key, lines in found.items():
+        print(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
+        for line in lines or ():
+            print(f"  {line}")
+
+
+def extracted(outcome: "Outcome", cache: str) -> None:
+    if outcome.plan.units:
+        rate = outcome.clips_run / outcome.seconds if outcome.seconds else 0.0
+        others = f"; other runs did {outcome.units_elsewhere} of {len(outcome.plan.units)} shards"
+        print(
+            f"{cache}: {outcome.clips_run} clips in {outcome.seconds:.1f} s ({rate:.1f} clips/s), all sealed"
+            f"{others if outcome.units_elsewhere else ''}"
+        )
+    else:
+        print(f"{cache}: nothing to do, all {outcome.num_clips} clips are sealed")
+    if outcome.failures:
+        note(f"{len(outcome.failures)} of {outcome.num_clips} clips failed (--retry-failed runs them again):")
+        note("\n".join(listed([f"  {f.clip_id}: {f.reason}: {f.detail}" for f in outcome.failures])))
+
+
+def status(found: dict[str, Any]) -> None:
+    print(f"{found['clips']} clips in {found['shards']} shards")
+    rows = []
+    for key, stage in found["stages"].items():
+        shards, clips = stage["shards"], stage["clips"]
+        failed = ", ".join(f"{count} {reason}" for reason, count in stage["failed"].items())
+        cells = (*(shards[k] for k in ("done", "running", "missing")), *(clips[k] for k in CLIP_STATES))
+        rate, left = stage["clips_per_second"], stage["seconds_left"]
+        pace = ["-", "-"] if rate is None else [f"{rate:.3g}", duration(left)]
+        rows.append([key, *map(str, cells), size(stage["bytes"]), *pace, failed])
+    if rows:
+        header = ["stage", "shards", "running", "to do", *CLIP_STATES, "size", "clips/s", "time left", "why"]
+        print(table(header, rows, ["why"]))
+    else:
+        print("no stage was begun yet; run `kinegraph extract CONFIG`")
+    for job in found["jobs"]:
+        _job(job)
+
+
+def _job(job: dict[str, Any]) -> None:
+    """A job array: how many of its tasks are in which state, and the ends of a few logs."""
+    tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
+    print(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
+    for task in job["failed"][:MAX_LOGS]:
+        print(f"  task {task['task']}: {task['state']} {task['detail']}".rstrip())
+        print("\n".join(f"    {line}" for line in task["log"] or ["(no log)"]))
+
+
+def verified(found: "Verification", repaired: bool) -> None:
+    for problem in found.problems:
+        where = problem.stage if problem.shard is None else f"{problem.stage} shard {problem.shard}"
+        print(f"{where}: {problem.kind}: {problem.object}")
+    for warning in found.warnings:
+        note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
+    if found.proposals_per_frame is not None:
+        print(f"{found.proposals_per_frame:g} proposals a frame on average")
+    if found.ok:
+        print("every sealed object is there, whole and unchanged")
+    elif repaired:
+        print(
+            f"{len(found.problems)} problems; metadata is written anew, the shards are un-marked: "
+            "`kinegraph extract CONFIG` redoes them"
+        )
+    else:
+        print(
+            f"{len(found.problems)} problems; --repair writes metadata anew and un-marks the shards, then "
+            "`kinegraph extract CONFIG` redoes them"
+        )

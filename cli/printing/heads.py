@@ -1,0 +1,160 @@
+"""What the commands about networks print."""
+
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from cli.printing.text import MAX_COLUMNS, few, note, table, wrapped
+
+if TYPE_CHECKING:
+    from pipeline.breakdown import AttributeScore
+    from pipeline.demo import DemoResult
+    from pipeline.results import RunResults
+    from pipeline.scoring import RunScores
+    from pipeline.training import TrainedRun
+    from stages.training.records import EpochRecord, StepRecord
+
+SHOWN_CLASSES = 5
+QUIET_SECONDS = 30.0
+
+
+class TrainingLines:
+    """Lines about training: one per epoch, between them one that changes on a terminal, else one now and then."""
+
+    def __init__(self) -> None:
+        self._last_line = time.monotonic()
+
+    def epoch(self, name: str, seed: int, record: "EpochRecord") -> None:
+        metrics = "".join(f"  val {key} {value:.3f}" for key, value in record.metrics.items())
+        self._last_line = time.monotonic()
+        note(
+            f"{_line_start()}{name} seed {seed} epoch {record.epoch}: loss {record.loss:.4f}{metrics}  "
+            f"{record.clips_per_second:.0f} clips/s  {record.seconds:.1f} s"
+        )
+
+    def step(self, name: str, seed: int, record: "StepRecord") -> None:
+        metric = f"  val {record.metric[0]} {record.metric[1]:.3f}" if record.metric else ""
+        line = (
+            f"{name} seed {seed} epoch {record.epoch}, step {record.step} of {record.num_steps}: loss {record.loss:.4f}"
+            f"{metric}  {record.clips_per_second:.0f} clips/s"
+        )
+        if sys.stderr.isatty():
+            print(f"{_line_start()}{line}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._last_line >= QUIET_SECONDS:
+            self._last_line = time.monotonic()
+            note(line)
+
+
+def _line_start() -> str:
+    """Goes back over the line on a terminal, and clears it."""
+    return "\r\033[K" if sys.stderr.isatty() else ""
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the sample standard deviation where there are several."""
+    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{deviation}"
+
+
+def trained(runs: Sequence["TrainedRun"]) -> None:
+    results([(run.folder, run.results) for run in runs])
+    if kept := sum(run.kept for run in runs):
+        note(f"{kept} of {len(runs)} runs were finished before and are kept; --overwrite trains them again")
+
+
+def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
+    """A line per head: means over its seeds."""
+    rows, several = [], False
+    for (name, parent), group in groupby(runs, key=lambda run: (run[1].name, run[0].parent)):
+        of_name = list(group)
+        several |= len(of_name) > 1
+        found = [run for _, run in of_name]
+        splits = dict.fromkeys(split for run in found for split in run.scores)
+        scores = "  ".join(filter(None, (_score(found, split) for split in splits))) or "-"
+        seconds = mean(run.seconds for run in found)
+        folder = of_name[0][0] if len(of_name) == 1 else parent
+        rows.append([name, str(len(found)), scores, f"{found[0].num_parameters:,}", f"{seconds:.1f}", str(folder)])
+    print(table(["head", "seeds", "scores", "parameters", "seconds", "run"], rows, ["scores", "run"]))
+    if several:
+        note("±: sample standard deviation over seeds")
+
+
+def _score(runs: Sequence["RunResults"], split: str) -> str:
+    """The metric that chose the epoch, or the first of a split that chose nothing."""
+    metric = runs[0].metric
+    known = [name for run in runs for name in run.scores.get(split, {})]
+    name = metric if metric in known else known[0]
+    values = [run.scores[split][name] for run in runs if name in run.scores.get(split, {})]
+    missing = f" ({len(values)} of {len(runs)})" if len(values) < len(runs) else ""
+    return f"{split} {name} {spread(values)}{missing}"
+
+
+def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
+    result = found.result
+    print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+    failed = f", {result.num_failed} of them without an ok clip, counted as wrong" if result.num_failed else ""
+    print(f"{result.num_videos} videos{failed}")
+    if absent := found.absent_classes:
+        print(f"{len(absent)} classes have no positive and are left out of means over classes: {few(absent)}")
+    per_class = sorted(found.per_class().items(), key=lambda item: -item[1])
+    if len(per_class) > 2:
+        name = "AP" if "mAP" in result.metrics else "accuracy"
+        num = min(SHOWN_CLASSES, len(per_class) // 2)
+        for word, shown in (("highest", per_class[:num]), ("lowest", per_class[-num:])):
+            print(f"{word} {name}: " + ", ".join(f"{label} {value:.3f}" for label, value in shown))
+    if groups:
+        rows = [[group.attribute, group.value, str(group.num_classes), f"{group.score:.4f}"] for group in groups]
+        print(table(["attribute", "value", "classes", "mean"], rows, ["value"]))
+
+
+def models(rows: Sequence[dict[str, Any]]) -> None:
+    """Per network a line of counts, then its taps and weights, wrapped."""
+    for row in rows:
+        form = row["input"]
+        frames = f"{form['num_frames']} frames of " if form["num_frames"] > 1 else ""
+        print(
+            f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.3f} GMACs  "
+            f"{frames}{form['size']} px, {form['num_classes'] or 'no'} classes"
+        )
+        taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in row["taps"]]
+        options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
+        weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
+        for name, words in (("taps", taps), ("options", options), ("weights", weights)):
+            if words:
+                print(wrapped(f"  {name + ':':<10}", words))
+    print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
+    print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+
+
+def heads(rows: Sequence[dict[str, Any]]) -> None:
+    """Per head a line of counts, then what it reads and what its paper gives, wrapped."""
+    for row in rows:
+        print(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}")
+        print(wrapped(f"  {'reads:':<11}", row["reads"]))
+        print(textwrap.fill(row["published"], MAX_COLUMNS, initial_indent="  published: ", subsequent_indent=" " * 13))
+    print("at the sizes of the papers, of one clip; options of each: --json")
+
+
+def _in_time(tap: dict[str, Any]) -> str:
+    return f"t{tap['temporal_stride']}" if tap["temporal_stride"] > 1 else ""
+
+
+def demo(found: "DemoResult") -> None:
+    rows = [
+        [row.name, spread(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
+        for row in found.rows
+    ]
+    print(
+        table(["head", "test accuracy", "parameters", "seconds", "what it is"], rows, ["test accuracy", "what it is"])
+    )
+    seeds = f"{found.seeds} seeds (±: sample standard deviation)" if found.seeds > 1 else "1 seed"
+    print(f"{found.num_test} unseen test videos, {seeds}")
+    print(
+        f"generating {found.num_videos} videos took {found.generate_seconds:.0f} s, "
+        f"extraction {found.extract_seconds:.0f} s, everything {found.seconds:.0f} s"
+    )

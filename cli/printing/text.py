@@ -1,0 +1,72 @@
+"""Lines and tables for a terminal: results go to stdout, all else to stderr."""
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+MAX_LISTED, MAX_COLUMNS = 10, 120
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress callback (what, done, total; total 0 if not known) that draws a bar on a terminal."""
+    bars: dict[str, Any] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = tqdm(total=total or None, desc=what, disable=not sys.stderr.isatty(), file=sys.stderr)
+        bars[what].update(done - bars[what].n)
+
+    yield progress
+    for bar in bars.values():
+        bar.close()
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> str:
+    """Columns wide enough for their cells; the first and those named in `words` flush left, numbers flush right."""
+    columns = list(zip(header, *rows, strict=True))
+    for number, column in enumerate(columns):
+        width = max(map(len, column))
+        flush_left = number == 0 or column[0] in words
+        columns[number] = tuple(cell.ljust(width) if flush_left else cell.rjust(width) for cell in column)
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """`0 s`, `12 min`, `3.4 h`, ..."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def listed(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MAX_LISTED
+    return [*lines[:MAX_LISTED], f"  ... and {more} more"] if more > 0 else list(lines)
+
+
+def few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def wrapped(start: str, words: Sequence[str]) -> str:
+    """`start` and the words, separated by commas, in lines that break between words only."""
+    whole = start + ", ".join(word.replace(" ", "\0") for word in words)
+    return textwrap.fill(whole, MAX_COLUMNS, subsequent_indent=" " * len(start)).replace("\0", " ")
