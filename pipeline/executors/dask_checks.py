@@ -1,6 +1,7 @@
 """What is asked of a Dask cluster before it gets work: errors that come early name the worker and what it lacks."""
 
 import logging
+import time
 import uuid
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -14,8 +15,10 @@ from pipeline.config import RunOptions
 from pipeline.errors import ClusterError
 from pipeline.executors.contract import Job
 from pipeline.executors.dask_cluster import needs_gpu
+from pipeline.executors.dask_jobs import JobWatch
 from pipeline.versions import MUST_AGREE, differing_versions, versions
 
+LOOK_SECONDS = 1.0
 log = logging.getLogger("kinegraph")
 
 
@@ -43,7 +46,10 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
     """Wait for the first worker: a batch system may take its time, others may not."""
     if run.dask.jobqueue is not None:
         log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)
-        client.wait_for_workers(1)
+        watch = JobWatch(client.cluster, run.dask.jobqueue)
+        while not client.nthreads():
+            watch.look(num_workers=0)
+            time.sleep(LOOK_SECONDS)
         return
     try:
         client.wait_for_workers(1, timeout=run.dask.timeout_seconds)

@@ -2,9 +2,6 @@
 
 import json
 import logging
-import math
-import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +11,14 @@ import dask
 import dask.config
 from distributed import Client, LocalCluster
 
-from pipeline.cluster_options import DaskOptions, JobQueueOptions
+from pipeline.cluster_options import DaskOptions
 from pipeline.config import RunOptions
 from pipeline.errors import ClusterError
 from pipeline.executors.contract import MAX_DEATHS
+from pipeline.executors.dask_jobs import LOOPBACK, job_cluster
 from pipeline.executors.dask_station import UNITS_AT_ONCE
 
-LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
 NEVER_SECONDS = 10 * 365 * 24 * 3600.0
-DEMAND_SECONDS = "1s"  # adapting starts jobs for work that takes longer; a unit takes minutes
 
 
 def needs_gpu(run: RunOptions) -> bool:
@@ -70,7 +66,10 @@ def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[C
                 yield client
             return
         jobs = run.dask.jobqueue
-        started = local_cluster(run, tasks_at_once) if jobs is None else _jobs(run, jobs, tasks_at_once)
+        if jobs is None:
+            started = local_cluster(run, tasks_at_once)
+        else:
+            started = job_cluster(run, jobs, tasks_at_once, gpu=needs_gpu(run))
         with started as cluster, Client(cluster) as client:
             try:
                 yield client
@@ -112,41 +111,3 @@ def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalC
         resources=resources(run, UNITS_AT_ONCE),
         **({"host": LOOPBACK} if interface is None else {"interface": interface}),
     )
-
-
-def _jobs(run: RunOptions, options: JobQueueOptions, tasks_at_once: int) -> Any:
-    from dask_jobqueue.lsf import LSFCluster
-    from dask_jobqueue.pbs import PBSCluster
-    from dask_jobqueue.sge import SGECluster
-    from dask_jobqueue.slurm import SLURMCluster
-
-    kinds = {"slurm": SLURMCluster, "pbs": PBSCluster, "lsf": LSFCluster, "sge": SGECluster}
-    interface = run.dask.interface
-    ours: dict[str, Any] = {
-        "processes": 1,
-        "interface": interface or LOOPBACK_INTERFACE,
-        "scheduler_options": {"dashboard_address": run.dask.dashboard} | ({} if interface else {"host": LOOPBACK}),
-        "job_script_prologue": [f"cd {shlex.quote(os.getcwd())}"],  # noqa: PTH109 -- paths of a config are relative
-        # Without it a worker takes a task per core, and adapting starts fewer jobs than there is work for.
-        "worker_extra_args": ["--nthreads", str(tasks_at_once), *(["--resources", "GPU=1"] if needs_gpu(run) else [])],
-    }
-    if run.jobs_walltime_seconds is not None:
-        ours["walltime"] = walltime_of(options.kind, run.jobs_walltime_seconds)
-    given = dict(options.options)
-    for key in ("job_script_prologue", "worker_extra_args"):
-        ours[key] += given.pop(key, [])
-    try:
-        cluster = kinds[options.kind](**ours | given)
-    except (TypeError, ValueError) as error:
-        raise ClusterError(f"run.dask.jobqueue.options: given {options.options}; dask-jobqueue: {error}") from error
-    cluster.adapt(minimum_jobs=1, maximum_jobs=options.jobs, target_duration=DEMAND_SECONDS)
-    return cluster
-
-
-def walltime_of(kind: str, seconds: float) -> str:
-    """A job's walltime as its batch system reads it; LSF counts minutes."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    if kind == "lsf":
-        minutes, rest = minutes + (rest > 0), 0
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}" if kind == "lsf" else f"{hours:02}:{minutes:02}:{rest:02}"

@@ -8,6 +8,7 @@ from distributed import Client
 from pipeline.config import RunOptions
 from pipeline.errors import ClusterLost, OutOfTimeError
 from pipeline.executors.dask_cluster import most_workers
+from pipeline.executors.dask_jobs import JobWatch
 
 COUNT_WORKERS_SECONDS = 5.0
 
@@ -22,6 +23,8 @@ class Workers:
         self.client, self.run = client, run
         self.address = client.scheduler_info(n_workers=0)["address"]
         self.left_in_order = False
+        jobs = run.dask.jobqueue
+        self._jobs = None if jobs is None else JobWatch(client.cluster, jobs)
         self._counted, self._number, self._last_seen = 0.0, 0, time.monotonic()
 
     def most(self) -> int:
@@ -30,10 +33,16 @@ class Workers:
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raise where there are none for long, other than jobs that wait in a queue: ClusterLost, or OutOfTimeError."""
+        """Raise where there are none for long, other than jobs that wait in a queue.
+
+        ClusterLost, OutOfTimeError, or, where jobs bring none, ClusterError.
+        """
         self._count()
+        if self._jobs is not None:
+            self._jobs.look(self._number)
+            return
         patience = self.run.dask.timeout_seconds
-        if self.run.dask.jobqueue is not None or time.monotonic() - self._last_seen < patience + COUNT_WORKERS_SECONDS:
+        if time.monotonic() - self._last_seen < patience + COUNT_WORKERS_SECONDS:
             return
         error = OutOfTimeError if self.left_in_order else ClusterLost
         raise error(

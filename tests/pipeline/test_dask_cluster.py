@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import socket
 import subprocess
 import sys
@@ -205,65 +204,8 @@ def test_one_cluster_is_named(load: Load) -> None:
         load("run.dask={scheduler: 'tcp://a:1', jobqueue: {kind: slurm}}")
 
 
-@pytest.mark.filterwarnings("ignore:.*Cluster.__del__")  # dask-jobqueue's own, half made
-def test_what_dask_jobqueue_refuses(load: Load) -> None:
-    run = load("run.dask.jobqueue={kind: slurm, options: {cores: 1}}").run
-    with pytest.raises(ClusterError, match=r"run.dask.jobqueue.options: given .*memory"), clusters.connected(run):
-        pass
-
-
-@pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf", "sge"])
-def test_job_scripts(load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each batch system's script starts one worker process, where the paths of the config mean something."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dask_jobqueue.core.JobQueueCluster.adapt", lambda *_, **__: None)
-    options = "{cores: 8, memory: 2GB, job_script_prologue: [module load ffmpeg]}"
-    jobs = f"run.dask.jobqueue={{kind: {kind}, options: {options}}}"
-    run = load("run.executor=dask", jobs, "run.device=cuda", "run.walltime_seconds=5430").run
-    with clusters._jobs(run, run.dask.jobqueue, 4) as cluster:  # type: ignore[arg-type]
-        script = cluster.job_script()
-        assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
-    assert f"cd {tmp_path}\nmodule load ffmpeg\n" in script
-    assert "--resources GPU=1" in script
-    assert script.rindex("--nthreads 4") > script.rindex("--nthreads 8"), "the last counts"
-    assert "--nworkers" not in script
-    assert ("01:31\n" if kind == "lsf" else "01:30:30\n") in script
-
-
-def test_the_walltime_of_jobs_has_one_place(load: Load) -> None:
-    jobs = "run.dask.jobqueue={kind: pbs, options: {walltime: '04:00:00'}}"
-    with pytest.raises(ConfigError, match=r"options.walltime: given '04:00:00', allowed: run.walltime_seconds instead"):
-        load("run.executor=dask", jobs)
-
-
 def test_walltimes_of_command_and_jobs(load: Load) -> None:
     here = load("run.executor=dask", "run.walltime_seconds=60").run
     jobs = load("run.executor=dask", "run.walltime_seconds=60", "run.dask.jobqueue={kind: slurm}").run
     assert (here.command_walltime_seconds, here.jobs_walltime_seconds) == (60, None)
     assert (jobs.command_walltime_seconds, jobs.jobs_walltime_seconds) == (None, 60)
-
-
-FAKE_SBATCH = """#!/bin/sh
-cp "$1" "$0.$$"
-setsid sh "$0.$$" > "$0.$$.log" 2>&1 &
-echo "Submitted batch job $!"
-"""
-FAKE_SCANCEL = """#!/bin/sh
-kill -TERM -- "-$1"
-"""
-
-
-def test_jobs_are_workers(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch system that starts each job at once, as a process."""
-    for name, script in {"sbatch": FAKE_SBATCH, "scancel": FAKE_SCANCEL}.items():
-        command = tmp_path / "bin" / name
-        command.parent.mkdir(exist_ok=True)
-        command.write_text(script)
-        command.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    monkeypatch.chdir(tmp_path)
-    options = "{cores: 4, memory: 4GB}"
-    job = job_of(load("run.executor=dask", f"run.dask.jobqueue={{kind: slurm, jobs: 2, options: {options}}}"))
-    with clusters.connected(job.config.run) as client:
-        check_cluster(client, job)
-        assert client.submit(os.getcwd).result(timeout=30) == str(tmp_path)

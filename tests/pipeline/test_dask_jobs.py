@@ -1,0 +1,153 @@
+"""Jobs of a batch system as workers: their scripts, and what is told where they are refused or bring no worker."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.errors import ClusterError, ConfigError
+from pipeline.executors import dask_cluster as clusters
+from pipeline.executors import dask_jobs
+from pipeline.executors.dask_checks import check_workers
+from pipeline.executors.dask_jobs import is_over, job_cluster
+
+Load = Callable[..., Config]
+JOBS = "run.dask.jobqueue={kind: slurm, jobs: 2, options: {cores: 4, memory: 4GB}}"
+STARTS_AT_ONCE = """#!/bin/sh
+cp "$1" "$0.$$"
+setsid sh "$0.$$" > "$0.$$.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+REFUSES = "#!/bin/sh\necho sbatch: error: invalid partition >&2\nexit 1\n"
+TAKES = """#!/bin/sh
+echo $$ >> "$0.jobs"
+echo "Submitted batch job $$"
+"""
+KILLS = '#!/bin/sh\nkill -TERM -- "-$1"\n'
+KNOWS_NONE = "#!/bin/sh\n"
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Puts commands on the PATH; gives their folder."""
+    folder = tmp_path / "bin"
+
+    def put(**scripts: str) -> Path:
+        for name, script in scripts.items():
+            command = folder / name
+            command.parent.mkdir(exist_ok=True)
+            command.write_text(script)
+            command.chmod(0o755)
+        return folder
+
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    return put
+
+
+@pytest.mark.filterwarnings("ignore:.*Cluster.__del__")  # dask-jobqueue's own, half made
+def test_what_dask_jobqueue_refuses(load: Load) -> None:
+    run = load("run.dask.jobqueue={kind: slurm, options: {cores: 1}}").run
+    with pytest.raises(ClusterError, match=r"run.dask.jobqueue.options: given .*memory"), clusters.connected(run):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf", "sge"])
+def test_job_scripts(load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch system's script starts one worker process, where the paths of the config mean something."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dask_jobqueue.core.JobQueueCluster.adapt", lambda *_, **__: None)
+    options = "{cores: 8, memory: 2GB, job_script_prologue: [module load ffmpeg]}"
+    jobs = f"run.dask.jobqueue={{kind: {kind}, options: {options}}}"
+    run = load("run.executor=dask", jobs, "run.device=cuda", "run.walltime_seconds=5430").run
+    with job_cluster(run, run.dask.jobqueue, 4, gpu=True) as cluster:  # type: ignore[arg-type]
+        script = cluster.job_script()
+        assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
+    assert f"cd {tmp_path}\nmodule load ffmpeg\n" in script
+    assert "--resources GPU=1" in script
+    assert script.rindex("--nthreads 4") > script.rindex("--nthreads 8"), "the last counts"
+    assert "--nworkers" not in script
+    assert ("01:31\n" if kind == "lsf" else "01:30:30\n") in script
+
+
+def test_the_walltime_of_jobs_has_one_place(load: Load) -> None:
+    jobs = "run.dask.jobqueue={kind: pbs, options: {walltime: '04:00:00'}}"
+    with pytest.raises(ConfigError, match=r"options.walltime: given '04:00:00', allowed: run.walltime_seconds instead"):
+        load("run.executor=dask", jobs)
+
+
+def test_jobs_are_workers(load: Load, tmp_path: Path, slurm: Callable[..., Path]) -> None:
+    """A batch system that starts each job at once, as a process."""
+    slurm(sbatch=STARTS_AT_ONCE, scancel=KILLS)
+    run = load("run.executor=dask", JOBS).run
+    with clusters.connected(run) as client:
+        check_workers(client, run)
+        assert client.submit(os.getcwd).result(timeout=30) == str(tmp_path)
+
+
+def test_a_job_that_is_refused(load: Load, slurm: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    slurm(sbatch=REFUSES)
+    run = load("run.executor=dask", JOBS).run
+    with (
+        pytest.raises(ClusterError, match=r"slurm refused the job .*: sbatch: error: invalid partition$"),
+        clusters.connected(run) as client,
+    ):
+        check_workers(client, run)
+    assert "run.dask.interface is not set" in caplog.text
+    assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
+
+
+def test_jobs_that_end_and_bring_no_worker(
+    load: Load, slurm: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each is submitted anew; the third is enough."""
+    monkeypatch.setattr(dask_jobs, "LOOK_EVERY_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.executors.dask_checks.LOOK_SECONDS", 0.1)
+    commands = slurm(sbatch=TAKES, scancel=KNOWS_NONE, squeue=KNOWS_NONE)
+    run = load("run.executor=dask", JOBS, "run.dask.interface=lo").run
+    with (
+        pytest.raises(ClusterError, match=rf"slurm job \d+ ended, .* output lies in {tmp_path}\. So did 3 in a row"),
+        clusters.connected(run) as client,
+    ):
+        check_workers(client, run)
+    assert len((commands / "sbatch.jobs").read_text().split()) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "says", "over"),
+    [
+        ("slurm", "squeue", "echo PENDING", False),
+        ("slurm", "squeue", "true", True),
+        ("slurm", "squeue", "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1", True),
+        ("slurm", "squeue", "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1", False),
+        ("pbs", "qstat", "echo qstat: 7.node Job has finished, use -x >&2; exit 35", True),
+        ("pbs", "qstat", "echo 7.node STDIN me 0 Q batch", False),
+        ("pbs", "qstat", "echo qstat: cannot connect to server >&2; exit 111", False),
+        ("lsf", "bjobs", "echo PEND", False),
+        ("lsf", "bjobs", "echo EXIT", True),
+        ("sge", "qstat", "echo Following jobs do not exist: >&2; exit 1", True),
+        ("sge", "qstat", "echo job_number: 7", False),
+    ],
+)
+def test_whether_a_job_is_over(slurm: Callable[..., Path], kind: str, command: str, says: str, over: bool) -> None:
+    slurm(**{command: f"#!/bin/sh\n{says}\n"})
+    assert is_over(kind, "7") == over
+
+
+def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert not is_over("slurm", "7")
+
+
+def test_ctrl_c_stays_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask-jobqueue, when it is imported, makes it exit with 0."""
+    for module in [name for name in sys.modules if name.partition(".")[0] == "dask_jobqueue"]:
+        monkeypatch.delitem(sys.modules, module)
+    before = signal.getsignal(signal.SIGINT)
+    assert {*dask_jobs._cluster_classes()} == {"slurm", "pbs", "lsf", "sge"}
+    assert signal.getsignal(signal.SIGINT) is before
