@@ -1,10 +1,11 @@
 """Files that appear whole or not at all, also after a power cut."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import xxhash
@@ -13,8 +14,23 @@ from cache_schemas.errors import not_writable
 
 TEMPORARY_PREFIX = ".tmp-"
 FOREIGN_AGE_SECONDS = 3600.0
-HOST = xxhash.xxh3_64_hexdigest(socket.gethostname().encode())[:8]
+TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<pid>\d+)-(?P<host>[^-]+)-")
 Buffer = bytes | bytearray | memoryview
+
+
+def _host(proc: Path = Path("/proc")) -> str:
+    """Where process numbers mean the same as here: a machine since it was started, and in it one namespace of them.
+
+    Containers have namespaces of their own, and often one host name; where Linux is not, the name has to do.
+    """
+    seen = [socket.gethostname()]
+    with suppress(OSError):
+        boot_id, namespace = proc / "sys/kernel/random/boot_id", proc / "self/ns/pid"
+        seen += [boot_id.read_text().strip(), str(namespace.stat().st_ino)]
+    return xxhash.xxh3_64_hexdigest(" ".join(seen).encode())[:8]
+
+
+HOST = _host()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -103,14 +119,13 @@ def sweep(folder: Path) -> int:
     removed = 0
     for parent, _, names in os.walk(folder):  # pathlib's globbing takes ten times as long
         for name in names:
-            if not name.startswith(TEMPORARY_PREFIX):
+            if (writer := TEMPORARY.match(name)) is None:
                 continue
             path = Path(parent, name)
-            pid, host = name.removeprefix(TEMPORARY_PREFIX).split("-")[:2]
-            if not alive(int(pid)) if host == HOST else path.stat().st_mtime < limit:
-                with _explained(path):
-                    path.unlink(missing_ok=True)
-                removed += 1
+            with suppress(FileNotFoundError), _explained(path):  # its writer, on another machine, renamed it meanwhile
+                if not alive(int(writer["pid"])) if writer["host"] == HOST else path.stat().st_mtime < limit:
+                    path.unlink()
+                    removed += 1
     return removed
 
 

@@ -13,6 +13,7 @@ from cache_schemas.errors import CacheNotWritable
 from cache_schemas.files import (
     HOST,
     TEMPORARY_PREFIX,
+    _host,
     create_exclusively,
     file_digest,
     remove_durably,
@@ -95,3 +96,40 @@ def test_sweep_spares_the_living(tmp_path: Path) -> None:
     os.utime(folder / names["foreign, old"], (0, 0))
     assert sweep(tmp_path) == 2
     assert {path.name for path in folder.iterdir()} == {names["of this process"], names["foreign, new"]}
+
+
+def test_sweep_beside_a_writer_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which renames its file after it was listed; and files whose names only begin as ours do."""
+    foreign = tmp_path / f"{TEMPORARY_PREFIX}7-other-1-x"
+    strange = tmp_path / f"{TEMPORARY_PREFIX}abc"
+    for path in (foreign, strange):
+        path.touch()
+        os.utime(path, (0, 0))
+    stat = Path.stat
+
+    def renamed_before(path: Path) -> os.stat_result:
+        path.rename(tmp_path / "x")
+        return stat(path)
+
+    monkeypatch.setattr(Path, "stat", renamed_before)
+    assert sweep(tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"x", strange.name}
+
+
+def test_process_numbers_mean_the_same_only_here(tmp_path: Path) -> None:
+    """Not after the machine was started anew, nor in another container of one host name."""
+
+    def proc(name: str, boot_id: str) -> Path:
+        for file, text in {"sys/kernel/random/boot_id": boot_id, "self/ns/pid": ""}.items():
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True)
+            path.write_text(text)
+        return tmp_path / name
+
+    first, other_namespace, nothing = proc("first", "1\n"), proc("other", "1\n"), tmp_path / "no proc"
+    seen = {_host(first), _host(other_namespace), _host(nothing)}
+    (first / "sys/kernel/random/boot_id").write_text("2\n")
+    seen.add(_host(first))
+    assert len(seen) == 4
+    assert _host(first) in seen
+    assert _host() == HOST
