@@ -29,6 +29,14 @@ class Allotment:
         """When who is not told stops by itself: a minute before the end, or in the last tenth of a short time."""
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
+    def require_time_to_wait(self) -> None:
+        """For who waits for others, and has nothing begun: raise OutOfTimeError once it is time to stop."""
+        if time.time() >= self.stops_at:
+            raise OutOfTimeError(
+                f"the {self.seconds:.0f} s of this job are over; what is left is with other runs. What is sealed "
+                "stays; the same command goes on from there."
+            )
+
 
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
     """The time of a run that begins now: what the config gives it, or what is left of the job, whichever is less.

@@ -115,6 +115,8 @@ class Worker:
                 if not over.leased:
                     return suspects
                 time.sleep(REVISIT_SECONDS)
+                if self.schedule.allotted is not None:
+                    self.schedule.allotted.require_time_to_wait()
                 units = over.leased
 
     @contextmanager

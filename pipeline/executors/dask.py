@@ -95,6 +95,8 @@ class Submission:
                 if not self.leased:
                     return self.suspects
                 time.sleep(REVISIT_SECONDS)
+                if self.job.allotted is not None:
+                    self.job.allotted.require_time_to_wait()
                 units, self.leased = self.leased, []
         finally:
             self.client.unsubscribe_topic("all")

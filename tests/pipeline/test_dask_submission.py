@@ -7,12 +7,14 @@ from dask.utils import key_split
 from distributed import Client, LocalCluster
 
 from pipeline.config import Config
-from pipeline.events import Event, UnitSealed
+from pipeline.errors import OutOfTimeError
+from pipeline.events import Event, UnitLeased, UnitSealed
 from pipeline.executors import dask as executor
 from pipeline.executors.contract import MAX_DEATHS, Job
 from pipeline.executors.dask import Submission
 from pipeline.executors.dask_station import Station
 from pipeline.plan import WorkUnit
+from pipeline.walltime import Allotment
 
 KEYS = ("clips",)
 
@@ -22,6 +24,25 @@ class EmptyStation(Station):
 
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
         return (UnitSealed(unit=unit, failed_clips=()),)
+
+
+class BusyStation(Station):
+    """Another run is at every unit."""
+
+    def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
+        return (UnitLeased(unit=unit),)
+
+
+def test_waiting_for_others_ends_with_the_time(load: Callable[..., Config], dask_cluster: LocalCluster) -> None:
+    config = load("run.executor=dask", f"run.dask.scheduler={dask_cluster.scheduler_address}")
+    station = BusyStation(config, config.cache, KEYS, {}, of_client=False)
+    units = (WorkUnit(shard=0, keys=KEYS),)
+    job = Job(config=config, cache=None, keys=KEYS, units=units, allotted=Allotment(began_at=0, ends_at=1))  # type: ignore[arg-type]
+    with Client(dask_cluster) as client:
+        client.register_plugin(station, name=station.name)
+        with pytest.raises(OutOfTimeError, match="what is left is with other runs"):
+            Submission(client, job, station, lambda event: None).run(units, MAX_DEATHS)
+        client.unregister_worker_plugin(station.name)
 
 
 def test_the_scheduler_forgets_units_that_are_done(

@@ -3,6 +3,7 @@
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.executors.inline import InlineExecutor
 from pipeline.executors.local import LocalExecutor
 from pipeline.extraction import extract
 from pipeline.indexing import index
+from pipeline.leases import Leases
 from pipeline.plan import make_plan
 from pipeline.shard import ShardInProgress
 from pipeline.walltime import Allotment, Schedule, allotment
@@ -114,6 +116,33 @@ def test_the_end_of_the_only_unit_is_not_too_late(load: Callable[..., Config], t
     config = load("run.walltime_seconds=8")
     index(config)
     extract(config, limit=1)
+
+
+@pytest.mark.parametrize("executor", [InlineExecutor(), LocalExecutor(1)], ids=["inline", "local"])
+def test_waiting_for_others_ends_with_the_time(
+    load: Callable[..., Config], clock: Clock, monkeypatch: pytest.MonkeyPatch, executor: Any
+) -> None:
+    """What another run gives back after that is not begun."""
+    config = load()
+    cache = index(config).cache
+    plan = make_plan(config, cache)
+    job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units, allotted=allotment(100))
+    waits: list[float] = []
+
+    with closing(Leases(cache.storage, seconds=300)) as others:
+        assert all(others.take(unit.shard, unit.keys) for unit in plan.units)
+
+        def wait(seconds: float) -> None:
+            waits.append(clock.now)
+            clock.now += 50
+            if clock.now >= 1100:
+                others.close()
+
+        monkeypatch.setattr("pipeline.worker.time.sleep", wait)
+        with pytest.raises(OutOfTimeError, match=r"100 s of this job are over; what is left is with other runs"):
+            executor.run(job, lambda event: None)
+    assert waits == [1000, 1050]
+    assert not cache.ledger.shards("clips")
 
 
 @pytest.mark.parametrize(("seconds", "at", "is_error"), [(60, 1059, False), (60, 1061, True), (3600, 4500, True)])
