@@ -11,7 +11,7 @@ from pipeline.estimate import estimate
 from pipeline.executors.contract import Executor, Job
 from pipeline.leases import warn_if_off
 from pipeline.plan import Plan, make_plan
-from pipeline.progress import Progress
+from pipeline.progress import Progress, clips_of
 from pipeline.sources import reopen_changed, reopen_files
 from pipeline.walltime import allotment
 
@@ -55,9 +55,7 @@ def extract(
         reopen_files(cache, plan.changed_files)
         log.info("changed since they were cached, their shards run again: %s", ", ".join(plan.changed_videos))
     estimate(config, cache, plan).check_fits(cache.root)
-    progress = Progress(
-        {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in plan.units}
-    )
+    progress = Progress(clips_of(cache, plan.units))
     try:
         if plan.units and part[1] == 1:
             warn_if_off(cache.storage)

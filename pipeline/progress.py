@@ -3,28 +3,35 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cache_schemas.cache import Cache
 from pipeline.events import ClipsDone, Event, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
+from pipeline.plan import WorkUnit
 
 LINE_EVERY_SECONDS = 30.0
 log = logging.getLogger("kinegraph")
 
 
+def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
+    """Shard -> clips to run, of each unit."""
+    return {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in units}
+
+
 class Progress:
     """Counts events; also remembers which clips failed. What other runs seal is not among the clips of this one.
 
-    `clips_of`: shard -> clips to run, of each unit.
+    `num_clips`: shard -> clips to run, of each unit.
     """
 
-    def __init__(self, clips_of: Mapping[int, int]) -> None:
-        self.clips_of = clips_of
+    def __init__(self, num_clips: Mapping[int, int]) -> None:
+        self.num_clips = num_clips
         self.failed: set[str] = set()
-        self.total_units, self.total_clips = len(clips_of), sum(clips_of.values())
+        self.total_units, self.total_clips = len(num_clips), sum(num_clips.values())
         self.units_done = self.units_elsewhere = 0
         self.clips = self.videos = 0
         self._leased: set[int] = set()
@@ -53,7 +60,8 @@ class Progress:
             self._leased.add(event.unit.shard)
         elif isinstance(event, WorkerLost):
             how = "" if event.exit_code is None else f" (exit code {event.exit_code})"
-            log.warning("a worker died%s with shards %s", how, event.shards)
+            shards = ", ".join(map(str, event.shards))
+            log.warning("a worker died%s%s", how, f" with shards {shards}" if shards else ", at no shard")
         self._tell_of_others()
         self._show()
 
@@ -61,7 +69,7 @@ class Progress:
         self.units_done += 1
         self.units_elsewhere += 1
         self._leased.discard(shard)
-        self.total_clips -= self.clips_of[shard]
+        self.total_clips -= self.num_clips[shard]
         self._bar.total = self.total_clips
 
     def _tell_of_others(self) -> None:

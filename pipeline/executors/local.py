@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -28,20 +28,28 @@ class LocalExecutor:
     """`workers` processes that pull units one by one; a single worker runs in this process.
 
     A unit that three workers did not survive, in this run or (with a single worker) in runs before it, is left for the
-    end and gets a process of its own. If that dies too, the unit is set aside. `schedule`: of a single worker.
+    end and gets a process of its own. If that dies too, the unit is set aside.
     """
 
-    def __init__(self, workers: int, schedule: Schedule | None = None) -> None:
-        self.workers, self.schedule = workers, schedule
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
 
     def run(self, job: Job, report: Report) -> None:
         if self.workers == 1 or not job.units:
-            worker = Worker(job.config, job.cache, job.keys, report, self.schedule or Schedule(job.allotted))
-            suspects = worker.run(job.units, decode_threads=worker.threads, max_deaths=MAX_DEATHS)
+            run_here(job, job.units, report)
         else:
-            suspects = _Pool(job, report).run(min(self.workers, len(job.units)))
-        alone = [_Pool(replace(job, units=(unit,)), report, max_deaths=1) for unit in suspects]
-        set_aside((unit for pool in alone for unit in pool.run(1)), job.cache.num_shards)
+            _run_alone(job, _Pool(job, report).run(min(self.workers, len(job.units))), report)
+
+
+def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
+    """One worker in this process runs `units`, which are asked for as it gets to them."""
+    worker = Worker(job.config, job.cache, job.keys, report, Schedule(job.allotted))
+    _run_alone(job, worker.run(units, decode_threads=worker.threads, max_deaths=MAX_DEATHS), report)
+
+
+def _run_alone(job: Job, suspects: Iterable[WorkUnit], report: Report) -> None:
+    alone = [_Pool(replace(job, units=(unit,)), report, max_deaths=1) for unit in suspects]
+    set_aside((unit for pool in alone for unit in pool.run(1)), job.cache.num_shards)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,21 @@
 """What one task of a job array does: its part of the work, then what others have not got to."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import write_whole
 from pipeline.config import Config, load_config
-from pipeline.executors.contract import Job
-from pipeline.executors.local import LocalExecutor
+from pipeline.events import UnitSealedElsewhere
+from pipeline.executors.contract import Job, Report
+from pipeline.executors.local import run_here
 from pipeline.executors.slurm import unsealed
 from pipeline.executors.slurm_submission import COMPLETION_FILE, CONFIG_FILE, Work
 from pipeline.plan import WorkUnit
-from pipeline.progress import Progress
-from pipeline.walltime import Schedule, allotment
+from pipeline.progress import Progress, clips_of
+from pipeline.walltime import allotment
 
 
 def run_task(folder: Path, index: int) -> None:
@@ -43,23 +44,29 @@ def _extract(config: Config, work: Work, index: int) -> None:
 
     So an array is done when its first tasks are, also where the last of them never leave the queue.
     """
-    cache, executor = Cache(config.cache), LocalExecutor(1, Schedule(allotment(config.run.walltime_seconds)))
+    cache, allotted = Cache(config.cache), allotment(config.run.walltime_seconds)
     own, *others = parts_from(work.units, index, work.num_tasks)
-    job = Job(config=config, cache=cache, keys=work.keys, units=())
-    _run(executor, job, unsealed(cache, own))
-    if cache.storage.creates_exclusively():
-        # Their owners begin at the front.
-        _run(executor, job, unsealed(cache, [unit for part in others for unit in reversed(part)]))
-
-
-def _run(executor: LocalExecutor, job: Job, units: Sequence[WorkUnit]) -> None:
-    if not units:
+    own = unsealed(cache, own)
+    further = [unit for part in others for unit in reversed(part)]  # their owners begin at the front
+    further = unsealed(cache, further) if cache.storage.creates_exclusively() else []
+    if not own and not further:
         return
-    progress = Progress({unit.shard: len(job.cache.shard_rows(unit.shard)) for unit in units})
+    progress = Progress(clips_of(cache, [*own, *further]))
+    job = Job(config=config, cache=cache, keys=work.keys, units=(), allotted=allotted)
     try:
-        executor.run(replace(job, units=tuple(units)), progress)
+        run_here(job, chain(own, _left_of(further, cache, progress)), progress)
     finally:
         progress.close()
+
+
+def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
+    """Those that nobody has sealed by the time that the first is asked for."""
+    left = unsealed(cache, units)
+    still = {unit.shard for unit in left}
+    for unit in units:
+        if unit.shard not in still:
+            report(UnitSealedElsewhere(unit=unit))
+    yield from left
 
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:

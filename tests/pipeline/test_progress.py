@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline.events import ClipsDone, UnitLeased, UnitSealed, UnitSealedElsewhere
+from pipeline.events import ClipsDone, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
 from pipeline.plan import WorkUnit
 from pipeline.progress import Progress
 
@@ -35,6 +35,17 @@ def test_other_runs_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     progress.close()
     assert len(caplog.messages) == 2
     assert (progress.units_done, progress.units_elsewhere, progress.clips, progress.total_clips) == (4, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("shards", "told"),
+    [((3, 4), "a worker died (exit code -9) with shards 3, 4"), ((), "a worker died (exit code -9), at no shard")],
+)
+def test_a_worker_that_died(caplog: pytest.LogCaptureFixture, shards: tuple[int, ...], told: str) -> None:
+    progress = Progress({3: 1, 4: 1})
+    progress(WorkerLost(shards=shards, exit_code=-9, set_aside=()))
+    progress.close()
+    assert caplog.messages == [told]
 
 
 class Terminal(io.StringIO):

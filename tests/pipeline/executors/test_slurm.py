@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 from cache_schemas.cache import Cache
 from pipeline.config import Config
 from pipeline.errors import SlurmError
-from pipeline.events import ClipsDone, Event, UnitSealed
+from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
 from pipeline.executors import slurm, slurm_task
 from pipeline.executors.contract import Job
 from pipeline.executors.inline import InlineExecutor
@@ -21,8 +22,10 @@ from pipeline.executors.slurm_submission import Submission, Work, submissions, s
 from pipeline.executors.slurm_task import parts_from, run_task, tell_completion
 from pipeline.extraction import extract
 from pipeline.indexing import index
+from pipeline.leases import Leases
 from pipeline.plan import WorkUnit, make_plan
 from pipeline.status import status
+from pipeline.worker import Worker
 from stages.errors import UsageError
 from tests.caches import same_bytes
 
@@ -176,6 +179,37 @@ def test_a_task_may_run_again(load: Load, whole: Cache) -> None:
     assert not (submission.folder / "ended-1.json").exists()
     assert {path: path.stat().st_mtime_ns for path in records} == records
     assert same_bytes(job.cache.root) == same_bytes(whole.root)
+
+
+def test_a_task_loads_its_networks_once_and_waits_last(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run is at its own unit, and gives it up when the task has done those of others."""
+    job = indexed(load)
+    submission = _recorded(job, Work(kind="extract", num_tasks=2, keys=job.keys, units=job.units))
+    workers, build = [], Worker.__init__
+    with closing(Leases(job.cache.storage, seconds=300)) as others:
+        assert others.take(1, job.keys)
+
+        def built(worker: Worker, *arguments: object) -> None:
+            workers.append(worker)
+            build(worker, *arguments)  # type: ignore[arg-type]
+
+        def given_back(seconds: float) -> None:
+            assert job.cache.ledger.shards("clips") == [0, 2]
+            others.close()
+
+        monkeypatch.setattr(Worker, "__init__", built)
+        monkeypatch.setattr("pipeline.worker.time.sleep", given_back)
+        run_task(submission.folder, 1)
+    assert not unsealed(job.cache, job.units)
+    assert len(workers) == 1
+
+
+def test_what_others_sealed_meanwhile_is_left_alone(load: Load) -> None:
+    job = indexed(load)
+    InlineExecutor().run(replace(job, units=job.units[:1]), unheard)
+    heard: list[Event] = []
+    assert [*slurm_task._left_of(job.units, job.cache, heard.append)] == [*job.units[1:]]
+    assert heard == [UnitSealedElsewhere(unit=job.units[0])]
 
 
 def test_tasks_are_single_workers_with_the_threads_of_the_array(load: Load) -> None:
