@@ -30,7 +30,7 @@ class CacheTooNew(CacheError):
 
 
 class UnknownStorage(CacheError):
-    """A URL of a kind that no installed package opens."""
+    """A URL that is not opened: of a kind that no installed package opens, or with a secret in it."""
 
 
 class StorageError(CacheError, OSError):

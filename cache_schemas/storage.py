@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from cache_schemas.errors import UnknownStorage
 from cache_schemas.files import (
     TEMPORARY_PREFIX,
     Buffer,
@@ -14,6 +15,7 @@ from cache_schemas.files import (
     sweep,
     write_whole,
 )
+from cache_schemas.urls import has_login, has_query, without_secret
 
 
 class Span(NamedTuple):
@@ -138,8 +140,14 @@ def _read_part(path: Path, start: int, stop: int | None) -> bytes:
 def open_storage(root: Path | str) -> Storage:
     """The storage behind a cache's path, or behind its URL.
 
-    Raises UnknownStorage for a URL of a kind that is not installed.
+    Raises UnknownStorage for a URL of a kind that is not installed, or with a secret in it: it is printed and logged.
     """
+    if has_login(str(root)) or has_query(str(root)):
+        raise UnknownStorage(
+            f"{without_secret(str(root))} names a user, a password or a query, which would be printed and written to "
+            "logs. Give them to fsspec instead, in its environment variables (AWS_PROFILE, AWS_ACCESS_KEY_ID, ...) or "
+            "config files."
+        )
     scheme, separator, rest = str(root).partition("://")
     if not separator:
         return LocalStorage(root)

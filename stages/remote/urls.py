@@ -1,15 +1,13 @@
 """Names of videos that lie elsewhere: what is a URL, and which are refused. Torch-free, and without fsspec."""
 
-import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from cache_schemas.urls import has_login, has_query, without_secret
 from stages.errors import UsageError
 
 FILE = "file://"
 HTTP = ("http", "https")
-USER_AND_PASSWORD = re.compile(r"^[^:]*://[^/@]*:[^/@]*@")
-USER = re.compile(r"^[^:]*://[^/@]*@")
 
 
 class UrlError(UsageError):
@@ -34,20 +32,19 @@ def checked(url: str) -> str:
     """
     if not is_url(url):
         return url
-    shown = re.sub(r"://[^/@]*@", "://...@", url.partition("?")[0])
-    scheme = url.partition("://")[0]
-    if USER_AND_PASSWORD.match(url) or (scheme in HTTP and USER.match(url)):
+    shown = without_secret(url)
+    if has_login(url):
         raise UrlError(
             f"{shown} names a user or a password, which would be written to clips.parquet. Give it to fsspec instead, "
             'in its environment variables or config files, as {"https": {"client_kwargs": {"headers": ...}}}.'
         )
-    if scheme in HTTP and "?" in url:
+    if has_query(url):
         raise UrlError(
             f"{shown}?... has a query, which may be a signature: it would be written to clips.parquet, and signed URLs "
             "expire. Name the object itself (s3://bucket/key, with credentials in fsspec's own settings). A `?` in a "
             "file's name is written %3F."
         )
-    if "::" in scheme:
+    if "::" in url.partition("://")[0]:
         raise UrlError(f"{shown} is a chain of file systems. Name the video's own URL.")
     return url
 

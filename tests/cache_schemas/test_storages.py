@@ -139,3 +139,18 @@ def test_threads_share_one_session(s3: str) -> None:
     for thread in threads:
         thread.join()
     assert found == [b"x"] * 8
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://me:s3cret@bucket/x",
+        "simplecache::https://me:s3cret@host/x",
+        "https://s3cret@host/x",
+        "https://host/x?s3cret",
+    ],
+)
+def test_a_url_with_a_secret_is_refused_and_the_secret_kept(url: str) -> None:
+    with pytest.raises(UnknownStorage, match=r"(bucket|host)/x names a user, a password or a query") as caught:
+        Cache(url)
+    assert "s3cret" not in str(caught.value)
