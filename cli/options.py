@@ -36,7 +36,10 @@ def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None
 def run_overrides(
     executor: str | None, workers: int | None, scheduler: str | None, scheduler_file: str | None
 ) -> list[str]:
-    """What the options say of the config's section `run`; who names a scheduler means Dask."""
+    """What the options say of the config's section `run`; who names a scheduler means Dask. Raises UsageError."""
+    if (scheduler or scheduler_file) and executor not in (None, "dask"):
+        flag = "--scheduler" if scheduler else "--scheduler-file"
+        raise UsageError(f"{flag}: given with --executor {executor}, allowed with dask, which it means by itself")
     given = {
         "executor": executor or ("dask" if scheduler or scheduler_file else None),
         "workers": workers,

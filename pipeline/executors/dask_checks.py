@@ -10,6 +10,7 @@ from pathlib import Path
 from distributed import Client
 
 from cache_schemas.cache import Cache
+from cache_schemas.errors import UnknownStorage
 from cache_schemas.storage import LocalStorage, Storage, open_storage
 from pipeline.config import RunOptions
 from pipeline.errors import ClusterError
@@ -103,6 +104,8 @@ def _unseen(root: str, probe: str, content: bytes) -> str:
     """On a worker: why it does not see the probe as the client does; nothing where it does."""
     try:
         same = open_storage(root).get(probe) == content
+    except UnknownStorage as error:
+        return str(error)
     except OSError as error:
         return f"{type(error).__name__} in {Path.cwd()}"
     return "" if same else "another of its name"

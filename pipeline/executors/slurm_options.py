@@ -1,6 +1,6 @@
 """What `--executor slurm` asks SLURM for. Torch-free."""
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages.options import StageOptions
 
@@ -10,7 +10,7 @@ OURS = ("array", "chdir", "open-mode", "output")  # tasks and logs are found by 
 class SlurmOptions(StageOptions):
     """Of each task of the array; `run.workers` says how many tasks there are, `run.walltime_seconds` for how long."""
 
-    gpus: int = Field(0, ge=0, description="of one task, as --gres=gpu:N")
+    gpus: int = Field(0, ge=0, description="of one task, 0 or 1, as --gres=gpu:1; more GPUs are more tasks")
     cpus: int | None = Field(None, ge=1, description="of one task; null: `run.threads`")
     memory_gb: int | None = Field(None, ge=1, description="of one task; null: what the cluster gives")
     max_running: int | None = Field(None, ge=1, description="tasks that run at a time; null: all")
@@ -29,3 +29,12 @@ class SlurmOptions(StageOptions):
         if taken := sorted(options.keys() & {*OURS}):
             raise ValueError(f"{taken[0]}: given {options[taken[0]]!r}, allowed: any option of sbatch but {OURS}")
         return options
+
+    @model_validator(mode="after")
+    def _uses_its_gpus(self) -> "SlurmOptions":
+        if self.gpus > 1:
+            raise ValueError(
+                f"gpus: given {self.gpus}, allowed: 0 or 1, as a task is one worker on one device; for {self.gpus} "
+                "GPUs ask for as many tasks (run.workers)"
+            )
+        return self

@@ -20,7 +20,7 @@ FAILED = {
     "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
     "RECONFIG_FAIL", "REVOKED", "TIMEOUT",
 }  # fmt: skip
-
+INDEXES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 
 Said = Iterable[tuple[int, "TaskState"]]
 
@@ -123,11 +123,11 @@ def _blocks(said: str) -> Iterator[tuple[int, TaskState]]:
 
 
 def indexes_in(text: str) -> Iterator[int]:
-    """Indexes of array tasks in SLURM's way of writing: `3`, `[0,4-7%2]`."""
+    """Indexes of array tasks in SLURM's way of writing: `3`, `[0,4-7%2]`, `[0-20:2]`."""
     for part in text.strip("[]").partition("%")[0].split(","):
-        first, _, last = part.partition("-")
-        if first.isdigit():
-            yield from range(int(first), int(last or first) + 1)
+        if found := INDEXES.fullmatch(part):
+            first, last, step = found.groups()
+            yield from range(int(first), int(last or first) + 1, int(step or 1))
 
 
 def _code(text: str) -> int:

@@ -74,3 +74,19 @@ def test_options_that_tasks_are_found_by_are_refused(kinegraph: Command, config:
     ended = kinegraph("extract", config, "--set", f"run.slurm.options.{key}=x")
     assert ended.exit_code == 2
     assert f"run.slurm.options.{key}: given 'x'" in ended.stderr
+
+
+@pytest.mark.parametrize("flag", ["--scheduler", "--scheduler-file"])
+@pytest.mark.parametrize("executor", ["inline", "local", "slurm"])
+def test_a_scheduler_is_for_dask(kinegraph: Command, config: Path, flag: str, executor: str) -> None:
+    ended = kinegraph("extract", config, "--executor", executor, flag, "x")
+    assert (ended.exit_code, ended.stderr) == (
+        2,
+        f"error: {flag}: given with --executor {executor}, allowed with dask, which it means by itself\n",
+    )
+
+
+def test_a_task_has_one_gpu(kinegraph: Command, config: Path) -> None:
+    ended = kinegraph("extract", config, "--set", "run.slurm.gpus=2")
+    assert ended.exit_code == 2
+    assert "run.slurm.gpus: given 2, allowed: 0 or 1, as a task is one worker on one device; for 2 GPUs" in ended.stderr

@@ -19,7 +19,7 @@ from pipeline.errors import ClusterError, ConfigError
 from pipeline.executors import dask_cluster as clusters
 from pipeline.executors.contract import Job
 from pipeline.executors.dask import DaskExecutor
-from pipeline.executors.dask_checks import _check_versions, check_cluster
+from pipeline.executors.dask_checks import _check_versions, _unseen, check_cluster
 from pipeline.indexing import index
 from pipeline.plan import make_plan
 from tests.caches import write_config
@@ -162,6 +162,10 @@ def test_a_cache_that_workers_do_not_see(job: Job, monkeypatch: pytest.MonkeyPat
         with pytest.raises(ClusterError, match=r"worker tcp://\S+ does not see the cache .*-elsewhere \(FileNotFoundE"):
             check_cluster(client, job)
         assert list(job.cache.storage.names("probes")) == []
+
+
+def test_a_worker_that_cannot_open_the_cache_says_why() -> None:
+    assert "s4://bucket/x: Protocol not known: s4" in _unseen("s4://bucket/x", "probe", b"")
 
 
 def test_videos_by_paths_that_mean_something_else_there(

@@ -30,7 +30,15 @@ def test_words(word: str, exit_code: int, state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "indexes"), [("3", [3]), ("[0,4-6%2]", [0, 4, 5, 6]), ("0-1", [0, 1]), ("", []), ("N/A", [])]
+    ("text", "indexes"),
+    [
+        ("3", [3]),
+        ("[0,4-6%2]", [0, 4, 5, 6]),
+        ("0-1", [0, 1]),
+        ("[0-6:2,9]", [0, 2, 4, 6, 9]),
+        ("", []),
+        ("N/A", []),
+    ],
 )
 def test_indexes(text: str, indexes: list[int]) -> None:
     assert list(indexes_in(text)) == indexes
