@@ -78,6 +78,7 @@ class Submission:
         self.in_flight: dict[str, tuple[Future[Any], WorkUnit]] = {}
         self.early_deaths = 0
         self.leased: list[WorkUnit] = []
+        self.watchers: dict[int, tuple[str, ...]] = {}
         self.suspects: list[WorkUnit] = []
         self.out_of_time: OutOfTimeError | WalltimeError | None = None
         self._settled: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
@@ -122,7 +123,10 @@ class Submission:
                 self.client.run_on_scheduler(forget_submissions)
         key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{number}"
         taken = resources(self.job.config.run) or None
-        future = self.client.submit(run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken)
+        future = self.client.submit(
+            run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken,
+            workers=self.watchers.get(unit.shard), allow_other_workers=unit.shard in self.watchers,
+        )  # fmt: skip
         self.in_flight[key] = future, unit
         future.add_done_callback(self._settled.put)
 
@@ -136,6 +140,8 @@ class Submission:
             self._killed(unit)
         elif future.status == "finished":
             self._take(future.result())
+            if unit in self.leased and unit.shard not in self.watchers:
+                self._remember_watcher(future, unit)
         else:
             raise ClusterLost(f"The Dask scheduler at {self._workers.address} went away. What is sealed stays.")
 
@@ -151,6 +157,11 @@ class Submission:
             elif isinstance(event, UnitSuspected):
                 self.suspects.append(event.unit)
             self.report(event)
+
+    def _remember_watcher(self, future: Future[Any], unit: WorkUnit) -> None:
+        """The worker that found a unit leased visits it again: only who looks on for long sees a lease go stale."""
+        with suppress(OSError):
+            self.watchers[unit.shard] = self.client.who_has([future])[future.key]
 
     def _killed(self, unit: WorkUnit) -> None:
         """Dask gave the unit up. Whether it or a neighbour killed the workers shows when it runs alone."""
