@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, also after a power cut."""
 
+import errno
 import os
 import re
 import socket
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import xxhash
 
-from cache_schemas.errors import not_writable
+from cache_schemas.errors import CacheNotWritable, not_writable
 
 TEMPORARY_PREFIX = ".tmp-"
 FOREIGN_AGE_SECONDS = 3600.0
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of link(2), on a file of our own
 TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<pid>\d+)-(?P<host>[^-]+)-")
 Buffer = bytes | bytearray | memoryview
 
@@ -106,7 +108,17 @@ def create_exclusively(target: Path, content: bytes) -> bool:
         try:
             os.link(temporary, target)
         except FileExistsError:
-            return False
+            if (
+                temporary.stat().st_nlink < 2
+            ):  # 2: NFS asked twice, its first answer was lost, and this one won (open(2))
+                return False
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                raise CacheNotWritable(
+                    f"{target} could not be created: its file system makes no hard links ({error.strerror}), by which "
+                    "a cache keeps two writers apart. Put the cache on another one."
+                ) from error
+            raise
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(target.parent)

@@ -13,7 +13,6 @@ from distributed import Client, Future, KilledWorker
 from cache_schemas.cache import Cache
 from pipeline.config import Config
 from pipeline.errors import ClusterLost
-from pipeline.executors.contract import MAX_DEATHS
 from pipeline.executors.dask_checks import (
     absolute_root,
     agreed_versions,
@@ -135,8 +134,8 @@ class _Table:
         error = future.exception()
         if isinstance(error, KilledWorker):
             raise ClusterLost(
-                f"{run.folder}: its worker died {MAX_DEATHS} times. Is there memory for it in one process "
-                f"(run.dask.memory_limit: {self.config.run.dask.memory_limit})? The logs of the workers say more."
+                f"{run.folder}: its worker died {error.allowed_failures + 1} times. Is there memory for it in one "
+                f"process (run.dask.memory_limit: {self.config.run.dask.memory_limit})? Its log says more."
             )
         raise error
 

@@ -68,6 +68,31 @@ def test_only_one_creates(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_who_won_hears_so_though_the_first_answer_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS repeats a request, and the second is told that there is such a file: its own."""
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert create_exclusively(tmp_path / "file", b"first")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    monkeypatch.setattr(os, "link", link)
+    assert not create_exclusively(tmp_path / "file", b"second")
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(CacheNotWritable, match=r"/file could not be created: its file system makes no hard links \(Op"):
+        create_exclusively(tmp_path / "file", b"x")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_removed_stays_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder is synced: else a power cut could bring a record back for objects that were replaced since."""
     synced: list[Path] = []

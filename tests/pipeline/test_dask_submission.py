@@ -83,6 +83,7 @@ def test_the_scheduler_forgets_units_that_are_done(
     units = tuple(WorkUnit(shard=shard, keys=KEYS) for shard in range(30))
     job = Job(config=config, cache=None, keys=KEYS, units=units)  # type: ignore[arg-type]  # nothing dies
     sealed: list[Event] = []
+    key_split.cache_clear()
     with Client(dask_cluster) as client:
         client.register_plugin(station, name=station.name)
         assert not Submission(client, job, station, sealed.append).run(units, MAX_DEATHS)

@@ -4,15 +4,16 @@ import itertools
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 from distributed import Worker as DaskWorker
 
 from pipeline import training, training_dask
 from pipeline.config import Config, check_config
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, ClusterLost
 from pipeline.executors import dask_training, dask_walltime
 from pipeline.executors.dask_checks import agreed_versions
 from pipeline.executors.dask_training import RunTask, run_task
@@ -164,3 +165,11 @@ def test_a_run_that_nobody_waits_for_ends(inline: Config, tmp_path: Path, monkey
         future.cancel()
         assert dask_training._alone.acquire(timeout=30)
         dask_training._alone.release()
+
+
+def test_deaths_are_told_as_the_scheduler_counted_them() -> None:
+    """One that runs has a limit of its own."""
+    gone: Any = SimpleNamespace(key="k", status="error", exception=lambda: KilledWorker("k", None, 3))  # type: ignore[arg-type]
+    table: Any = SimpleNamespace(in_flight={"k": (gone, SimpleNamespace(folder="runs/x"))}, config=Config(cache="c"))
+    with pytest.raises(ClusterLost, match=r"runs/x: its worker died 4 times"):
+        training_dask._Table._settle(table, gone)
