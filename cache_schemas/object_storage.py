@@ -47,7 +47,10 @@ class ObjectStorage:
         """This process' file system, and what it calls an object."""
         process = os.getpid()
         if process not in self._systems:  # a parent's is kept, unused: closing it would wait for threads left behind
-            self._systems[process] = open_file_system(self.root)
+            try:
+                self._systems[process] = open_file_system(self.root)
+            except OSError as error:  # of those that connect at once, as ftp
+                raise StorageError(f"{self.root}: {told(error)}. {self._advice}") from error
         system, root = self._systems[process]
         return system, f"{root}/{name}"
 
@@ -175,10 +178,14 @@ class ObjectStorage:
                     f"{seen} It answered before. What is sealed is whole and nothing else counts: when the store is "
                     "back, run the same command again."
                 ) from error
-            raise StorageError(
-                f"{seen} Check the URL, and what fsspec is told by the environment or its config files: credentials "
-                "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...), endpoint (FSSPEC_S3_ENDPOINT_URL)."
-            ) from error
+            raise StorageError(f"{seen} {self._advice}") from error
+
+    @property
+    def _advice(self) -> str:
+        advice = "Check the URL, and what fsspec is told by the environment or its config files"
+        if self.root.startswith("s3"):
+            return f"{advice}: credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...), endpoint (FSSPEC_S3_ENDPOINT_URL)."
+        return f"{advice}."
 
 
 def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:

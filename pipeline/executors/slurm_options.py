@@ -18,7 +18,9 @@ class SlurmOptions(StageOptions):
         default_factory=dict,
         description="further options of sbatch, without dashes, as `{partition: gpu, account: lab, exclusive: true}`",
     )
-    setup: tuple[str, ...] = Field((), description="shell lines before the command, as `module load cuda`")
+    setup: tuple[str, ...] = Field(
+        (), description="shell lines first, as `module load cuda`; one that fails ends the task"
+    )
     folder: str | None = Field(
         None, description="scripts and logs, where all nodes see them; null: `slurm` below the cache"
     )

@@ -35,7 +35,7 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
                 for key, value in options.items()
                 if value is not False
             ),
-            *run.slurm.setup,
+            *(("set -e", *run.slurm.setup) if run.slurm.setup else ()),
             f'exec {shlex.join(command)} "$SLURM_ARRAY_TASK_ID"',
             "",
         ]

@@ -7,6 +7,7 @@ files. Torch-free.
 import datetime
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,10 +119,15 @@ def submit(config: Config, work: Work) -> Submission:
     write_whole(folder / CONFIG_FILE, [_config_of_tasks(config)])
     write_whole(folder / WORK_FILE, [work.model_dump_json().encode()])
     write_whole(folder / SCRIPT_FILE, [script.encode()])
+    try:
+        job_id = _sbatch(folder / SCRIPT_FILE)
+    except UsageError:
+        shutil.rmtree(folder)
+        raise
     submission = Submission(
         name=name,
         kind=work.kind,
-        job_id=_sbatch(folder / SCRIPT_FILE),
+        job_id=job_id,
         folder=folder,
         num_tasks=work.num_tasks,
         submitted_at=now.isoformat(timespec="seconds"),
@@ -159,7 +165,7 @@ def _sbatch(script: Path) -> str:
             "`kinegraph extract CONFIG --shards I/N`."
         ) from None
     except subprocess.CalledProcessError as error:
-        raise UsageError(f"sbatch refused {script}: {error.stderr.strip()}") from None
+        raise UsageError(f"sbatch refused the job (run.slurm): {error.stderr.strip()}") from None
     except subprocess.TimeoutExpired:
         raise SlurmError(
             f"sbatch did not answer within {SUBMIT_SECONDS:.0f} s. See with squeue whether it took {script} or not."

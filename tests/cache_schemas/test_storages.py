@@ -1,6 +1,7 @@
 """Every storage keeps the one contract; what object stores do differently, and what they say when they fail."""
 
 import pickle
+import socket
 import sys
 import threading
 import uuid
@@ -154,3 +155,12 @@ def test_a_url_with_a_secret_is_refused_and_the_secret_kept(url: str) -> None:
     with pytest.raises(UnknownStorage, match=r"(bucket|host)/x names a user, a password or a query") as caught:
         Cache(url)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "http"])
+def test_what_does_not_answer_is_named_without_advice_for_others(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"{scheme}://127.0.0.1:{free.getsockname()[1]}/cache"
+    with pytest.raises(StorageError, match=rf"{url}/?.*: .*Check the URL") as caught:
+        open_storage(url).put("a", [b"x"])
+    assert "AWS" not in str(caught.value)

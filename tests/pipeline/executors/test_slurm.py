@@ -229,6 +229,7 @@ def test_refused_submissions_are_told(load: Load, fake: Path, monkeypatch: pytes
     with pytest.raises(UsageError, match="sbatch is not on the PATH"):
         SlurmExecutor().run(job, unheard)
     assert submissions(job.cache.storage) == []
+    assert [*Path(job.cache.root, "slurm").iterdir()] == []
 
 
 def test_failed_clips_are_tried_again_by_tasks(load: Load, whole: Cache, video_folder: Path, tmp_path: Path) -> None:
