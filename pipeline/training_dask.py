@@ -15,7 +15,6 @@ from pipeline.config import Config
 from pipeline.errors import ClusterLost
 from pipeline.executors.dask_checks import (
     absolute_root,
-    agreed_versions,
     check_cache,
     check_run_folder,
     check_workers,
@@ -25,6 +24,7 @@ from pipeline.executors.dask_training import IgnoreInterrupts, RunTask, run_task
 from pipeline.executors.dask_walltime import LeaveInTime
 from pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
 from pipeline.training import OnEpoch, TrainedRun, checked_runs, discard, log_epoch, trained_runs, untrained
+from pipeline.versions import agreed_versions
 from pipeline.wanted_run import WantedRun
 from stages.training.records import EpochRecord
 

@@ -28,10 +28,22 @@ def versions() -> dict[str, str]:
     return found
 
 
+def agreed_versions() -> dict[str, str]:
+    """What of this process's versions all machines must have: of MUST_AGREE, and the git revision in a checkout.
+
+    Whether there are changes on top is left out: they may be made while workers run.
+    """
+    found = {package: versions()[package] for package in MUST_AGREE}
+    return found | ({"git": versions()["git"].removesuffix("-dirty")} if "git" in versions() else {})
+
+
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """What of `found` (by default of this process) is not as expected: `torch 2.9.0 (here 2.11.0)`, or nothing."""
-    found = versions() if found is None else found
-    differing = {package: found[package] for package in expected if found[package] != expected[package]}
+    """What of `found` (by default of this process) is not as expected: `torch 2.9.0 (here 2.11.0)`, or nothing.
+
+    What it does not know, as the git revision where it is no checkout, counts as the same.
+    """
+    found = agreed_versions() if found is None else found
+    differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}
     return ", ".join(f"{package} {other} (here {expected[package]})" for package, other in differing.items())
 
 

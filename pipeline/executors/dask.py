@@ -15,12 +15,13 @@ from distributed import Client, Future, KilledWorker
 from pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
 from pipeline.events import Event, UnitLeased, UnitSuspected, WorkerLost
 from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
-from pipeline.executors.dask_checks import absolute_root, agreed_versions, check_cluster
+from pipeline.executors.dask_checks import absolute_root, check_cluster
 from pipeline.executors.dask_cluster import are_children, connected, resources
 from pipeline.executors.dask_station import UNITS_AT_ONCE, Station, run_unit
 from pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
 from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
+from pipeline.versions import agreed_versions
 
 REVISIT_SECONDS = 1.0
 FORGET_EVERY = 1000  # submissions

@@ -38,11 +38,6 @@ def check_workers(client: Client, run: RunOptions) -> None:
         _check_gpus(client)
 
 
-def agreed_versions() -> dict[str, str]:
-    """Versions of this process that all workers must have."""
-    return {package: versions()[package] for package in MUST_AGREE}
-
-
 def _wait_for_workers(client: Client, run: RunOptions) -> None:
     """Wait for the first worker: a batch system may take its time, others may not."""
     if run.dask.jobqueue is not None:
@@ -62,8 +57,8 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
 
 
 def _check_versions(client: Client) -> None:
-    """By functions of Python's own, which workers without kinegraph know too. Who comes later asks itself."""
-    expected = agreed_versions()
+    """By functions of Python's own, which workers without kinegraph know too. Who comes later asks itself; git, too."""
+    expected = {package: versions()[package] for package in MUST_AGREE}
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
     answers = {package: client.run(version, package, workers=workers, on_error="return") for package in expected}
     lines = {}

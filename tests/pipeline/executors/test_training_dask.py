@@ -15,12 +15,12 @@ from pipeline import training, training_dask
 from pipeline.config import Config, check_config
 from pipeline.errors import ClusterError, ClusterLost
 from pipeline.executors import dask_training, dask_walltime
-from pipeline.executors.dask_checks import agreed_versions
 from pipeline.executors.dask_training import RunTask, run_task
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.training import TrainedRun, train_runs, wanted_runs
 from pipeline.training_dask import train_on_dask
+from pipeline.versions import agreed_versions
 from pipeline.walltime import Allotment
 from stages.heads.head import HeadError
 from stages.training import engine
