@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_whole
 from stages.errors import UsageError
+from stages.training.options import FREE, TrainOptions
 
 RESULTS_FILE = "results.json"
 
@@ -17,6 +18,8 @@ class ResultsError(UsageError):
 
 class RunResults(BaseModel):
     """`recipe` is the config's section `train` for this run; `scores` are metrics by split, fractions.
+
+    `trained_on` tells the clips, labels and classes of its splits from others; empty in runs of before it was written.
 
     `metric` chose the epoch on the validation split, None where nothing did. `seconds` of a run that was
     killed and went on are those of both parts.
@@ -29,7 +32,8 @@ class RunResults(BaseModel):
     seed: int
     cache: str
     cache_fingerprint: str
-    recipe: dict[str, Any]
+    recipe: TrainOptions
+    trained_on: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str]
     num_parameters: int
     num_train_clips: int
@@ -39,6 +43,16 @@ class RunResults(BaseModel):
     seconds: float
     history: list[dict[str, Any]]
     scores: dict[str, dict[str, float]]
+
+    def row(self) -> dict[str, Any]:
+        """What runs have in common whose scores may be averaged: all that numbers depend on but the seed."""
+        found = comparable(self.recipe, self.cache_fingerprint, self.trained_on)
+        return {key: value for key, value in found.items() if key != "seed"}
+
+
+def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> dict[str, Any]:
+    """All that a run's numbers depend on; `features` is the fingerprint of what it reads."""
+    return recipe.model_dump(mode="json", exclude=FREE) | {"features": features, "trained_on": trained_on}
 
 
 def write_results(folder: Path, results: RunResults) -> None:

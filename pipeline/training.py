@@ -9,15 +9,16 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import remove_durably, sweep
-from cache_schemas.fingerprint import differences
-from cache_schemas.reader import CachedClips, features_fingerprint
+from cache_schemas.reader import CachedClips
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.kept_runs import require_same_recipes, trained_on
 from pipeline.results import RESULTS_FILE, RunResults, read_results, write_results
 from pipeline.tails import with_tail_of
 from pipeline.versions import versions
@@ -28,17 +29,15 @@ from stages.heads.head import Head
 from stages.training import together
 from stages.training.checkpoint import (
     RECORD_FILE,
-    RunExists,
     describe_run,
     is_trained,
-    load_record,
     require_free,
     save_run,
 )
 from stages.training.engine import seeded, train
 from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord, TrainResult
-from stages.training.state import FREE, STATE_FILE, remove_state
+from stages.training.state import STATE_FILE, remove_state
 from stages.training.tensorboard import scalar_log
 
 LOG_FOLDER = "tensorboard"
@@ -117,13 +116,12 @@ def train_runs(
     One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was cut off goes on; of a table
     that was cut off the finished runs are kept. With several workers `on_epoch` and `on_step` are called in theirs and
     must be pickled. Raises ConfigError, CacheError, HeadError, StateError; RunExists where all runs are
-    finished, or one of them otherwise than asked for now.
+    finished, or one that stays in their table is otherwise than asked for now.
     """
     wanted = wanted_runs(config, names, seeds)
-    if not overwrite:
-        if all(is_trained(run.folder) for run in wanted):
-            require_free(wanted[0].folder)
-        require_same_recipes(config, wanted)
+    if not overwrite and all(is_trained(run.folder) for run in wanted):
+        require_free(wanted[0].folder)
+    require_same_recipes(config, wanted, overwrite=overwrite)
     if together.num_processes() > 1 and config.run.workers > 1:
         raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
     require_trainable(config, wanted)
@@ -149,8 +147,7 @@ def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite:
     """The runs of a table that a cluster is to train; raises what `train_runs` does, but for runs that are finished."""
     runs = wanted_runs(config, names, seeds)
     require_trainable(config, runs)
-    if not overwrite:
-        require_same_recipes(config, runs)
+    require_same_recipes(config, runs, overwrite=overwrite)
     return runs
 
 
@@ -213,21 +210,6 @@ def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
         pool.shutdown(cancel_futures=True)
 
 
-def require_same_recipes(config: Config, wanted: Sequence[WantedRun]) -> None:
-    """Raises RunExists where a finished run is not what is asked for."""
-    cache = Cache(config.cache)
-    for job in (run for run in wanted if is_trained(run.folder)):
-        record = load_record(job.folder)
-        features = features_fingerprint(cache, record.reads)
-        asked = job.options.model_dump(mode="json", exclude=FREE) | {"features": features}
-        had = record.train.model_dump(mode="json", exclude=FREE) | {"features": record.cache_fingerprint}
-        if changed := differences(had, asked):
-            raise RunExists(
-                f"{job.folder} holds a run of another recipe ({'; '.join(changed)}): choose another folder by "
-                "train.run, or --overwrite all of them."
-            )
-
-
 def _train_one(job: _Job) -> TrainedRun:
     if is_trained(job.folder) and not job.overwrite:
         return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
@@ -255,11 +237,13 @@ def _train_one(job: _Job) -> TrainedRun:
             head, clips, val_clips, options, device=device, on_epoch=on_epoch,
             on_step=partial(job.on_step, job.name, options.seed), state_file=job.folder / STATE_FILE,
         )  # fmt: skip
-    results = _results(job, result, clips, device)
+    learnt = trained_on(cache, clips, val_clips)
+    results = _results(job, result, clips, learnt, device)
     if together.rank() == 0:
         metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
         write_results(job.folder, results)
-        save_run(job.folder, head, describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root))
+        classes = tuple(cache.classes)
+        save_run(job.folder, head, describe_run(head, clips, options, classes, metrics, cache.root, learnt))
         remove_state(job.folder)
     return TrainedRun(folder=job.folder, results=results)
 
@@ -275,7 +259,9 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)
 
 
-def _results(job: _Job, result: TrainResult, clips: CachedClips, device: torch.device) -> RunResults:
+def _results(
+    job: _Job, result: TrainResult, clips: CachedClips, learnt: dict[str, Any], device: torch.device
+) -> RunResults:
     options, on_cuda = job.options, device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_cuda else "cpu"
     threads = options.threads or torch.get_num_threads()
@@ -285,7 +271,8 @@ def _results(job: _Job, result: TrainResult, clips: CachedClips, device: torch.d
         seed=options.seed,
         cache=str(clips.cache.root),
         cache_fingerprint=clips.cache_fingerprint,
-        recipe=options.model_dump(mode="json"),
+        recipe=options,
+        trained_on=learnt,
         environment=versions() | {"device": name, "threads": str(threads)},
         num_parameters=result.num_parameters,
         num_train_clips=len(clips),

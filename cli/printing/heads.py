@@ -4,11 +4,11 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from cache_schemas.fingerprint import canonical, differences
 from cli.printing.text import MAX_COLUMNS, few, note, table, wrapped
 
 if TYPE_CHECKING:
@@ -68,20 +68,30 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
-    """A line per head: means over its seeds."""
-    rows, several = [], False
-    for (name, parent), group in groupby(runs, key=lambda run: (run[1].name, run[0].parent)):
-        of_name = list(group)
-        several |= len(of_name) > 1
-        found = [run for _, run in of_name]
-        splits = dict.fromkeys(split for run in found for split in run.scores)
-        scores = "  ".join(filter(None, (_score(found, split) for split in splits))) or "-"
-        seconds = mean(run.seconds for run in found)
-        folder = of_name[0][0] if len(of_name) == 1 else parent
-        rows.append([name, str(len(found)), scores, f"{found[0].num_parameters:,}", f"{seconds:.1f}", str(folder)])
-    print(table(["head", "seeds", "scores", "parameters", "seconds", "run"], rows, ["scores", "run"]))
-    if several:
+    """A line per head and recipe: means over its seeds."""
+    heads: dict[tuple[str, Path], dict[str, list[tuple[Path, RunResults]]]] = {}
+    for folder, run in runs:
+        of_head = heads.setdefault((run.name, folder.parent), {})
+        of_head.setdefault(canonical(run.row()), []).append((folder, run))
+    alike = [group for of_head in heads.values() for group in of_head.values()]
+    header = ["head", "seeds", "scores", "parameters", "seconds", "run"]
+    print(table(header, [_row(group) for group in alike], ["scores", "run"]))
+    if any(len(group) > 1 for group in alike):
         note("±: sample standard deviation over seeds")
+    for (name, parent), of_head in heads.items():
+        first, *others = (group[0][1].row() for group in of_head.values())
+        for other in others:
+            note(f"{name} in {parent} has a row for each recipe: {'; '.join(differences(first, other))}")
+
+
+def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
+    """Runs that differ in their seeds only."""
+    found = [run for _, run in runs]
+    splits = dict.fromkeys(split for run in found for split in run.scores)
+    scores = "  ".join(filter(None, (_score(found, split) for split in splits))) or "-"
+    seconds = mean(run.seconds for run in found)
+    folder = runs[0][0] if len(runs) == 1 else runs[0][0].parent
+    return [found[0].name, str(len(found)), scores, f"{found[0].num_parameters:,}", f"{seconds:.1f}", str(folder)]
 
 
 def _score(runs: Sequence["RunResults"], split: str) -> str:

@@ -134,7 +134,7 @@ class _Training:
         """Go on where `state_file` says, and write there from now on."""
         self.state_file = state_file
         if state_file is not None:
-            self.identity = identity(self.head, self.clips, self.options)
+            self.identity = identity(self.head, self.clips, self.val_clips, self.options)
             if (state := load_state(state_file, self.identity)) is not None:
                 self._load(state)
 

@@ -6,6 +6,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from stages.options import StageOptions
 
+# options that may change while a run rests: they do not touch its numbers (threads: their last bits)
+FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_minutes", "checkpoint_steps"}
+
 
 class TrainOptions(StageOptions):
     """The section `train` of a config."""

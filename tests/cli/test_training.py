@@ -9,6 +9,7 @@ import pytest
 
 from cli.printing import heads as printing
 from pipeline.results import RunResults, write_results
+from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord
 from tests.caches import write_config
 
@@ -48,13 +49,14 @@ def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, 
     assert (wrong.exit_code, wrong.stdout) == (2, "")
 
 
-def _results(seed: int, val: float, test: float | None) -> RunResults:
+def _results(seed: int, val: float, test: float | None, **others: Any) -> RunResults:
     scores = {"val": {"top1": val, "loss": 1.0}} | ({} if test is None else {"test": {"top1": test, "top5": 1.0}})
-    return RunResults(
-        name="strg", seed=seed, cache="c", cache_fingerprint="f", recipe={}, environment={}, num_parameters=1234,
-        num_train_clips=3, num_failed_videos=0, metric="top1", best_epoch=1, seconds=2.0 * seed, history=[],
-        scores=scores,
+    found = RunResults(
+        name="strg", seed=seed, cache="c", cache_fingerprint="f", recipe=TrainOptions(seed=seed), environment={},
+        num_parameters=1234, num_train_clips=3, num_failed_videos=0, metric="top1", best_epoch=1, seconds=2.0 * seed,
+        history=[], scores=scores,
     )  # fmt: skip
+    return found.model_copy(update=others)
 
 
 def test_seeds_are_a_mean_and_a_sample_deviation(kinegraph: Command, tmp_path: Path) -> None:
@@ -65,6 +67,17 @@ def test_seeds_are_a_mean_and_a_sample_deviation(kinegraph: Command, tmp_path: P
     line = " ".join(told.stdout.splitlines()[1].split())
     assert line == f"strg 3 val top1 0.600 ± 0.100 test top1 0.400 ± 0.000 (2 of 3) 1,234 2.0 {tmp_path / 'strg'}"
     assert [run["seed"] for run in json.loads(kinegraph("results", tmp_path, "--json").stdout)] == [0, 1, 2]
+
+
+def test_runs_of_several_recipes_or_clips_have_rows_of_their_own(kinegraph: Command, tmp_path: Path) -> None:
+    clips, fewer = {"train": {"clips": 3}}, {"train": {"clips": 2}}
+    recipe = TrainOptions(seed=2, epochs=3)
+    for seed, others in enumerate([{"trained_on": clips}, {"trained_on": fewer}, {"recipe": recipe}, {}]):
+        write_results(tmp_path / "strg" / f"seed{seed}", _results(seed, 0.5, None, **({"trained_on": clips} | others)))
+    told = kinegraph("results", tmp_path)
+    assert [line.split()[:2] for line in told.stdout.splitlines()[1:]] == [["strg", "2"], ["strg", "1"], ["strg", "1"]]
+    start = f"strg in {tmp_path / 'strg'} has a row for each recipe: "
+    assert told.stderr.splitlines()[1:] == [f"{start}trained_on.train.clips: 3 -> 2", f"{start}epochs: 20 -> 3"]
 
 
 def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from pipeline.scoring import evaluate_run
 from pipeline.training import recipes, train_runs
 from stages.heads.head import HeadError
 from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
-from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord
 from stages.training.state import STATE_FILE
 from tests.conftest import moving_square, write_video
@@ -149,7 +148,7 @@ def test_results_say_what_was_trained_on_what_and_where(config: Config) -> None:
         config.cache,
         CachedClips(config.cache, record["reads"]).cache_fingerprint,
     )
-    assert TrainOptions(**found.recipe) == config.train.recipe
+    assert found.recipe == config.train.recipe
     assert {"python", "torch", "kinegraph", "device", "threads"} <= found.environment.keys()
     assert [record["epoch"] for record in found.history] == [1, 2]
     assert found.scores == {"val": found.history[found.best_epoch - 1]["metrics"]}
@@ -168,7 +167,7 @@ def test_a_table_that_was_cut_off_goes_on(config: Config, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         train_runs(config, ["pool", "lstm"], 2, on_epoch=cut_off)
     heard: list[tuple[str, int, int]] = []
-    with pytest.raises(RunExists, match=r"another recipe \(epochs: 2 -> 3\)"):
+    with pytest.raises(RunExists, match=r"another recipe or other clips \(epochs: 2 -> 3\)"):
         train_runs(changed(config, train={"epochs": 3}), ["pool", "lstm"], 2)
     runs = train_runs(
         config, ["pool", "lstm"], 2, on_epoch=lambda name, seed, record: heard.append((name, seed, record.epoch))
@@ -188,8 +187,34 @@ def test_a_table_is_of_one_kind_of_features(config: Config) -> None:
     record = json.loads((run.folder / "run.json").read_text())
     (run.folder / "run.json").write_text(json.dumps(record | {"cache_fingerprint": "other"}))
     (run.folder.parent.parent / "lstm" / "seed0" / "run.json").unlink()
-    with pytest.raises(RunExists, match=r"another recipe \(features: 'other' -> '"):
+    with pytest.raises(RunExists, match=r"another recipe or other clips \(features: 'other' -> '"):
         train_runs(config, ["pool", "lstm"], 1)
+
+
+def test_a_table_is_of_one_list_of_clips_and_classes(config: Config) -> None:
+    train_runs(config, ["pool", "graph"], 1)
+    (Path(config.train.run) / "graph" / "seed0" / "run.json").unlink()
+    classes = Path(config.cache) / "classes.json"
+    before = classes.read_text()
+    classes.write_text(json.dumps(["up", "down"]))
+    with pytest.raises(RunExists, match=r"other clips \(trained_on\.classes: '\w+' -> '\w+'\)"):
+        train_runs(config, ["pool", "graph"], 1)
+    classes.write_text(before)
+    assert config.dataset is not None
+    write_video(Path(config.dataset.root) / "val" / "left" / "new.mp4", moving_square(12, 96, 80))
+    index(config)
+    extract(config)
+    with pytest.raises(RunExists, match=r"pool.*trained_on\.val\.clips: 2 -> 3; .*--overwrite"):
+        train_runs(config, ["pool", "graph"], 1)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_seeds_of_a_head_are_of_one_recipe(config: Config, overwrite: bool) -> None:
+    train_runs(config, ["pool"], 2)
+    with pytest.raises(RunExists, match=r"pool.seed0 .*\(epochs: 2 -> 3\)"):
+        train_runs(changed(config, train={"epochs": 3, "seed": 1}), ["pool"], 2, overwrite=overwrite)
+    (_, run) = train_runs(changed(config, train={"seed": 1}), ["pool"], 2)
+    assert run.results.row() == read_results(run.folder.with_name("seed0")).row()
 
 
 def same_weights(first: Path, second: Path) -> bool:
