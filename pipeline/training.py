@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,9 +17,10 @@ from cache_schemas.cache import Cache
 from cache_schemas.files import remove_durably, sweep
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config
+from pipeline.devices import on_device_of
 from pipeline.errors import ConfigError
 from pipeline.kept_runs import require_same_recipes, trained_on
-from pipeline.results import RESULTS_FILE, RunResults, read_results, write_results
+from pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
 from pipeline.tails import with_tail_of
 from pipeline.versions import versions
 from pipeline.wanted_run import WantedRun
@@ -199,15 +200,32 @@ def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -
 
 def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
     """The runs in order, trained in processes of their own; leaves none behind, however it is left."""
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
+    context, count = multiprocessing.get_context("spawn"), min(workers, len(jobs))
+    numbers: SimpleQueue[int] = context.SimpleQueue()
+    for number in range(count):
+        numbers.put(number)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_take_number, initargs=(numbers,))
     try:
-        yield from pool.map(_train_one, jobs)
+        yield from pool.map(_train_on_own_device, jobs)
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+_own_number = 0  # of this process in the pool
+
+
+def _take_number(numbers: SimpleQueue[int]) -> None:
+    global _own_number
+    _own_number = numbers.get()
+
+
+def _train_on_own_device(job: _Job) -> TrainedRun:
+    """In a process of the pool."""
+    return _train_one(replace(job, config=on_device_of(job.config, _own_number)))
 
 
 def _train_one(job: _Job) -> TrainedRun:
@@ -237,13 +255,12 @@ def _train_one(job: _Job) -> TrainedRun:
             head, clips, val_clips, options, device=device, on_epoch=on_epoch,
             on_step=partial(job.on_step, job.name, options.seed), state_file=job.folder / STATE_FILE,
         )  # fmt: skip
-    learnt = trained_on(cache, clips, val_clips)
-    results = _results(job, result, clips, learnt, device)
+    results = _results(job, result, clips, val_clips, device)
     if together.rank() == 0:
         metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
         write_results(job.folder, results)
         classes = tuple(cache.classes)
-        save_run(job.folder, head, describe_run(head, clips, options, classes, metrics, cache.root, learnt))
+        save_run(job.folder, head, describe_run(head, clips, options, classes, metrics, cache.root, results.trained_on))
         remove_state(job.folder)
     return TrainedRun(folder=job.folder, results=results)
 
@@ -260,7 +277,7 @@ def discard(folder: Path) -> None:
 
 
 def _results(
-    job: _Job, result: TrainResult, clips: CachedClips, learnt: dict[str, Any], device: torch.device
+    job: _Job, result: TrainResult, clips: CachedClips, val_clips: CachedClips | None, device: torch.device
 ) -> RunResults:
     options, on_cuda = job.options, device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_cuda else "cpu"
@@ -272,7 +289,7 @@ def _results(
         cache=str(clips.cache.root),
         cache_fingerprint=clips.cache_fingerprint,
         recipe=options,
-        trained_on=learnt,
+        trained_on=trained_on(clips.cache, clips, val_clips),
         environment=versions() | {"device": name, "threads": str(threads)},
         num_parameters=result.num_parameters,
         num_train_clips=len(clips),
@@ -282,6 +299,7 @@ def _results(
         seconds=result.seconds,
         history=[asdict(record) for record in result.history],
         scores=validated,
+        counts={} if val_clips is None else {str(options.val_split): SplitCounts.of(val_clips)},
     )
 
 

@@ -9,12 +9,12 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from cache_schemas.fingerprint import canonical, differences
-from cli.printing.text import MAX_COLUMNS, few, note, table, wrapped
+from cli.printing.text import MAX_COLUMNS, few, listed, note, table, wrapped
 
 if TYPE_CHECKING:
     from pipeline.breakdown import AttributeScore
     from pipeline.demo import DemoResult
-    from pipeline.results import RunResults
+    from pipeline.results import RunResults, SplitCounts
     from pipeline.scoring import RunScores
     from pipeline.training import TrainedRun
     from stages.training.records import EpochRecord, StepRecord
@@ -82,6 +82,14 @@ def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
         first, *others = (group[0][1].row() for group in of_head.values())
         for other in others:
             note(f"{name} in {parent} has a row for each recipe: {'; '.join(differences(first, other))}")
+    incomplete = {
+        f"{run.name}, {split}: {_counted(counts)}": None
+        for _, run in runs
+        for split, counts in run.counts.items()
+        if counts.num_failed or counts.num_unsealed_clips
+    }
+    for line in listed([*incomplete]):
+        note(line)
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
@@ -107,8 +115,7 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
 def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     result = found.result
     print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
-    failed = f", {result.num_failed} of them without an ok clip, counted as wrong" if result.num_failed else ""
-    print(f"{result.num_videos} videos{failed}")
+    print(_counted(found.counts))
     if absent := found.absent_classes:
         print(f"{len(absent)} classes have no positive and are left out of means over classes: {few(absent)}")
     per_class = sorted(found.per_class().items(), key=lambda item: -item[1])
@@ -120,6 +127,12 @@ def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     if groups:
         rows = [[group.attribute, group.value, str(group.num_classes), f"{group.score:.4f}"] for group in groups]
         print(table(["attribute", "value", "classes", "mean"], rows, ["value"]))
+
+
+def _counted(counts: "SplitCounts") -> str:
+    failed = f", {counts.num_failed} of them without an ok clip, counted as wrong" if counts.num_failed else ""
+    unsealed = f"; {counts.num_unsealed_clips} clips are not extracted yet and left out"
+    return f"{counts.num_videos} videos{failed}{unsealed if counts.num_unsealed_clips else ''}"
 
 
 def models(rows: Sequence[dict[str, Any]]) -> None:

@@ -177,9 +177,9 @@ class SpaceTimeGraph(nn.Module):
         return self._through_time(self.extern, nodes, next(before, None), after), after
 
     def _normed(self, nodes: Tensor) -> Tensor:
-        if isinstance(self.norm, SetNorm):
-            return self.norm(nodes)
-        normed: Tensor = self.norm(nodes.flatten(0, 2))  # BatchNorm1d, and what replaces it on several GPUs
+        """A plain BatchNorm1d, and so what replaces it on several GPUs, takes one axis of all nodes."""
+        flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
+        normed: Tensor = self.norm(flat)
         return normed.view(nodes.shape)
 
     def _through_time(self, lstm: nn.LSTM | None, nodes: Tensor, state: State | None, after: list[State]) -> Tensor:

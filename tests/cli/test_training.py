@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cli.printing import heads as printing
-from pipeline.results import RunResults, write_results
+from pipeline.results import RunResults, SplitCounts, write_results
 from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord
 from tests.caches import write_config
@@ -78,6 +78,15 @@ def test_runs_of_several_recipes_or_clips_have_rows_of_their_own(kinegraph: Comm
     assert [line.split()[:2] for line in told.stdout.splitlines()[1:]] == [["strg", "2"], ["strg", "1"], ["strg", "1"]]
     start = f"strg in {tmp_path / 'strg'} has a row for each recipe: "
     assert told.stderr.splitlines()[1:] == [f"{start}trained_on.train.clips: 3 -> 2", f"{start}epochs: 20 -> 3"]
+
+
+def test_the_table_tells_what_is_missing_in_its_scores(kinegraph: Command, tmp_path: Path) -> None:
+    whole, less = ({"num_videos": 5, "num_failed": failed, "num_unsealed_clips": 3 * failed} for failed in (0, 1))
+    for seed, counts in enumerate([whole, less]):
+        write_results(tmp_path / f"seed{seed}", _results(seed, 0.5, None, counts={"val": SplitCounts(**counts)}))
+    (told,) = kinegraph("results", tmp_path).stderr.splitlines()[1:]
+    failed = "strg, val: 5 videos, 1 of them without an ok clip, counted as wrong"
+    assert told == f"{failed}; 3 clips are not extracted yet and left out"
 
 
 def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """From a cache to trained runs and their scores."""
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cache_schemas.errors import CacheError
 from cache_schemas.reader import CachedClips
+from pipeline import training
 from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
@@ -96,6 +100,24 @@ def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
     if workers == 1:
         again = train_runs(config, ["pool"], 2, overwrite=True)
         assert [run.results.scores for run in again] == [run.results.scores for run in runs[:2]]
+
+
+def test_processes_of_a_table_take_turns_on_devices(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NewProcessForEachJob:
+        def __init__(self, count: int, mp_context: Any, initializer: Any, initargs: Any) -> None:
+            self.begin = partial(initializer, *initargs)
+
+        def map(self, call: Any, jobs: list[Any]) -> Iterator[Any]:
+            for job in jobs:
+                self.begin()
+                yield call(job)
+
+        def shutdown(self, cancel_futures: bool) -> None: ...
+
+    monkeypatch.setattr(training, "ProcessPoolExecutor", NewProcessForEachJob)
+    monkeypatch.setattr(training, "_train_one", lambda job: job.config.run.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert train_runs(changed(config, run={"workers": 3}), ["pool"], 3) == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_recipes_are_variants_or_heads(config: Config) -> None:
@@ -230,6 +252,17 @@ def test_overwriting_forgets_what_was_there(config: Config) -> None:
     assert len(read_results(run.folder).history) == 1
 
 
+def test_scores_tell_of_clips_that_are_not_extracted_yet(config: Config) -> None:
+    assert config.dataset is not None
+    (run,) = train_runs(config)
+    for name in ("a", "b", "c"):
+        write_video(Path(config.dataset.root) / "test" / "left" / f"{name}.mp4", moving_square(12, 96, 80))
+    index(config)
+    told = evaluate_run(run.folder).to_json()
+    assert (told["num_videos"], told["num_failed"], told["num_unsealed_clips"]) == (2, 0, 3)
+    assert read_results(run.folder).counts["test"].num_unsealed_clips == 3
+
+
 def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,6 +275,9 @@ def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
     assert (run.results.num_train_clips, run.results.num_failed_videos) == (4, 1)
     scored = evaluate_run(run.folder)
     assert (scored.result.num_videos, scored.result.num_failed) == (3, 1)
+    counts = read_results(run.folder).counts
+    assert counts == {"val": run.results.counts["val"], "test": scored.counts}
+    assert (counts["val"].num_failed, counts["test"].num_failed) == (0, 1)
     told = [record.getMessage() for record in caplog.records]
     for split in ("train", "test"):
         assert f"1 videos of split {split} have no ok clip: training leaves them out, scores count them" in told
