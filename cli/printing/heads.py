@@ -169,12 +169,11 @@ def _in_time(tap: dict[str, Any]) -> str:
 
 def demo(found: "DemoResult") -> None:
     rows = [
-        [row.name, spread(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
+        [row.name, spread(row.scores), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
         for row in found.rows
     ]
-    print(
-        table(["head", "test accuracy", "parameters", "seconds", "what it is"], rows, ["test accuracy", "what it is"])
-    )
+    score = "test accuracy" if found.metric == "top1" else f"test {found.metric}"
+    print(table(["head", score, "parameters", "seconds", "what it is"], rows, [score, "what it is"]))
     seeds = f"{found.seeds} seeds (±: sample standard deviation)" if found.seeds > 1 else "1 seed"
     print(f"{found.num_test} unseen test videos, {seeds}")
     print(
