@@ -35,7 +35,7 @@ from stages.training.checkpoint import (
     require_free,
     save_run,
 )
-from stages.training.engine import seeded, train
+from stages.training.engine import TrainingDiverged, seeded, train
 from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord, TrainResult
 from stages.training.state import STATE_FILE, remove_state
@@ -58,6 +58,14 @@ class TrainedRun:
     folder: Path
     results: RunResults
     kept: bool = False
+
+
+class RunsDiverged(TrainingDiverged):
+    """Some runs of a table have; `finished` are the others. It says what became of which, in `diverged`."""
+
+    def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
+        super().__init__(f"{len(diverged)} of {len(finished) + len(diverged)} runs diverged. {' '.join(diverged)}")
+        self.finished = finished
 
 
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
@@ -117,7 +125,7 @@ def train_runs(
     One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was cut off goes on; of a table
     that was cut off the finished runs are kept. With several workers `on_epoch` and `on_step` are called in theirs and
     must be pickled. Raises ConfigError, CacheError, HeadError, StateError; RunExists where all runs are
-    finished, or one that stays in their table is otherwise than asked for now.
+    finished, or one that stays in their table is otherwise than asked for now; RunsDiverged at the end.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):
@@ -191,14 +199,35 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
 
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
-    runs = []
-    for run in _in_processes(jobs, workers) if workers > 1 and len(jobs) > 1 else map(_train_one, jobs):
+    runs, diverged = [], []
+    several = workers > 1 and len(jobs) > 1
+    for job, run in zip(jobs, _in_processes(jobs, workers) if several else map(_tried, jobs), strict=True):
+        if isinstance(run, TrainingDiverged):
+            diverged.append(told_of(job.wanted, run))
+            continue
         runs.append(run)
         on_run(run)
+    if diverged:
+        raise RunsDiverged(runs, diverged)
     return runs
 
 
-def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
+def told_of(run: WantedRun, error: TrainingDiverged) -> str:
+    """Says at once that a run diverged, and what of it is said again in the end."""
+    line = f"{run.name} seed {run.options.seed}: {error}"
+    log.error("%s Other runs go on.", line)
+    return line
+
+
+def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
+    """A run that diverges does not end the others."""
+    try:
+        return _train_one(job)
+    except TrainingDiverged as error:
+        return error
+
+
+def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun | TrainingDiverged]:
     """The runs in order, trained in processes of their own; leaves none behind, however it is left."""
     context, count = multiprocessing.get_context("spawn"), min(workers, len(jobs))
     numbers: SimpleQueue[int] = context.SimpleQueue()
@@ -223,9 +252,9 @@ def _take_number(numbers: SimpleQueue[int]) -> None:
     _own_number = numbers.get()
 
 
-def _train_on_own_device(job: _Job) -> TrainedRun:
+def _train_on_own_device(job: _Job) -> TrainedRun | TrainingDiverged:
     """In a process of the pool."""
-    return _train_one(replace(job, config=on_device_of(job.config, _own_number)))
+    return _tried(replace(job, config=on_device_of(job.config, _own_number)))
 
 
 def _train_one(job: _Job) -> TrainedRun:

@@ -17,8 +17,9 @@ Command = Callable[..., Any]
 
 
 def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, tiny_document: dict[str, Any]) -> None:
+    variants: dict[str, Any] = {"wild": {"learning_rate": 1e36}, "calm": {}}
     train = {"head": "avg_pool", "epochs": 2, "val_split": "train", "test_split": "train", "run": str(tmp_path / "run")}
-    config = write_config(tmp_path / "my.yaml", tiny_document | {"train": train})
+    config = write_config(tmp_path / "my.yaml", tiny_document | {"train": train | {"variants": variants}})
     for command in ("index", "extract"):
         assert kinegraph(command, config).exit_code == 0
     trained = kinegraph("train", config, "--head", "avg_pool,lstm", "--seeds", "2")
@@ -31,6 +32,11 @@ def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, 
     again = kinegraph("train", config, "--head", "avg_pool,lstm", "--seeds", "2")
     assert (again.exit_code, again.stdout) == (2, "")
     assert "holds a trained run already" in again.stderr
+
+    diverged = kinegraph("train", config, "--head", "wild,calm", "--seeds", "2")
+    assert diverged.exit_code == 1
+    assert [line.split()[:2] for line in diverged.stdout.splitlines()] == [["head", "seeds"], ["calm", "2"]]
+    assert diverged.stderr.splitlines()[-1].startswith("error: 2 of 4 runs diverged. wild seed 0: ")
 
     run, attributes = tmp_path / "run" / "lstm" / "seed1", tmp_path / "attributes.csv"
     attributes.write_text("class,side\nleft,a\nright,a\n")
