@@ -273,6 +273,7 @@ def _train_one(job: _Job) -> TrainedRun:
     val_clips = None
     if options.val_split:
         val_clips = opened_clips(cache, head, options.val_split, preload=options.preload)
+        tell_of_absent_classes(val_clips, options.val_split)
     logs = options.tensorboard and together.rank() == 0
     with scalar_log(job.folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:
 
@@ -349,6 +350,21 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
             split,
         )
     return clips
+
+
+def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
+    """Name the classes that have no part in a mean over classes; only mAP is one."""
+    if not clips.multi_label:
+        return
+    positives = clips.labels.sum(0) + clips.failed_labels.sum(0)
+    if absent := [name for name, count in zip(clips.cache.classes, positives.tolist(), strict=True) if not count]:
+        log.warning(
+            "%d of %d classes have no positive in split %s, whose mAP leaves them out: %s",
+            len(absent),
+            clips.num_classes,
+            split,
+            ", ".join(absent),
+        )
 
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:

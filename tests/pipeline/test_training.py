@@ -263,6 +263,22 @@ def test_scores_tell_of_clips_that_are_not_extracted_yet(config: Config) -> None
     assert read_results(run.folder).counts["test"].num_unsealed_clips == 3
 
 
+def test_classes_that_validation_cannot_judge_are_named(
+    config: Config, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened_clips = training.opened_clips
+
+    def with_many_labels(*arguments: Any, **options: Any) -> CachedClips:
+        clips = opened_clips(*arguments, **options)
+        clips.multi_label, clips._labels = True, [(0,) for _ in clips._labels]
+        return clips
+
+    monkeypatch.setattr(training, "opened_clips", with_many_labels)
+    train_runs(config, ["pool"])
+    told = [record.getMessage() for record in caplog.records]
+    assert "1 of 2 classes have no positive in split val, whose mAP leaves them out: right" in told
+
+
 def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
