@@ -1,14 +1,11 @@
 """`kinegraph train`: heads and seeds over one cache."""
 
 import logging
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
@@ -20,6 +17,7 @@ from pipeline.config import Config
 from pipeline.devices import on_device_of
 from pipeline.errors import ConfigError
 from pipeline.kept_runs import require_same_recipes, trained_on
+from pipeline.processes import in_processes
 from pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
 from pipeline.tails import with_tail_of
 from pipeline.versions import versions
@@ -61,10 +59,10 @@ class TrainedRun:
 
 
 class RunsDiverged(TrainingDiverged):
-    """Some runs of a table have; `finished` are the others. It says what became of which, in `diverged`."""
+    """Some runs of a table, named in `diverged`; `finished` are the others."""
 
     def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
-        super().__init__(f"{len(diverged)} of {len(finished) + len(diverged)} runs diverged. {' '.join(diverged)}")
+        super().__init__(f"{len(diverged)} of {len(finished) + len(diverged)} runs diverged: {', '.join(diverged)}.")
         self.finished = finished
 
 
@@ -200,23 +198,23 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
     runs, diverged = [], []
-    several = workers > 1 and len(jobs) > 1
-    for job, run in zip(jobs, _in_processes(jobs, workers) if several else map(_tried, jobs), strict=True):
+    count = min(workers, len(jobs))
+    for job, run in zip(jobs, in_processes(_tried_by, jobs, count) if count > 1 else map(_tried, jobs), strict=True):
         if isinstance(run, TrainingDiverged):
             diverged.append(told_of(job.wanted, run))
-            continue
-        runs.append(run)
-        on_run(run)
+        else:
+            runs.append(run)
+            on_run(run)
     if diverged:
         raise RunsDiverged(runs, diverged)
     return runs
 
 
 def told_of(run: WantedRun, error: TrainingDiverged) -> str:
-    """Says at once that a run diverged, and what of it is said again in the end."""
-    line = f"{run.name} seed {run.options.seed}: {error}"
-    log.error("%s Other runs go on.", line)
-    return line
+    """Says how a run diverged; gives its name, which is said again in the end."""
+    name = f"{run.name} seed {run.options.seed}"
+    log.error("%s diverged. %s", name, error)
+    return name
 
 
 def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
@@ -227,34 +225,9 @@ def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
         return error
 
 
-def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun | TrainingDiverged]:
-    """The runs in order, trained in processes of their own; leaves none behind, however it is left."""
-    context, count = multiprocessing.get_context("spawn"), min(workers, len(jobs))
-    numbers: SimpleQueue[int] = context.SimpleQueue()
-    for number in range(count):
-        numbers.put(number)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_take_number, initargs=(numbers,))
-    try:
-        yield from pool.map(_train_on_own_device, jobs)
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_own_number = 0  # of this process in the pool
-
-
-def _take_number(numbers: SimpleQueue[int]) -> None:
-    global _own_number
-    _own_number = numbers.get()
-
-
-def _train_on_own_device(job: _Job) -> TrainedRun | TrainingDiverged:
-    """In a process of the pool."""
-    return _tried(replace(job, config=on_device_of(job.config, _own_number)))
+def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
+    """In the process `number` of several."""
+    return _tried(replace(job, config=on_device_of(job.config, number)))
 
 
 def _train_one(job: _Job) -> TrainedRun:

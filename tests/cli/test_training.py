@@ -36,7 +36,7 @@ def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, 
     diverged = kinegraph("train", config, "--head", "wild,calm", "--seeds", "2")
     assert diverged.exit_code == 1
     assert [line.split()[:2] for line in diverged.stdout.splitlines()] == [["head", "seeds"], ["calm", "2"]]
-    assert diverged.stderr.splitlines()[-1].startswith("error: 2 of 4 runs diverged. wild seed 0: ")
+    assert diverged.stderr.splitlines()[-1] == "error: 2 of 4 runs diverged: wild seed 0, wild seed 1."
 
     run, attributes = tmp_path / "run" / "lstm" / "seed1", tmp_path / "attributes.csv"
     attributes.write_text("class,side\nleft,a\nright,a\n")

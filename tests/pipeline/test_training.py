@@ -11,7 +11,7 @@ import torch
 
 from cache_schemas.errors import CacheError
 from cache_schemas.reader import CachedClips
-from pipeline import training
+from pipeline import processes, training
 from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
@@ -114,7 +114,7 @@ def test_processes_of_a_table_take_turns_on_devices(config: Config, monkeypatch:
 
         def shutdown(self, cancel_futures: bool) -> None: ...
 
-    monkeypatch.setattr(training, "ProcessPoolExecutor", NewProcessForEachJob)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", NewProcessForEachJob)
     monkeypatch.setattr(training, "_train_one", lambda job: job.config.run.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert train_runs(changed(config, run={"workers": 3}), ["pool"], 3) == ["cuda:0", "cuda:1", "cuda:0"]
