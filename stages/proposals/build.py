@@ -23,7 +23,9 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
     """Backbone, pyramid and RPN of a torchvision detector; `pre_nms_top` as in its own configuration."""
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
     known = entry(model)
-    return RpnProposer(detector.backbone, detector.rpn, known.mean, known.std, pre_nms_top)
+    return RpnProposer(
+        detector.backbone, detector.rpn, known.mean, known.std, pre_nms_top, score_threshold=known.score_threshold
+    )
 
 
 def _fasterrcnn_resnet50_fpn() -> RpnProposer:

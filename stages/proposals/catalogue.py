@@ -14,7 +14,7 @@ class ProposalEntry:
     """A proposal network: frames are resized to `short_side` px, at most `max_side`.
 
     mean, std: of its input, RGB in 0..1 or BGR in 0..255 (`channels`). rounding: of the resized sides, `down` as
-    torchvision does, `half_up` as detectron2 does.
+    torchvision does, `half_up` as detectron2 does. score_threshold: boxes of a smaller sigmoid of the logit are left out.
     """
 
     name: str
@@ -24,6 +24,7 @@ class ProposalEntry:
     std: tuple[float, float, float]
     channels: Literal["rgb", "bgr_255"] = "rgb"
     rounding: Literal["down", "half_up"] = "down"
+    score_threshold: float = 0.0
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     def at(self, short_side: int | None) -> "ProposalEntry":
@@ -50,7 +51,9 @@ class ProposalEntry:
         return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
 
 
-def _torchvision(name: str, file_name: str, short_side: int = 800, max_side: int = 1333) -> ProposalEntry:
+def _torchvision(
+    name: str, file_name: str, short_side: int = 800, max_side: int = 1333, score_threshold: float = 0.0
+) -> ProposalEntry:
     source = WeightSource(
         url=f"https://download.pytorch.org/models/{file_name}",
         file_name=file_name,
@@ -63,6 +66,7 @@ def _torchvision(name: str, file_name: str, short_side: int = 800, max_side: int
         max_side=max_side,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+        score_threshold=score_threshold,
         weights={"coco_v1": source},
     )
 
@@ -120,8 +124,8 @@ _DETECTRON2_FPN = ProposalEntry(
 PROPOSALS: dict[str, ProposalEntry] = {
     _RESNET50: _torchvision(_RESNET50, "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"),
     _RESNET50_V2: _torchvision(_RESNET50_V2, "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"),
-    _MOBILENET: _torchvision(_MOBILENET, "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"),
-    _MOBILENET_320: _torchvision(_MOBILENET_320, "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 320, 640),
+    _MOBILENET: _torchvision(_MOBILENET, "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", score_threshold=0.05),
+    _MOBILENET_320: _torchvision(_MOBILENET_320, "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 320, 640, 0.05),
     "detectron2_fpn": _DETECTRON2_FPN,
     "tiny_rpn": _TINY_RPN,
 }

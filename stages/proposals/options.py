@@ -58,6 +58,8 @@ class SourceOptions(StageOptions):
         if self.network is not None:
             del found["source"]
             found["network"] = self.network
+            if threshold := entry(self.network).score_threshold:
+                found["score_threshold"] = threshold
         return found
 
 
