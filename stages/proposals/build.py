@@ -15,6 +15,7 @@ from stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
 from stages.weights.files import read_state
 from stages.weights.load import load_weights, locate
 from stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
+from stages.weights.sources import known_source
 
 BRIGHTNESS_STD = 64.0  # of pixels in 0..255, roughly
 
@@ -28,12 +29,14 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
     )
 
 
-def _fasterrcnn_resnet50_fpn() -> RpnProposer:
-    """As published: trained with an epsilon of zero in the frozen norms, which torchvision sets for that file alone."""
-    proposer = _from_torchvision("fasterrcnn_resnet50_fpn")
-    for module in proposer.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = torch.finfo(torch.float32).tiny  # lost in any variance; torch 2.11 refuses a plain zero
+def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
+    """The published file was trained with an epsilon of zero in its norms; torchvision sets that for it alone, too."""
+    model = "fasterrcnn_resnet50_fpn"
+    proposer = _from_torchvision(model)
+    if known_source(weights, entry(model).weights) is not None:
+        for module in proposer.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = torch.finfo(torch.float32).tiny  # lost in any variance; torch 2.11 refuses a plain zero
     return proposer
 
 
@@ -73,7 +76,7 @@ def _widths(path: Path) -> Widths:
 
 Proposer = RpnProposer | Detectron2Proposer
 PROPOSERS: dict[str, Callable[[str], Proposer]] = {
-    "fasterrcnn_resnet50_fpn": lambda weights: _fasterrcnn_resnet50_fpn(),
+    "fasterrcnn_resnet50_fpn": _fasterrcnn_resnet50_fpn,
     "fasterrcnn_resnet50_fpn_v2": lambda weights: _from_torchvision("fasterrcnn_resnet50_fpn_v2"),
     "fasterrcnn_mobilenet_v3_large_fpn": lambda weights: _from_torchvision("fasterrcnn_mobilenet_v3_large_fpn"),
     "fasterrcnn_mobilenet_v3_large_320_fpn": lambda weights: _from_torchvision(

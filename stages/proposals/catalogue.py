@@ -14,7 +14,8 @@ class ProposalEntry:
     """A proposal network: frames are resized to `short_side` px, at most `max_side`.
 
     mean, std: of its input, RGB in 0..1 or BGR in 0..255 (`channels`). rounding: of the resized sides, `down` as
-    torchvision does, `half_up` as detectron2 does. score_threshold: boxes of a smaller sigmoid of the logit are left out.
+    torchvision does, `half_up` as detectron2 does. score_threshold: boxes whose sigmoid of the logit is below it are
+    left out.
     """
 
     name: str
