@@ -19,7 +19,14 @@ from stages.errors import WeightsError
 from stages.proposals import detectron2_rpn
 from stages.proposals.build import build_proposer
 from stages.proposals.catalogue import entry
-from stages.proposals.detectron2_rpn import PRE_NMS_TOP, RESNET50, Detectron2Proposer, Widths, level_anchors
+from stages.proposals.detectron2_rpn import (
+    CELL_ANCHORS,
+    PRE_NMS_TOP,
+    RESNET50,
+    Detectron2Proposer,
+    Widths,
+    level_anchors,
+)
 from stages.proposals.options import CheckpointOptions
 from stages.proposals.selection import BOX_CODER, candidates, select
 from stages.weights.files import read_state
@@ -214,6 +221,13 @@ def test_a_detectors_file_gives_the_same_network(tmp_path: Path, state: dict[str
             {"backbone.fpn_output2.weight": None},
             r"has no 'backbone\.fpn_output2\.weight'\. Expected a file of detectron2",
         ),
+        (
+            {"pixel_std": torch.tensor([57.375, 57.12, 58.395]).view(3, 1, 1)},
+            r"with pixel_std \[57\.375, 57\.12, 58\.395\], this network has \[1\.0, 1\.0, 1\.0\] .*source: detectron2`",
+        ),
+        ({"pixel_mean": torch.tensor([123.675, 116.28, 103.53])}, r"pixel_mean \[123\..*has \[103\.53, 116\.28, 123\."),
+        ({f"{CELL_ANCHORS}2": torch.ones(3, 4)}, r"cell_anchors\.2 \[1\.0, .* has \[-90\.5097, -45\.2548, 90\.5097"),
+        ({f"{CELL_ANCHORS}5": torch.ones(3, 4)}, r"cell_anchors\.5 .* this network has \[\]"),
     ],
 )
 def test_another_networks_file_is_refused(
