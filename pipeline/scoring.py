@@ -29,6 +29,11 @@ class RunScores:
     split: str
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether there is anything to hold the scores against."""
+        return bool(self.result.metrics)
+
+    @property
     def absent_classes(self) -> list[str]:
         """Classes without a positive: they have no score, and no part in a mean over classes."""
         return [self.class_names[number] for number in self.result.classes_without_positives]
@@ -42,7 +47,7 @@ class RunScores:
         return {
             "split": self.split,
             "metrics": self.result.metrics,
-            "loss": self.result.loss,
+            "loss": self.result.loss if self.is_labelled else None,
             "num_videos": self.result.num_videos,
             "num_failed": self.result.num_failed,
             "per_class": self.per_class(),
@@ -53,7 +58,7 @@ class RunScores:
 def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str | None = None) -> RunScores:
     """Score a trained run on the test split of its cache, or of another that fits.
 
-    Scores on its own cache are added to the run's results.json.
+    Metrics on its own cache are added to the run's results.json; a split without labels has none, only scores.
     """
     head, record = load_run(Path(folder))
     opened, split = Cache(cache or record.cache), split or record.train.test_split
@@ -61,10 +66,11 @@ def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str
     clips = opened_clips(opened, head, split)
     require_same_features(record, clips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = evaluate(head.to(device), clips, record.train, device=device)
-    if cache is None and (Path(folder) / RESULTS_FILE).exists():
+    result = evaluate(head.to(device), clips, record.train, device=device, purpose=f"evaluate in split {split!r}")
+    found = RunScores(result=result, class_names=tuple(opened.classes), split=split)
+    if cache is None and found.is_labelled and (Path(folder) / RESULTS_FILE).exists():
         add_scores(Path(folder), split, result.metrics)
-    return RunScores(result=result, class_names=tuple(opened.classes), split=split)
+    return found
 
 
 def write_submission(found: RunScores, path: Path) -> int:

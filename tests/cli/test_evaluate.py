@@ -1,0 +1,99 @@
+"""What evaluate does with the labels there are: none, one, many, and of failed videos."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import check_config
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from tests.caches import write_config
+from tests.conftest import moving_square, tiny_stages, write_video
+
+Command = Callable[..., Any]
+Labelled = Callable[..., Path]
+VIDEOS = ("a.mp4", "b.mp4", "c.mp4", "d.mp4")
+BAD = "words.mp4"
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Pooled features of four videos, and one that cannot be opened."""
+    root = tmp_path_factory.mktemp("evaluate")
+    for number, name in enumerate(VIDEOS):
+        write_video(root / "videos" / name, moving_square(8, 64, 48, seed=number))
+    (root / "videos" / BAD).write_text("words")
+    document = tiny_stages(root / "cache", root / "videos")
+    del document["proposals"], document["regions"]
+    document["backbones"]["tiny"] |= {"taps": ["res2"], "store": ["pooled"]}
+    document["run"] |= {"executor": "inline"}
+    config = check_config(document, "test")
+    index(config)
+    extract(config)
+    return document
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, document: dict[str, Any], kinegraph: Command) -> Labelled:
+    """Gives the cache the labels of csv lines, and a config that trains on it."""
+
+    def index_again(*lines: str, train: dict[str, Any] | None = None, **dataset: Any) -> Path:
+        (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+        recipe = {"head": "avg_pool", "epochs": 1, "val_split": None, "run": str(tmp_path / "run")}
+        changed = {"dataset": document["dataset"] | {"annotations": str(tmp_path / "list.csv")} | dataset}
+        config = write_config(tmp_path / "my.yaml", document | changed | {"train": recipe | (train or {})})
+        indexed = kinegraph("index", config)
+        assert indexed.exit_code == 0, indexed.stderr
+        return config
+
+    return index_again
+
+
+@pytest.mark.parametrize("labels", [("jump;run", "run"), ("jump", "run")], ids=["many", "one"])
+def test_a_split_without_labels_gets_scores_and_no_metrics(
+    labels: tuple[str, str], labelled: Labelled, kinegraph: Command, tmp_path: Path
+) -> None:
+    config = labelled(f"a.mp4,{labels[0]},train", f"b.mp4,{labels[1]},train", "c.mp4,,test", "d.mp4,,test",
+                      f"{BAD},,test")  # fmt: skip
+    assert kinegraph("train", config).exit_code == 0
+    run, scores = tmp_path / "run", tmp_path / "scores.txt"
+    told = kinegraph("evaluate", run, "--submission", scores)
+    assert told.exit_code == 0
+    assert told.stdout == "3 videos of split test are scored; none has a label to hold scores against\n"
+    assert [len(line.split()) for line in scores.read_text().splitlines()] == [3, 3]
+    found = json.loads(kinegraph("evaluate", run, "--json").stdout)
+    assert (found["metrics"], found["loss"], found["num_videos"], found["num_failed"]) == ({}, None, 3, 1)
+    assert kinegraph("results", run).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "lines", "words"),
+    [
+        ("jump;run", ["c.mp4,,val"], "1 of 1 clips to validate on in split 'val' have no label, the first is of c.mp4"),
+        ("jump", ["c.mp4,run,val", f"{BAD},,val"], f"1 of 2 clips to validate on in split 'val' .* of {BAD}: add"),
+        ("jump", ["c.mp4,run,val", "d.mp4,,val"], r"1 of 2 clips to validate on in split 'val' .* of d\.mp4: add"),
+    ],
+    ids=["many labels", "failed", "one label"],
+)
+def test_missing_labels_stop_a_run_before_it_is_trained(
+    label: str, lines: list[str], words: str, labelled: Labelled, kinegraph: Command, tmp_path: Path
+) -> None:
+    rest = {*VIDEOS, BAD} - {line.split(",")[0] for line in lines}
+    others = [f"{video},{label},train" for video in sorted(rest)]
+    told = kinegraph("train", labelled(*others, *lines, train={"val_split": "val"}))
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert re.search(words, told.stderr), told.stderr
+    assert "epoch" not in told.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_one_missing_label_among_others_is_named(labelled: Labelled, kinegraph: Command, tmp_path: Path) -> None:
+    config = labelled("a.mp4,jump,train", "b.mp4,run,train", "c.mp4,jump,test", "d.mp4,run,test", f"{BAD},,test")
+    assert kinegraph("train", config).exit_code == 0
+    told = kinegraph("evaluate", tmp_path / "run", "--submission", tmp_path / "scores.txt")
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert f"1 of 3 clips to evaluate in split 'test' have no label, the first is of {BAD}" in told.stderr
