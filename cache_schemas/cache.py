@@ -17,7 +17,7 @@ from cache_schemas.ledger import Ledger
 from cache_schemas.storage import Storage, open_storage
 from cache_schemas.store import comparable, open_store
 
-MANIFEST, CLASSES, STAGES = "cache.json", "classes.json", "stages"
+MANIFEST, CLASSES, LABELS, STAGES = "cache.json", "classes.json", "labels.json", "stages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +136,15 @@ class Cache:
     @property
     def classes(self) -> list[str]:
         found: list[str] = _read_json(self.storage, CLASSES)
+        return found
+
+    @property
+    def multi_label(self) -> bool | None:
+        """Whether videos may have many labels; None where nobody said so and only the labels tell."""
+        try:
+            found: bool | None = _read_json(self.storage, LABELS)["multi_label"]
+        except FileNotFoundError:
+            return None
         return found
 
     @property

@@ -59,7 +59,8 @@ class CachedClips:
         if CROP in self.specs:
             self._crops = np.array(clips.column("crop").to_pylist())
         self.num_classes = len(self.cache.classes)
-        self.multi_label = any(len(labels) > 1 for labels in self._labels)
+        declared = self.cache.multi_label
+        self.multi_label = any(len(labels) > 1 for labels in self._labels) if declared is None else declared
         self.cache_fingerprint = features_fingerprint(self.cache, arrays)
         in_split = self._in_split(split, clips.column("split").to_pylist())
         sealed, ok = self._sealed_and_ok(stages, clips.column("clip_id"))

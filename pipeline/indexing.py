@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from cache_schemas.cache import CLASSES, MANIFEST, Cache
+from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache
 from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, row_order
 from cache_schemas.errors import CacheError
 from cache_schemas.storage import open_storage
@@ -70,6 +70,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     if len(table) > len(old) and len(old) % cache.shard_clips:
         reopen_partial(cache, len(old) // cache.shard_clips)
     storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
+    storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
     ClipsTable.from_rows(table).write(storage)
     unreadable = {video: found for video, found in probes.items() if isinstance(found, DecodeError)}
     return Indexed(

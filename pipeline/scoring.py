@@ -15,7 +15,7 @@ from cache_schemas.files import write_whole
 from pipeline.results import RESULTS_FILE, add_scores
 from pipeline.training import opened_clips, spec_of
 from stages.errors import UsageError
-from stages.training.checkpoint import load_run, require_fit, require_same_features
+from stages.training.checkpoint import load_run, require_fit, require_same_features, require_same_kind_of_labels
 from stages.training.evaluation import EvaluationResult, evaluate
 from stages.training.metrics import confusion
 
@@ -65,6 +65,7 @@ def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str
     require_fit(record, spec_of(opened), tuple(opened.classes))
     clips = opened_clips(opened, head, split)
     require_same_features(record, clips)
+    require_same_kind_of_labels(record, clips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     result = evaluate(head.to(device), clips, record.train, device=device, purpose=f"evaluate in split {split!r}")
     found = RunScores(result=result, class_names=tuple(opened.classes), split=split)

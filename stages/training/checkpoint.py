@@ -127,11 +127,25 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
         if spec.get(name) != shape
     ]
     if class_names != record.class_names:
-        problems.append(f"its {len(class_names)} classes are not the run's {record.num_classes}, or in another order")
+        problems.append(
+            f"its {len(class_names)} classes are not the run's {record.num_classes}, or in another order: name them "
+            "in dataset.classes"
+        )
     if problems:
         raise RunError(
             f"This cache does not fit the run ({record.head}, trained on cache {record.cache_fingerprint}): "
             f"{'; '.join(problems)}. Extract with the options of the run's cache, or train again."
+        )
+
+
+def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
+    """Raises RunError where the run was trained on one label a video and the clips may have many, or the other way."""
+    if clips.multi_label != record.multi_label:
+        many, one = "many labels a video", "one label a video"
+        trained, found = (many, one) if record.multi_label else (one, many)
+        raise RunError(
+            f"The run was trained on {trained}, this cache has {found}. Say which it is by dataset.multi_label and run "
+            "`kinegraph index` again, or train again."
         )
 
 

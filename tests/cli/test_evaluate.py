@@ -97,3 +97,20 @@ def test_one_missing_label_among_others_is_named(labelled: Labelled, kinegraph: 
     told = kinegraph("evaluate", tmp_path / "run", "--submission", tmp_path / "scores.txt")
     assert (told.exit_code, told.stdout) == (2, "")
     assert f"1 of 3 clips to evaluate in split 'test' have no label, the first is of {BAD}" in told.stderr
+
+
+def test_a_part_of_a_data_set_says_what_labels_do_not(labelled: Labelled, kinegraph: Command, tmp_path: Path) -> None:
+    """One label a video at most, of two of three classes: all the same many-label, with a column per class."""
+    lines = ["a.mp4,jump,train", "b.mp4,,train", "c.mp4,run,test", "d.mp4,,test", f"{BAD},,test"]
+    whole = {"classes": ["jump", "run", "sit"], "multi_label": True}
+    assert kinegraph("train", labelled(*lines, **whole)).exit_code == 0
+    run, scores = tmp_path / "run", tmp_path / "scores.txt"
+    found = json.loads(kinegraph("evaluate", run, "--submission", scores, "--json").stdout)
+    assert (found["metrics"].keys(), found["num_videos"]) == ({"mAP", "wAP"}, 3)
+    assert found["classes_without_positives"] == ["jump", "sit"]
+    assert [len(line.split()) for line in scores.read_text().splitlines()] == [1 + 3, 1 + 3]
+    for dataset, words in ({"classes": whole["classes"]}, "one label a video"), ({}, "2 classes are not the run's 3"):
+        labelled(*lines, **dataset)
+        told = kinegraph("evaluate", run)
+        assert told.exit_code == 2
+        assert words in told.stderr
