@@ -51,11 +51,13 @@ class CachedClips:
         self.cache = cache if isinstance(cache, Cache) else Cache(cache)
         self.specs = {name: self.cache.array(name) for name in arrays}
         stages = sorted({spec.stage for spec in self.specs.values()})
-        columns = ["clip_id", "video_id", "split", "labels"]  # most of a row are its times, which nobody asks for here
+        columns = ["clip_id", "video_id", "split", "labels", "list_index"]  # not the times, most of a row
         columns += ["crop"] if CROP in self.specs else []
         clips = ClipsTable.read_columns(self.cache.storage, columns)
         self._labels = [tuple(labels) for labels in clips.column("labels").to_pylist()]
         self._videos: list[str] = clips.column("video_id").to_pylist()
+        listed = "list_index" in clips.column_names  # not in early tables
+        self._list_index: list[int] = clips.column("list_index").to_pylist() if listed else [-1] * len(clips)
         if CROP in self.specs:
             self._crops = np.array(clips.column("crop").to_pylist())
         self.num_classes = len(self.cache.classes)
@@ -121,8 +123,9 @@ class CachedClips:
 
     @property
     def videos(self) -> list[str]:
-        """Every video, also those in `failed_videos`, in the order of their rows."""
-        return list(dict.fromkeys(self._videos[row] for row in sorted([*self.rows.tolist(), *self._failed_rows])))
+        """Every video, also those in `failed_videos`, in the order of the data set's list, else of their rows."""
+        rows = sorted([*self.rows.tolist(), *self._failed_rows], key=lambda row: (self._list_index[row], row))
+        return list(dict.fromkeys(self._videos[row] for row in rows))
 
     @property
     def labels(self) -> "Tensor":

@@ -34,17 +34,18 @@ class DatasetError(UsageError):
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """One video as its data set lists it. `video_id` is unique; labels index `Listing.classes`."""
+    """One video, at place `list_index` of its data set's list. `video_id` is unique; labels index `Listing.classes`."""
 
     video_id: str
     path: str
     split: str
     labels: tuple[int, ...]
+    list_index: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a data set holds: class names in order, every listed video, and whether videos may have many labels.
+    """What a data set holds: class names in order, every listed video by id, and whether videos may have many labels.
 
     `multi_label` is None where only the labels tell.
     """
@@ -124,7 +125,7 @@ def _listing(
     index = {name: number for number, name in enumerate(classes)}
     index |= {found[1]: number for name, number in index.items() if (found := CHARADES_CLASS.match(name))}
     videos: dict[str, Video] = {}
-    for entry in entries:
+    for place, entry in enumerate(entries):
         video_id = entry.video_id
         if unknown := [name for name in entry.label_names if name not in index]:
             raise DatasetError(
@@ -136,7 +137,7 @@ def _listing(
         if video_id in videos:
             raise DatasetError(f"{video_id} is listed twice. Several labels go into one field, separated by `;`.")
         split = entry.split or dealt_split(video_id, splits)
-        videos[video_id] = Video(video_id=video_id, path=entry.path, split=split, labels=labels)
+        videos[video_id] = Video(video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place)
     return Listing(classes=classes, videos=tuple(videos[key] for key in sorted(videos)), multi_label=multi_label)
 
 

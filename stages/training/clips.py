@@ -51,7 +51,7 @@ class Clips(Protocol):
 
     @property
     def videos(self) -> Sequence[str]:
-        """The videos of the split in the order of the table, with those that have no ok clip."""
+        """The videos of the split in the order of the data set's list, with those that have no ok clip."""
         ...
 
     @property

@@ -19,7 +19,7 @@ class ScoresNotFinite(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoScores:
-    """One row per video, in the order of the table: scores [V, K] float64, labels [V] or [V, K].
+    """One row per video, in the order of the data set's list: scores [V, K] float64, labels [V] or [V, K].
 
     A video without an ok clip has scores -inf.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline.config import check_config
 from pipeline.extraction import extract
@@ -114,3 +115,19 @@ def test_a_part_of_a_data_set_says_what_labels_do_not(labelled: Labelled, kinegr
         told = kinegraph("evaluate", run)
         assert told.exit_code == 2
         assert words in told.stderr
+
+
+def test_equal_scores_are_ranked_in_the_order_of_the_list(
+    labelled: Labelled, kinegraph: Command, tmp_path: Path
+) -> None:
+    """Without weights a head gives every video the same: the first in the list is ranked first."""
+    lines = ["c.mp4,jump;run,train", "d.mp4,jump,train", f"{BAD},run,train"]
+    assert kinegraph("train", labelled(*lines, "a.mp4,jump,test", "b.mp4,run,test")).exit_code == 0
+    run, scores = tmp_path / "run", tmp_path / "scores.txt"
+    weights = run / "model.safetensors"
+    save_file({name: value.zero_() for name, value in load_file(weights).items()}, weights)
+    for listed, of_run in (("a.mp4,jump", "b.mp4,run"), 1 / 2), (("b.mp4,run", "a.mp4,jump"), 1.0):
+        labelled(*lines, *(f"{line},test" for line in listed))
+        found = json.loads(kinegraph("evaluate", run, "--submission", scores, "--json").stdout)
+        assert found["per_class"]["run"] == pytest.approx(of_run)
+        assert [line.split()[0] for line in scores.read_text().splitlines()] == [line[0] for line in listed]
