@@ -11,7 +11,7 @@ from cache_schemas.arrays import crop_array
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipsTable
 from cache_schemas.errors import CacheError
-from cache_schemas.fingerprint import fingerprint
+from cache_schemas.fingerprint import Options, fingerprint
 from cache_schemas.memory import available_bytes
 from cache_schemas.store import Shard
 
@@ -26,6 +26,18 @@ def features_fingerprint(cache: Cache, arrays: Sequence[str]) -> str:
     """What changes the values of the named arrays, in one digest."""
     stages = {cache.array(name).stage for name in arrays}
     return fingerprint({key: cache.stage(key).fingerprint for key in stages})
+
+
+def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
+    """The same in words: options by stage key, of the stages of the named arrays and of all that these read."""
+    found: dict[str, Options] = {}
+    wanted = [cache.array(name).stage for name in arrays]
+    while wanted:
+        key = wanted.pop()
+        options = cache.stage(key).options
+        wanted += options.get("reads", {})
+        found[key] = {name: value for name, value in options.items() if name != "reads"}
+    return found
 
 
 class CachedClips:

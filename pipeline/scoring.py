@@ -12,6 +12,7 @@ import torch
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import write_whole
+from cache_schemas.reader import features_options
 from pipeline.results import RESULTS_FILE, add_scores
 from pipeline.training import opened_clips, spec_of
 from stages.errors import UsageError
@@ -64,7 +65,7 @@ def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str
     opened, split = Cache(cache or record.cache), split or record.train.test_split
     require_fit(record, spec_of(opened), tuple(opened.classes))
     clips = opened_clips(opened, head, split)
-    require_same_features(record, clips)
+    require_same_features(record, clips, features_options(opened, head.reads))
     require_same_kind_of_labels(record, clips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     result = evaluate(head.to(device), clips, record.train, device=device, purpose=f"evaluate in split {split!r}")

@@ -1,6 +1,7 @@
 """Options of the data set and of clip sampling. Torch-free."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -134,3 +135,16 @@ class ClipOptions(StageOptions):
         if len({*self.crops}) < len(self.crops):
             raise ValueError(f"crops: given {[*self.crops]}, allowed: each crop once")
         return self
+
+
+def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Clip options as a cache records them, less what chooses among the clips of a video.
+
+    That is their number, their starts, and which squares are cut out; a full frame stays apart, for it is squeezed.
+    """
+    found = {key: value for key, value in recorded.items() if key != "per_video"}
+    if "crops" in found:
+        found["crops"] = sorted({"full" if crop == "full" else "square" for crop in found["crops"]})
+    if found.get("sampling") == "centre":
+        found["sampling"] = "dense"
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from cache_schemas.reader import CachedClips
 from pipeline.config import check_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
@@ -42,11 +43,18 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def labelled(tmp_path: Path, document: dict[str, Any], kinegraph: Command) -> Labelled:
     """Gives the cache the labels of csv lines, and a config that trains on it."""
 
-    def index_again(*lines: str, train: dict[str, Any] | None = None, **dataset: Any) -> Path:
+    def index_again(
+        *lines: str,
+        train: dict[str, Any] | None = None,
+        cache: str | None = None,
+        views: dict[str, Any] | None = None,
+        **dataset: Any,
+    ) -> Path:
         (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
         recipe = {"head": "avg_pool", "epochs": 1, "val_split": None, "run": str(tmp_path / "run")}
         changed = {"dataset": document["dataset"] | {"annotations": str(tmp_path / "list.csv")} | dataset}
-        config = write_config(tmp_path / "my.yaml", document | changed | {"train": recipe | (train or {})})
+        clips = {"clips": document["clips"] | (views or {}), "cache": cache or document["cache"]}
+        config = write_config(tmp_path / "my.yaml", document | changed | clips | {"train": recipe | (train or {})})
         indexed = kinegraph("index", config)
         assert indexed.exit_code == 0, indexed.stderr
         return config
@@ -131,3 +139,19 @@ def test_equal_scores_are_ranked_in_the_order_of_the_list(
         found = json.loads(kinegraph("evaluate", run, "--submission", scores, "--json").stdout)
         assert found["per_class"]["run"] == pytest.approx(of_run)
         assert [line.split()[0] for line in scores.read_text().splitlines()] == [line[0] for line in listed]
+
+
+def test_a_run_on_one_view_is_scored_on_many(labelled: Labelled, kinegraph: Command, tmp_path: Path) -> None:
+    lines = ["a.mp4,jump,train", "b.mp4,run,train", "c.mp4,jump,test", "d.mp4,run,test"]
+    assert kinegraph("train", labelled(*lines, f"{BAD},run,train")).exit_code == 0
+    run, many, slow = tmp_path / "run", str(tmp_path / "many"), str(tmp_path / "slow")
+    views = labelled(*lines, cache=many, views={"per_video": 2, "crops": ["left", "right"]})
+    assert kinegraph("extract", views).exit_code == 0
+    scored = kinegraph("evaluate", run, "--cache", many, "--json")
+    assert scored.exit_code == 0, scored.stderr
+    assert json.loads(scored.stdout)["num_videos"] == 2
+    assert len(CachedClips(many, ["features/tiny/res2_pooled"], "test")) == 2 * 2 * 2
+    assert kinegraph("extract", labelled(*lines, cache=slow, views={"short": "loop"})).exit_code == 0
+    refused = kinegraph("evaluate", run, "--cache", slow)
+    assert refused.exit_code == 2
+    assert "(the run's -> this cache's):\n  clips.short: 'repeat_last' -> 'loop'\n" in refused.stderr
