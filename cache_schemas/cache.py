@@ -121,6 +121,12 @@ class Cache:
             raise CacheMismatch(_mismatch(self.root, "store", changed))
 
     @property
+    def location(self) -> str:
+        """`root` as others may record it: absolute where it is a folder."""
+        folder = self.storage.local_path("")
+        return self.root if folder is None else str(folder.absolute())
+
+    @property
     def clips(self) -> ClipsTable:
         if self._clips is None:
             self._clips = ClipsTable.read(self.storage)

@@ -260,7 +260,7 @@ def _train_one(job: _Job) -> TrainedRun:
         metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
         write_results(job.folder, results)
         record = describe_run(
-            head, clips, options, tuple(cache.classes), metrics, cache=cache.root,
+            head, clips, options, tuple(cache.classes), metrics, cache=cache.location,
             features=features_options(cache, head.reads),
         )  # fmt: skip
         save_run(job.folder, head, record)
@@ -287,7 +287,7 @@ def _results(job: _Job, result: TrainResult, clips: CachedClips, device: torch.d
     return RunResults(
         name=job.name,
         seed=options.seed,
-        cache=str(clips.cache.root),
+        cache=clips.cache.location,
         cache_fingerprint=clips.cache_fingerprint,
         recipe=options.model_dump(mode="json"),
         environment=versions() | {"device": name, "threads": str(threads)},

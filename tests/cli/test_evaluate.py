@@ -155,3 +155,49 @@ def test_a_run_on_one_view_is_scored_on_many(labelled: Labelled, kinegraph: Comm
     refused = kinegraph("evaluate", run, "--cache", slow)
     assert refused.exit_code == 2
     assert "(the run's -> this cache's):\n  clips.short: 'repeat_last' -> 'loop'\n" in refused.stderr
+
+
+def test_what_cannot_be_written_is_told_before_anything_is(
+    labelled: Labelled, kinegraph: Command, tmp_path: Path
+) -> None:
+    lines = ["a.mp4,jump,train", "b.mp4,run,train", "c.mp4,jump,test", f"{BAD},run,test", "d.mp4,,val"]
+    run, scores, wrong = tmp_path / "run", tmp_path / "scores.txt", tmp_path / "wrong.csv"
+    wrong.write_text("class,side\nsit,left\n")
+    assert kinegraph("train", labelled(*lines)).exit_code == 0
+    for options, words in (
+        (["--attributes", wrong], "'sit' is no class of the cache"),
+        (["--confusion", tmp_path / "c.csv", "--split", "val"], "no video of split 'val' has a label"),
+        (["--set", "train.epochs=3"], "only train.aggregate, train.aggregate_of, train.batch_size, run.device may"),
+        (["--set", "train.aggregate=median"], "train.aggregate: Input should be 'max' or 'mean' (given 'median')"),
+        (["--set", "run.device=abacus"], "run.device: given 'abacus', allowed: auto, cpu, cuda"),
+    ):
+        told = kinegraph("evaluate", run, "--submission", scores, *options)
+        assert (told.exit_code, told.stdout, scores.exists()) == (2, "", False)
+        assert words in told.stderr
+    assert "1 of them without an ok clip, counted as wrong" in kinegraph("evaluate", run).stdout
+    many = labelled(*lines, multi_label=True)
+    assert kinegraph("train", many, "--overwrite").exit_code == 0
+    told = kinegraph("evaluate", run, "--submission", scores, "--confusion", tmp_path / "c.csv")
+    assert (told.exit_code, scores.exists()) == (2, False)
+    assert "--confusion: the run was trained on many labels a video" in told.stderr
+    assert "1 of them without an ok clip, ranked last" in kinegraph("evaluate", run).stdout
+
+
+def test_a_run_knows_its_cache_from_anywhere(
+    labelled: Labelled, kinegraph: Command, tmp_path: Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Path(document["cache"])
+    config = labelled("a.mp4,jump,train", "b.mp4,run,train", "c.mp4,jump,test", "d.mp4,jump,test", f"{BAD},run,test")
+    monkeypatch.chdir(cache.parent)
+    assert kinegraph("train", config, "--set", "cache=cache").exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    assert kinegraph("evaluate", "run").exit_code == 0
+    moved = cache.rename(cache.parent / "moved")
+    try:
+        lost = kinegraph("evaluate", "run")
+        assert (lost.exit_code, lost.stdout) == (2, "")
+        assert f"run was trained on the cache {cache}, where there is none" in lost.stderr
+        assert "name it by --cache" in lost.stderr
+        assert kinegraph("evaluate", "run", "--cache", moved).exit_code == 0
+    finally:
+        moved.rename(cache)
