@@ -33,19 +33,24 @@ def train(
     overrides: Overrides = [],
 ) -> None:
     """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
-    from pipeline.training import train_runs
+    from pipeline.training import RunsDiverged, train_runs
     from stages.training.together import rank
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     names = [name for name in head.split(",") if name]
-    if settings.run.executor in ("dask", "slurm"):
-        printing.trained(_trained_on_cluster(settings, names, seeds, overwrite=overwrite))
-        return
     if rank() > 0:  # under torchrun the first process speaks for all
         train_runs(settings, names, seeds, overwrite=overwrite)
         return
     lines = printing.TrainingLines()
-    runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=lines.epoch, on_step=lines.step)
+    try:
+        if settings.run.executor in ("dask", "slurm"):
+            runs = _trained_on_cluster(settings, names, seeds, overwrite=overwrite)
+        else:
+            runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=lines.epoch, on_step=lines.step)
+    except RunsDiverged as error:
+        if error.finished:
+            printing.trained(error.finished)
+        raise
     printing.trained(runs)
 
 
@@ -85,13 +90,26 @@ def evaluate(
         Path | None, typer.Option(metavar="CSV", help="Mean over classes by attribute; columns class,<attribute>,...")
     ] = None,
     as_json: AsJson = False,
+    overrides: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Other than trained: train.aggregate, train.aggregate_of, train.batch_size, run.device.",
+        ),
+    ] = [],
 ) -> None:
     """Score a trained run on its test split."""
     from pipeline import scoring
-    from pipeline.breakdown import by_attribute
+    from pipeline.breakdown import by_attribute, read_attributes
+    from stages.training.checkpoint import load_record
 
-    found = scoring.evaluate_run(run, cache, split)
-    groups = by_attribute(found.per_class(), attributes, found.class_names) if attributes else []
+    record = load_record(run)
+    if confusion:
+        scoring.require_one_label(record)
+    table = read_attributes(attributes, record.class_names) if attributes else {}
+    found = scoring.evaluate_run(run, cache, split, overrides, needs_labels=bool(confusion or attributes))
+    groups = by_attribute(found.per_class(), table)
     if submission:
         scoring.write_submission(found, submission)
     if confusion:
@@ -107,7 +125,7 @@ def models(
     of_heads: Annotated[bool, typer.Option("--heads", help="The heads, at the sizes of their papers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the networks: taps, parameters and GMACs with their classifier, and where weights come from."""
+    """List backbones and proposal networks: taps, parameters, GMACs, and where weights come from."""
     from pipeline import models as known
 
     rows = known.heads() if of_heads else known.models()
