@@ -24,6 +24,7 @@ EXECUTORS = {
     "one process": ["run.executor=local"],
     "processes": ["run.executor=local", "run.workers=2"],
     "dask": ["run.executor=dask"],
+    "dask, a cluster of its own": ["run.executor=dask", "run.workers=1"],
 }
 FAILED = "left/v3.mp4:0:center"
 
