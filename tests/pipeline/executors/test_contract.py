@@ -10,6 +10,7 @@ import pytest
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheMismatch
 from pipeline.config import Config
+from pipeline.errors import SlurmError
 from pipeline.events import ClipsDone, Event, UnitSealed
 from pipeline.executors.contract import Job
 from pipeline.extraction import executor_of, extract
@@ -25,17 +26,20 @@ EXECUTORS = {
     "processes": ["run.executor=local", "run.workers=2"],
     "dask": ["run.executor=dask"],
     "dask, a cluster of its own": ["run.executor=dask", "run.workers=1"],
+    "slurm": ["run.executor=slurm", "run.workers=1"],
 }
 FAILED = "left/v3.mp4:0:center"
 
 
 @pytest.fixture(params=EXECUTORS)
 def overrides(request: pytest.FixtureRequest) -> list[str]:
-    """Config of one executor; of dask that of a cluster that runs already."""
+    """Config of one executor; of dask that of a cluster that runs already, of slurm with commands that stand in."""
     found = EXECUTORS[request.param]
     if request.param == "dask":
         address = request.getfixturevalue("dask_cluster").scheduler_address
         found = [*found, f"run.dask.scheduler={address}"]
+    if request.param == "slurm":
+        request.getfixturevalue("fake")
     return found
 
 
@@ -77,7 +81,7 @@ class TestExecutor:
         index(config)
         extract(load("run.executor=inline"), limit=2)
         inline_document["backbones"]["tiny"]["weights"] = "random:1"
-        with pytest.raises(CacheMismatch, match="weights"):
+        with pytest.raises((CacheMismatch, SlurmError), match="weights"):  # SLURM's come in the end of a log
             extract(load(*overrides))
 
     def test_nothing_left_is_no_work(self, load: Load, overrides: list[str], whole: Cache) -> None:
