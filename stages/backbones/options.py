@@ -31,7 +31,8 @@ class BackboneOptions(StageOptions):
     precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="the network computes in")
     options: dict[str, int | str] = Field(
         default_factory=dict,
-        description="of the ResNet-3D family: res5_stride (1 or 2); of its I3Ds: temporal_kernels (alternate or all)",
+        description="of the ResNet-3D family, as `kinegraph models` lists them; what is left out is as the named "
+        "weights were trained, else, or with `geometry: paper`, as in the network's paper",
     )
 
     @model_validator(mode="after")
