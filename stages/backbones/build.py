@@ -64,7 +64,7 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
     else:
         for name in network.state_dict():
             del above[name]
-        load_weights(network, weights, known.weights, above=above, model=model)
+        load_weights(network, weights, known.weights, network.is_classifier, above=above, model=model)
     return network.eval().requires_grad_(False)
 
 
