@@ -42,15 +42,17 @@ def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
 
 
 def _with_statistics(state: State) -> State:
-    """`affine` files: the norms were folded to scale * x + shift before fine-tuning and have no statistics.
+    """`affine` files: the norms were folded to scale * x + shift before fine-tuning, and none has statistics.
 
     A mean of 0 and a variance of 1 - epsilon make a norm exactly that.
     """
     found = dict(state)
+    if any(name.endswith((".running_mean", ".running_var")) for name in state):
+        return found
     for name, shift in state.items():
         if match := NORM_SHIFT.fullmatch(name):
-            found.setdefault(f"{match[1]}.running_mean", torch.zeros_like(shift))
-            found.setdefault(f"{match[1]}.running_var", torch.full_like(shift, 1 - NORM_EPS))
+            found[f"{match[1]}.running_mean"] = torch.zeros_like(shift)
+            found[f"{match[1]}.running_var"] = torch.full_like(shift, 1 - NORM_EPS)
     return found
 
 

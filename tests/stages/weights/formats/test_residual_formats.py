@@ -130,6 +130,14 @@ def test_norms_folded_into_scale_and_shift_are_exactly_that(tmp_path: Path, netw
         torch.testing.assert_close(network.get_submodule(name)(part), scale * part + shift, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("lost", ["res2_0_branch2a_bn_rm", "res3_1_branch2c_bn_riv", "nonlocal_conv3_1_bn_rm"])
+def test_a_lost_statistic_is_no_folded_norm(tmp_path: Path, networks: dict[str, Backbone], lost: str) -> None:
+    content = published_state("caffe2", "nonlocal_i3d_r50", networks["nonlocal_i3d_r50"].state_dict())
+    del content[lost]
+    with pytest.raises(WeightsError, match=rf"in the network only: \S+\.running_(mean|var) \({lost}\)$"):
+        build_backbone("nonlocal_i3d_r50", str(write(tmp_path / "file.pkl", "caffe2", content)), [CUT])
+
+
 def load_error(path: Path, model: str) -> str:
     with torch.device("meta"):
         network = untrained(model)
