@@ -64,7 +64,9 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
     else:
         for name in network.state_dict():
             del above[name]
-        load_weights(network, weights, known.weights, network.is_classifier, above=above, model=model)
+        words = [f"{INFLATE}<weights of {known.inflates}>"] if known.inflates else []
+        ignored = network.is_classifier
+        load_weights(network, weights, known.weights, ignored, above=above, model=model, other_words=words)
     return network.eval().requires_grad_(False)
 
 
@@ -78,7 +80,10 @@ def backbone_digest(network: Backbone, known: BackboneEntry, weights: str) -> st
 def _inflate(network: Backbone, known: BackboneEntry, weights: str) -> None:
     if known.inflates is None:
         raise WeightsError(f"weights {weights!r}: {known.name} has no 2D network whose weights could be inflated")
-    flat = build_backbone(known.inflates, weights.removeprefix(INFLATE), network.taps)
+    try:
+        flat = build_backbone(known.inflates, weights.removeprefix(INFLATE), network.taps)
+    except WeightsError as error:
+        raise WeightsError(f"weights {weights!r}, from {known.inflates}: {error}") from error
     initialise(network, 0)
     inflate(network, flat.state_dict())
 

@@ -69,7 +69,16 @@ def test_identity_and_normalisation_are_those_of_what_was_inflated() -> None:
     ("model", "weights", "message"),
     [
         ("r2plus1d_18", "inflate:random:0", "r2plus1d_18 has no 2D network"),
-        ("i3d_r50", "inflate:imagenet", r"imagenet1k_v1, imagenet1k_v2, .*random:<seed>"),
+        (
+            "i3d_r50",
+            "inflate:imagenet",
+            r"'inflate:imagenet', from resnet50: weights 'imagenet' are neither .* imagenet1k_v1, .*random:<seed>$",
+        ),
+        (
+            "i3d_r101",
+            "imagenet",
+            "'imagenet' are neither a file nor one of random:<seed>, inflate:<weights of resnet101>$",
+        ),
     ],
 )
 def test_what_cannot_be_inflated_is_refused(model: str, weights: str, message: str) -> None:
