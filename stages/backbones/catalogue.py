@@ -157,6 +157,7 @@ _ENTRIES = (
         std=IMAGENET_STD,
         counts=Counts(num_params=24_327_632, gmacs=32.698, num_frames=8, size=224, num_classes=400),
         min_frames=2,
+        inflates="resnet50",
     ),
     _video("c2d_r50", 24_327_632, 25.46, num_frames=8, size=256),
     _video("i3d_r50", 28_043_472, 152.472, num_frames=32, size=224),

@@ -53,6 +53,11 @@ def test_non_local_blocks_start_as_the_identity() -> None:
     assert torch.equal(network(clip)["res3"], plain(clip)["res3"])
 
 
+def test_tsm_takes_2d_weights_as_they_are(flat: Backbone) -> None:
+    shifted = build_backbone("tsm_r50", "inflate:random:0", ["res5"]).state_dict()
+    assert all(torch.equal(shifted[name], tensor) for name, tensor in flat.state_dict().items())
+
+
 def test_identity_and_normalisation_are_those_of_what_was_inflated() -> None:
     known = entry("i3d_r50")
     digests = []
