@@ -117,6 +117,14 @@ def test_data_sets_of_jpeg_frames_were_read_as_bgr() -> None:
     }
 
 
+def test_files_of_tsn_and_tsm_say_in_their_name_how_many_frames_they_saw() -> None:
+    named = [source for _, _, source in SOURCES if "_segment" in source.file_name]
+    assert len(named) == 8
+    for source in named:
+        assert source.sampling is not None
+        assert f"_segment{source.sampling.num_frames}_" in source.file_name
+
+
 def test_a_local_file_is_known_by_the_name_of_a_public_one() -> None:
     named = BACKBONE_WEIGHTS["i3d_r50"]
     assert known_source("/data/I3D_8x8_R50.pkl", named) is named["slowfast_8x8"]
