@@ -13,6 +13,8 @@ from cache_schemas.arrays import crop_array
 from pipeline.config import Config, load_config
 from pipeline.declare import declare
 from pipeline.demo import CONFIG as DEMO
+from stages.backbones.catalogue import CATALOGUE, TIMM_PREFIX
+from stages.backbones.entry import INFLATE
 from stages.heads.build import HEADS, rebuild_head
 from stages.training.losses import clip_loss
 from stages.training.options import TrainOptions
@@ -38,6 +40,17 @@ def _generator() -> ModuleType:
 def test_it_loads(name: str) -> None:
     config = load_config(EXAMPLES / name)
     assert config.train.recipe.run == config.train.run
+    for entry in config.backbones:
+        assert _are_known(config, entry), f"{name}: {config.backbones[entry].weights}"
+
+
+def _are_known(config: Config, name: str) -> bool:
+    """Whether the weights of a backbone entry are named ones, random, inflated from them, or what a command makes."""
+    weights, known = config.backbones[name].weights, config.entry_of(name)
+    if weights.startswith(INFLATE) and known.inflates is not None:
+        weights, known = weights.removeprefix(INFLATE), CATALOGUE[known.inflates]
+    made = Path(weights).suffix == ".safetensors"
+    return made or weights in known.weights or weights.startswith("random:") or known.name.startswith(TIMM_PREFIX)
 
 
 def test_the_configs_of_the_papers_are_those_of_the_table() -> None:

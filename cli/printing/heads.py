@@ -150,6 +150,7 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
             if words:
                 print(wrapped(f"  {name + ':':<10}", words))
     print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
+    print("options: as in the paper first; named weights bring along what they were trained with (geometry in --json)")
     print("proposals: without the second stage of detectors; `proposals.source` of the config says which network runs")
     print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
 

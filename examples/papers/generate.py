@@ -78,6 +78,8 @@ def _train(head: str, *, aggregate: str, **more: Any) -> Keys:
     return {"train": {"head": head, "aggregate": aggregate, **more}}
 
 
+# The networks of STRG and RSTG halve 32 frames once; those that the weights came from three times.
+OWN = {"options": {"geometry": "paper"}}
 BELOW = {"res2": "stem", "res3": "res2", "res4": "res3", "res5": "res4"}  # where a tail begins
 
 
@@ -274,7 +276,7 @@ def _strg(dataset: str, backbone: str = "i3d", top: int | None = None) -> Keys:
         "cache": f"out/papers/{dataset}/{backbone}_{top}",
         **_dataset(dataset),
         **_clips(32, 10 if charades else 2, fps=6.0, sampling="dense"),
-        "backbones": {backbone: {"model": model, "weights": weights, "taps": ["res5"], "store": ["pooled"]}},
+        "backbones": {backbone: {"model": model, "weights": weights, **OWN, "taps": ["res5"], "store": ["pooled"]}},
         "proposals": {"source": "detectron2-checkpoint", "weights": "rpn_R_50_FPN_1x", "every": 2, "top": top},
         "regions": {"backbones": [backbone]},
         **_train("strg", aggregate="max", **STRG_SGD),
@@ -494,7 +496,7 @@ def _rstg(backbone: str, tap: str, options: Keys, head: str) -> Keys:
         "cache": f"out/papers/something_v1/{backbone}_32_{tap}",
         **_dataset("something_v1"),
         **_clips(32, 2, sampling="uniform", crops=["left", "center", "right"]),
-        "backbones": {backbone: {"model": model, "weights": weights, "taps": [tap], "store": ["maps"]}},
+        "backbones": {backbone: {"model": model, "weights": weights, **OWN, "taps": [tap], "store": ["maps"]}},
         **_train(head, aggregate="mean", **RSTG_SGD, options=options),
     }
 

@@ -106,11 +106,11 @@ def test_float32_regions(cache: Cache, expected: list[Online]) -> None:
     assert relative_error(cached(cache, "regions/tiny/res4"), regions) < 1e-4
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_float16_storage(config_for: Callable[..., Config], expected: list[Online], precision: str) -> None:
-    """fp32 rounded to float16: 0.1 % RMS of the standard deviation; computed in bf16: 2 %."""
+    """fp32 rounded to float16: 0.1 % RMS of the standard deviation; computed in fp16: 0.4 %, in bf16: 2 %."""
     cache = made(config_for(backbones={"tiny": tiny(precision=precision)}))
-    tolerance = {"fp32": 1e-3, "bf16": 2e-2}[precision]
+    tolerance = {"fp32": 1e-3, "fp16": 4e-3, "bf16": 2e-2}[precision]
     maps, regions = (np.stack([getattr(row, name).numpy() for row in expected]) for name in ("maps", "regions"))
     assert relative_rms(cached(cache, "features/tiny/res4").astype(np.float32), maps) < tolerance
     assert relative_rms(cached(cache, "features/tiny/res4_pooled"), maps.mean((3, 4))) < tolerance
