@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +15,7 @@ from cache_schemas.storage import Storage
 
 TABLE = "clips.parquet"
 ROW_GROUP_ROWS = 8192  # what is read to get at one row
+Interval = tuple[float, float]  # [start, end), seconds from the first presented frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class ClipRow:
     """One clip under one crop. Times in seconds from the first presented frame, crop in video pixels.
 
     A video that could not be opened when it was indexed has rows with `target_times` empty and NaN elsewhere;
-    a later index fills them in.
+    a later index fills them in. Of a video that is listed by intervals each is scored by itself: `video_id` names one.
     """
 
     clip_id: str
@@ -36,10 +37,16 @@ class ClipRow:
     crop: tuple[float, float, float, float]
     frame_width: int
     frame_height: int
+    interval: Interval | None = None  # as it was listed; None: the whole video
 
     @property
     def is_probed(self) -> bool:
         return len(self.target_times) > 0
+
+    @property
+    def video_name(self) -> str:
+        """The id of the whole video, by which files beside it are found."""
+        return name_of_video(self.video_id, self.interval)
 
 
 SCHEMA = pa.schema(
@@ -57,6 +64,7 @@ SCHEMA = pa.schema(
         ("frame_height", pa.int32()),
     ]
 )
+INTERVAL = pa.field("interval", pa.list_(pa.float64()))  # a column only where some row has one
 MAY_CHANGE = {"path", "split", "labels"}  # enter no extraction fingerprint
 
 
@@ -64,7 +72,7 @@ class ClipsTable:
     """The rows of a cache, held as an Arrow table; a row becomes a `ClipRow` when asked for."""
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table.cast(SCHEMA)
+        self.table = table.cast(_schema(INTERVAL.name in table.column_names))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -74,6 +82,8 @@ class ClipsTable:
         for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
             for key in ("labels", "target_times", "crop"):
                 entry[key] = tuple(entry[key])
+            if entry.get(INTERVAL.name) is not None:
+                entry[INTERVAL.name] = tuple(entry[INTERVAL.name])
             yield ClipRow(**entry)
 
     def column(self, name: str) -> list[object]:
@@ -82,8 +92,8 @@ class ClipsTable:
 
     @classmethod
     def from_rows(cls, rows: Sequence[ClipRow]) -> "ClipsTable":
-        columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(ClipRow)}
-        return cls(pa.table(columns, schema=SCHEMA))
+        schema = _schema(any(row.interval is not None for row in rows))
+        return cls(pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema))
 
     @classmethod
     def read(cls, storage: Storage) -> "ClipsTable":
@@ -102,6 +112,15 @@ class ClipsTable:
         with _opened(storage) as file:
             return file.read(columns=list(names), use_threads=False)
 
+    @staticmethod
+    def read_video_names(storage: Storage) -> dict[str, str]:
+        """video_id -> id of the whole video, of every video that is listed by intervals."""
+        found = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
+        if INTERVAL.name not in found.column_names:
+            return {}
+        listed = zip(*(found.column(name).to_pylist() for name in found.column_names), strict=True)
+        return {video: name_of_video(video, interval) for video, interval in listed if interval is not None}
+
     @classmethod
     def read_around(cls, storage: Storage, rows: range) -> tuple[int, "ClipsTable"]:
         """The row groups that hold `rows`, without the rest of the table, and the number of their first row."""
@@ -116,6 +135,10 @@ class ClipsTable:
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         storage.put(TABLE, [memoryview(sink.getvalue())])
+
+
+def _schema(has_intervals: bool) -> pa.Schema:
+    return SCHEMA.append(INTERVAL) if has_intervals else SCHEMA
 
 
 @contextmanager
@@ -167,6 +190,17 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
                 )
         kept.append(now if now.is_probed or not row.is_probed else row)
     return kept + sorted(by_id.values(), key=row_order)
+
+
+def interval_id(video: str, interval: Interval) -> str:
+    """The video_id of an interval: `<video>@<start>-<end>`, seconds as short as they can be said without loss."""
+    start, end = (repr(seconds).removesuffix(".0") for seconds in interval)
+    return f"{video}@{start}-{end}"
+
+
+def name_of_video(video_id: str, interval: Interval | None) -> str:
+    """The id of the whole video that `video_id` is, or is an interval of."""
+    return video_id if interval is None else video_id.removesuffix(interval_id("", interval))
 
 
 def video_of(clip_id: str) -> str:

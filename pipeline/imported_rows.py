@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cache_schemas.cache import CLASSES, Cache
-from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, row_order
+from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, Interval, row_order
 from cache_schemas.fingerprint import Options
 from cache_schemas.storage import Storage
 from pipeline.errors import ExchangeError
@@ -75,14 +75,15 @@ def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToF
 
 def _new_rows(listing: Listing, known: set[str]) -> list[ClipRow]:
     videos = (video for video in listing.videos if video.video_id not in known)
-    return sorted((_row(video.video_id, video.path, video.split, video.labels) for video in videos), key=row_order)
+    rows = (_row(video.video_id, video.path, video.split, video.labels, video.interval) for video in videos)
+    return sorted(rows, key=row_order)
 
 
-def _row(video_id: str, path: str, split: str, labels: tuple[int, ...]) -> ClipRow:
+def _row(video_id: str, path: str, split: str, labels: tuple[int, ...], interval: Interval | None = None) -> ClipRow:
     """The row of a video of which nothing is known but its features."""
     return ClipRow(
         clip_id=f"{video_id}:0:full", video_id=video_id, path=path, split=split, labels=labels, start_seconds=NAN,
-        end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
+        end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0, interval=interval,
     )  # fmt: skip
 
 
