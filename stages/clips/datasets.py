@@ -108,7 +108,10 @@ def _listing(entries: list[_Entry], splits: Mapping[str, float], classes: tuple[
     for entry in entries:
         video_id, labels = entry.video_id, tuple(sorted({index[name] for name in entry.label_names}))
         if video_id in videos:
-            raise DatasetError(f"{video_id} is listed twice. Several labels go into one field, separated by `;`.")
+            apart = " To score each by itself let one end a millisecond later." if entry.interval else ""
+            raise DatasetError(
+                f"{video_id} is listed twice. Several labels go into one field, separated by `;`.{apart}"
+            )
         split = entry.split or dealt_split(entry.name, splits)  # all intervals of a video go one way
         videos[video_id] = Video(
             video_id=video_id, path=entry.path, split=split, labels=labels, interval=entry.interval

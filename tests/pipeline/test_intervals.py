@@ -21,6 +21,7 @@ from pipeline.indexing import index
 from pipeline.plan import make_plan
 from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
 from tests.caches import rows_of, same_bytes
+from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]
 FIRST, SECOND = "left/v1.mp4", "right/v0.mp4"  # of 13 and 12 frames, 8 a second
@@ -154,6 +155,17 @@ def test_a_video_is_decoded_once_for_all_its_intervals(listed: Load, monkeypatch
     (record,) = Cache(config.cache).ledger.records("clips")
     assert sorted(record.sources) == IDS
     assert len({source.digest for source in record.sources.values()}) == 2
+
+
+def test_a_replaced_video_runs_again_with_all_its_intervals(listed: Load, video_folder: Path) -> None:
+    config = listed("store.shard_clips=1", *NO_MAPS)
+    index(config)
+    extract(config)
+    write_video(video_folder / SECOND, moving_square(12, 96, 80, seed=9))
+    assert extract(config).clips_run == 3
+    write_video(video_folder / SECOND, moving_square(9, 96, 80, seed=9))
+    with pytest.raises(CacheMismatch, match=r"right/v0.mp4:0:center was indexed with end_seconds 1.5, now 1.125"):
+        extract(config)
 
 
 def test_memory_counts_all_intervals_of_a_video(listed: Load) -> None:
