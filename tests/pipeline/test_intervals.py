@@ -208,6 +208,8 @@ def test_graphs_are_those_inside(listed: Load, video_folder: Path, tmp_path: Pat
     config = listed(f"graphs={json.dumps(options | {'vocabulary': names})}", "proposals=null", *NO_MAPS)
     index(config)
     assert not extract(config).failures
+    records = Cache(config.cache).ledger.records("graphs")
+    assert sorted(video for record in records for video in record.files) == IDS
     times = rows_of(config.cache, "graphs/times")
     assert [row[~np.isnan(row)].tolist() for row in times] == [
         [t / 8 for t in range(11)],
