@@ -15,7 +15,7 @@ import torch
 from cache_schemas.cache import Cache
 from cache_schemas.files import remove_durably, sweep
 from cache_schemas.fingerprint import differences
-from cache_schemas.reader import CachedClips, features_fingerprint
+from cache_schemas.reader import CachedClips, features_fingerprint, features_options
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, RunResults, read_results, write_results
@@ -259,7 +259,11 @@ def _train_one(job: _Job) -> TrainedRun:
     if together.rank() == 0:
         metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
         write_results(job.folder, results)
-        save_run(job.folder, head, describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root))
+        record = describe_run(
+            head, clips, options, tuple(cache.classes), metrics, cache=cache.location,
+            features=features_options(cache, head.reads),
+        )  # fmt: skip
+        save_run(job.folder, head, record)
         remove_state(job.folder)
     return TrainedRun(folder=job.folder, results=results)
 
@@ -283,7 +287,7 @@ def _results(job: _Job, result: TrainResult, clips: CachedClips, device: torch.d
     return RunResults(
         name=job.name,
         seed=options.seed,
-        cache=str(clips.cache.root),
+        cache=clips.cache.location,
         cache_fingerprint=clips.cache_fingerprint,
         recipe=options.model_dump(mode="json"),
         environment=versions() | {"device": name, "threads": str(threads)},

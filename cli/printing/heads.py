@@ -96,8 +96,12 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
 
 def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     result = found.result
+    if not found.is_labelled:
+        print(f"{result.num_videos} videos of split {found.split} are scored; none has a label to hold scores against")
+        return
     print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
-    failed = f", {result.num_failed} of them without an ok clip, counted as wrong" if result.num_failed else ""
+    fate = "ranked last" if "mAP" in result.metrics else "counted as wrong"
+    failed = f", {result.num_failed} of them without an ok clip, {fate}" if result.num_failed else ""
     print(f"{result.num_videos} videos{failed}")
     if absent := found.absent_classes:
         print(f"{len(absent)} classes have no positive and are left out of means over classes: {few(absent)}")
