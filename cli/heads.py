@@ -120,7 +120,7 @@ def models(
     of_heads: Annotated[bool, typer.Option("--heads", help="The heads, at the sizes of their papers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the networks: taps, parameters and GMACs with their classifier, and where weights come from."""
+    """List backbones and proposal networks: taps, parameters, GMACs, and where weights come from."""
     from pipeline import models as known
 
     rows = known.heads() if of_heads else known.models()

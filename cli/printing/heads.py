@@ -119,12 +119,7 @@ def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
 def models(rows: Sequence[dict[str, Any]]) -> None:
     """Per network a line of counts, then its taps and weights, wrapped."""
     for row in rows:
-        form = row["input"]
-        frames = f"{form['num_frames']} frames of " if form["num_frames"] > 1 else ""
-        print(
-            f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.3f} GMACs  "
-            f"{frames}{form['size']} px, {form['num_classes'] or 'no'} classes"
-        )
+        print(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.3f} GMACs  {_counted_for(row)}")
         taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in row["taps"]]
         options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
         weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
@@ -132,7 +127,16 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
             if words:
                 print(wrapped(f"  {name + ':':<10}", words))
     print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
+    print("proposals: without the second stage of detectors; `proposals.source` of the config says which network runs")
     print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+
+
+def _counted_for(row: dict[str, Any]) -> str:
+    form = row["input"]
+    if row["kind"] == "proposals":
+        return f"{form['width']}x{form['height']} px, proposals of source {row['source']}"
+    frames = f"{form['num_frames']} frames of " if form["num_frames"] > 1 else ""
+    return f"{frames}{form['size']} px, {form['num_classes'] or 'no'} classes"
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:
