@@ -49,7 +49,9 @@ def test_many_clips_and_crops_are_scored_as_in_a_plain_loop(config: Config) -> N
         others = {"max": "mean", "mean": "max", "logits": "probabilities", "probabilities": "logits"}
         _check_against_a_loop(config, run, others[aggregate], of, f"train.aggregate={others[aggregate]}")
         _check_against_a_loop(config, run, aggregate, others[of], f"train.aggregate_of={others[of]}")
-        assert read_results(run.folder).scores == scores != {}
+        evaluate_run(run.folder, split="train", overrides=[f"train.aggregate={others[aggregate]}"])
+        assert read_results(run.folder).scores == scores
+        assert scores.keys() == {"test"}
 
 
 def _check_against_a_loop(config: Config, run: TrainedRun, aggregate: str, of: str, *overrides: str) -> None:
