@@ -16,7 +16,7 @@ from cache_schemas.files import write_whole
 from cache_schemas.reader import features_options
 from pipeline.config import Config, apply_override, check_config
 from pipeline.errors import ConfigError
-from pipeline.results import RESULTS_FILE, add_scores
+from pipeline.results import RESULTS_FILE, SplitCounts, add_scores
 from pipeline.training import opened_clips, spec_of
 from stages.clips.datasets import VIDEO_SUFFIXES
 from stages.device import pick_device
@@ -43,6 +43,7 @@ class RunScores:
     result: EvaluationResult
     class_names: tuple[str, ...]
     split: str
+    counts: SplitCounts
 
     @property
     def is_labelled(self) -> bool:
@@ -64,8 +65,7 @@ class RunScores:
             "split": self.split,
             "metrics": self.result.metrics,
             "loss": self.result.loss if self.is_labelled else None,
-            "num_videos": self.result.num_videos,
-            "num_failed": self.result.num_failed,
+            **self.counts.model_dump(),
             "per_class": self.per_class(),
             "classes_without_positives": self.absent_classes,
         }
@@ -95,11 +95,12 @@ def evaluate_run(
     require_same_kind_of_labels(record, clips)
     if needs_labels and not is_labelled(clips):
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
+    counts = SplitCounts.of(clips)
     result = evaluate(head.to(device), clips, options, device=device, purpose=f"evaluate in split {split!r}")
-    found = RunScores(result=result, class_names=tuple(opened.classes), split=split)
+    found = RunScores(result=result, class_names=tuple(opened.classes), split=split, counts=counts)
     as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
     if cache is None and as_trained and found.is_labelled and (folder / RESULTS_FILE).exists():
-        add_scores(folder, split, result.metrics)
+        add_scores(folder, split, result.metrics, counts)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_whole
 from cache_schemas.fingerprint import Options, differences
@@ -40,6 +40,7 @@ class RunRecord(BaseModel):
     """The content of run.json: `options` are the head's, complete; `spec` has what it reads; `train` is the recipe.
 
     `features`: options of all stages that made what it reads; early runs only have their `cache_fingerprint`.
+    `trained_on` tells the clips, labels and classes of its splits from others; empty in runs of before it was written.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -57,6 +58,7 @@ class RunRecord(BaseModel):
     features: dict[str, dict[str, Any]] | None = None
     metrics: dict[str, float]
     train: TrainOptions
+    trained_on: dict[str, Any] = Field(default_factory=dict)
     kinegraph_version: str
     torch_version: str
 
@@ -69,6 +71,7 @@ def describe_run(
     metrics: dict[str, float],
     cache: str,
     features: Features,
+    trained_on: dict[str, Any],
 ) -> RunRecord:
     """The record of `head`, trained on `clips` of the cache at the path `cache`, made as `features` says."""
     return RunRecord(
@@ -84,6 +87,7 @@ def describe_run(
         features={key: dict(options) for key, options in features.items()},
         metrics=metrics,
         train=options,
+        trained_on=trained_on,
         kinegraph_version=version("kinegraph"),
         torch_version=torch.__version__,
     )

@@ -35,7 +35,10 @@ def clips(make_clips: Callable[..., Any]) -> Any:
 def _saved(folder: Path, clips: Any, **keywords: Any) -> Head:
     head = build_head("lstm", clips.spec, 3, hidden=16)
     options = TrainOptions(head="lstm", seed=4)
-    record = describe_run(head, clips, options, NAMES, {"top1": 0.75}, cache="a/cache", features=FEATURES)
+    trained_on = {"train": None}
+    record = describe_run(
+        head, clips, options, NAMES, {"top1": 0.75}, cache="a/cache", features=FEATURES, trained_on=trained_on
+    )
     save_run(folder, head, record, **keywords)
     return head
 
@@ -72,6 +75,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
         "cache_fingerprint": "f00d",
         "features": FEATURES,
         "metrics": {"top1": 0.75},
+        "trained_on": {"train": None},
     }
 
 
@@ -145,7 +149,7 @@ def test_a_run_refuses_a_cache_that_it_was_not_made_for(tmp_path: Path, clips: A
 def test_other_views_are_no_other_features(tmp_path: Path, clips: Any) -> None:
     views = {"per_video": 1, "crops": ["center"], "sampling": "centre", "fps": 6.0}
     head = build_head("lstm", clips.spec, 3, hidden=16)
-    known = describe_run(head, clips, TrainOptions(), NAMES, {}, cache="c", features={"clips": views})
+    known = describe_run(head, clips, TrainOptions(), NAMES, {}, cache="c", features={"clips": views}, trained_on={})
     clips.cache_fingerprint = "cafe"
     other = views | {"per_video": 10, "crops": ["left", "right"], "sampling": "dense"}
     require_same_features(known, clips, {"clips": other})
