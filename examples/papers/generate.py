@@ -393,6 +393,7 @@ def st_sgn_rows() -> Iterator[Row]:
             base = {
                 "cache": f"out/papers/action_genome/{task}",
                 **_dataset("action_genome", annotations),
+                "dataset.multi_label": task == "videos",
                 **_clips(1, 1, sampling="uniform"),
                 "graphs": graphs | {"max_frames": max_frames},
                 **_train(head, aggregate="max", **ST_SGN_ADAMW, epochs=100),
