@@ -27,6 +27,7 @@ class Row:
     published: str
     base: Keys
     keys: Keys = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -51,6 +52,7 @@ class Row:
         lines = [
             f"{TITLES[self.paper]}: {self.about}.",
             f"Published: {self.published}.",
+            *self.notes,
             f"Made by {HERE.name}/generate.py.",
         ]
         body = yaml.safe_dump(self.document, sort_keys=False, default_flow_style=None, width=100)
@@ -66,8 +68,8 @@ TITLES = {
 }
 
 
-def _dataset(name: str) -> Keys:
-    return {"dataset": {"kind": "folder", "root": f"videos/{name}", "annotations": f"videos/{name}.csv"}}
+def _dataset(name: str, annotations: str = "") -> Keys:
+    return {"dataset": {"kind": "folder", "root": f"videos/{name}", "annotations": f"videos/{annotations or name}.csv"}}
 
 
 def _clips(num_frames: int, per_video: int, **more: Any) -> Keys:
@@ -367,6 +369,20 @@ ST_SGN_MAP = {  # per reducer: slices of 2, 5, 10, 15 s
 }
 
 
+ST_SGN_LISTS = {  # task -> list of the data set, what it holds, graphs of an item at most, what varies in a config
+    "intervals": (
+        "action_genome_intervals",
+        (
+            "The csv has a line for each interval of Charades: path,label,split,start,end, of one label, in seconds;",
+            "where two have the same bounds one ends a millisecond later.",
+        ),
+        64,
+        "reducers",
+    ),
+    "videos": ("action_genome", (), 128, "reducers and slices"),
+}
+
+
 def st_sgn_rows() -> Iterator[Row]:
     for task, table in (("intervals", ST_SGN_TOP1), ("videos", ST_SGN_MAP)):
         for name, figures in table.items():
@@ -374,20 +390,24 @@ def st_sgn_rows() -> Iterator[Row]:
             if name != head:
                 layer, readout = name.split("_")
                 head, options = "st_sgn", {"layer": layer, "readout": readout}
+            annotations, notes, max_frames, varied = ST_SGN_LISTS[task]
+            graphs = {"source": "file", "files": "graphs/{stem}.json", "vocabulary": "action_genome"}
             base = {
                 "cache": f"out/papers/action_genome/{task}",
-                **_dataset("action_genome"),
+                **_dataset("action_genome", annotations),
+                "dataset.multi_label": task == "videos",
                 **_clips(1, 1, sampling="uniform"),
-                "graphs": {"source": "file", "files": "graphs/{stem}.json", "vocabulary": "action_genome"},
+                "graphs": graphs | {"max_frames": max_frames},
                 **_train(head, aggregate="max", **ST_SGN_ADAMW, epochs=100),
             }
             yield Row(
                 paper="st_sgn",
                 name=f"{task}_{name}",
-                about=f"table {1 if task == 'intervals' else 2}, {name}; reducers and slices as variants",
+                about=f"table {1 if task == 'intervals' else 2}, {name}; {varied} as variants",
                 published=f"{'top-1' if task == 'intervals' else 'mAP'} {figures} (max, mean, GRU, biGRU)",
                 base=base,
                 keys={"train.options": options, "train.variants": _st_sgn_variants(task, options)},
+                notes=notes,
             )
 
 
