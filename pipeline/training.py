@@ -19,7 +19,7 @@ from cache_schemas.reader import CachedClips, features_fingerprint
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, RunResults, read_results, write_results
-from pipeline.tails import with_tail_of
+from pipeline.tails import require_whole_maps, with_tail_of
 from pipeline.versions import versions
 from pipeline.wanted_run import WantedRun
 from stages.device import pick_device
@@ -318,9 +318,14 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
 
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:
-    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry."""
+    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry.
+
+    Raises HeadError for what the cache does not give.
+    """
     spec = spec_of(cache)
-    return build_head(options.head, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
+    head = build_head(options.head, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
+    require_whole_maps(cache, head)
+    return head
 
 
 def spec_of(cache: Cache) -> dict[str, tuple[int, ...]]:

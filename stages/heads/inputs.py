@@ -93,9 +93,9 @@ class ProposalReader:
         count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
         return torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
 
-    def boxes(self, batch: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """[B, T, N, 4], as stored."""
-        return batch[BOXES][:, :: self.step, : self.top].to(dtype)
+    def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """[B, T, N, 4], as stored: bfloat16 would round pixels past 256, and areas past 65504 px overflow float16."""
+        return batch[BOXES][:, :: self.step, : self.top]
 
 
 class RegionReader:
@@ -120,7 +120,7 @@ class RegionReader:
             # not a product: 0 * NaN is NaN
             features=torch.where(valid[..., None], features, 0.0),
             valid=valid,
-            boxes=self.proposals.boxes(batch, dtype) if self.has_boxes else None,
+            boxes=self.proposals.boxes(batch) if self.has_boxes else None,
         )
 
 
@@ -138,17 +138,19 @@ class MapRegionReader:
         self.reads = (source.maps, *self.proposals.reads, CROP)
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
+        """Boxes, and which frame each is of, keep the boxes' own precision; only the features are of that of the maps."""
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
-        boxes = torch.where(valid[..., None], self.proposals.boxes(batch, maps.dtype), 0.0)
-        crop = batch[CROP].to(maps.dtype)[:, None, None]  # [B, 1, 1, 4]
+        boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
+        crop = batch[CROP].to(boxes.dtype)[:, None, None]  # [B, 1, 1, 4]
         origin, size = crop[..., :2].repeat(1, 1, 1, 2), (crop[..., 2:] - crop[..., :2]).repeat(1, 1, 1, 2)
-        cells = maps.new_tensor([maps.shape[4], maps.shape[3]] * 2)
+        cells = boxes.new_tensor([maps.shape[4], maps.shape[3]] * 2)
         on_map = ((boxes - origin) / size).clamp(0, 1) * cells
         frame = torch.arange(valid[..., 0].numel(), device=maps.device).view(*valid.shape[:2], 1).expand_as(valid)
-        rois = torch.cat([frame[valid][:, None].to(maps.dtype), on_map[valid]], 1)  # [R, 5]
-        grids = roi_align(maps.flatten(0, 1), rois, ROI_SIZE, sampling_ratio=0, aligned=True)  # [R, C, 7, 7]
+        rois = torch.cat([frame[valid][:, None].to(boxes.dtype), on_map[valid]], 1)  # [R, 5]
+        frames = maps.flatten(0, 1).to(boxes.dtype)
+        grids = roi_align(frames, rois, ROI_SIZE, sampling_ratio=0, aligned=True)  # [R, C, 7, 7]
         features = maps.new_zeros(*valid.shape, maps.shape[2])
-        features[valid] = grids.amax((2, 3))
+        features[valid] = grids.amax((2, 3)).to(maps.dtype)
         return Regions(features=features, valid=valid, boxes=boxes)
 
 

@@ -125,7 +125,7 @@ class RegionGraph(nn.Module):
             collect["similarity"] = partial(collect_all, self.affinity(x, regions.valid))
         if self.follows_boxes:
             assert regions.boxes is not None
-            front, back = iou_graphs(regions.boxes, regions.valid)
+            front, back = (graph.to(x.dtype) for graph in iou_graphs(regions.boxes, regions.valid))
             collect |= {"front": partial(collect_next, front), "back": partial(collect_previous, back)}
         return collect
 

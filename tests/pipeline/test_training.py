@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config, check_config
@@ -14,7 +15,7 @@ from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.results import read_results
 from pipeline.scoring import evaluate_run
-from pipeline.training import recipes, train_runs
+from pipeline.training import build_for, recipes, train_runs
 from stages.heads.head import HeadError
 from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
 from stages.training.options import TrainOptions
@@ -80,6 +81,19 @@ def test_regions_of_stored_maps(config: Config) -> None:
     assert record["reads"] == ["features/tiny/res4", "proposals/boxes", "proposals/count", "clips/crop"]
     assert record["spec"]["clips/crop"] == [4]
     assert evaluate_run(run.folder).result.num_videos == 2
+
+
+def test_maps_that_do_not_lie_over_the_whole_crop_are_refused(config: Config) -> None:
+    """Their cells are not where the boxes say, by up to a cell; extraction heeds that, the head cannot."""
+    odd = config.backbones["tiny"].model_dump(exclude_unset=True) | {"size": 68}
+    config = changed(config, backbones={"odd": odd})
+    extract(config)
+    options = {"regions_from": "maps", "dim": 8}
+    train = config.train.recipe
+    with pytest.raises(HeadError, match=r"given features/odd/res4, whose 9 x 9 cells of 8 px lie from 0 px on over 68 px;"):
+        build_for(Cache(config.cache), train.model_copy(update={"options": options | {"backbone": "odd"}}))
+    build_for(Cache(config.cache), train.model_copy(update={"options": options | {"backbone": "tiny"}}))
+    build_for(Cache(config.cache), train.model_copy(update={"head": "trg", "options": {"backbone": "odd"}}))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -36,6 +36,18 @@ def test_resolved_options_build_the_same_network_again(name: str, spec: Spec) ->
         assert (head.options["backbone"], head.options["tap"]) == ("i3d", "res5")
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_takes_a_step_in_bfloat16(
+    name: str, spec: Spec, make_batch: Callable[..., dict[str, Tensor]]
+) -> None:
+    head = build_head(name, spec, 7).train()
+    batch = {key: x.float() if x.is_floating_point() else x for key, x in make_batch().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(batch)
+    logits.float().logsumexp(1).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
 def test_reads_follow_the_options(spec: Spec) -> None:
     regions, pooled, boxes, count = (
         "regions/i3d/res5", "features/i3d/res5_pooled", "proposals/boxes", "proposals/count",

@@ -158,3 +158,26 @@ def test_fewer_proposals_than_are_cached(regions_from: str, spec: Spec, make_bat
     two = batch | {name: batch[name][:, :, :2] for name in ("regions/i3d/res5", "proposals/boxes")}
     two["proposals/count"] = batch["proposals/count"].clamp(max=2)
     assert torch.equal(best_two(batch), all_of_two(two))
+
+
+def test_regions_of_maps_keep_their_frame_and_place_in_bfloat16(spec: Spec, make_batch: MakeBatch) -> None:
+    """bfloat16 counts to 256 and float16 areas end at 65504: only the features may be rounded."""
+    batch = {name: x.float() if x.is_floating_point() else x for name, x in make_batch(num_clips=60).items()}
+    batch["proposals/boxes"] = batch["proposals/boxes"] * 8 + 1000
+    batch["clips/crop"] = batch["clips/crop"] * 8 + 1000
+    head = build_head("strg", spec, 3, dim=8, regions_from="maps").eval()
+    with torch.no_grad():
+        for parameter in head.graph.parameters():
+            parameter.normal_(std=0.3)
+        exact = head(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            regions, _ = head._from_maps(batch)
+            rounded = head(batch)
+    assert regions.features.dtype == torch.bfloat16
+    assert regions.boxes is not None
+    assert torch.equal(regions.boxes, batch["proposals/boxes"])
+    with torch.no_grad():
+        expected, _ = head._from_maps(batch)
+    assert expected.features.std() > 0.1
+    torch.testing.assert_close(regions.features.float(), expected.features, atol=0.03, rtol=0.02)
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)
