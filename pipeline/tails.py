@@ -65,6 +65,6 @@ def require_whole_maps(cache: Cache, head: Head) -> None:
     if side * tap.stride != size:  # also where cell 0 has an offset: the network loses a border
         raise HeadError(
             f"regions_from: maps: given {source.maps}, whose {side} x {side} cells of {tap.stride} px lie from "
-            f"{tap.offset_px:g} px on over {size} px; allowed are maps that lie over the crop cell by cell. Read cached "
-            "regions, which heed that: `regions_from: cached`."
+            f"{tap.offset_px:g} px on over {size} px; allowed are maps that lie over the crop cell by cell. "
+            "Read cached regions, which heed that: `regions_from: cached`."
         )

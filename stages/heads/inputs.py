@@ -24,7 +24,6 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Sour
 
     Raises HeadError where none fits (with the missing array and the command that makes it), and where several do.
     """
-    asked = Source(options.backbone or "<backbone>", options.tap or "<tap>")
     found = {kind: _sources(spec, kind, options) for kind in kinds}
     fitting = [source for source in found[kinds[0]] if all(source in found[kind] for kind in kinds)]
     if len(fitting) == 1:
@@ -32,9 +31,8 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Sour
     if fitting:
         choices = ", ".join(f"backbone={source.backbone} tap={source.tap}" for source in fitting)
         raise HeadError(f"Several arrays fit; choose one by the options backbone and tap: {choices}.")
-    partial = next((source for kind in kinds for source in found[kind]), asked)
-    missing = [partial.array(kind) for kind in kinds if partial not in found[kind]]
-    raise _missing(missing, spec)
+    nearest = next((source for kind in kinds for source in found[kind]), _known(spec, options))
+    raise missing([nearest.array(kind) for kind in kinds if nearest not in found[kind]], spec, kinds)
 
 
 def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
@@ -49,18 +47,47 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
     return sources
 
 
-def _missing(names: Sequence[str], spec: Spec) -> HeadError:
+def _known(spec: Spec, options: TapOptions) -> Source:
+    """Backbone and tap as asked for, else the only ones of which anything is cached, else words to fill in."""
+    sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
+    backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
+    return Source(
+        options.backbone or (backbones.pop() if len(backbones) == 1 else "<backbone>"),
+        options.tap or (taps.pop() if len(taps) == 1 else "<tap>"),
+    )
+
+
+def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
+    """That arrays are missing, and what makes them: what the config needs, and the command.
+
+    kinds: all that is read of the tap, which has to come from one entry of the config.
+    """
     if names == [CROP]:
         return HeadError(
             f"Missing {CROP}, which a cache has once frames were extracted; that of imported features is not known."
         )
-    stage = names[0].partition("/")[0]
-    kind = "pooled" if names[0].endswith("_pooled") else "maps"
-    hint = f", with `store: [{kind}]` for the backbone" if stage == "features" else ""
+    needs = dict([_need(name, spec) for name in names])
+    if "features" in needs and "regions" in kinds:
+        needs["regions"] = "its name in `regions.backbones`"
+    command = " ".join(["kinegraph extract CONFIG", *(f"--stage {stage}" for stage in needs)])
     return HeadError(
-        f"Missing {' and '.join(names)}. Make it by `kinegraph extract CONFIG --stage {stage}`{hint}. "
+        f"Missing {' and '.join(names)}. The config needs {', and '.join(needs.values())}; then run `{command}`. "
         f"Available: {', '.join(sorted(spec)) or 'no array'}."
     )
+
+
+def _need(name: str, spec: Spec) -> tuple[str, str]:
+    """The stage that makes an array, and what in a config asks for it."""
+    stage, entry, tap = [*name.split("/"), ""][:3]
+    if stage in ("proposals", "graphs"):
+        return stage, f"a section `{stage}:`"
+    if stage == "regions":
+        return stage, f"{entry} in `regions.backbones`"
+    kind = "pooled" if tap.endswith("_pooled") else "maps"
+    words = f"with `taps: [{tap.removesuffix('_pooled')}]` and `store: [{kind}]`"
+    if any(other.split("/")[:2] == [stage, entry] for other in spec):  # what a cached entry stores cannot change
+        return stage, f"a copy of {entry} under another name in `backbones:`, as {entry}_{kind}, {words}"
+    return stage, f"a new entry {entry} in `backbones:`, {words}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +108,7 @@ class ProposalReader:
     def __init__(self, spec: Spec, features: str, *, boxes: bool, top: int | None) -> None:
         needed = (BOXES, COUNT) if boxes else (COUNT,)
         if absent := [name for name in needed if name not in spec]:
-            raise _missing(absent, spec)
+            raise missing(absent, spec)
         num_frames, box_frames = spec[features][0], spec[COUNT][0]
         self.step, remainder = divmod(box_frames, num_frames)
         if remainder or not self.step:
@@ -134,11 +161,11 @@ class MapRegionReader:
     def __init__(self, spec: Spec, source: Source, *, top: int | None = None) -> None:
         self.proposals = ProposalReader(spec, source.maps, boxes=True, top=top)
         if CROP not in spec:
-            raise _missing([CROP], spec)
+            raise missing([CROP], spec)
         self.reads = (source.maps, *self.proposals.reads, CROP)
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
-        """Boxes, and which frame each is of, keep the boxes' own precision; only the features are of that of the maps."""
+        """Only the features are rounded to the maps' precision, not the boxes nor which frame each is of."""
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
         crop = batch[CROP].to(boxes.dtype)[:, None, None]  # [B, 1, 1, 4]

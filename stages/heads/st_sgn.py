@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.heads.head import Head, HeadError, HeadOptions, Spec
+from stages.heads.inputs import missing
 from stages.heads.sequences import Reducer, SliceClassifier
 
 COUNT, TIMES = "graphs/count", "graphs/times"
@@ -236,8 +237,5 @@ def _sequence(dim: int, num_classes: int, options: SequenceOptions) -> SliceClas
 
 def _num_relations(spec: Spec) -> int:
     if absent := [name for name in GRAPHS if name not in spec]:
-        raise HeadError(
-            f"Missing {' and '.join(absent)}: this head reads scene graphs. Make them by "
-            f"`kinegraph extract CONFIG --stage graphs`. Available: {', '.join(sorted(spec)) or 'no array'}."
-        )
+        raise missing(absent, spec)
     return spec[RELATIONS][-1]

@@ -1,6 +1,7 @@
 """From a cache to trained runs and their scores."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,26 @@ def test_regions_of_stored_maps(config: Config) -> None:
     assert evaluate_run(run.folder).result.num_videos == 2
 
 
+def test_what_a_head_says_of_missing_arrays_makes_them(config: Config) -> None:
+    """The advice is followed word by word, on the cache that gave rise to it."""
+    pooled = config.backbones["tiny"].model_dump(exclude_unset=True) | {"store": ["pooled"]}
+    config = config.model_copy(update={"cache": config.cache + "_pooled"})
+    config = changed(config, backbones={"tiny": pooled})
+    index(config)
+    extract(config, stages=["features"])
+    cache, options = Cache(config.cache), config.train.recipe.model_copy(update={"head": "trg", "options": {}})
+    with pytest.raises(HeadError) as told:
+        build_for(cache, options)
+    found = re.search(
+        r"copy of (\w+) .* as (\w+), with `taps: \[(\w+)\]` and `store: \[(\w+)\]`.*--stage (\w+)`", str(told.value)
+    )
+    assert found is not None, told.value
+    known, name, tap, kind, stage = found.groups()
+    copy = config.backbones[known].model_dump(exclude_unset=True) | {"taps": [tap], "store": [kind]}
+    extract(changed(config, backbones={name: copy}), stages=[stage])
+    assert build_for(cache, options).reads == ("features/tiny_maps/res4",)
+
+
 def test_maps_that_do_not_lie_over_the_whole_crop_are_refused(config: Config) -> None:
     """Their cells are not where the boxes say, by up to a cell; extraction heeds that, the head cannot."""
     odd = config.backbones["tiny"].model_dump(exclude_unset=True) | {"size": 68}
@@ -90,7 +111,9 @@ def test_maps_that_do_not_lie_over_the_whole_crop_are_refused(config: Config) ->
     extract(config)
     options = {"regions_from": "maps", "dim": 8}
     train = config.train.recipe
-    with pytest.raises(HeadError, match=r"given features/odd/res4, whose 9 x 9 cells of 8 px lie from 0 px on over 68 px;"):
+    with pytest.raises(
+        HeadError, match=r"given features/odd/res4, whose 9 x 9 cells of 8 px lie from 0 px on over 68 px;"
+    ):
         build_for(Cache(config.cache), train.model_copy(update={"options": options | {"backbone": "odd"}}))
     build_for(Cache(config.cache), train.model_copy(update={"options": options | {"backbone": "tiny"}}))
     build_for(Cache(config.cache), train.model_copy(update={"head": "trg", "options": {"backbone": "odd"}}))

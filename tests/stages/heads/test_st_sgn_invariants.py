@@ -264,7 +264,10 @@ def test_an_unknown_object_class_is_named() -> None:
 
 
 def test_missing_graphs_are_answered_with_the_command_that_makes_them() -> None:
-    with pytest.raises(HeadError, match=r"Missing graphs/linked.*kinegraph extract CONFIG --stage graphs"):
+    with pytest.raises(
+        HeadError,
+        match=r"Missing graphs/linked.* a section `graphs:`; then run `kinegraph extract CONFIG --stage graphs`",
+    ):
         build_head("st_sgn", {name: shape for name, shape in _spec().items() if name != "graphs/linked"}, 3)
 
 
