@@ -105,7 +105,7 @@ class ProposalReader:
     Boxes may be cached for more frames than features: with T_boxes = k * T, every k-th is taken.
     """
 
-    def __init__(self, spec: Spec, features: str, *, boxes: bool, top: int | None) -> None:
+    def __init__(self, spec: Spec, features: str, num_stored: int, *, boxes: bool, top: int | None) -> None:
         needed = (BOXES, COUNT) if boxes else (COUNT,)
         if absent := [name for name in needed if name not in spec]:
             raise missing(absent, spec)
@@ -113,6 +113,8 @@ class ProposalReader:
         self.step, remainder = divmod(box_frames, num_frames)
         if remainder or not self.step:
             raise HeadError(f"{COUNT} has {box_frames} frames, {features} has {num_frames}; a multiple is needed.")
+        if top is not None and top > num_stored:
+            raise HeadError(f"num_regions: given {top}, allowed up to the {num_stored} boxes a frame that are cached.")
         self.top, self.reads = top, needed
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
@@ -129,8 +131,8 @@ class RegionReader:
     """Reads the cached regions of one tap from a batch, without what padding holds."""
 
     def __init__(self, spec: Spec, source: Source, *, boxes: bool, top: int | None = None) -> None:
-        self.proposals = ProposalReader(spec, source.regions, boxes=boxes, top=top)
         _, stored, self.channels = spec[source.regions]
+        self.proposals = ProposalReader(spec, source.regions, stored, boxes=boxes, top=top)
         if boxes and spec[BOXES][1:] != (stored, 4):
             raise HeadError(
                 f"{BOXES} has shape {spec[BOXES]}; {(spec[COUNT][0], stored, 4)} is needed "
@@ -159,9 +161,9 @@ class MapRegionReader:
     """
 
     def __init__(self, spec: Spec, source: Source, *, top: int | None = None) -> None:
-        self.proposals = ProposalReader(spec, source.maps, boxes=True, top=top)
-        if CROP not in spec:
-            raise missing([CROP], spec)
+        if absent := [name for name in (BOXES, CROP) if name not in spec]:
+            raise missing(absent[:1], spec)
+        self.proposals = ProposalReader(spec, source.maps, spec[BOXES][1], boxes=True, top=top)
         self.reads = (source.maps, *self.proposals.reads, CROP)
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
