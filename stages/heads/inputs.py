@@ -174,12 +174,12 @@ class MapRegionReader:
         origin, size = crop[..., :2].repeat(1, 1, 1, 2), (crop[..., 2:] - crop[..., :2]).repeat(1, 1, 1, 2)
         cells = boxes.new_tensor([maps.shape[4], maps.shape[3]] * 2)
         on_map = ((boxes - origin) / size).clamp(0, 1) * cells
-        frame = torch.arange(valid[..., 0].numel(), device=maps.device).view(*valid.shape[:2], 1).expand_as(valid)
-        rois = torch.cat([frame[valid][:, None].to(boxes.dtype), on_map[valid]], 1)  # [R, 5]
+        frame = torch.arange(valid[..., 0].numel(), device=maps.device).to(boxes.dtype)
+        rois = torch.cat([frame.repeat_interleave(valid.shape[2])[:, None], on_map.flatten(0, 2)], 1)  # [B*T*N, 5]
         frames = maps.flatten(0, 1).to(boxes.dtype)
-        grids = roi_align(frames, rois, ROI_SIZE, sampling_ratio=0, aligned=True)  # [R, C, 7, 7]
-        features = maps.new_zeros(*valid.shape, maps.shape[2])
-        features[valid] = grids.amax((2, 3)).to(maps.dtype)
+        grids = roi_align(frames, rois, ROI_SIZE, sampling_ratio=0, aligned=True)  # [B*T*N, C, 7, 7]
+        features = grids.amax((2, 3)).view(*valid.shape, -1)
+        features = torch.where(valid[..., None], features, 0.0).to(maps.dtype)
         return Regions(features=features, valid=valid, boxes=boxes)
 
 
