@@ -77,6 +77,8 @@ class StSgn(Head):
         dim = options.dim or options.num_object_classes * num_relations
         self.readout, self.person_class = options.readout, options.person_class
         self.num_object_classes = options.num_object_classes
+        if options.person_class >= options.num_object_classes:
+            raise HeadError(f"person_class: given {options.person_class}, allowed: 0 to {self.num_object_classes - 1}.")
         self.nodes = nn.Embedding(options.num_object_classes, dim)
         self.edges = nn.Linear(num_relations, dim)
         self.layers = nn.ModuleList(_layer(dim, options) for _ in range(options.num_layers))
@@ -140,15 +142,16 @@ def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
 def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
     """The graphs of a batch, padding replaced by class 0 and no relation.
 
-    Raises HeadError for an object of a class from `num_object_classes` on.
+    Raises HeadError for an object of a class that is not one of `num_object_classes`.
     """
     count = batch[COUNT]
     slots = torch.arange(batch[OBJECTS].shape[2], device=count.device)
     exists = slots < count[..., None]
     objects = torch.where(exists, batch[OBJECTS].long(), 0)
-    if objects.numel() and int(objects.max()) >= num_object_classes:
+    unknown = objects[(objects < 0) | (objects >= num_object_classes)]
+    if len(unknown):
         raise HeadError(
-            f"{OBJECTS} has an object of class {int(objects.max())}; num_object_classes is {num_object_classes}."
+            f"{OBJECTS} has an object of class {int(unknown[0])}; num_object_classes is {num_object_classes}."
         )
     return Graphs(
         objects=objects,
@@ -225,6 +228,10 @@ def _layer(dim: int, options: StSgnOptions) -> GraphLayer:
 
 
 def _sequence(dim: int, num_classes: int, options: SequenceOptions) -> SliceClassifier:
+    if options.reducer == "bigru" and options.hidden % 2:
+        raise HeadError(
+            f"hidden: given {options.hidden}, allowed with `reducer: bigru`: even numbers, half for each way."
+        )
     return SliceClassifier(
         dim,
         num_classes,
