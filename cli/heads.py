@@ -33,19 +33,24 @@ def train(
     overrides: Overrides = [],
 ) -> None:
     """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
-    from pipeline.training import train_runs
+    from pipeline.training import RunsDiverged, train_runs
     from stages.training.together import rank
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     names = [name for name in head.split(",") if name]
-    if settings.run.executor in ("dask", "slurm"):
-        printing.trained(_trained_on_cluster(settings, names, seeds, overwrite=overwrite))
-        return
     if rank() > 0:  # under torchrun the first process speaks for all
         train_runs(settings, names, seeds, overwrite=overwrite)
         return
     lines = printing.TrainingLines()
-    runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=lines.epoch, on_step=lines.step)
+    try:
+        if settings.run.executor in ("dask", "slurm"):
+            runs = _trained_on_cluster(settings, names, seeds, overwrite=overwrite)
+        else:
+            runs = train_runs(settings, names, seeds, overwrite=overwrite, on_epoch=lines.epoch, on_step=lines.step)
+    except RunsDiverged as error:
+        if error.finished:
+            printing.trained(error.finished)
+        raise
     printing.trained(runs)
 
 
@@ -107,7 +112,7 @@ def models(
     of_heads: Annotated[bool, typer.Option("--heads", help="The heads, at the sizes of their papers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the networks: taps, parameters and GMACs with their classifier, and where weights come from."""
+    """List backbones and proposal networks: taps, parameters, GMACs, and where weights come from."""
     from pipeline import models as known
 
     rows = known.heads() if of_heads else known.models()

@@ -10,9 +10,11 @@ from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
+from pipeline.results import RunResults
 from pipeline.scoring import evaluate_run
 from pipeline.training import TrainedRun, train_runs, wanted_runs
 from stages.training.checkpoint import is_trained
+from stages.training.evaluation import EvaluationResult
 
 CONFIG = Path(__file__).with_name("demo.yaml")
 ABOUT = {  # by variant; of others the name of the head is shown
@@ -36,20 +38,21 @@ ABOUT = {  # by variant; of others the name of the head is shown
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One head: test accuracy and training seconds, one of each per seed."""
+    """One head: test score and training seconds, one of each per seed."""
 
     name: str
     about: str
-    accuracies: tuple[float, ...]
+    scores: tuple[float, ...]
     seconds: tuple[float, ...]
     num_parameters: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The table, and what it took to get there, in seconds."""
+    """The table of scores by `metric`, and what it took to get there, in seconds."""
 
     rows: tuple[DemoRow, ...]
+    metric: str
     seeds: int
     num_videos: int
     num_test: int
@@ -94,29 +97,36 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
         overwrite=overwrite or all(finished),
         on_run=lambda run: note(_line(run)),
     )
-    rows = []
-    num_test = 0
-    for name, group in groupby(runs, key=lambda run: run.results.name):
-        of_name = list(group)
-        scores = [evaluate_run(run.folder).result for run in of_name]
-        num_test = scores[0].num_videos
-        rows.append(
-            DemoRow(
-                name=name,
-                about=ABOUT.get(name, config.train.variant(name).head),
-                accuracies=tuple(score.metrics["top1"] for score in scores),
-                seconds=tuple(run.results.seconds for run in of_name),
-                num_parameters=of_name[0].results.num_parameters,
-            )
-        )
+    results = [evaluate_run(run.folder).result for run in runs]
+    metric = _metric(config, results[0])
+    scored = [(run.results, result.metrics[metric]) for run, result in zip(runs, results, strict=True)]
     return DemoResult(
-        rows=tuple(rows),
+        rows=tuple(_row(config, list(group)) for _, group in groupby(scored, key=lambda each: each[0].name)),
+        metric=metric,
         seeds=seeds,
         num_videos=indexed.num_videos,
-        num_test=num_test,
+        num_test=results[0].num_videos,
         generate_seconds=generated - begun,
         extract_seconds=extracted - generated,
         seconds=time.monotonic() - begun,
+    )
+
+
+def _metric(config: Config, result: EvaluationResult) -> str:
+    """The one that training is asked to go by, where tests have it too, else top1 or mAP."""
+    wanted = config.train.metric
+    return wanted if wanted and wanted in result.metrics else next(iter(result.metrics))
+
+
+def _row(config: Config, scored: Sequence[tuple[RunResults, float]]) -> DemoRow:
+    """The runs of one variant, with their scores."""
+    name = scored[0][0].name
+    return DemoRow(
+        name=name,
+        about=ABOUT.get(name, config.train.variant(name).head),
+        scores=tuple(score for _, score in scored),
+        seconds=tuple(results.seconds for results, _ in scored),
+        num_parameters=scored[0][0].num_parameters,
     )
 
 

@@ -6,12 +6,13 @@ from typing import Any
 from stages.backbones.catalogue import CATALOGUE
 from stages.backbones.entry import BackboneEntry
 from stages.backbones.taps import Tap
+from stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, ProposalEntry
 from stages.weights.sources import WeightSource
 
 
 def models() -> list[dict[str, Any]]:
     """The document that `models --json` prints: a row for each network that a config can name."""
-    return [_backbone(known) for known in CATALOGUE.values()]
+    return [*map(_backbone, CATALOGUE.values()), *map(_proposals, PROPOSALS.values())]
 
 
 def heads() -> list[dict[str, Any]]:
@@ -38,6 +39,21 @@ def _backbone(known: BackboneEntry) -> dict[str, Any]:
         "taps": [_tap(tap) for tap in known.taps],
         "options": {key: list(values) for key, values in known.options.items()},
         "inflates": known.inflates,
+        "weights": [{"name": name} | _source(source) for name, source in known.weights.items()],
+    }
+
+
+def _proposals(known: ProposalEntry) -> dict[str, Any]:
+    height, width = known.input_size(*COUNTED_FRAME)
+    return {
+        "name": known.name,
+        "kind": "proposals",
+        "params": known.num_params,
+        "gmacs": known.gmacs,
+        "source": known.source,
+        "input": {"num_frames": 1, "height": height, "width": width},
+        "taps": [],
+        "options": {},
         "weights": [{"name": name} | _source(source) for name, source in known.weights.items()],
     }
 

@@ -1,12 +1,14 @@
 """results.json of a run: what was trained on what, where, and how well. Torch-free."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_whole
+from cache_schemas.reader import CachedClips
 from stages.errors import UsageError
+from stages.training.options import FREE, TrainOptions
 
 RESULTS_FILE = "results.json"
 
@@ -15,8 +17,28 @@ class ResultsError(UsageError):
     """Results that are not there or cannot be read."""
 
 
+class SplitCounts(BaseModel):
+    """What scores of a split stand on: its videos, those of them without an ok clip (counted as wrong), and clips that
+    were not extracted yet, which have no part in them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    num_videos: int
+    num_failed: int
+    num_unsealed_clips: int
+
+    @classmethod
+    def of(cls, clips: CachedClips) -> Self:
+        return cls(
+            num_videos=len(clips.videos), num_failed=len(clips.failed_videos), num_unsealed_clips=clips.num_unsealed
+        )
+
+
 class RunResults(BaseModel):
-    """`recipe` is the config's section `train` for this run; `scores` are metrics by split, fractions.
+    """`recipe` is the config's section `train` for this run; `scores` are metrics by split, fractions, of `counts`.
+
+    `trained_on` tells the clips, labels and classes of its splits from others; empty in runs of before it was written.
 
     `metric` chose the epoch on the validation split, None where nothing did. `seconds` of a run that was
     killed and went on are those of both parts.
@@ -29,7 +51,8 @@ class RunResults(BaseModel):
     seed: int
     cache: str
     cache_fingerprint: str
-    recipe: dict[str, Any]
+    recipe: TrainOptions
+    trained_on: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str]
     num_parameters: int
     num_train_clips: int
@@ -39,6 +62,17 @@ class RunResults(BaseModel):
     seconds: float
     history: list[dict[str, Any]]
     scores: dict[str, dict[str, float]]
+    counts: dict[str, SplitCounts] = Field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """What runs have in common whose scores may be averaged: all that numbers depend on but the seed."""
+        found = comparable(self.recipe, self.cache_fingerprint, self.trained_on)
+        return {key: value for key, value in found.items() if key != "seed"}
+
+
+def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> dict[str, Any]:
+    """All that a run's numbers depend on; `features` is the fingerprint of what it reads."""
+    return recipe.model_dump(mode="json", exclude=FREE) | {"features": features, "trained_on": trained_on}
 
 
 def write_results(folder: Path, results: RunResults) -> None:
@@ -59,10 +93,11 @@ def read_results(folder: Path) -> RunResults:
         ) from error
 
 
-def add_scores(folder: Path, split: str, metrics: dict[str, float]) -> None:
+def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: SplitCounts) -> None:
     """Write the metrics of another split into the results of a run."""
     results = read_results(folder)
-    write_results(folder, results.model_copy(update={"scores": results.scores | {split: metrics}}))
+    added = {"scores": results.scores | {split: metrics}, "counts": results.counts | {split: counts}}
+    write_results(folder, results.model_copy(update=added))
 
 
 def find_results(root: Path) -> list[tuple[Path, RunResults]]:

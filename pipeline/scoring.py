@@ -12,7 +12,7 @@ import torch
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import write_whole
-from pipeline.results import RESULTS_FILE, add_scores
+from pipeline.results import RESULTS_FILE, SplitCounts, add_scores
 from pipeline.training import opened_clips, spec_of
 from stages.errors import UsageError
 from stages.training.checkpoint import load_run, require_fit, require_same_features
@@ -27,6 +27,7 @@ class RunScores:
     result: EvaluationResult
     class_names: tuple[str, ...]
     split: str
+    counts: SplitCounts
 
     @property
     def absent_classes(self) -> list[str]:
@@ -43,8 +44,7 @@ class RunScores:
             "split": self.split,
             "metrics": self.result.metrics,
             "loss": self.result.loss,
-            "num_videos": self.result.num_videos,
-            "num_failed": self.result.num_failed,
+            **self.counts.model_dump(),
             "per_class": self.per_class(),
             "classes_without_positives": self.absent_classes,
         }
@@ -61,10 +61,11 @@ def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str
     clips = opened_clips(opened, head, split)
     require_same_features(record, clips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    counts = SplitCounts.of(clips)
     result = evaluate(head.to(device), clips, record.train, device=device)
     if cache is None and (Path(folder) / RESULTS_FILE).exists():
-        add_scores(Path(folder), split, result.metrics)
-    return RunScores(result=result, class_names=tuple(opened.classes), split=split)
+        add_scores(Path(folder), split, result.metrics, counts)
+    return RunScores(result=result, class_names=tuple(opened.classes), split=split, counts=counts)
 
 
 def write_submission(found: RunScores, path: Path) -> int:

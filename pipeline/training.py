@@ -1,12 +1,10 @@
 """`kinegraph train`: heads and seeds over one cache."""
 
 import logging
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +12,13 @@ import torch
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import remove_durably, sweep
-from cache_schemas.fingerprint import differences
-from cache_schemas.reader import CachedClips, features_fingerprint
+from cache_schemas.reader import CachedClips
 from pipeline.config import Config
+from pipeline.devices import on_device_of
 from pipeline.errors import ConfigError
-from pipeline.results import RESULTS_FILE, RunResults, read_results, write_results
+from pipeline.kept_runs import require_same_recipes, trained_on
+from pipeline.processes import in_processes
+from pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
 from pipeline.tails import require_whole_maps, with_tail_of
 from pipeline.versions import versions
 from pipeline.wanted_run import WantedRun
@@ -28,17 +28,15 @@ from stages.heads.head import Head
 from stages.training import together
 from stages.training.checkpoint import (
     RECORD_FILE,
-    RunExists,
     describe_run,
     is_trained,
-    load_record,
     require_free,
     save_run,
 )
-from stages.training.engine import seeded, train
+from stages.training.engine import TrainingDiverged, seeded, train
 from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord, TrainResult
-from stages.training.state import FREE, STATE_FILE, remove_state
+from stages.training.state import STATE_FILE, remove_state
 from stages.training.tensorboard import scalar_log
 
 LOG_FOLDER = "tensorboard"
@@ -58,6 +56,14 @@ class TrainedRun:
     folder: Path
     results: RunResults
     kept: bool = False
+
+
+class RunsDiverged(TrainingDiverged):
+    """Some runs of a table, named in `diverged`; `finished` are the others."""
+
+    def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
+        super().__init__(f"{len(diverged)} of {len(finished) + len(diverged)} runs diverged: {', '.join(diverged)}.")
+        self.finished = finished
 
 
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
@@ -117,13 +123,12 @@ def train_runs(
     One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was cut off goes on; of a table
     that was cut off the finished runs are kept. With several workers `on_epoch` and `on_step` are called in theirs and
     must be pickled. Raises ConfigError, CacheError, HeadError, StateError; RunExists where all runs are
-    finished, or one of them otherwise than asked for now.
+    finished, or one that stays in their table is otherwise than asked for now; RunsDiverged at the end.
     """
     wanted = wanted_runs(config, names, seeds)
-    if not overwrite:
-        if all(is_trained(run.folder) for run in wanted):
-            require_free(wanted[0].folder)
-        require_same_recipes(config, wanted)
+    if not overwrite and all(is_trained(run.folder) for run in wanted):
+        require_free(wanted[0].folder)
+    require_same_recipes(config, wanted, overwrite=overwrite)
     if together.num_processes() > 1 and config.run.workers > 1:
         raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
     require_trainable(config, wanted)
@@ -149,8 +154,7 @@ def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite:
     """The runs of a table that a cluster is to train; raises what `train_runs` does, but for runs that are finished."""
     runs = wanted_runs(config, names, seeds)
     require_trainable(config, runs)
-    if not overwrite:
-        require_same_recipes(config, runs)
+    require_same_recipes(config, runs, overwrite=overwrite)
     return runs
 
 
@@ -193,39 +197,37 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
 
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
-    runs = []
-    for run in _in_processes(jobs, workers) if workers > 1 and len(jobs) > 1 else map(_train_one, jobs):
-        runs.append(run)
-        on_run(run)
+    runs, diverged = [], []
+    count = min(workers, len(jobs))
+    for job, run in zip(jobs, in_processes(_tried_by, jobs, count) if count > 1 else map(_tried, jobs), strict=True):
+        if isinstance(run, TrainingDiverged):
+            diverged.append(told_of(job.wanted, run))
+        else:
+            runs.append(run)
+            on_run(run)
+    if diverged:
+        raise RunsDiverged(runs, diverged)
     return runs
 
 
-def _in_processes(jobs: list[_Job], workers: int) -> Iterator[TrainedRun]:
-    """The runs in order, trained in processes of their own; leaves none behind, however it is left."""
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
+def told_of(run: WantedRun, error: TrainingDiverged) -> str:
+    """Says how a run diverged; gives its name, which is said again in the end."""
+    name = f"{run.name} seed {run.options.seed}"
+    log.error("%s diverged. %s", name, error)
+    return name
+
+
+def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
+    """A run that diverges does not end the others."""
     try:
-        yield from pool.map(_train_one, jobs)
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+        return _train_one(job)
+    except TrainingDiverged as error:
+        return error
 
 
-def require_same_recipes(config: Config, wanted: Sequence[WantedRun]) -> None:
-    """Raises RunExists where a finished run is not what is asked for."""
-    cache = Cache(config.cache)
-    for job in (run for run in wanted if is_trained(run.folder)):
-        record = load_record(job.folder)
-        features = features_fingerprint(cache, record.reads)
-        asked = job.options.model_dump(mode="json", exclude=FREE) | {"features": features}
-        had = record.train.model_dump(mode="json", exclude=FREE) | {"features": record.cache_fingerprint}
-        if changed := differences(had, asked):
-            raise RunExists(
-                f"{job.folder} holds a run of another recipe ({'; '.join(changed)}): choose another folder by "
-                "train.run, or --overwrite all of them."
-            )
+def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
+    """In the process `number` of several."""
+    return _tried(replace(job, config=on_device_of(job.config, number)))
 
 
 def _train_one(job: _Job) -> TrainedRun:
@@ -244,6 +246,7 @@ def _train_one(job: _Job) -> TrainedRun:
     val_clips = None
     if options.val_split:
         val_clips = opened_clips(cache, head, options.val_split, preload=options.preload)
+        tell_of_absent_classes(val_clips, options.val_split)
     logs = options.tensorboard and together.rank() == 0
     with scalar_log(job.folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:
 
@@ -255,11 +258,12 @@ def _train_one(job: _Job) -> TrainedRun:
             head, clips, val_clips, options, device=device, on_epoch=on_epoch,
             on_step=partial(job.on_step, job.name, options.seed), state_file=job.folder / STATE_FILE,
         )  # fmt: skip
-    results = _results(job, result, clips, device)
+    results = _results(job, result, clips, val_clips, device)
     if together.rank() == 0:
         metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
         write_results(job.folder, results)
-        save_run(job.folder, head, describe_run(head, clips, options, tuple(cache.classes), metrics, cache=cache.root))
+        classes = tuple(cache.classes)
+        save_run(job.folder, head, describe_run(head, clips, options, classes, metrics, cache.root, results.trained_on))
         remove_state(job.folder)
     return TrainedRun(folder=job.folder, results=results)
 
@@ -275,7 +279,9 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)
 
 
-def _results(job: _Job, result: TrainResult, clips: CachedClips, device: torch.device) -> RunResults:
+def _results(
+    job: _Job, result: TrainResult, clips: CachedClips, val_clips: CachedClips | None, device: torch.device
+) -> RunResults:
     options, on_cuda = job.options, device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_cuda else "cpu"
     threads = options.threads or torch.get_num_threads()
@@ -285,7 +291,8 @@ def _results(job: _Job, result: TrainResult, clips: CachedClips, device: torch.d
         seed=options.seed,
         cache=str(clips.cache.root),
         cache_fingerprint=clips.cache_fingerprint,
-        recipe=options.model_dump(mode="json"),
+        recipe=options,
+        trained_on=trained_on(clips.cache, clips, val_clips),
         environment=versions() | {"device": name, "threads": str(threads)},
         num_parameters=result.num_parameters,
         num_train_clips=len(clips),
@@ -295,6 +302,7 @@ def _results(job: _Job, result: TrainResult, clips: CachedClips, device: torch.d
         seconds=result.seconds,
         history=[asdict(record) for record in result.history],
         scores=validated,
+        counts={} if val_clips is None else {str(options.val_split): SplitCounts.of(val_clips)},
     )
 
 
@@ -315,6 +323,21 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
             split,
         )
     return clips
+
+
+def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
+    """Name the classes that have no part in a mean over classes; only mAP is one."""
+    if not clips.multi_label:
+        return
+    positives = clips.labels.sum(0) + clips.failed_labels.sum(0)
+    if absent := [name for name, count in zip(clips.cache.classes, positives.tolist(), strict=True) if not count]:
+        log.warning(
+            "%d of %d classes have no positive in split %s, whose mAP leaves them out: %s",
+            len(absent),
+            clips.num_classes,
+            split,
+            ", ".join(absent),
+        )
 
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:

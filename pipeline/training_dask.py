@@ -25,8 +25,20 @@ from pipeline.executors.dask_cluster import are_children, connected, resources
 from pipeline.executors.dask_training import IgnoreInterrupts, RunTask, run_task
 from pipeline.executors.dask_walltime import LeaveInTime
 from pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
-from pipeline.training import OnEpoch, TrainedRun, checked_runs, discard, log_epoch, trained_runs, untrained
+from pipeline.training import (
+    OnEpoch,
+    RunsDiverged,
+    TrainedRun,
+    checked_runs,
+    discard,
+    log_epoch,
+    told_of,
+    trained_runs,
+    untrained,
+)
 from pipeline.wanted_run import WantedRun
+from stages.training.checkpoint import is_trained
+from stages.training.engine import TrainingDiverged
 from stages.training.records import EpochRecord
 
 RUNS_AT_ONCE = 1  # of one worker process: torch's generators and threads are the process's
@@ -57,7 +69,9 @@ def train_on_dask(
             log.info("Dask's dashboard: %s", client.dashboard_link)
             _check_cluster(client, config, missing)
             with _mannered(client, config):
-                _Table(client, config, on_epoch).train(missing)
+                diverged = _Table(client, config, on_epoch).train(missing)
+        if diverged:
+            raise RunsDiverged(trained_runs([run for run in runs if is_trained(run.folder)], missing), diverged)
     return trained_runs(runs, missing)
 
 
@@ -89,11 +103,12 @@ class _Table:
         self.config = config.model_copy(update={"cache": absolute_root(config.cache)})
         self.topic = f"kinegraph-train-{uuid.uuid4().hex[:12]}"
         self.in_flight: dict[str, tuple[Future[Any], WantedRun]] = {}
+        self.diverged: list[str] = []
         self._settled: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._workers = Workers(client, config.run)
 
-    def train(self, runs: Sequence[WantedRun]) -> None:
-        """Train all; the first that fails ends the others, which go on with the same command."""
+    def train(self, runs: Sequence[WantedRun]) -> list[str]:
+        """Train all; gives what is said of those that diverged. Any other failure ends all, to go on with next time."""
         waiting = list(reversed(runs))
         self.client.subscribe_topic(self.topic, self._note)
         try:
@@ -107,6 +122,7 @@ class _Table:
             self.client.unsubscribe_topic(self.topic)
             with suppress(OSError):
                 self.client.cancel([future for future, _ in self.in_flight.values()])
+        return self.diverged
 
     def _submit(self, run: WantedRun) -> None:
         task = RunTask(
@@ -125,7 +141,9 @@ class _Table:
     def _settle(self, future: Future[Any]) -> None:
         _, run = self.in_flight.pop(str(future.key))
         if future.status == "finished":
-            if (error := future.result()) is not None:
+            if isinstance(error := future.result(), TrainingDiverged):
+                self.diverged.append(told_of(run, error))
+            elif error is not None:
                 raise error
             return
         if future.status != "error":

@@ -24,7 +24,7 @@ from pipeline.versions import versions
 from pipeline.walltime import Schedule, allotment
 from stages.backbones.extract import FeatureExtractor
 from stages.decode.clips import Square, Wanted, WholeFrame
-from stages.device import pick_device, share_of_devices
+from stages.device import pick_device
 from stages.proposals.source import ProposalSource
 from stages.proposals.sources import build_source
 from stages.scene_graphs.source import GraphSource
@@ -44,12 +44,6 @@ class Pass:
     leased: list[WorkUnit] = field(default_factory=list)
     suspects: list[WorkUnit] = field(default_factory=list)
     too_late: list[WorkUnit] = field(default_factory=list)
-
-
-def on_device_of(config: Config, number: int) -> Config:
-    """The config of the `number`-th worker process of this machine: each has a CUDA device of its own, by turns."""
-    device = share_of_devices(config.run.device, number, torch.cuda.device_count())
-    return config.model_copy(update={"run": config.run.model_copy(update={"device": device})})
 
 
 class Worker:

@@ -82,6 +82,24 @@ def test_each_of_all_heads_takes_a_step(name: str) -> None:
         _step(_head(ALL_HEADS, ALL_HEADS.train.variant(name)), _spec(ALL_HEADS))
 
 
+SYNC_MNIST = load_config(EXAMPLES / "sync_mnist" / "full_3.yaml")
+
+
+@pytest.mark.parametrize("name", SYNC_MNIST.train.variants)
+def test_each_head_of_sync_mnist_takes_a_step(name: str) -> None:
+    """As shapes only."""
+    with torch.device("meta"), torch.random.fork_rng([]):
+        _step(SYNC_MNIST, SYNC_MNIST.train.variant(name))
+
+
+def test_both_tables_of_sync_mnist_are_of_the_same_heads() -> None:
+    both = (SYNC_MNIST, load_config(EXAMPLES / "sync_mnist" / "full_5.yaml"))
+    first, second = (config.model_dump(include={"backbones", "clips", "train"}) for config in both)
+    for each in (first, second):
+        each["train"].pop("run")
+    assert first == second
+
+
 def test_the_demo_is_part_of_all_heads() -> None:
     demo = load_config(DEMO)
     for name in demo.train.variants:

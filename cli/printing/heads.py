@@ -4,17 +4,17 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from cli.printing.text import MAX_COLUMNS, few, note, table, wrapped
+from cache_schemas.fingerprint import canonical, differences
+from cli.printing.text import MAX_COLUMNS, few, listed, note, table, wrapped
 
 if TYPE_CHECKING:
     from pipeline.breakdown import AttributeScore
     from pipeline.demo import DemoResult
-    from pipeline.results import RunResults
+    from pipeline.results import RunResults, SplitCounts
     from pipeline.scoring import RunScores
     from pipeline.training import TrainedRun
     from stages.training.records import EpochRecord, StepRecord
@@ -68,20 +68,38 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
-    """A line per head: means over its seeds."""
-    rows, several = [], False
-    for (name, parent), group in groupby(runs, key=lambda run: (run[1].name, run[0].parent)):
-        of_name = list(group)
-        several |= len(of_name) > 1
-        found = [run for _, run in of_name]
-        splits = dict.fromkeys(split for run in found for split in run.scores)
-        scores = "  ".join(filter(None, (_score(found, split) for split in splits))) or "-"
-        seconds = mean(run.seconds for run in found)
-        folder = of_name[0][0] if len(of_name) == 1 else parent
-        rows.append([name, str(len(found)), scores, f"{found[0].num_parameters:,}", f"{seconds:.1f}", str(folder)])
-    print(table(["head", "seeds", "scores", "parameters", "seconds", "run"], rows, ["scores", "run"]))
-    if several:
+    """A line per head and recipe: means over its seeds."""
+    heads: dict[tuple[str, Path], dict[str, list[tuple[Path, RunResults]]]] = {}
+    for folder, run in runs:
+        of_head = heads.setdefault((run.name, folder.parent), {})
+        of_head.setdefault(canonical(run.row()), []).append((folder, run))
+    alike = [group for of_head in heads.values() for group in of_head.values()]
+    header = ["head", "seeds", "scores", "parameters", "seconds", "run"]
+    print(table(header, [_row(group) for group in alike], ["scores", "run"]))
+    if any(len(group) > 1 for group in alike):
         note("±: sample standard deviation over seeds")
+    for (name, parent), of_head in heads.items():
+        first, *others = (group[0][1].row() for group in of_head.values())
+        for other in others:
+            note(f"{name} in {parent} has a row for each recipe: {'; '.join(differences(first, other))}")
+    incomplete = {
+        f"{run.name}, {split}: {_counted(counts)}": None
+        for _, run in runs
+        for split, counts in run.counts.items()
+        if counts.num_failed or counts.num_unsealed_clips
+    }
+    for line in listed([*incomplete]):
+        note(line)
+
+
+def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
+    """Runs that differ in their seeds only."""
+    found = [run for _, run in runs]
+    splits = dict.fromkeys(split for run in found for split in run.scores)
+    scores = "  ".join(filter(None, (_score(found, split) for split in splits))) or "-"
+    seconds = mean(run.seconds for run in found)
+    folder = runs[0][0] if len(runs) == 1 else runs[0][0].parent
+    return [found[0].name, str(len(found)), scores, f"{found[0].num_parameters:,}", f"{seconds:.1f}", str(folder)]
 
 
 def _score(runs: Sequence["RunResults"], split: str) -> str:
@@ -97,8 +115,7 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
 def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     result = found.result
     print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
-    failed = f", {result.num_failed} of them without an ok clip, counted as wrong" if result.num_failed else ""
-    print(f"{result.num_videos} videos{failed}")
+    print(_counted(found.counts))
     if absent := found.absent_classes:
         print(f"{len(absent)} classes have no positive and are left out of means over classes: {few(absent)}")
     per_class = sorted(found.per_class().items(), key=lambda item: -item[1])
@@ -112,15 +129,16 @@ def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
         print(table(["attribute", "value", "classes", "mean"], rows, ["value"]))
 
 
+def _counted(counts: "SplitCounts") -> str:
+    failed = f", {counts.num_failed} of them without an ok clip, counted as wrong" if counts.num_failed else ""
+    unsealed = f"; {counts.num_unsealed_clips} clips are not extracted yet and left out"
+    return f"{counts.num_videos} videos{failed}{unsealed if counts.num_unsealed_clips else ''}"
+
+
 def models(rows: Sequence[dict[str, Any]]) -> None:
     """Per network a line of counts, then its taps and weights, wrapped."""
     for row in rows:
-        form = row["input"]
-        frames = f"{form['num_frames']} frames of " if form["num_frames"] > 1 else ""
-        print(
-            f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.3f} GMACs  "
-            f"{frames}{form['size']} px, {form['num_classes'] or 'no'} classes"
-        )
+        print(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.3f} GMACs  {_counted_for(row)}")
         taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in row["taps"]]
         options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
         weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
@@ -128,7 +146,16 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
             if words:
                 print(wrapped(f"  {name + ':':<10}", words))
     print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
+    print("proposals: without the second stage of detectors; `proposals.source` of the config says which network runs")
     print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+
+
+def _counted_for(row: dict[str, Any]) -> str:
+    form = row["input"]
+    if row["kind"] == "proposals":
+        return f"{form['width']}x{form['height']} px, proposals of source {row['source']}"
+    frames = f"{form['num_frames']} frames of " if form["num_frames"] > 1 else ""
+    return f"{frames}{form['size']} px, {form['num_classes'] or 'no'} classes"
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:
@@ -147,12 +174,11 @@ def _in_time(tap: dict[str, Any]) -> str:
 
 def demo(found: "DemoResult") -> None:
     rows = [
-        [row.name, spread(row.accuracies), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
+        [row.name, spread(row.scores), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
         for row in found.rows
     ]
-    print(
-        table(["head", "test accuracy", "parameters", "seconds", "what it is"], rows, ["test accuracy", "what it is"])
-    )
+    score = "test accuracy" if found.metric == "top1" else f"test {found.metric}"
+    print(table(["head", score, "parameters", "seconds", "what it is"], rows, [score, "what it is"]))
     seeds = f"{found.seeds} seeds (±: sample standard deviation)" if found.seeds > 1 else "1 seed"
     print(f"{found.num_test} unseen test videos, {seeds}")
     print(

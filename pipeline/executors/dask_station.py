@@ -151,7 +151,8 @@ class Station(WorkerPlugin):
     def _open(self) -> "Worker":
         """Load the networks. Raises what a worker that came late cannot do: ClusterError, CacheNotFound, ..."""
         schedule = self._begin_time().schedule
-        from pipeline.worker import Worker, on_device_of
+        from pipeline.devices import on_device_of
+        from pipeline.worker import Worker
 
         if differing := differing_versions(self.versions):
             raise ClusterError(f"worker {self._dask_worker.address} has {differing}. Install the same on all machines.")

@@ -61,14 +61,15 @@ def run_task(task: RunTask) -> Exception | None:
             return ClusterError(f"worker {worker.address} has {differing}. Install the same on all machines.")
         import torch
 
+        from pipeline.devices import on_device_of
         from pipeline.training import train_wanted
-        from pipeline.worker import on_device_of
+        from stages.training.engine import TrainingDiverged
 
         config = on_device_of(task.config, int(worker.name)) if task.of_client else task.config
         torch.set_num_threads(config.run.worker_threads)  # whatever ran here before; `train.threads` goes beyond it
         try:
             train_wanted(config, task.run, on_epoch, lambda *_: require_wanted(worker, key))
-        except SPEAKING as error:
+        except (*SPEAKING, TrainingDiverged) as error:
             return error
         return None
 

@@ -15,13 +15,14 @@ from types import FrameType
 from cache_schemas.cache import Cache
 from cache_schemas.files import HOST
 from pipeline.config import Config
+from pipeline.devices import on_device_of
 from pipeline.errors import OutOfTimeError, WalltimeError
 from pipeline.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
 from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
 from pipeline.leases import lease_of
 from pipeline.plan import WorkUnit
 from pipeline.walltime import Allotment, Schedule
-from pipeline.worker import Worker, on_device_of
+from pipeline.worker import Worker
 
 
 class LocalExecutor:

@@ -172,7 +172,7 @@ class SpaceTimeGraph(nn.Module):
     def forward(self, nodes: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
         before = iter(states or ())
         after: list[State] = []
-        nodes = self.norm(nodes)
+        nodes = self._normed(nodes)
         for _ in range(self.num_iterations):
             if self.schedule in ("all_temp", "time_only", "homogeneous"):
                 nodes = self._through_time(self.intern, nodes, next(before, None), after)
@@ -180,6 +180,12 @@ class SpaceTimeGraph(nn.Module):
         if self.schedule == "space_only":
             return nodes.mean(1, keepdim=True).expand_as(nodes), after
         return self._through_time(self.extern, nodes, next(before, None), after), after
+
+    def _normed(self, nodes: Tensor) -> Tensor:
+        """A plain BatchNorm1d, and so what replaces it on several GPUs, takes one axis of all nodes."""
+        flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
+        normed: Tensor = self.norm(flat)
+        return normed.view(nodes.shape)
 
     def _through_time(self, lstm: nn.LSTM | None, nodes: Tensor, state: State | None, after: list[State]) -> Tensor:
         """Every node over time (eq. 6), with `state` before the first frame; the state after the last is appended."""
@@ -340,16 +346,9 @@ class SetNorm(nn.Module):
         return F.layer_norm(x, x.shape[-self.num_axes :]) * self.weight + self.bias
 
 
-class NodeBatchNorm(nn.BatchNorm1d):
-    """Batch norm of nodes [B, T, V, D] over all but their channels."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.flatten(0, 2)).view(input.shape)
-
-
 def _input_norm(norm: str, dim: int) -> nn.Module:
     if norm == "batch":
-        return NodeBatchNorm(dim)
+        return nn.BatchNorm1d(dim)
     if norm == "none":
         return nn.Identity()
     return SetNorm(dim, num_axes=3 if norm == "layer_clip" else 2)

@@ -1,18 +1,17 @@
 """Files of boxes, one a video. Imports no torch.
 
-json: {"num_frames": 300, "frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]}
+json: {"frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]}
 npz: the arrays `seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N].
 
-`index` takes the place of `seconds` where frames are named by their index; then `num_frames` says how many frames the
-video had in which they were counted. A frame without boxes is listed too, with none. Scores may be left out: then the
-order stays and scores are 0.
+`index` takes the place of `seconds` where frames are named by their index; then `num_frames`, beside `frames`, says how
+many frames the video had in which they were counted (with `seconds` it is not looked at: the video is not decoded to
+its end). A frame without boxes is listed too, with none. Scores may be left out: then the order stays and scores are 0.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -40,8 +39,9 @@ class VideoBoxes:
     num_frames: int | None
 
     def __post_init__(self) -> None:
-        if len(self.scores) != len(self.boxes):
-            raise BoxFileError(f"{len(self.scores)} scores for {len(self.boxes)} boxes")
+        if self.frames.ndim != 1 or self.scores.shape != self.boxes.shape[:1]:
+            shapes = f"frames {[*self.frames.shape]}, boxes {[*self.boxes.shape]}, scores {[*self.scores.shape]}"
+            raise BoxFileError(f"expected one number for each frame and one score for each box, found {shapes}")
         if not all(np.isfinite(values).all() for values in (self.frames, self.boxes, self.scores)):
             raise BoxFileError("holds NaN or Inf")
         if len(self.frames) == 0 or (np.diff(self.frames) <= 0).any():
@@ -51,15 +51,15 @@ class VideoBoxes:
 def read_boxes(path: Path, frames: str) -> VideoBoxes:
     """The content of one file, whose frames are named by `frames`: "seconds" or "index".
 
-    Raises FileNotFoundError, BoxFileError.
+    Raises BoxFileError for any other content, OSError where the file cannot be read at all.
     """
     try:
         return _from_json(path, frames) if path.suffix == ".json" else _from_npz(path, frames)
-    except BoxFileError:
+    except (BoxFileError, OSError):
         raise
     except KeyError as error:
         raise BoxFileError(f"has no {error}") from error
-    except (BadZipFile, EOFError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # the readers raise whatever a damaged file leads them to
         raise BoxFileError(f"cannot be read as a file of boxes: {error}") from error
 
 
@@ -81,27 +81,30 @@ def _from_json(path: Path, frames: str) -> VideoBoxes:
 
 
 def _four_each(boxes: np.ndarray) -> np.ndarray:
-    if boxes.shape[-1:] != (4,) and boxes.size:
+    if boxes.shape != (len(boxes), 4) and boxes.size:
         raise BoxFileError(f"boxes of shape {list(boxes.shape)}, expected four numbers each")
     return boxes.reshape(-1, 4)
 
 
 def _from_npz(path: Path, frames: str) -> VideoBoxes:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load forgets to close bad ones
         arrays = dict(file)
     keys, boxes = arrays[frames], arrays["boxes"]
-    count = arrays.get("count", np.full(len(keys), boxes.shape[1]))
+    most = boxes.shape[1] if boxes.ndim == 3 else 0
+    count = arrays.get("count", np.full(keys.shape, most))
     scores = arrays.get("scores", np.zeros(boxes.shape[:2]))
-    if boxes.ndim != 3 or {len(keys), len(count)} != {len(boxes)} or scores.shape != boxes.shape[:2]:
+    if boxes.ndim != 3 or not keys.shape == count.shape == boxes.shape[:1] or scores.shape != boxes.shape[:2]:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in arrays.items())
         raise BoxFileError(f"shapes do not belong together: {shapes}")
+    if len(bad := count[~np.isin(count, np.arange(most + 1))]):
+        raise BoxFileError(f"count holds {bad[0]}, expected whole numbers from 0 to the {most} boxes of a frame")
     valid = np.arange(boxes.shape[1]) < count[:, None]
     return VideoBoxes(
         frames=keys.astype(np.float64),
         boxes=_four_each(boxes[valid].astype(np.float64)),
         scores=scores[valid].astype(np.float32),
         starts=np.cumsum([0, *valid.sum(1)]),
-        num_frames=int(arrays["num_frames"]) if "num_frames" in arrays else None,
+        num_frames=arrays["num_frames"].item() if "num_frames" in arrays else None,
     )
 
 

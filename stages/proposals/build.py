@@ -1,20 +1,28 @@
 """From a proposal network's name to the frozen network: one line each in PROPOSERS, facts in the catalogue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import detection
 
 from stages.errors import WeightsError
 from stages.proposals.catalogue import entry
-from stages.proposals.detectron2_rpn import RESNET50, Block, Detectron2Proposer, Widths
+from stages.proposals.detectron2_rpn import (
+    CELL_ANCHORS,
+    RESNET50,
+    Block,
+    Detectron2Proposer,
+    Widths,
+    kept_in_old_files,
+)
 from stages.proposals.rpn import RpnProposer
 from stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
 from stages.weights.files import read_state
 from stages.weights.load import load_weights, locate
 from stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
+from stages.weights.sources import known_source
 
 BRIGHTNESS_STD = 64.0  # of pixels in 0..255, roughly
 
@@ -23,15 +31,19 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
     """Backbone, pyramid and RPN of a torchvision detector; `pre_nms_top` as in its own configuration."""
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
     known = entry(model)
-    return RpnProposer(detector.backbone, detector.rpn, known.mean, known.std, pre_nms_top)
+    return RpnProposer(
+        detector.backbone, detector.rpn, known.mean, known.std, pre_nms_top, score_threshold=known.score_threshold
+    )
 
 
-def _fasterrcnn_resnet50_fpn() -> RpnProposer:
-    """As published: trained with an epsilon of zero in the frozen norms, which torchvision sets for that file alone."""
-    proposer = _from_torchvision("fasterrcnn_resnet50_fpn")
-    for module in proposer.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = torch.finfo(torch.float32).tiny  # lost in any variance; torch 2.11 refuses a plain zero
+def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
+    """The published file was trained with an epsilon of zero in its norms; torchvision sets that for it alone, too."""
+    model = "fasterrcnn_resnet50_fpn"
+    proposer = _from_torchvision(model)
+    if known_source(weights, entry(model).weights) is not None:
+        for module in proposer.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = torch.finfo(torch.float32).tiny  # lost in any variance; torch 2.11 refuses a plain zero
     return proposer
 
 
@@ -43,7 +55,12 @@ def tiny_rpn() -> RpnProposer:
 def _detectron2_fpn(weights: str) -> Detectron2Proposer:
     """As wide and deep as the file; a ResNet-50 where weights are random."""
     known = entry("detectron2_fpn")
-    widths = RESNET50 if weights.startswith("random:") else _widths(locate(weights, known.weights))
+    if weights.startswith("random:"):
+        return Detectron2Proposer(RESNET50, known.mean, known.std)
+    path = locate(weights, known.weights)
+    state = read_state(path)
+    widths = _widths(path, state)
+    _check_kept(path, state, kept_in_old_files(known.mean, known.std))
     return Detectron2Proposer(widths, known.mean, known.std)
 
 
@@ -58,8 +75,7 @@ def _calibrate(proposer: Detectron2Proposer) -> None:
                 block.shortcut.norm.weight.fill_(LINEAR_GAIN)
 
 
-def _widths(path: Path) -> Widths:
-    state = read_state(path)
+def _widths(path: Path, state: Mapping[str, Tensor]) -> Widths:
     try:
         return Widths.of(state)
     except KeyError as error:
@@ -69,9 +85,21 @@ def _widths(path: Path) -> Widths:
         ) from error
 
 
+def _check_kept(path: Path, state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError where a file was trained with other pixels or anchors than this network has."""
+    for key in (key for key in state if key.startswith(KEPT)):
+        theirs, own = state[key].flatten().float(), ours.get(key, torch.empty(0)).flatten()
+        if theirs.shape != own.shape or not torch.allclose(theirs, own, rtol=0, atol=1e-3):
+            seen, expected = ([float(f"{x:.6g}") for x in values.tolist()] for values in (theirs, own))
+            raise WeightsError(
+                f"{path}: was trained with {key} {seen}, this network has {expected} and would give wrong boxes. "
+                "Run the file by `source: detectron2` with the config that it was trained with."
+            )
+
+
 Proposer = RpnProposer | Detectron2Proposer
 PROPOSERS: dict[str, Callable[[str], Proposer]] = {
-    "fasterrcnn_resnet50_fpn": lambda weights: _fasterrcnn_resnet50_fpn(),
+    "fasterrcnn_resnet50_fpn": _fasterrcnn_resnet50_fpn,
     "fasterrcnn_resnet50_fpn_v2": lambda weights: _from_torchvision("fasterrcnn_resnet50_fpn_v2"),
     "fasterrcnn_mobilenet_v3_large_fpn": lambda weights: _from_torchvision("fasterrcnn_mobilenet_v3_large_fpn"),
     "fasterrcnn_mobilenet_v3_large_320_fpn": lambda weights: _from_torchvision(
@@ -80,8 +108,8 @@ PROPOSERS: dict[str, Callable[[str], Proposer]] = {
     "detectron2_fpn": _detectron2_fpn,
     "tiny_rpn": lambda weights: tiny_rpn(),
 }
-# Of files: the second stage of a detector, and what older files of detectron2 hold that its config decides now.
-IGNORED = ("roi_heads.", "pixel_mean", "pixel_std", "proposal_generator.anchor_generator.cell_anchors.")
+KEPT = ("pixel_mean", "pixel_std", CELL_ANCHORS)  # in older files of detectron2; its config decides now
+IGNORED = ("roi_heads.", *KEPT)  # of files: the second stage of a detector, and that
 
 
 def build_proposer(model: str, weights: str) -> Proposer:

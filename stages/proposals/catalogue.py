@@ -8,22 +8,31 @@ from typing import Literal
 
 from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD, WeightSource
 
+COUNTED_FRAME = 240, 320  # height, width
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalEntry:
     """A proposal network: frames are resized to `short_side` px, at most `max_side`.
 
+    source: the `proposals.source` that runs it. num_params, gmacs: without a detector's second stage, for a frame
+    with the sides of COUNTED_FRAME; gmacs are 1e9 multiplications of convolutions.
     mean, std: of its input, RGB in 0..1 or BGR in 0..255 (`channels`). rounding: of the resized sides, `down` as
-    torchvision does, `half_up` as detectron2 does.
+    torchvision does, `half_up` as detectron2 does. score_threshold: boxes whose sigmoid of the logit is below it are
+    left out.
     """
 
     name: str
+    source: str
+    num_params: int
+    gmacs: float
     short_side: int
     max_side: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     channels: Literal["rgb", "bgr_255"] = "rgb"
     rounding: Literal["down", "half_up"] = "down"
+    score_threshold: float = 0.0
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     def at(self, short_side: int | None) -> "ProposalEntry":
@@ -50,7 +59,7 @@ class ProposalEntry:
         return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
 
 
-def _torchvision(name: str, file_name: str, short_side: int = 800, max_side: int = 1333) -> ProposalEntry:
+def _torchvision(name: str, file_name: str, num_params: int, gmacs: float) -> ProposalEntry:
     source = WeightSource(
         url=f"https://download.pytorch.org/models/{file_name}",
         file_name=file_name,
@@ -59,8 +68,11 @@ def _torchvision(name: str, file_name: str, short_side: int = 800, max_side: int
     )
     return ProposalEntry(
         name=name,
-        short_side=short_side,
-        max_side=max_side,
+        source="torchvision",
+        num_params=num_params,
+        gmacs=gmacs,
+        short_side=800,
+        max_side=1333,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         weights={"coco_v1": source},
@@ -70,8 +82,26 @@ def _torchvision(name: str, file_name: str, short_side: int = 800, max_side: int
 _RESNET50, _RESNET50_V2 = "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"
 _MOBILENET, _MOBILENET_320 = "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"
 
+_TORCHVISION = (
+    _torchvision(_RESNET50, "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 27_446_351, 163.222),
+    _torchvision(_RESNET50_V2, "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 28_038_479, 205.967),
+    replace(
+        _torchvision(_MOBILENET, "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 5_048_699, 6.105),
+        score_threshold=0.05,
+    ),
+    replace(
+        _torchvision(_MOBILENET_320, "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 5_048_699, 1.006),
+        short_side=320,
+        max_side=640,
+        score_threshold=0.05,
+    ),
+)
+
 _TINY_RPN = ProposalEntry(
     name="tiny_rpn",
+    source="tiny",
+    num_params=79_701,
+    gmacs=0.038,
     short_side=96,
     max_side=160,
     mean=KINETICS_MEAN,
@@ -100,6 +130,9 @@ def _model_zoo(name: str, file: str) -> WeightSource:
 
 _DETECTRON2_FPN = ProposalEntry(
     name="detectron2_fpn",
+    source="detectron2-checkpoint",
+    num_params=27_446_351,  # with a ResNet-50
+    gmacs=159.211,
     short_side=800,
     max_side=1333,
     mean=(103.530, 116.280, 123.675),
@@ -117,14 +150,7 @@ _DETECTRON2_FPN = ProposalEntry(
     },
 )
 
-PROPOSALS: dict[str, ProposalEntry] = {
-    _RESNET50: _torchvision(_RESNET50, "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"),
-    _RESNET50_V2: _torchvision(_RESNET50_V2, "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"),
-    _MOBILENET: _torchvision(_MOBILENET, "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"),
-    _MOBILENET_320: _torchvision(_MOBILENET_320, "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 320, 640),
-    "detectron2_fpn": _DETECTRON2_FPN,
-    "tiny_rpn": _TINY_RPN,
-}
+PROPOSALS: dict[str, ProposalEntry] = {known.name: known for known in (*_TORCHVISION, _DETECTRON2_FPN, _TINY_RPN)}
 
 
 def entry(name: str) -> ProposalEntry:

@@ -23,6 +23,7 @@ STRIDES = (4, 8, 16, 32, 64)  # of p2 ... p6
 ANCHOR_SIDES = (32, 64, 128, 256, 512)  # px, one a level
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)  # height / width
 PRE_NMS_TOP, NMS_THRESHOLD = 1000, 0.7
+CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."  # before the number of a level
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,12 @@ class Head(nn.Module):
         return [self.objectness_logits(x) for x in hidden], [self.anchor_deltas(x) for x in hidden]
 
 
+def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
+    """What older files of detectron2 hold that a config decides now, by its key, as it is in this network."""
+    anchors = {f"{CELL_ANCHORS}{level}": cell_anchors(side) for level, side in enumerate(ANCHOR_SIDES)}
+    return {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std), **anchors}
+
+
 class Detectron2Proposer(nn.Module):
     """The proposals of detectron2's ProposalNetwork, and of its detectors before their second stage.
 
@@ -195,11 +202,15 @@ class Detectron2Proposer(nn.Module):
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
     """Anchors [H*W*A, 4] of each level in the order (y, x, anchor): centred on (x, y) * stride, never rounded."""
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
-        cell = torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS], device=device)  # [A, 4]
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))
         y, x = torch.meshgrid(y, x, indexing="ij")
         centres = torch.stack([x, y, x, y], dim=-1)  # [H, W, 4]
-        yield (centres[:, :, None] + cell).flatten(0, 2)
+        yield (centres[:, :, None] + cell_anchors(side).to(device)).flatten(0, 2)
+
+
+def cell_anchors(side: float) -> Tensor:
+    """[A, 4]: those of one level around the origin."""
+    return torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS])
 
 
 def _centred(side: float, ratio: float) -> list[float]:

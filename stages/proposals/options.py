@@ -7,10 +7,11 @@ from pydantic import Field, model_validator
 from stages.options import StageOptions
 from stages.proposals.catalogue import entry
 from stages.video_files import check_pattern, path_for
+from stages.weights.sources import check_word
 
 Size = tuple[int, int]
 Top = Annotated[int, Field(ge=1, description="boxes a frame, at most, best first")]
-Weights = Annotated[str, Field(description="a named file of the catalogue, a path, or random:<seed>")]
+Weights = Annotated[str, Field(description="a name that `kinegraph models` lists, a path, or random:<seed>")]
 Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="the network computes in")]
 ShortSide = Annotated[
     int | None, Field(ge=32, description="frames are resized to this short side, px; null: the network's own")
@@ -58,7 +59,15 @@ class SourceOptions(StageOptions):
         if self.network is not None:
             del found["source"]
             found["network"] = self.network
+            if threshold := entry(self.network).score_threshold:
+                found["score_threshold"] = threshold
         return found
+
+    @model_validator(mode="after")
+    def _weights_are_known(self) -> "SourceOptions":
+        if self.network is not None:
+            check_word(self.weights_word, entry(self.network).weights)
+        return self
 
 
 class TorchvisionOptions(SourceOptions):

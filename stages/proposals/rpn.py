@@ -21,6 +21,7 @@ class RpnProposer(nn.Module):
     rpn: only its `head` and `anchor_generator` are used.
     mean, std: RGB, for pixel values in 0..1.
     pre_nms_top: candidates that each level may send into non-maximum suppression.
+    score_threshold: see `select`.
     """
 
     mean: Tensor
@@ -34,12 +35,14 @@ class RpnProposer(nn.Module):
         std: Sequence[float],
         pre_nms_top: int = 1000,
         nms_threshold: float = 0.7,
+        score_threshold: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = rpn
         self.pre_nms_top = pre_nms_top
         self.nms_threshold = nms_threshold
+        self.score_threshold = score_threshold
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -57,7 +60,8 @@ class RpnProposer(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):  # half precision moves boxes by whole pixels
             anchors = self._anchors(images, features)
             boxes, scores, levels = candidates(logits, deltas, anchors, self.pre_nms_top)
-            return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), self.nms_threshold, top)
+            size = frames.shape[2], frames.shape[3]
+            return select(boxes, scores, levels, size, self.nms_threshold, top, self.score_threshold)
 
     def _images(self, frames: Tensor) -> Tensor:
         """Normalised, then padded with zeros at the right and bottom: [F, 3, H, W], H and W multiples of 32."""

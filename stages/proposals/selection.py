@@ -57,16 +57,23 @@ def candidates(
 
 
 def select(
-    boxes: Tensor, scores: Tensor, levels: Tensor, size: tuple[int, int], nms_threshold: float, top: int
+    boxes: Tensor,
+    scores: Tensor,
+    levels: Tensor,
+    size: tuple[int, int],
+    nms_threshold: float,
+    top: int,
+    score_threshold: float = 0.0,
 ) -> Proposals:
     """Clip to the frame of `size` (h, w), drop what is empty or not finite, suppress per level, keep the `top` best.
 
     boxes [F, K, 4], scores [F, K], levels [K]. Ranking is by logit, as in detectron2. torchvision ranks by sigmoid,
-    which is 1.0 in float32 for every logit above 17.
+    which is 1.0 in float32 for every logit above 17; as it does, boxes whose sigmoid is below `score_threshold` are
+    dropped before suppression.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)
-    valid = finite & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    valid = finite & (boxes[..., 2:] > boxes[..., :2]).all(-1) & (scores.sigmoid() >= score_threshold)
     out = Proposals(
         boxes=boxes.new_zeros(len(boxes), top, 4),
         scores=scores.new_zeros(len(boxes), top),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_whole
 from stages.errors import UsageError
@@ -33,7 +33,10 @@ class RunExists(RunError, FileExistsError):
 
 
 class RunRecord(BaseModel):
-    """The content of run.json: `options` are the head's, complete; `spec` has what it reads; `train` is the recipe."""
+    """The content of run.json: `options` are the head's, complete; `spec` has what it reads; `train` is the recipe.
+
+    `trained_on` tells the clips, labels and classes of its splits from others; empty in runs of before it was written.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -49,6 +52,7 @@ class RunRecord(BaseModel):
     cache_fingerprint: str
     metrics: dict[str, float]
     train: TrainOptions
+    trained_on: dict[str, Any] = Field(default_factory=dict)
     kinegraph_version: str
     torch_version: str
 
@@ -60,6 +64,7 @@ def describe_run(
     class_names: tuple[str, ...],
     metrics: dict[str, float],
     cache: str,
+    trained_on: dict[str, Any],
 ) -> RunRecord:
     """The record of `head`, trained on `clips` of the cache at the path `cache`."""
     return RunRecord(
@@ -74,6 +79,7 @@ def describe_run(
         cache_fingerprint=clips.cache_fingerprint,
         metrics=metrics,
         train=options,
+        trained_on=trained_on,
         kinegraph_version=version("kinegraph"),
         torch_version=torch.__version__,
     )

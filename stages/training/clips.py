@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+import xxhash
 from torch import Tensor
 
 from cache_schemas.arrays import GRAPH_TIMES
@@ -94,6 +95,14 @@ def read_batches(
             if len(pending) > 1:
                 yield move(pending.popleft())
         yield move(pending.popleft())
+
+
+def identified(clips: Clips) -> dict[str, Any]:
+    """What tells the videos and labels of two splits apart, failed videos included: counts for people, and a digest."""
+    seen = xxhash.xxh3_64("\n".join([*clips.video_ids, "", *clips.failed_videos]).encode())
+    for labels in (clips.labels, clips.failed_labels):
+        seen.update(labels.numpy().tobytes())
+    return {"clips": len(clips), "failed_videos": len(clips.failed_videos), "digest": seen.hexdigest()}
 
 
 def require_usable(clips: Clips, purpose: str) -> None:

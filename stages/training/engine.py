@@ -17,7 +17,7 @@ from stages.errors import UsageError
 from stages.heads.head import Head
 from stages.training import together
 from stages.training.clips import Clips, read_batches, require_finite, require_usable
-from stages.training.evaluation import evaluate
+from stages.training.evaluation import ScoresNotFinite, evaluate
 from stages.training.losses import class_weights, clip_loss, clip_weights
 from stages.training.optimizers import build_ema, build_optimizer
 from stages.training.options import TrainOptions
@@ -30,7 +30,7 @@ RANK_SEEDS = 2**32  # between the seeds of processes that train together, so tha
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no longer finite."""
+    """The loss, or a score, is no longer finite."""
 
 
 @dataclass
@@ -134,7 +134,7 @@ class _Training:
         """Go on where `state_file` says, and write there from now on."""
         self.state_file = state_file
         if state_file is not None:
-            self.identity = identity(self.head, self.clips, self.options)
+            self.identity = identity(self.head, self.clips, self.val_clips, self.options)
             if (state := load_state(state_file, self.identity)) is not None:
                 self._load(state)
 
@@ -208,14 +208,10 @@ class _Training:
         epoch = len(self.history) + 1
         if not math.isfinite(loss):
             require_finite(self.clips, self.head.reads, self.options.batch_size)
-            raise TrainingDiverged(
-                f"The loss of epoch {epoch} is {loss}: lower train.learning_rate (now {self.options.learning_rate})."
-            )
-        metrics: dict[str, float] = {}
-        if self.val_clips is not None and together.rank() == 0:
-            found = evaluate(self._scored(), self.val_clips, self.options, device=self.device)
-            metrics = found.metrics | {"loss": found.loss}
-        metrics = together.from_first(metrics)
+            raise self._diverged(f"The loss of epoch {epoch} is {loss}")
+        metrics = together.from_first(self._validated() if together.rank() == 0 else None)
+        if metrics is None:
+            raise self._diverged(f"Scores after epoch {epoch} are not finite")
         group = self.optimizer.param_groups[0]
         return EpochRecord(
             epoch=epoch,
@@ -225,6 +221,19 @@ class _Training:
             learning_rate=group["lr"] / group["factor"],
             clips_per_second=clips_per_second,
         )
+
+    def _validated(self) -> dict[str, float] | None:
+        """Metrics, none without a validation split; None where scores are not finite, though features are."""
+        if self.val_clips is None:
+            return {}
+        try:
+            found = evaluate(self._scored(), self.val_clips, self.options, device=self.device)
+        except ScoresNotFinite:
+            return None
+        return found.metrics | {"loss": found.loss}
+
+    def _diverged(self, seen: str) -> TrainingDiverged:
+        return TrainingDiverged(f"{seen}: lower train.learning_rate (now {self.options.learning_rate}).")
 
     def _step_record(self, clips_per_second: float) -> StepRecord:
         last = self.history[-1].metrics.get(self.metric) if self.history else None

@@ -6,6 +6,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from stages.options import StageOptions
 
+# options that may change while a run rests: they do not touch its numbers (threads: their last bits)
+FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_minutes", "checkpoint_steps"}
+
 
 class TrainOptions(StageOptions):
     """The section `train` of a config."""
@@ -79,8 +82,9 @@ class TrainOptions(StageOptions):
         length = self.iterations or self.epochs
         if max(self.warmup, *self.milestones, 0) >= length:
             raise ValueError(f"warmup, milestones: given beyond the end of training, allowed: below {length}")
-        if self.metric and self.val_split is None:
-            raise ValueError(f"metric: given {self.metric!r}, allowed: null, without a val_split")
+        for key in ("metric", "patience"):
+            if getattr(self, key) and self.val_split is None:
+                raise ValueError(f"{key}: given {getattr(self, key)!r}, allowed: null, without a val_split")
         if self.schedule == "plateau" and self.val_split is None:
             raise ValueError("schedule: given 'plateau', allowed without a val_split: cosine, constant, step")
         if self.schedule == "plateau" and self.patience and self.patience <= self.plateau_epochs:

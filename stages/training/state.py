@@ -6,32 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 
 from cache_schemas.files import remove_durably, write_whole
 from cache_schemas.fingerprint import differences
 from stages.errors import UsageError
 from stages.heads.head import Head
-from stages.training.clips import Clips
-from stages.training.options import TrainOptions
+from stages.training.clips import Clips, identified
+from stages.training.options import FREE, TrainOptions
 from stages.training.together import num_processes
 
 STATE_FILE = "state.pt"
-# options that may change while a run rests: they do not touch its numbers (threads: their last bits)
-FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_minutes", "checkpoint_steps"}
 
 
 class StateError(UsageError):
     """A state that does not belong to this run, or cannot be read."""
 
 
-def identity(head: Head, clips: Clips, options: TrainOptions) -> dict[str, Any]:
-    """What must be equal for a run to go on: the recipe, the features, and the clips with their labels."""
+def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
+    """What must be equal for a run to go on: the recipe, the features, and the clips of both splits with labels."""
     recipe = options.model_dump(mode="json", exclude=FREE)
-    seen = xxhash.xxh3_128("\n".join(clips.video_ids).encode())
-    seen.update(clips.labels.numpy().tobytes())
-    recipe |= {"options": head.options, "processes": num_processes()}
-    return recipe | {"features": clips.cache_fingerprint, "clips": seen.hexdigest()}
+    recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
+    return recipe | {"train": identified(clips), "val": None if val_clips is None else identified(val_clips)}
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:

@@ -33,11 +33,16 @@ def rank() -> int:
 
 @contextmanager
 def acquainted(device: torch.device) -> Iterator[None]:
-    """Inside, the processes can talk to each other."""
+    """Inside, the processes can talk to each other; each with its own GPU, where `device` is any."""
     if num_processes() == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    if device.type == "cuda":
+        own = own_device(device)
+        torch.cuda.set_device(own)  # what is broadcast and gathered passes through the current one
+        dist.init_process_group("nccl", timeout=PATIENCE, device_id=own)
+    else:
+        dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield
     finally:

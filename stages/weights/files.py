@@ -1,13 +1,14 @@
 """Checkpoint files as tensors. No code in a file is ever run."""
 
 import pickle
+import re
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,14 +27,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = _content(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise WeightsError(f"{path}: cannot be read as a file of tensors: {error}") from error
+    except WeightsError:
+        raise
+    except Exception as error:  # the readers raise whatever a damaged file leads them to
+        raise WeightsError(f"{path}: cannot be read as a file of tensors: {_words(error)}") from error
     if isinstance(content, dict):
         content = next((content[key] for key in WRAPPERS if key in content), content)
     if not isinstance(content, dict) or not all(
-        isinstance(x, Tensor | np.ndarray | np.generic) for x in content.values()
+        isinstance(key, str) and isinstance(x, Tensor | np.ndarray | np.generic) for key, x in content.items()
     ):
-        raise WeightsError(f"{path}: expected a state dict, bare or under one of {', '.join(WRAPPERS)}")
+        raise WeightsError(
+            f"{path}: expected a state dict (names and their arrays), bare or under one of {', '.join(WRAPPERS)}"
+        )
     tensors = {key: _tensor(value, f"{path}: {key}") for key, value in content.items()}
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in tensors):
@@ -53,7 +58,28 @@ def _content(path: Path) -> Any:
         return load_file(path)
     if path.suffix in PICKLES:
         return read_pickle(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return _read_torch(path)
+
+
+def _read_torch(path: Path) -> Any:
+    """What torch.save wrote: tensors, and beside them what a pickle may hold."""
+    try:
+        with torch.serialization.safe_globals(_as_torch_names_them()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise WeightsError(
+                f"{path}: refused: the file asks for {named[1]}, and only tensors, numpy arrays and plain containers "
+                "are read"
+            ) from error
+        raise
+
+
+def _words(error: Exception) -> str:
+    """Torch puts advice to run the code in the file around the words of its unpickler, which are the context."""
+    if isinstance(error, pickle.UnpicklingError) and isinstance(error.__context__, pickle.UnpicklingError):
+        error = error.__context__
+    return f"{type(error).__name__}: {error}"
 
 
 def read_pickle(path: Path) -> Any:
@@ -88,6 +114,14 @@ ADMITTED: dict[str, Any] = {
     "numpy.core.multiarray.scalar": np.float32(0).__reduce__()[0],
     "numpy.core.numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
 }
+NUMBERS = "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]
+
+
+def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What of ADMITTED torch does not admit itself, and the types of dtypes, whose state it then sets."""
+    names = {name: known for name, known in ADMITTED.items() if name.startswith("numpy.")} | {"builtins.bytes": bytes}
+    names |= {name.replace("numpy.core.", "numpy._core."): known for name, known in names.items()}
+    return [*((known, name) for name, known in names.items()), *{type(np.dtype(code)) for code in NUMBERS}]
 
 
 class _PlainUnpickler(pickle.Unpickler):

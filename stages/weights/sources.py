@@ -69,3 +69,15 @@ def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSourc
     """What is known of `weights`: a name from `named`, or a local file that has the name of one of its files."""
     by_file = {source.file_name: source for source in named.values()}
     return named.get(weights) or by_file.get(Path(weights).name)
+
+
+def check_word(weights: str, named: Mapping[str, WeightSource]) -> None:
+    """Raise ValueError for what is neither a name from `named` nor `random:...`, nor looks like a path or is a file.
+
+    Whether a path has a file is for the machine that loads it.
+    """
+    path = Path(weights).expanduser()
+    if weights in named or weights.startswith("random:") or path.suffix or len(path.parts) > 1 or path.is_file():
+        return
+    allowed = ", ".join([*named, "random:<seed>"])
+    raise ValueError(f"weights: given {weights!r}, allowed: {allowed}, or the path of a file")

@@ -193,6 +193,10 @@ def test_models_are_listed_for_people_and_programs(kinegraph: Command) -> None:
     assert i3d["taps"][-1] == {"name": "res5", "channels": 2048, "stride": 16, "temporal_stride": 2}
     assert i3d["options"]["res5_stride"] == [1, 2]
     assert rows["resnet18"]["weights"][0]["sha256"] == "f37072fd"
+    assert {row["kind"] for row in rows.values()} == {"backbone", "proposals"}
+    rpn = rows["detectron2_fpn"]
+    assert (rpn["params"], rpn["taps"], rpn["source"]) == (27_446_351, [], "detectron2-checkpoint")
+    assert "faster_rcnn_R_101_FPN_3x" in [weights["name"] for weights in rpn["weights"]]
     lines = kinegraph("models").stdout.splitlines()
     assert max(map(len, lines)) <= 120
     assert [line.split()[0] for line in lines if " parameters " in line] == list(rows)

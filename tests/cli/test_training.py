@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cli.printing import heads as printing
-from pipeline.results import RunResults, write_results
+from pipeline.results import RunResults, SplitCounts, write_results
+from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord
 from tests.caches import write_config
 
@@ -16,8 +17,9 @@ Command = Callable[..., Any]
 
 
 def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, tiny_document: dict[str, Any]) -> None:
+    variants: dict[str, Any] = {"wild": {"learning_rate": 1e36}, "calm": {}}
     train = {"head": "avg_pool", "epochs": 2, "val_split": "train", "test_split": "train", "run": str(tmp_path / "run")}
-    config = write_config(tmp_path / "my.yaml", tiny_document | {"train": train})
+    config = write_config(tmp_path / "my.yaml", tiny_document | {"train": train | {"variants": variants}})
     for command in ("index", "extract"):
         assert kinegraph(command, config).exit_code == 0
     trained = kinegraph("train", config, "--head", "avg_pool,lstm", "--seeds", "2")
@@ -30,6 +32,11 @@ def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, 
     again = kinegraph("train", config, "--head", "avg_pool,lstm", "--seeds", "2")
     assert (again.exit_code, again.stdout) == (2, "")
     assert "holds a trained run already" in again.stderr
+
+    diverged = kinegraph("train", config, "--head", "wild,calm", "--seeds", "2")
+    assert diverged.exit_code == 1
+    assert [line.split()[:2] for line in diverged.stdout.splitlines()] == [["head", "seeds"], ["calm", "2"]]
+    assert diverged.stderr.splitlines()[-1] == "error: 2 of 4 runs diverged: wild seed 0, wild seed 1."
 
     run, attributes = tmp_path / "run" / "lstm" / "seed1", tmp_path / "attributes.csv"
     attributes.write_text("class,side\nleft,a\nright,a\n")
@@ -48,13 +55,14 @@ def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, 
     assert (wrong.exit_code, wrong.stdout) == (2, "")
 
 
-def _results(seed: int, val: float, test: float | None) -> RunResults:
+def _results(seed: int, val: float, test: float | None, **others: Any) -> RunResults:
     scores = {"val": {"top1": val, "loss": 1.0}} | ({} if test is None else {"test": {"top1": test, "top5": 1.0}})
-    return RunResults(
-        name="strg", seed=seed, cache="c", cache_fingerprint="f", recipe={}, environment={}, num_parameters=1234,
-        num_train_clips=3, num_failed_videos=0, metric="top1", best_epoch=1, seconds=2.0 * seed, history=[],
-        scores=scores,
+    found = RunResults(
+        name="strg", seed=seed, cache="c", cache_fingerprint="f", recipe=TrainOptions(seed=seed), environment={},
+        num_parameters=1234, num_train_clips=3, num_failed_videos=0, metric="top1", best_epoch=1, seconds=2.0 * seed,
+        history=[], scores=scores,
     )  # fmt: skip
+    return found.model_copy(update=others)
 
 
 def test_seeds_are_a_mean_and_a_sample_deviation(kinegraph: Command, tmp_path: Path) -> None:
@@ -65,6 +73,26 @@ def test_seeds_are_a_mean_and_a_sample_deviation(kinegraph: Command, tmp_path: P
     line = " ".join(told.stdout.splitlines()[1].split())
     assert line == f"strg 3 val top1 0.600 ± 0.100 test top1 0.400 ± 0.000 (2 of 3) 1,234 2.0 {tmp_path / 'strg'}"
     assert [run["seed"] for run in json.loads(kinegraph("results", tmp_path, "--json").stdout)] == [0, 1, 2]
+
+
+def test_runs_of_several_recipes_or_clips_have_rows_of_their_own(kinegraph: Command, tmp_path: Path) -> None:
+    clips, fewer = {"train": {"clips": 3}}, {"train": {"clips": 2}}
+    recipe = TrainOptions(seed=2, epochs=3)
+    for seed, others in enumerate([{"trained_on": clips}, {"trained_on": fewer}, {"recipe": recipe}, {}]):
+        write_results(tmp_path / "strg" / f"seed{seed}", _results(seed, 0.5, None, **({"trained_on": clips} | others)))
+    told = kinegraph("results", tmp_path)
+    assert [line.split()[:2] for line in told.stdout.splitlines()[1:]] == [["strg", "2"], ["strg", "1"], ["strg", "1"]]
+    start = f"strg in {tmp_path / 'strg'} has a row for each recipe: "
+    assert told.stderr.splitlines()[1:] == [f"{start}trained_on.train.clips: 3 -> 2", f"{start}epochs: 20 -> 3"]
+
+
+def test_the_table_tells_what_is_missing_in_its_scores(kinegraph: Command, tmp_path: Path) -> None:
+    whole, less = ({"num_videos": 5, "num_failed": failed, "num_unsealed_clips": 3 * failed} for failed in (0, 1))
+    for seed, counts in enumerate([whole, less]):
+        write_results(tmp_path / f"seed{seed}", _results(seed, 0.5, None, counts={"val": SplitCounts(**counts)}))
+    (told,) = kinegraph("results", tmp_path).stderr.splitlines()[1:]
+    failed = "strg, val: 5 videos, 1 of them without an ok clip, counted as wrong"
+    assert told == f"{failed}; 3 clips are not extracted yet and left out"
 
 
 def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:

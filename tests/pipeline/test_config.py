@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, load_config
+from pipeline.config import Config, check_config, load_config
 from pipeline.errors import ConfigError
 from tests.caches import write_config
 
@@ -79,6 +79,14 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ),
         ("proposals={source: torchvision, model: yolo, weights: w}", "proposals.model: Input should be 'fasterrcnn_"),
         ("proposals.source=gird", "proposals.source: given 'gird', allowed: 'torchvision', 'tiny', 'detectron2-check"),
+        (
+            "proposals={source: torchvision, weights: coco}",
+            "proposals.weights: given 'coco', allowed: coco_v1, random:<seed>, or the path of a file",
+        ),
+        (
+            "proposals={source: detectron2-checkpoint, weights: rpn_R_50}",
+            "proposals.weights: given 'rpn_R_50', allowed: rpn_R_50_FPN_1x, faster_rcnn_R_50_FPN_1x, ",
+        ),
         ("proposals.modle=x", "proposals.modle: unknown key; known here: every, source, weights, top, "),
         (
             "proposals={source: file, files: boxes}",
@@ -165,3 +173,14 @@ def test_defaults_of_the_contract() -> None:
         "auto",
         8,
     )
+
+
+@pytest.mark.parametrize("weights", ["coco_v1", "random:3", "elsewhere/rpn", "~/rpn.pth", "rpn.pth", "here"])
+def test_weights_of_proposals_may_be_a_path(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    """Which may be on the machine that loads it alone."""
+    (tmp_path / "here").touch()
+    monkeypatch.chdir(tmp_path)
+    proposals = {"source": "torchvision", "weights": weights, "every": 2}
+    assert check_config(document | {"proposals": proposals}, "test").proposals is not None

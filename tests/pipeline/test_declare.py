@@ -29,3 +29,12 @@ def test_a_chosen_option_is_fingerprinted_and_shapes_the_arrays() -> None:
     assert shorter.fingerprint != stage(store=["maps"]).fingerprint
     assert [spec.shape for spec in shorter.arrays] == [(16, 2048, 7, 7)]
     assert [spec.shape for spec in stage(store=["maps"]).arrays] == [(16, 2048, 14, 14)]
+
+
+@pytest.mark.parametrize(
+    ("model", "threshold"), [("fasterrcnn_resnet50_fpn", None), ("fasterrcnn_mobilenet_v3_large_fpn", 0.05)]
+)
+def test_a_proposal_networks_score_threshold_is_fingerprinted(model: str, threshold: float | None) -> None:
+    document = {"cache": "cache", "proposals": {"source": "torchvision", "model": model, "weights": "random:0"}}
+    found = declare(check_config(document, "test"), {}).stages["proposals"]
+    assert found.options.get("score_threshold") == threshold

@@ -1,14 +1,17 @@
 """What `kinegraph demo` does of itself: which runs it keeps, and what it prints."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 
 import pytest
 
 from cli.printing import heads as printing
+from pipeline import demo
 from pipeline.config import Config
 from pipeline.demo import demo_config, run_demo
 from pipeline.results import read_results
+from pipeline.scoring import RunScores, evaluate_run
 from stages.training.checkpoint import RECORD_FILE, RunExists
 
 ALL_HEADS = Path(__file__).resolve().parents[2] / "examples" / "all_heads.yaml"
@@ -40,7 +43,7 @@ def test_a_demo_that_was_cut_off_goes_on_and_one_that_was_not_starts_anew(
     assert [row.about for row in first.rows] == ["true positions: scene graphs", "relation_matrix"]
     printing.demo(first)
     printed = capsys.readouterr().out.splitlines()
-    spread = stdev(first.rows[0].accuracies)
+    spread = stdev(first.rows[0].scores)
     assert f" ± {spread:.3f} " in printed[1]
     assert printed[-2] == "10 unseen test videos, 2 seeds (±: sample standard deviation)"
     runs, before = Path(config.train.run), _times(config)
@@ -51,7 +54,7 @@ def test_a_demo_that_was_cut_off_goes_on_and_one_that_was_not_starts_anew(
     after = _times(config)
     assert after[:3] == before[:3]
     assert after[3] > before[3]
-    assert [row.accuracies for row in resumed.rows] == [row.accuracies for row in first.rows]
+    assert [row.scores for row in resumed.rows] == [row.scores for row in first.rows]
     run_demo(config, 2, _unheard)
     assert all(new > old for new, old in zip(_times(config), after, strict=True))
 
@@ -62,5 +65,20 @@ def test_a_run_of_another_recipe_is_not_mixed_into_the_table(config: Config) -> 
     longer = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 2})})
     with pytest.raises(RunExists, match="epochs: 1 -> 2"):
         run_demo(longer, 1, _unheard)
-    run_demo(longer, 1, _unheard, overwrite=True)
+    run_demo(longer, 2, _unheard, overwrite=True)
     assert len(read_results(Path(config.train.run) / "matrix" / "seed0").history) == 2
+
+
+def test_the_score_shown_is_one_that_tests_have(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def with_many_labels(folder: Path) -> RunScores:
+        found = evaluate_run(folder)
+        return replace(found, result=replace(found.result, metrics={"mAP": 0.25, "wAP": 0.5}))
+
+    monkeypatch.setattr(demo, "evaluate_run", with_many_labels)
+    apart = config.train.model_copy(update={"run": f"{config.train.run}_apart"})
+    found = run_demo(config.model_copy(update={"train": apart}), 1, _unheard)
+    assert [row.scores for row in found.rows] == [(0.25,), (0.25,)]
+    printing.demo(found)
+    assert capsys.readouterr().out.splitlines()[0].startswith("head    test mAP  parameters")

@@ -12,6 +12,7 @@ from cache_schemas.reader import CachedClips
 from pipeline.config import Config, check_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
+from pipeline.results import SplitCounts
 from pipeline.scoring import RunScores, evaluate_run, write_confusion, write_submission
 from pipeline.training import TrainedRun, train_runs
 from stages.errors import UsageError
@@ -66,7 +67,8 @@ def _scores(labels: Tensor, scores: list[list[float]], videos: tuple[str, ...]) 
     found = VideoScores(video_ids=videos, scores=torch.tensor(scores, dtype=torch.float64), labels=labels)
     nan = float("nan")
     result = EvaluationResult(metrics={}, loss=0, num_videos=3, num_failed=1, per_class=(0.5, nan), videos=found)
-    return RunScores(result=result, class_names=("jump", "run"), split="test")
+    counts = SplitCounts(num_videos=len(labels), num_failed=0, num_unsealed_clips=0)
+    return RunScores(result=result, class_names=("jump", "run"), split="test", counts=counts)
 
 
 INF = float("inf")

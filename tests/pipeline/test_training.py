@@ -2,14 +2,18 @@
 
 import json
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
 from cache_schemas.reader import CachedClips
+from pipeline import processes, training
 from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
@@ -19,7 +23,6 @@ from pipeline.scoring import evaluate_run
 from pipeline.training import build_for, recipes, train_runs
 from stages.heads.head import HeadError
 from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
-from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord
 from stages.training.state import STATE_FILE
 from tests.conftest import moving_square, write_video
@@ -136,6 +139,24 @@ def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
         assert [run.results.scores for run in again] == [run.results.scores for run in runs[:2]]
 
 
+def test_processes_of_a_table_take_turns_on_devices(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NewProcessForEachJob:
+        def __init__(self, count: int, mp_context: Any, initializer: Any, initargs: Any) -> None:
+            self.begin = partial(initializer, *initargs)
+
+        def map(self, call: Any, jobs: list[Any]) -> Iterator[Any]:
+            for job in jobs:
+                self.begin()
+                yield call(job)
+
+        def shutdown(self, cancel_futures: bool) -> None: ...
+
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", NewProcessForEachJob)
+    monkeypatch.setattr(training, "_train_one", lambda job: job.config.run.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert train_runs(changed(config, run={"workers": 3}), ["pool"], 3) == ["cuda:0", "cuda:1", "cuda:0"]
+
+
 def test_recipes_are_variants_or_heads(config: Config) -> None:
     found = recipes(config, ["graph", "avg_pool", "strg"])
     assert (found["graph"].head, found["graph"].options) == ("strg", {"graphs": "similarity"})
@@ -186,7 +207,7 @@ def test_results_say_what_was_trained_on_what_and_where(config: Config) -> None:
         config.cache,
         CachedClips(config.cache, record["reads"]).cache_fingerprint,
     )
-    assert TrainOptions(**found.recipe) == config.train.recipe
+    assert found.recipe == config.train.recipe
     assert {"python", "torch", "kinegraph", "device", "threads"} <= found.environment.keys()
     assert [record["epoch"] for record in found.history] == [1, 2]
     assert found.scores == {"val": found.history[found.best_epoch - 1]["metrics"]}
@@ -205,7 +226,7 @@ def test_a_table_that_was_cut_off_goes_on(config: Config, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         train_runs(config, ["pool", "lstm"], 2, on_epoch=cut_off)
     heard: list[tuple[str, int, int]] = []
-    with pytest.raises(RunExists, match=r"another recipe \(epochs: 2 -> 3\)"):
+    with pytest.raises(RunExists, match=r"another recipe or other clips \(epochs: 2 -> 3\)"):
         train_runs(changed(config, train={"epochs": 3}), ["pool", "lstm"], 2)
     runs = train_runs(
         config, ["pool", "lstm"], 2, on_epoch=lambda name, seed, record: heard.append((name, seed, record.epoch))
@@ -225,8 +246,34 @@ def test_a_table_is_of_one_kind_of_features(config: Config) -> None:
     record = json.loads((run.folder / "run.json").read_text())
     (run.folder / "run.json").write_text(json.dumps(record | {"cache_fingerprint": "other"}))
     (run.folder.parent.parent / "lstm" / "seed0" / "run.json").unlink()
-    with pytest.raises(RunExists, match=r"another recipe \(features: 'other' -> '"):
+    with pytest.raises(RunExists, match=r"another recipe or other clips \(features: 'other' -> '"):
         train_runs(config, ["pool", "lstm"], 1)
+
+
+def test_a_table_is_of_one_list_of_clips_and_classes(config: Config) -> None:
+    train_runs(config, ["pool", "graph"], 1)
+    (Path(config.train.run) / "graph" / "seed0" / "run.json").unlink()
+    classes = Path(config.cache) / "classes.json"
+    before = classes.read_text()
+    classes.write_text(json.dumps(["up", "down"]))
+    with pytest.raises(RunExists, match=r"other clips \(trained_on\.classes: '\w+' -> '\w+'\)"):
+        train_runs(config, ["pool", "graph"], 1)
+    classes.write_text(before)
+    assert config.dataset is not None
+    write_video(Path(config.dataset.root) / "val" / "left" / "new.mp4", moving_square(12, 96, 80))
+    index(config)
+    extract(config)
+    with pytest.raises(RunExists, match=r"pool.*trained_on\.val\.clips: 2 -> 3; .*--overwrite"):
+        train_runs(config, ["pool", "graph"], 1)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_seeds_of_a_head_are_of_one_recipe(config: Config, overwrite: bool) -> None:
+    train_runs(config, ["pool"], 2)
+    with pytest.raises(RunExists, match=r"pool.seed0 .*\(epochs: 2 -> 3\)"):
+        train_runs(changed(config, train={"epochs": 3, "seed": 1}), ["pool"], 2, overwrite=overwrite)
+    (_, run) = train_runs(changed(config, train={"seed": 1}), ["pool"], 2)
+    assert run.results.row() == read_results(run.folder.with_name("seed0")).row()
 
 
 def same_weights(first: Path, second: Path) -> bool:
@@ -242,6 +289,33 @@ def test_overwriting_forgets_what_was_there(config: Config) -> None:
     assert len(read_results(run.folder).history) == 1
 
 
+def test_scores_tell_of_clips_that_are_not_extracted_yet(config: Config) -> None:
+    assert config.dataset is not None
+    (run,) = train_runs(config)
+    for name in ("a", "b", "c"):
+        write_video(Path(config.dataset.root) / "test" / "left" / f"{name}.mp4", moving_square(12, 96, 80))
+    index(config)
+    told = evaluate_run(run.folder).to_json()
+    assert (told["num_videos"], told["num_failed"], told["num_unsealed_clips"]) == (2, 0, 3)
+    assert read_results(run.folder).counts["test"].num_unsealed_clips == 3
+
+
+def test_classes_that_validation_cannot_judge_are_named(
+    config: Config, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened_clips = training.opened_clips
+
+    def with_many_labels(*arguments: Any, **options: Any) -> CachedClips:
+        clips = opened_clips(*arguments, **options)
+        clips.multi_label, clips._labels = True, [(0,) for _ in clips._labels]
+        return clips
+
+    monkeypatch.setattr(training, "opened_clips", with_many_labels)
+    train_runs(config, ["pool"])
+    told = [record.getMessage() for record in caplog.records]
+    assert "1 of 2 classes have no positive in split val, whose mAP leaves them out: right" in told
+
+
 def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -254,6 +328,9 @@ def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
     assert (run.results.num_train_clips, run.results.num_failed_videos) == (4, 1)
     scored = evaluate_run(run.folder)
     assert (scored.result.num_videos, scored.result.num_failed) == (3, 1)
+    counts = read_results(run.folder).counts
+    assert counts == {"val": run.results.counts["val"], "test": scored.counts}
+    assert (counts["val"].num_failed, counts["test"].num_failed) == (0, 1)
     told = [record.getMessage() for record in caplog.records]
     for split in ("train", "test"):
         assert f"1 videos of split {split} have no ok clip: training leaves them out, scores count them" in told

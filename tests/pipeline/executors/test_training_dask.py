@@ -18,11 +18,12 @@ from pipeline.executors.dask_checks import agreed_versions
 from pipeline.executors.dask_training import RunTask, run_task
 from pipeline.extraction import extract
 from pipeline.indexing import index
-from pipeline.training import TrainedRun, train_runs, wanted_runs
+from pipeline.training import RunsDiverged, TrainedRun, train_runs, wanted_runs
 from pipeline.training_dask import train_on_dask
 from pipeline.walltime import Allotment
 from stages.heads.head import HeadError
 from stages.training import engine
+from stages.training.engine import TrainingDiverged
 from stages.training.records import EpochRecord
 from tests.conftest import moving_square, write_video
 from tests.dask_cluster import in_this_process
@@ -95,6 +96,25 @@ def test_what_training_raises_arrives(inline: Config, tmp_path: Path, monkeypatc
         monkeypatch.setattr(training, "_train_one", fails)
         with pytest.raises(HeadError, match="such a head"):
             train_on_dask(on(cluster, inline, tmp_path), seeds=3)
+
+
+def test_a_run_that_diverges_does_not_end_the_others(
+    inline: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_one = training._train_one
+
+    def diverges(job: Any) -> TrainedRun:
+        if job.options.seed == 0:
+            raise TrainingDiverged("The loss is nan.")
+        return train_one(job)
+
+    monkeypatch.setattr(training, "_train_one", diverges)
+    with (
+        in_this_process(1) as cluster,
+        pytest.raises(RunsDiverged, match=r"1 of 2 runs diverged: avg_pool seed 0\.") as told,
+    ):
+        train_on_dask(on(cluster, inline, tmp_path, epochs=1), seeds=2)
+    assert [run.results.seed for run in told.value.finished] == [1]
 
 
 def test_a_folder_of_runs_that_workers_do_not_see(

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.heads.build import HEADS, build_head
 from stages.heads.head import HeadError
@@ -46,6 +46,18 @@ def test_every_head_takes_a_step_in_bfloat16(
         logits = head(batch)
     logits.float().logsumexp(1).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_are_the_same_with_norms_of_several_gpus(
+    name: str, spec: Spec, make_batch: Callable[..., dict[str, Tensor]], lively: Callable[[nn.Module], nn.Module]
+) -> None:
+    """The conversion keeps parameters and calls torch's own forward in place of a subclass's."""
+    options = {"norm": "batch"} if name == "rstg" else {}
+    head, batch = lively(build_head(name, spec, 7, **options)), make_batch()
+    expected = head(batch)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(head)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(converted(batch), expected)
 
 
 def test_reads_follow_the_options(spec: Spec) -> None:

@@ -119,7 +119,11 @@ def test_npz(propose: Propose) -> None:
         (listed([60, 10, 20, 5]), {}, r"negative size, first \[60.0, 10.0, 20.0, 5.0\] at seconds 0.*box_format xyxy"),
         (listed([20, 10, 60, 30]), {"units": "fraction"}, "wholly outside"),
         (listed([0, 0, 9, 9], scores=[1, 2]), {}, "2 scores for 1 boxes"),
+        (listed([0, 0, 9, 9], scores=[[1, 2]]), {}, r"one score for each box, found .*scores \[1, 2\]"),
         (listed(*[[0, 0, 9]] * 4), {}, r"boxes of shape \[4, 3\], expected four numbers each"),
+        (listed([[0, 0, 9, 9]]), {}, r"boxes of shape \[1, 1, 4\], expected four numbers each"),
+        ({"frames": [{"seconds": [0.0], "boxes": []}]}, {}, r"one number for each frame.*, found frames \[1, 1\]"),
+        ("[" * 100_000, {}, "cannot be read as a file of boxes"),
         ("{", {}, "cannot be read as a file of boxes"),
         ({"frames": []}, {}, "at least one frame"),
         ({"boxes": []}, {}, "has no 'frames'"),
@@ -146,11 +150,34 @@ def test_bad_files_fail_with_the_video_and_the_file(
         ({"boxes": np.zeros((2, 1, 4)), "scores": np.zeros((2, 2))}, "shapes do not belong together"),
         ({"boxes": np.full((2, 1, 4), np.inf)}, "NaN or Inf"),
         ({"boxes": np.array([None, None])}, "cannot be read"),
+        *(({"boxes": np.zeros(shape)}, "shapes do not belong together") for shape in ((), (2,), (2, 4), (2, 1, 1, 4))),
+        *(
+            ({"boxes": np.zeros((2, 1, 4)), "count": np.array([1, bad])}, f"count holds {bad}, expected .* from 0 to")
+            for bad in (2, -1, 0.5, np.nan)
+        ),
+        ({"boxes": np.zeros(4), "count": np.array([1, 1])}, "shapes do not belong together"),
+        ({"seconds": np.zeros((2, 1)), "boxes": np.zeros((2, 1, 4))}, "shapes do not belong together"),
     ],
 )
 def test_bad_npz(propose: Propose, arrays: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(ProposalError, match=message):
         propose({"seconds": np.array([0, 0.5])} | arrays, ".npz")
+
+
+@pytest.mark.filterwarnings("ignore:overflow")  # of boxes that a flipped bit made huge
+def test_a_byte_that_flipped_fails_the_clip_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "v.npz"
+    np.savez_compressed(path, seconds=np.array([0, 0.5]), boxes=np.full((2, 1, 4), 7.0))
+    content = path.read_bytes()
+    options = FileOptions(source="file", files=str(tmp_path / "{stem}.npz"))
+    refused = 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            FileSource(options).propose(clip())
+        except ProposalError:
+            refused += 1
+    assert refused > len(content) / 2
 
 
 def test_a_missing_file() -> None:

@@ -19,9 +19,18 @@ from stages.errors import WeightsError
 from stages.proposals import detectron2_rpn
 from stages.proposals.build import build_proposer
 from stages.proposals.catalogue import entry
-from stages.proposals.detectron2_rpn import PRE_NMS_TOP, RESNET50, Detectron2Proposer, Widths, level_anchors
+from stages.proposals.detectron2_rpn import (
+    CELL_ANCHORS,
+    PRE_NMS_TOP,
+    RESNET50,
+    Detectron2Proposer,
+    Widths,
+    level_anchors,
+)
+from stages.proposals.options import CheckpointOptions
 from stages.proposals.selection import BOX_CODER, candidates, select
 from stages.weights.files import read_state
+from tests.stages.proposals.source_contract import built, clip_of
 from tests.stages.proposals.test_sources import TINY_CHECKPOINT
 
 SCENES = TINY_CHECKPOINT.parent
@@ -63,14 +72,12 @@ def raw(network: Detectron2Proposer, frames: Tensor) -> tuple[list[Tensor], list
 
 
 def check_best(network: Detectron2Proposer, path: Path, expected: Mapping[str, Any], prefix: str = "") -> None:
-    """The first 50 in their order."""
-    picture, pixels = resized(path)
+    """The first 50 in their order, in pixels of the resized picture."""
+    _, pixels = resized(path)
     found = network(batch(pixels), 50)
     assert found.count.tolist() == [50]
     close(found.scores[0], expected[f"{prefix}top50_logits"], LOGITS)
     close(found.boxes[0], expected[f"{prefix}top50_boxes_net"], BOXES_PX)
-    scale = np.array(picture.shape[1::-1] * 2) / np.array(pixels.shape[1::-1] * 2)
-    close(found.boxes[0] * torch.from_numpy(scale), expected[f"{prefix}top50_boxes"], BOXES_PX)
 
 
 def check_count(network: Detectron2Proposer, frames: Tensor, counts: np.ndarray) -> None:
@@ -98,6 +105,19 @@ def test_scenes_equal_detectron2(network: Detectron2Proposer, scene: str) -> Non
         close(logits[level][0], expected[f"logits_{LEVELS[level]}"], LOGITS)
     check_best(network, path, expected)
     check_count(network, frames, expected["counts"])
+
+
+@pytest.mark.parametrize("scene", ["scene0", "scene1"])
+def test_the_sources_boxes_are_detectron2s_in_video_pixels(scene: str) -> None:
+    """Rounding gives scene1, of 72x128 px, two scales: 141 / 72 and 250 / 128."""
+    expected = np.load(SCENES / f"expected_{scene}.npz")
+    options = CheckpointOptions(
+        source="detectron2-checkpoint", weights=str(TINY_CHECKPOINT), top=50, short_side=KNOWN.short_side
+    )
+    picture, _ = resized(SCENES / f"{scene}.png")
+    found = built(options).propose(clip_of([picture], options))
+    close(found.boxes[0], expected["top50_boxes"], BOXES_PX)
+    close(found.scores[0], expected["top50_logits"], LOGITS)
 
 
 @needs_shared
@@ -201,6 +221,13 @@ def test_a_detectors_file_gives_the_same_network(tmp_path: Path, state: dict[str
             {"backbone.fpn_output2.weight": None},
             r"has no 'backbone\.fpn_output2\.weight'\. Expected a file of detectron2",
         ),
+        (
+            {"pixel_std": torch.tensor([57.375, 57.12, 58.395]).view(3, 1, 1)},
+            r"with pixel_std \[57\.375, 57\.12, 58\.395\], this network has \[1\.0, 1\.0, 1\.0\] .*source: detectron2`",
+        ),
+        ({"pixel_mean": torch.tensor([123.675, 116.28, 103.53])}, r"pixel_mean \[123\..*has \[103\.53, 116\.28, 123\."),
+        ({f"{CELL_ANCHORS}2": torch.ones(3, 4)}, r"cell_anchors\.2 \[1\.0, .* has \[-90\.5097, -45\.2548, 90\.5097"),
+        ({f"{CELL_ANCHORS}5": torch.ones(3, 4)}, r"cell_anchors\.5 .* this network has \[\]"),
     ],
 )
 def test_another_networks_file_is_refused(

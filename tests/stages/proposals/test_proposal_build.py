@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import detection
 
 from stages.errors import WeightsError
@@ -26,6 +27,23 @@ def test_parameters_are_those_of_torchvisions_file(model: str) -> None:
     assert {name: x.shape for name, x in ours.items()} == {
         name: x.shape for name, x in theirs.items() if not name.startswith("roi_heads.")
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "epsilon"),
+    [
+        ("fasterrcnn_resnet50_fpn", "coco_v1", torch.finfo(torch.float32).tiny),
+        ("fasterrcnn_resnet50_fpn", "my/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", torch.finfo(torch.float32).tiny),
+        ("fasterrcnn_resnet50_fpn", "my/own.pth", 1e-5),
+        ("fasterrcnn_resnet50_fpn", "random:0", 1e-5),
+        ("fasterrcnn_resnet50_fpn_v2", "coco_v1", 1e-5),
+    ],
+)
+def test_only_the_published_file_has_norms_without_epsilon(model: str, weights: str, epsilon: float) -> None:
+    with torch.device("meta"):
+        norms = [module for module in PROPOSERS[model](weights).modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) >= 53
+    assert {norm.eps for norm in norms} == {epsilon}
 
 
 @pytest.mark.parametrize("model", TORCHVISION)

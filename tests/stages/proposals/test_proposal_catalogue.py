@@ -1,15 +1,38 @@
 import pytest
 import torch
+from pydantic import TypeAdapter
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from stages.proposals.build import PROPOSERS
-from stages.proposals.catalogue import PROPOSALS, entry
+from stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, entry
+from stages.proposals.options import ProposalOptions
+from stages.proposals.rpn import RpnProposer
+from stages.proposals.selection import padded
 
 
 def test_every_proposal_network_has_an_entry_and_a_builder() -> None:
     assert PROPOSALS.keys() == PROPOSERS.keys()
     assert all(known.name == name for name, known in PROPOSALS.items())
+
+
+@pytest.mark.parametrize("model", PROPOSALS)
+def test_the_catalogue_tells_what_the_networks_count(model: str) -> None:
+    known = PROPOSALS[model]
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network = PROPOSERS[model]("random:0").eval()
+        maps = network.backbone(padded(torch.empty(1, 3, *known.input_size(*COUNTED_FRAME)), 32))
+        network.rpn.head([*maps.values()]) if isinstance(network, RpnProposer) else network.head(maps)
+    assert sum(parameter.numel() for parameter in network.parameters()) == known.num_params
+    assert round(counter.get_total_flops() / 2e9, 3) == known.gmacs
+
+
+@pytest.mark.parametrize("model", PROPOSALS)
+def test_a_config_of_the_source_can_name_the_network(model: str) -> None:
+    chosen = {"model": model} if PROPOSALS[model].source == "torchvision" else {}
+    given = {"source": PROPOSALS[model].source, "weights": next(iter(PROPOSALS[model].weights)), **chosen}
+    assert TypeAdapter(ProposalOptions).validate_python(given).network == model
 
 
 @pytest.mark.parametrize("model", ["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])

@@ -32,7 +32,8 @@ def clips(make_clips: Callable[..., Any]) -> Any:
 
 def _saved(folder: Path, clips: Any, **keywords: Any) -> Head:
     head = build_head("lstm", clips.spec, 3, hidden=16)
-    record = describe_run(head, clips, TrainOptions(head="lstm", seed=4), NAMES, {"top1": 0.75}, cache="a/cache")
+    options = TrainOptions(head="lstm", seed=4)
+    record = describe_run(head, clips, options, NAMES, {"top1": 0.75}, "a/cache", {"train": None})
     save_run(folder, head, record, **keywords)
     return head
 
@@ -68,6 +69,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
         "multi_label": False,
         "cache_fingerprint": "f00d",
         "metrics": {"top1": 0.75},
+        "trained_on": {"train": None},
     }
 
 

@@ -194,6 +194,12 @@ def test_a_loss_that_is_not_finite_ends_training(make_clips: MakeClips) -> None:
         _run(make_clips(), None, _options(learning_rate=1e36))
 
 
+def test_scores_that_are_not_finite_end_training(make_clips: MakeClips) -> None:
+    """The last step of an epoch may spoil weights whose loss nobody sees any more."""
+    with pytest.raises(TrainingDiverged, match=r"Scores after epoch 2 are not finite: lower .* \(now 1e\+36\)"):
+        _run(make_clips(4), make_clips(4), _options(learning_rate=1e36, batch_size=4))
+
+
 def test_features_that_are_not_finite_are_named(make_clips: MakeClips) -> None:
     clips, sound = make_clips(), make_clips()
     clips.pooled[13, 2, 1] = math.nan

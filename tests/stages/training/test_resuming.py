@@ -76,10 +76,12 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path, monkeypatch: pytest
     run(tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
     with pytest.raises(StateError, match=r"the beginning of another run \(epochs: 1 -> 4\).*--overwrite"):
         run(tmp_path)
-    monkeypatch.setattr(resuming, "clips", lambda seed, count: clips(seed, count - 1))
-    with pytest.raises(StateError, match=r"another run \(clips: '\w+' -> '\w+'\)"):
-        run(tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
-    monkeypatch.undo()
+    for split, seed, count in (("train", 0, 37), ("val", 1, 20)):
+        fewer = {seed: clips(seed, count - 1)}
+        monkeypatch.setattr(resuming, "clips", lambda seed, count, fewer=fewer: fewer.get(seed) or clips(seed, count))
+        with pytest.raises(StateError, match=rf"\({split}\.clips: {count} -> {count - 1}; {split}\.digest: [^;]*\)"):
+            run(tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
+        monkeypatch.undo()
     same = {"epochs": 1, "threads": None, "preload": True, "tensorboard": True, "checkpoint_minutes": 3.0}
     run(tmp_path, OPTIONS.model_copy(update=same))
 

@@ -83,7 +83,7 @@ class Trap:
 
 def test_files_are_read_without_running_code(tmp_path: Path) -> None:
     torch.save({"conv1.weight": Trap(tmp_path / "ran")}, tmp_path / "file.pth")
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match=r"file\.pth: refused: the file asks for posix\.mkdir, .* are read$"):
         build_backbone("resnet18", str(tmp_path / "file.pth"), ["res2"])
     assert not (tmp_path / "ran").exists()
 

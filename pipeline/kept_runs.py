@@ -1,0 +1,55 @@
+"""Finished runs that a table keeps: they must be of its recipe and its clips."""
+
+from collections.abc import Sequence
+from functools import cache as cached
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from cache_schemas.cache import Cache
+from cache_schemas.fingerprint import differences
+from cache_schemas.reader import CachedClips, features_fingerprint
+from pipeline.config import Config
+from pipeline.results import comparable
+from pipeline.wanted_run import WantedRun
+from stages.training.checkpoint import RunExists, is_trained, load_record
+from stages.training.clips import identified
+
+
+def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool) -> None:
+    """Raises RunExists where a finished run that stays, of these or of other seeds beside them, is not as asked for."""
+    cache = Cache(config.cache)
+
+    @cached
+    def now(reads: tuple[str, ...], train_split: str, val_split: str | None) -> dict[str, Any]:
+        splits = [CachedClips(cache, reads, split) if split else None for split in (train_split, val_split)]
+        return trained_on(cache, *splits)
+
+    own = {run.folder: run for run in wanted}
+    beside = {folder: run for run in wanted for folder in _other_seeds(run) if folder not in own}
+    for folder, run in (beside if overwrite else beside | own).items():
+        if not is_trained(folder):
+            continue
+        record, options = load_record(folder), run.options
+        if folder in beside:
+            options = options.model_copy(update={"seed": record.train.seed})
+        learnt = now(record.reads, options.train_split, options.val_split) if record.trained_on else {}
+        asked = comparable(options, features_fingerprint(cache, record.reads), learnt)
+        if changed := differences(comparable(record.train, record.cache_fingerprint, record.trained_on), asked):
+            raise RunExists(
+                f"{folder} holds a run of another recipe or other clips ({'; '.join(changed)}): choose another folder "
+                "by train.run, or --overwrite it and all other seeds of its head."
+            )
+
+
+def _other_seeds(run: WantedRun) -> list[Path]:
+    """Folders of the run's row in its table."""
+    return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
+
+
+def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
+    """What tells the clips and classes that a run has learnt from, and was validated on, from others."""
+    splits = {"train": clips, "val": val_clips}
+    found = {name: None if split is None else identified(split) for name, split in splits.items()}
+    return found | {"classes": xxhash.xxh3_64("\n".join(cache.classes).encode()).hexdigest()}

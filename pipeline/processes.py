@@ -1,0 +1,41 @@
+"""Calls in processes of their own, each of which has a number."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing.queues import SimpleQueue
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+_number = 0  # of this process
+
+
+def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count: int) -> Iterator[Result]:
+    """`call(number, job)` for each job, in order; `number`, below `count`, is that of the process that takes it.
+
+    Leaves no process behind, however it is left.
+    """
+    context = multiprocessing.get_context("spawn")
+    numbers: SimpleQueue[int] = context.SimpleQueue()
+    for number in range(count):
+        numbers.put(number)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_take_number, initargs=(numbers,))
+    try:
+        yield from pool.map(partial(_with_number, call), jobs)
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _take_number(numbers: SimpleQueue[int]) -> None:
+    global _number
+    _number = numbers.get()
+
+
+def _with_number(call: Callable[[int, Job], Result], job: Job) -> Result:
+    return call(_number, job)
