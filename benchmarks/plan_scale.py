@@ -61,6 +61,7 @@ def clips_table() -> ClipsTable:
         "crop": pa.FixedSizeListArray.from_arrays(np.tile([0.0, 0.0, 256.0, 256.0], ROWS), 4),
         "frame_width": pa.repeat(340, ROWS).cast(pa.int32()),
         "frame_height": pa.repeat(256, ROWS).cast(pa.int32()),
+        "list_index": pa.array(number // CLIPS_PER_VIDEO, pa.int32()),
     }
     return ClipsTable(pa.table(of, schema=SCHEMA))
 

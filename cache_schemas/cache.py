@@ -17,7 +17,7 @@ from cache_schemas.ledger import Ledger
 from cache_schemas.storage import Storage, open_storage
 from cache_schemas.store import comparable, open_store
 
-MANIFEST, CLASSES, STAGES = "cache.json", "classes.json", "stages"
+MANIFEST, CLASSES, LABELS, STAGES = "cache.json", "classes.json", "labels.json", "stages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +121,12 @@ class Cache:
             raise CacheMismatch(_mismatch(self.root, "store", changed))
 
     @property
+    def location(self) -> str:
+        """`root` as others may record it: absolute where it is a folder."""
+        folder = self.storage.local_path("")
+        return self.root if folder is None else str(folder.absolute())
+
+    @property
     def clips(self) -> ClipsTable:
         if self._clips is None:
             self._clips = ClipsTable.read(self.storage)
@@ -136,6 +142,15 @@ class Cache:
     @property
     def classes(self) -> list[str]:
         found: list[str] = _read_json(self.storage, CLASSES)
+        return found
+
+    @property
+    def multi_label(self) -> bool | None:
+        """Whether videos may have many labels; None where nobody said so and only the labels tell."""
+        try:
+            found: bool | None = _read_json(self.storage, LABELS)["multi_label"]
+        except FileNotFoundError:
+            return None
         return found
 
     @property

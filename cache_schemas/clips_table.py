@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ class ClipRow:
     """One clip under one crop. Times in seconds from the first presented frame, crop in video pixels.
 
     A video that could not be opened when it was indexed has rows with `target_times` empty and NaN elsewhere;
-    a later index fills them in.
+    a later index fills them in. `list_index` is the video's place in the data set's list, -1 where it is not known.
     """
 
     clip_id: str
@@ -36,6 +36,7 @@ class ClipRow:
     crop: tuple[float, float, float, float]
     frame_width: int
     frame_height: int
+    list_index: int = -1
 
     @property
     def is_probed(self) -> bool:
@@ -55,16 +56,19 @@ SCHEMA = pa.schema(
         ("crop", pa.list_(pa.float64(), 4)),
         ("frame_width", pa.int32()),
         ("frame_height", pa.int32()),
+        ("list_index", pa.int32()),
     ]
 )
-MAY_CHANGE = {"path", "split", "labels"}  # enter no extraction fingerprint
+MAY_CHANGE = {"path", "split", "labels", "list_index"}  # enter no extraction fingerprint
 
 
 class ClipsTable:
     """The rows of a cache, held as an Arrow table; a row becomes a `ClipRow` when asked for."""
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table.cast(SCHEMA)
+        if "list_index" not in table.column_names:  # early tables
+            table = table.append_column("list_index", pa.repeat(-1, len(table)))
+        self.table = table.select(SCHEMA.names).cast(SCHEMA)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -143,7 +147,7 @@ def _same(old: object, new: object) -> bool:
 
 
 def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
-    """`old` rows keep their numbers, with labels and splits of `new`; rows that only `new` has follow, sorted.
+    """`old` rows keep their numbers, with labels, splits and places of `new`; rows that only `new` has follow, sorted.
 
     Rows that could not be probed before are filled in. Raises CacheMismatch where a row was removed or its
     times, crop or frame size changed: what is cached for it would no longer be what the row says.
@@ -165,7 +169,8 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
                     f"{row.clip_id} was indexed with {changed[0]} {before[changed[0]]!r}, now {after[changed[0]]!r}: "
                     "another video, or other `clips` options. Start a new cache for it."
                 )
-        kept.append(now if now.is_probed or not row.is_probed else row)
+        now_known = now.is_probed or not row.is_probed
+        kept.append(now if now_known else replace(row, **{key: getattr(now, key) for key in MAY_CHANGE}))
     return kept + sorted(by_id.values(), key=row_order)
 
 

@@ -11,7 +11,7 @@ from cache_schemas.arrays import crop_array
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipsTable
 from cache_schemas.errors import CacheError
-from cache_schemas.fingerprint import fingerprint
+from cache_schemas.fingerprint import Options, fingerprint
 from cache_schemas.memory import available_bytes
 from cache_schemas.store import Shard
 
@@ -26,6 +26,18 @@ def features_fingerprint(cache: Cache, arrays: Sequence[str]) -> str:
     """What changes the values of the named arrays, in one digest."""
     stages = {cache.array(name).stage for name in arrays}
     return fingerprint({key: cache.stage(key).fingerprint for key in stages})
+
+
+def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
+    """The same in words: options by stage key, of the stages of the named arrays and of all that these read."""
+    found: dict[str, Options] = {}
+    wanted = [cache.array(name).stage for name in arrays]
+    while wanted:
+        key = wanted.pop()
+        options = cache.stage(key).options
+        wanted += options.get("reads", {})
+        found[key] = {name: value for name, value in options.items() if name != "reads"}
+    return found
 
 
 class CachedClips:
@@ -51,15 +63,18 @@ class CachedClips:
         self.cache = cache if isinstance(cache, Cache) else Cache(cache)
         self.specs = {name: self.cache.array(name) for name in arrays}
         stages = sorted({spec.stage for spec in self.specs.values()})
-        columns = ["clip_id", "video_id", "split", "labels"]  # most of a row are its times, which nobody asks for here
+        columns = ["clip_id", "video_id", "split", "labels", "list_index"]  # not the times, most of a row
         columns += ["crop"] if CROP in self.specs else []
         clips = ClipsTable.read_columns(self.cache.storage, columns)
         self._labels = [tuple(labels) for labels in clips.column("labels").to_pylist()]
         self._videos: list[str] = clips.column("video_id").to_pylist()
+        listed = "list_index" in clips.column_names  # not in early tables
+        self._list_index: list[int] = clips.column("list_index").to_pylist() if listed else [-1] * len(clips)
         if CROP in self.specs:
             self._crops = np.array(clips.column("crop").to_pylist())
         self.num_classes = len(self.cache.classes)
-        self.multi_label = any(len(labels) > 1 for labels in self._labels)
+        declared = self.cache.multi_label
+        self.multi_label = any(len(labels) > 1 for labels in self._labels) if declared is None else declared
         self.cache_fingerprint = features_fingerprint(self.cache, arrays)
         in_split = self._in_split(split, clips.column("split").to_pylist())
         sealed, ok = self._sealed_and_ok(stages, clips.column("clip_id"))
@@ -120,8 +135,9 @@ class CachedClips:
 
     @property
     def videos(self) -> list[str]:
-        """Every video, also those in `failed_videos`, in the order of their rows."""
-        return list(dict.fromkeys(self._videos[row] for row in sorted([*self.rows.tolist(), *self._failed_rows])))
+        """Every video, also those in `failed_videos`, in the order of the data set's list, else of their rows."""
+        rows = sorted([*self.rows.tolist(), *self._failed_rows], key=lambda row: (self._list_index[row], row))
+        return list(dict.fromkeys(self._videos[row] for row in rows))
 
     @property
     def labels(self) -> "Tensor":

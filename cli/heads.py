@@ -90,13 +90,26 @@ def evaluate(
         Path | None, typer.Option(metavar="CSV", help="Mean over classes by attribute; columns class,<attribute>,...")
     ] = None,
     as_json: AsJson = False,
+    overrides: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Other than trained: train.aggregate, train.aggregate_of, train.batch_size, run.device.",
+        ),
+    ] = [],
 ) -> None:
     """Score a trained run on its test split."""
     from pipeline import scoring
-    from pipeline.breakdown import by_attribute
+    from pipeline.breakdown import by_attribute, read_attributes
+    from stages.training.checkpoint import load_record
 
-    found = scoring.evaluate_run(run, cache, split)
-    groups = by_attribute(found.per_class(), attributes, found.class_names) if attributes else []
+    record = load_record(run)
+    if confusion:
+        scoring.require_one_label(record)
+    table = read_attributes(attributes, record.class_names) if attributes else {}
+    found = scoring.evaluate_run(run, cache, split, overrides, needs_labels=bool(confusion or attributes))
+    groups = by_attribute(found.per_class(), table)
     if submission:
         scoring.write_submission(found, submission)
     if confusion:

@@ -9,6 +9,7 @@ from statistics import mean
 from stages.errors import UsageError
 
 CLASS_COLUMN = "class"
+Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +22,14 @@ class AttributeScore:
     score: float
 
 
-def by_attribute(per_class: Mapping[str, float], table: Path, class_names: Sequence[str]) -> list[AttributeScore]:
-    """For each attribute and value in `table` the plain mean of the scores of its classes.
+def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list[AttributeScore]:
+    """For each attribute and value the plain mean of the scores of its classes.
 
-    `table` is a csv with the column `class` and one per attribute; an empty cell puts a class in no group. Classes
-    without a score are left out; a value that has none left has no line.
-
-    Raises UsageError for a table without these columns, a class that does not exist or stands there twice.
+    An empty value puts a class in no group. Classes without a score are left out; a value with none left has no line.
     """
     groups: dict[tuple[str, str], list[float]] = {}
-    for name, attributes in _read(table, set(class_names)).items():
-        for attribute, value in attributes.items():
+    for name, of_class in attributes.items():
+        for attribute, value in of_class.items():
             if value and name in per_class:
                 groups.setdefault((attribute, value), []).append(per_class[name])
     found = [
@@ -41,8 +39,11 @@ def by_attribute(per_class: Mapping[str, float], table: Path, class_names: Seque
     return sorted(found, key=lambda score: (score.attribute, score.value))
 
 
-def _read(table: Path, known: set[str]) -> dict[str, dict[str, str]]:
-    """Class -> attribute -> value."""
+def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
+    """Read a csv with the column `class` and one per attribute.
+
+    Raises UsageError for a table without these columns, a class that does not exist or stands there twice.
+    """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, restval=""))
@@ -55,7 +56,7 @@ def _read(table: Path, known: set[str]) -> dict[str, dict[str, str]]:
         name = row.pop(CLASS_COLUMN)
         if None in row:
             raise UsageError(f"--attributes {table}: line {number} has more cells than the header")
-        if name not in known:
+        if name not in class_names:
             raise UsageError(f"--attributes {table}: line {number}: {name!r} is no class of the cache")
         if name in found:
             raise UsageError(f"--attributes {table}: line {number}: class {name!r} stands there twice")

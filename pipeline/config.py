@@ -244,7 +244,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected sections like `cache:` and `dataset:`, found {type(document).__name__}.")
     for override in overrides:
-        _apply(document, override)
+        apply_override(document, override)
     return check_config(document, str(path))
 
 
@@ -256,7 +256,8 @@ def check_config(document: dict[str, Any], where: str) -> Config:
         raise ConfigError("\n".join(f"{where}: {line}" for line in _sentences(error, document))) from error
 
 
-def _apply(document: dict[str, Any], override: str) -> None:
+def apply_override(document: dict[str, Any], override: str) -> None:
+    """Put the value of `section.key=value` into a config that is not checked yet. Raises ConfigError."""
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected section.key=value")

@@ -12,7 +12,7 @@ from cache_schemas.fingerprint import Options
 from cache_schemas.storage import Storage
 from pipeline.errors import ExchangeError
 from pipeline.indexing import NAN, reopen_partial
-from stages.clips.datasets import VIDEO_SUFFIXES, Listing, list_videos
+from stages.clips.datasets import VIDEO_SUFFIXES, Listing, Video, list_videos
 from stages.clips.options import FolderOptions
 
 IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in place of clip options, in cache.json
@@ -45,7 +45,11 @@ def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotat
         return _annotated(old, root, annotations)
     if cache is not None and old:
         return RowsToFill(rows=old, classes=tuple(cache.classes))
-    return RowsToFill(rows=tuple(_row(video, str(root / video), "train", ()) for video in sorted(videos)), classes=())
+    listed = (
+        Video(video_id=video, path=str(root / video), split="train", labels=(), list_index=place)
+        for place, video in enumerate(sorted(videos))
+    )
+    return RowsToFill(rows=tuple(map(_row, listed)), classes=())
 
 
 def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | None) -> None:
@@ -69,20 +73,20 @@ def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToF
     if absent := [row.video_id for row in old if row.video_id not in known]:
         raise ExchangeError(f"{annotations} has no line for {absent[0]} ({len(absent)} videos); rows are never removed")
     kept = [(row, listed[known[row.video_id]]) for row in old]
-    rows = [replace(row, labels=video.labels, split=video.split) for row, video in kept]
+    rows = [replace(row, labels=video.labels, split=video.split, list_index=video.list_index) for row, video in kept]
     return RowsToFill(rows=(*rows, *_new_rows(listing, {*known.values()})), classes=listing.classes)
 
 
 def _new_rows(listing: Listing, known: set[str]) -> list[ClipRow]:
-    videos = (video for video in listing.videos if video.video_id not in known)
-    return sorted((_row(video.video_id, video.path, video.split, video.labels) for video in videos), key=row_order)
+    return sorted((_row(video) for video in listing.videos if video.video_id not in known), key=row_order)
 
 
-def _row(video_id: str, path: str, split: str, labels: tuple[int, ...]) -> ClipRow:
+def _row(video: Video) -> ClipRow:
     """The row of a video of which nothing is known but its features."""
     return ClipRow(
-        clip_id=f"{video_id}:0:full", video_id=video_id, path=path, split=split, labels=labels, start_seconds=NAN,
-        end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
+        clip_id=f"{video.video_id}:0:full", video_id=video.video_id, path=video.path, split=video.split,
+        labels=video.labels, start_seconds=NAN, end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0,
+        frame_height=0, list_index=video.list_index,
     )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from cache_schemas.cache import CLASSES, MANIFEST, Cache
+from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache
 from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, row_order
 from cache_schemas.errors import CacheError
 from cache_schemas.storage import open_storage
@@ -70,6 +71,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     if len(table) > len(old) and len(old) % cache.shard_clips:
         reopen_partial(cache, len(old) // cache.shard_clips)
     storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
+    storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
     ClipsTable.from_rows(table).write(storage)
     unreadable = {video: found for video, found in probes.items() if isinstance(found, DecodeError)}
     return Indexed(
@@ -110,22 +112,24 @@ def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -
     """All rows of one video: every clip under every crop."""
     for clip in range(options.per_video):
         for crop in options.crops:
-            known = {
+            known: dict[str, Any] = {
                 "clip_id": f"{video.video_id}:{clip}:{crop}",
                 "video_id": video.video_id,
                 "path": video.path,
                 "split": video.split,
+                "labels": video.labels,
+                "list_index": video.list_index,
             }
             if isinstance(found, DecodeError):
                 yield ClipRow(
-                    **known, labels=video.labels, start_seconds=NAN, end_seconds=NAN,
+                    **known, start_seconds=NAN, end_seconds=NAN,
                     target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
                 )  # fmt: skip
                 continue
             times = clip_times(options, found.duration, clip)
             start, end = clip_interval(options, found.duration, times)
             yield ClipRow(
-                **known, labels=video.labels, start_seconds=start, end_seconds=end, target_times=times,
+                **known, start_seconds=start, end_seconds=end, target_times=times,
                 crop=crop_rectangle(crop, found.frame_width, found.frame_height),
                 frame_width=found.frame_width, frame_height=found.frame_height,
             )  # fmt: skip

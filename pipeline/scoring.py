@@ -11,13 +11,28 @@ from typing import Any
 import torch
 
 from cache_schemas.cache import Cache
+from cache_schemas.errors import CacheNotFound
 from cache_schemas.files import write_whole
+from cache_schemas.reader import features_options
+from pipeline.config import Config, apply_override, check_config
+from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, SplitCounts, add_scores
 from pipeline.training import opened_clips, spec_of
+from stages.device import pick_device
 from stages.errors import UsageError
-from stages.training.checkpoint import load_run, require_fit, require_same_features
+from stages.training.checkpoint import (
+    RunError,
+    RunRecord,
+    load_run,
+    require_fit,
+    require_same_features,
+    require_same_kind_of_labels,
+)
+from stages.training.clips import is_labelled
 from stages.training.evaluation import EvaluationResult, evaluate
 from stages.training.metrics import confusion
+
+OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run.device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +43,11 @@ class RunScores:
     class_names: tuple[str, ...]
     split: str
     counts: SplitCounts
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is anything to hold the scores against."""
+        return bool(self.result.metrics)
 
     @property
     def absent_classes(self) -> list[str]:
@@ -43,29 +63,73 @@ class RunScores:
         return {
             "split": self.split,
             "metrics": self.result.metrics,
-            "loss": self.result.loss,
+            "loss": self.result.loss if self.is_labelled else None,
             **self.counts.model_dump(),
             "per_class": self.per_class(),
             "classes_without_positives": self.absent_classes,
         }
 
 
-def evaluate_run(folder: Path | str, cache: Path | str | None = None, split: str | None = None) -> RunScores:
+def evaluate_run(
+    folder: Path | str,
+    cache: Path | str | None = None,
+    split: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    needs_labels: bool = False,
+) -> RunScores:
     """Score a trained run on the test split of its cache, or of another that fits.
 
-    Scores on its own cache are added to the run's results.json.
+    `overrides` are `section.key=value` for keys in OVERRIDABLE. Metrics on its own cache, joined as the run says, are
+    added to the run's results.json; a split without labels has none, only scores, and is refused if it `needs_labels`.
     """
-    head, record = load_run(Path(folder))
-    opened, split = Cache(cache or record.cache), split or record.train.test_split
+    folder = Path(folder)
+    head, record = load_run(folder)
+    settings = _settings(record, overrides)
+    options, device = settings.train.recipe, pick_device(settings.run.device)
+    opened, split = _cache_of(record, folder, cache), split or record.train.test_split
     require_fit(record, spec_of(opened), tuple(opened.classes))
     clips = opened_clips(opened, head, split)
-    require_same_features(record, clips)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    require_same_features(record, clips, features_options(opened, head.reads))
+    require_same_kind_of_labels(record, clips)
+    if needs_labels and not is_labelled(clips):
+        raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
     counts = SplitCounts.of(clips)
-    result = evaluate(head.to(device), clips, record.train, device=device)
-    if cache is None and (Path(folder) / RESULTS_FILE).exists():
-        add_scores(Path(folder), split, result.metrics, counts)
-    return RunScores(result=result, class_names=tuple(opened.classes), split=split, counts=counts)
+    result = evaluate(head.to(device), clips, options, device=device, purpose=f"evaluate in split {split!r}")
+    found = RunScores(result=result, class_names=tuple(opened.classes), split=split, counts=counts)
+    as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
+    if cache is None and as_trained and found.is_labelled and (folder / RESULTS_FILE).exists():
+        add_scores(folder, split, result.metrics, counts)
+    return found
+
+
+def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
+    """The run's recipe as a config, with overrides. Raises ConfigError."""
+    document: dict[str, Any] = {"cache": record.cache, "train": record.train.model_dump(mode="json")}
+    for override in overrides:
+        if override.partition("=")[0] not in OVERRIDABLE:
+            raise ConfigError(f"--set {override}: of a trained run only {', '.join(OVERRIDABLE)} may be set")
+        apply_override(document, override)
+    return check_config(document, "--set")
+
+
+def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cache:
+    """The cache that is asked for, or that of the run."""
+    if cache is not None:
+        return Cache(cache)
+    try:
+        return Cache(record.cache)
+    except CacheNotFound as error:
+        raise RunError(
+            f"{folder} was trained on the cache {record.cache}, where there is none (looked from {Path.cwd()}). If it "
+            "lies elsewhere now, name it by --cache."
+        ) from error
+
+
+def require_one_label(record: RunRecord) -> None:
+    """Raises UsageError where there are no confusions between classes: videos may have many labels."""
+    if record.multi_label:
+        raise UsageError("--confusion: the run was trained on many labels a video; a matrix takes one label a video")
 
 
 def write_submission(found: RunScores, path: Path) -> int:
@@ -88,13 +152,8 @@ def write_submission(found: RunScores, path: Path) -> int:
 
 
 def write_confusion(found: RunScores, path: Path) -> None:
-    """A csv with a line per class and a column per predicted class, and `failed` for videos without an ok clip.
-
-    Raises UsageError where videos may have many labels.
-    """
+    """A csv with a line per class and a column per predicted class, and `failed` for videos without an ok clip."""
     videos = found.result.videos
-    if videos.labels.ndim == 2:
-        raise UsageError("--confusion: videos of this cache may have many labels; it takes one label a video")
     counts = confusion(videos.scores, videos.labels).tolist()
     header = ["class", *found.class_names, "failed"]
     write_whole(path, [_csv([header, *([name, *row] for name, row in zip(found.class_names, counts, strict=True))])])

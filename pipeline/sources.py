@@ -150,7 +150,7 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 
 def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
     """Raise CacheMismatch where a video's times or frame size are not those of a row."""
-    video = Video(video_id=row.video_id, path=row.path, split=row.split, labels=row.labels)
+    video = Video(video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index)
     try:
         found = staging.probe(row.path)
     except DecodeError:

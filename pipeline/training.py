@@ -12,7 +12,7 @@ import torch
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import remove_durably, sweep
-from cache_schemas.reader import CachedClips
+from cache_schemas.reader import CachedClips, features_options
 from pipeline.config import Config
 from pipeline.devices import on_device_of
 from pipeline.errors import ConfigError
@@ -262,8 +262,11 @@ def _train_one(job: _Job) -> TrainedRun:
     if together.rank() == 0:
         metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
         write_results(job.folder, results)
-        classes = tuple(cache.classes)
-        save_run(job.folder, head, describe_run(head, clips, options, classes, metrics, cache.root, results.trained_on))
+        record = describe_run(
+            head, clips, options, tuple(cache.classes), metrics, cache=cache.location,
+            features=features_options(cache, head.reads), trained_on=results.trained_on,
+        )  # fmt: skip
+        save_run(job.folder, head, record)
         remove_state(job.folder)
     return TrainedRun(folder=job.folder, results=results)
 
@@ -289,7 +292,7 @@ def _results(
     return RunResults(
         name=job.name,
         seed=options.seed,
-        cache=str(clips.cache.root),
+        cache=clips.cache.location,
         cache_fingerprint=clips.cache_fingerprint,
         recipe=options,
         trained_on=trained_on(clips.cache, clips, val_clips),

@@ -3,7 +3,7 @@
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,7 @@ def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
         for other in others:
             note(f"{name} in {parent} has a row for each recipe: {'; '.join(differences(first, other))}")
     incomplete = {
-        f"{run.name}, {split}: {_counted(counts)}": None
+        f"{run.name}, {split}: {_counted(counts, run.scores[split])}": None
         for _, run in runs
         for split, counts in run.counts.items()
         if counts.num_failed or counts.num_unsealed_clips
@@ -114,8 +114,11 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
 
 def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     result = found.result
+    if not found.is_labelled:
+        print(f"{result.num_videos} videos of split {found.split} are scored; none has a label to hold scores against")
+        return
     print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
-    print(_counted(found.counts))
+    print(_counted(found.counts, result.metrics))
     if absent := found.absent_classes:
         print(f"{len(absent)} classes have no positive and are left out of means over classes: {few(absent)}")
     per_class = sorted(found.per_class().items(), key=lambda item: -item[1])
@@ -129,8 +132,9 @@ def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
         print(table(["attribute", "value", "classes", "mean"], rows, ["value"]))
 
 
-def _counted(counts: "SplitCounts") -> str:
-    failed = f", {counts.num_failed} of them without an ok clip, counted as wrong" if counts.num_failed else ""
+def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
+    fate = "ranked last" if "mAP" in metrics else "counted as wrong"
+    failed = f", {counts.num_failed} of them without an ok clip, {fate}" if counts.num_failed else ""
     unsealed = f"; {counts.num_unsealed_clips} clips are not extracted yet and left out"
     return f"{counts.num_videos} videos{failed}{unsealed if counts.num_unsealed_clips else ''}"
 

@@ -6,6 +6,8 @@ To add one: an options model in options.py, a function here, a line in `list_vid
 import csv
 import io
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .webm .mov .m4v .mpg .mpeg .ts .flv .wmv .ogv .3gp".split())
 SPLITS = ("train", "val", "test")
+CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # a line of Charades_v1_classes.txt begins with what its labels are
 
 
 class DatasetError(UsageError):
@@ -31,20 +34,25 @@ class DatasetError(UsageError):
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """One video as its data set lists it. `video_id` is unique; labels index `Listing.classes`."""
+    """One video, at place `list_index` of its data set's list. `video_id` is unique; labels index `Listing.classes`."""
 
     video_id: str
     path: str
     split: str
     labels: tuple[int, ...]
+    list_index: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a data set holds: class names in order, and every listed video."""
+    """What a data set holds: class names in order, every listed video by id, and whether videos may have many labels.
+
+    `multi_label` is None where only the labels tell.
+    """
 
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
+    multi_label: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,8 @@ def list_videos(options: DatasetOptions, progress: Callable[[int], None] | None 
 
     `progress` gets the number of videos made since its last call. A URL is asked `tries` times while the network fails.
 
-    Raises DatasetError for a missing folder or csv, a csv without the columns, or no video at all; for a URL also what
-    `Remote` does.
+    Raises DatasetError for a missing folder or csv, a csv without the columns, labels that the options do not allow, or
+    no video at all; for a URL also what `Remote` does.
     """
     if isinstance(options, InteractionsOptions):
         return _list_interactions(options, progress)
@@ -80,7 +88,21 @@ def _list_folder(options: FolderOptions, tries: int = 1) -> Listing:
         entries = [_in_folders(*found) for found in sorted(_files_below(root, tries)) if _is_video(found[0])]
     if not entries:
         raise DatasetError(f"dataset.root: no video below {root}. Known endings: {', '.join(sorted(VIDEO_SUFFIXES))}.")
-    return _listing(entries, options.splits)
+    return _listing(entries, options.splits, _classes(options, tries), options.multi_label)
+
+
+def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
+    """The classes that the options name; none where those found are meant."""
+    if not isinstance(options.classes, str):
+        names = options.classes or ()
+    else:
+        path = options.classes.removeprefix(FILE)
+        names = tuple(filter(None, map(str.strip, _text("dataset.classes", path, tries).splitlines())))
+        if not names:
+            raise DatasetError(f"dataset.classes: {path} is empty; expected one class a line.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DatasetError(f"dataset.classes: {twice[0]!r} stands there twice.")
+    return names
 
 
 def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
@@ -93,17 +115,30 @@ def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
     return name
 
 
-def _listing(entries: list[_Entry], splits: Mapping[str, float], classes: tuple[str, ...] = ()) -> Listing:
+def _listing(
+    entries: list[_Entry],
+    splits: Mapping[str, float],
+    classes: tuple[str, ...] = (),
+    multi_label: bool | None = None,
+) -> Listing:
     classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
     index = {name: number for number, name in enumerate(classes)}
+    index |= {found[1]: number for name, number in index.items() if (found := CHARADES_CLASS.match(name))}
     videos: dict[str, Video] = {}
-    for entry in entries:
-        video_id, labels = entry.video_id, tuple(sorted({index[name] for name in entry.label_names}))
+    for place, entry in enumerate(entries):
+        video_id = entry.video_id
+        if unknown := [name for name in entry.label_names if name not in index]:
+            raise DatasetError(
+                f"{video_id} has the label {unknown[0]!r}, which is none of the {len(classes)} in dataset.classes."
+            )
+        labels = tuple(sorted({index[name] for name in entry.label_names}))
+        if multi_label is False and len(labels) > 1:
+            raise DatasetError(f"{video_id} has {len(labels)} labels, and dataset.multi_label is false.")
         if video_id in videos:
             raise DatasetError(f"{video_id} is listed twice. Several labels go into one field, separated by `;`.")
         split = entry.split or dealt_split(video_id, splits)
-        videos[video_id] = Video(video_id=video_id, path=entry.path, split=split, labels=labels)
-    return Listing(classes=classes, videos=tuple(videos[key] for key in sorted(videos)))
+        videos[video_id] = Video(video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place)
+    return Listing(classes=classes, videos=tuple(videos[key] for key in sorted(videos)), multi_label=multi_label)
 
 
 def _files_below(root: str, tries: int) -> Iterator[tuple[str, str]]:
@@ -135,17 +170,21 @@ def _in_folders(video_id: str, path: str) -> _Entry:
 
 
 def _from_csv(root: str, annotations: str, tries: int) -> list[_Entry]:
+    text = io.StringIO(_text("dataset.annotations", annotations, tries), newline="")
+    return list(_csv_entries(root, annotations, csv.DictReader(text)))
+
+
+def _text(key: str, path: str, tries: int) -> str:
+    """The content of the file or URL that the option `key` names."""
     try:
-        content = _remote(tries).read(annotations) if is_url(annotations) else Path(annotations).read_bytes()
-        return list(
-            _csv_entries(root, annotations, csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-        )
+        content = _remote(tries).read(path) if is_url(path) else Path(path).read_bytes()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{annotations}: not UTF-8: {error}. Save it as UTF-8.") from error
+        raise DatasetError(f"{path}: not UTF-8: {error}. Save it as UTF-8.") from error
     except (FileNotFoundError, IsADirectoryError):
-        raise DatasetError(f"dataset.annotations: no file {annotations} (looked from {Path.cwd()}).") from None
+        raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
     except DecodeError as error:
-        raise DatasetError(f"dataset.annotations: {error.detail}.") from error
+        raise DatasetError(f"{key}: {error.detail}.") from error
 
 
 def _csv_entries(root: str, annotations: str, reader: "csv.DictReader[str]") -> Iterator[_Entry]:

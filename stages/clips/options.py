@@ -1,13 +1,15 @@
 """Options of the data set and of clip sampling. Torch-free."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from stages.options import StageOptions
 from stages.remote.urls import UrlError, checked, is_url
 
 Crop = Literal["center", "left", "right", "full"]
+ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class FolderOptions(StageOptions):
@@ -22,6 +24,15 @@ class FolderOptions(StageOptions):
     annotations: str | None = Field(
         None, description="csv with the columns path (below root, absolute, or a URL), label[, split]"
     )
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1)] | str | None = Field(
+        None,
+        description="all classes in order, or a file or URL with one a line, as Charades_v1_classes.txt: for a part of "
+        "a data set that lacks some; null: those found, sorted",
+    )
+    multi_label: bool | None = Field(
+        None,
+        description="whether a video may have many labels, or none, which makes mAP the metric; null: whether one has",
+    )
     splits: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {"train": 1.0},
         min_length=1,
@@ -31,9 +42,9 @@ class FolderOptions(StageOptions):
 
     @model_validator(mode="after")
     def _hold_no_secret(self) -> "FolderOptions":
-        for key, given in (("root", self.root), ("annotations", self.annotations)):
+        for key, given in (("root", self.root), ("annotations", self.annotations), ("classes", self.classes)):
             try:
-                checked(given or "")
+                checked(given if isinstance(given, str) else "")
             except UrlError as error:
                 raise ValueError(f"{key}: {error}") from None
         return self
@@ -124,3 +135,16 @@ class ClipOptions(StageOptions):
         if len({*self.crops}) < len(self.crops):
             raise ValueError(f"crops: given {[*self.crops]}, allowed: each crop once")
         return self
+
+
+def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Clip options as a cache records them, less what chooses among the clips of a video.
+
+    That is their number, their starts, and which squares are cut out; a full frame stays apart, for it is squeezed.
+    """
+    found = {key: value for key, value in recorded.items() if key != "per_video"}
+    if "crops" in found:
+        found["crops"] = sorted({"full" if crop == "full" else "square" for crop in found["crops"]})
+    if found.get("sampling") == "centre":
+        found["sampling"] = "dense"
+    return found

@@ -1,5 +1,6 @@
 """A trained head as a folder: `model.safetensors`, and `run.json` with all that is needed to build it again."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_whole
+from cache_schemas.fingerprint import Options, differences
+from stages.clips.options import without_views
 from stages.errors import UsageError
 from stages.heads.build import rebuild_head
 from stages.heads.head import Head, Spec
@@ -18,6 +21,7 @@ from stages.training.options import TrainOptions
 
 MODEL_FILE = "model.safetensors"
 RECORD_FILE = "run.json"
+Features = Mapping[str, Options]  # how what a head reads was made: stage key -> options
 
 
 class RunError(UsageError):
@@ -35,6 +39,7 @@ class RunExists(RunError, FileExistsError):
 class RunRecord(BaseModel):
     """The content of run.json: `options` are the head's, complete; `spec` has what it reads; `train` is the recipe.
 
+    `features`: options of all stages that made what it reads; early runs only have their `cache_fingerprint`.
     `trained_on` tells the clips, labels and classes of its splits from others; empty in runs of before it was written.
     """
 
@@ -50,6 +55,7 @@ class RunRecord(BaseModel):
     class_names: tuple[str, ...]
     multi_label: bool
     cache_fingerprint: str
+    features: dict[str, dict[str, Any]] | None = None
     metrics: dict[str, float]
     train: TrainOptions
     trained_on: dict[str, Any] = Field(default_factory=dict)
@@ -64,9 +70,10 @@ def describe_run(
     class_names: tuple[str, ...],
     metrics: dict[str, float],
     cache: str,
+    features: Features,
     trained_on: dict[str, Any],
 ) -> RunRecord:
-    """The record of `head`, trained on `clips` of the cache at the path `cache`."""
+    """The record of `head`, trained on `clips` of the cache at the path `cache`, made as `features` says."""
     return RunRecord(
         cache=cache,
         head=head.name,
@@ -77,6 +84,7 @@ def describe_run(
         class_names=class_names,
         multi_label=clips.multi_label,
         cache_fingerprint=clips.cache_fingerprint,
+        features={key: dict(options) for key, options in features.items()},
         metrics=metrics,
         train=options,
         trained_on=trained_on,
@@ -133,7 +141,10 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
         if spec.get(name) != shape
     ]
     if class_names != record.class_names:
-        problems.append(f"its {len(class_names)} classes are not the run's {record.num_classes}, or in another order")
+        problems.append(
+            f"its {len(class_names)} classes are not the run's {record.num_classes}, or in another order: name them "
+            "in dataset.classes"
+        )
     if problems:
         raise RunError(
             f"This cache does not fit the run ({record.head}, trained on cache {record.cache_fingerprint}): "
@@ -141,14 +152,38 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
         )
 
 
-def require_same_features(record: RunRecord, clips: Clips) -> None:
-    """Raises RunError where the clips' features were made otherwise than those the run was trained on."""
-    if clips.cache_fingerprint != record.cache_fingerprint:
+def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
+    """Raises RunError where the run was trained on one label a video and the clips may have many, or the other way."""
+    if clips.multi_label != record.multi_label:
+        many, one = "many labels a video", "one label a video"
+        trained, found = (many, one) if record.multi_label else (one, many)
         raise RunError(
-            f"The features have fingerprint {clips.cache_fingerprint[:12]}, the run was trained on "
-            f"{record.cache_fingerprint[:12]}: other networks, weights or clip options made them. Extract them as "
-            "the run's cache was, or train again."
+            f"The run was trained on {trained}, this cache has {found}. Say which it is by dataset.multi_label and run "
+            "`kinegraph index` again, or train again."
         )
+
+
+def require_same_features(record: RunRecord, clips: Clips, features: Features) -> None:
+    """Raises RunError where the clips' features were made otherwise than those the run was trained on.
+
+    More clips a video, or other crops of it, are no other features.
+    """
+    if clips.cache_fingerprint == record.cache_fingerprint:
+        return
+    if record.features is None:  # runs of early versions do not say more
+        changed = [f"fingerprint: {record.cache_fingerprint[:12]} -> {clips.cache_fingerprint[:12]}"]
+    else:
+        changed = differences(_of_any_view(record.features), _of_any_view(features))
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise RunError(
+            f"The features were made with other options than those the run was trained on (the run's -> this "
+            f"cache's):\n{lines}\nExtract them as the run's cache was, or train again."
+        )
+
+
+def _of_any_view(features: Features) -> Features:
+    return {key: without_views(options) if key == "clips" else options for key, options in features.items()}
 
 
 def load_record(folder: Path) -> RunRecord:

@@ -52,7 +52,7 @@ class Clips(Protocol):
 
     @property
     def videos(self) -> Sequence[str]:
-        """The videos of the split in the order of the table, with those that have no ok clip."""
+        """The videos of the split in the order of the data set's list, with those that have no ok clip."""
         ...
 
     @property
@@ -105,17 +105,42 @@ def identified(clips: Clips) -> dict[str, Any]:
     return {"clips": len(clips), "failed_videos": len(clips.failed_videos), "digest": seen.hexdigest()}
 
 
-def require_usable(clips: Clips, purpose: str) -> None:
-    """Raises UnusableClips without a clip, and where labels are missing or are no classes; `purpose`: train on ..."""
+def is_labelled(clips: Clips) -> bool:
+    """Whether any video of the split has a label, those that failed among them."""
+    return bool(_have_label(clips.labels).any() or _have_label(clips.failed_labels).any())
+
+
+def _have_label(labels: Tensor) -> Tensor:
+    """Which rows of `labels`, as of `Clips`, have one."""
+    return (labels > 0).any(1) if labels.ndim == 2 else labels >= 0
+
+
+def require_clips(clips: Clips, purpose: str) -> None:
+    """Raises UnusableClips without a clip; `purpose`: train on ..."""
     if not len(clips):
         failed = f": its {len(clips.failed_videos)} videos all failed" if clips.failed_videos else ""
         raise UnusableClips(f"There is no ok clip to {purpose}{failed}.")
+
+
+def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> None:
+    """Raises UnusableClips without a clip, and where labels are missing or are no classes; `purpose`: train on ...
+
+    Where videos may have many labels, some may have none, but not all. `failed_too`: scores need the labels of videos
+    without an ok clip, too.
+    """
+    require_clips(clips, purpose)
     labels, classes = clips.labels, clips.num_classes
     if len(labels) != len(clips) or (clips.multi_label and labels.shape[1] != classes):
         raise UnusableClips(f"{len(clips)} clips of {classes} classes to {purpose} have labels {list(labels.shape)}.")
-    unlabelled = 0 if clips.multi_label else int((labels < 0).sum())
-    if unlabelled:
-        raise UnusableClips(f"{unlabelled} of {len(clips)} clips to {purpose} have no label.")
+    videos = [*clips.video_ids]
+    if failed_too:
+        labels, videos = torch.cat([labels, clips.failed_labels]), [*videos, *clips.failed_videos]
+    unlabelled = (~_have_label(labels)).nonzero()
+    if len(unlabelled) > (len(labels) - 1 if clips.multi_label else 0):
+        raise UnusableClips(
+            f"{len(unlabelled)} of {len(labels)} clips to {purpose} have no label, the first is of "
+            f"{videos[int(unlabelled[0])]}: add them to the annotations and run `kinegraph index` again."
+        )
     if not clips.multi_label and int(labels.max()) >= classes:
         raise UnusableClips(f"A clip to {purpose} has label {int(labels.max())}; there are {classes} classes.")
 

@@ -85,7 +85,7 @@ def train(
     """
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:
-        require_usable(val_clips, f"validate on in split {options.val_split!r}")
+        require_usable(val_clips, f"validate on in split {options.val_split!r}", failed_too=True)
     _check_metric(options, train_clips)
     if options.precision == "fp16" and device.type != "cuda":
         raise UsageError(f"train.precision: given 'fp16', allowed on {device.type}: fp32, bf16")

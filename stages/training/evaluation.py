@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stages.heads.head import Head
-from stages.training.clips import Clips, read_batches, require_finite, require_usable
+from stages.training.clips import Clips, is_labelled, read_batches, require_clips, require_finite, require_usable
 from stages.training.losses import clip_loss
 from stages.training.metrics import charades_map, class_accuracy, topk
 from stages.training.options import TrainOptions
@@ -19,7 +19,7 @@ class ScoresNotFinite(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoScores:
-    """One row per video, in the order of the table: scores [V, K] float64, labels [V] or [V, K].
+    """One row per video, in the order of the data set's list: scores [V, K] float64, labels [V] or [V, K].
 
     A video without an ok clip has scores -inf.
     """
@@ -34,7 +34,8 @@ class EvaluationResult:
     """Fractions by name (top1 and top5, or mAP and wAP) over `num_videos`, which include `num_failed`.
 
     `loss` is the mean over clips, without class weights. `per_class` has each class's share of right videos, or its
-    average precision; NaN for `classes_without_positives`, which are left out of a mean over classes.
+    average precision; NaN for `classes_without_positives`, which are left out of a mean over classes. Where no video
+    has a label there are scores alone: no metrics, and NaN for all else.
     """
 
     metrics: dict[str, float]
@@ -49,30 +50,40 @@ class EvaluationResult:
         return tuple(number for number, value in enumerate(self.per_class) if math.isnan(value))
 
 
-def evaluate(head: Head, clips: Clips, options: TrainOptions, *, device: torch.device) -> EvaluationResult:
+def evaluate(
+    head: Head, clips: Clips, options: TrainOptions, *, device: torch.device, purpose: str = "evaluate"
+) -> EvaluationResult:
     """Metrics of the videos in `clips`: top-k, or mAP as Charades defines it where a video may have many labels.
 
     A video without a single ok clip counts as wrong, or is ranked last, as the official scorer does with missing
-    videos. Raises UnusableClips without a clip or a label, FeaturesNotFinite or ScoresNotFinite for values that are not
+    videos. Where no video has a label the result has scores alone. Raises UnusableClips, which tells the `purpose`,
+    without a clip, or where some labels are missing; FeaturesNotFinite or ScoresNotFinite for values that are not
     finite.
     """
-    require_usable(clips, "evaluate")
+    labelled = is_labelled(clips)
+    if labelled:
+        require_usable(clips, purpose, failed_too=True)
+    else:
+        require_clips(clips, purpose)
     logits = _clip_logits(head, clips, options.batch_size, device)
     found = aggregated(logits, clips, options)
-    if clips.multi_label:
-        average_precision = charades_map(found.scores, found.labels)
-        metrics = {"mAP": average_precision.mean, "wAP": average_precision.weighted}
-        per_class = average_precision.per_class
-    else:
-        metrics, per_class = topk(found.scores, found.labels), class_accuracy(found.scores, found.labels)
+    metrics, per_class = _measured(found) if labelled else ({}, found.scores.new_full((clips.num_classes,), math.nan))
     return EvaluationResult(
         metrics=metrics,
-        loss=clip_loss(logits, clips.labels).item(),
+        loss=clip_loss(logits, clips.labels).item() if labelled else math.nan,
         num_videos=len(found.video_ids),
         num_failed=len(clips.failed_videos),
         per_class=tuple(per_class.tolist()),
         videos=found,
     )
+
+
+def _measured(found: VideoScores) -> tuple[dict[str, float], Tensor]:
+    """Metrics of all videos, and of each class."""
+    if found.labels.ndim == 2:
+        average_precision = charades_map(found.scores, found.labels)
+        return {"mAP": average_precision.mean, "wAP": average_precision.weighted}, average_precision.per_class
+    return topk(found.scores, found.labels), class_accuracy(found.scores, found.labels)
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:

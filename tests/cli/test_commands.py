@@ -45,7 +45,7 @@ FLAGS = {
         "--scheduler",
         "--scheduler-file",
     },
-    "evaluate": {"--json", "--cache", "--split", "--submission", "--confusion", "--attributes"},
+    "evaluate": {"--json", "--cache", "--split", "--submission", "--confusion", "--attributes", "--set"},
     "results": {"--json"},
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},

@@ -138,14 +138,23 @@ def test_a_head_gives_the_same_logits(cache: Cache, expected: list[Online], name
 
 
 @pytest.mark.parametrize(
-    ("model", "tap", "last"), [("resnet18", "res4", "res5"), ("bn_inception", "inception_4d", "inception_5b")]
+    ("model", "tap", "last", "precision"),
+    [
+        ("resnet18", "res4", "res5", "fp32"),
+        ("bn_inception", "inception_4d", "inception_5b", "fp32"),
+        ("tsm_r50", "res4", "res5", "bf16"),
+        ("i3d_r50", "res4", "res5", "fp32"),
+    ],
 )
 @torch.inference_mode()
 def test_a_tail_goes_on_where_the_cache_ends(
-    model: str, tap: str, last: str, config_for: Callable[..., Config]
+    model: str, tap: str, last: str, precision: str, config_for: Callable[..., Config]
 ) -> None:
-    """The last tap from the cached one against the whole network: 0.1 % RMS of the standard deviation, as float16."""
-    net = {"model": model, "weights": "random:0", "taps": [tap], "size": 64, "store": ["maps"], "precision": "fp32"}
+    """The last tap from the cached one against the whole network in float32, RMS in standard deviations.
+
+    0.1 % for float16, as which it is stored; 2 % where it was computed in bf16.
+    """
+    net = {"model": model, "weights": "random:0", "taps": [tap], "size": 64, "store": ["maps"], "precision": precision}
     train = {"head": "avg_pool", "options": {"tail": {"from": tap}}}
     config = config_for(backbones={"net": net}, proposals=None, regions=None, train=train)
     cache = made(config)
@@ -159,4 +168,4 @@ def test_a_tail_goes_on_where_the_cache_ends(
         assert isinstance(clip, DecodedClip)
         pixels = (torch.from_numpy(clip.squares[SQUARE]).float() / 255 - mean) / std
         wanted = whole(pixels.permute(3, 0, 1, 2)[None])[last][0].transpose(0, 1)  # [T, C, H, W]
-        assert relative_rms(cached_way.numpy(), wanted.numpy()) < 1e-3
+        assert relative_rms(cached_way.numpy(), wanted.numpy()) < {"fp32": 1e-3, "bf16": 2e-2}[precision]

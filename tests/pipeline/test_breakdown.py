@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.breakdown import AttributeScore, by_attribute
+from pipeline.breakdown import AttributeScore, by_attribute, read_attributes
 from stages.errors import UsageError
 
 CLASSES = ("open", "close", "sit", "run")
@@ -12,7 +12,7 @@ AVERAGE_PRECISION = {"open": 0.5, "close": 0.25, "sit": 1.0}  # run has no posit
 def test_classes_are_averaged_by_attribute(tmp_path: Path) -> None:
     table = tmp_path / "attributes.csv"
     table.write_text("class,has object,pose\nopen,yes,\nclose,yes,standing\nsit,no,sitting\nrun,no,running\n")
-    assert by_attribute(AVERAGE_PRECISION, table, CLASSES) == [
+    assert by_attribute(AVERAGE_PRECISION, read_attributes(table, CLASSES)) == [
         AttributeScore(attribute="has object", value="no", num_classes=1, score=1.0),
         AttributeScore(attribute="has object", value="yes", num_classes=2, score=0.375),
         AttributeScore(attribute="pose", value="sitting", num_classes=1, score=1.0),
@@ -35,6 +35,6 @@ def test_wrong_tables_are_refused(text: str, said: str, tmp_path: Path) -> None:
     table = tmp_path / "attributes.csv"
     table.write_text(text)
     with pytest.raises(UsageError, match=said):
-        by_attribute(AVERAGE_PRECISION, table, CLASSES)
+        read_attributes(table, CLASSES)
     with pytest.raises(UsageError, match="cannot be read"):
-        by_attribute(AVERAGE_PRECISION, tmp_path / "none.csv", CLASSES)
+        read_attributes(tmp_path / "none.csv", CLASSES)

@@ -41,7 +41,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
             "dataset={kind: interactions, root: x, rot: x}",
             "dataset.rot: unknown key; known here: kind, root, train, val, ",
         ),
-        ("dataset.knd=x", "dataset.knd: unknown key; known here: kind, root, annotations, splits"),
+        ("dataset.knd=x", "dataset.knd: unknown key; known here: kind, root, annotations, classes, "),
         ("backbones.tiny.tabs=x", "backbones.tiny.tabs: unknown key; known here: model, weights, taps, "),
         ("train.variants={a: {epoch: 3}}", "train.variants.a: given 'epoch', allowed: keys of train: "),
         ("train.variants={a: {epochs: x}}", "train.variants.a.epochs: Input should be a valid integer"),

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import TABLE
 from cache_schemas.errors import CacheError, CacheMismatch
+from cache_schemas.reader import CachedClips
 from pipeline.config import Config
 from pipeline.extraction import extract
 from pipeline.indexing import index
@@ -96,6 +100,41 @@ def test_labels_and_splits_may_change(load: Load, video_folder: Path) -> None:
     assert next(found.cache.clips.rows()).labels == (0, 1)
     assert not extract(load()).plan.units, "labels enter no fingerprint"
     assert videos(cache) == FIRST
+
+
+def test_videos_know_their_place_in_the_list(load: Load, video_folder: Path) -> None:
+    """Rows do not move when the list does, and other places are no reason to extract again."""
+    csv, config = video_folder.parent / "list.csv", load()
+    index(config)
+    extract(config)
+    for listed in ([5, 0, 3, 1, 2, 4], [2, 5, 4, 0, 3, 1]):
+        csv.write_text("path,label,split\n" + "".join(f"{FIRST[number]},jump,train\n" for number in listed))
+        cache = index(load(f"dataset.annotations={csv}")).cache
+        assert videos(cache) == FIRST
+        assert cache.clips.column("list_index") == [listed.index(number) for number in range(6)]
+        assert CachedClips(cache, ["proposals/count"]).videos == [FIRST[number] for number in listed]
+    assert not extract(config).plan.units
+
+
+def test_a_video_that_is_damaged_later_keeps_its_times_and_gets_its_labels(load: Load, video_folder: Path) -> None:
+    csv = video_folder.parent / "list.csv"
+    before = next(index(load()).cache.clips.rows())
+    (video_folder / FIRST[0]).write_bytes(b"")
+    csv.write_text("path,label,split\n" + "".join(f"{video},jump;{video[0]},test\n" for video in FIRST[::-1]))
+    now = next(index(load(f"dataset.annotations={csv}")).cache.clips.rows())
+    assert now == replace(before, labels=(0, 1), split="test", list_index=5)
+
+
+def test_tables_without_places_are_read_as_ever(load: Load) -> None:
+    config = load()
+    cache = index(config).cache
+    extract(config)
+    table = Path(cache.root) / TABLE
+    old = cache.clips.table.drop_columns(["list_index"]).append_column("later", pa.repeat(1, 6))
+    pq.write_table(old, table)
+    assert CachedClips(cache.root, ["proposals/count"]).videos == FIRST
+    assert [row.list_index for row in Cache(cache.root).rows(0)] == [-1, -1]
+    assert index(config).cache.clips.column("list_index") == [0, 1, 2, 3, 4, 5]
 
 
 def test_removed_and_changed_videos_are_refused(load: Load, video_folder: Path) -> None:

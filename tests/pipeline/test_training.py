@@ -185,7 +185,7 @@ def test_features_made_otherwise_are_refused(config: Config, tmp_path: Path) -> 
     other = config.model_copy(update={"cache": str(tmp_path / "other"), "backbones": {"tiny": tiny}})
     index(other)
     extract(other)
-    with pytest.raises(RunError, match="other networks, weights or clip options"):
+    with pytest.raises(RunError, match=r"with other options .*\n  features/tiny\.weights_sha256: '\w+' -> '"):
         evaluate_run(run.folder, other.cache)
 
 

@@ -103,3 +103,31 @@ def test_splits_are_dealt_by_share_and_for_good(tmp_path: Path) -> None:
         video.video_id: video.split for video in listed(tmp_path, splits={"train": 0.7, "val": 0.1, "test": 0.2}).videos
     }
     assert few == {name: dealt[name] for name in names[:3]}, "neither other videos nor the scale of the shares matter"
+
+
+def test_classes_that_are_named_keep_their_order_and_number(tmp_path: Path) -> None:
+    csv = "path,label\na.mp4,walk\n"
+    found = listed(tmp_path, csv, classes=["walk", "run", "jump"], multi_label=True)
+    assert (found.classes, found.videos[0].labels, found.multi_label) == (("walk", "run", "jump"), (0,), True)
+    charades = "c000 Holding some clothes\nc001 Putting clothes somewhere\n\n"
+    (tmp_path / "classes.txt").write_text(charades)
+    found = listed(tmp_path, "path,label\na.mp4,c001\n", classes=str(tmp_path / "classes.txt"))
+    assert found.classes == tuple(charades.split("\n")[:2])
+    assert found.videos[0].labels == (1,)
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "words"),
+    [
+        ("jmp", {"classes": ["jump"]}, r"a\.mp4 has the label 'jmp', which is none of the 1 in dataset\.classes"),
+        ("jump", {"classes": ["jump", "run", "jump"]}, r"dataset\.classes: 'jump' stands there twice"),
+        ("jump", {"classes": "nowhere.txt"}, r"dataset\.classes: no file nowhere\.txt"),
+        ("jump;run", {"multi_label": False}, r"a\.mp4 has 2 labels, and dataset\.multi_label is false"),
+    ],
+    ids=["unknown", "twice", "no file", "several"],
+)
+def test_labels_that_are_not_allowed_are_named(
+    label: str, options: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match=words):
+        listed(tmp_path, f"path,label\na.mp4,{label}\n", **options)

@@ -17,10 +17,12 @@ from stages.training.checkpoint import (
     load_run,
     require_fit,
     require_free,
+    require_same_features,
     save_run,
 )
 from stages.training.options import TrainOptions
 
+FEATURES = {"clips": {"fps": 6.0, "per_video": 1}, "features/tiny": {"model": "tiny_i3d"}}
 NAMES = ("jump", "run", "sit")
 POOLED = "features/tiny/res5_pooled"
 
@@ -33,7 +35,10 @@ def clips(make_clips: Callable[..., Any]) -> Any:
 def _saved(folder: Path, clips: Any, **keywords: Any) -> Head:
     head = build_head("lstm", clips.spec, 3, hidden=16)
     options = TrainOptions(head="lstm", seed=4)
-    record = describe_run(head, clips, options, NAMES, {"top1": 0.75}, "a/cache", {"train": None})
+    trained_on = {"train": None}
+    record = describe_run(
+        head, clips, options, NAMES, {"top1": 0.75}, cache="a/cache", features=FEATURES, trained_on=trained_on
+    )
     save_run(folder, head, record, **keywords)
     return head
 
@@ -68,6 +73,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
         "class_names": list(NAMES),
         "multi_label": False,
         "cache_fingerprint": "f00d",
+        "features": FEATURES,
         "metrics": {"top1": 0.75},
         "trained_on": {"train": None},
     }
@@ -138,3 +144,20 @@ def test_a_run_refuses_a_cache_that_it_was_not_made_for(tmp_path: Path, clips: A
         require_fit(record, {}, NAMES)
     with pytest.raises(RunError, match="its 3 classes are not the run's 3, or in another order"):
         require_fit(record, clips.spec, ("run", "jump", "sit"))
+
+
+def test_other_views_are_no_other_features(tmp_path: Path, clips: Any) -> None:
+    views = {"per_video": 1, "crops": ["center"], "sampling": "centre", "fps": 6.0}
+    head = build_head("lstm", clips.spec, 3, hidden=16)
+    known = describe_run(head, clips, TrainOptions(), NAMES, {}, cache="c", features={"clips": views}, trained_on={})
+    clips.cache_fingerprint = "cafe"
+    other = views | {"per_video": 10, "crops": ["left", "right"], "sampling": "dense"}
+    require_same_features(known, clips, {"clips": other})
+    squeezed = r"\(the run's -> this cache's\):\n  clips.crops: \['square'\] -> \['full', 'square'\]\nExtract"
+    with pytest.raises(RunError, match=squeezed):
+        require_same_features(known, clips, {"clips": views | {"crops": ["center", "full"]}})
+    with pytest.raises(RunError, match=r"sampling: 'dense' -> 'uniform'"):
+        require_same_features(known, clips, {"clips": views | {"sampling": "uniform"}})
+    early = known.model_copy(update={"features": None})
+    with pytest.raises(RunError, match="fingerprint: f00d -> cafe"):
+        require_same_features(early, clips, {"clips": views})
