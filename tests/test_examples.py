@@ -89,7 +89,7 @@ SYNC_MNIST = load_config(EXAMPLES / "sync_mnist" / "full_3.yaml")
 def test_each_head_of_sync_mnist_takes_a_step(name: str) -> None:
     """As shapes only."""
     with torch.device("meta"), torch.random.fork_rng([]):
-        _step(SYNC_MNIST, SYNC_MNIST.train.variant(name))
+        _step(_head(SYNC_MNIST, SYNC_MNIST.train.variant(name)), _spec(SYNC_MNIST))
 
 
 def test_both_tables_of_sync_mnist_are_of_the_same_heads() -> None:
