@@ -166,7 +166,8 @@ def _counted_for(row: dict[str, Any]) -> str:
 def heads(rows: Sequence[dict[str, Any]]) -> None:
     """Per head a line of counts, then what it reads and what its paper gives, wrapped."""
     for row in rows:
-        print(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}")
+        counts = f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}"
+        print(textwrap.fill(counts, MAX_COLUMNS, subsequent_indent=" " * 13))
         print(wrapped(f"  {'reads:':<11}", row["reads"]))
         print(textwrap.fill(row["published"], MAX_COLUMNS, initial_indent="  published: ", subsequent_indent=" " * 13))
     print("at the sizes of the papers, of one clip; options of each: --json")
