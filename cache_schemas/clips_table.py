@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +15,7 @@ from cache_schemas.storage import Storage
 
 TABLE = "clips.parquet"
 ROW_GROUP_ROWS = 8192  # what is read to get at one row
+Interval = tuple[float, float]  # [start, end), seconds from the first presented frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,8 @@ class ClipRow:
     """One clip under one crop. Times in seconds from the first presented frame, crop in video pixels.
 
     A video that could not be opened when it was indexed has rows with `target_times` empty and NaN elsewhere;
-    a later index fills them in. `list_index` is the video's place in the data set's list, -1 where it is not known.
+    a later index fills them in. Of a video that is listed by intervals each is scored by itself: `video_id` names one.
+    `list_index` is the video's place in the data set's list, -1 where it is not known.
     """
 
     clip_id: str
@@ -37,10 +39,16 @@ class ClipRow:
     frame_width: int
     frame_height: int
     list_index: int = -1
+    interval: Interval | None = None  # as it was listed; None: the whole video
 
     @property
     def is_probed(self) -> bool:
         return len(self.target_times) > 0
+
+    @property
+    def video_name(self) -> str:
+        """The id of the whole video, by which files beside it are found."""
+        return name_of_video(self.video_id, self.interval)
 
 
 SCHEMA = pa.schema(
@@ -59,6 +67,7 @@ SCHEMA = pa.schema(
         ("list_index", pa.int32()),
     ]
 )
+INTERVAL = pa.field("interval", pa.list_(pa.float64()))  # a column only where some row has one
 MAY_CHANGE = {"path", "split", "labels", "list_index"}  # enter no extraction fingerprint
 
 
@@ -68,7 +77,8 @@ class ClipsTable:
     def __init__(self, table: pa.Table) -> None:
         if "list_index" not in table.column_names:  # early tables
             table = table.append_column("list_index", pa.repeat(-1, len(table)))
-        self.table = table.select(SCHEMA.names).cast(SCHEMA)
+        schema = _schema(INTERVAL.name in table.column_names)
+        self.table = table.select(schema.names).cast(schema)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -78,6 +88,8 @@ class ClipsTable:
         for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
             for key in ("labels", "target_times", "crop"):
                 entry[key] = tuple(entry[key])
+            if entry.get(INTERVAL.name) is not None:
+                entry[INTERVAL.name] = tuple(entry[INTERVAL.name])
             yield ClipRow(**entry)
 
     def column(self, name: str) -> list[object]:
@@ -86,8 +98,8 @@ class ClipsTable:
 
     @classmethod
     def from_rows(cls, rows: Sequence[ClipRow]) -> "ClipsTable":
-        columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(ClipRow)}
-        return cls(pa.table(columns, schema=SCHEMA))
+        schema = _schema(any(row.interval is not None for row in rows))
+        return cls(pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema))
 
     @classmethod
     def read(cls, storage: Storage) -> "ClipsTable":
@@ -106,6 +118,15 @@ class ClipsTable:
         with _opened(storage) as file:
             return file.read(columns=list(names), use_threads=False)
 
+    @staticmethod
+    def read_video_names(storage: Storage) -> dict[str, str]:
+        """video_id -> id of the whole video, of every video that is listed by intervals."""
+        found = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
+        if INTERVAL.name not in found.column_names:
+            return {}
+        listed = zip(*(found.column(name).to_pylist() for name in found.column_names), strict=True)
+        return {video: name_of_video(video, interval) for video, interval in listed if interval is not None}
+
     @classmethod
     def read_around(cls, storage: Storage, rows: range) -> tuple[int, "ClipsTable"]:
         """The row groups that hold `rows`, without the rest of the table, and the number of their first row."""
@@ -120,6 +141,10 @@ class ClipsTable:
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         storage.put(TABLE, [memoryview(sink.getvalue())])
+
+
+def _schema(has_intervals: bool) -> pa.Schema:
+    return SCHEMA.append(INTERVAL) if has_intervals else SCHEMA
 
 
 @contextmanager
@@ -172,6 +197,17 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
         now_known = now.is_probed or not row.is_probed
         kept.append(now if now_known else replace(row, **{key: getattr(now, key) for key in MAY_CHANGE}))
     return kept + sorted(by_id.values(), key=row_order)
+
+
+def interval_id(video: str, interval: Interval) -> str:
+    """The video_id of an interval: `<video>@<start>-<end>`, seconds as short as they can be said without loss."""
+    start, end = (repr(seconds).removesuffix(".0") for seconds in interval)
+    return f"{video}@{start}-{end}"
+
+
+def name_of_video(video_id: str, interval: Interval | None) -> str:
+    """The id of the whole video that `video_id` is, or is an interval of."""
+    return video_id if interval is None else video_id.removesuffix(interval_id("", interval))
 
 
 def video_of(clip_id: str) -> str:

@@ -1,4 +1,7 @@
-"""Where a config's clips are far from those that its weights were trained on: worth a word, no error. Torch-free."""
+"""Where a config's clips and networks are not those that its weights were trained on: worth a word, no error.
+
+Torch-free.
+"""
 
 from collections.abc import Iterator
 
@@ -9,13 +12,14 @@ FAR = 2.0  # times more or less
 
 
 def advice(config: Config) -> list[str]:
-    """One sentence for each backbone entry whose known weights saw quite other clips or sizes."""
+    """Sentences about backbone entries whose known weights saw quite other clips or sizes, or another network."""
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
 
 def _of_backbone(config: Config, name: str) -> Iterator[str]:
     options = config.backbones[name]
-    source = known_source(options.weights, config.entry_of(name).weights)
+    known = config.entry_of(name)
+    source = known_source(options.weights, known.weights)
     if source is None:
         return
     fps = None if config.clips.sampling == "uniform" else config.clips.fps / options.every
@@ -26,6 +30,9 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
     side = config.size_of(name)
     if source.crop_px is not None and _far(side, source.crop_px):
         yield f"{title} on about {source.crop_px} px, here it gets {side} px (size)"
+    here = {key: values[0] for key, values in known.options.items()} | dict(known.chosen)
+    if others := [f"{key} {was} (here {here[key]})" for key, was in source.geometry.items() if here[key] != was]:
+        yield f"{title} with {', '.join(others)} (options)"
 
 
 def _differ(given: Sampling, trained: Sampling) -> bool:

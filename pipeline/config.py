@@ -150,7 +150,7 @@ class Config(StageOptions):
 
     def entry_of(self, name: str) -> BackboneEntry:
         options = self.backbones[name]
-        return backbone_entry(options.model, options.options)
+        return backbone_entry(options.model, options.options, options.weights)
 
     def size_of(self, name: str) -> int:
         """Side of the square input of backbone entry `name`, px."""

@@ -100,8 +100,8 @@ def _features(config: Config, name: str, options: BackboneOptions, clips: Stage,
         arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
     recorded = options.model_dump(mode="json", exclude={"weights", "options", "mean", "std", "channel_order"})
     known = config.entry_of(name)
-    if chosen := known.chosen(options.options):
-        recorded["options"] = chosen
+    if known.chosen:
+        recorded["options"] = dict(known.chosen)
     if (pixels := pixels_of(options)) != own_pixels(known):
         recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
     recorded |= {

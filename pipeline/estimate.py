@@ -61,8 +61,14 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
     threads = 0 if config.run.executor == "inline" else config.run.worker_threads
     # decoded ahead, and the video that overshoots; being assembled; queued, waiting for a place, in the network
     batches = 2 + 1 + BATCHES_AHEAD + 2
-    clips = batches * config.run.batch_size + threads + config.clips.rows_per_video
+    clips = batches * config.run.batch_size + threads + _most_rows_of_a_video(cache)
     return shards + clips * _clip_bytes(config, cache, keys)
+
+
+def _most_rows_of_a_video(cache: Cache) -> int:
+    """Rows that are decoded together: those of one video, its intervals too, in one shard."""
+    counted = ClipsTable.read_columns(cache.storage, ["path"]).group_by("path").aggregate([([], "count_all")])
+    return min(cache.shard_clips, max(counted.column("count_all").to_pylist(), default=0))
 
 
 def _clip_bytes(config: Config, cache: Cache, keys: set[str]) -> int:

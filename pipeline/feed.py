@@ -44,7 +44,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Video:
-    """The rows of one video in one unit, their numbers in the shard, and the clips of the whole unit."""
+    """Neighbouring rows of one video in one unit, their numbers in the shard, and the clips of the whole unit.
+
+    Intervals of a video are decoded together.
+    """
 
     unit: WorkUnit
     clip_ids: list[str]
@@ -103,7 +106,7 @@ class Feed:
             rows = self._rows_of(unit)
             clip_ids, numbers = [row.clip_id for row in rows], self._numbers(unit, rows)
             seen = 0
-            for _, group in itertools.groupby(numbers, key=lambda number: rows[number].video_id):
+            for _, group in itertools.groupby(numbers, key=lambda number: rows[number].path):
                 of_video = list(group)
                 seen += len(of_video)
                 yield _Video(unit, clip_ids, [rows[number] for number in of_video], of_video, seen == len(numbers))
@@ -159,7 +162,7 @@ class Feed:
         for video, (of_video, source) in decoded:
             rows, numbers, clips = rows + video.rows, numbers + video.numbers, clips + of_video
             if source is not None:
-                sources[video.rows[0].video_id] = source
+                sources |= {row.video_id: source for row in video.rows}
             while len(rows) >= self._batch_size or (video.is_last and rows):
                 size = self._batch_size
                 is_last = video.is_last and len(rows) <= size

@@ -86,7 +86,7 @@ def _row(video: Video) -> ClipRow:
     return ClipRow(
         clip_id=f"{video.video_id}:0:full", video_id=video.video_id, path=video.path, split=video.split,
         labels=video.labels, start_seconds=NAN, end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0,
-        frame_height=0, list_index=video.list_index,
+        frame_height=0, list_index=video.list_index, interval=video.interval,
     )  # fmt: skip
 
 

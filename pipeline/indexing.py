@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache
-from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, row_order
+from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
 from cache_schemas.errors import CacheError
 from cache_schemas.storage import open_storage
 from pipeline.config import Config
@@ -29,12 +29,15 @@ REQUESTS_AT_ONCE = 16  # threads that wait for a network more than they compute
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
-    """What an index found: rows in all, new ones, and the videos that could not be opened."""
+    """What an index found: rows in all, new ones, the videos that could not be opened, and intervals that go beyond
+    their video's end, by id."""
 
     cache: Cache
     num_videos: int
+    num_intervals: int
     num_new_rows: int
     unreadable: dict[str, DecodeError]
+    beyond_end: list[str]
 
 
 def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
@@ -66,20 +69,30 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
     old = list(cache.clips.rows()) if begun else []
     probes = _probe_all(listing, config.run.staging, on_progress)
-    rows = [row for video in listing.videos for row in video_rows(video, probes[video.video_id], config.clips)]
+    rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
         reopen_partial(cache, len(old) // cache.shard_clips)
     storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
     storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
     ClipsTable.from_rows(table).write(storage)
-    unreadable = {video: found for video, found in probes.items() if isinstance(found, DecodeError)}
+    intervals = [video for video in listing.videos if video.interval is not None]
     return Indexed(
         cache=Cache(config.cache),
-        num_videos=len(listing.videos),
+        num_videos=len(probes),
+        num_intervals=len(intervals),
         num_new_rows=len(table) - len(old),
-        unreadable=unreadable,
+        unreadable={
+            name_of_video(video.video_id, video.interval): found
+            for video in listing.videos
+            if isinstance(found := probes[video.path], DecodeError)
+        },
+        beyond_end=[video.video_id for video in intervals if _is_cut(video, probes[video.path])],
     )
+
+
+def _is_cut(video: Video, found: Probe | DecodeError) -> bool:
+    return video.interval is not None and isinstance(found, Probe) and video.interval[1] > found.duration
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:
@@ -91,25 +104,27 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 def _probe_all(
     listing: Listing, options: StagingOptions, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
+    """By path, as intervals of a video share it."""
     found: dict[str, Probe | DecodeError] = {}
-    threads = REQUESTS_AT_ONCE if any(is_url(video.path) for video in listing.videos) else os.cpu_count()
+    paths = list(dict.fromkeys(video.path for video in listing.videos))
+    threads = REQUESTS_AT_ONCE if any(map(is_url, paths)) else os.cpu_count()
     with ThreadPoolExecutor(threads) as pool, Staging(options) as staging:
-        results = pool.map(lambda video: _probed(video, staging), listing.videos)
-        for done, (video, result) in enumerate(zip(listing.videos, results, strict=True), 1):
-            found[video.video_id] = result
-            on_progress("reading headers", done, len(listing.videos))
+        results = pool.map(lambda path: _probed(path, staging), paths)
+        for done, (path, result) in enumerate(zip(paths, results, strict=True), 1):
+            found[path] = result
+            on_progress("reading headers", done, len(paths))
     return found
 
 
-def _probed(video: Video, staging: Staging) -> Probe | DecodeError:
+def _probed(path: str, staging: Staging) -> Probe | DecodeError:
     try:
-        return staging.probe(video.path)
+        return staging.probe(path)
     except DecodeError as error:
         return error
 
 
 def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
-    """All rows of one video: every clip under every crop."""
+    """All rows of one video, or interval of one: every clip under every crop."""
     for clip in range(options.per_video):
         for crop in options.crops:
             known: dict[str, Any] = {
@@ -119,6 +134,7 @@ def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -
                 "split": video.split,
                 "labels": video.labels,
                 "list_index": video.list_index,
+                "interval": video.interval,
             }
             if isinstance(found, DecodeError):
                 yield ClipRow(
@@ -126,8 +142,8 @@ def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -
                     target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
                 )  # fmt: skip
                 continue
-            times = clip_times(options, found.duration, clip)
-            start, end = clip_interval(options, found.duration, times)
+            times = clip_times(options, found.duration, clip, video.interval)
+            start, end = clip_interval(options, found.duration, times, video.interval)
             yield ClipRow(
                 **known, start_seconds=start, end_seconds=end, target_times=times,
                 crop=crop_rectangle(crop, found.frame_width, found.frame_height),

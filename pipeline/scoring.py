@@ -18,6 +18,7 @@ from pipeline.config import Config, apply_override, check_config
 from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, SplitCounts, add_scores
 from pipeline.training import opened_clips, spec_of
+from stages.clips.datasets import VIDEO_SUFFIXES
 from stages.device import pick_device
 from stages.errors import UsageError
 from stages.training.checkpoint import (
@@ -135,14 +136,15 @@ def require_one_label(record: RunRecord) -> None:
 def write_submission(found: RunScores, path: Path) -> int:
     """The file that Charades' official scorer reads: per line a video's id and a score per class; gives the lines.
 
-    Ids are names of video files without folder and suffix. Videos without an ok clip have no line: the scorer ranks
-    them last. Raises UsageError where two videos have one id.
+    Ids are names of video files without folder and suffix; of an interval the whole `<file>@<start>-<end>`. Videos
+    without an ok clip have no line: the scorer ranks them last. Raises UsageError where two videos have one id.
     """
     videos = found.result.videos
     scored = (videos.scores > -torch.inf).any(1).tolist()
     lines: dict[str, str] = {}
     for video, row, has_scores in zip(videos.video_ids, videos.scores.tolist(), scored, strict=True):
-        name = PurePosixPath(video).stem
+        file = PurePosixPath(video)
+        name = file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name
         if name in lines:
             raise UsageError(f"--submission: two videos have the id {name!r}, one of them is {video}; ids must differ")
         if has_scores:

@@ -148,7 +148,7 @@ class ShardInProgress:
         assert source is not None
         if not self._find_times(clip, number):
             return
-        output.note_file(row.video_id, options.file_of(row.video_id))
+        output.note_file(row.video_id, options.file_of(row.video_name))
         try:
             found = source.graphs(row, clip.frame_times)
         except GraphError as error:
@@ -162,9 +162,9 @@ class ShardInProgress:
         options = self.config.proposals
         assert options is not None
         assert self.worker.proposer is not None
-        self.outputs["proposals"].note_file(row.video_id, options.file_of(row.video_id))
+        self.outputs["proposals"].note_file(row.video_id, options.file_of(row.video_name))
         frames = ClipFrames(
-            video_id=row.video_id,
+            video_id=row.video_name,
             width=row.frame_width,
             height=row.frame_height,
             seconds=clip.frame_times[:: options.every],

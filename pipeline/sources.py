@@ -36,7 +36,7 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
-    known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards
+    known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals
     found: Changed = {}
     elsewhere: list[tuple[int, str, str, Source]] = []
     for record in cache.ledger.records("clips", shards):
@@ -47,14 +47,15 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
             if is_url(path_of[video]):
                 elsewhere.append((record.shard, video, path_of[video], source))
             else:
-                identity = (video, source.size, source.mtime_ns, source.digest)
+                identity = (path_of[video], source.size, source.mtime_ns, source.digest)
                 if identity not in known:
                     known[identity] = _has_changed(path_of[video], source)
                 if known[identity]:
                     found.setdefault(record.shard, []).append(video)
-    now_other = _have_changed([(url, source) for *_, url, source in elsewhere])
-    for (shard, video, *_), has_changed in zip(elsewhere, now_other, strict=True):
-        if has_changed:
+    asked = list(dict.fromkeys((url, source) for *_, url, source in elsewhere))
+    now_other = dict(zip(asked, _have_changed(asked), strict=True))
+    for shard, video, url, source in elsewhere:
+        if now_other[url, source]:
             found.setdefault(shard, []).append(video)
     return found
 
@@ -72,12 +73,13 @@ def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
 def changed_files(config: Config, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
     """By key: videos whose file is not what the key was made from; files that are gone have not changed."""
     found: dict[str, Changed] = {}
+    name_of = ClipsTable.read_video_names(cache.storage)
     for key, options in (("proposals", config.proposals), ("graphs", config.graphs)):
         if not isinstance(options, FileOptions | GraphFileOptions):
             continue
         for record in cache.ledger.records(key, shards):
             for video, source in record.files.items():
-                if _has_changed(options.file_of(video), source):
+                if _has_changed(options.file_of(name_of.get(video, video)), source):
                     found.setdefault(key, {}).setdefault(record.shard, []).append(video)
     return found
 
@@ -150,7 +152,10 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 
 def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
     """Raise CacheMismatch where a video's times or frame size are not those of a row."""
-    video = Video(video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index)
+    video = Video(
+        video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
+        interval=row.interval,
+    )  # fmt: skip
     try:
         found = staging.probe(row.path)
     except DecodeError:

@@ -1,14 +1,16 @@
-"""What a cache says of the backbone whose tail is to be trained."""
+"""What a cache says of the backbone whose maps a head goes on from."""
 
 from typing import Any
 
 from cache_schemas.cache import Cache, Stage
 from stages.backbones.build import backbone_digest, build_backbone
 from stages.backbones.catalogue import entry
-from stages.heads.head import HeadError, Spec
+from stages.heads.head import Head, HeadError, Spec
+from stages.heads.inputs import CROP
 from stages.heads.places import FAMILIES
 from stages.heads.tail import parse_tail, tail_source
 from stages.heads.tail_options import TailOptions
+from stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
@@ -45,4 +47,24 @@ def _require_weights(stage: Stage, tail: TailOptions) -> None:
             f"tail.weights: {weights!r} has sha256 {digest[:12]}, {stage.key} was made with {cached[:12]} "
             f"({stage.weights!r}): the tail would continue another network. Give the file that made the cache, or "
             "extract again."
+        )
+
+
+def require_whole_maps(cache: Cache, head: Head) -> None:
+    """Raises HeadError where a head places boxes on maps that do not lie over the whole crop, cell by cell.
+
+    So it is with networks that do not pad and with sides that the stride does not divide; regions that extraction
+    makes heed both.
+    """
+    source = (head.head if isinstance(head, TailedHead) else head).source if CROP in head.reads else None
+    stage = cache.stage(f"features/{source.backbone}") if source else None
+    if source is None or stage is None or "model" not in stage.options:
+        return
+    tap, size = entry(stage.options["model"], stage.options.get("options", {})).tap(source.tap), stage.options["size"]
+    side = tap.shape(1, size)[2]
+    if side * tap.stride != size:  # also where cell 0 has an offset: the network loses a border
+        raise HeadError(
+            f"regions_from: maps: given {source.maps}, whose {side} x {side} cells of {tap.stride} px lie from "
+            f"{tap.offset_px:g} px on over {size} px; allowed are maps that lie over the crop cell by cell. "
+            "Read cached regions, which heed that: `regions_from: cached`."
         )

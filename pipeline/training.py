@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.kept_runs import require_same_recipes, trained_on
 from pipeline.processes import in_processes
 from pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
-from pipeline.tails import with_tail_of
+from pipeline.tails import require_whole_maps, with_tail_of
 from pipeline.versions import versions
 from pipeline.wanted_run import WantedRun
 from stages.device import pick_device
@@ -344,9 +344,14 @@ def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
 
 
 def build_for(cache: Cache, options: TrainOptions) -> Head:
-    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry."""
+    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry.
+
+    Raises HeadError for what the cache does not give.
+    """
     spec = spec_of(cache)
-    return build_head(options.head, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
+    head = build_head(options.head, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
+    require_whole_maps(cache, head)
+    return head
 
 
 def spec_of(cache: Cache) -> dict[str, tuple[int, ...]]:

@@ -18,13 +18,17 @@ CLIP_STATES = ("ok", "warned", "failed", "missing")
 
 def indexed(found: "Indexed") -> None:
     cache = found.cache
+    intervals = f" {found.num_intervals} intervals," if found.num_intervals else ""
     print(
-        f"{cache.root}: {found.num_videos} videos, {len(cache.clips)} rows ({found.num_new_rows} new), "
+        f"{cache.root}: {found.num_videos} videos,{intervals} {len(cache.clips)} rows ({found.num_new_rows} new), "
         f"{cache.num_shards} shards of up to {cache.shard_clips}"
     )
     if found.unreadable:
         note(f"{len(found.unreadable)} videos could not be opened; extract will mark their clips as failed:")
         note("\n".join(listed([f"  {video}: {error}" for video, error in found.unreadable.items()])))
+    if found.beyond_end:
+        note(f"{len(found.beyond_end)} intervals go beyond the end of their video; they end with it:")
+        note("\n".join(listed([f"  {interval}" for interval in found.beyond_end])))
 
 
 def plan(made: "Plan", cost: "Estimate") -> None:

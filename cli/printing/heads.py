@@ -150,6 +150,7 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
             if words:
                 print(wrapped(f"  {name + ':':<10}", words))
     print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
+    print("options: as in the paper first; named weights bring along what they were trained with (geometry in --json)")
     print("proposals: without the second stage of detectors; `proposals.source` of the config says which network runs")
     print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
 
@@ -165,7 +166,8 @@ def _counted_for(row: dict[str, Any]) -> str:
 def heads(rows: Sequence[dict[str, Any]]) -> None:
     """Per head a line of counts, then what it reads and what its paper gives, wrapped."""
     for row in rows:
-        print(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}")
+        counts = f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}"
+        print(textwrap.fill(counts, MAX_COLUMNS, subsequent_indent=" " * 13))
         print(wrapped(f"  {'reads:':<11}", row["reads"]))
         print(textwrap.fill(row["published"], MAX_COLUMNS, initial_indent="  published: ", subsequent_indent=" " * 13))
     print("at the sizes of the papers, of one clip; options of each: --json")

@@ -27,6 +27,7 @@ class Row:
     published: str
     base: Keys
     keys: Keys = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -51,6 +52,7 @@ class Row:
         lines = [
             f"{TITLES[self.paper]}: {self.about}.",
             f"Published: {self.published}.",
+            *self.notes,
             f"Made by {HERE.name}/generate.py.",
         ]
         body = yaml.safe_dump(self.document, sort_keys=False, default_flow_style=None, width=100)
@@ -66,8 +68,8 @@ TITLES = {
 }
 
 
-def _dataset(name: str) -> Keys:
-    return {"dataset": {"kind": "folder", "root": f"videos/{name}", "annotations": f"videos/{name}.csv"}}
+def _dataset(name: str, annotations: str = "") -> Keys:
+    return {"dataset": {"kind": "folder", "root": f"videos/{name}", "annotations": f"videos/{annotations or name}.csv"}}
 
 
 def _clips(num_frames: int, per_video: int, **more: Any) -> Keys:
@@ -78,11 +80,14 @@ def _train(head: str, *, aggregate: str, **more: Any) -> Keys:
     return {"train": {"head": head, "aggregate": aggregate, **more}}
 
 
+# The networks of STRG and RSTG halve 32 frames once; those that the weights came from three times.
+OWN = {"options": {"geometry": "paper"}}
 BELOW = {"res2": "stem", "res3": "res2", "res4": "res3", "res5": "res4"}  # where a tail begins
 
 
 # --- TRG: TSN's sparse sampling; scores averaged over 2 (Something-Something) or 10 clips (Charades); blocks after the
-# network's last three, each as wide as what it follows: the formula as printed ---
+# network's last three, each as wide as what it follows: the formula as printed. ResNets are inflated as in non-local
+# networks, as the paper says; Inception networks are 2D, and with blocks that know no order neither does their mean ---
 
 TRG_NETWORKS = {  # file name -> model, weights, cached tap, the last three blocks above it
     "bn_inception": (
@@ -92,9 +97,12 @@ TRG_NETWORKS = {  # file name -> model, weights, cached tap, the last three bloc
         ["inception_4e", "inception_5a", "inception_5b"],
     ),
     "inception_v3": ("inception_v3", "imagenet1k_v1", "mixed_6e", ["mixed_7a", "mixed_7b", "mixed_7c"]),
-    "resnet50": ("resnet50", "imagenet1k_v1", "res4", ["res5"]),
-    "resnet101": ("resnet101", "imagenet1k_v1", "res4", ["res5"]),
+    "resnet50": ("i3d_r50", "inflate:imagenet1k_v1", "res4", ["res5"]),
+    "resnet101": ("i3d_r101", "inflate:imagenet1k_v1", "res4", ["res5"]),
 }
+TRG_INFLATED = (
+    "Inflated, as the paper says: pairs of frames are joined behind res2. Its FLOPs are those of the 2D network.",
+)
 TRG_SGD = {"optimizer": "sgd", "learning_rate": 1e-3, "weight_decay": 5e-4, "schedule": "step", "gamma": 0.1}
 
 
@@ -102,14 +110,18 @@ def _trg(network: str, num_frames: int, dataset: str, tail: Keys | None = None, 
     """Three blocks where the paper has them, or another tail."""
     model, weights, _, _ = TRG_NETWORKS[network]
     tail = tail or _trg_tail(network)
-    short = dataset == "something_v2"
-    epochs = {"epochs": 50, "milestones": [25]} if short else {"epochs": 100, "milestones": [50]}
+    epochs = {"epochs": 100, "milestones": [50]}
+    if dataset == "something_v2":
+        epochs = {"epochs": 50, "milestones": [25]}
+    entry = {"model": model, "weights": weights, "taps": [tail["from"]], "store": ["maps"]}
+    if model.startswith("i3d"):
+        entry["options"] = {"res5_stride": 2}
     sampling = clips or {"sampling": "uniform"}
     return {
         "cache": f"out/papers/{dataset}/{network}_{num_frames}{'_dense' if clips else ''}_{tail['from']}",
         **_dataset(dataset),
-        **_clips(num_frames, 2 if short else 10, **sampling),
-        "backbones": {network: {"model": model, "weights": weights, "taps": [tail["from"]], "store": ["maps"]}},
+        **_clips(num_frames, 10 if dataset == "charades" else 2, **sampling),
+        "backbones": {network: entry},
         **_train("avg_pool", aggregate="mean", **TRG_SGD, **epochs, options={"tail": tail}),
     }
 
@@ -135,10 +147,15 @@ TRG_CONV3D: dict[str, tuple[str, list[str], str]] = {  # T2: cached tap, the blo
     "bn_inception": ("conv2", [f"inception_{name}" for name in "3a 3b 3c 4a 4b 4c 4d 4e 5a 5b".split()], "42.4/73.2"),
     "inception_v3": ("stem", [f"mixed_{name}" for name in "5b 5c 5d 6a 6b 6c 6d 6e 7a 7b 7c".split()], "45.1/76.5"),
 }
-TRG_TABLE_1 = {  # with Something-Something V1
-    "bn_inception": "51.3/78.8 (V1 38.5/68.4), 56.7/79.9 (V1 45.9/74.9), 58.3/86.2 (V1 47.5/80.2)",
-    "inception_v3": "52.5/80.6 (V1 41.3/73.4), 59.2/86.4 (V1 47.2/78.9), 61.3/91.4 (V1 49.7/85.3)",
-    "resnet50": "53.8/81.2 (V1 41.5/74.7), 59.8/87.4 (V1 48.1/80.4), 62.2/90.3 (V1 49.5/86.1)",
+TRG_TABLE_1 = {
+    "bn_inception": "51.3/78.8, 56.7/79.9, 58.3/86.2",
+    "inception_v3": "52.5/80.6, 59.2/86.4, 61.3/91.4",
+    "resnet50": "53.8/81.2, 59.8/87.4, 62.2/90.3",
+}
+TRG_TABLE_1_V1 = {
+    "bn_inception": "38.5/68.4, 45.9/74.9, 47.5/80.2",
+    "inception_v3": "41.3/73.4, 47.2/78.9, 49.7/85.3",
+    "resnet50": "41.5/74.7, 48.1/80.4, 49.5/86.1",
 }
 TRG_TABLE_2 = {
     "bn_inception": "28.4/30.7/33.5",
@@ -167,12 +184,13 @@ TRG_FIGURE_6: dict[tuple[str, str], tuple[str, list[str], str]] = {  # cached ta
     ("resnet50", "top"): ("res4", ["res5.0", "res5.1", "res5.2"], "33.9"),
 }
 TOP1_TOP5, MEAN_AP = "Something-Something V2 top-1/top-5", "Charades mAP"
+TOP1_TOP5_V1 = "Something-Something V1 top-1/top-5"
 
 
 def _trg_row(name: str, about: str, published: str, base: Keys, keys: Keys | None = None) -> Row:
     table = name.partition("_")[0]
-    about = f"{table[:-1]} {table[-1]}, {about}"
-    return Row(paper="trg", name=name, about=about, published=published, base=base, keys=keys or {})
+    about, notes = f"{table[:-1]} {table[-1]}, {about}", TRG_INFLATED if "resnet" in name else ()
+    return Row(paper="trg", name=name, about=about, published=published, base=base, keys=keys or {}, notes=notes)
 
 
 def trg_rows() -> Iterator[Row]:
@@ -195,12 +213,13 @@ def trg_rows() -> Iterator[Row]:
 def _trg_tables_1_and_2() -> Iterator[Row]:
     for table, kind, dataset, separator, figures in (
         ("table1", TOP1_TOP5, "something_v2", ", ", TRG_TABLE_1),
+        ("table1", TOP1_TOP5_V1, "something_v1", ", ", TRG_TABLE_1_V1),
         ("table2", MEAN_AP, "charades", "/", TRG_TABLE_2),
     ):
         for network, of_network in figures.items():
             for num_frames, published in zip((8, 16, 32), of_network.split(separator), strict=True):
                 yield _trg_row(
-                    f"{table}_{network}_{num_frames}",
+                    f"{table}_{network}_{num_frames}{'_v1' if dataset == 'something_v1' else ''}",
                     f"{network}, {num_frames} frames",
                     f"{kind} {published}",
                     _trg(network, num_frames, dataset),
@@ -274,7 +293,7 @@ def _strg(dataset: str, backbone: str = "i3d", top: int | None = None) -> Keys:
         "cache": f"out/papers/{dataset}/{backbone}_{top}",
         **_dataset(dataset),
         **_clips(32, 10 if charades else 2, fps=6.0, sampling="dense"),
-        "backbones": {backbone: {"model": model, "weights": weights, "taps": ["res5"], "store": ["pooled"]}},
+        "backbones": {backbone: {"model": model, "weights": weights, **OWN, "taps": ["res5"], "store": ["pooled"]}},
         "proposals": {"source": "detectron2-checkpoint", "weights": "rpn_R_50_FPN_1x", "every": 2, "top": top},
         "regions": {"backbones": [backbone]},
         **_train("strg", aggregate="max", **STRG_SGD),
@@ -285,6 +304,7 @@ def _strg(dataset: str, backbone: str = "i3d", top: int | None = None) -> Keys:
 STRG_R101 = (
     "; 64 frames of features where the paper has 16. Weights for this depth are not public: name a file of yours"
 )
+STRG_CACHED = ("Deviation: cached regions are projected; the paper projects maps first, as s4_charades_maps does.",)
 STRG_ROWS = {  # id: what, head, options, Charades mAP, Something-Something V1 top-1/top-5
     "s0": ("I3D alone", "avg_pool", {}, "31.8", "41.6/72.2"),
     "s1": ("proposals and average pool, no graph", "proposal_pool", {"concat_global": True}, "32.1", None),
@@ -301,6 +321,12 @@ def strg_rows() -> Iterator[Row]:
             if figures is not None:
                 keys = {"train.head": head, "train.options": options or None}
                 yield _strg_row(f"{name}_{dataset}", f"{name.upper()}, {about}", figures, _strg(dataset), keys)
+    for name in ("s1", "s4"):
+        about, head, options, mean_ap, _ = STRG_ROWS[name]
+        keys = {"train.head": head, "train.options": {**options, "regions_from": "maps"}, "regions": None}
+        keys |= {"cache": "out/papers/charades/i3d_50_maps", "backbones.i3d.store": ["maps"]}
+        about = f"{name.upper()}, {about}, regions of projected maps"
+        yield _strg_row(f"{name}_charades_maps", about, mean_ap, _strg("charades"), keys)
     for dataset, alone, joint in (("charades", "33.5", "37.5"), ("something_v1", "44.4/76.0", "46.1/76.8")):
         base = _strg(dataset, "nl_i3d")
         pooled = {"train.head": "avg_pool"}
@@ -323,8 +349,10 @@ def strg_rows() -> Iterator[Row]:
 
 
 def _strg_row(name: str, about: str, figures: str, base: Keys, keys: Keys) -> Row:
-    kind = "Charades mAP" if "charades" in name else "Something-Something V1 top-1/top-5"
-    return Row(paper="strg", name=name, about=about, published=f"{kind} {figures}", base=base, keys=keys)
+    kind = MEAN_AP if "charades" in name else TOP1_TOP5_V1
+    cached = keys.get("train.head") != "avg_pool" and not name.endswith("_maps")
+    published, notes = f"{kind} {figures}", STRG_CACHED if cached else ()
+    return Row(paper="strg", name=name, about=about, published=published, base=base, keys=keys, notes=notes)
 
 
 # --- ST-SGN: graphs of the annotated frames; each row's reducers and slices are variants ---
@@ -365,6 +393,20 @@ ST_SGN_MAP = {  # per reducer: slices of 2, 5, 10, 15 s
 }
 
 
+ST_SGN_LISTS = {  # task -> list of the data set, what it holds, graphs of an item at most, what varies in a config
+    "intervals": (
+        "action_genome_intervals",
+        (
+            "The csv has a line for each interval of Charades: path,label,split,start,end, of one label, in seconds;",
+            "where two have the same bounds one ends a millisecond later.",
+        ),
+        64,
+        "reducers",
+    ),
+    "videos": ("action_genome", (), 128, "reducers and slices"),
+}
+
+
 def st_sgn_rows() -> Iterator[Row]:
     for task, table in (("intervals", ST_SGN_TOP1), ("videos", ST_SGN_MAP)):
         for name, figures in table.items():
@@ -372,20 +414,24 @@ def st_sgn_rows() -> Iterator[Row]:
             if name != head:
                 layer, readout = name.split("_")
                 head, options = "st_sgn", {"layer": layer, "readout": readout}
+            annotations, notes, max_frames, varied = ST_SGN_LISTS[task]
+            graphs = {"source": "file", "files": "graphs/{stem}.json", "vocabulary": "action_genome"}
             base = {
                 "cache": f"out/papers/action_genome/{task}",
-                **_dataset("action_genome"),
+                **_dataset("action_genome", annotations),
+                "dataset.multi_label": task == "videos",
                 **_clips(1, 1, sampling="uniform"),
-                "graphs": {"source": "file", "files": "graphs/{stem}.json", "vocabulary": "action_genome"},
+                "graphs": graphs | {"max_frames": max_frames},
                 **_train(head, aggregate="max", **ST_SGN_ADAMW, epochs=100),
             }
             yield Row(
                 paper="st_sgn",
                 name=f"{task}_{name}",
-                about=f"table {1 if task == 'intervals' else 2}, {name}; reducers and slices as variants",
+                about=f"table {1 if task == 'intervals' else 2}, {name}; {varied} as variants",
                 published=f"{'top-1' if task == 'intervals' else 'mAP'} {figures} (max, mean, GRU, biGRU)",
                 base=base,
                 keys={"train.options": options, "train.variants": _st_sgn_variants(task, options)},
+                notes=notes,
             )
 
 
@@ -418,17 +464,21 @@ ATR_BACKBONES = {
 SIM = {"locator": "none", "reasoner": "efficient"}
 
 
-def _atr(places: str | list[str], block: Keys | None, backbone: str = "tsn") -> Keys:
+def _atr(places: str | list[str], block: Keys | None, backbone: str = "tsn", dataset: str = "something_v2") -> Keys:
     """Blocks in the branches of `places`; None: the network alone, trained from res3 on."""
     model, weights = ATR_BACKBONES[backbone]
+    clips = _clips(8, 1, sampling="uniform")
+    if dataset == "kinetics400":  # every eighth of 30 frames a second; nothing that was trained on these videos
+        clips = _clips(8, 10, sampling="dense", fps=3.75, crops=["left", "center", "right"])
+        weights = "imagenet1k_v1" if backbone == "tsn" else "inflate:imagenet1k_v1"
     first = places if isinstance(places, str) else places[0]
     tap = BELOW[first.partition(".")[0]]
     blocks = [] if block is None else [{"block": "atr", "in_branch": places, "options": block}]
     tail = {"from": tap, "batch_norm": "train", **({"blocks": blocks} if blocks else {})}
     return {
-        "cache": f"out/papers/something_v2/{backbone}_{tap}",
-        **_dataset("something_v2"),
-        **_clips(8, 1, sampling="uniform"),
+        "cache": f"out/papers/{dataset}/{backbone}_{tap}",
+        **_dataset(dataset),
+        **clips,
         "backbones": {backbone: {"model": model, "weights": weights, "taps": [tap], "store": ["maps"]}},
         **_train("avg_pool", aggregate="mean", **ATR_SGD, options={"dropout": 0.5, "tail": tail}),
     }
@@ -464,19 +514,20 @@ def atr_rows() -> Iterator[Row]:
     for name, (about, places, block, top1) in ATR_ROWS.items():
         published = f"Something-Something V2 top-1 {top1}"
         yield Row(paper="atr", name=name, about=about, published=published, base=_atr(places, block))
-    for backbone in ("tsm", "slowonly"):
-        for name, block in (("alone", None), ("atr", {})):
-            about = f"table 5, {backbone} R50{', ATR' if block is not None else ' alone'}"
-            yield Row(
-                paper="atr",
-                name=f"a8_{backbone}_{name}",
-                about=about,
-                published="lost",
-                base=_atr(S3_5, block, backbone),
-            )
+    for backbone in ATR_BACKBONES:
+        for dataset in ("kinetics400", "something_v1", "something_v2"):
+            for name, block in (("alone", None), ("atr", {})):
+                of_table_3 = backbone == "tsn" and dataset == "something_v2"
+                yield Row(
+                    paper="atr",
+                    name=f"a8_{backbone}_{dataset}_{name}",
+                    about=f"table 5, {backbone} R50 on {dataset}{', ATR' if block is not None else ' alone'}",
+                    published=f"top-1 {'27.5' if block is None else '59.6'}" if of_table_3 else "lost",
+                    base=_atr(S3_5, block, backbone, dataset),
+                )
 
 
-# --- RSTG on Something-Something V1: 32 frames over the video (SyncMNIST: examples/sync_mnist) ---
+# --- RSTG on Something-Something V1: 32 frames over the video; its rows on SyncMNIST are in examples/sync_mnist ---
 
 RSTG_SGD = {"optimizer": "sgd", "learning_rate": 1e-4, "batch_size": 8, "epochs": 100, "schedule": "plateau"}
 RSTG_GRAPH = {"attention": "tf_dot", "update": "scalewise"}
@@ -494,7 +545,7 @@ def _rstg(backbone: str, tap: str, options: Keys, head: str) -> Keys:
         "cache": f"out/papers/something_v1/{backbone}_32_{tap}",
         **_dataset("something_v1"),
         **_clips(32, 2, sampling="uniform", crops=["left", "center", "right"]),
-        "backbones": {backbone: {"model": model, "weights": weights, "taps": [tap], "store": ["maps"]}},
+        "backbones": {backbone: {"model": model, "weights": weights, **OWN, "taps": [tap], "store": ["maps"]}},
         **_train(head, aggregate="mean", **RSTG_SGD, options=options),
     }
 

@@ -61,6 +61,10 @@ class Backbone(nn.Module):
             child = path.partition(".")[0]
             self.add_module(child, network.get_submodule(child))
 
+    def is_classifier(self, name: str) -> bool:
+        """Whether a public file's tensor of this name, which no table of formats knows, is of its classifier."""
+        return False
+
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T', H', W'].
 

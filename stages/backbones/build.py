@@ -1,6 +1,5 @@
 """From a backbone's name to the frozen network: one line per backbone in BUILDERS, its facts in the catalogue."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,6 @@ from stages.backbones.backbone import Backbone
 from stages.backbones.bn_inception import BNInception
 from stages.backbones.catalogue import TIMM_PREFIX, entry
 from stages.backbones.entry import INFLATE, BackboneEntry
-from stages.backbones.geometry import differences
 from stages.backbones.inception_v3 import InceptionV3
 from stages.backbones.inflation import inflate
 from stages.backbones.resnet2d import ResNet2D
@@ -26,9 +24,6 @@ from stages.backbones.torchvision_video import S3D, R2Plus1D
 from stages.errors import WeightsError
 from stages.weights.load import load_weights, tensors_digest, weights_digest
 from stages.weights.random import initialise
-from stages.weights.sources import WeightSource, known_source
-
-log = logging.getLogger("kinegraph")
 
 BUILDERS: dict[str, Callable[[], Backbone]] = {
     "resnet18": lambda: ResNet2D(models.resnet18()),
@@ -51,16 +46,17 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
 
     weights: a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` and any of these for the
     2D network that the entry names. A file's classifier is left out, and its layers above the cut, which must fit all
-    the same; all its other keys must be used. options: those of the entry.
+    the same; all its other keys must be used. options: those of the entry; of a network of the ResNet-3D family that
+    a named file was trained in, what differs from it.
 
     Raises ValueError if there is no such backbone, tap or option, WeightsError if the weights cannot be had or do not
     belong.
     """
-    known = entry(model, options)
+    known = entry(model, options, weights)
     for tap in taps:
         known.tap(tap)
     with torch.random.fork_rng(devices=[]):  # constructors draw weights that are replaced below
-        network = untrained(model, **options)
+        network = untrained(model, **known.chosen)
     above = {name: tensor.shape for name, tensor in network.state_dict().items()}
     network.cut(taps)
     if weights.startswith(INFLATE):
@@ -68,8 +64,9 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
     else:
         for name in network.state_dict():
             del above[name]
-        load_weights(network, weights, known.weights, above=above, model=model)
-        _log_other_geometry(network, model, known_source(weights, known.weights))
+        words = [f"{INFLATE}<weights of {known.inflates}>"] if known.inflates else []
+        ignored = network.is_classifier
+        load_weights(network, weights, known.weights, ignored, above=above, model=model, other_words=words)
     return network.eval().requires_grad_(False)
 
 
@@ -83,21 +80,18 @@ def backbone_digest(network: Backbone, known: BackboneEntry, weights: str) -> st
 def _inflate(network: Backbone, known: BackboneEntry, weights: str) -> None:
     if known.inflates is None:
         raise WeightsError(f"weights {weights!r}: {known.name} has no 2D network whose weights could be inflated")
-    flat = build_backbone(known.inflates, weights.removeprefix(INFLATE), network.taps)
+    try:
+        flat = build_backbone(known.inflates, weights.removeprefix(INFLATE), network.taps)
+    except WeightsError as error:
+        raise WeightsError(f"weights {weights!r}, from {known.inflates}: {error}") from error
     initialise(network, 0)
     inflate(network, flat.state_dict())
 
 
 def untrained(model: str, **options: Any) -> Backbone:
-    """The whole network as its constructor makes it. `model` and `options` are those of an entry."""
+    """The whole network as its constructor makes it: that of the paper but for `options`, an entry's `chosen`."""
     if model.startswith(TIMM_PREFIX):
         return TimmImage(model.removeprefix(TIMM_PREFIX))
     if model in LAYOUTS:
         return ResNet3D(replace(LAYOUTS[model], **options))
     return BUILDERS[model]()
-
-
-def _log_other_geometry(network: Backbone, model: str, source: WeightSource | None) -> None:
-    """Weights that fit a network of other strides give other features than the published ones."""
-    if source is not None and (found := differences(network, source.geometry)):
-        log.info("%s: %s was trained with %s", model, source.file_name, ", ".join(found))

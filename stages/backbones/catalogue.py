@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from stages.backbones.entry import BackboneEntry, Counts, Options
+from stages.backbones.entry import AS_TRAINED, GEOMETRY, PAPER, BackboneEntry, Counts, Options
 from stages.backbones.resnet3d_layouts import LAYOUTS
 from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
 from stages.weights.registry import BACKBONE_WEIGHTS
@@ -113,9 +113,6 @@ def _sync_cnn(
 def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
     """A network of the ResNet-3D family, trained on Kinetics-400; `num_frames` and `size` are what its GMACs are of."""
     layout = LAYOUTS[name]
-    options: dict[str, tuple[int | str, ...]] = {"res5_stride": (layout.res5_stride, 3 - layout.res5_stride)}
-    if layout.temporal_kernels == "alternate":
-        options["temporal_kernels"] = ("alternate", "all")
     return BackboneEntry(
         name=name,
         taps=layout.taps,
@@ -123,7 +120,7 @@ def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: i
         mean=KINETICS_MEAN,
         std=KINETICS_STD,
         counts=Counts(num_params=num_params, gmacs=gmacs, num_frames=num_frames, size=size, num_classes=400),
-        options=options,
+        options={GEOMETRY: (AS_TRAINED, PAPER), **layout.options},
         inflates="resnet50" if layout.blocks == (3, 4, 6, 3) else "resnet101",
     )
 
@@ -160,6 +157,7 @@ _ENTRIES = (
         std=IMAGENET_STD,
         counts=Counts(num_params=24_327_632, gmacs=32.698, num_frames=8, size=224, num_classes=400),
         min_frames=2,
+        inflates="resnet50",
     ),
     _video("c2d_r50", 24_327_632, 25.46, num_frames=8, size=256),
     _video("i3d_r50", 28_043_472, 152.472, num_frames=32, size=224),
@@ -200,8 +198,8 @@ CATALOGUE: dict[str, BackboneEntry] = {
 }
 
 
-def entry(name: str, options: Options = {}) -> BackboneEntry:  # noqa: B006 (nobody changes it)
-    """The entry of this name, with the geometry that `options` choose; `timm/<model>` asks timm.
+def entry(name: str, options: Options = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (nobody changes it)
+    """The entry of this name, with the geometry that `options` and `weights` choose; `timm/<model>` asks timm.
 
     Raises ValueError, listing what there is, if there is no such backbone or option.
     """
@@ -213,5 +211,7 @@ def entry(name: str, options: Options = {}) -> BackboneEntry:  # noqa: B006 (nob
         known = CATALOGUE[name]
     else:
         raise ValueError(f"no backbone {name!r}; there are {', '.join(CATALOGUE)} and, with timm, timm/<model>")
-    chosen = known.chosen(options)
-    return replace(known, taps=replace(LAYOUTS[name], **chosen).taps) if chosen else known  # type: ignore[arg-type]
+    chosen = known.choose(options, weights)
+    if not chosen:
+        return known
+    return replace(known, chosen=chosen, taps=replace(LAYOUTS[name], **chosen).taps)  # type: ignore[arg-type]

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stages.backbones.taps import Tap
-from stages.weights.sources import WeightSource
+from stages.weights.sources import WeightSource, known_source
 
 Options = Mapping[str, int | str]
+GEOMETRY, AS_TRAINED, PAPER = "geometry", "as_trained", "paper"  # what the other options start from
 INFLATE = "inflate:"  # before the name of weights of the 2D network that an entry inflates
 
 
@@ -28,8 +29,8 @@ class Counts:
 class BackboneEntry:
     """A backbone as it is trained: square input of `size` px, RGB in 0..1 normalised by `mean` and `std`.
 
-    options: what of its geometry can be chosen, the default first. min_frames: of a clip it makes sense for.
-    inflates: the 2D backbone whose weights, inflated, fit it.
+    options: what of its geometry can be chosen, the paper's first, and `geometry`. chosen: what differs from the
+    paper's. min_frames: of a clip it makes sense for. inflates: the 2D backbone whose weights, inflated, fit it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class BackboneEntry:
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
     counts: Counts | None = None
     options: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    chosen: Options = field(default_factory=dict)
     min_frames: int = 1
     inflates: str | None = None
 
@@ -51,11 +53,16 @@ class BackboneEntry:
         known = ", ".join(tap.name for tap in self.taps)
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {known}")
 
-    def chosen(self, options: Options) -> dict[str, int | str]:
-        """The options that are not the default. Raises ValueError for what cannot be chosen."""
+    def choose(self, options: Options, weights: str) -> dict[str, int | str]:
+        """What differs from the paper: as `options` say, else as `weights` were trained where that is known.
+
+        Raises ValueError for what cannot be chosen.
+        """
         for key, value in options.items():
             if key not in self.options:
                 raise ValueError(f"backbone {self.name} has no option {key!r}; its options are {[*self.options]}")
             if value not in self.options[key]:
                 raise ValueError(f"{key}: given {value!r}, allowed: {', '.join(map(str, self.options[key]))}")
-        return {key: value for key, value in options.items() if value != self.options[key][0]}
+        source = known_source(weights, self.weights) if options.get(GEOMETRY) != PAPER else None
+        wanted = {**(source.geometry if source else {}), **options}
+        return {key: value for key, value in wanted.items() if key != GEOMETRY and value != self.options[key][0]}

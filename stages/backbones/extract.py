@@ -23,7 +23,7 @@ class FeatureExtractor:
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
         backbone = build_backbone(options.model, options.weights, options.taps, **options.options)
-        self.digest = backbone_digest(backbone, entry(options.model, options.options), options.weights)
+        self.digest = backbone_digest(backbone, entry(options.model), options.weights)
         if options.model in CATALOGUE:
             fold_batch_norms(backbone)
         self.options, self.device = options, device

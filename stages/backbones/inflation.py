@@ -9,12 +9,13 @@ NEW = ".after."  # blocks that a 2D network does not have
 
 
 def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
-    """Fill a network of the ResNet-3D family, in place, from the state of torchvision's 2D ResNet of the same depth.
+    """Fill a network of the ResNet-3D family, or TSM, in place, from the state of torchvision's 2D ResNet of its depth.
 
     A kernel of t frames is the 2D kernel t times over t, so that a still clip gives, away from the zeros beyond its
     ends, what its frame gives in 2D. Non-local blocks stay as they are but for their last gain: 0, the identity.
     """
     ours = {re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", name): x for name, x in flat.items()}
+    ours |= flat  # TSM keeps the names and shapes of the 2D network
     state = network.state_dict()
     for name, like in state.items():
         if NEW not in name:

@@ -3,6 +3,8 @@
 B clips, T frames, C channels, H, W; N = T H W queries, M keys.
 """
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,12 +12,13 @@ from torch import Tensor, nn
 class NonLocal(nn.Module):
     """x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))); phi and g see x max-pooled 1 x 2 x 2.
 
-    A fresh block is the identity: the gain of its norm is 0. The scale is that of the authors' code.
+    A fresh block is the identity: the gain of its norm is 0. The scale is that of the authors' code, and so are
+    groups of `frames` consecutive frames that see only each other.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, frames: int | Literal["all"] = "all") -> None:
         super().__init__()
-        inner = channels // 2
+        self.frames, inner = frames, channels // 2
         self.theta = nn.Conv3d(channels, inner, 1)
         self.pool = nn.MaxPool3d((1, 2, 2))
         self.phi = nn.Conv3d(channels, inner, 1)
@@ -28,7 +31,15 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> the same shape. H and W of at least 2."""
+        """[B, C, T, H, W] -> the same shape. H and W of at least 2, T a multiple of `frames`."""
+        if self.frames == "all":
+            return self._seeing_all(x)
+        groups = x.reshape(*x.shape[:2], -1, self.frames, *x.shape[3:])  # [B, C, T / frames, frames, H, W]
+        groups = groups.transpose(1, 2)
+        out = self._seeing_all(groups.flatten(0, 1)).reshape(groups.shape)
+        return out.transpose(1, 2).flatten(2, 3)
+
+    def _seeing_all(self, x: Tensor) -> Tensor:
         pooled = self.pool(x)
         query = self.theta(x).flatten(2).transpose(1, 2)  # [B, N, C / 2]
         key, value = (conv(pooled).flatten(2).transpose(1, 2) for conv in (self.phi, self.g))  # [B, M, C / 2]

@@ -13,8 +13,8 @@ class BackboneOptions(StageOptions):
 
     model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
     weights: str = Field(
-        description="a named file of the catalogue, a path, random:<seed>, or, for the ResNet-3D family, inflate: "
-        "and any of these for the 2D ResNet of its depth"
+        description="a named file of the catalogue, a path, random:<seed>, or, for the ResNet-3D family and "
+        "TSM, inflate: and any of these for the 2D ResNet of its depth"
     )
     taps: tuple[str, ...] = Field(min_length=1, description="where to cut: names that `kinegraph models` lists")
     every: int = Field(1, ge=1, description="use every k-th frame of the clip")
@@ -31,7 +31,8 @@ class BackboneOptions(StageOptions):
     precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="the network computes in")
     options: dict[str, int | str] = Field(
         default_factory=dict,
-        description="of the ResNet-3D family: res5_stride (1 or 2); of its I3Ds: temporal_kernels (alternate or all)",
+        description="of the ResNet-3D family, as `kinegraph models` lists them; what is left out is as the named "
+        "weights were trained, else, or with `geometry: paper`, as in the network's paper",
     )
 
     @model_validator(mode="after")

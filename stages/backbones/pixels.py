@@ -18,7 +18,7 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 
     Inflated weights are those of the 2D network.
     """
-    known, weights = entry(options.model, options.options), options.weights
+    known, weights = entry(options.model), options.weights
     if weights.startswith(INFLATE) and known.inflates is not None:
         known, weights = entry(known.inflates), weights.removeprefix(INFLATE)
     source = known_source(weights, known.weights)

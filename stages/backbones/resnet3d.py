@@ -84,12 +84,13 @@ class ResNet3D(Backbone):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
-        frames = layout.stem_frames
-        self.conv1 = nn.Conv3d(3, 64, (frames, 7, 7), stride=(1, 2, 2), padding=(frames // 2, 3, 3), bias=False)
+        frames, stride = layout.stem_frames, layout.stem_time_stride
+        self.conv1 = nn.Conv3d(3, 64, (frames, 7, 7), stride=(stride, 2, 2), padding=(frames // 2, 3, 3), bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.pool1 = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        self.pool2 = nn.MaxPool3d((2, 1, 1)) if layout.temporal_pool else nn.Identity()
+        joined, padding = layout.pool1_time_stride, layout.pool1_padding
+        self.pool1 = nn.MaxPool3d((joined, 3, 3), stride=(joined, 2, 2), padding=(0, padding, padding))
+        self.pool2 = nn.MaxPool3d((2, 1, 1)) if layout.pool2_time_stride == 2 else nn.Identity()
         strides = (1, 2, 2, layout.res5_stride)
         in_channels, width = 64, 64
         for name, stride in zip(STAGES, strides, strict=True):
@@ -104,5 +105,5 @@ def _stage(layout: Layout, name: str, in_channels: int, width: int, stride: int)
     blocks += [Bottleneck3D(out_channels, width, kernel, 1) for kernel in others]
     stage = Stage(blocks)
     for index in layout.non_local.get(name, ()):
-        stage.after[str(index)] = NonLocal(out_channels)
+        stage.after[str(index)] = NonLocal(out_channels, layout.res3_attention_frames if name == "res3" else "all")
     return stage

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, taps_of
+from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -16,31 +17,61 @@ TEMPORAL_KERNELS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 }
 
 
+# What weights do not show, as networks were trained with it somewhere.
+CHOICES: Mapping[str, tuple[int | str, ...]] = {
+    "stem_time_stride": (1, 2),
+    "pool1_time_stride": (1, 2),
+    "pool1_padding": (0, 1),
+    "pool2_time_stride": (1, 2),
+    "res3_attention_frames": ("all", 4),
+    "res5_stride": (1, 2),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """One network of the family.
 
     blocks: how many each of res2 ... res5 has. stem_frames: temporal kernel of the first convolution.
-    temporal_kernels: a key of TEMPORAL_KERNELS. temporal_pool: pairs of frames are joined between res2 and res3.
+    temporal_kernels: a key of TEMPORAL_KERNELS.
     non_local: stage -> the residual blocks, from 0, that a non-local block follows.
+    pool1_padding: in space. pool1 and pool2 join as many frames as their stride in time.
+    res3_attention_frames: non-local blocks of res3 see all frames, or groups of so many.
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
     stem_frames: int
     temporal_kernels: str
-    temporal_pool: bool
-    res5_stride: int
     non_local: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    stem_time_stride: int = 1
+    pool1_time_stride: int = 1
+    pool1_padding: int = 1
+    pool2_time_stride: int
+    res3_attention_frames: int | Literal["all"] = "all"
+    res5_stride: int
+
+    @property
+    def options(self) -> dict[str, tuple[int | str, ...]]:
+        """What can be chosen, this layout's own value first."""
+        choices = dict(CHOICES)
+        if self.temporal_kernels == "alternate":
+            choices["temporal_kernels"] = ("alternate", "all")
+        if "res3" not in self.non_local:
+            del choices["res3_attention_frames"]
+        own = {key: getattr(self, key) for key in choices}
+        return {key: (own[key], *(x for x in values if x != own[key])) for key, values in choices.items()}
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        pairs = (HALF_DOWN,) if self.temporal_pool else ()
+        pool1 = HALF_UP if self.pool1_padding else (3, 2)
+        joined = _if_2(self.stem_time_stride, HALF_UP) + _if_2(self.pool1_time_stride)
+        group = 1 if self.res3_attention_frames == "all" else self.res3_attention_frames
         return taps_of(
-            Level("stem", 64, (HALF_UP, HALF_UP)),
+            Level("stem", 64, (HALF_UP, pool1), joined),
             Level("res2", 256),
-            Level("res3", 512, (HALF_UP,), pairs),
+            Level("res3", 512, (HALF_UP,), _if_2(self.pool2_time_stride), frames_multiple=group),
             Level("res4", 1024, (HALF_UP,)),
-            Level("res5", 2048, (HALF_UP,) if self.res5_stride == 2 else ()),
+            Level("res5", 2048, _if_2(self.res5_stride, HALF_UP)),
         )
 
     def kernels(self, stage: str) -> tuple[int, ...]:
@@ -49,16 +80,20 @@ class Layout:
         return tuple(pattern[i % len(pattern)] for i in range(self.blocks[STAGES.index(stage)]))
 
 
+def _if_2(stride: int, window: Window = HALF_DOWN) -> tuple[Window, ...]:
+    return (window,) if stride == 2 else ()
+
+
 # The table of Wang and Gupta 2018 (arXiv 1806.01810) reads as 3x1x1 in every block; only the alternating pattern of
 # the authors' non-local code (arXiv 1711.07971) gives the published 28.0 M parameters and 153 GMAC. res5 keeps res4's
-# size there; the public checkpoints of all these networks were trained with res5_stride 2, and fit either.
-_I3D_R50 = Layout(stem_frames=5, temporal_kernels="alternate", temporal_pool=True, res5_stride=1)
+# size there; the public checkpoints of all these networks were trained with res5_stride 2.
+_I3D_R50 = Layout(stem_frames=5, temporal_kernels="alternate", pool2_time_stride=2, res5_stride=1)
 
 LAYOUTS: dict[str, Layout] = {
-    "c2d_r50": Layout(stem_frames=1, temporal_kernels="none", temporal_pool=True, res5_stride=2),
+    "c2d_r50": Layout(stem_frames=1, temporal_kernels="none", pool2_time_stride=2, res5_stride=2),
     "i3d_r50": _I3D_R50,
     "i3d_r101": replace(_I3D_R50, blocks=(3, 4, 23, 3)),
     "nonlocal_i3d_r50": replace(_I3D_R50, non_local={"res3": (1, 3), "res4": (1, 3, 5)}),
     "nonlocal_i3d_r101": replace(_I3D_R50, blocks=(3, 4, 23, 3), non_local={"res3": (1, 3), "res4": (6, 13, 20)}),
-    "slowonly_r50": Layout(stem_frames=1, temporal_kernels="upper", temporal_pool=False, res5_stride=2),
+    "slowonly_r50": Layout(stem_frames=1, temporal_kernels="upper", pool2_time_stride=1, res5_stride=2),
 }

@@ -13,7 +13,7 @@ HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 class Tap:
     """A point where a backbone can be cut, and the layers up to it that change sizes: in space and in time.
 
-    size_multiple: the input's side must be a multiple of this.
+    size_multiple, frames_multiple: the input's side, and its number of frames, must be multiples of these.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Tap:
     space: tuple[Window, ...]
     time: tuple[Window, ...] = ()
     size_multiple: int = 1
+    frames_multiple: int = 1
 
     @property
     def stride(self) -> int:
@@ -44,18 +45,27 @@ class Tap:
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
         """(T, C, H, W) of this tap's map for a clip of `num_frames` frames of `size` x `size` px.
 
-        Raises ValueError for a size that the network cannot take.
+        Raises ValueError for a size or a number of frames that the network cannot take.
         """
         if size % self.size_multiple:
             raise ValueError(f"size {size} px: {self.name} needs a multiple of {self.size_multiple}")
+        self._check_frames(num_frames)
         side = _length(size, self.space)
         return _length(num_frames, self.time), self.channels, side, side
 
     def shape_above(self, below: "Tap", shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """(T, C, H, W) of this tap's map from that of a tap below it in the same network."""
+        """(T, C, H, W) of this tap's map from that of a tap below it in the same network.
+
+        Raises ValueError for a number of frames that the network cannot take.
+        """
         num_frames, _, height, width = shape
+        self._check_frames(num_frames * below.temporal_stride)
         space, time = self.space[len(below.space) :], self.time[len(below.time) :]
         return _length(num_frames, time), self.channels, _length(height, space), _length(width, space)
+
+    def _check_frames(self, num_frames: int) -> None:
+        if num_frames % self.frames_multiple:
+            raise ValueError(f"{num_frames} frames: {self.name} needs a multiple of {self.frames_multiple}")
 
 
 def _length(length: int, windows: tuple[Window, ...]) -> int:
@@ -65,12 +75,13 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """A tap by what lies between it and the tap below."""
+    """A tap by what lies between it and the tap below. frames_multiple: of its own maps."""
 
     name: str
     channels: int
     space: tuple[Window, ...] = ()
     time: tuple[Window, ...] = ()
+    frames_multiple: int = 1
 
 
 def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
@@ -78,7 +89,11 @@ def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
     taps: list[Tap] = []
     space: tuple[Window, ...] = ()
     time: tuple[Window, ...] = ()
+    frames_multiple = 1
     for level in levels:
         space, time = space + level.space, time + level.time
-        taps.append(Tap(name=level.name, channels=level.channels, space=space, time=time, size_multiple=size_multiple))
+        if level.frames_multiple > 1:
+            frames_multiple = level.frames_multiple * prod(stride for _, stride in time)
+        multiples = {"size_multiple": size_multiple, "frames_multiple": frames_multiple}
+        taps.append(Tap(name=level.name, channels=level.channels, space=space, time=time, **multiples))
     return tuple(taps)

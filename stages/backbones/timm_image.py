@@ -49,6 +49,11 @@ class TimmImage(Backbone):
             drawn = create(self.name).state_dict()
         self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
+    def is_classifier(self, name: str) -> bool:
+        """As Backbone.is_classifier; timm says what each model calls it, some have several."""
+        known = self.model.pretrained_cfg["classifier"] or ()
+        return name.startswith(tuple(f"{module}." for module in ((known,) if isinstance(known, str) else known)))
+
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""
         return frame_by_frame(self.run, clips)

@@ -5,6 +5,7 @@ To add one: an options model in options.py, a function here, a line in `list_vid
 
 import csv
 import io
+import math
 import os
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from cache_schemas.clips_table import Interval, interval_id
 from stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from stages.decode.errors import DecodeError
 from stages.errors import UsageError
@@ -34,13 +36,17 @@ class DatasetError(UsageError):
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """One video, at place `list_index` of its data set's list. `video_id` is unique; labels index `Listing.classes`."""
+    """One video, or interval of one, at place `list_index` of its data set's list.
+
+    `video_id` is unique; labels index `Listing.classes`.
+    """
 
     video_id: str
     path: str
     split: str
     labels: tuple[int, ...]
     list_index: int
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +63,15 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Entry:
-    video_id: str
+    name: str
     path: str
     label_names: tuple[str, ...]
     split: str
+    interval: Interval | None = None
+
+    @property
+    def video_id(self) -> str:
+        return self.name if self.interval is None else interval_id(self.name, self.interval)
 
 
 def list_videos(options: DatasetOptions, progress: Callable[[int], None] | None = None, *, tries: int = 1) -> Listing:
@@ -135,9 +146,14 @@ def _listing(
         if multi_label is False and len(labels) > 1:
             raise DatasetError(f"{video_id} has {len(labels)} labels, and dataset.multi_label is false.")
         if video_id in videos:
-            raise DatasetError(f"{video_id} is listed twice. Several labels go into one field, separated by `;`.")
-        split = entry.split or dealt_split(video_id, splits)
-        videos[video_id] = Video(video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place)
+            apart = " To score each by itself let one end a millisecond later." if entry.interval else ""
+            raise DatasetError(
+                f"{video_id} is listed twice. Several labels go into one field, separated by `;`.{apart}"
+            )
+        split = entry.split or dealt_split(entry.name, splits)  # all intervals of a video go one way
+        videos[video_id] = Video(
+            video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place, interval=entry.interval
+        )
     return Listing(classes=classes, videos=tuple(videos[key] for key in sorted(videos)), multi_label=multi_label)
 
 
@@ -191,16 +207,34 @@ def _csv_entries(root: str, annotations: str, reader: "csv.DictReader[str]") -> 
     if missing := {"path", "label"} - set(reader.fieldnames or ()):
         raise DatasetError(
             f"{annotations}: no column {', '.join(sorted(missing))} in its header {reader.fieldnames}; "
-            "expected path,label[,split]."
+            "expected path,label[,split][,start,end]."
         )
+    if len(bounds := {"start", "end"} & set(reader.fieldnames or ())) == 1:
+        raise DatasetError(f"{annotations}: column {bounds.pop()} alone in its header; intervals need start and end.")
     for row in reader:
         if not row["path"]:
             raise DatasetError(f"{annotations}: line {reader.line_num}: no path")
         labels = filter(None, map(str.strip, (row["label"] or "").split(";")))
+        interval = _interval(f"{annotations}: line {reader.line_num}", row.get("start") or "", row.get("end") or "")
         try:
-            yield _Entry(*located(root, row["path"]), tuple(labels), row.get("split") or "")
+            yield _Entry(*located(root, row["path"]), tuple(labels), row.get("split") or "", interval)
         except UrlError as error:
             raise DatasetError(f"{annotations}: line {reader.line_num}: {error}") from error
+
+
+def _interval(where: str, start: str, end: str) -> Interval | None:
+    """The interval that two fields of a csv name; None where both are empty."""
+    if not start.strip() and not end.strip():
+        return None
+    try:
+        interval = float(start) + 0.0, float(end)  # -0 becomes 0
+    except ValueError:
+        interval = math.nan, math.nan
+    if not 0 <= interval[0] < interval[1] < math.inf:
+        raise DatasetError(
+            f"{where}: start {start!r}, end {end!r}; expected seconds, 0 <= start < end, or both empty: the whole video"
+        )
+    return interval
 
 
 def _list_interactions(options: InteractionsOptions, progress: Callable[[int], None] | None) -> Listing:

@@ -15,14 +15,16 @@ ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 class FolderOptions(StageOptions):
     """Videos in class folders below `root`, or listed in a csv with the columns path, label and (optional) split.
 
-    Labels of a csv are class names, several separated by `;`. Without a csv the first folder below `root` is the
+    Labels of a csv are class names, several separated by `;`. With the columns start and end a line is an interval of
+    its video, in seconds from the first frame, `end` left out, and is sampled, labelled and scored by itself; both
+    fields empty: the whole video. Without a csv the first folder below `root` is the
     label, unless the folders are named train, val or test: then that is the split and the next folder the label.
     """
 
     kind: Literal["folder"]
     root: str = Field(description="folder of the videos, or a URL that fsspec opens, as `s3://bucket/prefix`")
     annotations: str | None = Field(
-        None, description="csv with the columns path (below root, absolute, or a URL), label[, split]"
+        None, description="csv with the columns path (below root, absolute, or a URL), label[, split][, start, end]"
     )
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1)] | str | None = Field(
         None,

@@ -190,6 +190,14 @@ class _Pass:
                 return DecodeError(
                     "too_short", f"the clip reaches {max(row.target_times):.2f} s, the video {end:.2f} s"
                 )
+            if row.interval is not None and row.interval[0] >= end:
+                return DecodeError(
+                    "too_short", f"the interval begins at {row.interval[0]:.2f} s, the video ends at {end:.2f} s"
+                )
+        if self.wanted.short == "fail" and row.interval is not None and max(row.target_times) >= row.interval[1]:
+            return DecodeError(
+                "too_short", f"the clip reaches {max(row.target_times):.2f} s, its interval {row.interval[1]:.2f} s"
+            )
         if self.wanted.num_frames > 1 and len(np.unique(clip.frame_times)) < 2:
             return DecodeError("too_short", f"only one distinct frame for a clip of {self.wanted.num_frames}")
         return clip

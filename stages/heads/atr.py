@@ -21,6 +21,9 @@ class AtrBlockOptions(StageOptions):
     locator: Literal["both", "appearance", "motion", "none"] = Field(
         "both", description="what finds the action; none: ATR_sim, averages instead of located features"
     )
+    locator_kernel: Literal[1, 3, 5, 7] = Field(3, description="side of its depth-wise convolutions, map cells")
+    locator_activation: bool = Field(False, description="BatchNorm and ReLU behind all its convolutions but the last")
+    locator_bias: bool = Field(False, description="of its last convolution, which adds to either of the two maps")
     reduction: int = Field(16, gt=0, description="the locator works on C / reduction channels")
     last_motion: Literal["zero", "repeat", "wrap"] = Field(
         "zero", description="motion of the last frame: none, against itself, or against the first"
@@ -30,6 +33,7 @@ class AtrBlockOptions(StageOptions):
     )
     reasoner: Literal["efficient", "graph", "none"] = Field("efficient", description="how frames collect from frames")
     num_reasoners: int = Field(2, ge=1, le=3, description="reasoners in a row, LayerNorm and ReLU between them")
+    activate_last: bool = Field(False, description="LayerNorm and ReLU behind the last reasoner, too")
     radius: int = Field(1, gt=0, description="the efficient reasoner reaches so many frames back and forth")
     channel_transform: Literal["full", "bottleneck", "depthwise", "none"] = Field(
         "full", description="transforms of the reasoners: C x C, through C / bottleneck, a factor per channel, none"
@@ -104,17 +108,17 @@ class Locator(nn.Module):
     """The map M of the action (reconstructed): x [B, T, C, H, W] -> [B, T, 1, H, W].
 
     Appearance phi2(phi3(x_t)) plus motion phi2(phi1(x_{t+1}) - x_t), on C / reduction channels; phi1 and phi3 are
-    depth-wise 3x3 convolutions, phi2 a shared 1x1 convolution. All are linear and without bias.
+    depth-wise convolutions, phi2 a shared 1x1 convolution. By default they are 3x3, and all is linear, without bias.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
         super().__init__()
         reduced = max(1, channels // options.reduction)
         self.last_motion = options.last_motion
-        self.reduce = nn.Conv2d(channels, reduced, 1, bias=False)
-        self.phi1 = _depthwise(reduced) if options.locator != "appearance" else None
-        self.phi2 = nn.Conv2d(reduced, 1, 1, bias=False)
-        self.phi3 = _depthwise(reduced) if options.locator != "motion" else None
+        self.reduce = _activated(nn.Conv2d(channels, reduced, 1, bias=False), options)
+        self.phi1 = _depthwise(reduced, options) if options.locator != "appearance" else None
+        self.phi2 = nn.Conv2d(reduced, 1, 1, bias=options.locator_bias)
+        self.phi3 = _depthwise(reduced, options) if options.locator != "motion" else None
         self.fuse: nn.Conv2d | None = None
         if options.locator == "both" and options.map_fusion == "concat":
             self.fuse = nn.Conv2d(2, 1, 1, bias=False)
@@ -185,7 +189,7 @@ class ChannelFactors(nn.Module):
 
 
 def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
-    """Reasoners in a row with LayerNorm and ReLU between, none after the last."""
+    """Reasoners in a row with LayerNorm and ReLU between, and after the last if asked for."""
 
     def transform() -> nn.Module:
         return TRANSFORMS[options.channel_transform](channels, max(1, channels // options.bottleneck))
@@ -197,11 +201,20 @@ def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
             layers.append(EfficientReasoner(options.radius, transform()))
         else:
             layers.append(GraphReasoner(transform(), transform(), transform()))
+    layers += [nn.LayerNorm(channels), nn.ReLU()] if layers and options.activate_last else []
     return nn.Sequential(*layers)
 
 
-def _depthwise(channels: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+def _depthwise(channels: int, options: AtrBlockOptions) -> nn.Module:
+    kernel = options.locator_kernel
+    convolution = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
+    return _activated(convolution, options)
+
+
+def _activated(convolution: nn.Conv2d, options: AtrBlockOptions) -> nn.Module:
+    if not options.locator_activation:
+        return convolution
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU())
 
 
 def _full(channels: int, narrow: int) -> nn.Module:

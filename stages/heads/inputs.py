@@ -24,7 +24,6 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Sour
 
     Raises HeadError where none fits (with the missing array and the command that makes it), and where several do.
     """
-    asked = Source(options.backbone or "<backbone>", options.tap or "<tap>")
     found = {kind: _sources(spec, kind, options) for kind in kinds}
     fitting = [source for source in found[kinds[0]] if all(source in found[kind] for kind in kinds)]
     if len(fitting) == 1:
@@ -32,9 +31,8 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Sour
     if fitting:
         choices = ", ".join(f"backbone={source.backbone} tap={source.tap}" for source in fitting)
         raise HeadError(f"Several arrays fit; choose one by the options backbone and tap: {choices}.")
-    partial = next((source for kind in kinds for source in found[kind]), asked)
-    missing = [partial.array(kind) for kind in kinds if partial not in found[kind]]
-    raise _missing(missing, spec)
+    nearest = next((source for kind in kinds for source in found[kind]), _known(spec, options))
+    raise missing([nearest.array(kind) for kind in kinds if nearest not in found[kind]], spec, kinds)
 
 
 def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
@@ -49,18 +47,47 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
     return sources
 
 
-def _missing(names: Sequence[str], spec: Spec) -> HeadError:
+def _known(spec: Spec, options: TapOptions) -> Source:
+    """Backbone and tap as asked for, else the only ones of which anything is cached, else words to fill in."""
+    sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
+    backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
+    return Source(
+        options.backbone or (backbones.pop() if len(backbones) == 1 else "<backbone>"),
+        options.tap or (taps.pop() if len(taps) == 1 else "<tap>"),
+    )
+
+
+def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
+    """That arrays are missing, and what makes them: what the config needs, and the command.
+
+    kinds: all that is read of the tap, which has to come from one entry of the config.
+    """
     if names == [CROP]:
         return HeadError(
             f"Missing {CROP}, which a cache has once frames were extracted; that of imported features is not known."
         )
-    stage = names[0].partition("/")[0]
-    kind = "pooled" if names[0].endswith("_pooled") else "maps"
-    hint = f", with `store: [{kind}]` for the backbone" if stage == "features" else ""
+    needs = dict([_need(name, spec) for name in names])
+    if "features" in needs and "regions" in kinds:
+        needs["regions"] = "its name in `regions.backbones`"
+    command = " ".join(["kinegraph extract CONFIG", *(f"--stage {stage}" for stage in needs)])
     return HeadError(
-        f"Missing {' and '.join(names)}. Make it by `kinegraph extract CONFIG --stage {stage}`{hint}. "
+        f"Missing {' and '.join(names)}. The config needs {', and '.join(needs.values())}; then run `{command}`. "
         f"Available: {', '.join(sorted(spec)) or 'no array'}."
     )
+
+
+def _need(name: str, spec: Spec) -> tuple[str, str]:
+    """The stage that makes an array, and what in a config asks for it."""
+    stage, entry, tap = [*name.split("/"), ""][:3]
+    if stage in ("proposals", "graphs"):
+        return stage, f"a section `{stage}:`"
+    if stage == "regions":
+        return stage, f"{entry} in `regions.backbones`"
+    kind = "pooled" if tap.endswith("_pooled") else "maps"
+    words = f"with `taps: [{tap.removesuffix('_pooled')}]` and `store: [{kind}]`"
+    if any(other.split("/")[:2] == [stage, entry] for other in spec):  # what a cached entry stores cannot change
+        return stage, f"a copy of {entry} under another name in `backbones:`, as {entry}_{kind}, {words}"
+    return stage, f"a new entry {entry} in `backbones:`, {words}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +105,16 @@ class ProposalReader:
     Boxes may be cached for more frames than features: with T_boxes = k * T, every k-th is taken.
     """
 
-    def __init__(self, spec: Spec, features: str, *, boxes: bool, top: int | None) -> None:
+    def __init__(self, spec: Spec, features: str, num_stored: int, *, boxes: bool, top: int | None) -> None:
         needed = (BOXES, COUNT) if boxes else (COUNT,)
         if absent := [name for name in needed if name not in spec]:
-            raise _missing(absent, spec)
+            raise missing(absent, spec)
         num_frames, box_frames = spec[features][0], spec[COUNT][0]
         self.step, remainder = divmod(box_frames, num_frames)
         if remainder or not self.step:
             raise HeadError(f"{COUNT} has {box_frames} frames, {features} has {num_frames}; a multiple is needed.")
+        if top is not None and top > num_stored:
+            raise HeadError(f"num_regions: given {top}, allowed up to the {num_stored} boxes a frame that are cached.")
         self.top, self.reads = top, needed
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
@@ -93,17 +122,17 @@ class ProposalReader:
         count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
         return torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
 
-    def boxes(self, batch: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """[B, T, N, 4], as stored."""
-        return batch[BOXES][:, :: self.step, : self.top].to(dtype)
+    def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """[B, T, N, 4], as stored: bfloat16 would round pixels past 256, and areas past 65504 px overflow float16."""
+        return batch[BOXES][:, :: self.step, : self.top]
 
 
 class RegionReader:
     """Reads the cached regions of one tap from a batch, without what padding holds."""
 
     def __init__(self, spec: Spec, source: Source, *, boxes: bool, top: int | None = None) -> None:
-        self.proposals = ProposalReader(spec, source.regions, boxes=boxes, top=top)
         _, stored, self.channels = spec[source.regions]
+        self.proposals = ProposalReader(spec, source.regions, stored, boxes=boxes, top=top)
         if boxes and spec[BOXES][1:] != (stored, 4):
             raise HeadError(
                 f"{BOXES} has shape {spec[BOXES]}; {(spec[COUNT][0], stored, 4)} is needed "
@@ -120,7 +149,7 @@ class RegionReader:
             # not a product: 0 * NaN is NaN
             features=torch.where(valid[..., None], features, 0.0),
             valid=valid,
-            boxes=self.proposals.boxes(batch, dtype) if self.has_boxes else None,
+            boxes=self.proposals.boxes(batch) if self.has_boxes else None,
         )
 
 
@@ -132,23 +161,25 @@ class MapRegionReader:
     """
 
     def __init__(self, spec: Spec, source: Source, *, top: int | None = None) -> None:
-        self.proposals = ProposalReader(spec, source.maps, boxes=True, top=top)
-        if CROP not in spec:
-            raise _missing([CROP], spec)
+        if absent := [name for name in (BOXES, CROP) if name not in spec]:
+            raise missing(absent[:1], spec)
+        self.proposals = ProposalReader(spec, source.maps, spec[BOXES][1], boxes=True, top=top)
         self.reads = (source.maps, *self.proposals.reads, CROP)
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
+        """Only the features are rounded to the maps' precision, not the boxes nor which frame each is of."""
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
-        boxes = torch.where(valid[..., None], self.proposals.boxes(batch, maps.dtype), 0.0)
-        crop = batch[CROP].to(maps.dtype)[:, None, None]  # [B, 1, 1, 4]
+        boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
+        crop = batch[CROP].to(boxes.dtype)[:, None, None]  # [B, 1, 1, 4]
         origin, size = crop[..., :2].repeat(1, 1, 1, 2), (crop[..., 2:] - crop[..., :2]).repeat(1, 1, 1, 2)
-        cells = maps.new_tensor([maps.shape[4], maps.shape[3]] * 2)
+        cells = boxes.new_tensor([maps.shape[4], maps.shape[3]] * 2)
         on_map = ((boxes - origin) / size).clamp(0, 1) * cells
-        frame = torch.arange(valid[..., 0].numel(), device=maps.device).view(*valid.shape[:2], 1).expand_as(valid)
-        rois = torch.cat([frame[valid][:, None].to(maps.dtype), on_map[valid]], 1)  # [R, 5]
-        grids = roi_align(maps.flatten(0, 1), rois, ROI_SIZE, sampling_ratio=0, aligned=True)  # [R, C, 7, 7]
-        features = maps.new_zeros(*valid.shape, maps.shape[2])
-        features[valid] = grids.amax((2, 3))
+        frame = torch.arange(valid[..., 0].numel(), device=maps.device).to(boxes.dtype)
+        rois = torch.cat([frame.repeat_interleave(valid.shape[2])[:, None], on_map.flatten(0, 2)], 1)  # [B*T*N, 5]
+        frames = maps.flatten(0, 1).to(boxes.dtype)
+        grids = roi_align(frames, rois, ROI_SIZE, sampling_ratio=0, aligned=True)  # [B*T*N, C, 7, 7]
+        features = grids.amax((2, 3)).view(*valid.shape, -1)
+        features = torch.where(valid[..., None], features, 0.0).to(maps.dtype)
         return Regions(features=features, valid=valid, boxes=boxes)
 
 

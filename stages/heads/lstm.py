@@ -3,34 +3,59 @@
 B clips, T frames, C channels, H hidden.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from stages.heads.head import Classifier, Head, Spec, TapOptions
 from stages.heads.inputs import choose_source
+from stages.heads.maps import each_frame
 
 
 class LstmOptions(TapOptions):
     hidden: int = Field(512, gt=0, description="width of the LSTM")
+    convolutions: int = Field(
+        0, ge=0, description="3x3 convolutions of stride 2 with ReLU, on cached maps, in place of a mean over positions"
+    )
+    dim: int = Field(128, gt=0, description="channels of those convolutions")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
 
 class Lstm(Head):
-    """One LSTM layer over features/<backbone>/<tap>_pooled [T, C]; its last state is classified."""
+    """One LSTM layer over features/<backbone>/<tap>_pooled [T, C]; its last state is classified.
+
+    With `convolutions` on the maps [T, C, H, W] it is "Conv + LSTM" of the RSTG paper, which gives none of their sizes.
+    """
 
     option_model = LstmOptions
 
     def __init__(self, spec: Spec, num_classes: int, options: LstmOptions) -> None:
         super().__init__()
-        self.source = choose_source(spec, ["pooled"], options)
-        self.reads = (self.source.pooled,)
-        self.lstm = nn.LSTM(spec[self.source.pooled][-1], options.hidden, batch_first=True)
+        kind = "maps" if options.convolutions else "pooled"
+        self.source = choose_source(spec, [kind], options)
+        self.array = self.source.array(kind)
+        self.reads = (self.array,)
+        _, width, *size = spec[self.array]
+        self.convolve: nn.Module | None = None
+        if options.convolutions:
+            self.convolve = nn.Sequential(*_convolutions(width, options), nn.Flatten())
+            shrink = 2**options.convolutions
+            width = options.dim * -(-size[0] // shrink) * -(-size[1] // shrink)
+        self.lstm = nn.LSTM(width, options.hidden, batch_first=True)
         self.classifier = Classifier(options.hidden, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        frames = batch[self.source.pooled].to(self.classifier.fc.weight.dtype)  # [B, T, C]
+        frames = batch[self.array].to(self.classifier.fc.weight.dtype)  # [B, T, C], or [B, T, C, H, W]
+        if self.convolve is not None:
+            frames = each_frame(self.convolve, frames)  # [B, T, C]
         _, (last, _) = self.lstm(frames)  # last [1, B, H]
         logits: Tensor = self.classifier(last[0])
         return logits
+
+
+def _convolutions(channels: int, options: LstmOptions) -> Iterator[nn.Module]:
+    for _ in range(options.convolutions):
+        yield nn.Conv2d(channels, options.dim, 3, stride=2, padding=1)
+        yield nn.ReLU()
+        channels = options.dim

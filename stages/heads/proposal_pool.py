@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, Spec, TapOptions
-from stages.heads.inputs import RegionReader, choose_source, masked_mean
+from stages.heads.head import Classifier, Head, Spec
+from stages.heads.inputs import masked_mean
+from stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
 
 
-class ProposalPoolOptions(TapOptions):
-    dim: int | None = Field(512, gt=0, description="width of a linear projection; null: as cached")
+class ProposalPoolOptions(ProjectedRegionOptions):
     hidden: int | None = Field(None, gt=0, description="width of an MLP applied to each region; null: none")
     concat_global: bool = Field(False, description="also classify the mean of the frame features")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
@@ -31,23 +31,17 @@ class ProposalPool(Head):
 
     def __init__(self, spec: Spec, num_classes: int, options: ProposalPoolOptions) -> None:
         super().__init__()
-        self.source = choose_source(spec, ["regions", "pooled"] if options.concat_global else ["regions"], options)
-        self.read_regions = RegionReader(spec, self.source, boxes=False)
-        self.concat_global = options.concat_global
-        self.reads = self.read_regions.reads + ((self.source.pooled,) if options.concat_global else ())
-        channels, dim = self.read_regions.channels, options.dim or self.read_regions.channels
-        self.project = nn.Linear(channels, dim) if options.dim else nn.Identity()
+        self.read_regions = ProjectedRegions(spec, options, boxes=False, whole=options.concat_global)
+        self.source, self.reads = self.read_regions.source, self.read_regions.reads
+        dim = self.read_regions.channels
+        self.project = self.read_regions.make_project()
         self.mlp = _mlp(dim, options.hidden) if options.hidden else nn.Identity()
         self.classifier = Classifier(dim * (1 + options.concat_global), num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        dtype = self.classifier.fc.weight.dtype
-        regions = self.read_regions(batch, dtype)
-        pooled = masked_mean(self.mlp(self.project(regions.features)), regions.valid)  # [B, C]
-        if self.concat_global:
-            frames = batch[self.source.pooled].to(dtype)  # [B, T, C]
-            pooled = torch.cat([pooled, self.project(frames.mean(1))], 1)  # [B, 2C]
-        logits: Tensor = self.classifier(pooled)
+        regions, whole = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project)
+        pooled = masked_mean(self.mlp(regions.features), regions.valid)  # [B, C]
+        logits: Tensor = self.classifier(pooled if whole is None else torch.cat([pooled, whole], 1))
         return logits
 
 

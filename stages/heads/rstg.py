@@ -4,15 +4,15 @@ B clips, T frames, V nodes of the multi-scale grid, P pairs of nodes that send, 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.grid_graph import links, pooling, positions, upsampling
-from stages.heads.head import Classifier, Head, Spec, TapOptions
+from stages.heads.grid_graph import POSITION_CELLS, links, pooling, positions, upsampling
+from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
 from stages.heads.inputs import choose_source
 from stages.options import StageOptions
 
@@ -22,7 +22,9 @@ State = tuple[Tensor, ...]
 
 class RstgBlockOptions(StageOptions):
     dim: int = Field(512, gt=0, description="width of nodes, messages and LSTMs")
-    scales: tuple[int, ...] = Field((3, 2, 1), min_length=1, description="grids g x g of the nodes, in this order")
+    scales: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        (3, 2, 1), min_length=1, description="grids g x g of the nodes, in this order"
+    )
     num_iterations: int = Field(3, gt=0, description="space stages (K)")
     schedule: Schedule = Field(
         "all_temp",
@@ -98,7 +100,10 @@ class RstgToVec(nn.Module):
 
 
 class RstgToMap(nn.Module):
-    """Maps [B, T, C, H, W] plus the nodes painted back onto them, of the same shape; the identity at the start."""
+    """Maps [B, T, C, H, W] plus the nodes painted back onto them, of the same shape; the identity at the start.
+
+    The nodes are causal, the maps are not: as released, the residual's norm takes its statistics over the clip.
+    """
 
     upsampling: Tensor
 
@@ -215,6 +220,8 @@ class SpaceStage(nn.Module):
         self.register_buffer("sender", sender, persistent=False)
         self.register_buffer("receives", torch.tensor(receives), persistent=False)
         self.silent = options.schedule == "time_only"
+        if options.positional and max(options.scales) > POSITION_CELLS:
+            raise HeadError(f"scales: given {max(options.scales)}, allowed with `positional`: up to {POSITION_CELLS}.")
         position = positions(options.scales).float() if options.positional else torch.empty(num_nodes, 0)
         self.register_buffer("position", position, persistent=False)
         layered = options.norm in ("layer", "layer_clip")

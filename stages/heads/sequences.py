@@ -44,7 +44,7 @@ class SliceClassifier(nn.Module):
     def forward(self, frames: Tensor, times: Tensor, valid: Tensor) -> Tensor:
         clip, padded, lengths = self._slices(frames, times, valid)
         logits = self.fc(self.dropout(self._reduce(padded, lengths)))  # [K, num_classes]
-        largest = logits.new_zeros(len(frames), logits.shape[1]) + self.fc.bias
+        largest = logits.new_zeros(len(frames), logits.shape[1]) + self.fc.bias.to(logits.dtype)
         index = clip[:, None].expand_as(logits)
         found: Tensor = largest.scatter_reduce(0, index, logits, "amax", include_self=False)
         return found

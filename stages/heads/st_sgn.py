@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.heads.head import Head, HeadError, HeadOptions, Spec
+from stages.heads.inputs import missing
 from stages.heads.sequences import Reducer, SliceClassifier
 
 COUNT, TIMES = "graphs/count", "graphs/times"
@@ -76,6 +77,8 @@ class StSgn(Head):
         dim = options.dim or options.num_object_classes * num_relations
         self.readout, self.person_class = options.readout, options.person_class
         self.num_object_classes = options.num_object_classes
+        if options.person_class >= options.num_object_classes:
+            raise HeadError(f"person_class: given {options.person_class}, allowed: 0 to {self.num_object_classes - 1}.")
         self.nodes = nn.Embedding(options.num_object_classes, dim)
         self.edges = nn.Linear(num_relations, dim)
         self.layers = nn.ModuleList(_layer(dim, options) for _ in range(options.num_layers))
@@ -139,15 +142,16 @@ def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
 def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
     """The graphs of a batch, padding replaced by class 0 and no relation.
 
-    Raises HeadError for an object of a class from `num_object_classes` on.
+    Raises HeadError for an object of a class that is not one of `num_object_classes`.
     """
     count = batch[COUNT]
     slots = torch.arange(batch[OBJECTS].shape[2], device=count.device)
     exists = slots < count[..., None]
     objects = torch.where(exists, batch[OBJECTS].long(), 0)
-    if objects.numel() and int(objects.max()) >= num_object_classes:
+    unknown = objects[(objects < 0) | (objects >= num_object_classes)]
+    if len(unknown):
         raise HeadError(
-            f"{OBJECTS} has an object of class {int(objects.max())}; num_object_classes is {num_object_classes}."
+            f"{OBJECTS} has an object of class {int(unknown[0])}; num_object_classes is {num_object_classes}."
         )
     return Graphs(
         objects=objects,
@@ -224,6 +228,10 @@ def _layer(dim: int, options: StSgnOptions) -> GraphLayer:
 
 
 def _sequence(dim: int, num_classes: int, options: SequenceOptions) -> SliceClassifier:
+    if options.reducer == "bigru" and options.hidden % 2:
+        raise HeadError(
+            f"hidden: given {options.hidden}, allowed with `reducer: bigru`: even numbers, half for each way."
+        )
     return SliceClassifier(
         dim,
         num_classes,
@@ -236,8 +244,5 @@ def _sequence(dim: int, num_classes: int, options: SequenceOptions) -> SliceClas
 
 def _num_relations(spec: Spec) -> int:
     if absent := [name for name in GRAPHS if name not in spec]:
-        raise HeadError(
-            f"Missing {' and '.join(absent)}: this head reads scene graphs. Make them by "
-            f"`kinegraph extract CONFIG --stage graphs`. Available: {', '.join(sorted(spec)) or 'no array'}."
-        )
+        raise missing(absent, spec)
     return spec[RELATIONS][-1]

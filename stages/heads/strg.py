@@ -4,7 +4,6 @@ B clips, T frames, N regions a frame, V = T * N nodes of a clip, D cached channe
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -13,8 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.heads.graphs import collect_all, collect_next, collect_previous, iou_graphs, similarity_graph
-from stages.heads.head import Classifier, Head, Spec, TapOptions
-from stages.heads.inputs import MapRegionReader, RegionReader, Regions, choose_source, masked_mean, project_maps
+from stages.heads.head import Classifier, Head, HeadError, Spec
+from stages.heads.inputs import Regions, masked_mean
+from stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
 
 Collect = Callable[[Tensor], Tensor]  # nodes X [B, T, N, C] -> G X, of the same shape
 
@@ -27,22 +27,21 @@ BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-class StrgOptions(TapOptions):
+class StrgOptions(ProjectedRegionOptions):
     graphs: Literal["joint", "similarity", "spatial_temporal", "fused"] = Field(
         "joint", description="joint: one branch per kind of graph, summed; fused: all three graphs in each layer"
     )
-    dim: int | None = Field(512, gt=0, description="width of the projection of cached features; null: as cached")
+    activate_projection: bool = Field(False, description="of maps: BatchNorm and ReLU behind the projection")
     num_layers: int = Field(3, gt=0, description="graph convolutions of a branch")
     scale_similarity: bool = Field(False, description="divide affinities by sqrt(dim); the paper does not")
+    similarity_of: Literal["first", "each"] = Field(
+        "first", description="similarities of the features before the first layer, or of what each layer takes in"
+    )
     share_g: bool = Field(True, description="one transform g for all branches")
     residual: Literal["transformed", "raw"] = Field(
         "transformed", description="what the first layer's residual adds: g(x), or x as in eq. 6"
     )
     activate_last: bool = Field(True, description="LayerNorm and ReLU after the last layer too")
-    regions_from: Literal["cached", "maps"] = Field(
-        "cached", description="maps: project cached maps, then RoIAlign and maximum, as the paper does"
-    )
-    num_regions: int | None = Field(None, gt=0, description="the best boxes of a frame; null: all that are cached")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
 
@@ -59,37 +58,22 @@ class Strg(Head):
 
     def __init__(self, spec: Spec, num_classes: int, options: StrgOptions) -> None:
         super().__init__()
-        self.from_maps = options.regions_from == "maps"
-        self.source = choose_source(spec, ["maps"] if self.from_maps else ["regions", "pooled"], options)
-        if self.from_maps:
-            self.read_maps = MapRegionReader(spec, self.source, top=options.num_regions)
-            self.reads, channels = self.read_maps.reads, spec[self.source.maps][1]
-        else:
-            boxes = options.graphs != "similarity"
-            self.read_regions = RegionReader(spec, self.source, boxes=boxes, top=options.num_regions)
-            self.reads, channels = (*self.read_regions.reads, self.source.pooled), self.read_regions.channels
-        dim = options.dim or channels
-        self.project = nn.Linear(channels, dim) if options.dim else nn.Identity()
+        if options.activate_projection and (options.regions_from == "cached" or options.dim is None):
+            raise HeadError("Head strg: activate_projection is true; it needs `regions_from: maps` and a `dim`.")
+        self.read_regions = ProjectedRegions(spec, options, boxes=options.graphs != "similarity", whole=True)
+        self.source, self.reads = self.read_regions.source, self.read_regions.reads
+        dim = self.read_regions.channels
+        self.project = self.read_regions.make_project()
+        self.activate = nn.Sequential(nn.BatchNorm2d(dim), nn.ReLU()) if options.activate_projection else None
         self.graph = RegionGraph(dim, options)
         self.classifier = Classifier(2 * dim, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        regions, whole = self._from_maps(batch) if self.from_maps else self._from_regions(batch)
+        regions, whole = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project, self.activate)
+        assert whole is not None
         nodes = self.graph(regions.features, regions)  # [B, T, N, C]
         logits: Tensor = self.classifier(torch.cat([masked_mean(nodes, regions.valid), whole], 1))  # [B, 2C]
         return logits
-
-    def _from_regions(self, batch: Mapping[str, Tensor]) -> tuple[Regions, Tensor]:
-        """Projected regions, and the projected mean of the frames [B, C]."""
-        dtype = self.classifier.fc.weight.dtype
-        regions = self.read_regions(batch, dtype)
-        frames = batch[self.source.pooled].to(dtype)  # [B, T, D]
-        return replace(regions, features=self.project(regions.features)), self.project(frames.mean(1))
-
-    def _from_maps(self, batch: Mapping[str, Tensor]) -> tuple[Regions, Tensor]:
-        """Regions of the projected maps, and their mean [B, C]."""
-        maps = project_maps(self.project, batch[self.source.maps].to(self.classifier.fc.weight.dtype))
-        return self.read_maps(batch, maps), maps.mean((1, 3, 4))
 
 
 class RegionGraph(nn.Module):
@@ -104,30 +88,38 @@ class RegionGraph(nn.Module):
         super().__init__()
         branches = BRANCHES[options.graphs]
         self.follows_boxes = options.graphs != "similarity"
-        self.raw_residual = options.residual == "raw"
+        self.raw_residual, self.anew = options.residual == "raw", options.similarity_of == "each"
         self.affinity = Affinity(dim, options.scale_similarity) if options.graphs != "spatial_temporal" else None
         self.g = nn.ModuleList(_small_linear(dim) for _ in branches[: 1 if options.share_g else None])
         self.branches = nn.ModuleList(Branch(dim, graphs, options) for graphs in branches)
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
         collect = self._graphs(x, regions)
+        later = collect | self._similarity_anew(regions.valid)
         transformed = [g(x) for g in self.g]
         outputs = []
         for index, branch in enumerate(self.branches):
             start = transformed[index % len(transformed)]
-            outputs.append(branch(start, x if self.raw_residual else start, collect))
+            outputs.append(branch(start, x if self.raw_residual else start, collect, later))
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """The graphs by name, made once from the features before g and shared by all layers."""
+        """The graphs by name, made from the features before g."""
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
             collect["similarity"] = partial(collect_all, self.affinity(x, regions.valid))
         if self.follows_boxes:
             assert regions.boxes is not None
-            front, back = iou_graphs(regions.boxes, regions.valid)
+            front, back = (graph.to(x.dtype) for graph in iou_graphs(regions.boxes, regions.valid))
             collect |= {"front": partial(collect_next, front), "back": partial(collect_previous, back)}
         return collect
+
+    def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
+        """The similarity graph that each layer makes from its own nodes, if asked for."""
+        affinity = self.affinity
+        if affinity is None or not self.anew:
+            return {}
+        return {"similarity": lambda nodes: collect_all(affinity(nodes, valid), nodes)}
 
 
 class Affinity(nn.Module):
@@ -144,7 +136,7 @@ class Affinity(nn.Module):
 
 
 class Branch(nn.Module):
-    """Graph convolutions in a row over the same graphs (eq. 6 to 8): [B, T, N, C] -> [B, T, N, C]."""
+    """Graph convolutions in a row (eq. 6 to 8): [B, T, N, C] -> [B, T, N, C]."""
 
     def __init__(self, dim: int, graphs: Sequence[str], options: StrgOptions) -> None:
         super().__init__()
@@ -154,9 +146,13 @@ class Branch(nn.Module):
             for index in range(options.num_layers)
         )
 
-    def forward(self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect]) -> Tensor:
+    def forward(
+        self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect], later: Mapping[str, Collect]
+    ) -> Tensor:
+        """collect: the graphs of the first layer, later: those of the others."""
         for layer in self.layers:
             x = residual = layer(x, residual, collect)
+            collect = later
         return x
 
 

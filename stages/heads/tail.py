@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stages.backbones.backbone import Backbone
 from stages.backbones.build import build_backbone, untrained
 from stages.backbones.catalogue import entry
-from stages.backbones.entry import BackboneEntry
+from stages.backbones.entry import GEOMETRY, PAPER, BackboneEntry
 from stages.heads.head import HeadError, Source, Spec, TapOptions
 from stages.heads.inputs import choose_source
 from stages.heads.insertion import Shape, block_options, insert, is_inserted
@@ -85,7 +85,7 @@ def empty(options: TailOptions) -> Backbone:
     """The whole network for weights that a run has stored."""
     model, geometry, _ = _network(options)
     with torch.random.fork_rng(devices=[]):
-        network = untrained(model, **geometry)
+        network = untrained(model, **entry(model, geometry).chosen)
     network.cut([network.levels[-1]])
     return network
 
@@ -117,7 +117,7 @@ def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
 
 
 def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
-    """Model, options and weights of the backbone."""
+    """Model, options and weights of the backbone; what a cache recorded differs from the paper's network."""
     if options.model is None or options.weights is None:
         raise HeadError(
             "tail: model and weights are missing: those of the backbone entry that made the maps. "
@@ -125,7 +125,8 @@ def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
         )
     if options.model not in FAMILIES:
         raise HeadError(f"tail: backbone {options.model} cannot be a tail; those that can are {', '.join(FAMILIES)}.")
-    return options.model, dict(options.options or {}), options.weights
+    own = {GEOMETRY: PAPER} if GEOMETRY in entry(options.model).options else {}
+    return options.model, own | dict(options.options or {}), options.weights
 
 
 def _shapes_above(known: BackboneEntry, read: Source, cached: tuple[int, ...]) -> dict[str, Shape]:
@@ -137,7 +138,8 @@ def _shapes_above(known: BackboneEntry, read: Source, cached: tuple[int, ...]) -
     num_frames, channels, height, width = cached
     if channels != below.channels:
         raise HeadError(f"{read.maps} has {channels} channels, {read.tap} of {known.name} has {below.channels}.")
-    return {
-        tap.name: tap.shape_above(below, (num_frames, channels, height, width))
-        for tap in known.taps[names.index(read.tap) + 1 :]
-    }
+    above = known.taps[names.index(read.tap) + 1 :]
+    try:
+        return {tap.name: tap.shape_above(below, (num_frames, channels, height, width)) for tap in above}
+    except ValueError as error:
+        raise HeadError(f"tail: {read.maps} has {error}.") from error

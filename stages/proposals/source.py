@@ -15,6 +15,7 @@ from stages.regions.geometry import boxes_in_crop
 class ClipFrames:
     """What a source may look at: T frames of one clip of a video of `width` x `height` px.
 
+    video_id: of the whole video, also where the clip is of an interval of it.
     seconds [T] float64: presentation times.
     pixels [T, h, w, 3] uint8 RGB, of the options' `input_size`, where they take pixels.
     numbers [T] int64: places among the `video_frames` frames of the video, where the options take them.

@@ -1,5 +1,6 @@
 """Scene graphs that a user already has: those of a clip's interval, from its video's file. Imports no torch."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from cache_schemas.clips_table import ClipRow
 from stages.scene_graphs.graph_files import FrameGraph, GraphFileError, read_graphs
 from stages.scene_graphs.options import GraphFileOptions
 from stages.scene_graphs.source import ClipGraphs, GraphError
-from stages.video_files import path_for
+
+log = logging.getLogger("kinegraph")
 
 
 class FileGraphs:
@@ -18,16 +20,23 @@ class FileGraphs:
     def __init__(self, options: GraphFileOptions) -> None:
         self.options = options
         self._last: tuple[str, tuple[FrameGraph, ...]] | None = None
+        self._has_thinned = False
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
-        path = path_for(self.options.files, row.video_id)
+        path = self.options.file_of(row.video_name)
         try:
             frames = self._read(path)
         except FileNotFoundError:
-            raise GraphError("missing", f"no file of scene graphs {path} for {row.video_id}") from None
+            raise GraphError("missing", f"no file of scene graphs {path} for {row.video_name}") from None
         except (GraphFileError, OSError) as error:
-            raise GraphError("unreadable", f"file of scene graphs {path} of {row.video_id}: {error}") from error
+            raise GraphError("unreadable", f"file of scene graphs {path} of {row.video_name}: {error}") from error
         within = [frame for frame in frames if row.start_seconds <= frame.seconds < row.end_seconds]
+        if len(within) > self.options.max_frames and not self._has_thinned:
+            self._has_thinned = True
+            log.warning(
+                "%s has %d scene graphs, of which graphs.max_frames takes %d, evenly spaced. Others may have too many "
+                "as well; this is said once.", row.clip_id, len(within), self.options.max_frames,
+            )  # fmt: skip
         return self._arrays(thinned(within, self.options.max_frames), row.start_seconds)
 
     def _read(self, path: str) -> tuple[FrameGraph, ...]:

@@ -253,7 +253,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor * group["factor"]
         with computing_in(self.options.precision, self.device):
-            logits = self.network(batch)
+            logits = self._logits(batch)
         loss = clip_loss(logits.float(), batch["labels"], self.class_weights) * self._share(indices)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -266,6 +266,18 @@ class _Training:
             self.ema.update_parameters(self.head)
         self.step, self.step_of_epoch = self.step + 1, self.step_of_epoch + 1
         self.loss += loss.detach() * len(indices) / together.num_processes()
+
+    def _logits(self, batch: dict[str, Tensor]) -> Tensor:
+        try:
+            logits: Tensor = self.network(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's words; its norms have no error of their own
+                raise
+            raise UsageError(
+                f"Head {self.head.name} has a BatchNorm, which cannot train on one clip of one frame with one "
+                "position: give maps of more, or a `train.batch_size` that leaves no clip alone."
+            ) from error
+        return logits
 
     def _share(self, indices: Tensor) -> float:
         """Weight of this process's mean loss, such that the mean over processes is that over all clips `indices`."""

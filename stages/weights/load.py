@@ -5,7 +5,7 @@ are the entry's named weights.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -32,17 +32,19 @@ def load_weights(
     is_new: Callable[[str], bool] = lambda name: False,
     above: Mapping[str, Size] = MappingProxyType({}),
     model: str = "",
+    other_words: Sequence[str] = (),
 ) -> None:
     """Fill all parameters and buffers of `network` in place, from a file of any format that `formats/` knows.
 
     is_ignored, is_new, above: as `fill` takes them. model: the network's name in its catalogue.
+    other_words: as `locate` takes them.
     Raises WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
     """
     seed = _seed(weights)
     if seed is not None:
         initialise(network, seed)
         return
-    path, source = locate(weights, named), known_source(weights, named)
+    path, source = locate(weights, named, other_words), known_source(weights, named)
     _check_sha256(path, source)
     converted = convert(_read(path, source))
     _check_classes(path, converted, source, named)
@@ -83,16 +85,17 @@ def tensors_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def locate(weights: str, named: Mapping[str, WeightSource]) -> Path:
+def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> Path:
     """The file of these weights; a public one is downloaded to torch hub's folder at first use.
 
+    other_words: what the caller would have understood, for the error.
     Raises WeightsError if there is no such file.
     """
     source = named.get(weights)
     if source is None:
         path = Path(weights).expanduser()
         if not path.is_file():
-            names = ", ".join([*named, "random:<seed>"])
+            names = ", ".join([*named, "random:<seed>", *other_words])
             raise WeightsError(f"weights {weights!r} are neither a file nor one of {names}")
         return path
     if source.path is not None:

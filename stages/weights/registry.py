@@ -22,7 +22,7 @@ _TORCHVISION_VIDEO = Pixels(mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.2
 _INCEPTION_V3 = Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _CAFFE = Pixels(mean=(104 / 255, 117 / 255, 128 / 255), std=(1 / 255, 1 / 255, 1 / 255), channel_order="BGR")
 
-# As `backbones.geometry` names it. The networks of Wang and Gupta 2018 have res5_stride 1.
+# As options of the ResNet-3D family. The networks of Wang and Gupta 2018 have res5_stride 1.
 _Geometry = dict[str, int | str]
 _POOLED: _Geometry = {
     "stem_time_stride": 1,
@@ -34,7 +34,7 @@ _POOLED: _Geometry = {
 _UNPOOLED = _POOLED | {"pool2_time_stride": 1}
 _NONLOCAL_NET = _POOLED | {"pool1_padding": 0}
 _NONLOCAL_NET_LONG = _NONLOCAL_NET | {"stem_time_stride": 2, "pool1_time_stride": 2}
-_GROUPED: _Geometry = {"res3_attention": "groups of 4 frames"}
+_GROUPED: _Geometry = {"res3_attention_frames": 4}
 
 # Frames per second of the videos (Kinetics: nominally) that "8 x 8", 8 frames 8 apart, counts in.
 _KINETICS_FPS, _CHARADES_FPS = 30, 24
@@ -148,7 +148,8 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
             crop_px=256,
             classes=1000,
         ),
-        "tsn_kinetics400": _tsm("TSM_kinetics_RGB_resnet50_avg_segment5_e50", "Kinetics-400", 400, 8),
+        # Trained on 5 frames against overfitting, to be tested on more: 8 there (scripts/train_tsn_kinetics_rgb_5f.sh).
+        "tsn_kinetics400": _tsm("TSM_kinetics_RGB_resnet50_avg_segment5_e50", "Kinetics-400", 400, 5),
     },
     "resnet101": {
         "imagenet1k_v1": _imagenet("resnet101-63fe2227.pth"),

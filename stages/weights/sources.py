@@ -45,7 +45,7 @@ class WeightSource:
     pixels: None where they are the network's own (its catalogue entry).
     sampling: None for networks of single images.
     short_side_px, crop_px: of the frames it was tested on. classes: of the classifier, which is left out.
-    geometry: what of `backbones.geometry` the file was trained in, where networks of ours can differ from it.
+    geometry: options of the network the file was trained in, which its weights do not show.
     """
 
     file_name: str

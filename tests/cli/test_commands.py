@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from cli.app import app
+from stages.heads.build import HEADS
 from tests.caches import same_bytes
 from tests.conftest import moving_square, write_video
 
@@ -200,6 +201,18 @@ def test_models_are_listed_for_people_and_programs(kinegraph: Command) -> None:
     assert max(map(len, lines)) <= 120
     assert [line.split()[0] for line in lines if " parameters " in line] == list(rows)
     assert "  taps:     stem 64/4, res2 256/4, res3 512/8t2, res4 1024/16t2, res5 2048/16t2" in lines
+
+
+def test_heads_are_listed_for_people_and_programs(kinegraph: Command) -> None:
+    rows = {row["name"]: row for row in json.loads(kinegraph("models", "--heads", "--json").stdout)}
+    assert rows.keys() == HEADS.keys()
+    strg = rows["strg"]
+    assert strg["params"] == 3_151_872 + 2048 * 512 + 512 + 1024 * 157 + 157
+    assert strg["gmacs"] == pytest.approx(4.78, abs=0.01)
+    assert "regions/i3d/res5" in strg["reads"]
+    lines = kinegraph("models", "--heads").stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert [line.split()[0] for line in lines if " parameters " in line] == list(rows)
 
 
 def test_what_is_not_there(kinegraph: Command, config: Path, tmp_path: Path) -> None:

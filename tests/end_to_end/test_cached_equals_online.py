@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,11 +107,32 @@ def test_float32_regions(cache: Cache, expected: list[Online]) -> None:
     assert relative_error(cached(cache, "regions/tiny/res4"), regions) < 1e-4
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_intervals_of_a_video(config_for: Callable[..., Config], videos: Path, tmp_path: Path) -> None:
+    """Decoded together from one pass, each row is what decoding it alone gives: dense clips, one of them cut short."""
+    lines = ["path,label,start,end", "a/v1.mp4,x,0,1", "a/v1.mp4,y,0.3,1.5", "a/v1.mp4,x,1.2,9"]
+    (tmp_path / "intervals.csv").write_text("\n".join(lines))
+    config = config_for(
+        dataset={"kind": "folder", "root": str(videos), "annotations": str(tmp_path / "intervals.csv")},
+        clips={"num_frames": 8, "sampling": "dense", "fps": 8, "crops": ["left", "right"]},
+        backbones={"tiny": tiny(storage_dtype="float32")},
+        regions={"backbones": ["tiny"], "storage_dtype": "float32"},
+        store={"shard_clips": 6},
+    )
+    cache = made(config)
+    rows = [*cache.clips.rows()]
+    wanted = [online(row) for row in rows]
+    assert {row.interval for row in rows} == {(0.0, 1.0), (0.3, 1.5), (1.2, 9.0)}
+    for name, of_row in (("features", lambda row: row.maps), ("regions", lambda row: row.regions)):
+        whole = np.stack([of_row(row).numpy() for row in wanted])
+        assert relative_error(cached(cache, f"{name}/tiny/res4"), whole) < 1e-4
+    assert (wanted[0].maps - wanted[2].maps).abs().max() > 0.01, "intervals that look alike prove nothing"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_float16_storage(config_for: Callable[..., Config], expected: list[Online], precision: str) -> None:
-    """fp32 rounded to float16: 0.1 % RMS of the standard deviation; computed in bf16: 2 %."""
+    """fp32 rounded to float16: 0.1 % RMS of the standard deviation; computed in fp16: 0.4 %, in bf16: 2 %."""
     cache = made(config_for(backbones={"tiny": tiny(precision=precision)}))
-    tolerance = {"fp32": 1e-3, "bf16": 2e-2}[precision]
+    tolerance = {"fp32": 1e-3, "fp16": 4e-3, "bf16": 2e-2}[precision]
     maps, regions = (np.stack([getattr(row, name).numpy() for row in expected]) for name in ("maps", "regions"))
     assert relative_rms(cached(cache, "features/tiny/res4").astype(np.float32), maps) < tolerance
     assert relative_rms(cached(cache, "features/tiny/res4_pooled"), maps.mean((3, 4))) < tolerance

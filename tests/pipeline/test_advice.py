@@ -20,6 +20,7 @@ def config(tiny_document: dict[str, Any], clips: dict[str, Any] | None = None, *
     [
         ({}, {}),
         ({"num_frames": 12, "fps": 6}, {}),
+        ({}, {"weights": "nonlocal_net_8x8"}),
         ({"num_frames": 16, "fps": 7.5}, {"every": 2}),
         ({"num_frames": 32, "fps": 30}, {"weights": "random:0"}),
         ({"num_frames": 32, "fps": 30}, {"weights": "/data/mine.pkl"}),
@@ -41,6 +42,12 @@ def test_nothing_is_said_where_it_fits_or_nothing_is_known(
         ({"sampling": "uniform"}, {"weights": "/data/I3D_8x8_R50.pkl"}, "here it gets 8 frames over the whole video"),
         ({}, {"model": "tsm_r50", "weights": "something_v2_8"}, "on 8 frames over the whole video, here it gets"),
         ({}, {"size": 96}, "was trained on about 256 px, here it gets 96 px"),
+        ({}, {"options": {"geometry": "paper"}}, "was trained with res5_stride 2 (here 1) (options)"),
+        (
+            {},
+            {"weights": "nonlocal_net_8x8", "options": {"pool1_padding": 1, "stem_time_stride": 2}},
+            "was trained with stem_time_stride 1 (here 2), pool1_padding 0 (here 1) (options)",
+        ),
     ],
 )
 def test_clips_and_sizes_far_from_the_trained_ones_are_named(
@@ -65,3 +72,12 @@ def test_pixels_enter_the_fingerprint_where_they_are_not_the_usual_ones(tiny_doc
     assert recorded(tiny_document, model="slowonly_r50", weights="random:0", channel_order="BGR") == charades
     back = recorded(tiny_document, model="slowonly_r50", weights="pytorchvideo_charades_8x8", channel_order="RGB")
     assert back == usual
+
+
+def test_geometry_enters_the_fingerprint_where_it_is_not_that_of_the_paper(tiny_document: dict[str, Any]) -> None:
+    paper = recorded(tiny_document, weights="random:0")
+    assert "options" not in paper
+    trained = recorded(tiny_document)
+    assert trained == paper | {"options": {"res5_stride": 2}}
+    assert recorded(tiny_document, weights="/data/mine.pkl", options={"res5_stride": 2}) == trained
+    assert recorded(tiny_document, options={"geometry": "paper"}) == paper

@@ -105,7 +105,7 @@ def build_for_tail(config: Config) -> None:
         ({"model": "resnet34"}, "tail.model: given 'resnet34', features/net was made with 'resnet18'"),
         ({"backbone": None}, "Several arrays fit; choose one"),
         ({"backbone": "tiny", "from": "res3"}, "features/tiny is of tiny_i3d; the networks that can be a tail"),
-        ({"from": "res3"}, "Missing features/net/res3. .*with `store: .maps.`"),
+        ({"from": "res3"}, "Missing features/net/res3. .*a copy of net .*with `taps: .res3.` and `store: .maps.`"),
     ],
 )
 def test_what_does_not_belong_above_the_cache_is_refused(

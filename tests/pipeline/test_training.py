@@ -1,6 +1,7 @@
 """From a cache to trained runs and their scores."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
 from cache_schemas.reader import CachedClips
 from pipeline import processes, training
@@ -18,7 +20,7 @@ from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.results import read_results
 from pipeline.scoring import evaluate_run
-from pipeline.training import recipes, train_runs
+from pipeline.training import build_for, recipes, train_runs
 from stages.heads.head import HeadError
 from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
 from stages.training.records import EpochRecord
@@ -83,6 +85,41 @@ def test_regions_of_stored_maps(config: Config) -> None:
     assert record["reads"] == ["features/tiny/res4", "proposals/boxes", "proposals/count", "clips/crop"]
     assert record["spec"]["clips/crop"] == [4]
     assert evaluate_run(run.folder).result.num_videos == 2
+
+
+def test_what_a_head_says_of_missing_arrays_makes_them(config: Config) -> None:
+    """The advice is followed word by word, on the cache that gave rise to it."""
+    pooled = config.backbones["tiny"].model_dump(exclude_unset=True) | {"store": ["pooled"]}
+    config = config.model_copy(update={"cache": config.cache + "_pooled"})
+    config = changed(config, backbones={"tiny": pooled})
+    index(config)
+    extract(config, stages=["features"])
+    cache, options = Cache(config.cache), config.train.recipe.model_copy(update={"head": "trg", "options": {}})
+    with pytest.raises(HeadError) as told:
+        build_for(cache, options)
+    found = re.search(
+        r"copy of (\w+) .* as (\w+), with `taps: \[(\w+)\]` and `store: \[(\w+)\]`.*--stage (\w+)`", str(told.value)
+    )
+    assert found is not None, told.value
+    known, name, tap, kind, stage = found.groups()
+    copy = config.backbones[known].model_dump(exclude_unset=True) | {"taps": [tap], "store": [kind]}
+    extract(changed(config, backbones={name: copy}), stages=[stage])
+    assert build_for(cache, options).reads == ("features/tiny_maps/res4",)
+
+
+def test_maps_that_do_not_lie_over_the_whole_crop_are_refused(config: Config) -> None:
+    """Their cells are not where the boxes say, by up to a cell; extraction heeds that, the head cannot."""
+    odd = config.backbones["tiny"].model_dump(exclude_unset=True) | {"size": 68}
+    config = changed(config, backbones={"odd": odd})
+    extract(config)
+    options = {"regions_from": "maps", "dim": 8}
+    train = config.train.recipe
+    with pytest.raises(
+        HeadError, match=r"given features/odd/res4, whose 9 x 9 cells of 8 px lie from 0 px on over 68 px;"
+    ):
+        build_for(Cache(config.cache), train.model_copy(update={"options": options | {"backbone": "odd"}}))
+    build_for(Cache(config.cache), train.model_copy(update={"options": options | {"backbone": "tiny"}}))
+    build_for(Cache(config.cache), train.model_copy(update={"head": "trg", "options": {"backbone": "odd"}}))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

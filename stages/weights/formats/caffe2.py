@@ -42,15 +42,28 @@ def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
 
 
 def _with_statistics(state: State) -> State:
-    """`affine` files: the norms were folded to scale * x + shift before fine-tuning and have no statistics.
+    """`affine` files: the norms were folded to scale * x + shift before fine-tuning, and none has statistics.
 
     A mean of 0 and a variance of 1 - epsilon make a norm exactly that.
     """
-    found = dict(state)
-    for name, shift in state.items():
+    if any(name.endswith((".running_mean", ".running_var")) for name in state):
+        return state
+    found = _with_norms_after_attention(state)
+    for name, shift in [*found.items()]:
         if match := NORM_SHIFT.fullmatch(name):
-            found.setdefault(f"{match[1]}.running_mean", torch.zeros_like(shift))
-            found.setdefault(f"{match[1]}.running_var", torch.full_like(shift, 1 - NORM_EPS))
+            found[f"{match[1]}.running_mean"] = torch.zeros_like(shift)
+            found[f"{match[1]}.running_var"] = torch.full_like(shift, 1 - NORM_EPS)
+    return found
+
+
+def _with_norms_after_attention(state: State) -> State:
+    """Scale 1 and shift 0: the authors' config for `affine` networks leaves these norms out (NONLOCAL.USE_BN)."""
+    found = dict(state)
+    if not any(name.endswith(".norm.bias") for name in state):
+        for name, bias in state.items():
+            if name.endswith(".out.bias"):
+                norm = name.replace(".out.bias", ".norm")
+                found |= {f"{norm}.weight": torch.ones_like(bias), f"{norm}.bias": torch.zeros_like(bias)}
     return found
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.backbones import build
 from stages.backbones.backbone import Backbone
 from stages.backbones.build import build_backbone
 from stages.backbones.catalogue import entry
@@ -43,6 +44,15 @@ def test_the_network_is_cut_above_its_highest_tap_and_frozen() -> None:
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not any(module.training for module in network.modules())
     assert list(network(random_clips(1, 3, 1, 32, 32))) == ["stem", "res3"]
+
+
+def test_named_weights_are_loaded_into_the_network_they_were_trained_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "load_weights", lambda *args, **more: None)
+    with torch.device("meta"):
+        trained = build_backbone("i3d_r50", "slowfast_8x8", ["res5"])
+        papers = build_backbone("i3d_r50", "slowfast_8x8", ["res5"], geometry="paper")
+        maps = [network(torch.empty(1, 3, 8, 64, 64))["res5"] for network in (trained, papers)]
+    assert [x.shape[2:] for x in maps] == [(4, 2, 2), (4, 4, 4)]
 
 
 def test_what_was_cut_away_cannot_be_asked_for(resnet18: Backbone) -> None:

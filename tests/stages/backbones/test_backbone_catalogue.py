@@ -68,23 +68,51 @@ def test_branches_that_would_not_meet_are_refused_in_words() -> None:
 
 @pytest.mark.parametrize(
     ("model", "options"),
-    [("i3d_r50", {"res5_stride": 2}), ("slowonly_r50", {"res5_stride": 1}), ("i3d_r101", {"temporal_kernels": "all"})],
+    [
+        ("i3d_r50", {"res5_stride": 2}),
+        ("slowonly_r50", {"res5_stride": 1, "pool2_time_stride": 2}),
+        ("c2d_r50", {"pool1_padding": 0, "pool2_time_stride": 1}),
+        ("i3d_r101", {"temporal_kernels": "all", "stem_time_stride": 2}),
+    ],
 )
 def test_options_change_the_network_and_its_taps_alike(model: str, options: dict[str, int | str]) -> None:
     tap = entry(model, options).tap("res5")
     with torch.device("meta"):
-        maps = untrained(model, **options)(torch.empty(1, 3, 8, 64, 64))
-    assert tuple(maps["res5"].transpose(1, 2).shape[1:]) == tap.shape(8, 64)
-    assert tap.stride == {1: 16, 2: 32}[int(options.get("res5_stride", 1))]
+        maps = untrained(model, **entry(model, options).chosen)(torch.empty(1, 3, 7, 97, 97))
+    assert tuple(maps["res5"].transpose(1, 2).shape[1:]) == tap.shape(7, 97)
+    assert tap.shape(7, 97) != entry(model).tap("res5").shape(7, 97)
 
 
 def test_options_are_chosen_from_what_the_entry_lists() -> None:
     known = entry("i3d_r50")
-    assert known.chosen({"res5_stride": 1, "temporal_kernels": "all"}) == {"temporal_kernels": "all"}
+    assert known.choose({"res5_stride": 1, "temporal_kernels": "all"}, "random:0") == {"temporal_kernels": "all"}
     with pytest.raises(ValueError, match="res5_stride: given 4, allowed: 1, 2"):
-        known.chosen({"res5_stride": 4})
+        known.choose({"res5_stride": 4}, "random:0")
     with pytest.raises(ValueError, match=r"s3d has no option 'res5_stride'; its options are \[\]"):
         entry("s3d", {"res5_stride": 1})
+
+
+@pytest.mark.parametrize("weights", ["nonlocal_net_32x2", "/data/i3d_nonlocal_32x2_IN_pretrain_400k.pkl"])
+def test_what_options_leave_out_is_as_the_weights_were_trained(weights: str) -> None:
+    trained = {"stem_time_stride": 2, "pool1_time_stride": 2, "pool1_padding": 0, "res5_stride": 2}
+    assert entry("nonlocal_i3d_r50", weights=weights).chosen == trained
+    assert entry("nonlocal_i3d_r50", {"geometry": "as_trained"}, weights).chosen == trained
+    del trained["res5_stride"]
+    assert entry("nonlocal_i3d_r50", {"res5_stride": 1}, weights).chosen == trained
+    paper = {"geometry": "paper", "pool1_padding": 0}
+    assert entry("nonlocal_i3d_r50", paper, weights).chosen == {"pool1_padding": 0}
+    assert entry("nonlocal_i3d_r50", {}, "/data/mine.pkl") == CATALOGUE["nonlocal_i3d_r50"]
+
+
+def test_frames_that_leave_no_whole_groups_are_refused_in_words() -> None:
+    res3 = entry("nonlocal_i3d_r50", weights="nonlocal_net_32x4").tap("res3")
+    assert res3.shape(40, 224)[0] == 20
+    with pytest.raises(ValueError, match="12 frames: res3 needs a multiple of 8"):
+        res3.shape(12, 224)
+    known = entry("nonlocal_i3d_r50", weights="nonlocal_net_128x1")
+    assert known.tap("res2").shape(12, 224)[0] == 3
+    with pytest.raises(ValueError, match="48 frames: res5 needs a multiple of 32"):
+        known.tap("res5").shape_above(known.tap("res2"), (12, 256, 56, 56))
 
 
 def test_a_cell_of_an_unpadded_network_sits_where_its_tap_says() -> None:
@@ -105,6 +133,7 @@ def test_a_cell_of_an_unpadded_network_sits_where_its_tap_says() -> None:
     others = CATALOGUE.keys() - {"inception_v3", "sync_cnn", "tiny_sync_cnn"}
     assert {tap.offset_px for name in others for tap in CATALOGUE[name].taps} == {0}
     assert [tap.offset_px for tap in entry("sync_cnn").taps] == [1, 3, 7]
+    assert [tap.offset_px for tap in entry("i3d_r50", {"pool1_padding": 0}).taps] == [0.5, 0.5, 0, 0, 0]
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:

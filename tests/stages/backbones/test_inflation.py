@@ -53,6 +53,11 @@ def test_non_local_blocks_start_as_the_identity() -> None:
     assert torch.equal(network(clip)["res3"], plain(clip)["res3"])
 
 
+def test_tsm_takes_2d_weights_as_they_are(flat: Backbone) -> None:
+    shifted = build_backbone("tsm_r50", "inflate:random:0", ["res5"]).state_dict()
+    assert all(torch.equal(shifted[name], tensor) for name, tensor in flat.state_dict().items())
+
+
 def test_identity_and_normalisation_are_those_of_what_was_inflated() -> None:
     known = entry("i3d_r50")
     digests = []
@@ -69,7 +74,16 @@ def test_identity_and_normalisation_are_those_of_what_was_inflated() -> None:
     ("model", "weights", "message"),
     [
         ("r2plus1d_18", "inflate:random:0", "r2plus1d_18 has no 2D network"),
-        ("i3d_r50", "inflate:imagenet", r"imagenet1k_v1, imagenet1k_v2, .*random:<seed>"),
+        (
+            "i3d_r50",
+            "inflate:imagenet",
+            r"'inflate:imagenet', from resnet50: weights 'imagenet' are neither .* imagenet1k_v1, .*random:<seed>$",
+        ),
+        (
+            "i3d_r101",
+            "imagenet",
+            "'imagenet' are neither a file nor one of random:<seed>, inflate:<weights of resnet101>$",
+        ),
     ],
 )
 def test_what_cannot_be_inflated_is_refused(model: str, weights: str, message: str) -> None:

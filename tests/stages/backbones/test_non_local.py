@@ -40,6 +40,18 @@ def test_every_place_sees_all_places_of_all_frames_by_the_equation(block: NonLoc
     torch.testing.assert_close(block(x), x + block.norm(block.out(y)), rtol=1e-4, atol=1e-5)
 
 
+def test_groups_of_frames_see_only_each_other(block: NonLocal) -> None:
+    grouped, x = NonLocal(8, 4).eval(), clip(2, 8, 12, 4, 5)
+    grouped.load_state_dict(block.state_dict())
+    alone = torch.cat([block(frames) for frames in x.split(4, dim=2)], dim=2)
+    torch.testing.assert_close(grouped(x), alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(block(x), alone, atol=0.1)
+    channels_last = x.to(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(grouped(channels_last), alone, rtol=1e-4, atol=1e-5)
+    with pytest.raises(RuntimeError, match="invalid for input"):
+        grouped(x[:, :, :6])
+
+
 def test_the_five_blocks_stand_where_the_paper_puts_them() -> None:
     with torch.device("meta"):
         names = untrained("nonlocal_i3d_r50").state_dict()

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
 from stages.backbones.build import build_backbone
@@ -30,6 +31,31 @@ def test_maps_have_the_sizes_of_table_1(res5_stride: int, side: int) -> None:
         "res4": (1024, 16, 14, 14),
         "res5": (2048, 16, side, side),
     }
+
+
+@torch.inference_mode()
+def test_strides_and_pools_are_those_of_their_names() -> None:
+    """Of a small network, against the layers written out."""
+    torch.manual_seed(0)
+    plain = replace(LAYOUTS["i3d_r50"], blocks=(1, 1, 1, 1))
+    paper = ResNet3D(plain).eval()
+    names = {"stem_time_stride": 2, "pool1_time_stride": 2, "pool1_padding": 0, "pool2_time_stride": 1}
+    trained = ResNet3D(replace(plain, **names)).eval()
+    trained.load_state_dict(paper.state_dict())
+    clips = torch.randn(1, 3, 9, 41, 41)
+    kernel = paper.conv1.weight
+    found = trained(clips)
+    stem = F.conv3d(clips, kernel, stride=2, padding=(2, 3, 3))
+    stem = F.max_pool3d(paper.bn1(stem).relu(), (2, 3, 3), stride=2)
+    torch.testing.assert_close(found["stem"], stem)
+    torch.testing.assert_close(found["res3"], trained.res3(found["res2"]))
+    assert found["res3"].shape[2:] == (2, 5, 5)
+    found = paper(clips)
+    stem = F.conv3d(clips, kernel, stride=(1, 2, 2), padding=(2, 3, 3))
+    stem = F.max_pool3d(paper.bn1(stem).relu(), (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+    torch.testing.assert_close(found["stem"], stem)
+    torch.testing.assert_close(found["res3"], paper.res3(F.max_pool3d(found["res2"], (2, 1, 1))))
+    assert found["res3"].shape[2:] == (4, 6, 6)
 
 
 def test_a_block_without_temporal_extent_is_the_2d_block_on_every_frame() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stages.backbones.build import build_backbone
 from stages.backbones.catalogue import entry
+from stages.errors import WeightsError
 from stages.weights.load import weights_digest
 
 
@@ -59,6 +60,24 @@ def test_random_weights_depend_on_the_seed_alone_and_files_have_timms_names(tmp_
     torch.save(whole.state_dict(), tmp_path / "file.pth")
     loaded = build_backbone("timm/test_vit", str(tmp_path / "file.pth"), ["blocks_1"])
     assert torch.equal(loaded.state_dict()["pos_embed"], whole.pos_embed)
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_convnext", "resnet10t"])
+def test_files_may_have_been_trained_for_other_classes(tmp_path: Path, model: str) -> None:
+    timm = pytest.importorskip("timm")
+    content = timm.create_model(model, num_classes=157).state_dict()
+    last = entry(f"timm/{model}").taps[-1].name
+    torch.save(content, tmp_path / "file.pth")
+    loaded = build_backbone(f"timm/{model}", str(tmp_path / "file.pth"), [last]).state_dict()
+    assert all(torch.equal(tensor, content[name]) for name, tensor in loaded.items())
+
+
+def test_keys_beside_the_classifier_still_have_to_be_known(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    content = timm.create_model("test_convnext").state_dict() | {"head.extra.weight": torch.zeros(1)}
+    torch.save(content, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"in the file only: head\.extra\.weight$"):
+        build_backbone("timm/test_convnext", str(tmp_path / "file.pth"), ["stages_0"])
 
 
 def test_what_timm_does_not_have_or_take_is_said() -> None:

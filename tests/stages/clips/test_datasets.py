@@ -61,6 +61,28 @@ def test_csv(tmp_path: Path) -> None:
     ]
 
 
+def test_intervals(tmp_path: Path) -> None:
+    """Each line is an item of its own; what is said of seconds loses no digit and does not depend on spelling."""
+    found = listed(
+        tmp_path, "path,label,start,end\na.mp4,run,1.50,4.25\na.mp4,walk,-0, 30\na.mp4,walk,,\nb.mp4,run,0.1,1e2\n"
+    )
+    assert [(video.video_id, video.interval, video.labels) for video in found.videos] == [
+        ("a.mp4", None, (1,)),
+        ("a.mp4@0-30", (0.0, 30.0), (1,)),
+        ("a.mp4@1.5-4.25", (1.5, 4.25), (0,)),
+        ("b.mp4@0.1-100", (0.1, 100.0), (0,)),
+    ]
+    assert {Path(video.path).name for video in found.videos} == {"a.mp4", "b.mp4"}
+
+
+def test_all_intervals_of_a_video_are_dealt_into_one_split(tmp_path: Path) -> None:
+    lines = [f"{name}.mp4,run,{start},{start + 1}\n" for name in "abcdefgh" for start in range(8)]
+    found = listed(tmp_path, "".join(["path,label,start,end\n", *lines]), splits={"train": 1, "test": 1})
+    splits = {name: {video.split for video in found.videos if Path(video.path).stem == name} for name in "abcdefgh"}
+    assert {len(split) for split in splits.values()} == {1}
+    assert len(set.union(*splits.values())) == 2, "some video must fall into each"
+
+
 @pytest.mark.parametrize(
     ("csv", "words"),
     [
@@ -69,8 +91,19 @@ def test_csv(tmp_path: Path) -> None:
         ("path,label\na.mp4,walk\na.mp4,run\n", "a.mp4 is listed twice"),
         ("path,label\n", "no video"),
         ("path,label\na.mp4,walk\n,run\n", "line 3: no path"),
+        ("path,label,start\na.mp4,walk,1\n", "column start alone"),
+        (
+            "path,label,start,end\na.mp4,walk,1,2\na.mp4,run,1.0,2.00\n",
+            "a.mp4@1-2 is listed twice.*let one end a millisecond later",
+        ),
+        *(
+            (
+                f"path,label,start,end\na.mp4,walk,{given}\n",
+                r"line 2: start '.*', end '.*'; expected seconds, 0 <= start <",
+            )
+            for given in ("2,2", "2,1", "-1,2", "nan,2", "1,nan", "1,inf", "1,", ",2", "one,2")
+        ),
     ],
-    ids=["no label", "empty", "twice", "no rows", "no path"],
 )
 def test_a_csv_that_cannot_be_used(tmp_path: Path, csv: str, words: str) -> None:
     with pytest.raises(DatasetError, match=words):

@@ -46,6 +46,54 @@ def test_a_video_shorter_than_a_clip(short: str, times: tuple[float, ...], clip:
 
 
 @pytest.mark.parametrize(
+    ("options", "clip", "times", "span"),
+    [
+        ({"sampling": "uniform", "num_frames": 4}, 0, (2.25, 2.75, 3.25, 3.75), (2.0, 4.0)),
+        ({"sampling": "uniform", "num_frames": 2, "per_video": 2}, 1, (2.75, 3.75), (2.0, 4.0)),
+        ({"sampling": "dense", "num_frames": 2, "fps": 2, "per_video": 2}, 0, (2.0, 2.5), (2.0, 3.0)),
+        ({"sampling": "dense", "num_frames": 2, "fps": 2, "per_video": 2}, 1, (3.0, 3.5), (3.0, 4.0)),
+        ({"sampling": "centre", "num_frames": 2, "fps": 2}, 0, (2.5, 3.0), (2.5, 3.5)),
+        ({"sampling": "dense", "num_frames": 3, "fps": 1}, 0, (2.0, 3.0, 3.99999), (2.0, 4.0)),
+        ({"sampling": "dense", "num_frames": 3, "fps": 1, "short": "loop"}, 0, (2.0, 3.0, 2.0), (2.0, 4.0)),
+        ({"sampling": "dense", "num_frames": 3, "fps": 1, "short": "fail"}, 0, (2.0, 3.0, 4.0), (2.0, 4.0)),
+    ],
+)
+def test_an_interval_is_sampled_as_a_video_is(
+    options: dict[str, object], clip: int, times: tuple[float, ...], span: tuple[float, float]
+) -> None:
+    given = ClipOptions.model_validate(options)
+    found = clip_times(given, 10.0, clip, (2.0, 4.0))
+    assert found == times
+    assert clip_interval(given, 10.0, found, (2.0, 4.0)) == span
+    assert clip_times(given, 4.0, clip, (2.0, 9.0)) == times, "it ends with the video"
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "dense"])
+def test_an_interval_past_the_end_is_empty(sampling: str) -> None:
+    options = ClipOptions.model_validate({"num_frames": 2, "sampling": sampling})
+    times = clip_times(options, 10.0, 0, (12.0, 14.0))
+    assert times == (12.0, 12.0)
+    assert clip_interval(options, 10.0, times, (12.0, 14.0)) == (12.0, 12.0)
+
+
+@pytest.mark.parametrize("duration", [0.0, 0.7, 1.1, 13 / 8, 30.03])
+@pytest.mark.parametrize("short", ["repeat_last", "loop", "fail"])
+def test_the_whole_video_as_an_interval(short: str, duration: float) -> None:
+    """Written out as it was before there were intervals: times in existing caches do not move by a bit."""
+    for T, K in ((3, 1), (4, 3)):
+        known = {"num_frames": T, "fps": 3.0, "per_video": K, "short": short}
+        uniform = ClipOptions.model_validate(known | {"sampling": "uniform"})
+        dense = ClipOptions.model_validate(known | {"sampling": "dense"})
+        for clip in range(K):
+            expected = tuple((i + (clip + 0.5) / K) * duration / T for i in range(T))
+            assert clip_times(uniform, duration, clip) == expected
+            start = max(0.0, duration - T / 3.0) * (clip / (K - 1) if K > 1 else 0.0)
+            run_on = [start + i / 3.0 for i in range(T)]
+            looped = [t % duration for t in run_on] if short == "loop" and duration > 0 else run_on
+            assert clip_times(dense, duration, clip) == tuple(looped)
+
+
+@pytest.mark.parametrize(
     ("crop", "landscape", "upright"),
     [
         ("center", (40.0, 0.0, 120.0, 80.0), (0.0, 40.0, 80.0, 120.0)),

@@ -102,6 +102,24 @@ def test_a_short_video(tmp_path: Path, short: str, expected: str) -> None:
         np.testing.assert_allclose(long.frame_times, [0.0, 0.2, 0.3, 0.3])
 
 
+@pytest.mark.parametrize(("short", "expected"), [("repeat_last", "ok"), ("fail", "too_short")])
+def test_a_short_interval(tmp_path: Path, short: str, expected: str) -> None:
+    """Though its video goes on."""
+    path = write_at(tmp_path / "v.mkv", counting_frames(8), [*range(0, 800, 100)])
+    row = clip_row(path, [0.1, 0.2, 0.3], interval=(0.1, 0.3))
+    (outcome,) = decode_clips(str(path), [row], Wanted(num_frames=3, short=short), 60.0)
+    assert reason(outcome) == expected
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_an_interval_that_begins_after_the_video(tmp_path: Path, num_frames: int) -> None:
+    path = write_at(tmp_path / "v.mkv", counting_frames(4), [0, 100, 200, 300])
+    times = [[0.1 * t for t in range(num_frames)], [0.4] * num_frames]
+    rows = [clip_row(path, at, clip=n, interval=(at[0], 0.7)) for n, at in enumerate(times)]
+    found = decode_clips(str(path), rows, Wanted(num_frames=num_frames), 60.0)
+    assert [reason(outcome) for outcome in found] == ["ok", "too_short"]
+
+
 def test_damage_in_the_middle_is_a_warning(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", NOISE, fps=10, options={"movflags": "faststart"})
     content = bytearray(path.read_bytes())

@@ -29,6 +29,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"locator": "both", "distribution": "none"},
     {"reasoner": "graph", "channel_transform": "bottleneck", "num_reasoners": 1},
     {"channel_transform": "depthwise", "num_reasoners": 3, "radius": 2, "reduction": 64},
+    {"locator_activation": True, "locator_kernel": 5, "locator_bias": True, "activate_last": True},
 ]
 
 
@@ -117,6 +118,27 @@ def test_4_layer_norm_and_relu_stand_between_reasoners_only(lively: Lively) -> N
     first, norm, _, second = reason
     torch.testing.assert_close(reason(s), second(norm(first(s)).relu()))
     assert (reason(s) < 0).any()
+
+
+def test_4_behind_the_last_reasoner_they_stand_if_asked_for(lively: Lively) -> None:
+    reason, s = lively(_block(num_reasoners=1, activate_last=True)).reason, torch.randn(2, T, C, dtype=torch.float64)
+    only, norm, _ = reason
+    torch.testing.assert_close(reason(s), norm(only(s)).relu())
+
+
+def test_what_is_open_about_the_locator_is_an_option(lively: Lively) -> None:
+    x = _clips()
+    biased = _locator(lively, locator_bias=True)
+    raised = biased(x)
+    biased.phi2.bias.data += 0.5
+    torch.testing.assert_close(biased(x), raised + 1.0)  # once for either map
+    activated = _locator(lively, locator_activation=True, locator_kernel=5)
+    convolution, _, _ = activated.phi3
+    assert convolution.weight.shape == (2, 1, 5, 5)
+    reduced = activated.reduce(x[:, 3])
+    assert reduced.amin() == 0
+    motion = activated.phi2(activated.phi1(activated.reduce(x[:, 4])) - reduced)
+    torch.testing.assert_close(activated(x)[:, 3], activated.phi2(activated.phi3(reduced)) + motion)
 
 
 def test_the_block_is_its_equations(lively: Lively) -> None:

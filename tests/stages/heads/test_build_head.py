@@ -37,6 +37,18 @@ def test_resolved_options_build_the_same_network_again(name: str, spec: Spec) ->
 
 
 @pytest.mark.parametrize("name", HEADS)
+def test_every_head_takes_a_step_in_bfloat16(
+    name: str, spec: Spec, make_batch: Callable[..., dict[str, Tensor]]
+) -> None:
+    head = build_head(name, spec, 7).train()
+    batch = {key: x.float() if x.is_floating_point() else x for key, x in make_batch().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(batch)
+    logits.float().logsumexp(1).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+@pytest.mark.parametrize("name", HEADS)
 def test_heads_are_the_same_with_norms_of_several_gpus(
     name: str, spec: Spec, make_batch: Callable[..., dict[str, Tensor]], lively: Callable[[nn.Module], nn.Module]
 ) -> None:
@@ -75,15 +87,28 @@ def test_several_arrays_need_a_choice(spec: Spec) -> None:
 @pytest.mark.parametrize(
     ("name", "without", "message"),
     [
-        ("strg", "regions/i3d/res5", "Missing regions/i3d/res5.*kinegraph extract CONFIG --stage regions`"),
-        ("strg", "features/i3d/res5_pooled", "Missing features/i3d/res5_pooled.*--stage features`, with `store:"),
-        ("strg", "proposals/boxes", "Missing proposals/boxes.*kinegraph extract CONFIG --stage proposals`"),
-        ("trg", "features/i3d/res5", "Missing features/<backbone>/<tap>. .*--stage features`, with `store: .maps.`"),
+        (
+            "strg",
+            "regions/i3d/res5",
+            "needs i3d in `regions.backbones`; then run `kinegraph extract CONFIG --stage regions`",
+        ),
+        (
+            "strg",
+            "features/i3d/res5_pooled",
+            r"a copy of i3d under another name in `backbones:`, as i3d_pooled, with `taps: \[res5\]` and "
+            r"`store: \[pooled\]`, and its name in `regions.backbones`; .* --stage features --stage regions`",
+        ),
+        (
+            "strg",
+            "proposals/boxes",
+            "needs a section `proposals:`; then run `kinegraph extract CONFIG --stage proposals`",
+        ),
+        ("trg", "features/i3d/res5", r"as i3d_maps, with `taps: \[res5\]` and `store: \[maps\]`; .*--stage features`"),
         ("proposal_pool", "proposals/count", "Missing proposals/count.*--stage proposals`"),
         (
             "lstm",
             "features/i3d/res5_pooled",
-            "Missing features/<backbone>/<tap>_pooled.*Available: clips/crop, features/i3d/res5,",
+            "Missing features/i3d/res5_pooled.*Available: clips/crop, features/i3d/res5,",
         ),
     ],
 )
@@ -96,15 +121,24 @@ def test_a_missing_array_is_named_with_the_command_that_makes_it(
 
 
 def test_an_absent_backbone_is_named(spec: Spec) -> None:
-    with pytest.raises(HeadError, match="Missing regions/slowfast/<tap> and features/slowfast/<tap>_pooled"):
+    words = "Missing regions/slowfast/<tap> and features/slowfast/<tap>_pooled.* a new entry slowfast in `backbones:`"
+    with pytest.raises(HeadError, match=words):
         build_head("strg", spec, 2, backbone="slowfast")
+
+
+def test_of_several_backbones_and_taps_none_is_guessed(spec: Spec) -> None:
+    several = {"features/i3d/res5_pooled": (5, 6), "features/r50/res4_pooled": (5, 8)}
+    with pytest.raises(HeadError, match=r"Missing features/<backbone>/<tap>\. .* a new entry <backbone>"):
+        build_head("trg", several, 2)
+    with pytest.raises(HeadError, match=r"Missing features/r50/res4\. "):
+        build_head("trg", several, 2, backbone="r50")
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("gcn", {}, "no head 'gcn'; there are: avg_pool, proposal_pool, lstm, .*strg"),
-        ("lstm", {"width": 3}, "no option 'width'; there are: backbone, tap, hidden, dropout"),
+        ("lstm", {"width": 3}, "no option 'width'; there are: backbone, tap, hidden, convolutions, dim, dropout"),
         ("strg", {"graphs": "front"}, "option graphs is 'front': .*'joint', 'similarity', 'spatial_temporal'"),
         ("atr", {"num_reasoners": 4}, "option num_reasoners is 4: .*less than or equal to 3"),
         ("conv_lstm", {"kernel": 2}, "option kernel is 2: .*1, 3, 5 or 7"),

@@ -39,6 +39,7 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("atr", {"zero_init_norm": False, "locator": "motion", "reasoner": "graph", "channel_transform": "bottleneck"}),
     ("atr", {"zero_init_norm": False, "locator": "appearance", "reasoner": "none", "sigmoid_in_adding": False}),
     ("atr", {"zero_init_norm": False, "distribution": "none"}),
+    ("lstm", {"convolutions": 2, "dim": 16}),
     ("atr", {"zero_init_norm": False, "locator": "none", "num_reasoners": 3, "last_motion": "repeat"}),
 ]
 

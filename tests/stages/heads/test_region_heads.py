@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.heads.build import build_head
-from stages.heads.head import Head
+from stages.heads.head import Head, HeadError
 from stages.regions.extract import clip_regions
 from stages.regions.options import RegionOptions
 
@@ -22,7 +22,10 @@ REGION_HEADS: list[tuple[str, dict[str, Any]]] = [
     ("strg", {"dim": 8, "graphs": "spatial_temporal", "residual": "raw", "share_g": False}),
     ("strg", {"dim": 8, "graphs": "joint", "activate_last": False}),
     ("strg", {"dim": None, "graphs": "fused", "scale_similarity": True}),
+    ("strg", {"dim": 8, "similarity_of": "each"}),
     ("strg", {"dim": 8, "regions_from": "maps"}),
+    ("strg", {"dim": 8, "regions_from": "maps", "activate_projection": True}),
+    ("proposal_pool", {"dim": 8, "regions_from": "maps", "concat_global": True}),
 ]
 FRAME_HEADS: list[tuple[str, dict[str, Any]]] = [("avg_pool", {}), ("lstm", {"hidden": 16})]
 
@@ -67,7 +70,7 @@ def test_regions_past_the_count_have_no_influence_and_no_gradient(
     logits = head(dirty)
     torch.testing.assert_close(logits, head(batch), atol=1e-6, rtol=0)
     logits.square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in head.parameters())
 
 
 @pytest.mark.parametrize("count", [0, -1])
@@ -127,8 +130,13 @@ def test_the_lstm_knows_the_order_of_frames_and_the_average_does_not(spec: Spec,
     torch.testing.assert_close(average(batch), average(reversed_batch))
 
 
-@pytest.mark.parametrize("graphs", ["joint", "similarity"])
-def test_regions_of_unprojected_maps_are_the_cached_ones(graphs: str, spec: Spec, make_batch: MakeBatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("strg", {"graphs": "joint"}), ("strg", {"graphs": "similarity"}), ("proposal_pool", {"concat_global": True})],
+)
+def test_regions_of_unprojected_maps_are_the_cached_ones(
+    name: str, options: dict[str, Any], spec: Spec, make_batch: MakeBatch
+) -> None:
     batch = {name: x.float() if x.is_floating_point() else x for name, x in make_batch().items()}
     batch["proposals/count"] = torch.tensor([[4, 2, 0, 3, 1]] * 3, dtype=torch.int16)
     for clip, maps in enumerate(batch["features/i3d/res5"]):  # 3 x 3 cells of 16 px
@@ -138,8 +146,8 @@ def test_regions_of_unprojected_maps_are_the_cached_ones(graphs: str, spec: Spec
             maps, boxes, count, crop, 48, 16, RegionOptions(backbones=("i3d",))
         ).features
     batch["features/i3d/res5_pooled"] = batch["features/i3d/res5"].mean((3, 4))
-    cached = build_head("strg", spec, 3, dim=None, graphs=graphs).eval()
-    from_maps = build_head("strg", spec, 3, dim=None, graphs=graphs, regions_from="maps").eval()
+    cached = build_head(name, spec, 3, dim=None, **options).eval()
+    from_maps = build_head(name, spec, 3, dim=None, regions_from="maps", **options).eval()
     for parameter in cached.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     from_maps.load_state_dict(cached.state_dict())
@@ -147,14 +155,72 @@ def test_regions_of_unprojected_maps_are_the_cached_ones(graphs: str, spec: Spec
 
 
 @pytest.mark.parametrize("regions_from", ["cached", "maps"])
-def test_fewer_proposals_than_are_cached(regions_from: str, spec: Spec, make_batch: MakeBatch) -> None:
+@pytest.mark.parametrize("name", ["strg", "proposal_pool"])
+def test_fewer_proposals_than_are_cached(name: str, regions_from: str, spec: Spec, make_batch: MakeBatch) -> None:
     batch = make_batch()
     options = {"dim": 8, "regions_from": regions_from}
+    with pytest.raises(HeadError, match="num_regions: given 5, allowed up to the 4 boxes a frame that are cached"):
+        build_head(name, spec, 3, num_regions=5, **options)
     all_of_two = _trained_looking(
-        build_head("strg", spec | {"regions/i3d/res5": (5, 2, 12), "proposals/boxes": (5, 2, 4)}, 3, **options)
+        build_head(name, spec | {"regions/i3d/res5": (5, 2, 12), "proposals/boxes": (5, 2, 4)}, 3, **options)
     )
-    best_two = _trained_looking(build_head("strg", spec, 3, num_regions=2, **options))
+    best_two = _trained_looking(build_head(name, spec, 3, num_regions=2, **options))
     best_two.load_state_dict(all_of_two.state_dict())
     two = batch | {name: batch[name][:, :, :2] for name in ("regions/i3d/res5", "proposals/boxes")}
     two["proposals/count"] = batch["proposals/count"].clamp(max=2)
     assert torch.equal(best_two(batch), all_of_two(two))
+
+
+def test_regions_of_maps_keep_their_frame_and_place_in_bfloat16(spec: Spec, make_batch: MakeBatch) -> None:
+    """bfloat16 counts to 256 and float16 areas end at 65504: only the features may be rounded."""
+    batch = {name: x.float() if x.is_floating_point() else x for name, x in make_batch(num_clips=60).items()}
+    batch["proposals/boxes"] = batch["proposals/boxes"] * 8 + 1000
+    batch["clips/crop"] = batch["clips/crop"] * 8 + 1000
+    head = build_head("strg", spec, 3, dim=8, regions_from="maps").eval()
+    with torch.no_grad():
+        for parameter in head.graph.parameters():
+            parameter.normal_(std=0.3)
+        exact = head(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            regions, _ = head.read_regions(batch, torch.float32, head.project)
+            rounded = head(batch)
+    assert regions.features.dtype == torch.bfloat16
+    assert regions.boxes is not None
+    assert torch.equal(regions.boxes, batch["proposals/boxes"])
+    with torch.no_grad():
+        expected, _ = head.read_regions(batch, torch.float32, head.project)
+    assert expected.features.std() > 0.1
+    torch.testing.assert_close(regions.features.float(), expected.features, atol=0.03, rtol=0.02)
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)
+
+
+def test_an_activated_projection_is_that_of_the_whole_map(spec: Spec, make_batch: MakeBatch) -> None:
+    """BatchNorm and ReLU see the map, so the regions and the mean of the clip are of the same thing."""
+    batch = make_batch()
+    head = _trained_looking(build_head("strg", spec, 3, dim=8, regions_from="maps", activate_projection=True))
+    maps = torch.einsum("dc,btchw->btdhw", head.project.weight, batch["features/i3d/res5"])
+    maps = head.activate(maps.flatten(0, 1) + head.project.bias[:, None, None]).view_as(maps)
+    regions, whole = head.read_regions(batch, torch.float64, head.project, head.activate)
+    torch.testing.assert_close(whole, maps.mean((1, 3, 4)))
+    assert 0 < regions.features.amax() <= maps.amax()
+    assert regions.features.amin() >= 0
+    for options in ({}, {"regions_from": "maps", "dim": None}):
+        with pytest.raises(HeadError, match="activate_projection is true; it needs `regions_from: maps` and a `dim`"):
+            build_head("strg", spec, 3, activate_projection=True, **options)
+
+
+@pytest.mark.parametrize("name", ["strg", "proposal_pool"])
+def test_roi_align_of_a_constant_map_and_of_a_box_around_everything(
+    name: str, spec: Spec, make_batch: MakeBatch
+) -> None:
+    """The constant; and with one sample in each of 7 x 7 cells the largest value of the map."""
+    batch = make_batch() | {"features/i3d/res5": torch.full((3, 5, 12, 7, 7), 2.5, dtype=torch.float64)}
+    seven = spec | {"features/i3d/res5": (5, 12, 7, 7)}
+    head = build_head(name, seven, 3, dim=None, regions_from="maps").double()
+    regions, _ = head.read_regions(batch, torch.float64, head.project)
+    torch.testing.assert_close(regions.features, torch.full_like(regions.features, 2.5))
+    batch["proposals/boxes"][:] = batch["clips/crop"][0]
+    batch["features/i3d/res5"] = torch.randn(3, 5, 12, 7, 7, dtype=torch.float64)
+    regions, _ = head.read_regions(batch, torch.float64, head.project)
+    largest = batch["features/i3d/res5"].amax((3, 4))[:, :, None]
+    torch.testing.assert_close(regions.features, largest.expand_as(regions.features))

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stages.heads.build import build_head, parse_options
 from stages.heads.grid_graph import links, pooling, positions, upsampling
+from stages.heads.head import HeadError
 from stages.heads.rstg import GridNodes, RstgOptions, RstgToMap, RstgToVec, Send, SpaceTimeGraph
 
 SCALES = (3, 2, 1)
@@ -233,7 +234,7 @@ def test_macs_follow_the_formula() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("output", ["vec", "map"])
-def test_every_parameter_gets_a_finite_gradient(schedule: str, attention: str, output: str) -> None:
+def test_every_parameter_gets_a_gradient(schedule: str, attention: str, output: str) -> None:
     spec = {"features/i3d/res5": (T, C, SIZE, SIZE)}
     head = build_head("rstg", spec, 3, dim=D, schedule=schedule, attention=attention, output=output, positional=True)
     _random(head)
@@ -241,6 +242,21 @@ def test_every_parameter_gets_a_finite_gradient(schedule: str, attention: str, o
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scales": (3, 0)}, "option scales is 0: Input should be greater than 0"),
+        ({"scales": (-1,)}, "option scales is -1: Input should be greater than 0"),
+        ({"scales": (7, 1), "positional": True}, "scales: given 7, allowed with `positional`: up to 6"),
+    ],
+)
+def test_scales_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        build_head("rstg", {"features/i3d/res5": (T, C, SIZE, SIZE)}, 3, dim=D, **options)
+    assert build_head("rstg", {"features/i3d/res5": (T, C, 6, 6)}, 3, dim=D, scales=(7,))
 
 
 @pytest.mark.parametrize("norm", ["layer", "layer_clip", "batch", "none"])

@@ -233,12 +233,13 @@ def test_sizes_are_those_of_the_paper() -> None:
 
 @pytest.mark.parametrize(("name", "options"), HEADS)
 @pytest.mark.parametrize("reducer", REDUCERS)
-def test_every_parameter_gets_a_finite_gradient(name: str, options: dict[str, Any], reducer: str) -> None:
+def test_every_parameter_gets_a_gradient(name: str, options: dict[str, Any], reducer: str) -> None:
     head = _head(name, reducer=reducer, slice_seconds=3.0, **options).train()
     head(_batch()).pow(2).sum().backward()
     for parameter_name, parameter in head.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.any(), parameter_name
 
 
 @pytest.mark.parametrize("reducer", REDUCERS)
@@ -258,13 +259,29 @@ def test_two_layers_need_the_objects_of_the_first() -> None:
     assert all(parameter.grad is not None for parameter in head.parameters())
 
 
-def test_an_unknown_object_class_is_named() -> None:
-    with pytest.raises(HeadError, match=r"graphs/objects has an object of class 40; num_object_classes is 7"):
-        _head()(_changed(_batch(), "objects", (0, 0, 0), 40))
+@pytest.mark.parametrize("number", [40, -1])
+def test_an_unknown_object_class_is_named(number: int) -> None:
+    with pytest.raises(HeadError, match=rf"graphs/objects has an object of class {number}; num_object_classes is 7"):
+        _head()(_changed(_batch(), "objects", (0, 0, 0), number))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"person_class": 40}, "person_class: given 40, allowed: 0 to 6"),
+        ({"hidden": 9, "reducer": "bigru"}, "hidden: given 9, allowed with `reducer: bigru`: even numbers"),
+    ],
+)
+def test_values_that_do_not_fit_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        build_head("st_sgn", _spec(), CLASSES, num_object_classes=O, **options)
 
 
 def test_missing_graphs_are_answered_with_the_command_that_makes_them() -> None:
-    with pytest.raises(HeadError, match=r"Missing graphs/linked.*kinegraph extract CONFIG --stage graphs"):
+    with pytest.raises(
+        HeadError,
+        match=r"Missing graphs/linked.* a section `graphs:`; then run `kinegraph extract CONFIG --stage graphs`",
+    ):
         build_head("st_sgn", {name: shape for name, shape in _spec().items() if name != "graphs/linked"}, 3)
 
 

@@ -106,7 +106,15 @@ def test_front_only_reaches_forward_and_back_has_its_transposed_support(make_bat
 @pytest.mark.parametrize("branches", ["joint", "spatial_temporal", "fused"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"residual": "raw"}, {"share_g": False}, {"activate_last": False}, {"num_layers": 1}, {"dim": 12}],
+    [
+        {},
+        {"residual": "raw"},
+        {"share_g": False},
+        {"activate_last": False},
+        {"num_layers": 1},
+        {"dim": 12},
+        {"similarity_of": "each"},
+    ],
 )
 def test_the_network_is_the_equations_with_dense_matrices(
     branches: str, options: dict[str, object], spec: Spec, make_batch: MakeBatch
@@ -125,6 +133,8 @@ def test_the_network_is_the_equations_with_dense_matrices(
         z = x @ module.g[index % len(module.g)].weight.T
         residual = x if options.get("residual") == "raw" else z
         for number, layer in enumerate(branch.layers):
+            if number and "similarity_of" in options and module.affinity is not None:
+                graphs["similarity"] = ((z @ w.T) @ (z @ w_prime.T).transpose(1, 2)).softmax(2)
             z = sum(graphs[name] @ z @ weight.weight.T for name, weight in layer.weights.items()) + residual
             if number < len(branch.layers) - 1 or options.get("activate_last", True):
                 norm = layer.activation[0]
@@ -181,8 +191,8 @@ def test_three_layers_reach_three_frames_over_overlaps_and_everything_over_simil
     head = _random_weights(build_head("strg", long, 3, dim=8, graphs=graphs))
     batch = make_batch(num_clips=1, frames=8)
     batch["regions/i3d/res5"].requires_grad_()
-    regions = head.read_regions(batch, torch.float64)
-    head.graph(head.project(regions.features), regions)[:, 0].sum().backward()
+    regions, _ = head.read_regions(batch, torch.float64, head.project)
+    head.graph(regions.features, regions)[:, 0].sum().backward()
     gradient = batch["regions/i3d/res5"].grad
     assert gradient is not None
     assert gradient[0].flatten(1).any(1).tolist() == [frame <= reach for frame in range(8)]

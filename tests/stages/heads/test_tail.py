@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from stages.backbones import build
 from stages.backbones.backbone import Backbone
 from stages.backbones.build import build_backbone, untrained
 from stages.backbones.catalogue import entry
 from stages.heads.build import build_head, rebuild_head
 from stages.heads.head import HeadError
 from stages.heads.insertion import Followed
-from stages.heads.tail import NORMS, Tail, build_tail, empty, parse_tail
+from stages.heads.tail import NORMS, Tail, build_tail, empty, parse_tail, trained
 from stages.heads.tail_options import TailOptions
 
 # B clips, T frames, C channels, H, W.
@@ -77,6 +78,32 @@ def test_above_the_tap_it_is_the_network_bit_for_bit(model: str) -> None:
     below = [name for name in tail.network.state_dict() if name.startswith(("conv1.", "bn1.", "layer1.", "res2."))]
     assert not below
     assert {f"features/net/{CACHED[model][0]}", "features/net/res5"} == {tail.read.maps, tail.given.maps}
+
+
+@pytest.mark.parametrize(("recorded", "side"), [({}, 8), ({"res5_stride": 2}, 4)])
+def test_the_network_is_the_one_that_the_cache_recorded(
+    monkeypatch: pytest.MonkeyPatch, recorded: dict[str, int], side: int
+) -> None:
+    """Also where its weights were trained in another; a cache records what is not as in the paper."""
+    monkeypatch.setattr(build, "load_weights", lambda *args, **more: None)
+    given = {"from": "res4", "model": "i3d_r50", "weights": "slowfast_8x8", "options": recorded}
+    with torch.device("meta"):
+        for make in (trained, empty):
+            tail = build_tail({"features/net/res4": (4, 1024, 8, 8)}, parsed(given), make)
+            assert tail.shape == (4, 2048, side, side)
+            assert tail(torch.empty(2, 4, 1024, 8, 8)).shape[1:] == tail.shape
+
+
+def test_frames_that_leave_no_whole_groups_of_attention_are_refused() -> None:
+    given = {
+        "from": "res2",
+        "model": "nonlocal_i3d_r50",
+        "options": {"res3_attention_frames": 4},
+        "weights": "random:0",
+    }
+    spec = {"features/net/res2": (12, 256, 8, 8)}
+    with pytest.raises(HeadError, match="tail: features/net/res2 has 12 frames: res3 needs a multiple of 8"):
+        build_tail(spec, parsed(given), empty)
 
 
 @pytest.mark.parametrize(("atr", "others"), [("in_branch", "after"), ("after", "in_branch")])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,21 @@ def test_a_clip_has_the_graphs_of_its_interval(graphs: Graphs) -> None:
     assert (graphs(frames, row(6, 9)).count == -1).all()
 
 
-def test_more_graphs_than_fit_are_thinned_evenly(graphs: Graphs) -> None:
+def test_more_graphs_than_fit_are_thinned_evenly(graphs: Graphs, caplog: pytest.LogCaptureFixture) -> None:
     frames = [frame(second, NO_RELATION) for second in range(10)]
-    assert graphs(frames).times.tolist() == [1, 3, 6, 8]  # (i + 0.5) * 10 / 4, rounded down
     assert graphs(frames[:4]).times.tolist() == [0, 1, 2, 3]
+    assert not caplog.messages
+    assert graphs(frames).times.tolist() == [1, 3, 6, 8]  # (i + 0.5) * 10 / 4, rounded down
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        "a/v.mp4:0:full has 10 scene graphs",
+    ]
+    assert "graphs.max_frames takes 4" in caplog.text
+
+
+def test_files_are_found_by_the_video_of_an_interval(graphs: Graphs) -> None:
+    frames = [frame(second, NO_RELATION) for second in range(6)]
+    part = replace(row(2, 5), video_id="a/v.mp4@2-5", interval=(2.0, 5.0))
+    assert graphs(frames, part).times[:3].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,15 @@ def test_one_clip_is_enough(name: str, multi_label: bool, make_clips: MakeClips)
     assert math.isfinite(train(head, clips, clips, _options(epochs=1), device=CPU).history[0].loss)
 
 
+def test_a_batch_norm_that_would_see_one_value_is_refused_in_words(make_clips: MakeClips) -> None:
+    clips = make_clips(3)
+    clips.pooled = torch.randn(3, 1, 8, 1, 1)  # maps: one frame with one position
+    head = build_head("atr", clips.spec, 3)
+    with pytest.raises(UsageError, match="Head atr has a BatchNorm, which cannot train on one clip of one frame"):
+        train(head, clips, None, _options(head="atr", batch_size=2), device=CPU)
+    train(head, clips, None, _options(head="atr", batch_size=3), device=CPU)
+
+
 def test_the_first_of_the_best_epochs_is_kept(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = _scripted_validation(monkeypatch, [0.2, 0.6, 0.5, 0.6])
     head, result = _run(make_clips(), make_clips(), _options())

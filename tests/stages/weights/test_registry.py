@@ -9,8 +9,9 @@ import torch
 from torchvision.models import get_model_weights
 
 from stages.backbones.build import untrained
-from stages.backbones.catalogue import CATALOGUE
-from stages.backbones.geometry import differences
+from stages.backbones.catalogue import CATALOGUE, entry
+from stages.backbones.non_local import NonLocal
+from stages.backbones.resnet3d_layouts import LAYOUTS
 from stages.weights.registry import BACKBONE_WEIGHTS
 from stages.weights.sources import WeightSource, known_source
 
@@ -57,33 +58,55 @@ def test_torchvisions_files_are_as_torchvision_says(model: str) -> None:
         torch.testing.assert_close(seen, theirs)
 
 
+TRAINED = [(model, name) for model, name, source in SOURCES if source.geometry]
+CLIPS = [(32, 97), (64, 64)]  # frames and side: odd, so that padding shows, and even
+
+
+def test_every_file_of_the_3d_family_says_what_it_was_trained_in() -> None:
+    assert [(model, name) for model, name, _ in SOURCES if model in LAYOUTS] == TRAINED
+    assert all(source.geometry.keys() <= CATALOGUE[model].options.keys() for model, _, source in SOURCES)
+
+
+@pytest.mark.parametrize(("model", "name"), TRAINED)
+def test_the_network_of_a_public_file_is_the_one_it_was_trained_in(model: str, name: str) -> None:
+    """Every module is as the entry says, and maps have the shapes that its taps tell."""
+    known, geometry = entry(model, weights=name), BACKBONE_WEIGHTS[model][name].geometry
+    with torch.device("meta"):
+        network = untrained(model, **known.chosen).eval()
+        for num_frames, size in CLIPS:
+            maps = network(torch.empty(1, 3, num_frames, size, size))
+            shapes = {tap: tuple(x.transpose(1, 2).shape[1:]) for tap, x in maps.items()}
+            assert shapes == {tap.name: tap.shape(num_frames, size) for tap in known.taps}
+    built = dict(network.named_modules())
+    joined = geometry["pool1_time_stride"]
+    assert built["conv1"].stride == (geometry["stem_time_stride"], 2, 2)
+    assert (built["pool1"].kernel_size, built["pool1"].stride) == ((joined, 3, 3), (joined, 2, 2))
+    assert built["pool1"].padding == (0, geometry["pool1_padding"], geometry["pool1_padding"])
+    assert getattr(built["pool2"], "kernel_size", (1, 1, 1)) == (geometry["pool2_time_stride"], 1, 1)
+    assert built["res5.0.conv2"].stride == (1, geometry["res5_stride"], geometry["res5_stride"])
+    if "nonlocal" in model:
+        seen = {path: module.frames for path, module in built.items() if isinstance(module, NonLocal)}
+        groups = geometry.get("res3_attention_frames", "all")
+        assert seen == {f"res3.after.{i}": groups for i in (1, 3)} | {f"res4.after.{i}": "all" for i in (1, 3, 5)}
+
+
 @pytest.mark.parametrize(
-    ("model", "name", "stride", "told"),
+    ("name", "num_frames", "shape"),
     [
-        ("i3d_r50", "pytorchvideo_8x8", 1, ["res5_stride 2 (here 1)"]),
-        ("i3d_r50", "pytorchvideo_8x8", 2, []),
-        ("c2d_r50", "slowfast_8x8", 2, ["pool2_time_stride 1 (here 2)"]),
-        ("slowonly_r50", "slowfast_4x16", 2, []),
-        (
-            "nonlocal_i3d_r50",
-            "nonlocal_net_128x1",
-            2,
-            [
-                "stem_time_stride 2 (here 1)",
-                "pool1_time_stride 2 (here 1)",
-                "pool1_padding 0 (here 1)",
-                "res3_attention groups of 4 frames (here all frames)",
-            ],
-        ),
+        ("slowfast_8x8", 8, (4, 2048, 8, 8)),
+        ("nonlocal_net_8x8", 8, (4, 2048, 8, 8)),
+        ("nonlocal_net_32x2", 32, (4, 2048, 8, 8)),
+        ("nonlocal_net_32x4", 32, (16, 2048, 8, 8)),
+        ("nonlocal_net_128x1", 128, (16, 2048, 8, 8)),
     ],
 )
-def test_the_geometry_a_file_was_trained_in_is_compared(model: str, name: str, stride: int, told: list[str]) -> None:
-    with torch.device("meta"):
-        network = untrained(model, res5_stride=stride)
-    assert differences(network, BACKBONE_WEIGHTS[model][name].geometry) == told
-    network.cut(["stem"])
-    below = [line for line in told if line.startswith(("stem", "pool1"))]
-    assert differences(network, BACKBONE_WEIGHTS[model][name].geometry) == below
+def test_maps_are_as_large_as_the_code_that_trained_says(
+    name: str, num_frames: int, shape: tuple[int, int, int, int]
+) -> None:
+    """Its last pool joins VIDEO_LENGTH / 2 frames, in the paper's own networks VIDEO_LENGTH / 8."""
+    assert entry("nonlocal_i3d_r50", weights=name).tap("res5").shape(num_frames, 256) == shape
+    stem = entry("nonlocal_i3d_r50", weights=name).tap("stem")
+    assert stem.shape(num_frames, 224)[2] == (56 if name == "slowfast_8x8" else 55)
 
 
 def test_data_sets_of_jpeg_frames_were_read_as_bgr() -> None:
@@ -92,6 +115,14 @@ def test_data_sets_of_jpeg_frames_were_read_as_bgr() -> None:
     assert bgr == {"pytorchvideo_something_v2_8x8", "pytorchvideo_charades_8x8"} | {
         name for model, name, _ in SOURCES if model == "bn_inception"
     }
+
+
+def test_files_of_tsn_and_tsm_say_in_their_name_how_many_frames_they_saw() -> None:
+    named = [source for _, _, source in SOURCES if "_segment" in source.file_name]
+    assert len(named) == 8
+    for source in named:
+        assert source.sampling is not None
+        assert f"_segment{source.sampling.num_frames}_" in source.file_name
 
 
 def test_a_local_file_is_known_by_the_name_of_a_public_one() -> None:

@@ -236,16 +236,11 @@ def test_what_no_file_can_have_keeps_its_values(tmp_path: Path, state: dict[str,
     assert torch.equal(network.state_dict()["conv1.weight"], state["conv1.weight"])
 
 
-def test_the_geometry_of_the_training_is_logged_where_it_differs(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_local_file_of_a_public_name_runs_in_the_network_it_was_trained_in(tmp_path: Path) -> None:
     path = tmp_path / "i3d_baseline_32x2_IN_pretrain_400k.pkl"
     stem = build_backbone("i3d_r50", "random:0", ["stem"]).state_dict()
     path.write_bytes(pickle.dumps({"model": {name: tensor.numpy() for name, tensor in stem.items()}}))
-    with caplog.at_level("INFO", logger="kinegraph"):
-        build_backbone("i3d_r50", str(path), ["stem"])
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line == (
-        f"i3d_r50: {path.name} was trained with stem_time_stride 2 (here 1), "
-        "pool1_time_stride 2 (here 1), pool1_padding 0 (here 1)"
-    )
+    clips = torch.zeros(1, 3, 32, 64, 64)
+    assert build_backbone("i3d_r50", str(path), ["stem"])(clips)["stem"].shape == (1, 64, 8, 15, 15)
+    papers = build_backbone("i3d_r50", str(path), ["stem"], geometry="paper")
+    assert papers(clips)["stem"].shape == (1, 64, 32, 16, 16)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.backbones.backbone import Backbone
 from stages.backbones.build import build_backbone, untrained
@@ -128,6 +128,34 @@ def test_norms_folded_into_scale_and_shift_are_exactly_that(tmp_path: Path, netw
         scale, shift = (state[f"{name}.{leaf}"].view(1, -1, 1, 1, 1) for leaf in ("weight", "bias"))
         part = x[:, :channels]
         torch.testing.assert_close(network.get_submodule(name)(part), scale * part + shift, rtol=1e-6, atol=1e-6)
+
+
+def test_folded_networks_were_fine_tuned_without_norms_after_attention(
+    tmp_path: Path, networks: dict[str, Backbone]
+) -> None:
+    content = published_state("caffe2", "nonlocal_i3d_r50", networks["nonlocal_i3d_r50"].state_dict())
+    affine = {key: x for key, x in content.items() if not key.endswith(("_rm", "_riv")) and "nonlocal" not in key}
+    attention = {key: x for key, x in content.items() if "nonlocal" in key and "_bn_" not in key}
+    assert len(attention) == 2 * 8
+    path = write(tmp_path / "file.pkl", "caffe2", affine | attention)
+    block = build_backbone("nonlocal_i3d_r50", str(path), [CUT]).get_submodule("res3.after.3")
+    x = torch.randn(1, 512, 2, 4, 4, generator=torch.Generator().manual_seed(2))
+    found = block(x)
+    block.norm = nn.Identity()
+    torch.testing.assert_close(found, block(x), rtol=1e-6, atol=1e-6)
+    partly = affine | attention | {"nonlocal_conv3_1_bn_s": torch.ones(512), "nonlocal_conv3_1_bn_b": torch.ones(512)}
+    with pytest.raises(
+        WeightsError, match=r"in the network only: res3\.after\.3\.norm\.weight \(nonlocal_conv3_3_bn_s"
+    ):
+        build_backbone("nonlocal_i3d_r50", str(write(tmp_path / "file.pkl", "caffe2", partly)), [CUT])
+
+
+@pytest.mark.parametrize("lost", ["res2_0_branch2a_bn_rm", "res3_1_branch2c_bn_riv", "nonlocal_conv3_1_bn_rm"])
+def test_a_lost_statistic_is_no_folded_norm(tmp_path: Path, networks: dict[str, Backbone], lost: str) -> None:
+    content = published_state("caffe2", "nonlocal_i3d_r50", networks["nonlocal_i3d_r50"].state_dict())
+    del content[lost]
+    with pytest.raises(WeightsError, match=rf"in the network only: \S+\.running_(mean|var) \({lost}\)$"):
+        build_backbone("nonlocal_i3d_r50", str(write(tmp_path / "file.pkl", "caffe2", content)), [CUT])
 
 
 def load_error(path: Path, model: str) -> str:

@@ -1,0 +1,62 @@
+"""Regions behind a projection, and the mean of the frames behind the same one: from cached regions, or from maps.
+
+B clips, T frames, N regions a frame, D cached channels, C = dim, H, W.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.heads.head import Spec, TapOptions
+from stages.heads.inputs import MapRegionReader, RegionReader, Regions, choose_source, project_maps
+from stages.heads.maps import each_frame
+
+
+class ProjectedRegionOptions(TapOptions):
+    dim: int | None = Field(512, gt=0, description="width of the projection of cached features; null: as cached")
+    regions_from: Literal["cached", "maps"] = Field(
+        "cached", description="maps: project cached maps, then RoIAlign and maximum, as Wang and Gupta do"
+    )
+    num_regions: int | None = Field(None, gt=0, description="the best boxes of a frame; null: all that are cached")
+
+
+class ProjectedRegions:
+    """Reads regions [B, T, N, C] and, with `whole`, what they are parts of, as a mean [B, C]; `reads` names the arrays.
+
+    Cached regions are projected behind RoIAlign and maximum, maps before them. The layers are the head's own:
+    `project`, a linear layer or none, and for maps what follows it on [B*T, C, H, W].
+    """
+
+    def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:
+        self.whole, top = whole, options.num_regions
+        self.regions_of_maps: MapRegionReader | None = None
+        if options.regions_from == "maps":
+            self.source = choose_source(spec, ["maps"], options)
+            self.regions_of_maps = MapRegionReader(spec, self.source, top=top)
+            self.reads, cached = self.regions_of_maps.reads, spec[self.source.maps][1]
+        else:
+            self.source = choose_source(spec, ["regions", "pooled"] if whole else ["regions"], options)
+            self.cached_regions = RegionReader(spec, self.source, boxes=boxes, top=top)
+            self.reads = self.cached_regions.reads + ((self.source.pooled,) if whole else ())
+            cached = self.cached_regions.channels
+        self.cached, self.channels = cached, options.dim or cached
+        self.projects = options.dim is not None
+
+    def make_project(self) -> nn.Module:
+        return nn.Linear(self.cached, self.channels) if self.projects else nn.Identity()
+
+    def __call__(
+        self, batch: Mapping[str, Tensor], dtype: torch.dtype, project: nn.Module, follow: nn.Module | None = None
+    ) -> tuple[Regions, Tensor | None]:
+        if self.regions_of_maps is not None:
+            maps = project_maps(project, batch[self.source.maps].to(dtype))  # [B, T, C, H, W]
+            maps = maps if follow is None else each_frame(follow, maps)
+            return self.regions_of_maps(batch, maps), maps.mean((1, 3, 4)) if self.whole else None
+        regions = self.cached_regions(batch, dtype)
+        regions = replace(regions, features=project(regions.features))
+        frames = batch[self.source.pooled].to(dtype) if self.whole else None  # [B, T, D]
+        return regions, None if frames is None else project(frames.mean(1))
