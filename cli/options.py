@@ -14,7 +14,8 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config 
 CachePath = Annotated[str, typer.Argument(metavar="CACHE", help="Folder or URL of a cache.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace a config value.")]
 Stages = Annotated[
-    list[str], typer.Option("--stage", help="Only features, proposals, regions, or one of them: features/NAME.")
+    list[str],
+    typer.Option("--stage", help="Only clips, features, proposals, regions or graphs, or one: features/NAME."),
 ]
 Part = Annotated[str, typer.Option("--shards", metavar="I/N", help="Only shards with index % N == I.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="ROWS", help="Only the shards of the first ROWS rows.")]

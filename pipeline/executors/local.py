@@ -202,15 +202,19 @@ def _work(
                 return
             yield unit
 
+    last_word: object = None
     try:
         worker = Worker(on_device_of(config, number), Cache(cache), keys, report, Schedule(allotted))
         worker.run(units(), decode_threads=worker.threads)
     except KeyboardInterrupt:
         os._exit(1)  # what was being written is cleaned up; tearing torch down under running threads only makes noise
     except (OutOfTimeError, WalltimeError) as error:
-        send(_OutOfTime(error))
+        last_word = _OutOfTime(error)
     except Exception as error:
-        send(_Failed(error))
+        last_word = _Failed(error)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another worker's last word may come first; nothing is left to tidy
+    if last_word:
+        send(last_word)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
