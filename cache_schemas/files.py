@@ -108,9 +108,8 @@ def create_exclusively(target: Path, content: bytes) -> bool:
         try:
             os.link(temporary, target)
         except FileExistsError:
-            if (
-                temporary.stat().st_nlink < 2
-            ):  # 2: NFS asked twice, its first answer was lost, and this one won (open(2))
+            # Two links: NFS asked twice, the first answer was lost, and this one won (open(2)).
+            if temporary.stat().st_nlink < 2:
                 return False
         except OSError as error:
             if error.errno in NO_LINKS:
