@@ -27,7 +27,7 @@ def indexed(found: "Indexed") -> None:
         note(f"{len(found.unreadable)} videos could not be opened; extract will mark their clips as failed:")
         note("\n".join(listed([f"  {video}: {error}" for video, error in found.unreadable.items()])))
     if found.beyond_end:
-        note(f"{len(found.beyond_end)} intervals go beyond the end of their video; they end with it:")
+        note(f"intervals that go beyond the end of their video, and end with it: {len(found.beyond_end)}")
         note("\n".join(listed([f"  {interval}" for interval in found.beyond_end])))
 
 

@@ -141,8 +141,9 @@ def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
 
 def models(rows: Sequence[dict[str, Any]]) -> None:
     """Per network a line of counts, then its taps and weights, wrapped."""
+    width = max(len(row["name"]) for row in rows)
     for row in rows:
-        print(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.3f} GMACs  {_counted_for(row)}")
+        print(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs  {_counted_for(row)}")
         taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in row["taps"]]
         options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
         weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
@@ -151,14 +152,14 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
                 print(wrapped(f"  {name + ':':<10}", words))
     print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
     print("options: as in the paper first; named weights bring along what they were trained with (geometry in --json)")
-    print("proposals: without the second stage of detectors; `proposals.source` of the config says which network runs")
+    print("source: of proposals (without the second stage of detectors), as `proposals.source` names it")
     print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
 
 
 def _counted_for(row: dict[str, Any]) -> str:
     form = row["input"]
     if row["kind"] == "proposals":
-        return f"{form['width']}x{form['height']} px, proposals of source {row['source']}"
+        return f"{form['width']}x{form['height']} px, source: {row['source']}"
     frames = f"{form['num_frames']} frames of " if form["num_frames"] > 1 else ""
     return f"{frames}{form['size']} px, {form['num_classes'] or 'no'} classes"
 

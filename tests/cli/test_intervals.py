@@ -29,7 +29,7 @@ def test_from_the_list_to_scores(kinegraph: Command, config: Path, tmp_path: Pat
     write_list(tmp_path, *LINES, "left/v1.mp4,left,train,1.5,40")
     indexed = kinegraph("index", config)
     assert "2 videos, 4 intervals, 4 rows (4 new)" in indexed.stdout
-    assert "1 intervals go beyond the end of their video; they end with it:\n  left/v1.mp4@1.5-40" in indexed.stderr
+    assert "beyond the end of their video, and end with it: 1\n  left/v1.mp4@1.5-40" in indexed.stderr
     assert kinegraph("extract", config).exit_code == 3, "one frame is left of the last interval"
     assert "too_short" in kinegraph("status", tmp_path / "cache").stdout
     assert kinegraph("verify", tmp_path / "cache").exit_code == 0
