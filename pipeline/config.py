@@ -15,16 +15,19 @@ from pipeline.cluster_options import DaskOptions
 from pipeline.errors import ConfigError
 from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.catalogue import entry as backbone_entry
+from stages.backbones.catalogue import owner
 from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
 from stages.backbones.taps import Tap
 from stages.clips.options import ClipOptions, DatasetOptions, InteractionsOptions
 from stages.options import StageOptions
+from stages.proposals.catalogue import entry as proposal_entry
 from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
 from stages.remote.options import StagingOptions
 from stages.scene_graphs.options import GraphOptions, InteractionGraphOptions
 from stages.training.options import TrainOptions
+from stages.weights.sources import check_word
 
 Codec = Literal["none", "lz4", "zstd"]
 ArrayKind = Literal["clips", "features", "proposals", "regions", "graphs", "status"]
@@ -175,8 +178,14 @@ class Config(StageOptions):
                 with _under(f"backbones.{name}.taps"):
                     shape = self.tap_of(name, tap).shape(frames, self.size_of(name))
                 _need(min(shape) > 0, f"backbones.{name}", f"{frames} frames", f"more; {tap} would have shape {shape}")
+            with _under(f"backbones.{name}.weights"):
+                known, word = owner(self.entry_of(name), options.weights)
+                check_word(word, known.weights, known.other_words)
         if self.proposals is not None:
             self._check_every("proposals.every", self.proposals.every)
+            if self.proposals.network is not None:
+                with _under("proposals.weights"):
+                    check_word(self.proposals.weights_word, proposal_entry(self.proposals.network).weights)
         if self.regions is not None:
             self._check_regions(self.regions)
         if isinstance(self.graphs, InteractionGraphOptions):

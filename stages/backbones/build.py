@@ -64,8 +64,7 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
     else:
         for name in network.state_dict():
             del above[name]
-        words = [f"{INFLATE}<weights of {known.inflates}>"] if known.inflates else []
-        ignored = network.is_classifier
+        ignored, words = network.is_classifier, known.other_words
         load_weights(network, weights, known.weights, ignored, above=above, model=model, other_words=words)
     return network.eval().requires_grad_(False)
 

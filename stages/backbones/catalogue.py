@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from stages.backbones.entry import AS_TRAINED, GEOMETRY, PAPER, BackboneEntry, Counts, Options
+from stages.backbones.entry import AS_TRAINED, GEOMETRY, INFLATE, PAPER, BackboneEntry, Counts, Options
 from stages.backbones.resnet3d_layouts import LAYOUTS
 from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
 from stages.weights.registry import BACKBONE_WEIGHTS
@@ -215,3 +215,10 @@ def entry(name: str, options: Options = {}, weights: str = "") -> BackboneEntry:
     if not chosen:
         return known
     return replace(known, chosen=chosen, taps=replace(LAYOUTS[name], **chosen).taps)  # type: ignore[arg-type]
+
+
+def owner(known: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
+    """Whose weights these are, and their word there: of `inflate:`, those of the 2D network."""
+    if weights.startswith(INFLATE) and known.inflates is not None:
+        return CATALOGUE[known.inflates], weights.removeprefix(INFLATE)
+    return known, weights

@@ -45,6 +45,11 @@ class BackboneEntry:
     min_frames: int = 1
     inflates: str | None = None
 
+    @property
+    def other_words(self) -> list[str]:
+        """What `weights` may be besides names, files and `random:<seed>`, for messages."""
+        return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
+
     def tap(self, name: str) -> Tap:
         """The tap of this name. Raises ValueError, listing the taps, if there is none."""
         for tap in self.taps:

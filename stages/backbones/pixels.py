@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from stages.backbones.catalogue import entry
-from stages.backbones.entry import INFLATE, BackboneEntry
+from stages.backbones.catalogue import entry, owner
+from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
 from stages.weights.sources import Pixels, known_source
 
@@ -18,9 +18,7 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 
     Inflated weights are those of the 2D network.
     """
-    known, weights = entry(options.model), options.weights
-    if weights.startswith(INFLATE) and known.inflates is not None:
-        known, weights = entry(known.inflates), weights.removeprefix(INFLATE)
+    known, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, known.weights)
     found = source.pixels if source is not None and source.pixels is not None else own_pixels(known)
     given = options.model_dump(include={"mean", "std", "channel_order"}, exclude_none=True)

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from stages.options import StageOptions
 from stages.proposals.catalogue import entry
 from stages.video_files import check_pattern, path_for
-from stages.weights.sources import check_word
 
 Size = tuple[int, int]
 Top = Annotated[int, Field(ge=1, description="boxes a frame, at most, best first")]
@@ -62,12 +61,6 @@ class SourceOptions(StageOptions):
             if threshold := entry(self.network).score_threshold:
                 found["score_threshold"] = threshold
         return found
-
-    @model_validator(mode="after")
-    def _weights_are_known(self) -> "SourceOptions":
-        if self.network is not None:
-            check_word(self.weights_word, entry(self.network).weights)
-        return self
 
 
 class TorchvisionOptions(SourceOptions):

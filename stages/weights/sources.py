@@ -1,6 +1,6 @@
 """What is known of weight files by name, and what their networks expect to see. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -71,13 +71,13 @@ def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSourc
     return named.get(weights) or by_file.get(Path(weights).name)
 
 
-def check_word(weights: str, named: Mapping[str, WeightSource]) -> None:
+def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
     """Raise ValueError for what is neither a name from `named` nor `random:...`, nor looks like a path or is a file.
 
-    Whether a path has a file is for the machine that loads it.
+    Whether a path has a file is for the machine that loads it. other_words: what else is understood, for the error.
     """
     path = Path(weights).expanduser()
     if weights in named or weights.startswith("random:") or path.suffix or len(path.parts) > 1 or path.is_file():
         return
-    allowed = ", ".join([*named, "random:<seed>"])
-    raise ValueError(f"weights: given {weights!r}, allowed: {allowed}, or the path of a file")
+    allowed = ", ".join([*named, "random:<seed>", *other_words])
+    raise ValueError(f"given {weights!r}, allowed: {allowed}, or the path of a file")

@@ -69,12 +69,24 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
             "backbones.tiny={model: bn_inception, weights: w, taps: [conv2], size: 230}",
             "backbones.tiny.taps: size 230 px: conv2 needs a multiple of 32",
         ),
+        (
+            "backbones.tiny={model: i3d_r50, weights: imagenet1k_v1, taps: [res4]}",
+            "backbones.tiny.weights: given 'imagenet1k_v1', allowed: pytorchvideo_8x8, ",
+        ),
+        (
+            "backbones.tiny={model: i3d_r50, weights: 'inflate:imagenet', taps: [res4]}",
+            "backbones.tiny.weights: given 'imagenet', allowed: imagenet1k_v1, ",
+        ),
+        (
+            "backbones.tiny={model: resnet50, weights: 'inflate:imagenet1k_v1', taps: [res4]}",
+            "backbones.tiny.weights: given 'inflate:imagenet1k_v1', allowed: imagenet1k_v1, ",
+        ),
         ("backbones.tiny.every=3", "backbones.tiny.every: given 3, allowed: a divisor of num_frames 8"),
         ("backbones={a b: {model: tiny_i3d, weights: w, taps: [res4]}}", "backbones.a b: String should match pattern"),
         ("proposals.every=3", "proposals.every: given 3, allowed: a divisor of num_frames 8"),
         ("proposals.every=4", "proposals.every: given 4, allowed: a divisor of 2, so that tiny/res4 has boxes"),
         (
-            "clips.num_frames=10\nbackbones.tiny={model: s3d, weights: w, taps: [mixed_4b]}",
+            "clips.num_frames=10\nbackbones.tiny={model: s3d, weights: w.pth, taps: [mixed_4b]}",
             "clips.num_frames: given 10, allowed: multiples of 4, for regions of tiny/mixed_4b",
         ),
         ("proposals={source: torchvision, model: yolo, weights: w}", "proposals.model: Input should be 'fasterrcnn_"),
