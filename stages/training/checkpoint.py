@@ -101,7 +101,7 @@ def is_trained(folder: Path) -> bool:
 def require_free(folder: Path) -> None:
     """Raises RunExists where `folder` holds a run; call it before training, too."""
     if is_trained(folder):
-        raise RunExists(f"{folder} holds a trained run already: choose another folder, or ask to overwrite it.")
+        raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
 
 
 def save_run(folder: Path, head: Head, record: RunRecord, *, overwrite: bool = False) -> None:
