@@ -1,6 +1,6 @@
 """Devices and precision: where a network runs and in which numbers."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -51,6 +51,12 @@ def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Autocast to `precision`; plain float32 for fp32, without TF32."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Inside, operations keep the precision of what they are given, as ever on devices that have no autocast."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:

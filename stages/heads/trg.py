@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from stages.device import without_autocast
 from stages.heads.maps import MapHead, MapOptions, each_frame
 from stages.options import StageOptions
 
@@ -102,8 +103,8 @@ class DotRelation(nn.Module):
         super().__init__()
 
     def forward(self, u: Tensor) -> Tensor:
-        flat = u.flatten(3)
-        return flat @ flat.transpose(2, 3)
+        flat = _flat(u)
+        return _products(flat, flat)
 
 
 class SumRelation(nn.Module):
@@ -134,7 +135,21 @@ class BilinearRelation(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         w_u = torch.einsum("ncd,bnjdp->bnjcp", self.w, u)
-        return u.flatten(3) @ w_u.flatten(3).transpose(2, 3)
+        return _products(_flat(u), _flat(w_u))
+
+
+def _flat(u: Tensor) -> Tensor:
+    """u [B, N, T, C, P] -> [B, N, T, C P], in float32 at least."""
+    return u.flatten(3).to(torch.promote_types(u.dtype, torch.float32))
+
+
+def _products(u: Tensor, w: Tensor) -> Tensor:
+    """u_i . w_j of all frames: [B, N, T, C P] -> [B, N, T, T].
+
+    Not in half precision: so many products pass float16's 65504, and what tells frames apart is lost in bfloat16.
+    """
+    with without_autocast(u.device):
+        return u @ w.transpose(2, 3)
 
 
 class Attention(nn.Module):

@@ -220,3 +220,13 @@ def test_the_scale_is_the_root_of_the_size_of_a_frame(lively: Lively) -> None:
     logits = plain.relation(u.transpose(1, 2))
     torch.testing.assert_close(plain.adjacency(x), logits.softmax(3))
     torch.testing.assert_close(scaled.adjacency(x), (logits / (C * H * W) ** 0.5).softmax(3))
+
+
+@pytest.mark.parametrize("options", [{}, {"scale_relation": False}, {"relation": "bilinear"}])
+def test_relations_of_the_largest_maps_pass_the_end_of_float16(options: dict[str, Any]) -> None:
+    """The dot product of two frames that resemble each other is about 400,000 here; float16 ends at 65,504."""
+    block, frame = _block(256, num_heads=1, **options), torch.randn(1, 1, 256, 56, 56)
+    clip = frame + 0.05 * torch.randn(1, 2, 256, 56, 56)
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        shares = block.adjacency(clip)
+    torch.testing.assert_close(shares, block.adjacency(clip), atol=0.01, rtol=0)
