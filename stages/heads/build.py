@@ -9,6 +9,7 @@ from stages.heads.avg_pool import AvgPool
 from stages.heads.conv3d import Conv3dHead
 from stages.heads.conv_lstm import ConvLstm
 from stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
+from stages.heads.inputs import TapMissing
 from stages.heads.lstm import Lstm
 from stages.heads.non_local import NonLocalHead
 from stages.heads.proposal_pool import ProposalPool
@@ -16,7 +17,7 @@ from stages.heads.rstg import Rstg
 from stages.heads.st_sgn import RelationMatrix, StSgn
 from stages.heads.strg import Strg
 from stages.heads.tail import MakeNetwork, build_tail, empty, parse_tail, trained
-from stages.heads.tailed import TailedHead, spec_above
+from stages.heads.tailed import TailedHead, gives, spec_above
 from stages.heads.trg import Trg
 from stages.heads.trn import Trn
 
@@ -64,7 +65,11 @@ def _build(name: str, spec: Spec, num_classes: int, options: dict[str, Any], mak
     if tail_options is None:
         return _plain(name, spec, num_classes, others)
     tail = build_tail(spec, tail_options, make)
-    return TailedHead(tail, _plain(name, spec_above(spec, tail), num_classes, others), tail_options)
+    try:
+        head = _plain(name, spec_above(spec, tail), num_classes, others)
+    except TapMissing as error:  # which a tail hides, or which is not cached: to extract it would not help
+        raise HeadError(f"Head {name} does not read what the tail makes. {gives(tail)}") from error
+    return TailedHead(tail, head, tail_options)
 
 
 def _plain(name: str, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:

@@ -3,7 +3,7 @@
 B clips, T frames, N regions a frame, C channels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +17,18 @@ BOXES = "proposals/boxes"
 COUNT = "proposals/count"
 CROP = "clips/crop"
 ROI_SIZE = 7
+ANY_BACKBONE = "<backbone>"  # words to fill in
+
+
+class TapMissing(HeadError):
+    """What is missing is features or regions of a tap."""
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Source:
     """The one tap that has every kind of array in `kinds` and is the backbone and tap asked for, if any.
 
-    Raises HeadError where none fits (with the missing array and the command that makes it), and where several do.
+    Raises TapMissing where none fits, with the missing array and the command that makes it, and HeadError where several
+    do.
     """
     found = {kind: _sources(spec, kind, options) for kind in kinds}
     fitting = [source for source in found[kinds[0]] if all(source in found[kind] for kind in kinds)]
@@ -52,7 +58,7 @@ def _known(spec: Spec, options: TapOptions) -> Source:
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
     return Source(
-        options.backbone or (backbones.pop() if len(backbones) == 1 else "<backbone>"),
+        options.backbone or (backbones.pop() if len(backbones) == 1 else ANY_BACKBONE),
         options.tap or (taps.pop() if len(taps) == 1 else "<tap>"),
     )
 
@@ -70,10 +76,24 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
     if "features" in needs and "regions" in kinds:
         needs["regions"] = "its name in `regions.backbones`"
     command = " ".join(["kinegraph extract CONFIG", *(f"--stage {stage}" for stage in needs)])
-    return HeadError(
-        f"Missing {' and '.join(names)}. The config needs {', and '.join(needs.values())}; then run `{command}`. "
-        f"Available: {', '.join(sorted(spec)) or 'no array'}."
+    error = TapMissing if kinds else HeadError
+    return error(
+        f"{_unknown_backbone(names, spec)}Missing {' and '.join(names)}. The config needs "
+        f"{', and '.join(needs.values())}; then run `{command}`. Available: {', '.join(sorted(spec)) or 'no array'}."
     )
+
+
+def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
+    """That nothing of a backbone is cached, but of others: its name may be misspelt."""
+    asked, cached = _backbones(names) - {ANY_BACKBONE}, _backbones(spec)
+    if not cached or asked <= cached:
+        return ""
+    return f"There is no backbone {', '.join(asked)}; cached are {', '.join(sorted(cached))}. "
+
+
+def _backbones(names: Iterable[str]) -> set[str]:
+    """Whose features or regions are among these arrays."""
+    return {name.split("/")[1] for name in names if name.startswith(("features/", "regions/"))}
 
 
 def _need(name: str, spec: Spec) -> tuple[str, str]:

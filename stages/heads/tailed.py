@@ -20,10 +20,8 @@ class TailedHead(Head):
         super().__init__()
         made = made_by(tail)
         if not made.keys() & set(head.reads):
-            raise HeadError(
-                f"Head {head.name} reads {', '.join(head.reads)}, which are cached: a tail would do nothing. It gives "
-                f"{' and '.join(made)}; heads on regions read it with `regions_from: maps`."
-            )
+            reads = ", ".join(head.reads)
+            raise HeadError(f"Head {head.name} reads {reads}, which are cached: a tail would do nothing. {gives(tail)}")
         self.tail, self.head = tail, head
         self.reads = (tail.read.maps, *(name for name in head.reads if name not in made))
         self.learning_rate_factor = options.learning_rate_factor
@@ -51,3 +49,11 @@ def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
 def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
     """The arrays that a head behind the tail can read: boxes and regions as cached, features of the tail."""
     return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | made_by(tail)
+
+
+def gives(tail: Tail) -> str:
+    """What a head can read of a tail, and how, in words."""
+    return (
+        f"It gives {' and '.join(made_by(tail))} only: heads on regions read it with `regions_from: maps`, "
+        "others without `tap`."
+    )

@@ -122,13 +122,15 @@ def test_a_missing_array_is_named_with_the_command_that_makes_it(
 
 def test_an_absent_backbone_is_named(spec: Spec) -> None:
     words = "Missing regions/slowfast/<tap> and features/slowfast/<tap>_pooled.* a new entry slowfast in `backbones:`"
-    with pytest.raises(HeadError, match=words):
+    with pytest.raises(HeadError, match=f"^There is no backbone slowfast; cached are i3d. {words}"):
         build_head("strg", spec, 2, backbone="slowfast")
+    with pytest.raises(HeadError, match=r"^Missing features/slowfast/<tap>_pooled"):
+        build_head("lstm", {}, 2, backbone="slowfast")
 
 
 def test_of_several_backbones_and_taps_none_is_guessed(spec: Spec) -> None:
     several = {"features/i3d/res5_pooled": (5, 6), "features/r50/res4_pooled": (5, 8)}
-    with pytest.raises(HeadError, match=r"Missing features/<backbone>/<tap>\. .* a new entry <backbone>"):
+    with pytest.raises(HeadError, match=r"^Missing features/<backbone>/<tap>\. .* a new entry <backbone>"):
         build_head("trg", several, 2)
     with pytest.raises(HeadError, match=r"Missing features/r50/res4\. "):
         build_head("trg", several, 2, backbone="r50")

@@ -337,6 +337,10 @@ def test_what_cannot_be_is_said_in_words(tail: dict[str, Any], message: str) -> 
 def test_a_tail_that_nobody_reads_is_refused() -> None:
     with pytest.raises(HeadError, match=r"proposal_pool reads regions/net/res4.*a tail would do nothing"):
         build_head("proposal_pool", SPEC, 3, tail=TAIL)
+    for name, options in (("strg", {}), ("proposal_pool", {"concat_global": True}), ("trg", {"tap": "res4"})):
+        words = rf"{name} .* gives features/net/res5 and features/net/res5_pooled only: .*`regions_from: maps`.* `tap`"
+        with pytest.raises(HeadError, match=words):
+            build_head(name, SPEC, 3, tail=TAIL, **options)
     with pytest.raises(HeadError, match="resnet18 goes on above stem, res2, res3, res4"):
         build_head("avg_pool", {"features/net/res5": (4, 512, 2, 2)}, 3, tail=TAIL | {"from": "res5"})
     small, blocks = {"features/net/res4": (4, 256, 2, 2)}, {"res5.1": "non_local"}
