@@ -19,7 +19,9 @@ from stages.options import StageOptions
 
 class AtrBlockOptions(StageOptions):
     locator: Literal["both", "appearance", "motion", "none"] = Field(
-        "both", description="what finds the action; none: ATR_sim, averages instead of located features"
+        "both",
+        description="what finds the action; none: ATR_sim, averages instead of located features, and the locator's "
+        "other options do nothing",
     )
     locator_kernel: Literal[1, 3, 5, 7] = Field(3, description="side of its depth-wise convolutions, map cells")
     locator_activation: bool = Field(False, description="BatchNorm and ReLU behind all its convolutions but the last")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, Spec, TapOptions
+from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
 from stages.heads.inputs import choose_source
 from stages.heads.maps import each_frame
 
@@ -32,6 +32,8 @@ class Lstm(Head):
 
     def __init__(self, spec: Spec, num_classes: int, options: LstmOptions) -> None:
         super().__init__()
+        if not options.convolutions and options.dim != LstmOptions.model_fields["dim"].default:
+            raise HeadError(f"dim: given {options.dim}, needs `convolutions`, whose channels it counts.")
         kind = "maps" if options.convolutions else "pooled"
         self.source = choose_source(spec, [kind], options)
         self.array = self.source.array(kind)

@@ -29,7 +29,9 @@ BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 class StrgOptions(ProjectedRegionOptions):
     graphs: Literal["joint", "similarity", "spatial_temporal", "fused"] = Field(
-        "joint", description="joint: one branch per kind of graph, summed; fused: all three graphs in each layer"
+        "joint",
+        description="joint: one branch per kind of graph, summed; fused: all three graphs in each layer; "
+        "spatial_temporal: without similarities, so that their two options do nothing",
     )
     activate_projection: bool = Field(False, description="of maps: BatchNorm and ReLU behind the projection")
     num_layers: int = Field(3, gt=0, description="graph convolutions of a branch")
