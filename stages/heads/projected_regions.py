@@ -5,6 +5,7 @@ B clips, T frames, N regions a frame, D cached channels, C = dim, H, W.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -43,11 +44,8 @@ class ProjectedRegions:
             self.cached_regions = RegionReader(spec, self.source, boxes=boxes, top=top)
             self.reads = self.cached_regions.reads + ((self.source.pooled,) if whole else ())
             cached = self.cached_regions.channels
-        self.cached, self.channels = cached, options.dim or cached
-        self.projects = options.dim is not None
-
-    def make_project(self) -> nn.Module:
-        return nn.Linear(self.cached, self.channels) if self.projects else nn.Identity()
+        self.channels = options.dim or cached
+        self.make_project = partial(nn.Linear, cached, options.dim) if options.dim else nn.Identity
 
     def __call__(
         self, batch: Mapping[str, Tensor], dtype: torch.dtype, project: nn.Module, follow: nn.Module | None = None
