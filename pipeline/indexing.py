@@ -29,8 +29,8 @@ REQUESTS_AT_ONCE = 16  # threads that wait for a network more than they compute
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
-    """What an index found: rows in all, new ones, the videos that could not be opened, and intervals that go beyond
-    their video's end, by id."""
+    """What an index found: rows in all, new ones, the videos that could not be opened, and by id the intervals that go
+    beyond their video's end, and those that begin only there."""
 
     cache: Cache
     num_videos: int
@@ -38,6 +38,7 @@ class Indexed:
     num_new_rows: int
     unreadable: dict[str, DecodeError]
     beyond_end: list[str]
+    after_end: list[str]
 
 
 def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
@@ -76,7 +77,11 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
     storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
     ClipsTable.from_rows(table).write(storage)
-    intervals = [video for video in listing.videos if video.interval is not None]
+    intervals = [
+        (video.video_id, *video.interval, _duration(probes[video.path]))
+        for video in listing.videos
+        if video.interval is not None
+    ]
     return Indexed(
         cache=Cache(config.cache),
         num_videos=len(probes),
@@ -87,12 +92,14 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
             for video in listing.videos
             if isinstance(found := probes[video.path], DecodeError)
         },
-        beyond_end=[video.video_id for video in intervals if _is_cut(video, probes[video.path])],
+        beyond_end=[name for name, start, end, duration in intervals if start < duration < end],
+        after_end=[name for name, start, _, duration in intervals if duration <= start],
     )
 
 
-def _is_cut(video: Video, found: Probe | DecodeError) -> bool:
-    return video.interval is not None and isinstance(found, Probe) and video.interval[1] > found.duration
+def _duration(found: Probe | DecodeError) -> float:
+    """NaN, which nothing is beyond, of a video that cannot be opened."""
+    return found.duration if isinstance(found, Probe) else NAN
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:

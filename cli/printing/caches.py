@@ -29,6 +29,9 @@ def indexed(found: "Indexed") -> None:
     if found.beyond_end:
         note(f"intervals that go beyond the end of their video, and end with it: {len(found.beyond_end)}")
         note("\n".join(listed([f"  {interval}" for interval in found.beyond_end])))
+    if found.after_end:
+        note(f"intervals that begin after the end of their video, and will fail: {len(found.after_end)}")
+        note("\n".join(listed([f"  {interval}" for interval in found.after_end])))
 
 
 def plan(made: "Plan", cost: "Estimate") -> None:

@@ -26,10 +26,11 @@ def write_list(folder: Path, *lines: str) -> None:
 
 
 def test_from_the_list_to_scores(kinegraph: Command, config: Path, tmp_path: Path) -> None:
-    write_list(tmp_path, *LINES, "left/v1.mp4,left,train,1.5,40")
+    write_list(tmp_path, *LINES, "left/v1.mp4,left,train,1.5,40", "left/v1.mp4,left,train,3,4")
     indexed = kinegraph("index", config)
-    assert "2 videos, 4 intervals, 4 rows (4 new)" in indexed.stdout
+    assert "2 videos, 5 intervals, 5 rows (5 new)" in indexed.stdout
     assert "beyond the end of their video, and end with it: 1\n  left/v1.mp4@1.5-40" in indexed.stderr
+    assert "begin after the end of their video, and will fail: 1\n  left/v1.mp4@3-4" in indexed.stderr
     assert kinegraph("extract", config).exit_code == 3, "one frame is left of the last interval"
     assert "too_short" in kinegraph("status", tmp_path / "cache").stdout
     assert kinegraph("verify", tmp_path / "cache").exit_code == 0
@@ -37,8 +38,8 @@ def test_from_the_list_to_scores(kinegraph: Command, config: Path, tmp_path: Pat
     submission = tmp_path / "scores.txt"
     evaluated = kinegraph("evaluate", tmp_path / "run", "--json", "--submission", submission)
     assert {key: json.loads(evaluated.stdout)[key] for key in ("num_videos", "num_failed")} == {
-        "num_videos": 4,
-        "num_failed": 1,
+        "num_videos": 5,
+        "num_failed": 2,
     }
     ids = [line.split()[0] for line in submission.read_text().splitlines()]
     assert ids == ["v1.mp4@0-0.8", "v1.mp4@0.8-1.5", "v0.mp4@0.25-1.25"]

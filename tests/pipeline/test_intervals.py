@@ -85,6 +85,13 @@ def test_each_line_is_a_row_of_its_own(listed: Load) -> None:
         assert row.target_times == pytest.approx([start + (i + 0.5) * (end - start) / 8 for i in range(8)])
     assert (found.num_videos, found.num_intervals, found.num_new_rows) == (2, 3, 4)
     assert found.beyond_end == [IDS[0]]
+    assert found.after_end == []
+
+
+def test_an_interval_that_begins_where_its_video_has_ended_is_told_apart(listed: Load) -> None:
+    found = index(listed(lines=(*LINES, f"{SECOND},right,train,1.5,9", f"{SECOND},right,train,4,5")))
+    assert found.beyond_end == [IDS[0]]
+    assert found.after_end == [f"{SECOND}@1.5-9", f"{SECOND}@4-5"]
 
 
 def test_without_intervals_the_table_is_as_ever(listed: Load, tmp_path: Path) -> None:
