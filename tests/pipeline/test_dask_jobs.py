@@ -77,6 +77,20 @@ def test_job_scripts(load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.
     assert ("01:31\n" if kind == "lsf" else "01:30:30\n") in script
 
 
+def test_one_line_need_not_be_a_list(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask_jobqueue.core.JobQueueCluster.adapt", lambda *_, **__: None)
+    lines = "job_script_prologue: module load cuda, worker_extra_args: --preload x, job_extra_directives: --gres=gpu:1"
+    jobs = f"run.dask.jobqueue={{kind: slurm, options: {{cores: 1, memory: 2GB, {lines}, job_directives_skip: --mem}}}}"
+    run = load("run.executor=dask", jobs).run
+    with job_cluster(run, run.dask.jobqueue, 4, gpu=False) as cluster:  # type: ignore[arg-type]
+        script = cluster.job_script()
+    assert "\nmodule load cuda\n" in script
+    assert " --preload x " in script
+    assert "\n#SBATCH --gres=gpu:1\n" in script
+    assert "#SBATCH -n 1\n" in script
+    assert "--mem=" not in script
+
+
 def test_the_walltime_of_jobs_has_one_place(load: Load) -> None:
     jobs = "run.dask.jobqueue={kind: pbs, options: {walltime: '04:00:00'}}"
     with pytest.raises(ConfigError, match=r"options.walltime: given '04:00:00', allowed: run.walltime_seconds instead"):
