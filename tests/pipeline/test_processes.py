@@ -17,10 +17,11 @@ def die_at_two(number: int, job: int) -> int:
 
 def test_a_process_that_is_killed() -> None:
     """As by a kernel that has no memory left."""
+    before = {*multiprocessing.active_children()}
     results = in_processes(die_at_two, [1, 2], 1)
     assert next(results) == 1
     with pytest.raises(
         RuntimeError, match=r"One of 1 worker processes died. .* \(run.workers\)\? .* same command goes on"
     ):
         next(results)
-    assert not multiprocessing.active_children()
+    assert {*multiprocessing.active_children()} <= before
