@@ -16,10 +16,22 @@ Answer = TypeVar("Answer")
 log = logging.getLogger("kinegraph")
 
 
+def status_in(error: BaseException | None) -> int:
+    """What the server answered, as far as the error itself says, else 0.
+
+    Errors of botocore have a response, those of aiohttp a status.
+    """
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(error, "status", None)
+    return status if isinstance(status, int) else 0
+
+
 def status_of(error: BaseException | None) -> int:
-    """What the server answered, as far as the error says, else 0: s3fs keeps botocore's as its cause."""
-    response = getattr(error.__cause__, "response", None) if error else None
-    return int(response["ResponseMetadata"]["HTTPStatusCode"]) if isinstance(response, dict) else 0
+    """The same of an error of fsspec's, which keeps the client's as its cause."""
+    return status_in(error.__cause__) if error else 0
 
 
 def is_away(error: BaseException) -> bool:

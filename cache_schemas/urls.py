@@ -2,7 +2,14 @@
 
 import re
 
-LOGIN = re.compile(r"://[^/@]*:[^/@]*@|https?://[^/@]*@")
+# A password may hold a / or an @. So may an object's name, and a colon: that stands behind the first /.
+NAME = r"(?:\[[^]/@]*\]|(?!\[)[^/@:]*)"  # of a user or a host
+PORT_OR_CHAIN = r"(?:\d{1,5}(?:[/?#]|$)|:\w+:)"  # a chain of file systems: zip://in.zip::s3://...
+LOGIN = re.compile(
+    rf"((?:https?)?://){NAME}:(?!{PORT_OR_CHAIN}).*@"
+    r"|(s3://)[^/@]*:.*@"  # a bucket has no port
+    r"|(https?://)[^/]*@"
+)
 QUERY = re.compile(r"https?://[^?]*\?")
 
 
@@ -18,4 +25,4 @@ def has_query(url: str) -> bool:
 
 def without_secret(url: str) -> str:
     """For messages."""
-    return re.sub(r"://[^/@]*@", "://...@", url.partition("?")[0])
+    return LOGIN.sub(r"\1\2\3...@", url).partition("?")[0]

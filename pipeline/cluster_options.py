@@ -6,6 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from stages.options import StageOptions
 
+LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "job_directives_skip")  # of dask-jobqueue
+
 
 class JobQueueOptions(StageOptions):
     """Dask workers as jobs of a batch system, started and stopped with the work there is (dask-jobqueue)."""
@@ -26,6 +28,12 @@ class JobQueueOptions(StageOptions):
                 f"walltime: given {options['walltime']!r}, allowed: run.walltime_seconds instead, so that workers know"
             )
         return options
+
+    @field_validator("options")
+    @classmethod
+    def _one_line_is_a_list(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Dask-jobqueue would take its letters for lines."""
+        return {key: [it] if key in LISTS and isinstance(it, str) else it for key, it in options.items()}
 
 
 class DaskOptions(StageOptions):

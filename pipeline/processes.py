@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
@@ -15,7 +16,7 @@ _number = 0  # of this process
 def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count: int) -> Iterator[Result]:
     """`call(number, job)` for each job, in order; `number`, below `count`, is that of the process that takes it.
 
-    Leaves no process behind, however it is left.
+    Leaves no process behind, however it is left. Raises BrokenProcessPool where one of them dies.
     """
     context = multiprocessing.get_context("spawn")
     numbers: SimpleQueue[int] = context.SimpleQueue()
@@ -24,6 +25,11 @@ def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count:
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_take_number, initargs=(numbers,))
     try:
         yield from pool.map(partial(_with_number, call), jobs)
+    except BrokenProcessPool as error:  # the pool has ended the others
+        raise BrokenProcessPool(
+            f"One of {count} worker processes died. Is there memory for so many (run.workers)? What is finished stays; "
+            "the same command goes on."
+        ) from error
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()

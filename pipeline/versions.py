@@ -23,36 +23,40 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     found["ffmpeg"] = ", ".join(f"{name} {'.'.join(map(str, v))}" for name, v in av.library_versions.items())
-    if revision := _git_revision():
+    if revision := _git("describe", "--always", "--dirty"):
         found["git"] = revision
     return found
 
 
 def agreed_versions() -> dict[str, str]:
-    """What of this process's versions all machines must have: of MUST_AGREE, and the git revision in a checkout.
+    """What of this process's versions all machines must have: of MUST_AGREE, and the commit in a checkout.
 
-    Whether there are changes on top is left out: they may be made while workers run.
+    What `git describe` calls a commit depends on the tags that a checkout has. Whether there are changes on top is left
+    out: they may be made while workers run.
     """
     found = {package: versions()[package] for package in MUST_AGREE}
-    return found | ({"git": versions()["git"].removesuffix("-dirty")} if "git" in versions() else {})
+    commit = _git("rev-parse", "HEAD")
+    return found | ({"git": commit} if commit else {})
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
     """What of `found` (by default of this process) is not as expected: `torch 2.9.0 (here 2.11.0)`, or nothing.
 
-    What it does not know, as the git revision where it is no checkout, counts as the same.
+    What it does not know, as the commit where it is no checkout, counts as the same.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}
     return ", ".join(f"{package} {other} (here {expected[package]})" for package, other in differing.items())
 
 
-def _git_revision() -> str:
+@functools.cache
+def _git(*command: str) -> str:
+    """What git says of this checkout, as of the first time it is asked; nothing where it is none."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return ""
     try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        here = ["git", "-C", str(root)]
+        return subprocess.run([*here, *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

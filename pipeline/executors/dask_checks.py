@@ -42,7 +42,7 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
     """Wait for the first worker: a batch system may take its time, others may not."""
     if run.dask.jobqueue is not None:
         log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)
-        watch = JobWatch(client.cluster, run.dask.jobqueue)
+        watch = JobWatch(client.cluster, run.dask.jobqueue, had_worker=False)
         while not client.nthreads():
             watch.look(num_workers=0)
             time.sleep(LOOK_SECONDS)

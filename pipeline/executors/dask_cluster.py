@@ -65,12 +65,7 @@ def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[C
             with _running(run.dask) as client:
                 yield client
             return
-        jobs = run.dask.jobqueue
-        if jobs is None:
-            started = local_cluster(run, tasks_at_once)
-        else:
-            started = job_cluster(run, jobs, tasks_at_once, gpu=needs_gpu(run))
-        with started as cluster, Client(cluster) as client:
+        with _started(run, tasks_at_once) as cluster, Client(cluster) as client:
             try:
                 yield client
             finally:  # to end takes seconds where torch was loaded: Dask warns, and kills what has nothing left to do
@@ -98,6 +93,22 @@ def _address_in(file: Path) -> str:
     except (ValueError, KeyError, TypeError):
         wrong = "no scheduler wrote this: there is no `address` in it"
     raise ClusterError(f"--scheduler-file {file}: {wrong}. A scheduler writes it: `dask scheduler --scheduler-file F`.")
+
+
+def _started(run: RunOptions, tasks_at_once: int) -> Any:
+    """A cluster of our own. Raises ClusterError where Dask cannot make it as the config says."""
+    options = run.dask
+    try:
+        if options.jobqueue is not None:
+            return job_cluster(run, options.jobqueue, tasks_at_once, gpu=needs_gpu(run))
+        return local_cluster(run, tasks_at_once)
+    except ClusterError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"run.dask: no cluster starts with interface {options.interface}, dashboard {options.dashboard}, "
+            f"memory_limit {options.memory_limit}: {error}"
+        ) from error
 
 
 def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:

@@ -24,7 +24,7 @@ from pipeline.errors import ClusterError
 
 LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
 DEMAND_SECONDS = "1s"  # adapting starts jobs for work that takes longer; a unit takes minutes
-MAX_FRUITLESS = 3  # jobs in a row that ended without a worker
+MAX_FRUITLESS = 3  # jobs in a row that brought no worker
 LOOK_EVERY_SECONDS = 30.0  # more than the 15 s after which dask-jobqueue replaces a job whose worker left
 ASK_SECONDS = 60.0
 ASK = {
@@ -128,11 +128,12 @@ def walltime_of(kind: str, seconds: float) -> str:
 class JobWatch:
     """Looks after the jobs of a cluster: one that was refused, or that ended and brought no worker, is submitted anew.
 
-    How long a job waits in the queue does not matter.
+    How long a job waits in the queue does not matter. `had_worker`: whether a job of this kind brought one before; a
+    refusal may then be for the moment.
     """
 
-    def __init__(self, cluster: Any, options: JobQueueOptions) -> None:
-        self.cluster, self.kind = cluster, options.kind
+    def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
+        self.cluster, self.kind, self.had_worker = cluster, options.kind, had_worker
         self.fruitless = 0
         self._ended: set[str] = set()
         self._looked = time.monotonic()
@@ -142,32 +143,39 @@ class JobWatch:
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
         refused = {name: job.refusal for name, job in jobs.items() if job.refusal}
-        if refused and len(refused) == len(jobs) and not num_workers:
-            raise ClusterError(f"{self.kind} refused the job that was to be a Dask worker: {refused.popitem()[1]}")
+        told = f"{self.kind} refused the job that was to be a Dask worker: {next(iter(refused.values()), '')}"
+        none_is_left = bool(refused) and len(refused) == len(jobs) and not num_workers
+        if none_is_left and not self.had_worker:
+            raise ClusterError(told)
         if num_workers >= len(jobs) or time.monotonic() - self._looked < LOOK_EVERY_SECONDS:
             return
         self._looked = time.monotonic()
+        if none_is_left:
+            self._count(told)
         over = [*refused, *self._without_worker({name: job for name, job in jobs.items() if name not in refused})]
         if over:
             self.cluster.sync(self.cluster.scale_down, over)  # adapting submits others
 
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
         """The jobs that had ended when last looked at, too: one that had a worker is forgotten by then."""
-        ended = {name for name, job in jobs.items() if is_over(self.kind, job.job_id)}
+        at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
+        ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}
         found, self._ended = sorted(ended & self._ended), ended - self._ended
         for name in found:
-            self.fruitless += 1
-            told = (
+            self._count(
                 f"{self.kind} job {jobs[name].job_id} ended, and no worker came of it; its output lies in "
-                f"{jobs[name].log_directory or os.getcwd()}"  # noqa: PTH109 -- where jobs begin
+                f"{jobs[name].log_directory or os.getcwd()}",  # noqa: PTH109 -- where jobs begin
+                f" Can a node reach the scheduler at {self.cluster.scheduler_address} (run.dask.interface), and does "
+                "it have this Python environment?",
             )
-            if self.fruitless >= MAX_FRUITLESS:
-                raise ClusterError(
-                    f"{told}. So did {MAX_FRUITLESS} in a row. Can a node reach the scheduler at "
-                    f"{self.cluster.scheduler_address} (run.dask.interface), and does it have this Python environment?"
-                )
-            log.warning("%s; another is submitted", told)
         return found
+
+    def _count(self, told: str, question: str = "") -> None:
+        """Note a job that brought no worker."""
+        self.fruitless += 1
+        if self.fruitless >= MAX_FRUITLESS:
+            raise ClusterError(f"{told}. So it went {MAX_FRUITLESS} times in a row.{question}")
+        log.warning("%s; another is submitted", told)
 
 
 def is_over(kind: str, job_id: str) -> bool:

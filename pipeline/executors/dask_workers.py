@@ -14,7 +14,7 @@ COUNT_WORKERS_SECONDS = 5.0
 
 
 class Workers:
-    """The workers of a client's cluster, counted now and then; they may come and go.
+    """The workers of a client's cluster, which had one already, counted now and then; they may come and go.
 
     `left_in_order`: whether the last that left did so by itself, as at the end of its job, and did not die.
     """
@@ -24,7 +24,7 @@ class Workers:
         self.address = client.scheduler_info(n_workers=0)["address"]
         self.left_in_order = False
         jobs = run.dask.jobqueue
-        self._jobs = None if jobs is None else JobWatch(client.cluster, jobs)
+        self._jobs = None if jobs is None else JobWatch(client.cluster, jobs, had_worker=True)
         self._counted, self._number, self._last_seen = 0.0, 0, time.monotonic()
 
     def most(self) -> int:

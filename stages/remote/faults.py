@@ -7,6 +7,7 @@ headers is a FileNotFoundError. So the causes of an error are looked at too.
 from collections.abc import Iterator
 from typing import Literal
 
+from cache_schemas.patience import status_in
 from stages.decode.errors import DecodeError
 
 Fault = Literal["missing", "refused", "credentials", "network"]
@@ -43,7 +44,7 @@ def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
 def fault_of(error: BaseException) -> Fault:
     """Whose fault an error is. What is not known is the network's: a run that stops loses nothing."""
     chain = [*_causes(error)]
-    codes, statuses = {_code(each) for each in chain}, [status for each in chain if (status := _status(each))]
+    codes, statuses = {_code(each) for each in chain}, [status for each in chain if (status := status_in(each))]
     if codes & CREDENTIAL_CODES or {type(each).__name__ for each in chain} & CREDENTIAL_ERRORS:
         return "credentials"
     if statuses:
@@ -79,16 +80,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while at is not None:
         yield at
         at = at.__cause__
-
-
-def _status(error: BaseException) -> int | None:
-    """What the server answered: aiohttp's errors have `status`, botocore's a response."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    else:
-        status = getattr(error, "status", None)
-    return status if isinstance(status, int) else None
 
 
 def _code(error: BaseException) -> str | None:

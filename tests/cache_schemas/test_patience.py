@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import aiohttp
 import pytest
 
 from cache_schemas import patience
@@ -96,6 +97,13 @@ def test_a_server_that_says_it_cannot_now(known: Patience, clock: Clock, status:
     error = OSError(5, "Please reduce your request rate")
     told = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     error.__cause__ = exceptions.ClientError(told, "PutObject")
+    assert known.outlast(failing(error)) == "answer"
+
+
+def test_a_web_server_that_cannot_now_is_no_missing_file(known: Patience) -> None:
+    """As fsspec calls whatever keeps it from a file's headers."""
+    error = FileNotFoundError("http://host/a")
+    error.__cause__ = aiohttp.ClientResponseError(None, (), status=503)  # type: ignore[arg-type]
     assert known.outlast(failing(error)) == "answer"
 
 

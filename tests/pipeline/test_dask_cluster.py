@@ -83,6 +83,24 @@ def test_by_default_on_this_machine(load: Load) -> None:
     assert set(multiprocessing.active_children()) == before
 
 
+@pytest.mark.parametrize(
+    ("dask", "words"),
+    [
+        ("memory_limit: abc", "memory_limit abc: Could not interpret 'abc' as a byte unit"),
+        ("interface: nope0", "interface nope0, .*'nope0' is not a valid network interface"),
+        ("dashboard: '127.0.0.1:door'", "dashboard 127.0.0.1:door, .*door"),
+        (
+            "interface: nope0, jobqueue: {kind: slurm, options: {cores: 1, memory: 1GB}}",
+            "interface nope0, .*not a valid",
+        ),
+    ],
+)
+def test_what_no_cluster_can_start_with(load: Load, dask: str, words: str) -> None:
+    run = load("run.executor=dask", f"run.dask={{{dask}}}").run
+    with pytest.raises(ClusterError, match=rf"^run.dask: no cluster starts with .*{words}"), clusters.connected(run):
+        pass
+
+
 def test_no_scheduler(load: Load) -> None:
     port = free_port()
     config = load("run.executor=dask", f"run.dask.scheduler=tcp://127.0.0.1:{port}", "run.dask.timeout_seconds=0.5")

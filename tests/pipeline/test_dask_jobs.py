@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from pipeline.executors import dask_cluster as clusters
 from pipeline.executors import dask_jobs
 from pipeline.executors.dask_checks import check_workers
 from pipeline.executors.dask_jobs import is_over, job_cluster
+from pipeline.executors.dask_workers import Workers
 
 Load = Callable[..., Config]
 JOBS = "run.dask.jobqueue={kind: slurm, jobs: 2, options: {cores: 4, memory: 4GB}}"
@@ -75,6 +77,20 @@ def test_job_scripts(load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.
     assert ("01:31\n" if kind == "lsf" else "01:30:30\n") in script
 
 
+def test_one_line_need_not_be_a_list(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask_jobqueue.core.JobQueueCluster.adapt", lambda *_, **__: None)
+    lines = "job_script_prologue: module load cuda, worker_extra_args: --preload x, job_extra_directives: --gres=gpu:1"
+    jobs = f"run.dask.jobqueue={{kind: slurm, options: {{cores: 1, memory: 2GB, {lines}, job_directives_skip: --mem}}}}"
+    run = load("run.executor=dask", jobs).run
+    with job_cluster(run, run.dask.jobqueue, 4, gpu=False) as cluster:  # type: ignore[arg-type]
+        script = cluster.job_script()
+    assert "\nmodule load cuda\n" in script
+    assert " --preload x " in script
+    assert "\n#SBATCH --gres=gpu:1\n" in script
+    assert "#SBATCH -n 1\n" in script
+    assert "--mem=" not in script
+
+
 def test_the_walltime_of_jobs_has_one_place(load: Load) -> None:
     jobs = "run.dask.jobqueue={kind: pbs, options: {walltime: '04:00:00'}}"
     with pytest.raises(ConfigError, match=r"options.walltime: given '04:00:00', allowed: run.walltime_seconds instead"):
@@ -111,11 +127,83 @@ def test_jobs_that_end_and_bring_no_worker(
     commands = slurm(sbatch=TAKES, scancel=KNOWS_NONE, squeue=KNOWS_NONE)
     run = load("run.executor=dask", JOBS, "run.dask.interface=lo").run
     with (
-        pytest.raises(ClusterError, match=rf"slurm job \d+ ended, .* output lies in {tmp_path}\. So did 3 in a row"),
+        pytest.raises(ClusterError, match=rf"slurm job \d+ ended, .* lies in {tmp_path}\. So it went 3 times in a row"),
         clusters.connected(run) as client,
     ):
         check_workers(client, run)
     assert len((commands / "sbatch.jobs").read_text().split()) == 3
+
+
+class Jobs:
+    """Stands in for a cluster of the jobs a and b: which have a worker, and what those that were refused were told."""
+
+    scheduler_address = "tcp://here"
+
+    def __init__(self, *at_work: str, **refusals: str) -> None:
+        self.workers = {
+            name: SimpleNamespace(job_id=name, refusal=refusals.get(name, ""), log_directory=None) for name in "ab"
+        }
+        self.scheduler_info = {"workers": {f"tcp://{name}": {"name": name} for name in at_work}}
+        self.again: list[list[str]] = []
+
+    def sync(self, function: Callable[[list[str]], None], names: list[str]) -> None:
+        function(names)
+
+    def scale_down(self, names: list[str]) -> None:
+        self.again.append(names)
+
+
+@pytest.fixture
+def workers_of(load: Load, monkeypatch: pytest.MonkeyPatch) -> Callable[[Jobs], Workers]:
+    """Those of a cluster that had one; they and the jobs are looked at as often as one asks."""
+    monkeypatch.setattr(dask_jobs, "LOOK_EVERY_SECONDS", 0)
+    monkeypatch.setattr("pipeline.executors.dask_workers.COUNT_WORKERS_SECONDS", 0)
+
+    def workers(jobs: Jobs) -> Workers:
+        client = SimpleNamespace(
+            cluster=jobs,
+            scheduler_info=lambda n_workers: {"address": jobs.scheduler_address},
+            nthreads=lambda: jobs.scheduler_info["workers"],
+        )
+        return Workers(client, load("run.executor=dask", JOBS).run)  # type: ignore[arg-type]
+
+    return workers
+
+
+def test_a_refusal_while_there_is_work_may_be_for_the_moment(workers_of: Callable[[Jobs], Workers]) -> None:
+    """As where a site takes one job at a time, and the last worker left; a worker in between starts the count anew."""
+    jobs = Jobs("a", b="Socket timed out")
+    workers, some = workers_of(jobs), jobs.scheduler_info["workers"]
+    del jobs.workers["a"]
+    for _ in range(2):
+        workers.require()
+        jobs.scheduler_info["workers"] = {}
+        workers.require()
+        workers.require()
+        jobs.scheduler_info["workers"] = some
+    assert jobs.again == [["b"]] * 4
+    jobs.scheduler_info["workers"] = {}
+    with pytest.raises(ClusterError, match=r"slurm refused the job .*: Socket timed out. So it went 3 times in a row"):
+        workers.require()
+
+
+def test_beside_a_job_that_waits_others_may_be_refused_for_ever(
+    workers_of: Callable[[Jobs], Workers], slurm: Callable[..., Path]
+) -> None:
+    slurm(squeue="#!/bin/sh\necho PENDING\n")
+    jobs = Jobs(b="one at a time")
+    workers = workers_of(jobs)
+    for _ in range(5):
+        workers.require()
+    assert jobs.again == [["b"]] * 5
+
+
+def test_only_jobs_without_a_worker_are_asked_about(
+    workers_of: Callable[[Jobs], Workers], slurm: Callable[..., Path], tmp_path: Path
+) -> None:
+    commands = slurm(squeue='#!/bin/sh\necho "$@" >> "$0.asked"\necho PENDING\n')
+    workers_of(Jobs("a")).require()
+    assert (commands / "squeue.asked").read_text() == "-h -o %T -j b\n"
 
 
 @pytest.mark.parametrize(

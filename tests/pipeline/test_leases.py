@@ -14,19 +14,10 @@ import pytest
 from cache_schemas.errors import StorageError
 from cache_schemas.storage import LocalStorage
 from pipeline.leases import Lease, Leases, NoLeases, lease_of, leases_on, live_leases, warn_if_off
+from tests.clock import Clock
 
 Make = Callable[..., Leases]
 KEYS = ("clips",)
-
-
-class Clock:
-    """Stands in for a monotonic clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

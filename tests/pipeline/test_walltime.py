@@ -27,14 +27,7 @@ from pipeline.plan import make_plan
 from pipeline.shard import ShardInProgress
 from pipeline.walltime import Allotment, Schedule, allotment
 from tests.caches import same_bytes
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
