@@ -137,7 +137,8 @@ def write_submission(found: RunScores, path: Path) -> int:
     """The file that Charades' official scorer reads: per line a video's id and a score per class; gives the lines.
 
     Ids are names of video files without folder and suffix; of an interval the whole `<file>@<start>-<end>`. Videos
-    without an ok clip have no line: the scorer ranks them last. Raises UsageError where two videos have one id.
+    without an ok clip have no line: the scorer ranks them last. Raises UsageError where two videos have one id, and for
+    an id with a space, which would be the end of it.
     """
     videos = found.result.videos
     scored = (videos.scores > -torch.inf).any(1).tolist()
@@ -145,6 +146,8 @@ def write_submission(found: RunScores, path: Path) -> int:
     for video, row, has_scores in zip(videos.video_ids, videos.scores.tolist(), scored, strict=True):
         file = PurePosixPath(video)
         name = file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name
+        if any(map(str.isspace, name)):
+            raise UsageError(f"--submission: {video} has a space in its id, but spaces end ids: rename the video")
         if name in lines:
             raise UsageError(f"--submission: two videos have the id {name!r}, one of them is {video}; ids must differ")
         if has_scores:

@@ -93,6 +93,9 @@ def test_the_submission_has_ids_and_full_scores_and_no_missing_videos(tmp_path: 
     twice = _scores(torch.eye(3, 2), [[0, 0]] * 3, ("a/x.mp4", "b/x.mp4", "c.mp4"))
     with pytest.raises(UsageError, match=r"two videos have the id 'x', one of them is b/x\.mp4"):
         write_submission(twice, tmp_path / "twice.txt")
+    spaced = _scores(torch.eye(3, 2), [[0, 0]] * 3, ("x.mp4", "a b/my video.mp4", "c.mp4"))
+    with pytest.raises(UsageError, match=r"a b/my video\.mp4 has a space in its id"):
+        write_submission(spaced, tmp_path / "twice.txt")
     assert not (tmp_path / "twice.txt").exists()
 
 
