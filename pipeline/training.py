@@ -192,7 +192,9 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
             "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
             "theirs by `kinegraph import ... --annotations CSV`"
         )
-    for options in {run.name: run.options for run in wanted}.values():
+    for name, options in {run.name: run.options for run in wanted}.items():
+        if options.patience and options.val_split is None:  # not an error of the options: records of old runs have it
+            raise ConfigError(f"{name}: train.patience: given {options.patience}, allowed: null, without a val_split")
         build_for(Cache(config.cache), options)
 
 

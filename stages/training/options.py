@@ -82,9 +82,8 @@ class TrainOptions(StageOptions):
         length = self.iterations or self.epochs
         if max(self.warmup, *self.milestones, 0) >= length:
             raise ValueError(f"warmup, milestones: given beyond the end of training, allowed: below {length}")
-        for key in ("metric", "patience"):
-            if getattr(self, key) and self.val_split is None:
-                raise ValueError(f"{key}: given {getattr(self, key)!r}, allowed: null, without a val_split")
+        if self.metric and self.val_split is None:
+            raise ValueError(f"metric: given {self.metric!r}, allowed: null, without a val_split")
         if self.schedule == "plateau" and self.val_split is None:
             raise ValueError("schedule: given 'plateau', allowed without a val_split: cosine, constant, step")
         if self.schedule == "plateau" and self.patience and self.patience <= self.plateau_epochs:
