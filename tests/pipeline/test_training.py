@@ -250,6 +250,16 @@ def test_a_table_is_of_one_kind_of_features(config: Config) -> None:
         train_runs(config, ["pool", "lstm"], 1)
 
 
+def test_runs_on_arrays_of_another_cache_are_named(config: Config) -> None:
+    (run, _) = train_runs(config, ["pool"], 2)
+    record = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps(record | {"reads": ["features/other/res4"]}))
+    (run.folder.with_name("seed1") / "run.json").unlink()
+    with pytest.raises(RunExists, match=r"pool.seed0 holds a run on features/other/res4, .*train\.run, or --overwrite"):
+        train_runs(config, ["pool"], 2)
+    train_runs(config, ["pool"], 2, overwrite=True)
+
+
 def test_a_table_is_of_one_list_of_clips_and_classes(config: Config) -> None:
     train_runs(config, ["pool", "graph"], 1)
     (Path(config.train.run) / "graph" / "seed0" / "run.json").unlink()
