@@ -91,7 +91,6 @@ class _Job:
 
     config: Config
     wanted: WantedRun
-    overwrite: bool
     on_epoch: OnEpoch
     on_step: OnStep
 
@@ -121,9 +120,10 @@ def train_runs(
     """Train every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` of them at a time.
 
     One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was cut off goes on; of a table
-    that was cut off the finished runs are kept. With several workers `on_epoch` and `on_step` are called in theirs and
-    must be pickled. Raises ConfigError, CacheError, HeadError, StateError; RunExists where all runs are
-    finished, or one that stays in their table is otherwise than asked for now; RunsDiverged at the end.
+    that was cut off the finished runs are kept; with `overwrite` all are discarded first. With several workers
+    `on_epoch` and `on_step` are called in theirs and must be pickled. Raises ConfigError, CacheError, HeadError,
+    StateError; RunExists where all runs are finished, or one that stays in their table is otherwise than asked for now;
+    RunsDiverged at the end.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):
@@ -132,8 +132,12 @@ def train_runs(
     if together.num_processes() > 1 and config.run.workers > 1:
         raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
     require_trainable(config, wanted)
-    jobs = [_Job(config, run, overwrite=overwrite, on_epoch=on_epoch, on_step=on_step) for run in wanted]
+    jobs = [_Job(config, run, on_epoch=on_epoch, on_step=on_step) for run in wanted]
     with together.acquainted(pick_device(config.run.device)):
+        together.meet()
+        if overwrite and together.rank() == 0:
+            for run in wanted:  # all at once: what is there after a stop is of this recipe
+                discard(run.folder)
         together.meet()
         return _all(jobs, config.run.workers, on_run)
 
@@ -147,7 +151,7 @@ def train_wanted(config: Config, wanted: WantedRun, on_epoch: OnEpoch = log_epoc
     device = pick_device(config.run.device)
     with together.acquainted(device):
         together.meet()
-        _train_one(_Job(config, wanted, overwrite=False, on_epoch=on_epoch, on_step=on_step))
+        _train_one(_Job(config, wanted, on_epoch=on_epoch, on_step=on_step))
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
@@ -233,12 +237,10 @@ def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
 
 
 def _train_one(job: _Job) -> TrainedRun:
-    if is_trained(job.folder) and not job.overwrite:
+    if is_trained(job.folder):
         return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
     if together.rank() == 0:
         sweep(job.folder)
-        if job.overwrite:
-            discard(job.folder)
     together.meet()
     config, options, cache = job.config, job.options, Cache(job.config.cache)
     device = together.own_device(pick_device(config.run.device))

@@ -38,8 +38,8 @@ def train_on_slurm(
         logs = _wait(submission)
     if absent := [str(run.folder) for run in untrained(runs)]:
         raise SlurmError(
-            f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command trains "
-            f"them.\n{logs}"
+            f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command, "
+            f"without --overwrite, trains them.\n{logs}"
         )
     return trained_runs(runs, missing)
 

@@ -1,12 +1,14 @@
 """What train, results and evaluate print."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.exits import exit_code
 from cli.printing import heads as printing
 from pipeline.results import RunResults, SplitCounts, write_results
 from stages.training.options import TrainOptions
@@ -101,6 +103,21 @@ def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:
     assert f"There is no results.json in {tmp_path} or below" in missing.stderr
     (tmp_path / "results.json").write_text("{}")
     assert "is not what this kinegraph writes" in kinegraph("results", tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "the same command goes on"), (("--overwrite",), "the same command, without --overwrite,")],
+)
+def test_what_goes_on_after_a_stop(
+    options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["kinegraph", "train", *options])
+    assert exit_code(stopped) == 130
+    assert words in capsys.readouterr().err
 
 
 def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

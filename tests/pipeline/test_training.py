@@ -299,6 +299,19 @@ def test_overwriting_forgets_what_was_there(config: Config) -> None:
     assert len(read_results(run.folder).history) == 1
 
 
+def test_overwriting_that_was_stopped_goes_on_without_it(config: Config) -> None:
+    """All runs of before are gone by then, so that none is of another recipe."""
+
+    def stop(name: str, seed: int, record: EpochRecord) -> None:
+        raise KeyboardInterrupt
+
+    train_runs(config, ["pool"], 2)
+    longer = changed(config, train={"epochs": 3})
+    with pytest.raises(KeyboardInterrupt):
+        train_runs(longer, ["pool"], 2, overwrite=True, on_epoch=stop)
+    assert [len(run.results.history) for run in train_runs(longer, ["pool"], 2)] == [3, 3]
+
+
 def test_scores_tell_of_clips_that_are_not_extracted_yet(config: Config) -> None:
     assert config.dataset is not None
     (run,) = train_runs(config)
