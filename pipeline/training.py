@@ -132,6 +132,8 @@ def train_runs(
     if together.num_processes() > 1 and config.run.workers > 1:
         raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
     require_trainable(config, wanted)
+    enough = config.run.model_copy(update={"workers": min(config.run.workers, len(wanted))})
+    config = config.model_copy(update={"run": enough})  # cores are not divided among workers without a run
     jobs = [_Job(config, run, on_epoch=on_epoch, on_step=on_step) for run in wanted]
     with together.acquainted(pick_device(config.run.device)):
         together.meet()
@@ -204,8 +206,8 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
     runs, diverged = [], []
-    count = min(workers, len(jobs))
-    for job, run in zip(jobs, in_processes(_tried_by, jobs, count) if count > 1 else map(_tried, jobs), strict=True):
+    tried = in_processes(_tried_by, jobs, workers) if workers > 1 else map(_tried, jobs)
+    for job, run in zip(jobs, tried, strict=True):
         if isinstance(run, TrainingDiverged):
             diverged.append(told_of(job.wanted, run))
         else:
@@ -232,7 +234,8 @@ def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
 
 
 def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
-    """In the process `number` of several."""
+    """In the process `number` of several, on its share of the cores; `train.threads` goes beyond it."""
+    torch.set_num_threads(job.config.run.worker_threads)
     return _tried(replace(job, config=on_device_of(job.config, number)))
 
 

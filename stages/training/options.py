@@ -67,7 +67,9 @@ class TrainOptions(StageOptions):
     )
     aggregate: Literal["max", "mean"] = Field("mean", description="over the clips and crops of a video")
     aggregate_of: Literal["logits", "probabilities"] = Field("logits", description="what is aggregated")
-    threads: int | None = Field(None, gt=0, description="CPU threads; null: as the process has them")
+    threads: int | None = Field(
+        None, gt=0, description="CPU threads; null: as the process has them, a worker as `run.threads` says"
+    )
     run: str = Field("runs/strg", description="folder for the trained head")
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """From a cache to trained runs and their scores."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -139,7 +140,7 @@ def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
         assert [run.results.scores for run in again] == [run.results.scores for run in runs[:2]]
 
 
-def test_processes_of_a_table_take_turns_on_devices(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_a_table_share_devices_and_cores(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     class NewProcessForEachJob:
         def __init__(self, count: int, mp_context: Any, initializer: Any, initargs: Any) -> None:
             self.begin = partial(initializer, *initargs)
@@ -154,7 +155,12 @@ def test_processes_of_a_table_take_turns_on_devices(config: Config, monkeypatch:
     monkeypatch.setattr(processes, "ProcessPoolExecutor", NewProcessForEachJob)
     monkeypatch.setattr(training, "_train_one", lambda job: job.config.run.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert train_runs(changed(config, run={"workers": 3}), ["pool"], 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    threads = list[int]()
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    config = changed(config, run={"workers": 4, "threads": "auto"})
+    assert train_runs(config, ["pool"], 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert threads == [2, 2, 2], "8 cores among three"
 
 
 def test_recipes_are_variants_or_heads(config: Config) -> None:
