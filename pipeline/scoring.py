@@ -29,7 +29,7 @@ from stages.training.checkpoint import (
     require_same_features,
     require_same_kind_of_labels,
 )
-from stages.training.clips import is_labelled
+from stages.training.clips import identified, is_labelled
 from stages.training.evaluation import EvaluationResult, evaluate
 from stages.training.metrics import confusion
 
@@ -95,12 +95,13 @@ def evaluate_run(
     require_same_kind_of_labels(record, clips)
     if needs_labels and not is_labelled(clips):
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
-    counts = SplitCounts.of(clips)
+    counts = SplitCounts.of(clips, identified(clips)["digest"])
     result = evaluate(head.to(device), clips, options, device=device, purpose=f"evaluate in split {split!r}")
     found = RunScores(result=result, class_names=tuple(opened.classes), split=split, counts=counts)
     as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
     if cache is None and as_trained and found.is_labelled and (folder / RESULTS_FILE).exists():
-        add_scores(folder, split, result.metrics, counts)
+        as_validated = {"loss": result.loss} if split == options.val_split else {}
+        add_scores(folder, split, result.metrics | as_validated, counts)
     return found
 
 

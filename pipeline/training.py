@@ -295,14 +295,17 @@ def _results(
     options, on_cuda = job.options, device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_cuda else "cpu"
     threads = options.threads or torch.get_num_threads()
-    validated = {str(options.val_split): result.history[result.best_epoch - 1].metrics} if result.metric else {}
+    learnt = trained_on(clips.cache, clips, val_clips)
+    split = str(options.val_split)
+    validated = {split: result.history[result.best_epoch - 1].metrics} if result.metric else {}
+    counts = {} if val_clips is None else {split: SplitCounts.of(val_clips, learnt["val"]["digest"])}
     return RunResults(
         name=job.name,
         seed=options.seed,
         cache=clips.cache.location,
         cache_fingerprint=clips.cache_fingerprint,
         recipe=options,
-        trained_on=trained_on(clips.cache, clips, val_clips),
+        trained_on=learnt,
         environment=versions() | {"device": name, "threads": str(threads)},
         num_parameters=result.num_parameters,
         num_train_clips=len(clips),
@@ -312,7 +315,7 @@ def _results(
         seconds=result.seconds,
         history=[asdict(record) for record in result.history],
         scores=validated,
-        counts={} if val_clips is None else {str(options.val_split): SplitCounts.of(val_clips)},
+        counts=counts,
     )
 
 

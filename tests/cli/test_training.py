@@ -88,6 +88,22 @@ def test_runs_of_several_recipes_or_clips_have_rows_of_their_own(kinegraph: Comm
     assert told.stderr.splitlines()[1:] == [f"{start}trained_on.train.clips: 3 -> 2", f"{start}epochs: 20 -> 3"]
 
 
+def test_scores_on_other_clips_are_not_averaged(kinegraph: Command, tmp_path: Path) -> None:
+    """Those of before results told their clips go with the rest, as long as that is of one kind."""
+    known = [SplitCounts(num_videos=5, num_failed=0, num_unsealed_clips=0, digest=digest) for digest in ("", "a", "b")]
+
+    def told(*which: int) -> tuple[str, list[str]]:
+        for seed, number in enumerate(which):
+            write_results(tmp_path / f"seed{seed}", _results(seed, 0.5, seed / 4, counts={"test": known[number]}))
+        found = kinegraph("results", tmp_path)
+        return " ".join(found.stdout.splitlines()[1].split()[5:-3]), found.stderr.splitlines()[1:]
+
+    assert told(0, 1, 1) == ("± 0.000 test top1 0.250 ± 0.250", [])
+    scores, words = told(1, 2, 2)
+    assert scores == "± 0.000 test top1 0.000 (1 of 3) test top1 0.375 ± 0.177 (2 of 3)"
+    assert words == ["strg, test: scores on other clips or labels are not averaged; evaluate all again"]
+
+
 def test_the_table_tells_what_is_missing_in_its_scores(kinegraph: Command, tmp_path: Path) -> None:
     whole, less = ({"num_videos": 5, "num_failed": failed, "num_unsealed_clips": 3 * failed} for failed in (0, 1))
     for seed, counts in enumerate([whole, less]):

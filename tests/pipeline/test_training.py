@@ -219,7 +219,11 @@ def test_results_say_what_was_trained_on_what_and_where(config: Config) -> None:
     assert found.scores == {"val": found.history[found.best_epoch - 1]["metrics"]}
     scored = evaluate_run(run.folder).result.metrics
     evaluate_run(run.folder, cache=config.cache, split="train")
-    assert read_results(run.folder).scores == found.scores | {"test": scored}
+    evaluate_run(run.folder, split="val")
+    again = read_results(run.folder)
+    assert again.scores == found.scores | {"test": scored}
+    assert again.counts["val"] == found.counts["val"]
+    assert again.counts["val"].digest != again.counts["test"].digest
 
 
 def test_a_table_that_was_cut_off_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
