@@ -19,8 +19,7 @@ from stages.proposals.detectron2_rpn import (
 )
 from stages.proposals.rpn import RpnProposer
 from stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
-from stages.weights.files import read_state
-from stages.weights.load import load_weights, locate
+from stages.weights.load import load_weights, locate, read_known
 from stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
 from stages.weights.sources import known_source
 
@@ -58,7 +57,7 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
     if weights.startswith("random:"):
         return Detectron2Proposer(RESNET50, known.mean, known.std)
     path = locate(weights, known.weights)
-    state = read_state(path)
+    state = read_known(path, known_source(weights, known.weights))
     widths = _widths(path, state)
     _check_kept(path, state, kept_in_old_files(known.mean, known.std))
     return Detectron2Proposer(widths, known.mean, known.std)

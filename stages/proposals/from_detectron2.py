@@ -1,11 +1,14 @@
 """Proposals of the installed package detectron2: any config of it with a proposal network."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from stages.errors import UsageError, WeightsError
 from stages.proposals.build import IGNORED
@@ -30,8 +33,9 @@ class Detectron2Source:
         config.MODEL.DEVICE = str(device)
         config.MODEL.RPN.POST_NMS_TOPK_TEST = options.top  # the first of many are the same as few
         self.digest = _digest(config, weights)
-        self._model = build_model(config).eval().requires_grad_(False)
-        if not hasattr(self._model, "proposal_generator"):
+        with _refused(options):
+            self._model = build_model(config).eval().requires_grad_(False)
+        if getattr(self._model, "proposal_generator", None) is None:
             kind = config.MODEL.META_ARCHITECTURE
             raise UsageError(f"proposals.config: given {options.config}, a {kind}; allowed: one with an RPN")
         _load(self._model, weights)
@@ -73,26 +77,41 @@ def _config(options: Detectron2Options) -> tuple[Any, Path]:
     try:
         if not is_own or options.weights == "zoo":
             from detectron2 import model_zoo  # it needs setuptools < 81
-        config.merge_from_file(options.config if is_own else model_zoo.get_config_file(options.config))
-        weights = model_zoo.get_checkpoint_url(options.config) if options.weights == "zoo" else options.weights
-        return config, Path(PathManager.get_local_path(weights))
+        with _refused(options):
+            file = options.config if is_own else model_zoo.get_config_file(options.config)
+            config.merge_from_file(file, allow_unsafe=False)  # else a tag in it may name code to run
+            weights = model_zoo.get_checkpoint_url(options.config) if options.weights == "zoo" else options.weights
+        path = Path(PathManager.get_local_path(weights))
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        return config, path
     except ImportError as error:
         raise _not_installed(error) from error
-    except RuntimeError as error:
-        raise UsageError(
-            f"proposals: {options.config} with weights {options.weights}: {error}; give a yaml file that exists, or a "
-            "name of detectron2's model zoo; `zoo` as weights goes with the latter"
-        ) from error
     except OSError as error:
         raise WeightsError(
             f"proposals.weights: {options.weights} of {options.config} cannot be had: {error}"
         ) from error
 
 
+@contextmanager
+def _refused(options: Detectron2Options) -> Iterator[None]:
+    """A UsageError of what detectron2 raises where it does not understand a config."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
+        raise UsageError(
+            f"proposals: {options.config} with weights {options.weights}: {error}; give a yaml file of detectron2's "
+            "own keys, or a name of its model zoo; `zoo` as weights goes with the latter"
+        ) from error
+
+
 def _load(model: torch.nn.Module, path: Path) -> None:
     """Fill the network; of what the file lacks only a second stage is forgiven, which is never run."""
     state = read_state(path)
-    missing, unused = model.load_state_dict(state, strict=False)
+    try:
+        missing, unused = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not belong to this config: {error}") from error
     missing = [key for key in missing if not key.startswith(SECOND_STAGE)]
     unused = [key for key in unused if not key.startswith(IGNORED)]
     if missing or unused:

@@ -106,7 +106,8 @@ class TinyOptions(SourceOptions):
 
 class CheckpointOptions(SourceOptions):
     """A file of detectron2 (ResNet with bottlenecks and FPN: rpn, faster, mask and keypoint R-CNN, R50 and R101), run
-    without detectron2, in float32."""
+    without detectron2, in float32. It does not show in a file that its config had other anchors, pixels or strides
+    than the official ones: such a file needs the source `detectron2`."""
 
     source: Literal["detectron2-checkpoint"]
     weights: Weights = "rpn_R_50_FPN_1x"

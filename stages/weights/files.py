@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from stages.errors import WeightsError
 
 WRAPPERS = ("model_state", "state_dict", "model", "blobs")
-PREFIXES = ("module.", "model.")
+PREFIXES = ("module.", "_orig_mod.", "model.")  # of DistributedDataParallel, torch.compile, Lightning
 PICKLES = (".pkl", ".pickle")
 
 
@@ -36,8 +37,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(x, Tensor | np.ndarray | np.generic) for key, x in content.items()
     ):
+        found = ", ".join(map(str, [*content][:5])) if isinstance(content, dict) else type(content).__name__
         raise WeightsError(
-            f"{path}: expected a state dict (names and their arrays), bare or under one of {', '.join(WRAPPERS)}"
+            f"{path}: expected a state dict (names and their arrays), bare or under one of {', '.join(WRAPPERS)}; "
+            f"found {found}"
         )
     tensors = {key: _tensor(value, f"{path}: {key}") for key, value in content.items()}
     for prefix in PREFIXES:
@@ -63,6 +66,8 @@ def _content(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     """What torch.save wrote: tensors, and beside them what a pickle may hold."""
+    if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+        raise WeightsError(f"{path}: refused: a TorchScript archive holds code; torch.save its state_dict()")
     try:
         with torch.serialization.safe_globals(_as_torch_names_them()):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Filling a network from a checkpoint: every key is used or left out for a reason, every tensor is filled or new."""
+"""Filling a network from a checkpoint: every key is used or left out for a reason, every tensor is filled."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -18,13 +18,11 @@ def fill(
     converted: Converted,
     above: Mapping[str, Size],
     is_ignored: Callable[[str], bool],
-    is_new: Callable[[str], bool],
 ) -> None:
     """Copy the tensors of a checkpoint into `network`, in place.
 
     above: shapes of what was cut away from the network; a file may have it, and then it must fit.
     is_ignored: our names of what else a file has and this network deliberately has not.
-    is_new: names of what the network has and no file can have; these keep their values.
 
     Raises WeightsError, with our names and the file's, for what is left over, missing or of another shape.
     """
@@ -38,7 +36,7 @@ def fill(
         found = network.load_state_dict(used, strict=False)
     except RuntimeError as error:
         raise WeightsError(str(error)) from error
-    missing = [name for name in found.missing_keys if name not in misfits and not is_new(name)]
+    missing = [name for name in found.missing_keys if name not in misfits]
     theirs = converted.format.theirs
     problems = [
         *_listed("in the file only", [*converted.unknown, *(_both(theirs(k), k) for k in found.unexpected_keys)]),

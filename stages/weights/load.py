@@ -29,14 +29,13 @@ def load_weights(
     named: Mapping[str, WeightSource],
     is_ignored: Callable[[str], bool] = lambda name: False,
     *,
-    is_new: Callable[[str], bool] = lambda name: False,
     above: Mapping[str, Size] = MappingProxyType({}),
     model: str = "",
     other_words: Sequence[str] = (),
 ) -> None:
     """Fill all parameters and buffers of `network` in place, from a file of any format that `formats/` knows.
 
-    is_ignored, is_new, above: as `fill` takes them. model: the network's name in its catalogue.
+    is_ignored, above: as `fill` takes them. model: the network's name in its catalogue.
     other_words: as `locate` takes them.
     Raises WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
     """
@@ -46,18 +45,19 @@ def load_weights(
         return
     path, source = locate(weights, named, other_words), known_source(weights, named)
     _check_sha256(path, source)
-    converted = convert(_read(path, source))
+    converted = convert(read_known(path, source))
     _check_classes(path, converted, source, named)
     title = f"{path} does not belong to {model or 'this network'}"
     if not model.startswith(converted.format.only_for):
         raise WeightsError(f"{title}: it has {converted.format.name}, of networks that shift channels in time")
     try:
-        fill(network, converted, above, is_ignored, is_new)
+        fill(network, converted, above, is_ignored)
     except WeightsError as error:
         raise WeightsError(f"{title}: {error}") from error
 
 
-def _read(path: Path, source: WeightSource | None) -> State:
+def read_known(path: Path, source: WeightSource | None) -> State:
+    """As `read_state`; of a public file that is damaged, the error says what to do."""
     try:
         return read_state(path)
     except WeightsError as error:
@@ -118,14 +118,14 @@ def _seed(weights: str) -> int | None:
 
 def _download(source: WeightSource, path: Path) -> None:
     assert source.url is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(source.url, str(path), source.sha256 or None, progress=False)
     except (OSError, RuntimeError) as error:
         digest = f"sha256 {source.sha256}..." if source.sha256 else "its sha256 is not published"
         raise WeightsError(
             f"cannot download {source.url} ({error}); put the file there into the folder {path.parent} "
-            f"as {source.file_name} ({digest})"
+            f"(TORCH_HOME chooses another) as {source.file_name} ({digest})"
         ) from error
 
 

@@ -72,12 +72,14 @@ def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSourc
 
 
 def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
-    """Raise ValueError for what is neither a name from `named` nor `random:...`, nor looks like a path or is a file.
+    """Raise ValueError for what is neither a name from `named` nor `random:<seed>`, nor looks like a path or is a file.
 
     Whether a path has a file is for the machine that loads it. other_words: what else is understood, for the error.
     """
     path = Path(weights).expanduser()
-    if weights in named or weights.startswith("random:") or path.suffix or len(path.parts) > 1 or path.is_file():
+    kind, _, seed = weights.partition(":")
+    is_random = kind == "random" and seed.isdecimal()
+    if weights in named or is_random or path.suffix or len(path.parts) > 1 or path.is_file():
         return
     allowed = ", ".join([*named, "random:<seed>", *other_words])
     raise ValueError(f"given {weights!r}, allowed: {allowed}, or the path of a file")

@@ -81,6 +81,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
             "backbones.tiny={model: resnet50, weights: 'inflate:imagenet1k_v1', taps: [res4]}",
             "backbones.tiny.weights: given 'inflate:imagenet1k_v1', allowed: imagenet1k_v1, ",
         ),
+        ("backbones.tiny.weights=random:abc", "backbones.tiny.weights: given 'random:abc', allowed: shipped, random:<"),
         ("backbones.tiny.every=3", "backbones.tiny.every: given 3, allowed: a divisor of num_frames 8"),
         ("backbones={a b: {model: tiny_i3d, weights: w, taps: [res4]}}", "backbones.a b: String should match pattern"),
         ("proposals.every=3", "proposals.every: given 3, allowed: a divisor of num_frames 8"),

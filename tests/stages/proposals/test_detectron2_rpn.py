@@ -211,6 +211,15 @@ def test_a_detectors_file_gives_the_same_network(tmp_path: Path, state: dict[str
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_an_official_file_that_was_cut_off_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub/checkpoints" / KNOWN.weights["rpn_R_50_FPN_1x"].file_name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(TINY_CHECKPOINT.read_bytes()[:9999])
+    with pytest.raises(WeightsError, match="if its download was cut off, delete it and try again"):
+        build_proposer("detectron2_fpn", "rpn_R_50_FPN_1x")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from stages.errors import UsageError
+from stages.errors import UsageError, WeightsError
 from stages.proposals.options import (
     CheckpointOptions,
     Detectron2Options,
@@ -101,6 +102,33 @@ class TestDetectron2(SourceContract):
         config = tmp_path_factory.mktemp("detectron2") / "tiny.yaml"
         config.write_text(TINY_CONFIG)
         return Detectron2Options(source="detectron2", config=str(config), weights=str(TINY_CHECKPOINT), top=40)
+
+    @pytest.mark.parametrize(
+        ("line", "problem"),
+        [
+            ('X: !!python/object/apply:os.mkdir ["ran"]', "could not determine a constructor"),
+            ("MODEL: {MYHEAD: 1}", "Non-existent config key: MODEL.MYHEAD"),
+            ("VERSION: 3", "."),
+            ("MODEL: {META_ARCHITECTURE: Yolo}", "'Yolo'"),
+            ("MODEL: {PROPOSAL_GENERATOR: {NAME: PrecomputedProposals}}", "allowed: one with an RPN"),
+        ],
+    )
+    def test_a_config_it_cannot_run_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, problem: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "config.yaml").write_text(line)
+        options = Detectron2Options(source="detectron2", config="config.yaml", weights=str(TINY_CHECKPOINT))
+        with pytest.raises(UsageError, match=rf"config\.yaml.*{re.escape(problem)}"):
+            build_source(options, torch.device("cpu"))
+        assert not (tmp_path / "ran").exists()
+
+    @pytest.mark.parametrize("weights", ["missing.pkl", str(TINY_CHECKPOINT)])
+    def test_weights_that_do_not_belong_are_named(self, tmp_path: Path, weights: str) -> None:
+        (tmp_path / "config.yaml").write_text("MODEL: {META_ARCHITECTURE: ProposalNetwork}")
+        options = Detectron2Options(source="detectron2", config=str(tmp_path / "config.yaml"), weights=weights)
+        with pytest.raises(WeightsError, match=re.escape(weights)):
+            build_source(options, torch.device("cpu"))
 
 
 @pytest.mark.skipif(HAS_DETECTRON2, reason="detectron2 is installed")

@@ -4,6 +4,7 @@ import datetime
 import pickle
 import random
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,26 @@ def test_keys_have_to_be_names(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     torch.save(labels, path) if name == "file.pth" else path.write_bytes(pickle.dumps(labels))
     with pytest.raises(WeightsError, match=rf"{name}: expected a state dict \(names and their arrays\)"):
+        read_state(path)
+
+
+def test_what_was_found_is_said(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file.pth", {"net": STATE, "epoch": 3})
+    with pytest.raises(WeightsError, match=r"under one of .*; found net, epoch$"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_wrappers_of_training_leave_their_prefix(tmp_path: Path, prefix: str) -> None:
+    path = saved(tmp_path / "file.pth", {prefix + name: tensor for name, tensor in STATE.items()})
+    assert read_state(path).keys() == STATE.keys()
+
+
+def test_torchscript_is_code(tmp_path: Path) -> None:
+    with zipfile.ZipFile(path := tmp_path / "file.pt", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"net/{name}", b"")
+    with pytest.raises(WeightsError, match=r"file\.pt: refused: a TorchScript archive holds code"):
         read_state(path)
 
 
