@@ -35,7 +35,8 @@ def exit_code(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        note("\nstopped. What is sealed stays; the same command goes on from there.")
+        without = ", without --overwrite," if "--overwrite" in sys.argv else ""
+        note(f"\nstopped. What is sealed stays; the same command{without} goes on from there.")
         return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     except OutOfTimeError as stop:
         note(str(stop))

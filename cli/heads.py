@@ -152,4 +152,7 @@ def demo(
     from pipeline.demo import CONFIG, demo_config, run_demo
 
     chosen = demo_config(config or CONFIG, out, overrides)
-    printing.demo(run_demo(chosen, seeds, note, overwrite=overwrite))
+    found = run_demo(chosen, seeds, note, overwrite=overwrite)
+    printing.demo(found)
+    if found.diverged is not None:
+        raise found.diverged

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from cache_schemas.cache import Cache
+from cache_schemas.reader import CachedClips
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.results import RunResults
 from pipeline.scoring import evaluate_run
-from pipeline.training import TrainedRun, train_runs, wanted_runs
+from pipeline.training import RunsDiverged, TrainedRun, train_runs, wanted_runs
+from pipeline.wanted_run import WantedRun
 from stages.training.checkpoint import is_trained
+from stages.training.clips import require_usable
 from stages.training.evaluation import EvaluationResult
 
 CONFIG = Path(__file__).with_name("demo.yaml")
@@ -49,7 +53,7 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The table of scores by `metric`, and what it took to get there, in seconds."""
+    """The table of scores by `metric`, and what it took to get there, in seconds; `diverged`: runs that it lacks."""
 
     rows: tuple[DemoRow, ...]
     metric: str
@@ -59,6 +63,7 @@ class DemoResult:
     generate_seconds: float
     extract_seconds: float
     seconds: float
+    diverged: RunsDiverged | None = None
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -77,26 +82,22 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
     """Generate, extract, train every variant with every seed, score each on the unseen test videos.
 
     A demo that was cut off keeps the runs it had finished, unless `overwrite`; one that was not trains all again.
-    Raises RunExists where a finished run is of another recipe.
+    Raises UnusableClips, before extraction, where test videos lack labels; RunExists where a finished run is of
+    another recipe; RunsDiverged where all runs did.
     """
     begun = time.monotonic()
     assert config.dataset is not None
     note(f"1/3 generating videos in {config.dataset.root}")
     indexed = index(config)
+    names = [*config.train.variants]
+    _require_test_labels(indexed.cache, wanted_runs(config, names, seeds))
     generated = time.monotonic()
     note(f"2/3 extracting {len(indexed.cache.clips)} clips into {config.cache}")
     extract(config)
     extracted = time.monotonic()
     note(f"3/3 training {len(config.train.variants)} heads with {seeds} seeds, runs in {config.train.run}")
-    names = [*config.train.variants]
     finished = [is_trained(run.folder) for run in wanted_runs(config, names, seeds)]
-    runs = train_runs(
-        config,
-        names,
-        seeds,
-        overwrite=overwrite or all(finished),
-        on_run=lambda run: note(_line(run)),
-    )
+    runs, diverged = _trained(config, names, seeds, overwrite=overwrite or all(finished), note=note)
     results = [evaluate_run(run.folder).result for run in runs]
     metric = _metric(config, results[0])
     scored = [(run.results, result.metrics[metric]) for run, result in zip(runs, results, strict=True)]
@@ -109,7 +110,26 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
         generate_seconds=generated - begun,
         extract_seconds=extracted - generated,
         seconds=time.monotonic() - begun,
+        diverged=diverged,
     )
+
+
+def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
+    """Raises UnusableClips unless the heads can be compared once they are trained."""
+    for split in {run.options.test_split for run in wanted}:
+        require_usable(CachedClips(cache, [], split), f"compare heads on in split {split!r}")
+
+
+def _trained(
+    config: Config, names: Sequence[str], seeds: int, *, overwrite: bool, note: Callable[[str], None]
+) -> tuple[Sequence[TrainedRun], RunsDiverged | None]:
+    """The finished runs, and what is to be raised in the end for the others."""
+    try:
+        return train_runs(config, names, seeds, overwrite=overwrite, on_run=lambda run: note(_line(run))), None
+    except RunsDiverged as error:
+        if not error.finished:
+            raise
+        return error.finished, error
 
 
 def _metric(config: Config, result: EvaluationResult) -> str:

@@ -16,10 +16,13 @@ from pipeline.wanted_run import WantedRun
 from stages.training.checkpoint import RunExists, is_trained, load_record
 from stages.training.clips import identified
 
+WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other seeds of its head."
+
 
 def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool) -> None:
     """Raises RunExists where a finished run that stays, of these or of other seeds beside them, is not as asked for."""
     cache = Cache(config.cache)
+    readable = cache.readable()
 
     @cached
     def now(reads: tuple[str, ...], train_split: str, val_split: str | None) -> dict[str, Any]:
@@ -32,15 +35,14 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
         if not is_trained(folder):
             continue
         record, options = load_record(folder), run.options
+        if absent := ", ".join(name for name in record.reads if name not in readable):
+            raise RunExists(f"{folder} holds a run on {absent}, which {config.cache} does not have: {WAYS_OUT}")
         if folder in beside:
             options = options.model_copy(update={"seed": record.train.seed})
         learnt = now(record.reads, options.train_split, options.val_split) if record.trained_on else {}
         asked = comparable(options, features_fingerprint(cache, record.reads), learnt)
         if changed := differences(comparable(record.train, record.cache_fingerprint, record.trained_on), asked):
-            raise RunExists(
-                f"{folder} holds a run of another recipe or other clips ({'; '.join(changed)}): choose another folder "
-                "by train.run, or --overwrite it and all other seeds of its head."
-            )
+            raise RunExists(f"{folder} holds a run of another recipe or other clips ({'; '.join(changed)}): {WAYS_OUT}")
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:

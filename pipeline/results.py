@@ -20,6 +20,8 @@ class ResultsError(UsageError):
 class SplitCounts(BaseModel):
     """What scores of a split stand on: its videos, those of them without an ok clip (counted as wrong), and clips that
     were not extracted yet, which have no part in them.
+
+    `digest` tells its clips and labels from others; empty in results of before it was written.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,11 +29,15 @@ class SplitCounts(BaseModel):
     num_videos: int
     num_failed: int
     num_unsealed_clips: int
+    digest: str = ""
 
     @classmethod
-    def of(cls, clips: CachedClips) -> Self:
+    def of(cls, clips: CachedClips, digest: str) -> Self:
         return cls(
-            num_videos=len(clips.videos), num_failed=len(clips.failed_videos), num_unsealed_clips=clips.num_unsealed
+            num_videos=len(clips.videos),
+            num_failed=len(clips.failed_videos),
+            num_unsealed_clips=clips.num_unsealed,
+            digest=digest,
         )
 
 

@@ -29,7 +29,7 @@ from stages.training.checkpoint import (
     require_same_features,
     require_same_kind_of_labels,
 )
-from stages.training.clips import is_labelled
+from stages.training.clips import identified, is_labelled
 from stages.training.evaluation import EvaluationResult, evaluate
 from stages.training.metrics import confusion
 
@@ -95,12 +95,13 @@ def evaluate_run(
     require_same_kind_of_labels(record, clips)
     if needs_labels and not is_labelled(clips):
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
-    counts = SplitCounts.of(clips)
+    counts = SplitCounts.of(clips, identified(clips)["digest"])
     result = evaluate(head.to(device), clips, options, device=device, purpose=f"evaluate in split {split!r}")
     found = RunScores(result=result, class_names=tuple(opened.classes), split=split, counts=counts)
     as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
     if cache is None and as_trained and found.is_labelled and (folder / RESULTS_FILE).exists():
-        add_scores(folder, split, result.metrics, counts)
+        as_validated = {"loss": result.loss} if split == options.val_split else {}
+        add_scores(folder, split, result.metrics | as_validated, counts)
     return found
 
 
@@ -137,7 +138,8 @@ def write_submission(found: RunScores, path: Path) -> int:
     """The file that Charades' official scorer reads: per line a video's id and a score per class; gives the lines.
 
     Ids are names of video files without folder and suffix; of an interval the whole `<file>@<start>-<end>`. Videos
-    without an ok clip have no line: the scorer ranks them last. Raises UsageError where two videos have one id.
+    without an ok clip have no line: the scorer ranks them last. Raises UsageError where two videos have one id, and for
+    an id with a space, which would be the end of it.
     """
     videos = found.result.videos
     scored = (videos.scores > -torch.inf).any(1).tolist()
@@ -145,6 +147,8 @@ def write_submission(found: RunScores, path: Path) -> int:
     for video, row, has_scores in zip(videos.video_ids, videos.scores.tolist(), scored, strict=True):
         file = PurePosixPath(video)
         name = file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name
+        if any(map(str.isspace, name)):
+            raise UsageError(f"--submission: {video} has a space in its id, but spaces end ids: rename the video")
         if name in lines:
             raise UsageError(f"--submission: two videos have the id {name!r}, one of them is {video}; ids must differ")
         if has_scores:

@@ -91,7 +91,6 @@ class _Job:
 
     config: Config
     wanted: WantedRun
-    overwrite: bool
     on_epoch: OnEpoch
     on_step: OnStep
 
@@ -121,9 +120,10 @@ def train_runs(
     """Train every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` of them at a time.
 
     One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was cut off goes on; of a table
-    that was cut off the finished runs are kept. With several workers `on_epoch` and `on_step` are called in theirs and
-    must be pickled. Raises ConfigError, CacheError, HeadError, StateError; RunExists where all runs are
-    finished, or one that stays in their table is otherwise than asked for now; RunsDiverged at the end.
+    that was cut off the finished runs are kept; with `overwrite` all are discarded first. With several workers
+    `on_epoch` and `on_step` are called in theirs and must be pickled. Raises ConfigError, CacheError, HeadError,
+    StateError; RunExists where all runs are finished, or one that stays in their table is otherwise than asked for now;
+    RunsDiverged at the end.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):
@@ -132,8 +132,14 @@ def train_runs(
     if together.num_processes() > 1 and config.run.workers > 1:
         raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
     require_trainable(config, wanted)
-    jobs = [_Job(config, run, overwrite=overwrite, on_epoch=on_epoch, on_step=on_step) for run in wanted]
+    enough = config.run.model_copy(update={"workers": min(config.run.workers, len(wanted))})
+    config = config.model_copy(update={"run": enough})  # cores are not divided among workers without a run
+    jobs = [_Job(config, run, on_epoch=on_epoch, on_step=on_step) for run in wanted]
     with together.acquainted(pick_device(config.run.device)):
+        together.meet()
+        if overwrite and together.rank() == 0:
+            for run in wanted:  # all at once: what is there after a stop is of this recipe
+                discard(run.folder)
         together.meet()
         return _all(jobs, config.run.workers, on_run)
 
@@ -147,7 +153,7 @@ def train_wanted(config: Config, wanted: WantedRun, on_epoch: OnEpoch = log_epoc
     device = pick_device(config.run.device)
     with together.acquainted(device):
         together.meet()
-        _train_one(_Job(config, wanted, overwrite=False, on_epoch=on_epoch, on_step=on_step))
+        _train_one(_Job(config, wanted, on_epoch=on_epoch, on_step=on_step))
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
@@ -192,14 +198,16 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
             "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
             "theirs by `kinegraph import ... --annotations CSV`"
         )
-    for options in {run.name: run.options for run in wanted}.values():
+    for name, options in {run.name: run.options for run in wanted}.items():
+        if options.patience and options.val_split is None:  # not an error of the options: records of old runs have it
+            raise ConfigError(f"{name}: train.patience: given {options.patience}, allowed: null, without a val_split")
         build_for(Cache(config.cache), options)
 
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
     runs, diverged = [], []
-    count = min(workers, len(jobs))
-    for job, run in zip(jobs, in_processes(_tried_by, jobs, count) if count > 1 else map(_tried, jobs), strict=True):
+    tried = in_processes(_tried_by, jobs, workers) if workers > 1 else map(_tried, jobs)
+    for job, run in zip(jobs, tried, strict=True):
         if isinstance(run, TrainingDiverged):
             diverged.append(told_of(job.wanted, run))
         else:
@@ -226,17 +234,16 @@ def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
 
 
 def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
-    """In the process `number` of several."""
+    """In the process `number` of several, on its share of the cores; `train.threads` goes beyond it."""
+    torch.set_num_threads(job.config.run.worker_threads)
     return _tried(replace(job, config=on_device_of(job.config, number)))
 
 
 def _train_one(job: _Job) -> TrainedRun:
-    if is_trained(job.folder) and not job.overwrite:
+    if is_trained(job.folder):
         return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
     if together.rank() == 0:
         sweep(job.folder)
-        if job.overwrite:
-            discard(job.folder)
     together.meet()
     config, options, cache = job.config, job.options, Cache(job.config.cache)
     device = together.own_device(pick_device(config.run.device))
@@ -288,14 +295,17 @@ def _results(
     options, on_cuda = job.options, device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_cuda else "cpu"
     threads = options.threads or torch.get_num_threads()
-    validated = {str(options.val_split): result.history[result.best_epoch - 1].metrics} if result.metric else {}
+    learnt = trained_on(clips.cache, clips, val_clips)
+    split = str(options.val_split)
+    validated = {split: result.history[result.best_epoch - 1].metrics} if result.metric else {}
+    counts = {} if val_clips is None else {split: SplitCounts.of(val_clips, learnt["val"]["digest"])}
     return RunResults(
         name=job.name,
         seed=options.seed,
         cache=clips.cache.location,
         cache_fingerprint=clips.cache_fingerprint,
         recipe=options,
-        trained_on=trained_on(clips.cache, clips, val_clips),
+        trained_on=learnt,
         environment=versions() | {"device": name, "threads": str(threads)},
         num_parameters=result.num_parameters,
         num_train_clips=len(clips),
@@ -305,7 +315,7 @@ def _results(
         seconds=result.seconds,
         history=[asdict(record) for record in result.history],
         scores=validated,
-        counts={} if val_clips is None else {str(options.val_split): SplitCounts.of(val_clips)},
+        counts=counts,
     )
 
 

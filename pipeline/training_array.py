@@ -3,13 +3,17 @@
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from cache_schemas.cache import Cache
 from pipeline.config import Config
 from pipeline.errors import SlurmError
 from pipeline.executors import slurm
 from pipeline.executors.slurm_submission import Submission, Work, logs_of_failed, submit, under_way
-from pipeline.training import TrainedRun, checked_runs, discard, trained_runs, untrained
+from pipeline.training import RunsDiverged, TrainedRun, checked_runs, discard, told_of, trained_runs, untrained
+from pipeline.wanted_run import WantedRun
+from stages.training.checkpoint import is_trained
+from stages.training.engine import TrainingDiverged
 
 log = logging.getLogger("kinegraph")
 
@@ -20,10 +24,11 @@ def train_on_slurm(
     """Train the runs of the table that are not there yet, and wait for them; gives all of the table.
 
     An array of an earlier command that trains some of them is waited for first. With `overwrite` none counts as there.
-    Raises SlurmError where runs are missing at the end, and what `train_runs` does but for runs that are finished.
+    Raises SlurmError where runs are missing at the end, RunsDiverged where these have all diverged, and what
+    `train_runs` does but for runs that are finished.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
-    logs = ""
+    logs, diverged = "", dict[Path, str]()
     for submission in under_way(Cache(config.cache).storage, "train"):
         if {run.folder for run in submission.work().runs} & {run.folder for run in runs}:
             log.info("SLURM job %s trains some of these runs: waiting for it", submission.job_id)
@@ -35,12 +40,14 @@ def train_on_slurm(
     if missing:
         submission = submit(config, Work(kind="train", num_tasks=len(missing), runs=tuple(missing)))
         log.info("SLURM job %s trains %d runs, logs in %s", submission.job_id, len(missing), submission.folder)
-        logs = _wait(submission)
-    if absent := [str(run.folder) for run in untrained(runs)]:
+        logs, diverged = _wait(submission), _diverged(submission, missing)
+    if absent := [str(run.folder) for run in untrained(runs) if run.folder not in diverged]:
         raise SlurmError(
-            f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command trains "
-            f"them.\n{logs}"
+            f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command, "
+            f"without --overwrite, trains them.\n{logs}"
         )
+    if diverged:
+        raise RunsDiverged(trained_runs([run for run in runs if is_trained(run.folder)], missing), [*diverged.values()])
     return trained_runs(runs, missing)
 
 
@@ -49,3 +56,12 @@ def _wait(submission: Submission) -> str:
     while not (state := submission.state()).is_over:
         time.sleep(slurm.POLL_SECONDS)
     return logs_of_failed(submission, state)
+
+
+def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
+    """Those of its runs that diverged, as its tasks say: names by folder."""
+    return {
+        run.folder: told_of(run, TrainingDiverged(words))
+        for index, run in enumerate(runs)
+        if (words := submission.divergence(index)) is not None and not is_trained(run.folder)
+    }

@@ -147,7 +147,8 @@ class _Table:
             return
         if future.status != "error":
             raise ClusterLost(
-                f"The Dask scheduler at {self._workers.address} went away. Runs go on with the same command."
+                f"The Dask scheduler at {self._workers.address} went away. Runs go on with the same command, "
+                "without --overwrite."
             )
         error = future.exception()
         if isinstance(error, KilledWorker):

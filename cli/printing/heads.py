@@ -82,6 +82,10 @@ def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
         first, *others = (group[0][1].row() for group in of_head.values())
         for other in others:
             note(f"{name} in {parent} has a row for each recipe: {'; '.join(differences(first, other))}")
+    for found in ([run for _, run in group] for group in alike):
+        for split in _splits(found):
+            if len(_on_equal_clips(found, split)) > 1:
+                note(f"{found[0].name}, {split}: scores on other clips or labels are not averaged; evaluate all again")
     incomplete = {
         f"{run.name}, {split}: {_counted(counts, run.scores[split])}": None
         for _, run in runs
@@ -92,24 +96,42 @@ def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
         note(line)
 
 
+def _splits(runs: Sequence["RunResults"]) -> list[str]:
+    return [*dict.fromkeys(split for run in runs for split in run.scores)]
+
+
+def _on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
+    """The runs with scores of a split, in groups that may be averaged.
+
+    Results of before they told their clips go with the others, unless these differ.
+    """
+    groups: dict[str, list[RunResults]] = {}
+    scored = [run for run in runs if split in run.scores]
+    for run in scored:
+        groups.setdefault(run.counts[split].digest if split in run.counts else "", []).append(run)
+    return [*groups.values()] if len(groups.keys() - {""}) > 1 else [scored]
+
+
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
     """Runs that differ in their seeds only."""
     found = [run for _, run in runs]
-    splits = dict.fromkeys(split for run in found for split in run.scores)
-    scores = "  ".join(filter(None, (_score(found, split) for split in splits))) or "-"
+    scores = "  ".join(_score(found, split) for split in _splits(found)) or "-"
     seconds = mean(run.seconds for run in found)
     folder = runs[0][0] if len(runs) == 1 else runs[0][0].parent
     return [found[0].name, str(len(found)), scores, f"{found[0].num_parameters:,}", f"{seconds:.1f}", str(folder)]
 
 
 def _score(runs: Sequence["RunResults"], split: str) -> str:
-    """The metric that chose the epoch, or the first of a split that chose nothing."""
+    """The metric that chose the epoch, or the first of a split that chose nothing; once for each list of clips."""
     metric = runs[0].metric
     known = [name for run in runs for name in run.scores.get(split, {})]
     name = metric if metric in known else known[0]
-    values = [run.scores[split][name] for run in runs if name in run.scores.get(split, {})]
-    missing = f" ({len(values)} of {len(runs)})" if len(values) < len(runs) else ""
-    return f"{split} {name} {spread(values)}{missing}"
+    told = []
+    for group in _on_equal_clips(runs, split):
+        if values := [run.scores[split][name] for run in group if name in run.scores[split]]:
+            missing = f" ({len(values)} of {len(runs)})" if len(values) < len(runs) else ""
+            told.append(f"{split} {name} {spread(values)}{missing}")
+    return "  ".join(told)
 
 
 def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:

@@ -30,6 +30,7 @@ from stages.errors import UsageError
 
 FOLDER = "slurm"
 CONFIG_FILE, WORK_FILE, SCRIPT_FILE, COMPLETION_FILE = "config.yaml", "work.json", "script.sh", "ended-{index}.json"
+DIVERGED_FILE = "diverged-{index}.txt"
 SUBMIT_SECONDS = 300.0
 RECENT = 10  # submissions of a cache that may be under way; each takes questions to SLURM
 TAIL_LINES, TAIL_BYTES = 10, 8192
@@ -83,6 +84,13 @@ class Submission(BaseModel):
                 return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
         except FileNotFoundError:
             return []
+
+    def divergence(self, index: int) -> str | None:
+        """What a task said whose run diverged."""
+        try:
+            return (self.folder / DIVERGED_FILE.format(index=index)).read_text()
+        except FileNotFoundError:
+            return None
 
     def _completion(self, index: int) -> TaskState | None:
         try:

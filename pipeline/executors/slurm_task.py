@@ -12,7 +12,7 @@ from pipeline.events import UnitSealedElsewhere
 from pipeline.executors.contract import Job, Report
 from pipeline.executors.local import run_here
 from pipeline.executors.slurm import unsealed
-from pipeline.executors.slurm_submission import COMPLETION_FILE, CONFIG_FILE, Work
+from pipeline.executors.slurm_submission import COMPLETION_FILE, CONFIG_FILE, DIVERGED_FILE, Work
 from pipeline.plan import WorkUnit
 from pipeline.progress import Progress, clips_of
 from pipeline.walltime import allotment
@@ -23,9 +23,7 @@ def run_task(folder: Path, index: int) -> None:
     _completion(folder, index).unlink(missing_ok=True)
     work, config = Work.read(folder), load_config(folder / CONFIG_FILE)
     if work.kind == "train":
-        from pipeline.training import train_wanted
-
-        train_wanted(config, work.runs[index])
+        _train(config, work, index, folder / DIVERGED_FILE.format(index=index))
     else:
         _extract(config, work, index)
 
@@ -37,6 +35,19 @@ def tell_completion(folder: Path, index: int, exit_code: int) -> None:
 
 def _completion(folder: Path, index: int) -> Path:
     return folder / COMPLETION_FILE.format(index=index)
+
+
+def _train(config: Config, work: Work, index: int, diverged_file: Path) -> None:
+    """Train one run; where it diverges, leave word of that."""
+    from pipeline.training import train_wanted
+    from stages.training.engine import TrainingDiverged
+
+    diverged_file.unlink(missing_ok=True)
+    try:
+        train_wanted(config, work.runs[index])
+    except TrainingDiverged as error:
+        write_whole(diverged_file, [str(error).encode()])
+        raise
 
 
 def _extract(config: Config, work: Work, index: int) -> None:

@@ -104,14 +104,12 @@ def require_free(folder: Path) -> None:
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
 
 
-def save_run(folder: Path, head: Head, record: RunRecord, *, overwrite: bool = False) -> None:
-    """Write the run. Its record appears last and is the first to go, so a folder with a record is complete.
+def save_run(folder: Path, head: Head, record: RunRecord) -> None:
+    """Write the run. Its record appears last, so a folder with a record is complete.
 
-    Raises RunExists where there is a run and `overwrite` is false.
+    Raises RunExists where there is a run.
     """
-    if not overwrite:
-        require_free(folder)
-    (folder / RECORD_FILE).unlink(missing_ok=True)
+    require_free(folder)
     weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
     write_whole(folder / MODEL_FILE, [safetensors.torch.save(weights)])
     write_whole(folder / RECORD_FILE, [record.model_dump_json(indent=2).encode()])

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from cache_schemas.files import remove_durably
 from stages.device import computing_in
 from stages.errors import UsageError
 from stages.heads.head import Head
@@ -76,7 +77,8 @@ def train(
     the head's first weights: `with seeded(options.seed, device): head = build_head(...)`.
 
     With a `state_file` the run's state is written there after each epoch and as the options say, and a run that
-    finds one goes on from it, to the same weights as if it had never stopped; the caller removes it in the end.
+    finds one goes on from it, to the same weights as if it had never stopped; the caller removes it in the end. A run
+    that diverges leaves none.
     `on_step` is called once a second. Under torchrun the processes share each batch (`together.py`); the first one
     validates and writes.
 
@@ -94,7 +96,12 @@ def train(
         training = _Training(head.to(device), train_clips, val_clips, options, device)
         training.resume_from(state_file)
         together.meet()
-        return training.run(on_epoch, on_step)
+        try:
+            return training.run(on_epoch, on_step)
+        except TrainingDiverged:
+            if state_file is not None and together.rank() == 0:
+                remove_durably(state_file)  # another learning rate would be refused as another run's
+            raise
 
 
 def _check_metric(options: TrainOptions, clips: Clips) -> None:
@@ -233,7 +240,8 @@ class _Training:
         return found.metrics | {"loss": found.loss}
 
     def _diverged(self, seen: str) -> TrainingDiverged:
-        return TrainingDiverged(f"{seen}: lower train.learning_rate (now {self.options.learning_rate}).")
+        rate = self.options.learning_rate
+        return TrainingDiverged(f"{seen}: lower this run's learning_rate (now {rate}), of train or of its variant.")
 
     def _step_record(self, clips_per_second: float) -> StepRecord:
         last = self.history[-1].metrics.get(self.metric) if self.history else None

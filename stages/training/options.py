@@ -67,7 +67,9 @@ class TrainOptions(StageOptions):
     )
     aggregate: Literal["max", "mean"] = Field("mean", description="over the clips and crops of a video")
     aggregate_of: Literal["logits", "probabilities"] = Field("logits", description="what is aggregated")
-    threads: int | None = Field(None, gt=0, description="CPU threads; null: as the process has them")
+    threads: int | None = Field(
+        None, gt=0, description="CPU threads; null: as the process has them, a worker as `run.threads` says"
+    )
     run: str = Field("runs/strg", description="folder for the trained head")
 
     @model_validator(mode="after")
@@ -82,9 +84,8 @@ class TrainOptions(StageOptions):
         length = self.iterations or self.epochs
         if max(self.warmup, *self.milestones, 0) >= length:
             raise ValueError(f"warmup, milestones: given beyond the end of training, allowed: below {length}")
-        for key in ("metric", "patience"):
-            if getattr(self, key) and self.val_split is None:
-                raise ValueError(f"{key}: given {getattr(self, key)!r}, allowed: null, without a val_split")
+        if self.metric and self.val_split is None:
+            raise ValueError(f"metric: given {self.metric!r}, allowed: null, without a val_split")
         if self.schedule == "plateau" and self.val_split is None:
             raise ValueError("schedule: given 'plateau', allowed without a val_split: cosine, constant, step")
         if self.schedule == "plateau" and self.patience and self.patience <= self.plateau_epochs:

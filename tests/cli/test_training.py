@@ -1,12 +1,14 @@
 """What train, results and evaluate print."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.exits import exit_code
 from cli.printing import heads as printing
 from pipeline.results import RunResults, SplitCounts, write_results
 from stages.training.options import TrainOptions
@@ -86,6 +88,22 @@ def test_runs_of_several_recipes_or_clips_have_rows_of_their_own(kinegraph: Comm
     assert told.stderr.splitlines()[1:] == [f"{start}trained_on.train.clips: 3 -> 2", f"{start}epochs: 20 -> 3"]
 
 
+def test_scores_on_other_clips_are_not_averaged(kinegraph: Command, tmp_path: Path) -> None:
+    """Those of before results told their clips go with the rest, as long as that is of one kind."""
+    known = [SplitCounts(num_videos=5, num_failed=0, num_unsealed_clips=0, digest=digest) for digest in ("", "a", "b")]
+
+    def told(*which: int) -> tuple[str, list[str]]:
+        for seed, number in enumerate(which):
+            write_results(tmp_path / f"seed{seed}", _results(seed, 0.5, seed / 4, counts={"test": known[number]}))
+        found = kinegraph("results", tmp_path)
+        return " ".join(found.stdout.splitlines()[1].split()[5:-3]), found.stderr.splitlines()[1:]
+
+    assert told(0, 1, 1) == ("± 0.000 test top1 0.250 ± 0.250", [])
+    scores, words = told(1, 2, 2)
+    assert scores == "± 0.000 test top1 0.000 (1 of 3) test top1 0.375 ± 0.177 (2 of 3)"
+    assert words == ["strg, test: scores on other clips or labels are not averaged; evaluate all again"]
+
+
 def test_the_table_tells_what_is_missing_in_its_scores(kinegraph: Command, tmp_path: Path) -> None:
     whole, less = ({"num_videos": 5, "num_failed": failed, "num_unsealed_clips": 3 * failed} for failed in (0, 1))
     for seed, counts in enumerate([whole, less]):
@@ -101,6 +119,21 @@ def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:
     assert f"There is no results.json in {tmp_path} or below" in missing.stderr
     (tmp_path / "results.json").write_text("{}")
     assert "is not what this kinegraph writes" in kinegraph("results", tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "the same command goes on"), (("--overwrite",), "the same command, without --overwrite,")],
+)
+def test_what_goes_on_after_a_stop(
+    options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["kinegraph", "train", *options])
+    assert exit_code(stopped) == 130
+    assert words in capsys.readouterr().err
 
 
 def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

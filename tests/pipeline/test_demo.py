@@ -3,16 +3,23 @@
 from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
 import pytest
 
+from cache_schemas.cache import Cache
+from cli import heads as commands
 from cli.printing import heads as printing
-from pipeline import demo
-from pipeline.config import Config
+from pipeline import demo, training
+from pipeline.config import Config, check_config
 from pipeline.demo import demo_config, run_demo
 from pipeline.results import read_results
 from pipeline.scoring import RunScores, evaluate_run
+from pipeline.training import RunsDiverged, TrainedRun
 from stages.training.checkpoint import RECORD_FILE, RunExists
+from stages.training.clips import UnusableClips
+from stages.training.engine import TrainingDiverged
+from tests.conftest import moving_square, tiny_stages, write_video
 
 ALL_HEADS = Path(__file__).resolve().parents[2] / "examples" / "all_heads.yaml"
 FEW = ["dataset.train=20", "dataset.val=10", "dataset.test=10", "run.workers=1"]
@@ -67,6 +74,39 @@ def test_a_run_of_another_recipe_is_not_mixed_into_the_table(config: Config) -> 
         run_demo(longer, 1, _unheard)
     run_demo(longer, 2, _unheard, overwrite=True)
     assert len(read_results(Path(config.train.run) / "matrix" / "seed0").history) == 2
+
+
+def test_the_others_of_runs_that_diverge_are_compared(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = config.train.variants | {"wild": {"head": "st_sgn"}}
+    train = config.train.model_copy(update={"run": f"{config.train.run}_wild", "variants": variants})
+    config = config.model_copy(update={"train": train})
+    train_one = training._train_one
+
+    def diverges(job: Any) -> TrainedRun:
+        if job.name == "wild":
+            raise TrainingDiverged("The loss is nan.")
+        return train_one(job)
+
+    monkeypatch.setattr(training, "_train_one", diverges)
+    monkeypatch.setattr(demo, "demo_config", lambda *_: config)
+    for _ in range(2):  # the same command once more
+        with pytest.raises(RunsDiverged, match=r"1 of 3 runs diverged: wild seed 0"):
+            commands.demo(None, 1, None, False, [])
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:3]] == ["head", "st_sgn", "matrix"]
+
+
+def test_videos_without_labels_are_refused_before_heads_are_trained(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, moving_square(8, 96, 80))
+    (tmp_path / "list.csv").write_text("path,label,split\na.mp4,left,train\nb.mp4,,test\n")
+    document = tiny_stages(tmp_path / "cache", tmp_path / "videos")
+    document["dataset"]["annotations"] = str(tmp_path / "list.csv")
+    config = check_config(document | {"train": {"variants": {"avg_pool": {"head": "avg_pool"}}}}, "test")
+    with pytest.raises(UnusableClips, match=r"1 of 1 clips to compare heads on in split 'test' have no label.* b\.mp4"):
+        run_demo(config, 1, _unheard)
+    assert not Cache(config.cache).has_stage("features/tiny")
 
 
 def test_the_score_shown_is_one_that_tests_have(

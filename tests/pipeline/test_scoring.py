@@ -1,5 +1,6 @@
 """Scores of videos with many clips and crops, and the files made of scores."""
 
+import json
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config, check_config
+from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.results import SplitCounts, read_results
@@ -71,6 +73,19 @@ def _check_against_a_loop(config: Config, run: TrainedRun, aggregate: str, of: s
         torch.testing.assert_close(row, expected, atol=1e-6, rtol=0)
 
 
+def test_runs_of_before_patience_wanted_a_validation_are_still_read(config: Config) -> None:
+    (run,) = train_runs(config)
+    for file, section in (("run.json", "train"), ("results.json", "recipe")):
+        record = json.loads((run.folder / file).read_text())
+        (run.folder / file).write_text(json.dumps(record | {section: record[section] | {"patience": 5}}))
+    scored = evaluate_run(run.folder).result.metrics
+    assert read_results(run.folder).scores == {"test": scored}
+    patient = config.model_copy(update={"train": config.train.model_copy(update={"patience": 5})})
+    with pytest.raises(ConfigError, match=r"avg_pool: train\.patience: given 5, allowed: null, without a val_split"):
+        train_runs(patient, overwrite=True)
+    assert read_results(run.folder).scores, "nothing was discarded"
+
+
 def _scores(labels: Tensor, scores: list[list[float]], videos: tuple[str, ...]) -> RunScores:
     found = VideoScores(video_ids=videos, scores=torch.tensor(scores, dtype=torch.float64), labels=labels)
     nan = float("nan")
@@ -93,6 +108,9 @@ def test_the_submission_has_ids_and_full_scores_and_no_missing_videos(tmp_path: 
     twice = _scores(torch.eye(3, 2), [[0, 0]] * 3, ("a/x.mp4", "b/x.mp4", "c.mp4"))
     with pytest.raises(UsageError, match=r"two videos have the id 'x', one of them is b/x\.mp4"):
         write_submission(twice, tmp_path / "twice.txt")
+    spaced = _scores(torch.eye(3, 2), [[0, 0]] * 3, ("x.mp4", "a b/my video.mp4", "c.mp4"))
+    with pytest.raises(UsageError, match=r"a b/my video\.mp4 has a space in its id"):
+        write_submission(spaced, tmp_path / "twice.txt")
     assert not (tmp_path / "twice.txt").exists()
 
 

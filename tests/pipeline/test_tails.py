@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from pipeline.imported_stages import Naming
 from pipeline.importing import import_features
 from pipeline.indexing import index
 from pipeline.scoring import evaluate_run
+from pipeline.tails import require_whole_maps
 from pipeline.training import build_for, train_runs
 from stages.backbones.build import build_backbone
+from stages.backbones.catalogue import entry
+from stages.heads.build import build_head
 from stages.heads.head import HeadError
 from stages.training.options import TrainOptions
 from tests.conftest import moving_square, write_video
@@ -117,6 +121,18 @@ def test_what_does_not_belong_above_the_cache_is_refused(
 
 def test_random_weights_go_on_as_they_began(document: dict[str, Any], tmp_path: Path) -> None:
     build_for_tail(config_with(document, tmp_path, backbone="other", blocks=[]))
+
+
+@pytest.mark.parametrize("tap", ["res3", "res5"])
+def test_regions_lie_on_maps_of_networks_that_take_frames_in_groups(tap: str) -> None:
+    geometry = entry("nonlocal_i3d_r50", weights="nonlocal_net_32x4")
+    assert geometry.tap(tap).frames_multiple > 1
+    maps = geometry.tap(tap).shape(32, 224)
+    spec = {f"features/net/{tap}": maps, "proposals/boxes": (32, 4, 4), "proposals/count": (32,), "clips/crop": (4,)}
+    head = build_head("proposal_pool", spec, 2, regions_from="maps", dim=8)
+    stage = SimpleNamespace(options={"model": "nonlocal_i3d_r50", "options": dict(geometry.chosen), "size": 224})
+    cache: Any = SimpleNamespace(stage=lambda key: stage)
+    require_whole_maps(cache, head)
 
 
 def test_imported_maps_have_no_network_above_them(tmp_path: Path) -> None:

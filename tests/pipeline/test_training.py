@@ -1,6 +1,7 @@
 """From a cache to trained runs and their scores."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -139,7 +140,7 @@ def test_a_table_of_variants_and_seeds(config: Config, workers: int) -> None:
         assert [run.results.scores for run in again] == [run.results.scores for run in runs[:2]]
 
 
-def test_processes_of_a_table_take_turns_on_devices(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_a_table_share_devices_and_cores(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     class NewProcessForEachJob:
         def __init__(self, count: int, mp_context: Any, initializer: Any, initargs: Any) -> None:
             self.begin = partial(initializer, *initargs)
@@ -154,7 +155,12 @@ def test_processes_of_a_table_take_turns_on_devices(config: Config, monkeypatch:
     monkeypatch.setattr(processes, "ProcessPoolExecutor", NewProcessForEachJob)
     monkeypatch.setattr(training, "_train_one", lambda job: job.config.run.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert train_runs(changed(config, run={"workers": 3}), ["pool"], 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    threads = list[int]()
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    config = changed(config, run={"workers": 4, "threads": "auto"})
+    assert train_runs(config, ["pool"], 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert threads == [2, 2, 2], "8 cores among three"
 
 
 def test_recipes_are_variants_or_heads(config: Config) -> None:
@@ -213,7 +219,11 @@ def test_results_say_what_was_trained_on_what_and_where(config: Config) -> None:
     assert found.scores == {"val": found.history[found.best_epoch - 1]["metrics"]}
     scored = evaluate_run(run.folder).result.metrics
     evaluate_run(run.folder, cache=config.cache, split="train")
-    assert read_results(run.folder).scores == found.scores | {"test": scored}
+    evaluate_run(run.folder, split="val")
+    again = read_results(run.folder)
+    assert again.scores == found.scores | {"test": scored}
+    assert again.counts["val"] == found.counts["val"]
+    assert again.counts["val"].digest != again.counts["test"].digest
 
 
 def test_a_table_that_was_cut_off_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +258,16 @@ def test_a_table_is_of_one_kind_of_features(config: Config) -> None:
     (run.folder.parent.parent / "lstm" / "seed0" / "run.json").unlink()
     with pytest.raises(RunExists, match=r"another recipe or other clips \(features: 'other' -> '"):
         train_runs(config, ["pool", "lstm"], 1)
+
+
+def test_runs_on_arrays_of_another_cache_are_named(config: Config) -> None:
+    (run, _) = train_runs(config, ["pool"], 2)
+    record = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps(record | {"reads": ["features/other/res4"]}))
+    (run.folder.with_name("seed1") / "run.json").unlink()
+    with pytest.raises(RunExists, match=r"pool.seed0 holds a run on features/other/res4, .*train\.run, or --overwrite"):
+        train_runs(config, ["pool"], 2)
+    train_runs(config, ["pool"], 2, overwrite=True)
 
 
 def test_a_table_is_of_one_list_of_clips_and_classes(config: Config) -> None:
@@ -287,6 +307,19 @@ def test_overwriting_forgets_what_was_there(config: Config) -> None:
     train_runs(changed(config, train={"epochs": 1}), overwrite=True)
     assert sorted(path.name for path in run.folder.iterdir()) == [MODEL_FILE, "results.json", "run.json"]
     assert len(read_results(run.folder).history) == 1
+
+
+def test_overwriting_that_was_stopped_goes_on_without_it(config: Config) -> None:
+    """All runs of before are gone by then, so that none is of another recipe."""
+
+    def stop(name: str, seed: int, record: EpochRecord) -> None:
+        raise KeyboardInterrupt
+
+    train_runs(config, ["pool"], 2)
+    longer = changed(config, train={"epochs": 3})
+    with pytest.raises(KeyboardInterrupt):
+        train_runs(longer, ["pool"], 2, overwrite=True, on_epoch=stop)
+    assert [len(run.results.history) for run in train_runs(longer, ["pool"], 2)] == [3, 3]
 
 
 def test_scores_tell_of_clips_that_are_not_extracted_yet(config: Config) -> None:

@@ -1,19 +1,23 @@
 """A table of heads and seeds as a job array: only runs that are not there are trained."""
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import training_array
+from pipeline import training, training_array
 from pipeline.config import Config, check_config
 from pipeline.errors import SlurmError
+from pipeline.executors import slurm_submission, slurm_task
 from pipeline.executors.slurm_states import ArrayState, TaskState
 from pipeline.executors.slurm_submission import Submission, Work
 from pipeline.extraction import extract
 from pipeline.indexing import index
-from pipeline.training import train_runs, train_wanted
+from pipeline.training import RunsDiverged, TrainedRun, train_runs, train_wanted
 from pipeline.training_array import train_on_slurm
+from stages.training.engine import TrainingDiverged
 from tests.conftest import moving_square, write_video
 
 ENDED = ArrayState(tasks={0: TaskState(state="failed", detail="TIMEOUT")}, answered=True)
@@ -77,6 +81,31 @@ def test_overwrite_trains_all_again(config: Config, works: list[Work]) -> None:
     before = (run.folder / "run.json").stat().st_mtime_ns
     train_on_slurm(config, overwrite=True)
     assert (run.folder / "run.json").stat().st_mtime_ns > before
+
+
+def test_runs_that_diverge_do_not_hide_the_others(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_one = training._train_one
+
+    def diverges(job: Any) -> TrainedRun:
+        if job.options.seed == 0:
+            raise TrainingDiverged("The loss is nan.")
+        return train_one(job)
+
+    def run_all_but(lost: int, script: Path) -> str:
+        for task in {0, 1, 2} - {lost}:
+            with suppress(TrainingDiverged):
+                slurm_task.run_task(script.parent, task)
+        return "1"
+
+    monkeypatch.setattr(training, "_train_one", diverges)
+    monkeypatch.setattr(Submission, "state", lambda self: ENDED)
+    monkeypatch.setattr(slurm_submission, "_sbatch", partial(run_all_but, 2))
+    with pytest.raises(SlurmError, match=r"1 of 3 runs are not trained: \S+seed2; the same command"):
+        train_on_slurm(config, seeds=3)
+    monkeypatch.setattr(slurm_submission, "_sbatch", partial(run_all_but, 3))
+    with pytest.raises(RunsDiverged, match=r"1 of 3 runs diverged: avg_pool seed 0\.") as told:
+        train_on_slurm(config, seeds=3, overwrite=True)
+    assert [run.results.seed for run in told.value.finished] == [1, 2]
 
 
 def test_as_processes(config: Config, fake: Path, capfd: pytest.CaptureFixture[str]) -> None:

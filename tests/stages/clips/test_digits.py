@@ -75,6 +75,9 @@ def test_missing_and_wrong_files_are_named(tmp_path: Path):
     write_mnist(tmp_path)
     with pytest.raises(DigitsError, match=r"split train lack \[5, 6, 7, 8, 9\].*val_images is 25"):
         digits_of("train", str(tmp_path), 25)
+    with pytest.raises(DigitsError, match=r"the 0 digits of split train lack .*val_images is 30"):
+        digits_of("train", str(tmp_path), 30)
+    assert not len(digits_of("val", str(tmp_path), 0))
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(19, np.uint8)))
     with pytest.raises(DigitsError, match=r"t10k has images \(20, 28, 28\) and labels \(19,\)"):
         digits_of("test", f"{tmp_path}/.", 0)  # another spelling: what was read stays in memory

@@ -32,14 +32,14 @@ def clips(make_clips: Callable[..., Any]) -> Any:
     return make_clips()
 
 
-def _saved(folder: Path, clips: Any, **keywords: Any) -> Head:
+def _saved(folder: Path, clips: Any) -> Head:
     head = build_head("lstm", clips.spec, 3, hidden=16)
     options = TrainOptions(head="lstm", seed=4)
     trained_on = {"train": None}
     record = describe_run(
         head, clips, options, NAMES, {"top1": 0.75}, cache="a/cache", features=FEATURES, trained_on=trained_on
     )
-    save_run(folder, head, record, **keywords)
+    save_run(folder, head, record)
     return head
 
 
@@ -86,7 +86,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
     }
 
 
-def test_a_run_is_only_overwritten_on_request(tmp_path: Path, clips: Any) -> None:
+def test_a_run_is_not_overwritten(tmp_path: Path, clips: Any) -> None:
     require_free(tmp_path)
     _saved(tmp_path, clips)
     before = (tmp_path / "model.safetensors").read_bytes()
@@ -95,15 +95,12 @@ def test_a_run_is_only_overwritten_on_request(tmp_path: Path, clips: Any) -> Non
     with pytest.raises(RunExists):
         require_free(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    _saved(tmp_path, clips, overwrite=True)
-    assert (tmp_path / "model.safetensors").read_bytes() != before
 
 
 @pytest.mark.parametrize("crash_at", [0, 1])
-def test_a_crash_while_overwriting_never_leaves_a_mixed_run(
+def test_a_crash_while_saving_never_leaves_half_a_run(
     crash_at: int, tmp_path: Path, clips: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _saved(tmp_path, clips)
     write, calls = checkpoint.write_whole, []
 
     def crash(target: Path, parts: list[bytes]) -> Any:
@@ -114,7 +111,7 @@ def test_a_crash_while_overwriting_never_leaves_a_mixed_run(
 
     monkeypatch.setattr(checkpoint, "write_whole", crash)
     with pytest.raises(KeyboardInterrupt):
-        _saved(tmp_path, clips, overwrite=True)
+        _saved(tmp_path, clips)
     with pytest.raises(RunNotFound, match=r"no complete run: run\.json is missing"):
         load_run(tmp_path)
 

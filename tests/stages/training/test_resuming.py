@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from stages.training import engine
+from stages.training.engine import TrainingDiverged
+from stages.training.evaluation import ScoresNotFinite, evaluate
 from stages.training.records import EpochRecord, TrainResult
 from stages.training.state import STATE_FILE, StateError
 from tests.stages.training import resuming
@@ -84,6 +86,22 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path, monkeypatch: pytest
         monkeypatch.undo()
     same = {"epochs": 1, "threads": None, "preload": True, "tensorboard": True, "checkpoint_minutes": 3.0}
     run(tmp_path, OPTIONS.model_copy(update=same))
+
+
+def test_a_run_that_diverges_does_not_hinder_one_with_a_lower_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after_an_epoch(*arguments: Any, **keywords: Any) -> Any:
+        if (tmp_path / STATE_FILE).exists():
+            raise ScoresNotFinite
+        return evaluate(*arguments, **keywords)
+
+    monkeypatch.setattr(engine, "evaluate", after_an_epoch)
+    every_epoch = {"epochs": 2, "checkpoint_steps": None}
+    with pytest.raises(TrainingDiverged, match="after epoch 2"):
+        run(tmp_path, OPTIONS.model_copy(update=every_epoch))
+    monkeypatch.undo()
+    run(tmp_path, OPTIONS.model_copy(update=every_epoch | {"learning_rate": OPTIONS.learning_rate / 10}))
 
 
 class Evil:

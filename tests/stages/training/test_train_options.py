@@ -30,7 +30,6 @@ def test_the_skeleton_of_a_config_is_valid_as_it_is() -> None:
         {"patience": 5, "schedule": "plateau"},
         {"warmup": 5, "iterations": 5},
         {"metric": "top1", "val_split": None},
-        {"patience": 5, "val_split": None},
         {"class_weights": "equal"},
         {"class_weights": [1, 0]},
         {"ema": 1},
