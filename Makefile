@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
+# On up to four cores; the tests of one file share what they set up.
 test: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 # SIGKILL at 100 random moments on both stores; takes minutes. FAULTS_SEED=n repeats the moments that it printed.
 test-faults: .venv/installed
