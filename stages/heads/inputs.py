@@ -36,7 +36,9 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Sour
         return fitting[0]
     if fitting:
         choices = ", ".join(f"backbone={source.backbone} tap={source.tap}" for source in fitting)
-        raise HeadError(f"Several arrays fit; choose one by the options backbone and tap: {choices}.")
+        raise HeadError(
+            f"Several arrays fit; choose one by backbone and tap in the options of train or of a variant: {choices}."
+        )
     nearest = next((source for kind in kinds for source in found[kind]), _known(spec, options))
     raise missing([nearest.array(kind) for kind in kinds if nearest not in found[kind]], spec, kinds)
 

@@ -280,7 +280,7 @@ def test_any_head_reads_what_the_tail_gives(name: str, options: dict[str, Any], 
 
 def test_the_heads_backbone_is_the_tails() -> None:
     two = SPEC | {"features/other/res4": SPEC["features/net/res4"]}
-    with pytest.raises(HeadError, match=r"choose one by the options backbone and tap: backbone=net .* backbone=other"):
+    with pytest.raises(HeadError, match=r"options of train or of a variant: backbone=net .* backbone=other"):
         build_head("avg_pool", two, 3, tail=TAIL)
     assert build_head("avg_pool", two, 3, tail=TAIL, backbone="other").reads == ("features/other/res4",)
 
