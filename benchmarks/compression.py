@@ -1,4 +1,4 @@
-"""lz4 and zstd against none, on features that an extraction made: prints a table for docs/design.md.
+"""lz4 and zstd against none, on features that an extraction made: prints the table of docs/compression.md.
 
 The demo's networks and videos, 50 proposals a frame. Size as part of the uncompressed size; writing (sealing a shard
 object, fsync included) and reading (64 clips in random order, page cache warm) in MB/s of values with none, and as

@@ -53,7 +53,7 @@ class Row:
             f"{TITLES[self.paper]}: {self.about}.",
             f"Published: {self.published}.",
             *self.notes,
-            f"Made by {HERE.name}/generate.py.",
+            "Made by examples/papers/generate.py.",
         ]
         body = yaml.safe_dump(self.document, sort_keys=False, default_flow_style=None, width=100)
         return "".join(f"# {line}\n" for line in lines) + body

@@ -10,7 +10,7 @@ from stages.training.options import TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Step -> factor on the learning rate. Numbers of the options that count epochs are steps here."""
+    """Step -> factor on the learning rate. `milestones` and `warmup` are steps here."""
 
     options: TrainOptions
     steps_per_epoch: int
