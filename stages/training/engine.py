@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -177,7 +177,7 @@ class _Training:
 
     def _scored(self) -> Head:
         """The network that is validated and kept."""
-        return self.head if self.ema is None else cast(Head, self.ema.module)
+        return self.head if self.ema is None else self.ema.module
 
     def _epoch(self, on_step: OnStep) -> EpochRecord:
         """The present epoch, or what is left of it."""
@@ -271,7 +271,7 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
-            self.ema.update_parameters(self.head)
+            self.ema.update(self.head)
         self.step, self.step_of_epoch = self.step + 1, self.step_of_epoch + 1
         self.loss += loss.detach() * len(indices) / together.num_processes()
 

@@ -1,10 +1,12 @@
 """What moves the weights: the optimiser and its groups, and the moving mean of the weights."""
 
+import copy
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
 
 from stages.heads.head import Head
 from stages.training.options import TrainOptions
@@ -19,12 +21,41 @@ def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, options.learning_rate, momentum=options.momentum, nesterov=nesterov)
 
 
-def build_ema(head: Head, options: TrainOptions) -> AveragedModel | None:
-    """The moving mean of weights and BatchNorm statistics; it has its own copy of the head in `module`."""
-    if options.ema is None:
-        return None
-    mean = get_ema_multi_avg_fn(options.ema)  # type: ignore[no-untyped-call]
-    return AveragedModel(head, multi_avg_fn=mean, use_buffers=True)
+class MovingMean(nn.Module):
+    """A copy of a head, `module`, whose weights and BatchNorm statistics are moving means of the head's.
+
+    What is not floating-point, such as indices, is the head's own. Names in its state are those of torch's
+    AveragedModel, which takes means of indices as well.
+    """
+
+    n_averaged: Tensor
+
+    def __init__(self, head: Head, decay: float) -> None:
+        super().__init__()
+        self.module, self.decay = copy.deepcopy(head), decay
+        self.register_buffer("n_averaged", torch.tensor(0, device="cpu"))  # where nothing waits for its value
+        for module in self.module.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()  # the copy's lie apart, and cuDNN would gather them at each call
+
+    @torch.no_grad()
+    def update(self, head: Head) -> None:
+        """Take in the head's present values; the mean begins with the first ones."""
+        pairs = [*zip(_tensors(self.module), _tensors(head), strict=True)]
+        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(means, values, 1 - self.decay if self.n_averaged else 1.0)
+        for copied, value in pairs:
+            if not copied.is_floating_point():
+                copied.copy_(value)
+        self.n_averaged += 1
+
+
+def build_ema(head: Head, options: TrainOptions) -> MovingMean | None:
+    return None if options.ema is None else MovingMean(head, options.ema)
+
+
+def _tensors(head: Head) -> Iterator[Tensor]:
+    return chain(head.parameters(), head.buffers())
 
 
 def _groups(head: Head, options: TrainOptions) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -305,6 +306,29 @@ def test_ema_keeps_a_moving_mean_of_the_weights(make_clips: MakeClips, monkeypat
         expected = 0.75 * expected + 0.25 * weights
     torch.testing.assert_close(_weights(head), expected)
     assert not torch.allclose(_weights(head), seen[-1])
+
+
+def test_with_ema_a_run_keeps_the_network_that_it_has_scored(make_clips: MakeClips, tmp_path: Path) -> None:
+    """Also one that was cut off. TRN's tables of indices are in no file: a head is built with them."""
+
+    def cut_off(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    clips, val, state = make_clips(), make_clips(), tmp_path / "state.pt"
+    clips.pooled, val.pooled = torch.randn(2, 40, 16, 8)
+    options = _options(head="trn", ema=0.9, epochs=2, metric="loss", checkpoint_steps=3)
+    head, whole = _run(clips, val, options)
+    rebuilt = build_head("trn", clips.spec, 3, hidden=16)
+    rebuilt.load_state_dict(head.state_dict())
+    scored = whole.history[whole.best_epoch - 1].metrics
+    assert evaluate(rebuilt, val, options, device=CPU).loss == scored["loss"]
+    with pytest.raises(KeyboardInterrupt):
+        _run(clips, val, options, on_epoch=cut_off, state_file=state)
+    assert state.exists()
+    resumed, result = _run(clips, val, options, state_file=state)
+    assert torch.equal(_weights(resumed), _weights(head))
+    assert [record.metrics for record in result.history] == [record.metrics for record in whole.history]
 
 
 def test_half_precision_learns_nearly_the_same_and_is_asked_of_a_device(make_clips: MakeClips) -> None:

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from stages.heads.build import build_head
 from stages.heads.head import Head
-from stages.training.optimizers import build_optimizer
+from stages.training.optimizers import build_ema, build_optimizer
 from stages.training.options import TrainOptions
 
 SPEC = {"features/tiny/res5_pooled": (4, 8)}
@@ -44,3 +45,30 @@ def test_a_head_may_give_parameters_a_factor(decay_all: bool, monkeypatch: pytes
     found = [(group["factor"], group["weight_decay"], len(group["params"])) for group in groups]
     assert found == [(0.1, 0.3, 1), (1.0, 0.3 if decay_all else 0.0, 1)]
     assert groups[0]["params"][0] is head.classifier.fc.weight
+
+
+def test_a_moving_mean_is_one_of_what_is_floating_point_and_a_copy_of_the_rest() -> None:
+    """TRN's tuples at a decay that once truncated frame 11 to 10; a BatchNorm's statistics, and what it counts."""
+    head = build_head("trn", {"features/tiny/res5_pooled": (16, 8)}, 3)
+    head.norm = torch.nn.BatchNorm1d(2)
+    ema = build_ema(head, TrainOptions(ema=0.9999))
+    assert ema is not None
+    for value in (1.0, 2.0, 2.0):
+        torch.nn.init.constant_(head.classifier.fc.weight, value)
+        torch.nn.init.constant_(head.norm.running_mean, value)
+        head.norm.num_batches_tracked += 11
+        ema.update(head)
+    for mean in (ema.module.classifier.fc.weight, ema.module.norm.running_mean):
+        torch.testing.assert_close(mean, torch.full_like(mean, 2 - 0.9999**2), atol=2e-7, rtol=0)
+    assert ema.module.norm.num_batches_tracked == 33
+    buffers = dict(head.named_buffers())
+    indices = [name for name in buffers if name.endswith("fixed")]
+    assert len(indices) == 15
+    assert all(torch.equal(ema.module.get_buffer(name), buffers[name]) for name in indices)
+
+
+def test_the_states_of_torch_s_mean_are_read() -> None:
+    head = build_head("avg_pool", SPEC, 3)
+    ema = build_ema(head, TrainOptions(ema=0.9))
+    assert ema is not None
+    ema.load_state_dict(AveragedModel(build_head("avg_pool", SPEC, 3), use_buffers=True).state_dict())
