@@ -62,7 +62,6 @@ class Worker:
         self.threads = config.run.worker_threads
         torch.set_num_threads(self.threads)
         self.device = pick_device(config.run.device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         entries = {key.partition("/")[2] for key in keys if "/" in key}
         self.features = {name: self._extractor(name) for name in sorted(entries)}
         self.proposer: ProposalSource | None = None

@@ -1,5 +1,6 @@
 """Devices and precision: where a network runs and in which numbers."""
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -12,19 +13,27 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU.
+    """`auto` is the first CUDA device where there is one, else the CPU. Ends this process's use of TF32 for float32.
 
     Raises UsageError for a device that this machine does not have.
     """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"run.device: given {name!r}, allowed: auto, cpu, cuda, cuda:<index>") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"run.device: given {name!r}, but torch finds no CUDA device here; use cpu or auto")
-    return device
+    known = re.fullmatch(r"cpu|cuda(?::(0|[1-9]\d*))?", name)
+    if known is None:
+        raise UsageError(f"run.device: given {name!r}, allowed: auto, cpu, cuda, cuda:<index>")
+    if name != "cpu":
+        require_cuda(int(known[1] or 0), f"run.device: given {name!r}", "use cpu or auto")
+    return torch.device(name)
+
+
+def require_cuda(index: int, given: str, advice: str) -> None:
+    """Raises UsageError, from `given` to `advice`, where torch finds no CUDA device of that index."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        found = f"none beyond cuda:{count - 1}" if count else "no CUDA device"
+        raise UsageError(f"{given}, but torch finds {found} here; {advice}")
 
 
 def share_of_devices(name: str, number: int, num_cuda: int) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from stages.device import require_cuda
 from stages.errors import UsageError
 
 PATIENCE = timedelta(hours=2)  # while the first process validates, the others wait
@@ -50,10 +51,16 @@ def acquainted(device: torch.device) -> Iterator[None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU that belongs to this process, where `device` is any GPU."""
+    """The GPU that belongs to this process, where `device` is any GPU.
+
+    Raises UsageError where this machine has fewer GPUs than processes.
+    """
     if num_processes() == 1 or device.type != "cuda":
         return device
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    number = int(os.environ["LOCAL_RANK"])
+    advice = "start torchrun with a --nproc-per-node of at most as many as there are, or use run.device=cpu"
+    require_cuda(number, f"LOCAL_RANK: given {number}", advice)
+    return torch.device("cuda", number)
 
 
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:

@@ -1,8 +1,11 @@
-"""Which device a process takes."""
+"""Which device a process takes, and in which numbers it computes."""
 
 import pytest
+import torch
 
-from stages.device import share_of_devices
+from stages.device import pick_device, share_of_devices
+from stages.errors import UsageError
+from stages.training.together import own_device
 
 
 @pytest.mark.parametrize(
@@ -18,3 +21,41 @@ from stages.device import share_of_devices
 )
 def test_processes_take_turns(name: str, num_cuda: int, expected: list[str]) -> None:
     assert [share_of_devices(name, number, num_cuda) for number in range(5)] == expected
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_device_is_one_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        assert pick_device(name) == torch.device(name)
+    for name in ("mps", "meta", "cuda:", "cuda:01", "abacus"):
+        with pytest.raises(UsageError, match=f"run.device: given '{name}', allowed: auto, cpu, cuda, cuda:<index>"):
+            pick_device(name)
+    for name in ("cuda:2", "cuda:256"):
+        with pytest.raises(UsageError, match=f"given '{name}', but torch finds none beyond cuda:1 here; use"):
+            pick_device(name)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UsageError, match="given 'cuda', but torch finds no CUDA device here; use cpu or auto"):
+        pick_device("cuda")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device(torch.device("cuda")) == torch.device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UsageError, match="LOCAL_RANK: given 2, but torch finds none beyond cuda:1 here; start"):
+        own_device(torch.device("cuda"))
+
+
+def test_float32_is_no_tf32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    pick_device("auto")
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
