@@ -14,7 +14,7 @@ from stages.training import engine
 from stages.training.engine import TrainingDiverged
 from stages.training.evaluation import ScoresNotFinite, evaluate
 from stages.training.records import EpochRecord, TrainResult
-from stages.training.state import STATE_FILE, StateError
+from stages.training.state import STATE_FILE, StateError, generators, set_generators
 from tests.stages.training import resuming
 from tests.stages.training.resuming import OPTIONS, clips, run
 
@@ -102,6 +102,13 @@ def test_a_run_that_diverges_does_not_hinder_one_with_a_lower_rate(
         run(tmp_path, OPTIONS.model_copy(update=every_epoch))
     monkeypatch.undo()
     run(tmp_path, OPTIONS.model_copy(update=every_epoch | {"learning_rate": OPTIONS.learning_rate / 10}))
+
+
+def test_a_run_begun_on_a_cpu_may_go_on_elsewhere() -> None:
+    states = generators(torch.device("cpu"))
+    torch.rand(1)
+    set_generators(states, torch.device("cuda"))
+    assert torch.equal(torch.get_rng_state(), states["cpu"])
 
 
 class Evil:
