@@ -57,6 +57,15 @@ def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
     return network
 
 
+def require_precision(precision: str, device: torch.device, key: str) -> None:
+    """Raises UsageError, which names `key`, for bf16 on a GPU that only emulates it, as those before Ampere do."""
+    if precision != "bf16" or device.type != "cuda":
+        return
+    with torch.cuda.device(device):
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UsageError(f"{key}: given 'bf16', which {torch.cuda.get_device_name()} does not compute in; use fp16")
+
+
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Autocast to `precision`; plain float32 for fp32, without TF32."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")

@@ -10,7 +10,7 @@ from stages.backbones.catalogue import CATALOGUE, entry
 from stages.backbones.folding import fold_batch_norms
 from stages.backbones.options import BackboneOptions
 from stages.backbones.pixels import pixels_of
-from stages.device import computing_in, frozen_on
+from stages.device import computing_in, frozen_on, require_precision
 
 # B clips, T frames, C channels, S side of the square input, H W size of a map.
 
@@ -22,6 +22,7 @@ class FeatureExtractor:
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
+        require_precision(options.precision, device, f"precision of backbone {options.model}")
         backbone = build_backbone(options.model, options.weights, options.taps, **options.options)
         self.digest = backbone_digest(backbone, entry(options.model), options.weights)
         if options.model in CATALOGUE:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.device import computing_in, frozen_on, upload
+from stages.device import computing_in, frozen_on, require_precision, upload
 from stages.proposals.build import build_proposer
 from stages.proposals.catalogue import entry
 from stages.proposals.options import CheckpointOptions, TinyOptions, TorchvisionOptions
@@ -20,9 +20,10 @@ class NetworkSource:
     """A network of the catalogue on one device; frames of one clip at a time, as many as PIXELS_PER_PASS allows."""
 
     def __init__(self, options: TorchvisionOptions | TinyOptions | CheckpointOptions, device: torch.device) -> None:
+        self.precision = "fp32" if isinstance(options, CheckpointOptions) else options.precision
+        require_precision(self.precision, device, "proposals.precision")
         network = build_proposer(options.network, options.weights)
         self.digest = weights_digest(network, options.weights, entry(options.network).weights)
-        self.precision = "fp32" if isinstance(options, CheckpointOptions) else options.precision
         self.options, self.device = options, device
         # As detectron2: frame by frame, channels-first. Sums in another order swap boxes of almost equal scores.
         self._is_exact = isinstance(options, CheckpointOptions)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cache_schemas.files import remove_durably
-from stages.device import computing_in
+from stages.device import computing_in, require_precision
 from stages.errors import UsageError
 from stages.heads.head import Head
 from stages.training import together
@@ -91,6 +91,7 @@ def train(
     _check_metric(options, train_clips)
     if options.precision == "fp16" and device.type != "cuda":
         raise UsageError(f"train.precision: given 'fp16', allowed on {device.type}: fp32, bf16")
+    require_precision(options.precision, device, "train.precision")
     seed = options.seed + together.rank() * RANK_SEEDS
     with together.acquainted(device), seeded(seed, device), _threads(options.threads):
         training = _Training(head.to(device), train_clips, val_clips, options, device)

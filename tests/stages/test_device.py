@@ -1,9 +1,11 @@
 """Which device a process takes, and in which numbers it computes."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from stages.device import pick_device, share_of_devices
+from stages.device import pick_device, require_precision, share_of_devices
 from stages.errors import UsageError
 from stages.training.together import own_device
 
@@ -59,3 +61,17 @@ def test_float32_is_no_tf32() -> None:
     pick_device("auto")
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_bf16_is_for_gpus_that_do_not_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of the device itself, which need not be the current one."""
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: asked.append(device) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    device = torch.device("cuda:1")
+    with pytest.raises(UsageError, match=r"train\.precision: given 'bf16', which Tesla T4 does not compute in; use"):
+        require_precision("bf16", device, "train.precision")
+    require_precision("fp16", device, "train.precision")
+    require_precision("bf16", torch.device("cpu"), "train.precision")
+    assert asked == [device]
