@@ -198,8 +198,8 @@ class _Training:
                 on_step(self._step_record(clips_done / (now - started)))
             if self.step_of_epoch * size < len(order) and self._state_is_due(now):
                 self._save()
-        speed = clips_done / (time.perf_counter() - started)
         loss = together.summed(self.loss).item() / len(order)  # the epoch's only wait for the device
+        speed = clips_done / (time.perf_counter() - started)
         record = self._record(loss, speed, started)
         self.step_of_epoch, self.epoch_order = 0, self.order.get_state()
         self.loss.zero_()
