@@ -242,7 +242,10 @@ class _Training:
 
     def _diverged(self, seen: str) -> TrainingDiverged:
         rate = self.options.learning_rate
-        return TrainingDiverged(f"{seen}: lower this run's learning_rate (now {rate}), of train or of its variant.")
+        instead = ", or use bf16 or fp32" if self.options.precision == "fp16" else ""  # fp16 ends at 65504
+        return TrainingDiverged(
+            f"{seen}: lower this run's learning_rate (now {rate}), of train or of its variant{instead}."
+        )
 
     def _step_record(self, clips_per_second: float) -> StepRecord:
         last = self.history[-1].metrics.get(self.metric) if self.history else None
