@@ -13,6 +13,11 @@ from stages.errors import UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 75, 130, 143
 
+GPU_IS_FULL = (
+    "The GPU is full. Give fewer clips at a time (run.batch_size of extract, train.batch_size of train and evaluate), "
+    "or let fewer workers share it (run.workers)."
+)
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, or SIGUSR1 (a scheduler's word that time is up), treated as Ctrl-C."""
@@ -46,6 +51,8 @@ def exit_code(command: Callable[[], int | None]) -> int:
         return EXIT_USAGE
     except (CacheError, RuntimeError, OSError) as error:
         note(f"error: {error}")
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, known by its name, as torch need not be here
+            note(GPU_IS_FULL)
         return EXIT_FAILED
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cli.exits import exit_code
 from cli.printing import heads as printing
@@ -134,6 +135,16 @@ def test_what_goes_on_after_a_stop(
     monkeypatch.setattr(sys, "argv", ["kinegraph", "train", *options])
     assert exit_code(stopped) == 130
     assert words in capsys.readouterr().err
+
+
+def test_a_full_gpu_is_told_what_makes_room(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    assert exit_code(command) == 1
+    told, advice = capsys.readouterr().err.splitlines()
+    assert told == "error: CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert all(key in advice for key in ("run.batch_size", "train.batch_size", "run.workers"))
 
 
 def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
