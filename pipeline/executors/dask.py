@@ -13,7 +13,7 @@ from dask.utils import key_split
 from distributed import Client, Future, KilledWorker
 
 from pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
-from pipeline.events import Event, UnitLeased, UnitSuspected, WorkerLost
+from pipeline.events import Event, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
 from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
 from pipeline.executors.dask_checks import absolute_root, check_cluster
 from pipeline.executors.dask_cluster import are_children, connected, resources
@@ -77,7 +77,9 @@ class Submission:
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
         self.client, self.job, self.station, self.report = client, job, station, report
         self.in_flight: dict[str, tuple[Future[Any], WorkUnit]] = {}
-        self.early_deaths = 0
+        self.early_deaths = 0  # in a row
+        self._attempts: dict[int, int] = {}  # at shards, as seen when a worker died
+        self._lost: deque[tuple[int, ...]] = deque()  # by the client's thread: what a dead worker had
         self.leased: list[WorkUnit] = []
         self.watchers: dict[int, tuple[str, ...]] = {}
         self.suspects: list[WorkUnit] = []
@@ -113,6 +115,8 @@ class Submission:
                 break
             with suppress(queue.Empty):
                 self._settle(self._settled.get(timeout=COUNT_WORKERS_SECONDS))
+            while self._lost:
+                self._died(self._lost.popleft())
             self._workers.require()
         if self.out_of_time is not None:
             raise self.out_of_time
@@ -138,7 +142,7 @@ class Submission:
             error = future.exception()
             if not isinstance(error, KilledWorker):
                 raise error
-            self._killed(unit)
+            self.suspects.append(unit)  # whether it or a neighbour killed the workers shows when it runs alone
         elif future.status == "finished":
             self._take(future.result())
             if unit in self.leased and unit.shard not in self.watchers:
@@ -157,6 +161,8 @@ class Submission:
                 self.leased.append(event.unit)
             elif isinstance(event, UnitSuspected):
                 self.suspects.append(event.unit)
+            elif isinstance(event, UnitSealed):
+                self.early_deaths = 0
             self.report(event)
 
     def _remember_watcher(self, future: Future[Any], unit: WorkUnit) -> None:
@@ -164,16 +170,23 @@ class Submission:
         with suppress(OSError):
             self.watchers[unit.shard] = self.client.who_has([future])[future.key]
 
-    def _killed(self, unit: WorkUnit) -> None:
-        """Dask gave the unit up. Whether it or a neighbour killed the workers shows when it runs alone."""
+    def _died(self, shards: tuple[int, ...]) -> None:
+        """A worker died that had these shards: a lease says of each, by its attempt, whether the worker was at it.
+
+        Raises ClusterLost where workers die again and again, and none was at any.
+        """
         storage = self.job.cache.storage
-        self.early_deaths += storage.creates_exclusively() and lease_of(storage, unit.shard) is None
+        if not shards or not storage.creates_exclusively():
+            return
+        attempts = {shard: lease.attempt for shard in shards if (lease := lease_of(storage, shard))}
+        was_early = all(attempt <= self._attempts.get(shard, 0) for shard, attempt in attempts.items())
+        self._attempts |= attempts
+        self.early_deaths = self.early_deaths + 1 if was_early else 0
         if self.early_deaths >= MAX_DEATHS:
             raise ClusterLost(
                 "Dask workers died again and again before they took a shard. Is there memory for the networks in each "
                 f"process (run.dask.memory_limit: {self.job.config.run.dask.memory_limit})? Their logs say more."
             )
-        self.suspects.append(unit)
 
     def _note(self, event: tuple[float, Any]) -> None:
         """Dask's own word of a worker that died, from the client's thread."""
@@ -183,8 +196,9 @@ class Submission:
         self._workers.left_in_order = message["expected"]
         if not message["expected"]:
             known = [self.in_flight.get(key) for key in message["processing-tasks"]]
-            shards = sorted(found[1].shard for found in known if found is not None)
-            self.report(WorkerLost(shards=tuple(shards), exit_code=None, set_aside=()))
+            shards = tuple(sorted(found[1].shard for found in known if found is not None))
+            self._lost.append(shards)
+            self.report(WorkerLost(shards=shards, exit_code=None, set_aside=()))
 
 
 def forget_submissions(dask_scheduler: Any) -> None:

@@ -3,13 +3,16 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
 
+from cache_schemas.storage import open_storage
 from pipeline.config import Config
-from pipeline.errors import OutOfTimeError
+from pipeline.errors import ClusterLost, OutOfTimeError
 from pipeline.events import Event, UnitLeased, UnitSealed
 from pipeline.executors import dask as executor
 from pipeline.executors.contract import MAX_DEATHS, Job
@@ -45,6 +48,25 @@ def test_waiting_for_others_ends_with_the_time(load: Callable[..., Config], dask
         with pytest.raises(OutOfTimeError, match="what is left is with other runs"):
             Submission(client, job, station, lambda event: None).run(units, MAX_DEATHS)
         client.unregister_worker_plugin(station.name)
+
+
+def test_workers_that_die_before_they_take_a_shard(
+    load: Callable[..., Config], dask_cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Three in a row are enough; beside a shard that kills its workers, others may well have none yet."""
+    config = load("run.executor=dask", f"run.dask.scheduler={dask_cluster.scheduler_address}")
+    storage = open_storage(str(tmp_path))
+    job = Job(config=config, cache=SimpleNamespace(storage=storage), keys=KEYS, units=())  # type: ignore[arg-type]
+    with Client(dask_cluster) as client:
+        submission = Submission(client, job, EmptyStation(config, config.cache, KEYS, {}, of_client=False), print)
+        for attempt in range(1, 6):
+            storage.create(f"leases/000001.{attempt}.json", b"of a worker that died")
+            submission._died((0, 1, 2, 3))
+        submission._died((0, 1, 2, 3))
+        submission._died((0, 1, 2, 3))
+        submission._died(())
+        with pytest.raises(ClusterLost, match="again and again before they took a shard"):
+            submission._died((4, 5))
 
 
 class BusyForAWhile(Station):
