@@ -237,5 +237,4 @@ def _give_back_gpu_memory() -> None:
     """To others that want the GPU: what the networks took is free by now, but torch would keep it for this process."""
     import torch
 
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # nothing where CUDA was not used

@@ -30,7 +30,6 @@ def test_gpu_memory_is_given_back_once_the_networks_are_gone(
         return worker
 
     monkeypatch.setattr(Station, "_open", open_noted)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive_when_given_back.append([ref() for ref in opened]))
     with in_this_process(1) as cluster:
         config = load("run.executor=dask", f"run.dask.scheduler={cluster.scheduler_address}")
