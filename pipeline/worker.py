@@ -13,6 +13,7 @@ import torch
 from cache_schemas.cache import Cache, Stage
 from pipeline.config import Config
 from pipeline.declare import declare
+from pipeline.devices import described
 from pipeline.events import ClipsDone, Event, UnitLeased, UnitSealed, UnitSealedElsewhere, UnitSuspected
 from pipeline.feed import Batch, Feed
 from pipeline.leases import Leases, NoLeases, leases_on
@@ -72,7 +73,10 @@ class Worker:
             self.graph_source = build_graph_source(config.graphs, config.dataset)
         self.stages = self._declared(keys)
         self.provenance = Provenance(
-            versions=versions(), device=str(self.device), batch_size=config.run.batch_size, threads=self.threads
+            versions=versions(),
+            device=described(self.device),
+            batch_size=config.run.batch_size,
+            threads=self.threads,
         )
 
     def _extractor(self, name: str) -> FeatureExtractor:

@@ -135,6 +135,8 @@ class Station(WorkerPlugin):
                 self._finish(error)
         except Exception as error:
             self._finish(error)
+        finally:
+            _give_back_gpu_memory()
 
     def _run_until_idle(self) -> None:
         from pipeline.worker import Pass
@@ -229,3 +231,10 @@ class Station(WorkerPlugin):
             answers, self._answers = self._answers, {}
         for answer in answers.values():
             answer.set_exception(self._end)
+
+
+def _give_back_gpu_memory() -> None:
+    """To others that want the GPU: what the networks took is free by now, but torch would keep it for this process."""
+    import torch
+
+    torch.cuda.empty_cache()  # nothing where CUDA was not used

@@ -41,10 +41,15 @@ class NonLocal(nn.Module):
 
     def _seeing_all(self, x: Tensor) -> Tensor:
         pooled = self.pool(x)
-        query = self.theta(x).flatten(2).transpose(1, 2)  # [B, N, C / 2]
-        key, value = (conv(pooled).flatten(2).transpose(1, 2) for conv in (self.phi, self.g))  # [B, M, C / 2]
+        query = _by_place(self.theta(x))  # [B, N, C / 2]
+        key, value = (_by_place(conv(pooled)) for conv in (self.phi, self.g))  # [B, M, C / 2]
         # With a head axis of one: without it torch has no fused kernel, and N x M weights would be held.
         found = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
         found = found.transpose(1, 2).reshape(-1, found.shape[2], *x.shape[2:])  # [B, C / 2, T, H, W]
         out: Tensor = x + self.norm(self.out(found))
         return out
+
+
+def _by_place(x: Tensor) -> Tensor:
+    """[B, C, T, H, W] -> [B, T H W, C], the channels of a place side by side as fused attention needs them."""
+    return x.flatten(2).transpose(1, 2).contiguous()

@@ -7,6 +7,7 @@ B clips, T frames, K slices of all clips that hold a frame, L frames of the long
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -65,8 +66,9 @@ class SliceClassifier(nn.Module):
 
     def _reduce(self, padded: Tensor, lengths: Tensor) -> Tensor:
         """[K, L, D] -> [K, H]."""
-        if len(padded) == 0:
-            return padded.new_zeros(0, self.fc.in_features)
+        if len(padded) == 0:  # all parameters take part even so: processes that share a batch wait for each gradient
+            one_frame = F.pad(padded, (0, 0, 0, 1, 0, 1))  # [1, 1, D] of zeros
+            return self._reduce(one_frame, lengths.new_ones(1))[:0]
         if self.reducer in ("gru", "bigru"):
             packed = pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)
             _, last = self.gru(packed)  # [directions, K, H / directions]

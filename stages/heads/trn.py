@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from stages.device import upload
 from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
 from stages.heads.inputs import choose_source
 
@@ -39,15 +40,24 @@ class Trn(Head):
         num_frames, channels = spec[self.source.pooled]
         if num_frames < 2:
             raise HeadError(f"Head trn relates frames; {self.source.pooled} has {num_frames} in a clip, at least 2 do.")
+        self.num_frames, self.num_tuples = num_frames, options.num_tuples
         self.project = nn.Sequential(nn.Linear(channels, options.dim), nn.ReLU())
         self.relations = nn.ModuleList(Relation(num_frames, n, options) for n in range(2, num_frames + 1))
         self.classifier = Classifier(len(self.relations) * options.hidden, num_classes, options.dropout)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         frames = self.project(batch[self.source.pooled].to(self.classifier.fc.weight.dtype))  # [B, T, C]
-        found = torch.cat([relation(frames) for relation in self.relations], 1)  # [B, (T - 1) H]
-        logits: Tensor = self.classifier(found)
+        drawn = self._draw(frames.device) if self.training else [None] * len(self.relations)
+        found = [relation(frames, tuples) for relation, tuples in zip(self.relations, drawn, strict=True)]
+        logits: Tensor = self.classifier(torch.cat(found, 1))  # of [B, (T - 1) H]
         return logits
+
+    def _draw(self, device: torch.device) -> list[Tensor]:
+        """New tuples for each relation, in one upload: one for each would wait for the device as often."""
+        drawn = [draw_tuples(self.num_frames, n, self.num_tuples) for n in range(2, self.num_frames + 1)]
+        numbers = upload(torch.cat([tuples.flatten() for tuples in drawn]).numpy(), device)
+        parts = torch.split(numbers, [tuples.numel() for tuples in drawn])
+        return [part.view_as(tuples) for part, tuples in zip(parts, drawn, strict=True)]
 
 
 class Relation(nn.Module):
@@ -55,16 +65,14 @@ class Relation(nn.Module):
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:
         super().__init__()
-        self.num_frames, self.length, self.num_tuples = num_frames, length, options.num_tuples
         self.g = nn.Sequential(nn.Linear(length * options.dim, options.hidden), nn.ReLU())
         fixed = draw_tuples(num_frames, length, options.num_tuples, torch.Generator().manual_seed(0))
         self.register_buffer("fixed", fixed, persistent=False)
         self.fixed: Tensor
 
-    def forward(self, frames: Tensor) -> Tensor:
-        tuples = self.fixed
-        if self.training:
-            tuples = draw_tuples(self.num_frames, self.length, self.num_tuples).to(frames.device)
+    def forward(self, frames: Tensor, drawn: Tensor | None) -> Tensor:
+        """`drawn`: the tuples [K, n]; None: the fixed ones."""
+        tuples = self.fixed if drawn is None else drawn
         relations: Tensor = self.g(frames[:, tuples].flatten(2))  # [B, K, n C] -> [B, K, H]
         return relations.sum(1)
 

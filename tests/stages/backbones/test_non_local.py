@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stages.backbones.build import build_backbone, untrained
 from stages.backbones.non_local import NonLocal
@@ -50,6 +51,20 @@ def test_groups_of_frames_see_only_each_other(block: NonLocal) -> None:
     torch.testing.assert_close(grouped(channels_last), alone, rtol=1e-4, atol=1e-5)
     with pytest.raises(RuntimeError, match="invalid for input"):
         grouped(x[:, :, :6])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_fused_attention_is_used_whatever_the_layout(block: NonLocal, layout: torch.memory_format) -> None:
+    """Forwards and backwards: without a fused kernel the weights of all places for all places are held."""
+    block, x = block.double(), clip(2, 8, 3, 4, 5).double().to(memory_format=layout).requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = block(x)
+        (expected_gradient,) = torch.autograd.grad(expected.square().sum(), x)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # or an error
+        found = block(x)
+        (gradient,) = torch.autograd.grad(found.square().sum(), x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
 
 
 def test_the_five_blocks_stand_where_the_paper_puts_them() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from stages.device import upload
 from stages.heads.build import build_head
 from stages.heads.conv_lstm import ConvLstmLayer
 from stages.heads.head import Head, HeadError
@@ -154,6 +156,22 @@ def test_trn_draws_new_tuples_in_training_from_the_global_generator(
     before = torch.get_rng_state()
     head.eval()(batch)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_trn_draws_the_tuples_of_a_step_in_order_and_uploads_them_at_once(
+    spec: Spec, make_batch: MakeBatch, lively: Lively, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is that of every run there has been: a run that goes on draws what it would have drawn."""
+    head, batch = lively(build_head("trn", spec, 3, dropout=0.0)).train(), make_batch()
+    uploaded = Mock(wraps=upload)
+    monkeypatch.setattr("stages.heads.trn.upload", uploaded)
+    torch.manual_seed(1)
+    logits = head(batch)
+    uploaded.assert_called_once()
+    torch.manual_seed(1)
+    for length, relation in enumerate(head.eval().relations, 2):
+        relation.fixed = draw_tuples(5, length, 3)
+    assert torch.equal(head(batch), logits)
 
 
 @pytest.mark.parametrize(("num_frames", "length", "expected"), [(5, 2, 3), (5, 5, 1), (3, 2, 3), (64, 32, 3)])

@@ -253,6 +253,22 @@ def test_a_clip_without_any_graph_gets_finite_logits(reducer: str) -> None:
     torch.testing.assert_close(head(batch), head.sequence.fc.bias.expand(B, -1))
 
 
+@pytest.mark.parametrize(("name", "options"), HEADS)
+@pytest.mark.parametrize("reducer", REDUCERS)
+def test_a_batch_without_any_graph_still_gives_every_parameter_a_gradient(
+    name: str, options: dict[str, Any], reducer: str
+) -> None:
+    """Zero, but of the classifier's bias: it may be one process's share of a batch, and the others wait for it."""
+    head, batch = _head(name, reducer=reducer, slice_seconds=3.0, **options).train(), _batch()
+    batch["graphs/count"][:] = -1
+    batch["graphs/times"][:] = torch.nan
+    head(batch).sum().backward()
+    for parameter_name, parameter in head.named_parameters():
+        expected = torch.full_like(parameter, B if parameter_name == "sequence.fc.bias" else 0)
+        assert parameter.grad is not None, parameter_name
+        assert torch.equal(parameter.grad, expected), parameter_name
+
+
 def test_two_layers_need_the_objects_of_the_first() -> None:
     head, batch = _head(num_layers=2), _batch()
     head(batch).sum().backward()
