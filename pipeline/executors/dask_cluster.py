@@ -48,8 +48,13 @@ def settings(*, children: bool) -> dict[str, Any]:
 
     A cluster of processes gives up a worker that is not back 15 s after it died; one that died again meanwhile, and is
     just being started, is then closed for good. It is started anew by its nanny, however long that takes.
+
+    No worker pauses: it would until memory is free again, and networks are there to stay.
     """
-    found: dict[str, Any] = {"distributed.scheduler.allowed-failures": MAX_DEATHS - 1}
+    found: dict[str, Any] = {
+        "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,
+        "distributed.worker.memory.pause": False,
+    }
     return found | ({"distributed.deploy.lost-worker-timeout": NEVER_SECONDS} if children else {})
 
 

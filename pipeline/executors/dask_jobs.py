@@ -69,7 +69,10 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
         "processes": 1,
         "interface": interface or LOOPBACK_INTERFACE,
         "scheduler_options": {"dashboard_address": run.dask.dashboard} | ({} if interface else {"host": LOOPBACK}),
-        "job_script_prologue": [f"cd {shlex.quote(os.getcwd())}"],  # noqa: PTH109 -- paths of a config are relative
+        "job_script_prologue": [
+            f"cd {shlex.quote(os.getcwd())}",  # noqa: PTH109 -- paths of a config are relative
+            "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",  # as in `settings` of dask_cluster.py
+        ],
         # Without it a worker takes a task per core, and adapting starts fewer jobs than there is work for.
         "worker_extra_args": ["--nthreads", str(tasks_at_once), *(["--resources", "GPU=1"] if gpu else [])],
     }

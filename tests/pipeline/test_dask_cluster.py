@@ -79,6 +79,8 @@ def test_by_default_on_this_machine(load: Load) -> None:
         assert list(client.nthreads().values()) == [clusters.UNITS_AT_ONCE] * 2
         # Else Dask closes the nanny of a worker that dies again within 15 s, and nobody starts it any more.
         assert dask.config.get("distributed.deploy.lost-worker-timeout") == clusters.NEVER_SECONDS
+        # Else one whose networks take 80% of its memory waits for ever until that is free.
+        assert {*client.run(dask.config.get, "distributed.worker.memory.pause").values()} == {False}
     assert all("//127.0.0.1:" in address for address in addresses), addresses
     assert set(multiprocessing.active_children()) == before
 

@@ -70,7 +70,7 @@ def test_job_scripts(load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.
     with job_cluster(run, run.dask.jobqueue, 4, gpu=True) as cluster:  # type: ignore[arg-type]
         script = cluster.job_script()
         assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
-    assert f"cd {tmp_path}\nmodule load ffmpeg\n" in script
+    assert f"cd {tmp_path}\nexport DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False\nmodule load ffmpeg\n" in script
     assert "--resources GPU=1" in script
     assert script.rindex("--nthreads 4") > script.rindex("--nthreads 8"), "the last counts"
     assert "--nworkers" not in script
