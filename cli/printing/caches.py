@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cli.printing.text import duration, listed, note, size, table
+from cli.printing.text import duration, note, note_listed, size, table
 
 if TYPE_CHECKING:
     from pipeline.calibration import Calibration
@@ -23,24 +23,25 @@ def indexed(found: "Indexed") -> None:
         f"{cache.root}: {found.num_videos} videos,{intervals} {len(cache.clips)} rows ({found.num_new_rows} new), "
         f"{cache.num_shards} shards of up to {cache.shard_clips}"
     )
-    if found.unreadable:
-        note(f"{len(found.unreadable)} videos could not be opened; extract will mark their clips as failed:")
-        note("\n".join(listed([f"  {video}: {error}" for video, error in found.unreadable.items()])))
-    if found.beyond_end:
-        note(f"intervals that go beyond the end of their video, and end with it: {len(found.beyond_end)}")
-        note("\n".join(listed([f"  {interval}" for interval in found.beyond_end])))
-    if found.after_end:
-        note(f"intervals that begin after the end of their video, and will fail: {len(found.after_end)}")
-        note("\n".join(listed([f"  {interval}" for interval in found.after_end])))
+    note_listed(
+        f"{len(found.unreadable)} videos could not be opened; extract will mark their clips as failed:",
+        [f"{video}: {error}" for video, error in found.unreadable.items()],
+    )
+    note_listed(
+        f"intervals that go beyond the end of their video, and end with it: {len(found.beyond_end)}", found.beyond_end
+    )
+    note_listed(
+        f"intervals that begin after the end of their video, and will fail: {len(found.after_end)}", found.after_end
+    )
 
 
 def plan(made: "Plan", cost: "Estimate") -> None:
     stages = made.to_json()["stages"]
     rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
     print(table(["stage", "shards done", "to do"], rows))
-    if made.changed_videos:
-        note("changed since they were cached (videos or the files beside them), their shards run again:")
-        note("\n".join(listed([f"  {video}" for video in made.changed_videos])))
+    note_listed(
+        "changed since they were cached (videos or the files beside them), their shards run again:", made.changed_videos
+    )
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
     free = "" if cost.free_bytes is None else f", {size(cost.free_bytes)} free"
@@ -83,9 +84,10 @@ def extracted(outcome: "Outcome", cache: str) -> None:
         )
     else:
         print(f"{cache}: nothing to do, all {outcome.num_clips} clips are sealed")
-    if outcome.failures:
-        note(f"{len(outcome.failures)} of {outcome.num_clips} clips failed (--retry-failed runs them again):")
-        note("\n".join(listed([f"  {f.clip_id}: {f.reason}: {f.detail}" for f in outcome.failures])))
+    note_listed(
+        f"{len(outcome.failures)} of {outcome.num_clips} clips failed (--retry-failed runs them again):",
+        [f"{f.clip_id}: {f.reason}: {f.detail}" for f in outcome.failures],
+    )
 
 
 def status(found: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cli.printing.text import listed, note
+from cli.printing.text import note, note_listed
 
 if TYPE_CHECKING:
     from pipeline.exporting import ExportedCache
@@ -23,26 +23,22 @@ def exported_files(found: "ExportedFiles", out: str) -> None:
     if found.num_failed:
         note(f"{found.num_failed} clips failed in a stage: they hold fill values, clips.csv says why")
     for stage, videos in found.unsealed.items():
-        note(f"{len(videos)} videos are not sealed in {stage} yet and left out:")
-        note("\n".join(listed([f"  {video}" for video in videos])))
+        note_listed(f"{len(videos)} videos are not sealed in {stage} yet and left out:", videos)
     _damaged(found.damaged)
 
 
 def _damaged(sentences: Sequence[str]) -> None:
-    if sentences:
-        note(f"{len(sentences)} shards are damaged and left out:")
-        note("\n".join(listed([f"  {sentence}" for sentence in sentences])))
+    note_listed(f"{len(sentences)} shards are damaged and left out:", sentences)
 
 
 def imported(found: "Imported") -> None:
     names = [f"{spec.name} {list(spec.shape)}" for stage in found.stages for spec in stage.arrays]
     print(f"{found.cache.root}: {found.num_videos} videos from {found.kind} files: {', '.join(names)}")
-    if found.left_out:
-        note(f"{len(found.left_out)} videos of the files have no row in the cache and are left out:")
-        note("\n".join(listed([f"  {video}" for video in found.left_out])))
-    if found.failures:
-        note(f"{len(found.failures)} of {found.cache.num_rows} clips failed:")
-        note("\n".join(listed([f"  {f.clip_id}: {f.reason}: {f.detail}" for f in found.failures])))
+    note_listed(f"{len(found.left_out)} videos of the files have no row in the cache and are left out:", found.left_out)
+    note_listed(
+        f"{len(found.failures)} of {found.cache.num_rows} clips failed:",
+        [f"{f.clip_id}: {f.reason}: {f.detail}" for f in found.failures],
+    )
     if found.cache.classes:
         print(f"`kinegraph train CONFIG` needs no more of a config than this:\n{_train_config(found)}", end="")
     else:

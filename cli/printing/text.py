@@ -61,6 +61,12 @@ def listed(lines: Sequence[str]) -> list[str]:
     return [*lines[:MAX_LISTED], f"  ... and {more} more"] if more > 0 else list(lines)
 
 
+def note_listed(title: str, lines: Sequence[str]) -> None:
+    """A title, and the first lines below it; nothing where there are none."""
+    if lines:
+        note("\n".join([title, *listed([f"  {line}" for line in lines])]))
+
+
 def few(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + more
