@@ -73,10 +73,10 @@ def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
 def changed_files(config: Config, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
     """By key: videos whose file is not what the key was made from; files that are gone have not changed."""
     found: dict[str, Changed] = {}
-    name_of = ClipsTable.read_video_names(cache.storage)
     for key, options in (("proposals", config.proposals), ("graphs", config.graphs)):
         if not isinstance(options, FileOptions | GraphFileOptions):
             continue
+        name_of = ClipsTable.read_video_names(cache.storage)
         for record in cache.ledger.records(key, shards):
             for video, source in record.files.items():
                 if _has_changed(options.file_of(name_of.get(video, video)), source):
