@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
+from stages.device import without_autocast
 from stages.proposals.selection import Proposals, candidates, padded, select
 
 # F frames, A anchors per cell, h w frame size, H W size of a map.
@@ -57,7 +58,7 @@ class RpnProposer(nn.Module):
         images = self._images(frames)
         features = list(self.backbone(images).values())
         logits, deltas = self.rpn.head(features)
-        with torch.autocast(frames.device.type, enabled=False):  # half precision moves boxes by whole pixels
+        with without_autocast(frames.device):  # half precision moves boxes by whole pixels
             anchors = self._anchors(images, features)
             boxes, scores, levels = candidates(logits, deltas, anchors, self.pre_nms_top)
             size = frames.shape[2], frames.shape[3]
