@@ -90,14 +90,15 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
     note(f"1/3 generating videos in {config.dataset.root}")
     indexed = index(config)
     names = [*config.train.variants]
-    _require_test_labels(indexed.cache, wanted_runs(config, names, seeds))
+    wanted = wanted_runs(config, names, seeds)
+    _require_test_labels(indexed.cache, wanted)
     generated = time.monotonic()
     note(f"2/3 extracting {len(indexed.cache.clips)} clips into {config.cache}")
     extract(config)
     extracted = time.monotonic()
     note(f"3/3 training {len(config.train.variants)} heads with {seeds} seeds, runs in {config.train.run}")
-    finished = [is_trained(run.folder) for run in wanted_runs(config, names, seeds)]
-    runs, diverged = _trained(config, names, seeds, overwrite=overwrite or all(finished), note=note)
+    finished = all(is_trained(run.folder) for run in wanted)
+    runs, diverged = _trained(config, names, seeds, overwrite=overwrite or finished, note=note)
     results = [evaluate_run(run.folder).result for run in runs]
     metric = _metric(config, results[0])
     scored = [(run.results, result.metrics[metric]) for run, result in zip(runs, results, strict=True)]
