@@ -14,7 +14,8 @@ if __name__ == "__main__":
     children = []
     for _ in range(int(sys.argv[2])):
         if (child := os.fork()) == 0:
-            print(extract(load_config(sys.argv[1])).clips_run, flush=True)
+            line = f"{extract(load_config(sys.argv[1])).clips_run}\n"
+            os.write(1, line.encode())  # whole, where PYTHONUNBUFFERED would have print write twice
             os._exit(0)
         children.append(child)
     sys.exit(max(os.waitpid(child, 0)[1] for child in children) != 0)
