@@ -66,7 +66,7 @@ def _content(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     """What torch.save wrote: tensors, and beside them what a pickle may hold."""
-    if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+    if _is_torchscript(path):
         raise WeightsError(f"{path}: refused: a TorchScript archive holds code; torch.save its state_dict()")
     try:
         with torch.serialization.safe_globals(_as_torch_names_them()):
@@ -78,6 +78,13 @@ def _read_torch(path: Path) -> Any:
                 "are read"
             ) from error
         raise
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _words(error: Exception) -> str:
