@@ -218,10 +218,10 @@ def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -
     return runs
 
 
-def told_of(run: WantedRun, error: TrainingDiverged) -> str:
+def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
     """Says how a run diverged; gives its name, which is said again in the end."""
     name = f"{run.name} seed {run.options.seed}"
-    log.error("%s diverged. %s", name, error)
+    log.error("%s diverged. %s", name, how)
     return name
 
 

@@ -13,7 +13,6 @@ from pipeline.executors.slurm_submission import Submission, Work, logs_of_failed
 from pipeline.training import RunsDiverged, TrainedRun, checked_runs, discard, told_of, trained_runs, untrained
 from pipeline.wanted_run import WantedRun
 from stages.training.checkpoint import is_trained
-from stages.training.engine import TrainingDiverged
 
 log = logging.getLogger("kinegraph")
 
@@ -61,7 +60,7 @@ def _wait(submission: Submission) -> str:
 def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
     """Those of its runs that diverged, as its tasks say: names by folder."""
     return {
-        run.folder: told_of(run, TrainingDiverged(words))
+        run.folder: told_of(run, words)
         for index, run in enumerate(runs)
         if (words := submission.divergence(index)) is not None and not is_trained(run.folder)
     }
