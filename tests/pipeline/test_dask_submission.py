@@ -17,7 +17,7 @@ from pipeline.events import Event, UnitLeased, UnitSealed
 from pipeline.executors import dask as executor
 from pipeline.executors.contract import MAX_DEATHS, Job
 from pipeline.executors.dask import Submission
-from pipeline.executors.dask_station import Station
+from pipeline.executors.dask_station import UNITS_AT_ONCE, Station
 from pipeline.plan import WorkUnit
 from pipeline.walltime import Allotment
 
@@ -97,7 +97,17 @@ def test_a_unit_that_others_have_is_watched_by_one_worker(
     assert [sum(isinstance(event, kind) for event in heard) for kind in (UnitLeased, UnitSealed)] == [12, 6]
 
 
-def test_the_scheduler_forgets_units_that_are_done(
+class CountedSubmission(Submission):
+    """Notes how many units the scheduler has, whenever it is given one."""
+
+    held: list[int]
+
+    def _submit(self, unit: WorkUnit, max_deaths: int) -> None:
+        super()._submit(unit, max_deaths)
+        self.held.append(len(self.in_flight))
+
+
+def test_the_scheduler_has_few_units_at_a_time_and_forgets_those_that_are_done(
     load: Callable[..., Config], dask_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "FORGET_EVERY", 10)
@@ -110,9 +120,12 @@ def test_the_scheduler_forgets_units_that_are_done(
     key_split.cache_clear()
     with Client(dask_cluster) as client:
         client.register_plugin(station, name=station.name)
-        assert not Submission(client, job, station, sealed.append).run(units, MAX_DEATHS)
+        submission = CountedSubmission(client, job, station, sealed.append)
+        submission.held = []
+        assert not submission.run(units, MAX_DEATHS)
         client.unregister_worker_plugin(station.name)
-    assert len(sealed) == 30
+    assert len(sealed) == len(submission.held) == 30
+    assert max(submission.held) == 2 * UNITS_AT_ONCE, "as many as keep both workers busy"
     spans = dask_cluster.scheduler.extensions["spans"].spans.values()
     assert sum(len(span.metadata["collections"]) for span in spans) < 10, "what was submitted since it forgot"
     assert key_split.cache_info().currsize < 15, "of this process, in which the scheduler runs"
