@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,8 +28,27 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Extract video features once, train graph heads on them in minutes.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        print(f"kinegraph {version('kinegraph')}")
+    except PackageNotFoundError:
+        print("kinegraph, from a checkout that is not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Extract video features once, train graph heads on them in minutes."""
+
 
 COMMANDS: tuple[Callable[..., int | None], ...] = (
     caches.index, caches.plan, caches.extract, caches.status, caches.verify,

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+import typer
+
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
 from cli.printing.text import note
 from pipeline.errors import OutOfTimeError
@@ -31,11 +33,13 @@ STOPS: dict[int, type[KeyboardInterrupt]] = {
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run a command; what goes wrong is told on stderr."""
+    """Run a command; what goes wrong is told on stderr. Typer's own ends (help is an Exit) go through."""
     try:
         code = command() or 0
         sys.stdout.flush()
         return code
+    except (typer.Exit, typer.Abort):  # RuntimeErrors, both
+        raise
     except BrokenPipeError:  # `| head` has seen enough; what is left must not fail once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
