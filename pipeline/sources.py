@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.indexing import REQUESTS_AT_ONCE, video_rows
 from stages.clips.datasets import Video
 from stages.decode.errors import DecodeError
+from stages.decode.opening import on_disk
 from stages.decode.source import source_identity
 from stages.proposals.options import FileOptions
 from stages.remote.faults import CredentialsError, NetworkError
@@ -86,7 +87,7 @@ def changed_files(config: Config, cache: Cache, shards: Container[int]) -> dict[
 
 def _has_changed(path: str, source: Source) -> bool:
     try:
-        now = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
+        now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
     except OSError:
         return False
     if now.st_size != source.size or now.st_mtime_ns == source.mtime_ns:

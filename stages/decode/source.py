@@ -6,12 +6,14 @@ from pathlib import Path
 import xxhash
 
 from cache_schemas.ledger import Source
+from stages.decode.opening import on_disk
 
 SAMPLE_BYTES = 65536
 
 
 def source_identity(path: str) -> Source | None:
     """Size, mtime and the xxh3_128 of its first, middle and last 64 KiB; None where the file cannot be read."""
+    path = on_disk(path)
     try:
         with Path(path).open("rb") as file:
 
@@ -22,7 +24,7 @@ def source_identity(path: str) -> Source | None:
             size = file.seek(0, 2)
             digest = sampled_digest(size, part)
         return Source(size=size, mtime_ns=Path(path).stat().st_mtime_ns, digest=digest)
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the name
         return None
 
 

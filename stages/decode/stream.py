@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import av
@@ -21,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from stages.decode.errors import DecodeError
+from stages.decode.opening import on_disk, open_container, require_file
 
 MAX_COMPLAINTS = 5  # kept per video
 TRUNCATED_SECONDS = 0.5  # a shorter gap before the declared end is how encoders round
@@ -131,14 +131,15 @@ def open_video(path: str | Seekable) -> Iterator[OpenVideo]:
     """
     if not isinstance(path, str):
         path.seek(0)
-    elif not Path(path).exists():
-        raise DecodeError("missing", f"no file {path}")
+    else:
+        path = on_disk(path)
+        require_file(path)
     if av.logging.get_level() != av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)
         av.logging.set_skip_repeated(False)  # it looks back beyond this video: a complaint went to the next one
     with av.logging.Capture() as logs:
         try:
-            container = av.open(path, "r")
+            container = open_container(path, logs)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise DecodeError("unreadable", _said(logs) or str(error)) from error
         with container:

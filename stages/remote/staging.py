@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stages.remote.remote import Remote
 
 COPIERS = 4  # at a time; one rarely fills a network
+MAX_ENDING = 16  # characters; a longer one is but a name with a dot in it
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Staging:
             if self._folder is None:
                 self._start()
             assert self._folder is not None
-            name = f"{self._num_begun}{PurePosixPath(path).suffix}"  # FFmpeg looks at endings too
+            ending = PurePosixPath(path).suffix  # FFmpeg looks at endings too
+            name = f"{self._num_begun}{ending if len(ending) <= MAX_ENDING else ''}"
             copy = _Copy(self, path, self._num_begun, self._folder.path / name)
             self._begun[copy.number] = copy
             self._num_begun += 1

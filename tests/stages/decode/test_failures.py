@@ -1,5 +1,6 @@
 """Why a video gives no clips, in the ledger's words."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 
 from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
 from stages.decode.errors import DecodeError
+from stages.decode.opening import printable
+from stages.decode.source import source_identity
 from stages.decode.stream import probe
 from tests.conftest import moving_square, write_video
 from tests.stages.decode.conftest import clip_row, counting_frames, write_at
@@ -166,3 +169,45 @@ def test_a_cut_avi_is_truncated_though_ffmpeg_guesses_its_duration(tmp_path: Pat
     assert probe(str(path)).duration == pytest.approx(4.0), "its header still counts all frames"
     early, late = outcomes(path, [0.0, 0.3], [3.0, 3.5])
     assert [reason(early), reason(late)] == ["ok", "truncated"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nother.mp4\n#EXT-X-ENDLIST\n"),
+        ("a.m3u", "#EXTM3U\nother.mp4\n"),
+        ("a.concat", "ffconcat version 1.0\nfile other.mp4\n"),
+        ("a.txt", "ffconcat version 1.0\nfile other.mp4\n"),
+        ("a.mp4", "ffconcat version 1.0\nfile other.mp4\n"),
+        ("a.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+    ],
+)
+def test_a_list_of_other_files_opens_none_of_them(name: str, content: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "other.mp4", NOISE)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(
+        DecodeError, match="Invalid data" if name == "a.m3u" else "names other files .*list those"
+    ) as error:
+        probe(str(tmp_path / name))
+    assert (error.value.reason, len(error.value.detail) < 200) == ("unreadable", True)
+
+
+def test_a_name_that_is_not_utf8_is_read_by_its_printable_form(tmp_path: Path) -> None:
+    on_disk = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    os.rename(write_video(tmp_path / "a.mp4", NOISE), on_disk)  # noqa: PTH104 -- Path takes no bytes
+    name = printable(os.fsdecode(on_disk))
+    assert name == str(tmp_path / r"caf\xe9.mp4")
+    assert probe(name).frame_width == 48
+    source = source_identity(name)
+    assert source is not None
+    assert source.size == os.stat(on_disk).st_size  # noqa: PTH116
+    write_video(tmp_path / r"caf\xe9.mp4", NOISE[:, :16])
+    assert probe(name).frame_height == 16, "a file that has this very name comes first"
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    for name, words in (("a\0.mp4", "a NUL is in it"), ("a" * 256 + ".mp4", "name too long")):
+        with pytest.raises(DecodeError, match=words) as error:
+            probe(str(tmp_path / name))
+        assert error.value.reason == "unreadable"
+        assert source_identity(str(tmp_path / name)) is None

@@ -1,0 +1,72 @@
+"""How FFmpeg opens a file of this machine: by the name on disk, and never another file behind it. Torch-free."""
+
+import functools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import av.error
+from av.container import InputContainer
+from av.format import ContainerFormat
+
+from stages.decode.errors import DecodeError
+
+# Demuxers that open files or addresses which a file names: playlists, session descriptions, numbered images.
+FOLLOWING = frozenset("concat concatf dash hls imf image2 lavfi rtp rtsp sap sdp vobsub webm_dash_manifest".split())
+REFUSED = "Format not on whitelist"
+ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
+
+
+def printable(path: str) -> str:
+    """The path as tables and messages hold it, which are UTF-8: other bytes become `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def on_disk(path: str) -> str:
+    """The file that `printable` gave the name `path`; `path` itself where a file has that very name, or none has it."""
+    if "\\x" not in path or os.path.lexists(path):
+        return path
+    other = os.fsdecode(ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), os.fsencode(path)))
+    return other if os.path.lexists(other) else path
+
+
+def require_file(path: str) -> None:
+    """Raises DecodeError where no file can be at a path (`missing`), or the system refuses to say (`unreadable`)."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DecodeError("missing", f"no file {path}") from None
+    except ValueError:
+        raise DecodeError("unreadable", f"{path!r} is no name of a file: a NUL is in it") from None
+    except OSError as error:
+        raise DecodeError("unreadable", f"{path}: {error.strerror}") from error
+
+
+def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputContainer:
+    """Open a file by FFmpeg, whose words go to `logs` meanwhile.
+
+    Raises DecodeError (`unreadable`) for a playlist and all else that names other files, and what `av.open` raises.
+    """
+    try:
+        return av.open(file, "r", options={"format_whitelist": _own_formats()})
+    except (av.error.FFmpegError, ValueError):
+        for _, name, message in logs:
+            if message.startswith(REFUSED):
+                words = f"the file names other files (format {name}), which are not opened: list those instead"
+                raise DecodeError("unreadable", words) from None
+        raise
+
+
+@functools.cache
+def _own_formats() -> str:
+    """FFmpeg's names of all demuxers that read the given file alone, as its option takes them."""
+    return ",".join(name for name in sorted(av.formats_available) if name not in FOLLOWING and _is_input(name))
+
+
+def _is_input(name: str) -> bool:
+    try:
+        return ContainerFormat(name, "r").is_input
+    except ValueError:
+        return False
