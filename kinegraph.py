@@ -5,7 +5,8 @@
     config = kinegraph.load_config("config.yaml", ["run.workers=2"])
     cache = kinegraph.open_cache(config.cache)
     clips = kinegraph.CachedClips(cache, ["regions/i3d/res5", "proposals/count"], split="train")
-    batch = clips.__getitems__([0, 1, 2])
+    batch = clips.batch([0, 1, 2])  # one dict of tensors [3, ...]
+    loader = torch.utils.data.DataLoader(clips, batch_size=8)  # batches of the same form
 
 Everything else is internal. Importing this module imports no torch; `build_head` and `build_backbone` do.
 """

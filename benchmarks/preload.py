@@ -48,7 +48,7 @@ def cache_of(spec: ArraySpec, folder: str, compression: str) -> Cache:
 def seconds(clips: CachedClips, order: np.ndarray) -> float:
     begun = time.perf_counter()
     for batch in order.reshape(-1, BATCH):
-        clips.__getitems__(batch)
+        clips.batch(batch)
     return time.perf_counter() - begun
 
 

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from cache_schemas.store import Shard
 if TYPE_CHECKING:
     from torch import Tensor
 
+Sample: TypeAlias = "dict[str, Tensor]"  # of one clip
+Batch: TypeAlias = "dict[str, Tensor]"  # of several, with an axis [B] in front
+Indices = Sequence[int] | np.ndarray  # a tensor of integers will do
 CROP = crop_array().name
 MAX_OPEN = 4096  # Linux allows a process 65,530 mappings
 
@@ -47,19 +50,34 @@ class CachedClips:
     stage that `arrays` needs are left out; a video without a single ok clip is counted in `failed_videos`. `clips/crop`
     [4] is a column of clips.parquet and belongs to the stage `clips`.
     Safe under fork and spawn: shards are opened lazily, per process. Of a cache at a URL, a batch fetches side by side
-    the indexes of shards that it meets first, then all its rows. A batch is a dict of the arrays by full
-    name [B, ...], `labels` (int64 [B], or multi-hot float32 [B, num_classes]) and `clip_index` (int64 [B], the
-    row in the cache).
+    the indexes of shards that it meets first, then all its rows.
+
+    A sample is a dict: the arrays by full name, `labels` (int64 [], or multi-hot float32 [num_classes]) and
+    `clip_index` (int64 [], the row in the cache). torch's DataLoader, Subset and samplers take the data set as it is.
+    `batch(indices)` gives a dict of the same tensors with an axis [B] in front, and is faster, because nothing is
+    collated: `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`.
+
+    Arrays have the type that they are stored in. kinegraph's heads take float16. Other networks do not: `float32=True`
+    gives float16 arrays as float32.
 
     With `preload`, all rows are read into memory now: several times faster where rows are compressed or small
     (benchmarks/preload.py). Forked processes share that memory, spawned ones read their own.
 
     Raises CacheError for an array the cache does not have, a split it does not know, or rows that memory cannot hold.
+    Raises TypeError for a string in place of the list of arrays.
     """
 
     def __init__(
-        self, cache: Cache | Path | str, arrays: Sequence[str], split: str | None = None, *, preload: bool = False
+        self,
+        cache: Cache | Path | str,
+        arrays: Sequence[str],
+        split: str | None = None,
+        *,
+        preload: bool = False,
+        float32: bool = False,
     ) -> None:
+        if isinstance(arrays, str):
+            raise TypeError(f"CachedClips wants a list of arrays and got the string {arrays!r}: give [{arrays!r}].")
         self.cache = cache if isinstance(cache, Cache) else Cache(cache)
         self.specs = {name: self.cache.array(name) for name in arrays}
         stages = sorted({spec.stage for spec in self.specs.values()})
@@ -86,7 +104,7 @@ class CachedClips:
         self.failed_videos: list[str] = sorted(failed)
         self._failed_rows = [failed[video] for video in self.failed_videos]
         self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
-        self._preload = preload
+        self._preload, self._float32 = preload, float32
         self._preloaded = self._in_memory()
 
     def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
@@ -155,24 +173,56 @@ class CachedClips:
     def __repr__(self) -> str:
         return f"CachedClips({self.cache.root!r}, {len(self)} clips, {list(self.specs)})"
 
-    def __getitem__(self, index: int) -> "dict[str, Tensor]":
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
 
-    def __getitems__(self, indices: Sequence[int]) -> "dict[str, Tensor]":
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> "Sample | list[Sample]":
+        """The sample of a clip, negative numbers from the end; of a slice, or of several numbers, a list of samples."""
+        chosen = self._chosen(index)
+        return self.__getitems__(chosen) if chosen.ndim else self.__getitems__(chosen[None])[0]
+
+    def __getitems__(self, indices: Indices) -> list[Sample]:
+        """A list of samples, as torch's DataLoader asks for it. `batch` gives the same values in whole tensors."""
+        batch = self.batch(indices)
+        columns = [tensor.unbind() for tensor in batch.values()]
+        return [dict(zip(batch, sample, strict=True)) for sample in zip(*columns, strict=True)]
+
+    def batch(self, indices: Indices) -> Batch:
+        """Several clips as one dict of tensors [B, ...]: what training reads."""
         import torch
 
-        chosen = np.asarray(indices, dtype=np.int64)
+        chosen = self._chosen(indices)
         rows = self.rows[chosen]
         if self._preload and self._preloaded is None:
             self._preloaded = self._in_memory()
         values = self._preloaded
-        batch: dict[str, Tensor] = {
+        batch: Batch = {
             name: torch.from_numpy(self._read(name, rows) if values is None else values[name][chosen])
             for name in self.specs
         }
+        if self._float32:
+            batch = {name: x.float() if x.dtype == torch.float16 else x for name, x in batch.items()}
         batch["labels"] = self._label_tensor(rows)
         batch["clip_index"] = torch.from_numpy(rows)
         return batch
+
+    def _chosen(self, index: int | slice | Indices) -> np.ndarray:
+        """Numbers of clips, int64. Raises IndexError for one that there is not, TypeError for what is no number."""
+        numbers = np.arange(len(self))
+        if isinstance(index, slice):
+            return numbers[index]
+        chosen = np.asarray(index)
+        if not chosen.size:
+            return numbers[:0]
+        if chosen.dtype.kind not in "iub":
+            raise TypeError(f"{self!r}: index {index!r} is neither an integer, a slice nor a list of integers.")
+        try:
+            return np.asarray(numbers[chosen])
+        except IndexError as error:
+            raise IndexError(f"{self!r}: {error}") from error
 
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Rows of an array, copied from its shards; those of the crop, from the table of the clips."""

@@ -67,8 +67,8 @@ class Clips(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitems__(self, indices: Sequence[int], /) -> Batch:
-        """A batch: arrays by name, and `labels` (int64 [B], or multi-hot float32 [B, num_classes])."""
+    def batch(self, indices: Sequence[int], /) -> Batch:
+        """Several clips: arrays by name, and `labels` (int64 [B], or multi-hot float32 [B, num_classes])."""
         ...
 
 
@@ -81,7 +81,7 @@ def read_batches(
     """
 
     def read(indices: Tensor) -> Batch:
-        batch = clips.__getitems__(indices.tolist())
+        batch = clips.batch(indices.tolist())
         chosen = {name: batch[name] for name in names}
         return {name: x.pin_memory() for name, x in chosen.items()} if device.type == "cuda" else chosen
 
@@ -151,7 +151,7 @@ def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
     Raises FeaturesNotFinite for the first clip with a value in one of the named arrays that is not finite.
     """
     for indices in torch.split(torch.arange(len(clips)), batch_size):
-        batch = clips.__getitems__(indices.tolist())
+        batch = clips.batch(indices.tolist())
         for name in filter(GRAPH_TIMES.__ne__, names):
             bad = (~batch[name].isfinite()).flatten(1).any(1).nonzero()
             if len(bad):

@@ -27,7 +27,7 @@ def test_an_archived_cache_is_read(archived: Path) -> None:
     assert clips.cache.classes == ["left", "right"]
     assert (clips.video_ids, clips.failed_videos) == (["left/v0.mp4", "right/v1.mp4"], ["right/words.mp4"])
     assert clips.videos == ["left/v0.mp4", "right/v1.mp4", "right/words.mp4"]
-    batch = clips.__getitems__([0, 1])
+    batch = clips.batch([0, 1])
     assert batch["labels"].tolist() == [0, 1]
     data = zarr.open_group(archived / "data.zarr", mode="r")
     for name in ARRAYS:

@@ -154,7 +154,7 @@ def test_a_head_gives_the_same_logits(cache: Cache, expected: list[Online], name
         "proposals/boxes": torch.from_numpy(np.stack([row.boxes for row in expected])),
         "proposals/count": torch.from_numpy(np.stack([row.count for row in expected]).astype(np.int16)),
     }
-    from_cache, wanted = head(clips.__getitems__(ROWS)), head(direct)
+    from_cache, wanted = head(clips.batch(ROWS)), head(direct)
     assert wanted.std() > 1e-3
     torch.testing.assert_close(from_cache, wanted, rtol=1e-4, atol=float(1e-4 * wanted.std()))
 
@@ -182,7 +182,7 @@ def test_a_tail_goes_on_where_the_cache_ends(
     cache = made(config)
     head = build_for(cache, config.train.recipe).eval()
     assert isinstance(head, TailedHead)
-    found = head.tail(CachedClips(cache, head.reads).__getitems__(ROWS)[f"features/net/{tap}"])
+    found = head.tail(CachedClips(cache, head.reads).batch(ROWS)[f"features/net/{tap}"])
     whole = build_backbone(model, "random:0", [last])
     mean, std = (torch.tensor(values) for values in (entry(model).mean, entry(model).std))
     for row, cached_way in zip(cache.clips.rows(0, len(ROWS)), found, strict=True):

@@ -208,7 +208,7 @@ def test_clips_are_read_as_from_a_folder(
     there, here = (CachedClips(made(document, place).cache, ARRAYS) for place in (url, tmp_path / "here"))
     s3_server.requests.clear()
     for _ in range(2):
-        ours, theirs = there.__getitems__([5, 0, 3, 5]), here.__getitems__([5, 0, 3, 5])
+        ours, theirs = there.batch([5, 0, 3, 5]), here.batch([5, 0, 3, 5])
         for name in theirs:
             np.testing.assert_array_equal(ours[name].numpy(), theirs[name].numpy())
     gets = len(s3_server.requests)

@@ -70,7 +70,7 @@ def test_a_record_of_an_object_that_is_not_there(tmp_path: Path, prepared: Prepa
     problems = verify(cache.root).problems
     assert {(problem.object, problem.kind) for problem in problems} == {(name, "missing") for name in record.objects}
     with pytest.raises(FileNotFoundError, match=r"c\.1\.|000001"):
-        CachedClips(cache, ["features/tiny/res4"]).__getitems__([2])
+        CachedClips(cache, ["features/tiny/res4"]).batch([2])
     repair(cache, problems)
     extract(load_config(config))
     assert same_bytes(cache.root) == prepared.undisturbed

@@ -55,7 +55,7 @@ def test_a_complete_cache(root: Path, prepared: Prepared, run_unprivileged: Run)
     assert run_unprivileged("verify", root / "cache").code == 0
     assert run_unprivileged("plan", config).code == 0
     assert run_unprivileged("extract", config).code == 0, "there is nothing to do"
-    batch = CachedClips(Cache(root / "cache"), ["regions/tiny/res4"]).__getitems__(range(6))
+    batch = CachedClips(Cache(root / "cache"), ["regions/tiny/res4"]).batch(range(6))
     assert batch["regions/tiny/res4"].isfinite().all()
 
 

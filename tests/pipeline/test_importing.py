@@ -79,7 +79,7 @@ def test_a_new_cache_of_annotated_videos(tmp_path: Path, npy: Path, annotations:
     assert [found.cache.classes[label] for label in clips.labels.tolist()] == [
         LABELS[video].partition(",")[0] for video in sorted(LABELS)
     ]
-    batch = clips.__getitems__(range(6))[POOLED].numpy()
+    batch = clips.batch(range(6))[POOLED].numpy()
     np.testing.assert_array_equal(batch, np.stack([VIDEOS[video.removesuffix(".mp4")] for video in clips.video_ids]))
     options = found.cache.stage("features/imported").options
     assert (options["provenance"], options["format"]) == ("unknown", kind)

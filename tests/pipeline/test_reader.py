@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from torch.utils.data import DataLoader
 
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
@@ -51,29 +51,21 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> N
 def test_data_loader_workers_read_the_same(cache: Cache, method: str, preload: bool) -> None:
     """Also once this process has read: what it has open must not hang or confuse its children."""
     clips = CachedClips(cache, ARRAYS, preload=preload)
-    expected = [CachedClips(cache, ARRAYS).__getitems__([2 * batch, 2 * batch + 1]) for batch in range(3)]
-    same(clips.__getitems__([0, 1]), expected[0])
-    sampler = BatchSampler(SequentialSampler(clips), batch_size=2, drop_last=False)
+    expected = [CachedClips(cache, ARRAYS).batch([2 * batch, 2 * batch + 1]) for batch in range(3)]
+    same(clips.batch([0, 1]), expected[0])
     loader: Iterator[Any] = iter(
-        DataLoader(
-            clips, batch_sampler=sampler, num_workers=2, collate_fn=as_it_is, multiprocessing_context=method, timeout=60
-        )
+        DataLoader(clips, batch_size=2, num_workers=2, multiprocessing_context=method, timeout=60)
     )
     for found, right in zip(loader, expected, strict=True):
         same(found, right)
 
 
-def as_it_is(batch: Any) -> Any:
-    """`__getitems__` gives whole batches already."""
-    return batch
-
-
 def test_preloaded_clips_need_no_files(cache: Cache) -> None:
-    mapped = [CachedClips(cache, ARRAYS).__getitems__(indices) for indices in INDICES]
+    mapped = [CachedClips(cache, ARRAYS).batch(indices) for indices in INDICES]
     clips = CachedClips(cache, ARRAYS, preload=True)
     cache.store.open_shard = None  # type: ignore[assignment, method-assign]
     for indices, expected in zip(INDICES, mapped, strict=True):
-        same(clips.__getitems__(indices), expected)
+        same(clips.batch(indices), expected)
 
 
 def test_preloading_more_than_memory_holds_is_refused(whole: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +94,7 @@ def test_the_crop_of_a_row_is_an_array(load: Load, preload: bool) -> None:
     cache = Cache(config.cache)
     spec = {name: array.shape for name, array in cache.readable().items()}
     reader = MapRegionReader(spec, Source("tiny", "res4"))
-    batch = CachedClips(cache, [*reader.reads, "regions/tiny/res4"], preload=preload).__getitems__([3, 0])
+    batch = CachedClips(cache, [*reader.reads, "regions/tiny/res4"], preload=preload).batch([3, 0])
     assert batch["clips/crop"].tolist() == [[16, 0, 96, 80], [0, 0, 80, 80]]  # of frames of 96x80 px
     found = reader(batch, batch["features/tiny/res4"])
     assert found.valid.any((1, 2)).all()
@@ -126,7 +118,7 @@ def test_a_growing_cache_does_not_change_what_was_opened(load: Load, whole: Cach
     extract(config)
     assert clips.rows.tolist() == [0, 1, 4, 5]
     assert clips.num_unsealed == 2
-    same(clips.__getitems__(range(4)), CachedClips(whole, ARRAYS).__getitems__([0, 1, 4, 5]))
+    same(clips.batch(range(4)), CachedClips(whole, ARRAYS).batch([0, 1, 4, 5]))
     now = CachedClips(config.cache, ARRAYS)
     assert (len(now), now.num_unsealed) == (6, 0)
 

@@ -64,7 +64,7 @@ def _check_against_a_loop(config: Config, run: TrainedRun, aggregate: str, of: s
     by_video: dict[str, list[Tensor]] = {}
     for position, video in enumerate(clips.video_ids):
         with torch.inference_mode():
-            logits = head(clips.__getitems__([position]))[0].double()
+            logits = head(clips.batch([position]))[0].double()
         by_video.setdefault(video, []).append(logits.softmax(0) if of == "probabilities" else logits)
     assert found.video_ids == tuple(by_video)
     for row, scores in zip(found.scores, by_video.values(), strict=True):

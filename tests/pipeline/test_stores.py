@@ -43,7 +43,7 @@ def test_the_same_values_in_every_store(load: Load, whole: Cache, override: str)
     names = list(whole.arrays())
     for name in [*names, *(f"status/{key}" for key in whole.stage_keys())]:
         assert rows_of(cache.root, name).tobytes() == rows_of(whole.root, name).tobytes(), name
-    ours, theirs = (CachedClips(c, names).__getitems__([5, 0, 3]) for c in (cache, whole))
+    ours, theirs = (CachedClips(c, names).batch([5, 0, 3]) for c in (cache, whole))
     for name in theirs:
         assert ours[name].numpy().tobytes() == theirs[name].numpy().tobytes(), name
 

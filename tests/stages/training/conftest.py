@@ -39,7 +39,7 @@ class ClipsInMemory:
     def __len__(self) -> int:
         return len(self.pooled)
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         self.batches.append(list(indices))
         index = torch.tensor(indices)
         return {POOLED: self.pooled[index], "labels": self.labels[index], "clip_index": index}

@@ -48,7 +48,7 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path, clips: Any) -> None:
     state = torch.get_rng_state()
     loaded, record = load_run(tmp_path / "runs" / "a")
     assert torch.equal(torch.get_rng_state(), state)
-    batch = clips.__getitems__(range(10))
+    batch = clips.batch(range(10))
     assert torch.equal(loaded(batch), head(batch))
     assert not loaded.training
     assert loaded.options == head.options

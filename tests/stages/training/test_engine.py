@@ -219,14 +219,14 @@ def test_what_cannot_be_learnt_from_is_refused(make_clips: MakeClips) -> None:
 
 def test_an_error_while_reading_ahead_is_not_lost(make_clips: MakeClips, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = make_clips(20)
-    read = type(clips).__getitems__
+    read = type(clips).batch
 
     def failing(self: Any, indices: list[int]) -> Any:
         if 13 in indices:
             raise IndexError("row 13")
         return read(self, indices)
 
-    monkeypatch.setattr(type(clips), "__getitems__", failing)
+    monkeypatch.setattr(type(clips), "batch", failing)
     with pytest.raises(IndexError, match="row 13"):
         _run(clips, None, _options())
 
