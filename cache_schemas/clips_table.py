@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
+from cache_schemas.regular import require_regular
 from cache_schemas.storage import Storage
 
 TABLE = "clips.parquet"
@@ -155,7 +156,8 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
     """
     where = f"{storage.root}/{TABLE}"
     try:
-        path = storage.local_path(TABLE)
+        if (path := storage.local_path(TABLE)) is not None:
+            require_regular(path)
         with pq.ParquetFile(pa.BufferReader(storage.get(TABLE)) if path is None else path, memory_map=True) as file:
             yield file
     except FileNotFoundError:

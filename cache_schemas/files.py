@@ -12,6 +12,7 @@ from pathlib import Path
 import xxhash
 
 from cache_schemas.errors import CacheNotWritable, not_writable
+from cache_schemas.regular import open_regular
 
 TEMPORARY_PREFIX = ".tmp-"
 FOREIGN_AGE_SECONDS = 3600.0
@@ -154,7 +155,7 @@ def alive(pid: int) -> bool:
 def file_digest(path: Path) -> tuple[int, str]:
     """Size in bytes and xxh3_128 of a file."""
     digest, size = xxhash.xxh3_128(), 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 22):
             digest.update(block)
             size += len(block)

@@ -15,6 +15,7 @@ import numpy as np
 
 from cache_schemas.arrays import ArraySpec
 from cache_schemas.errors import CacheError
+from cache_schemas.regular import require_regular
 from cache_schemas.storage import Storage
 from cache_schemas.zarr_shards import Written
 
@@ -59,6 +60,7 @@ def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int
 
 def _opened(path: Path) -> h5py.File:
     """The file for reading, without locks, but as this process has it open already where it has."""
+    require_regular(path)
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -130,7 +132,7 @@ class Hdf5Store:
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
         """data.h5, where it is missing, damaged, or does not join the shard files of `specs`."""
         try:
-            with h5py.File(self._local(DATA), "r", locking=False) as file:
+            with _opened(self._local(DATA)) as file:
                 joined = all(self._joins(file[spec.name], spec, num_rows) for spec in specs)
         except (OSError, KeyError, RuntimeError):
             joined = False

@@ -15,6 +15,7 @@ from cache_schemas.files import (
     sweep,
     write_whole,
 )
+from cache_schemas.regular import open_regular
 from cache_schemas.urls import has_login, has_query, without_secret
 
 
@@ -97,7 +98,7 @@ class LocalStorage:
         return True
 
     def get(self, name: str) -> bytes:
-        with open(f"{self._folder}/{name}", "rb") as file:  # noqa: PTH123 -- a Path takes longer than a ledger record
+        with open_regular(f"{self._folder}/{name}") as file:  # a Path takes longer than a ledger record
             return file.read()
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
@@ -132,7 +133,7 @@ class LocalStorage:
 
 
 def _read_part(path: Path, start: int, stop: int | None) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         first = file.seek(start) if start >= 0 else file.seek(max(0, file.seek(0, os.SEEK_END) + start))
         return file.read() if stop is None else file.read(stop - first)
 

@@ -1,11 +1,13 @@
 """Scores of classes by what the classes have in common, as in fig. 5 of Wang and Gupta 2018. Torch-free."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from cache_schemas.regular import read_regular
 from stages.errors import UsageError
 
 CLASS_COLUMN = "class"
@@ -45,8 +47,8 @@ def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
     Raises UsageError for a table without these columns, a class that does not exist or stands there twice.
     """
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, restval=""))
+        text = read_regular(table).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--attributes {table}: cannot be read: {error}") from error
     if not rows or CLASS_COLUMN not in rows[0] or len(rows[0]) < 2:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cache_schemas.compression import NONE, by_kind
+from cache_schemas.regular import CONFIG_BYTES, NotRegularError, read_regular
 from pipeline.cluster_options import DaskOptions
 from pipeline.errors import ConfigError
 from pipeline.executors.slurm_options import SlurmOptions
@@ -245,9 +246,11 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_regular(path, CONFIG_BYTES).decode())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file (looked from {Path.cwd()}).") from None
+    except NotRegularError as error:
+        raise ConfigError(str(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(document, dict):

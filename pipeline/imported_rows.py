@@ -65,7 +65,7 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
 
 def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToFill:
     """Rows of all videos of a csv; those that are in `old` already keep their number and id."""
-    if not annotations.is_file():
+    if not annotations.exists():
         raise ExchangeError(f"--annotations: no file {annotations} (looked from {Path.cwd()})")
     listing = list_videos(FolderOptions(kind="folder", root=str(root), annotations=str(annotations)))
     listed = {video.video_id: video for video in listing.videos}

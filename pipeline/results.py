@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_whole
 from cache_schemas.reader import CachedClips
+from cache_schemas.regular import NotRegularError, read_regular
 from stages.errors import UsageError
 from stages.training.options import FREE, TrainOptions
 
@@ -90,9 +91,11 @@ def read_results(folder: Path) -> RunResults:
     """Raises ResultsError where there are none, or others than this kinegraph writes."""
     path = folder / RESULTS_FILE
     try:
-        return RunResults.model_validate_json(path.read_bytes())
+        return RunResults.model_validate_json(read_regular(path))
     except FileNotFoundError as error:
         raise ResultsError(f"{folder} has no {RESULTS_FILE}: no run was finished there. Train one.") from error
+    except NotRegularError as error:
+        raise ResultsError(str(error)) from error
     except ValidationError as error:
         raise ResultsError(
             f"{path} is not what this kinegraph writes: {error}. Train again with --overwrite."

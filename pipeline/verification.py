@@ -9,6 +9,7 @@ from cache_schemas.arrays import status_array
 from cache_schemas.cache import Cache, Stage
 from cache_schemas.errors import CacheError, CacheTooNew
 from cache_schemas.ledger import Record, SealedObject
+from cache_schemas.regular import NotRegularError
 from cache_schemas.storage import Storage
 from pipeline.contents import ShardContents, proposals_per_frame
 
@@ -170,7 +171,7 @@ def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
     """What is wrong with one object, or nothing."""
     try:
         size, digest = storage.digest(name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotRegularError):
         return "missing"
     if size != sealed.size:
         return "size"

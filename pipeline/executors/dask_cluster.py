@@ -11,6 +11,7 @@ import dask
 import dask.config
 from distributed import Client, LocalCluster
 
+from cache_schemas.regular import CONFIG_BYTES, NotRegularError, read_regular
 from pipeline.cluster_options import DaskOptions
 from pipeline.config import RunOptions
 from pipeline.errors import ClusterError
@@ -92,9 +93,11 @@ def _running(options: DaskOptions) -> Client:
 def _address_in(file: Path) -> str:
     """The address of the scheduler that wrote a file."""
     try:
-        return str(json.loads(file.read_text())["address"])
+        return str(json.loads(read_regular(file, CONFIG_BYTES))["address"])
     except FileNotFoundError:
         wrong = f"no such file (looked from {Path.cwd()})"
+    except NotRegularError as error:
+        wrong = str(error)
     except (ValueError, KeyError, TypeError):
         wrong = "no scheduler wrote this: there is no `address` in it"
     raise ClusterError(f"--scheduler-file {file}: {wrong}. A scheduler writes it: `dask scheduler --scheduler-file F`.")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import write_whole
+from cache_schemas.regular import open_regular, read_regular
 from cache_schemas.storage import Storage
 from pipeline.config import Config
 from pipeline.errors import SlurmError
@@ -51,7 +52,7 @@ class Work(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "Work":
-        return cls.model_validate_json((folder / WORK_FILE).read_bytes())
+        return cls.model_validate_json(read_regular(folder / WORK_FILE))
 
 
 class Submission(BaseModel):
@@ -79,7 +80,7 @@ class Submission(BaseModel):
     def tail(self, index: int) -> list[str]:
         """The last lines of a task's log; none where there is no log."""
         try:
-            with (self.folder / LOG.format(index=index)).open("rb") as file:
+            with open_regular(self.folder / LOG.format(index=index)) as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
                 return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
         except FileNotFoundError:
@@ -88,13 +89,13 @@ class Submission(BaseModel):
     def divergence(self, index: int) -> str | None:
         """What a task said whose run diverged."""
         try:
-            return (self.folder / DIVERGED_FILE.format(index=index)).read_text()
+            return read_regular(self.folder / DIVERGED_FILE.format(index=index)).decode()
         except FileNotFoundError:
             return None
 
     def _completion(self, index: int) -> TaskState | None:
         try:
-            document = json.loads((self.folder / COMPLETION_FILE.format(index=index)).read_bytes())
+            document = json.loads(read_regular(self.folder / COMPLETION_FILE.format(index=index)))
         except FileNotFoundError:
             return None
         return exited(document["exit_code"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from cache_schemas.clips_table import Interval, interval_id
+from cache_schemas.regular import TABLE_BYTES, read_regular
 from stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from stages.decode.errors import DecodeError
 from stages.errors import UsageError
@@ -193,12 +194,14 @@ def _from_csv(root: str, annotations: str, tries: int) -> list[_Entry]:
 def _text(key: str, path: str, tries: int) -> str:
     """The content of the file or URL that the option `key` names."""
     try:
-        content = _remote(tries).read(path) if is_url(path) else Path(path).read_bytes()
+        content = _remote(tries).read(path) if is_url(path) else read_regular(path, TABLE_BYTES)
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8: {error}. Save it as UTF-8.") from error
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
+    except OSError as error:
+        raise DatasetError(f"{key}: {error}.") from error
     except DecodeError as error:
         raise DatasetError(f"{key}: {error.detail}.") from error
 

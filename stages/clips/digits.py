@@ -14,6 +14,7 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
+from cache_schemas.regular import DOCUMENT_BYTES, MIB, open_regular, read_regular
 from stages.clips.drawing import FIRST_UNSEEN_DIGIT, bundled_digits
 from stages.errors import UsageError
 
@@ -122,13 +123,23 @@ def _present(folder: Path, name: str) -> Path:
     raise DigitsError(f"dataset.digits: no file {name} or {name}.gz in {folder} (looked from {Path.cwd()})")
 
 
+def _unpacked(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return read_regular(path)
+    with open_regular(path) as file, gzip.GzipFile(fileobj=file) as unpacked:
+        content = unpacked.read(DOCUMENT_BYTES + 1)
+    if len(content) > DOCUMENT_BYTES:
+        raise ValueError(f"it unpacks to more than {DOCUMENT_BYTES // MIB} MiB")
+    return content
+
+
 def read_idx(path: Path) -> UInt8Array:
     """An idx file of unsigned bytes, gzipped if it ends in .gz: 2 zero bytes, type, dimensions, sizes, values.
 
     Raises DigitsError if it is anything else, or cut off.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = _unpacked(path)
     except (OSError, EOFError, ValueError) as error:
         raise DigitsError(f"{path}: cannot be unpacked: {error}") from error
     magic, num_dimensions = content[:4], content[3] if len(content) > 3 else 0

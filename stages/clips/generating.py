@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache_schemas.files import TEMPORARY_PREFIX, sweep
+from cache_schemas.regular import CONFIG_BYTES, read_regular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def generate_videos(
 
 def _is_finished(finished: Path, started: Path, parameters: Mapping[str, object]) -> bool:
     for path in (finished, started):
-        if path.exists() and (found := json.loads(path.read_text())) != parameters:
+        if path.exists() and (found := json.loads(read_regular(path, CONFIG_BYTES))) != parameters:
             raise ValueError(
                 f"{path} was generated with {found}, now asked for {dict(parameters)}: "
                 "choose another folder or delete this one"

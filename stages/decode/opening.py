@@ -4,13 +4,13 @@ import functools
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import av
 import av.error
 from av.container import InputContainer
 from av.format import ContainerFormat
 
+from cache_schemas.regular import NotRegularError, require_regular
 from stages.decode.errors import DecodeError
 
 # Demuxers that open files or addresses which a file names: playlists, session descriptions, numbered images.
@@ -33,13 +33,18 @@ def on_disk(path: str) -> str:
 
 
 def require_file(path: str) -> None:
-    """Raises DecodeError where no file can be at a path (`missing`), or the system refuses to say (`unreadable`)."""
+    """Raises DecodeError where no file can be at a path (`missing`), or none that can be read (`unreadable`).
+
+    A FIFO, a device or a folder is none. Of other errors the system's words are given.
+    """
     try:
-        Path(path).stat()
+        require_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         raise DecodeError("missing", f"no file {path}") from None
     except ValueError:
         raise DecodeError("unreadable", f"{path!r} is no name of a file: a NUL is in it") from None
+    except NotRegularError as error:
+        raise DecodeError("unreadable", str(error)) from error
     except OSError as error:
         raise DecodeError("unreadable", f"{path}: {error.strerror}") from error
 

@@ -6,16 +6,17 @@ from pathlib import Path
 import xxhash
 
 from cache_schemas.ledger import Source
+from cache_schemas.regular import open_regular
 from stages.decode.opening import on_disk
 
 SAMPLE_BYTES = 65536
 
 
 def source_identity(path: str) -> Source | None:
-    """Size, mtime and the xxh3_128 of its first, middle and last 64 KiB; None where the file cannot be read."""
+    """Size, mtime and the xxh3_128 of its first, middle and last 64 KiB; None where no regular file can be read."""
     path = on_disk(path)
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
 
             def part(start: int, stop: int) -> bytes:
                 file.seek(start)

@@ -127,7 +127,7 @@ class OpenVideo:
 def open_video(path: str | Seekable) -> Iterator[OpenVideo]:
     """Open the first video stream of a file, which may be open already.
 
-    Raises DecodeError: `missing`, `unreadable` (cannot be opened), `no_video_stream`.
+    Raises DecodeError: `missing`, `unreadable` (no regular file, cannot be opened), `no_video_stream`.
     """
     if not isinstance(path, str):
         path.seek(0)

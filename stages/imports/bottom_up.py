@@ -17,6 +17,7 @@ import xxhash
 from numpy.lib.npyio import NpzFile
 
 from cache_schemas.ledger import Source
+from cache_schemas.regular import open_regular
 from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_floats
 from stages.imports.npy_files import ids_of_files, source_of
 
@@ -112,7 +113,7 @@ def _frames(path: Path) -> list[Frame]:
 def _loaded(path: Path) -> dict[str, np.ndarray]:
     """The arrays of one file that matter, none of them pickled."""
     try:
-        with path.open("rb") as opened, NpzFile(opened, allow_pickle=False) as file:
+        with open_regular(path) as opened, NpzFile(opened, allow_pickle=False) as file:
             found = {key: file[key] for key in KEYS if key in file}
             names = file.files
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -7,6 +7,7 @@ from numpy.lib.format import read_array
 
 from cache_schemas.files import file_digest
 from cache_schemas.ledger import Source
+from cache_schemas.regular import open_regular
 from stages.imports.features import UnusableError, VideoFeatures, as_features
 
 SUFFIX = ".npy"
@@ -31,7 +32,7 @@ class NpyFiles:
 
     def read(self, video: str) -> VideoFeatures:
         try:
-            with self._path(video).open("rb") as file:
+            with open_regular(self._path(video)) as file:
                 array = read_array(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise UnusableError("unreadable", f"{self.where(video)}: {error}") from error

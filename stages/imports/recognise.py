@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 
+from cache_schemas.regular import NotRegularError, require_regular
 from stages.imports.bottom_up import BottomUpFiles, BottomUpFrames, are_frames
 from stages.imports.features import FeatureFileError, FeatureFiles
 from stages.imports.hdf5_file import Hdf5File
@@ -25,6 +26,11 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
     """
     if not path.exists():
         raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")
+    if not path.is_dir():
+        try:
+            require_regular(path)
+        except NotRegularError as error:
+            raise FeatureFileError(str(error)) from error
     kind = kind or recognised(path)
     if (kind == "hdf5") != path.is_file():
         raise FeatureFileError(f"{path} is a {'file' if path.is_file() else 'folder'}, which --kind {kind} is not for")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cache_schemas.regular import open_regular, read_regular
 from stages.proposals.options import FileOptions
 
 # F frames listed, K boxes in all of them.
@@ -64,7 +65,7 @@ def read_boxes(path: Path, frames: str) -> VideoBoxes:
 
 
 def _from_json(path: Path, frames: str) -> VideoBoxes:
-    document: Any = json.loads(path.read_text(encoding="utf-8"))
+    document: Any = json.loads(read_regular(path))
     listed = document["frames"]
     boxes = [_four_each(np.asarray(frame["boxes"], np.float64)) for frame in listed]
     scores = [frame.get("scores", [0.0] * len(own)) for frame, own in zip(listed, boxes, strict=True)]
@@ -87,7 +88,7 @@ def _four_each(boxes: np.ndarray) -> np.ndarray:
 
 
 def _from_npz(path: Path, frames: str) -> VideoBoxes:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load forgets to close bad ones
+    with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:  # np.load forgets to close bad ones
         arrays = dict(file)
     keys, boxes = arrays[frames], arrays["boxes"]
     most = boxes.shape[1] if boxes.ndim == 3 else 0

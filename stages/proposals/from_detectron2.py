@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import yaml
 
+from cache_schemas.regular import open_regular
 from stages.errors import UsageError, WeightsError
 from stages.proposals.build import IGNORED
 from stages.proposals.options import Detectron2Options
@@ -127,7 +128,7 @@ def _digest(config: Any, weights: Path) -> str:
     config.MODEL.WEIGHTS = config.MODEL.DEVICE = ""
     config.MODEL.RPN.POST_NMS_TOPK_TEST = 0  # `top` is in the fingerprint
     digest = hashlib.sha256(f"{config.MODEL.dump()}{config.INPUT.dump()}".encode())
-    with weights.open("rb") as file:
+    with open_regular(weights) as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from cache_schemas.regular import read_regular
 from stages.scene_graphs.options import GraphFileOptions
 from stages.scene_graphs.vocabulary import Vocabulary, plain
 
@@ -53,7 +54,7 @@ class _Document(BaseModel):
 def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]:
     """The frames of one file, in order of time. Raises FileNotFoundError, GraphFileError."""
     try:
-        frames = _Document.model_validate_json(path.read_bytes()).frames
+        frames = _Document.model_validate_json(read_regular(path)).frames
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from cache_schemas.regular import CONFIG_BYTES, read_regular
 from stages.options import StageOptions
 
 
@@ -58,7 +59,7 @@ def resolved(given: Any) -> Any:
     if given in NAMED:
         return NAMED[given]
     try:
-        return json.loads(Path(given).read_text(encoding="utf-8"))
+        return json.loads(read_regular(given, CONFIG_BYTES))
     except (OSError, ValueError) as error:
         allowed = f"{', '.join(NAMED)}, or a json file (looked from {Path.cwd()}: {error})"
         raise ValueError(f"vocabulary: given {given!r}, allowed: {allowed}") from error

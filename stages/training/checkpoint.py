@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_whole
 from cache_schemas.fingerprint import Options, differences
+from cache_schemas.regular import NotRegularError, read_regular, require_regular
 from stages.clips.options import without_views
 from stages.errors import UsageError
 from stages.heads.build import rebuild_head
@@ -125,6 +126,7 @@ def load_run(folder: Path) -> tuple[Head, RunRecord]:
         head = rebuild_head(record.head, record.spec, record.num_classes, record.options)
     path = folder / MODEL_FILE
     try:
+        require_regular(path)
         head.load_state_dict(safetensors.torch.load_file(path))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {error}") from error
@@ -188,8 +190,10 @@ def load_record(folder: Path) -> RunRecord:
     """What run.json says. Raises RunNotFound without one, RunError where it cannot be read."""
     path = folder / RECORD_FILE
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        return RunRecord.model_validate_json(read_regular(path))
     except FileNotFoundError as error:
         raise RunNotFound(f"{path.parent} holds no complete run: {RECORD_FILE} is missing. Train one.") from error
+    except NotRegularError as error:
+        raise RunError(str(error)) from error
     except ValidationError as error:
         raise RunError(f"{path} is not a run that this kinegraph knows: {error}") from error

@@ -9,6 +9,7 @@ import torch
 
 from cache_schemas.files import remove_durably, write_whole
 from cache_schemas.fingerprint import differences
+from cache_schemas.regular import require_regular
 from stages.errors import UsageError
 from stages.heads.head import Head
 from stages.training.clips import Clips, identified
@@ -42,6 +43,7 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     Raises StateError for a file that cannot be read, or that another recipe, head or list of clips has left.
     """
     try:
+        require_regular(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None

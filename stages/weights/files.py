@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cache_schemas.regular import NotRegularError, open_regular, require_regular
 from stages.errors import WeightsError
 
 WRAPPERS = ("model_state", "state_dict", "model", "blobs")
@@ -27,9 +28,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises WeightsError where the file is damaged, asks for code, or holds anything but arrays.
     """
     try:
+        require_regular(path)
         content = _content(path)
     except WeightsError:
         raise
+    except NotRegularError as error:
+        raise WeightsError(str(error)) from error
     except Exception as error:  # the readers raise whatever a damaged file leads them to
         raise WeightsError(f"{path}: cannot be read as a file of tensors: {_words(error)}") from error
     if isinstance(content, dict):
@@ -100,7 +104,7 @@ def read_pickle(path: Path) -> Any:
     Raises WeightsError where the file is damaged or names anything else: that is where a payload would be.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _PlainUnpickler(file, encoding="latin1").load()
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error

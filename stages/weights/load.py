@@ -12,6 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Size, nn
 
+from cache_schemas.regular import NotRegularError, open_regular, require_regular
 from stages.errors import WeightsError
 from stages.weights.files import read_state
 from stages.weights.fill import fill
@@ -95,6 +96,7 @@ def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequenc
     if source is None:
         path = Path(weights).expanduser()
         if not path.is_file():
+            _refuse_irregular(path)
             names = ", ".join([*named, "random:<seed>", *other_words])
             raise WeightsError(f"weights {weights!r} are neither a file nor one of {names}")
         return path
@@ -104,6 +106,15 @@ def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequenc
     if not path.exists():
         _download(source, path)
     return path
+
+
+def _refuse_irregular(path: Path) -> None:
+    try:
+        require_regular(path)
+    except NotRegularError as error:
+        raise WeightsError(str(error)) from error
+    except (OSError, ValueError):
+        return  # there is none
 
 
 def _seed(weights: str) -> int | None:
@@ -153,5 +164,5 @@ def _check_classes(
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -57,7 +57,7 @@ def bad(tmp_path: Path) -> dict[str, Path]:
         ("text", "unreadable", "moov|Invalid data"),
         ("sound", "no_video_stream", "audio"),
         ("no moov", "unreadable", "moov atom not found"),
-        ("folder", "unreadable", "directory"),
+        ("folder", "unreadable", "is a folder; a file is expected"),
     ],
 )
 def test_what_cannot_be_opened(bad: dict[str, Path], name: str, expected: str, words: str) -> None:

@@ -1,0 +1,74 @@
+"""Files that a user, a csv or a cache names: only regular files are opened, and documents have a largest size.
+
+A FIFO, a socket or a device would block whoever opens it for ever, or never end.
+"""
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+
+MIB = 1 << 20
+DOCUMENT_BYTES = 1024 * MIB  # of one video's boxes or graphs, a run's record, a list of classes
+TABLE_BYTES = 8192 * MIB  # of a csv with millions of lines
+CONFIG_BYTES = 64 * MIB
+KINDS = {
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+class NotRegularError(OSError):
+    """A path that is no regular file, or a document that is too large. The message says which."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def open_regular(path: Path | str) -> io.BufferedReader:
+    """The file for reading; links to regular files are followed. Never waits for a FIFO's writer.
+
+    Raises FileNotFoundError, NotRegularError, and other OSErrors.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            require_regular(path)
+        raise
+    try:
+        _check(path, os.fstat(descriptor))
+        return open(descriptor, "rb")  # noqa: PTH123 -- a descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def require_regular(path: Path | str) -> os.stat_result:
+    """Raise as `open_regular` unless `path` is a regular file: for libraries that open files by their path."""
+    status = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
+    _check(path, status)
+    return status
+
+
+def read_regular(path: Path | str, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
+    """All bytes of a document. Raises as `open_regular`, and NotRegularError where it has more than `limit_bytes`."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size <= limit_bytes:
+            content = file.read(limit_bytes + 1)  # files of /proc have more than they say
+            if len(content) <= limit_bytes:
+                return content
+    raise NotRegularError(
+        errno.EFBIG, f"{path} has more than {limit_bytes // MIB} MiB, the limit for such a file; is it the right one?"
+    )
+
+
+def _check(path: Path | str, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise NotRegularError(errno.EISDIR, f"{path} is a folder; a file is expected")
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+        raise NotRegularError(errno.EINVAL, f"{path} is {kind}; only regular files are read")
