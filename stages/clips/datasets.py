@@ -5,6 +5,7 @@ To add one: an options model in options.py, a function here, a line in `list_vid
 
 import csv
 import io
+import logging
 import math
 import os
 import re
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stages.remote.remote import Remote
 
 VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .webm .mov .m4v .mpg .mpeg .ts .flv .wmv .ogv .3gp".split())
+log = logging.getLogger("kinegraph")
 SPLITS = ("train", "val", "test")
 CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # a line of Charades_v1_classes.txt begins with what its labels are
 
@@ -161,7 +163,11 @@ def _listing(
 def _files_below(root: str, tries: int) -> Iterator[tuple[str, str]]:
     """Path below `root`, and full path, of every file; of a server's folder, as its pages list them."""
     if not is_url(root):
-        yield from ((path.relative_to(root).as_posix(), str(path)) for path in Path(root).rglob("*") if path.is_file())
+        for path in Path(root).rglob("*"):
+            if path.is_file():
+                yield path.relative_to(root).as_posix(), str(path)
+            elif _is_video(path.name) and not path.is_dir():
+                log.warning("%s is no regular file, or a link that leads nowhere. It is not listed.", path)
         return
     try:
         yield from _remote(tries).listed(root)
