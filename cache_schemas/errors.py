@@ -1,11 +1,14 @@
 """What can be wrong with a cache; each error is also the built-in a caller expects."""
 
 import errno
+import resource
+import sys
 from pathlib import Path
 
 from cache_schemas.arrays import SCHEMA_VERSION
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -23,6 +26,10 @@ class CacheMismatch(CacheError):
 
 class CacheNotWritable(CacheError, OSError):
     """A file of the cache that cannot be written: no room, or no permission."""
+
+
+class TooManyOpenFiles(CacheError, OSError):
+    """A file of the cache cannot be opened, because the process may open no more."""
 
 
 class CacheTooNew(CacheError):
@@ -54,3 +61,19 @@ def not_writable(path: Path, error: OSError) -> CacheNotWritable | None:
             "all else make the cache writable."
         )
     return None
+
+
+def open_files_limit() -> int:
+    """How many files this process may have open: `ulimit -n`; sys.maxsize where there is no limit."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def out_of_descriptors(path: Path, error: OSError) -> TooManyOpenFiles | None:
+    """What to tell of a file that could not be opened; None where it is for another reason than open files."""
+    if error.errno not in NO_DESCRIPTOR:
+        return None
+    return TooManyOpenFiles(
+        f"{path} could not be opened: this process has as many files open as it may, {open_files_limit()} "
+        "(`ulimit -n`). Close some, or raise the limit (`ulimit -n $(ulimit -Hn)`). kinegraph keeps no shard open."
+    )

@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 
 from cache_schemas.arrays import ArraySpec
-from cache_schemas.errors import CacheError
+from cache_schemas.errors import CacheError, out_of_descriptors
+from cache_schemas.mapping import mapped
 from cache_schemas.regular import require_regular
 from cache_schemas.storage import Storage
 from cache_schemas.zarr_shards import Written
@@ -80,8 +81,10 @@ class Hdf5ShardView:
         except FileNotFoundError:
             raise
         except (OSError, KeyError, RuntimeError, ValueError) as error:
+            if isinstance(error, OSError) and (full := out_of_descriptors(path, error)):
+                raise full from error
             raise ValueError(f"{path}: not a whole shard file ({error}); run `kinegraph verify`") from error
-        self._mapped = np.memmap(path, dtype=np.uint8, mode="r")
+        self._mapped = mapped(path)
 
     def row(self, index: int) -> np.ndarray:
         """Row `index` of the shard, a read-only view."""

@@ -22,7 +22,7 @@ Sample: TypeAlias = "dict[str, Tensor]"  # of one clip
 Batch: TypeAlias = "dict[str, Tensor]"  # of several, with an axis [B] in front
 Indices = Sequence[int] | np.ndarray  # a tensor of integers will do
 CROP = crop_array().name
-MAX_OPEN = 4096  # Linux allows a process 65,530 mappings
+MAX_OPEN = 4096  # mappings, which hold no descriptor; Linux allows a process 65,530
 
 
 def features_fingerprint(cache: Cache, arrays: Sequence[str]) -> str:

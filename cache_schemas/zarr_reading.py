@@ -13,7 +13,7 @@ import numpy as np
 
 from cache_schemas.arrays import ArraySpec
 from cache_schemas.compression import NONE, decode
-from cache_schemas.regular import require_regular
+from cache_schemas.mapping import mapped
 from cache_schemas.storage import Span, Storage
 
 ABSENT = 2**64 - 1
@@ -45,9 +45,9 @@ class ShardView:
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
         num_inner = shard_clips // inner_rows
-        mapped = np.memmap(path, dtype=np.uint8, mode="r") if require_regular(path).st_size else np.empty(0, np.uint8)
-        self._offsets, self._sizes = shard_index(mapped[-index_bytes(num_inner) :].tobytes(), num_inner, path).T
-        self._mapped, self._shape, self._dtype, self._inner_rows = mapped, shape, dtype, inner_rows
+        self._mapped = mapped(path)
+        self._offsets, self._sizes = shard_index(self._mapped[-index_bytes(num_inner) :].tobytes(), num_inner, path).T
+        self._shape, self._dtype, self._inner_rows = shape, dtype, inner_rows
         self._row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         self._path = path
 

@@ -48,7 +48,7 @@ def plan(
     """Show what extract would do and cost; writes nothing."""
     from cache_schemas.cache import Cache
     from pipeline import plan as planning
-    from pipeline.advice import advice
+    from pipeline.advice import advice, open_files_advice
     from pipeline.estimate import estimate
 
     settings = load(config, overrides)
@@ -57,7 +57,7 @@ def plan(
         found = planning.why(settings, cache)
         print(json.dumps(found)) if as_json else printing.differences(found)
         return
-    for sentence in advice(settings):
+    for sentence in [*advice(settings), *open_files_advice(cache)]:
         note(sentence)
     made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
     cost = estimate(settings, cache, made)
@@ -104,9 +104,13 @@ def extract(
 def status(cache: CachePath, as_json: AsJson = False) -> None:
     """How far a cache is: done, missing and failed, from its ledger; and what its SLURM jobs are at."""
     from cache_schemas.cache import Cache
+    from pipeline.advice import open_files_advice
     from pipeline.status import status as read
 
-    found = read(Cache(cache))
+    opened = Cache(cache)
+    found = read(opened)
+    for sentence in open_files_advice(opened):
+        note(sentence)
     if as_json:
         print(json.dumps(found))
     else:

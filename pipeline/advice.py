@@ -1,10 +1,12 @@
-"""Where a config's clips and networks are not those that its weights were trained on: worth a word, no error.
+"""What is worth a word and no error. Torch-free.
 
-Torch-free.
+A config's clips and networks are not those that its weights were trained on, or a cache has more files than HDF5 opens.
 """
 
 from collections.abc import Iterator
 
+from cache_schemas.cache import Cache
+from cache_schemas.errors import open_files_limit
 from pipeline.config import Config
 from stages.weights.sources import Sampling, known_source
 
@@ -14,6 +16,19 @@ FAR = 2.0  # times more or less
 def advice(config: Config) -> list[str]:
     """Sentences about backbone entries whose known weights saw quite other clips or sizes, or another network."""
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
+
+
+def open_files_advice(cache: Cache) -> list[str]:
+    """A sentence where data.h5 joins more files than this process may open."""
+    limit = open_files_limit()
+    if cache.manifest["store"]["kind"] != "hdf5" or cache.num_shards < limit:
+        return []
+    return [
+        f"{cache.root}/data.h5 joins {cache.num_shards} shard files, and a process may open {limit} files (ulimit -n). "
+        "kinegraph reads them all. Plain h5py reads fill values (NaN) for each file that it cannot open, without an "
+        "error. Before you read data.h5 with h5py, raise the limit (ulimit -n $(ulimit -Hn)). Or give a new cache "
+        "larger shards (store.shard_clips), or copy this one with `kinegraph export CACHE OUT --to zarr`."
+    ]
 
 
 def _of_backbone(config: Config, name: str) -> Iterator[str]:
