@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import xxhash
 
@@ -16,6 +16,7 @@ from cache_schemas.regular import open_regular
 
 TEMPORARY_PREFIX = ".tmp-"
 FOREIGN_AGE_SECONDS = 3600.0
+MAX_NAME_BYTES, MAX_ENDING_BYTES = 255, 16  # of a file, on all usual file systems
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of link(2), on a file of our own
 TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<pid>\d+)-(?P<host>[^-]+)-")
 Buffer = bytes | bytearray | memoryview
@@ -44,10 +45,28 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(name: str) -> str:
+    """A new name beside `name`, which `sweep` knows; it ends with `name` unless that would be too long for a file."""
+    start = f"{TEMPORARY_PREFIX}{os.getpid()}-{HOST}-{time.monotonic_ns()}-"
+    return start + shortened(name, MAX_NAME_BYTES - len(start))
+
+
+def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
+    """The name of a file in at most `max_bytes`; a longer one keeps its start and its ending, with a digest between.
+
+    One name always gives one short name. Different names give different ones.
+    """
+    if len(encoded := os.fsencode(name)) <= max_bytes:
+        return name
+    ending = os.fsencode(PurePath(name).suffix)
+    tail = f"~{xxhash.xxh3_64_hexdigest(encoded)}".encode() + (ending if len(ending) <= MAX_ENDING_BYTES else b"")
+    return encoded[: max_bytes - len(tail)].decode("utf-8", "ignore") + tail.decode("utf-8", "ignore")
+
+
 def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, str]:
     """Write `parts` durably beside `target`; gives the temporary file, its size and its xxh3_128."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{HOST}-{time.monotonic_ns()}-{target.name}"
+    temporary = target.parent / temporary_name(target.name)
     digest, size = xxhash.xxh3_128(), 0
     try:
         with temporary.open("wb", buffering=0) as file:

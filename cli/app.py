@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from cli import caches, exchange, heads
 from cli.exits import exit_code, stop_on_signals
+from cli.printing.text import shown
 
 
 class Commands(TyperGroup):
@@ -20,6 +21,13 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> None:
         raise typer.Exit(exit_code(lambda: super(Commands, self).invoke(ctx)))
+
+
+class ShownLines(logging.Formatter):
+    """Log lines without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 app = typer.Typer(
@@ -78,7 +86,9 @@ def main() -> None:
     # OpenMP threads that spin while they wait are a little faster on a quiet machine and much slower on one whose
     # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(ShownLines("%(message)s"))
+    logging.basicConfig(handlers=[lines])
     logging.getLogger("kinegraph").setLevel(logging.INFO)  # of others (botocore is talkative) warnings will do
     stop_on_signals()
     app()

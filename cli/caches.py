@@ -24,13 +24,16 @@ from cli.printing import caches as printing
 from cli.printing.text import counting, note
 
 
-def index(config: ConfigPath, overrides: Overrides = []) -> None:
+def index(config: ConfigPath, as_json: AsJson = False, overrides: Overrides = []) -> None:
     """List the videos of a data set and choose the clips: writes clips.parquet."""
     from pipeline.indexing import index as run
 
     with counting() as progress:
         found = run(load(config, overrides), progress)
-    printing.indexed(found)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        printing.indexed(found)
 
 
 def plan(

@@ -16,6 +16,7 @@ from cache_schemas.arrays import ArraySpec
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.errors import CacheError
+from cache_schemas.files import shortened
 from cache_schemas.ledger import Record
 from cache_schemas.storage import Storage, open_storage
 from cache_schemas.store import Shard
@@ -157,9 +158,12 @@ def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> 
 
 
 def file_name(video_id: str) -> str:
-    """`<video_id>.npy`, below its array's folder also where the id is an absolute path or climbs up by `..`."""
-    parts = video_id.replace("%", "%25").split("/")
-    return "/".join(part.replace(".", "%2E") if part in (".", "..") else part or "%" for part in parts) + ".npy"
+    """`<video_id>.npy`, below its array's folder also where the id is an absolute path or climbs up by `..`.
+
+    A part that is too long for a file's name is shortened, with a digest.
+    """
+    parts = f"{video_id}.npy".replace("%", "%25").replace("\0", "%00").split("/")
+    return "/".join(part.replace(".", "%2E") if part in (".", "..") else shortened(part) or "%" for part in parts)
 
 
 def _put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:

@@ -12,7 +12,8 @@ from cache_schemas.fingerprint import Options
 from cache_schemas.storage import Storage
 from pipeline.errors import ExchangeError
 from pipeline.indexing import NAN, reopen_partial
-from stages.clips.datasets import VIDEO_SUFFIXES, Listing, Video, list_videos
+from stages.clips.datasets import Listing, Video, list_videos
+from stages.clips.folders import VIDEO_SUFFIXES
 from stages.clips.options import FolderOptions
 
 IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in place of clip options, in cache.json

@@ -14,6 +14,8 @@ from cache_schemas.storage import open_storage
 from pipeline.config import Config
 from pipeline.declare import auto_shard_clips, clips_options
 from pipeline.errors import ConfigError
+from pipeline.index_summary import SplitSummary, label_warnings, summaries
+from pipeline.own_files import check_own_files
 from stages.clips.datasets import Listing, Video, list_videos
 from stages.clips.options import ClipOptions
 from stages.clips.sampling import clip_interval, clip_times, crop_rectangle
@@ -30,7 +32,11 @@ REQUESTS_AT_ONCE = 16  # threads that wait for a network more than they compute
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
     """What an index found: rows in all, new ones, the videos that could not be opened, and by id the intervals that go
-    beyond their video's end, and those that begin only there."""
+    beyond their video's end, and those that begin only there.
+
+    `splits` has the figures of each split, `left_out` how many files are no videos, by ending, `warnings` what looks
+    odd about the labels.
+    """
 
     cache: Cache
     num_videos: int
@@ -39,6 +45,28 @@ class Indexed:
     unreadable: dict[str, DecodeError]
     beyond_end: list[str]
     after_end: list[str]
+    splits: dict[str, SplitSummary]
+    left_out: dict[str, int]
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "cache": self.cache.root,
+            "videos": self.num_videos,
+            "intervals": self.num_intervals,
+            "rows": len(self.cache.clips),
+            "new_rows": self.num_new_rows,
+            "shards": self.cache.num_shards,
+            "shard_clips": self.cache.shard_clips,
+            "classes": len(self.cache.classes),
+            "splits": {split: found.to_json() for split, found in self.splits.items()},
+            "left_out": self.left_out,
+            "unreadable": {video: str(error) for video, error in self.unreadable.items()},
+            "beyond_end": self.beyond_end,
+            "after_end": self.after_end,
+            "warnings": self.warnings,
+        }
 
 
 def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
@@ -62,6 +90,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         on_progress("generating videos", made, 0)
 
     listing = list_videos(config.dataset, count, tries=config.run.staging.tries)
+    check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
     layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config)}
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
     begun = storage.exists(TABLE)
@@ -94,6 +123,9 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         },
         beyond_end=[name for name, start, end, duration in intervals if start < duration < end],
         after_end=[name for name, start, _, duration in intervals if duration <= start],
+        splits=summaries(listing, probes, config.clips.rows_per_video),
+        left_out=dict(listing.left_out),
+        warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
     )
 
 

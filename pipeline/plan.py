@@ -11,6 +11,7 @@ from cache_schemas.ledger import Record
 from pipeline.config import Config
 from pipeline.declare import Declared, clips_options, declare, known_digests
 from pipeline.errors import ConfigError
+from pipeline.own_files import check_own_files_of
 from pipeline.sources import Changed, changed_files, changed_videos, is_made_from
 
 
@@ -89,10 +90,12 @@ def make_plan(
 
     `part` (I, N) keeps shards with index % N == I; `limit` keeps the shards of the first `limit` rows. `retry_failed`
     reopens shards with failed clips.
-    Raises CacheMismatch where the cache holds a stage made with other options, ConfigError for an unknown stage.
+    Raises CacheMismatch where the cache holds a stage made with other options, ConfigError for an unknown stage, and
+    for two videos that would share a file of boxes or scene graphs.
     """
     cache.check_clips(clips_options(config.clips))
     cache.check_layout(config.store.model_dump())
+    check_own_files_of(config, cache)
     declared = declare(config, known_digests(config, cache))
     keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))
     unchecked = []

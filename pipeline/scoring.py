@@ -18,7 +18,7 @@ from pipeline.config import Config, apply_override, check_config
 from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, SplitCounts, add_scores
 from pipeline.training import opened_clips, spec_of
-from stages.clips.datasets import VIDEO_SUFFIXES
+from stages.clips.folders import VIDEO_SUFFIXES
 from stages.device import pick_device
 from stages.errors import UsageError
 from stages.training.checkpoint import (

@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cli.printing.text import duration, note, note_listed, size, table
+from cli.printing.text import duration, note, note_listed, on_one_line, say, size, table, wrapped
 
 if TYPE_CHECKING:
     from pipeline.calibration import Calibration
     from pipeline.estimate import Estimate
     from pipeline.extraction import Outcome
+    from pipeline.index_summary import SplitSummary
     from pipeline.indexing import Indexed
     from pipeline.plan import Plan
     from pipeline.verification import Verification
@@ -19,10 +20,16 @@ CLIP_STATES = ("ok", "warned", "failed", "missing")
 def indexed(found: "Indexed") -> None:
     cache = found.cache
     intervals = f" {found.num_intervals} intervals," if found.num_intervals else ""
-    print(
+    say(
         f"{cache.root}: {found.num_videos} videos,{intervals} {len(cache.clips)} rows ({found.num_new_rows} new), "
         f"{cache.num_shards} shards of up to {cache.shard_clips}"
     )
+    _splits(found.splits)
+    if found.left_out:
+        endings = [f"{count} {ending}" for ending, count in found.left_out.items()]
+        note(wrapped(f"{sum(found.left_out.values())} files are no videos and left out: ", endings))
+    for warning in found.warnings:
+        note(f"warning: {on_one_line(warning)}")
     note_listed(
         f"{len(found.unreadable)} videos could not be opened; extract will mark their clips as failed:",
         [f"{video}: {error}" for video, error in found.unreadable.items()],
@@ -35,55 +42,71 @@ def indexed(found: "Indexed") -> None:
     )
 
 
+def _splits(splits: "dict[str, SplitSummary]") -> None:
+    """A line a split; columns without a figure in them are left out."""
+    header = ["split", "videos", "clips", "hours", "classes", "labels per class", "unlabelled", "unreadable"]
+    rows = []
+    for split, found in splits.items():
+        spread = "-" if found.labels_per_class is None else "{} / {:g} / {}".format(*found.labels_per_class)
+        counts = [str(count or "") for count in (found.unlabelled, found.unreadable)]
+        rows.append(
+            [split, str(found.videos), str(found.clips), f"{found.hours:.2f}", str(found.classes), spread, *counts]
+        )
+    kept = [number for number in range(len(header)) if any(row[number] for row in rows)]
+    say(table([header[number] for number in kept], [[row[number] for number in kept] for row in rows]))
+    if any(found.labels_per_class for found in splits.values()):
+        say("labels per class: fewest / median / most")
+
+
 def plan(made: "Plan", cost: "Estimate") -> None:
     stages = made.to_json()["stages"]
     rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
-    print(table(["stage", "shards done", "to do"], rows))
+    say(table(["stage", "shards done", "to do"], rows))
     note_listed(
         "changed since they were cached (videos or the files beside them), their shards run again:", made.changed_videos
     )
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
     free = "" if cost.free_bytes is None else f", {size(cost.free_bytes)} free"
-    print(f"{cost.units} work units, {cost.files} files, {size(cost.bytes)} to write{free}")
+    say(f"{cost.units} work units, {cost.files} files, {size(cost.bytes)} to write{free}")
     if made.units:
         pace = "no shard sealed yet to tell the time" if cost.hours is None else f"about {duration(3600 * cost.hours)}"
-        print(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, networks come on top; {pace}")
+        say(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, networks come on top; {pace}")
 
 
 def calibrated(measured: "Calibration | None") -> None:
     if measured is None:
-        print("nothing is missing: nothing to measure")
+        say("nothing is missing: nothing to measure")
         return
     one = f"{measured.clips} clips in {measured.seconds:.1f} s ({measured.clips_per_second:.3g} clips/s)"
     where = f"on {measured.device} with {measured.threads} threads, peak memory {size(measured.peak_bytes)}"
-    print(f"measured: {one} {where}")
-    print("  " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.stage_seconds.items()))
+    say(f"measured: {one} {where}")
+    say("  " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.stage_seconds.items()))
     if measured.failed:
         note(f"{measured.failed} of these clips failed, so the others may take longer")
     if measured.hours is not None:
         workers = f", {measured.workers} workers side by side" if measured.workers > 1 else ""
-        print(f"at this pace about {duration(3600 * measured.hours)} for all that is missing{workers}")
+        say(f"at this pace about {duration(3600 * measured.hours)} for all that is missing{workers}")
 
 
 def differences(found: dict[str, list[str] | None]) -> None:
     """Per stage key what `plan --why` found, cached -> asked for."""
     for key, lines in found.items():
-        print(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
+        say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
         for line in lines or ():
-            print(f"  {line}")
+            say(f"  {line}")
 
 
 def extracted(outcome: "Outcome", cache: str) -> None:
     if outcome.plan.units:
         rate = outcome.clips_run / outcome.seconds if outcome.seconds else 0.0
         others = f"; other runs did {outcome.units_elsewhere} of {len(outcome.plan.units)} shards"
-        print(
+        say(
             f"{cache}: {outcome.clips_run} clips in {outcome.seconds:.1f} s ({rate:.1f} clips/s), all sealed"
             f"{others if outcome.units_elsewhere else ''}"
         )
     else:
-        print(f"{cache}: nothing to do, all {outcome.num_clips} clips are sealed")
+        say(f"{cache}: nothing to do, all {outcome.num_clips} clips are sealed")
     note_listed(
         f"{len(outcome.failures)} of {outcome.num_clips} clips failed (--retry-failed runs them again):",
         [f"{f.clip_id}: {f.reason}: {f.detail}" for f in outcome.failures],
@@ -91,7 +114,7 @@ def extracted(outcome: "Outcome", cache: str) -> None:
 
 
 def status(found: dict[str, Any]) -> None:
-    print(f"{found['clips']} clips in {found['shards']} shards")
+    say(f"{found['clips']} clips in {found['shards']} shards")
     rows = []
     for key, stage in found["stages"].items():
         shards, clips = stage["shards"], stage["clips"]
@@ -102,9 +125,9 @@ def status(found: dict[str, Any]) -> None:
         rows.append([key, *map(str, cells), size(stage["bytes"]), *pace, failed])
     if rows:
         header = ["stage", "shards", "running", "to do", *CLIP_STATES, "size", "clips/s", "time left", "why"]
-        print(table(header, rows, ["why"]))
+        say(table(header, rows, ["why"]))
     else:
-        print("no stage was begun yet; run `kinegraph extract CONFIG`")
+        say("no stage was begun yet; run `kinegraph extract CONFIG`")
     for job in found["jobs"]:
         _job(job)
 
@@ -112,29 +135,29 @@ def status(found: dict[str, Any]) -> None:
 def _job(job: dict[str, Any]) -> None:
     """A job array: how many of its tasks are in which state, and the ends of a few logs."""
     tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
-    print(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
+    say(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
     for task in job["failed"][:MAX_LOGS]:
-        print(f"  task {task['task']}: {task['state']} {task['detail']}".rstrip())
-        print("\n".join(f"    {line}" for line in task["log"] or ["(no log)"]))
+        say(f"  task {task['task']}: {task['state']} {task['detail']}".rstrip())
+        say("\n".join(f"    {line}" for line in task["log"] or ["(no log)"]))
 
 
 def verified(found: "Verification", repaired: bool) -> None:
     for problem in found.problems:
         where = problem.stage if problem.shard is None else f"{problem.stage} shard {problem.shard}"
-        print(f"{where}: {problem.kind}: {problem.object}")
+        say(f"{where}: {problem.kind}: {problem.object}")
     for warning in found.warnings:
         note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
     if found.proposals_per_frame is not None:
-        print(f"{found.proposals_per_frame:g} proposals a frame on average")
+        say(f"{found.proposals_per_frame:g} proposals a frame on average")
     if found.ok:
-        print("every sealed object is there, whole and unchanged")
+        say("every sealed object is there, whole and unchanged")
     elif repaired:
-        print(
+        say(
             f"{len(found.problems)} problems; metadata is written anew, the shards are un-marked: "
             "`kinegraph extract CONFIG` redoes them"
         )
     else:
-        print(
+        say(
             f"{len(found.problems)} problems; --repair writes metadata anew and un-marks the shards, then "
             "`kinegraph extract CONFIG` redoes them"
         )

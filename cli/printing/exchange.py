@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cli.printing.text import note, note_listed
+from cli.printing.text import note, note_listed, say
 
 if TYPE_CHECKING:
     from pipeline.exporting import ExportedCache
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def exported_cache(found: "ExportedCache") -> None:
     there = found.num_sealed - found.num_copied - len(found.damaged)
     unsealed = f"; {found.num_unsealed} are not sealed in the source" if found.num_unsealed else ""
-    print(f"{found.cache.root}: {found.num_copied} shards of stages copied, {there} were there{unsealed}")
+    say(f"{found.cache.root}: {found.num_copied} shards of stages copied, {there} were there{unsealed}")
     _damaged(found.damaged)
 
 
 def exported_files(found: "ExportedFiles", out: str) -> None:
-    print(f"{out}: {found.num_files} files, clips.csv says which row is which clip")
+    say(f"{out}: {found.num_files} files, clips.csv says which row is which clip")
     if found.num_failed:
         note(f"{found.num_failed} clips failed in a stage: they hold fill values, clips.csv says why")
     for stage, videos in found.unsealed.items():
@@ -33,16 +33,16 @@ def _damaged(sentences: Sequence[str]) -> None:
 
 def imported(found: "Imported") -> None:
     names = [f"{spec.name} {list(spec.shape)}" for stage in found.stages for spec in stage.arrays]
-    print(f"{found.cache.root}: {found.num_videos} videos from {found.kind} files: {', '.join(names)}")
+    say(f"{found.cache.root}: {found.num_videos} videos from {found.kind} files: {', '.join(names)}")
     note_listed(f"{len(found.left_out)} videos of the files have no row in the cache and are left out:", found.left_out)
     note_listed(
         f"{len(found.failures)} of {found.cache.num_rows} clips failed:",
         [f"{f.clip_id}: {f.reason}: {f.detail}" for f in found.failures],
     )
     if found.cache.classes:
-        print(f"`kinegraph train CONFIG` needs no more of a config than this:\n{_train_config(found)}", end="")
+        say(f"`kinegraph train CONFIG` needs no more of a config than this:\n{_train_config(found)}", end="")
     else:
-        print("no labels yet: the same command with --annotations CSV (path,label[,split]) adds them")
+        say("no labels yet: the same command with --annotations CSV (path,label[,split]) adds them")
 
 
 def _train_config(found: "Imported") -> str:

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from cache_schemas.fingerprint import canonical, differences
-from cli.printing.text import MAX_COLUMNS, few, listed, note, table, wrapped
+from cli.printing.text import MAX_COLUMNS, few, listed, note, say, shown, table, wrapped
 
 if TYPE_CHECKING:
     from pipeline.breakdown import AttributeScore
@@ -32,8 +32,9 @@ class TrainingLines:
     def epoch(self, name: str, seed: int, record: "EpochRecord") -> None:
         metrics = "".join(f"  val {key} {value:.3f}" for key, value in record.metrics.items())
         self._last_line = time.monotonic()
+        print(_line_start(), end="", file=sys.stderr)
         note(
-            f"{_line_start()}{name} seed {seed} epoch {record.epoch}: loss {record.loss:.4f}{metrics}  "
+            f"{name} seed {seed} epoch {record.epoch}: loss {record.loss:.4f}{metrics}  "
             f"{record.clips_per_second:.0f} clips/s  {record.seconds:.1f} s"
         )
 
@@ -44,7 +45,7 @@ class TrainingLines:
             f"{metric}  {record.clips_per_second:.0f} clips/s"
         )
         if sys.stderr.isatty():
-            print(f"{_line_start()}{line}", end="", file=sys.stderr, flush=True)
+            print(f"{_line_start()}{shown(line)}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() - self._last_line >= QUIET_SECONDS:
             self._last_line = time.monotonic()
             note(line)
@@ -75,7 +76,7 @@ def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
         of_head.setdefault(canonical(run.row()), []).append((folder, run))
     alike = [group for of_head in heads.values() for group in of_head.values()]
     header = ["head", "seeds", "scores", "parameters", "seconds", "run"]
-    print(table(header, [_row(group) for group in alike], ["scores", "run"]))
+    say(table(header, [_row(group) for group in alike], ["scores", "run"]))
     if any(len(group) > 1 for group in alike):
         note("±: sample standard deviation over seeds")
     for (name, parent), of_head in heads.items():
@@ -137,21 +138,21 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
 def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     result = found.result
     if not found.is_labelled:
-        print(f"{result.num_videos} videos of split {found.split} are scored; none has a label to hold scores against")
+        say(f"{result.num_videos} videos of split {found.split} are scored; none has a label to hold scores against")
         return
-    print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
-    print(_counted(found.counts, result.metrics))
+    say("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+    say(_counted(found.counts, result.metrics))
     if absent := found.absent_classes:
-        print(f"{len(absent)} classes have no positive and are left out of means over classes: {few(absent)}")
+        say(f"{len(absent)} classes have no positive and are left out of means over classes: {few(absent)}")
     per_class = sorted(found.per_class().items(), key=lambda item: -item[1])
     if len(per_class) > 2:
         name = "AP" if "mAP" in result.metrics else "accuracy"
         num = min(SHOWN_CLASSES, len(per_class) // 2)
         for word, shown in (("highest", per_class[:num]), ("lowest", per_class[-num:])):
-            print(f"{word} {name}: " + ", ".join(f"{label} {value:.3f}" for label, value in shown))
+            say(f"{word} {name}: " + ", ".join(f"{label} {value:.3f}" for label, value in shown))
     if groups:
         rows = [[group.attribute, group.value, str(group.num_classes), f"{group.score:.4f}"] for group in groups]
-        print(table(["attribute", "value", "classes", "mean"], rows, ["value"]))
+        say(table(["attribute", "value", "classes", "mean"], rows, ["value"]))
 
 
 def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
@@ -165,17 +166,17 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
     """Per network a line of counts, then its taps and weights, wrapped."""
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        print(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs  {_counted_for(row)}")
+        say(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs  {_counted_for(row)}")
         taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in row["taps"]]
         options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
         weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
         for name, words in (("taps", taps), ("options", options), ("weights", weights)):
             if words:
-                print(wrapped(f"  {name + ':':<10}", words))
-    print("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
-    print("options: as in the paper first; named weights bring along what they were trained with (geometry in --json)")
-    print("source: of proposals (without the second stage of detectors), as `proposals.source` names it")
-    print("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+                say(wrapped(f"  {name + ':':<10}", words))
+    say("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
+    say("options: as in the paper first; named weights bring along what they were trained with (geometry in --json)")
+    say("source: of proposals (without the second stage of detectors), as `proposals.source` names it")
+    say("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
 
 
 def _counted_for(row: dict[str, Any]) -> str:
@@ -190,10 +191,10 @@ def heads(rows: Sequence[dict[str, Any]]) -> None:
     """Per head a line of counts, then what it reads and what its paper gives, wrapped."""
     for row in rows:
         counts = f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}"
-        print(textwrap.fill(counts, MAX_COLUMNS, subsequent_indent=" " * 13))
-        print(wrapped(f"  {'reads:':<11}", row["reads"]))
-        print(textwrap.fill(row["published"], MAX_COLUMNS, initial_indent="  published: ", subsequent_indent=" " * 13))
-    print("at the sizes of the papers, of one clip; options of each: --json")
+        say(textwrap.fill(counts, MAX_COLUMNS, subsequent_indent=" " * 13))
+        say(wrapped(f"  {'reads:':<11}", row["reads"]))
+        say(textwrap.fill(row["published"], MAX_COLUMNS, initial_indent="  published: ", subsequent_indent=" " * 13))
+    say("at the sizes of the papers, of one clip; options of each: --json")
 
 
 def _in_time(tap: dict[str, Any]) -> str:
@@ -206,10 +207,10 @@ def demo(found: "DemoResult") -> None:
         for row in found.rows
     ]
     score = "test accuracy" if found.metric == "top1" else f"test {found.metric}"
-    print(table(["head", score, "parameters", "seconds", "what it is"], rows, [score, "what it is"]))
+    say(table(["head", score, "parameters", "seconds", "what it is"], rows, [score, "what it is"]))
     seeds = f"{found.seeds} seeds (±: sample standard deviation)" if found.seeds > 1 else "1 seed"
-    print(f"{found.num_test} unseen test videos, {seeds}")
-    print(
+    say(f"{found.num_test} unseen test videos, {seeds}")
+    say(
         f"generating {found.num_videos} videos took {found.generate_seconds:.0f} s, "
         f"extraction {found.extract_seconds:.0f} s, everything {found.seconds:.0f} s"
     )

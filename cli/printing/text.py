@@ -9,10 +9,32 @@ from typing import Any
 from tqdm import tqdm
 
 MAX_LISTED, MAX_COLUMNS = 10, 120
+KEPT = "\n\u200c\u200d"  # two that scripts of India and Iran spell with
 
 
 def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def say(text: str = "", *, end: str = "\n") -> None:
+    """Print a result."""
+    print(shown(text), end=end)
+
+
+def shown(text: str) -> str:
+    """The text without what a terminal would obey: names and labels may hold escape sequences. Line ends stay."""
+    return text if text.isprintable() else "".join(map(_shown_character, text))
+
+
+def on_one_line(text: str) -> str:
+    """A name, or words with one in them, as a line of a list or a cell of a table."""
+    return shown(text.replace("\n", "\\n"))
+
+
+def _shown_character(character: str) -> str:
+    if character.isprintable() or character in KEPT:
+        return character
+    return character.encode("unicode_escape", "backslashreplace").decode()
 
 
 @contextmanager
@@ -32,7 +54,7 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> str:
     """Columns wide enough for their cells; the first and those named in `words` flush left, numbers flush right."""
-    columns = list(zip(header, *rows, strict=True))
+    columns = [tuple(map(on_one_line, column)) for column in zip(header, *rows, strict=True)]
     for number, column in enumerate(columns):
         width = max(map(len, column))
         flush_left = number == 0 or column[0] in words
@@ -64,12 +86,12 @@ def listed(lines: Sequence[str]) -> list[str]:
 def note_listed(title: str, lines: Sequence[str]) -> None:
     """A title, and the first lines below it; nothing where there are none."""
     if lines:
-        note("\n".join([title, *listed([f"  {line}" for line in lines])]))
+        note("\n".join([title, *listed([f"  {on_one_line(line)}" for line in lines])]))
 
 
 def few(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
+    return ", ".join(map(on_one_line, names[:MAX_LISTED])) + more
 
 
 def wrapped(start: str, words: Sequence[str]) -> str:

@@ -3,38 +3,32 @@
 To add one: an options model in options.py, a function here, a line in `list_videos`.
 """
 
-import csv
-import io
-import logging
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xxhash
 
 from cache_schemas.clips_table import Interval, interval_id
 from cache_schemas.regular import TABLE_BYTES, read_regular
+from stages.clips.csv_list import csv_lines, decoded
+from stages.clips.errors import DatasetError
+from stages.clips.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
 from stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from stages.decode.errors import DecodeError
-from stages.errors import UsageError
+from stages.decode.opening import printable
 from stages.remote.urls import FILE, UrlError, is_url, located
 
 if TYPE_CHECKING:
     from stages.remote.remote import Remote
 
-VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .webm .mov .m4v .mpg .mpeg .ts .flv .wmv .ogv .3gp".split())
-log = logging.getLogger("kinegraph")
 SPLITS = ("train", "val", "test")
 CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # a line of Charades_v1_classes.txt begins with what its labels are
-
-
-class DatasetError(UsageError):
-    """A data set that cannot be listed; the message says what was looked for and where."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +50,14 @@ class Video:
 class Listing:
     """What a data set holds: class names in order, every listed video by id, and whether videos may have many labels.
 
-    `multi_label` is None where only the labels tell.
+    `multi_label` is None where only the labels tell. `left_out`: how many files below the root are no videos, by
+    ending.
     """
 
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
     multi_label: bool | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,13 +92,17 @@ def _list_folder(options: FolderOptions, tries: int = 1) -> Listing:
     root = options.root.removeprefix(FILE)
     if not is_url(root) and not Path(root).is_dir():
         raise DatasetError(f"dataset.root: no folder {root} (looked from {Path.cwd()}).")
+    left_out: Mapping[str, int] = {}
     if options.annotations:
         entries = _from_csv(root, options.annotations.removeprefix(FILE), tries)
     else:
-        entries = [_in_folders(*found) for found in sorted(_files_below(root, tries)) if _is_video(found[0])]
+        entries, left_out = _in_folders(root, tries)
     if not entries:
-        raise DatasetError(f"dataset.root: no video below {root}. Known endings: {', '.join(sorted(VIDEO_SUFFIXES))}.")
-    return _listing(entries, options.splits, _classes(options, tries), options.multi_label)
+        others = f" ({', '.join(f'{count} {ending}' for ending, count in left_out.items())})" if left_out else ""
+        known = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise DatasetError(f"dataset.root: no video below {root}{others}. Known endings: {known}.")
+    listing = _listing(entries, options.splits, _classes(options, tries), options.multi_label)
+    return replace(listing, left_out=left_out)
 
 
 def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
@@ -160,50 +160,31 @@ def _listing(
     return Listing(classes=classes, videos=tuple(videos[key] for key in sorted(videos)), multi_label=multi_label)
 
 
-def _files_below(root: str, tries: int) -> Iterator[tuple[str, str]]:
-    """Path below `root`, and full path, of every file; of a server's folder, as its pages list them."""
-    if not is_url(root):
-        for path in Path(root).rglob("*"):
-            if path.is_file():
-                yield path.relative_to(root).as_posix(), str(path)
-            elif _is_video(path.name) and not path.is_dir():
-                log.warning("%s is no regular file, or a link that leads nowhere. It is not listed.", path)
-        return
-    try:
-        yield from _remote(tries).listed(root)
-    except DecodeError as error:
-        raise DatasetError(f"dataset.root: {error.detail}. A server that lists no files needs a csv.") from error
-
-
 def _remote(tries: int) -> "Remote":
     from stages.remote.remote import Remote  # takes time to import, which folders need not wait for
 
     return Remote(tries)
 
 
-def _is_video(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
-
-
-def _in_folders(video_id: str, path: str) -> _Entry:
-    folders = PurePosixPath(video_id).parts[:-1]
-    split = folders[0] if folders and folders[0] in SPLITS else ""
-    rest = folders[1:] if split else folders
-    return _Entry(video_id, path, rest[:1], split)
+def _in_folders(root: str, tries: int) -> tuple[list[_Entry], Mapping[str, int]]:
+    """The videos below `root`, and how many other files are there, by ending; of a server, as its pages list them."""
+    try:
+        found = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
+    except DecodeError as error:
+        raise DatasetError(f"dataset.root: {error.detail}. A server that lists no files needs a csv.") from error
+    places = split_and_label(video_id for video_id, _ in found.videos)
+    entries = [_Entry(*video, labels, split) for video, (split, labels) in zip(found.videos, places, strict=True)]
+    return entries, dict(found.left_out.most_common())
 
 
 def _from_csv(root: str, annotations: str, tries: int) -> list[_Entry]:
-    text = io.StringIO(_text("dataset.annotations", annotations, tries), newline="")
-    return list(_csv_entries(root, annotations, csv.DictReader(text)))
+    return list(_csv_entries(root, annotations, _text("dataset.annotations", annotations, tries)))
 
 
 def _text(key: str, path: str, tries: int) -> str:
     """The content of the file or URL that the option `key` names."""
     try:
-        content = _remote(tries).read(path) if is_url(path) else read_regular(path, TABLE_BYTES)
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8: {error}. Save it as UTF-8.") from error
+        return decoded(path, _remote(tries).read(path) if is_url(path) else read_regular(path, TABLE_BYTES))
     except FileNotFoundError:
         raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
     except OSError as error:
@@ -212,23 +193,17 @@ def _text(key: str, path: str, tries: int) -> str:
         raise DatasetError(f"{key}: {error.detail}.") from error
 
 
-def _csv_entries(root: str, annotations: str, reader: "csv.DictReader[str]") -> Iterator[_Entry]:
-    if missing := {"path", "label"} - set(reader.fieldnames or ()):
-        raise DatasetError(
-            f"{annotations}: no column {', '.join(sorted(missing))} in its header {reader.fieldnames}; "
-            "expected path,label[,split][,start,end]."
-        )
-    if len(bounds := {"start", "end"} & set(reader.fieldnames or ())) == 1:
-        raise DatasetError(f"{annotations}: column {bounds.pop()} alone in its header; intervals need start and end.")
-    for row in reader:
-        if not row["path"]:
-            raise DatasetError(f"{annotations}: line {reader.line_num}: no path")
-        labels = filter(None, map(str.strip, (row["label"] or "").split(";")))
-        interval = _interval(f"{annotations}: line {reader.line_num}", row.get("start") or "", row.get("end") or "")
+def _csv_entries(root: str, annotations: str, text: str) -> Iterator[_Entry]:
+    for where, row in csv_lines(annotations, text):
+        if not row["path"].strip():
+            raise DatasetError(f"{where}: no path")
+        labels = filter(None, map(str.strip, row["label"].split(";")))
+        interval = _interval(where, row.get("start", ""), row.get("end", ""))
         try:
-            yield _Entry(*located(root, row["path"]), tuple(labels), row.get("split") or "", interval)
+            video_id, path = map(printable, located(root, row["path"]))
         except UrlError as error:
-            raise DatasetError(f"{annotations}: line {reader.line_num}: {error}") from error
+            raise DatasetError(f"{where}: {error}") from error
+        yield _Entry(video_id, path, tuple(labels), row.get("split", ""), interval)
 
 
 def _interval(where: str, start: str, end: str) -> Interval | None:

@@ -17,8 +17,9 @@ class FolderOptions(StageOptions):
 
     Labels of a csv are class names, several separated by `;`. With the columns start and end a line is an interval of
     its video, in seconds from the first frame, `end` left out, and is sampled, labelled and scored by itself; both
-    fields empty: the whole video. Without a csv the first folder below `root` is the
-    label, unless the folders are named train, val or test: then that is the split and the next folder the label.
+    fields empty: the whole video. Without a csv the first folder below `root` is the label, unless the folders are
+    named train, training, val, valid, validation, test or testing, in any case: then that is the split and the next
+    folder the label. Folders may be links.
     """
 
     kind: Literal["folder"]

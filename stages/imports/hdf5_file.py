@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 from cache_schemas.ledger import Source
-from stages.clips.datasets import VIDEO_SUFFIXES
+from stages.clips.folders import VIDEO_SUFFIXES
 from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_features
 
 

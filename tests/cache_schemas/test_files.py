@@ -17,6 +17,7 @@ from cache_schemas.files import (
     create_exclusively,
     file_digest,
     remove_durably,
+    shortened,
     sweep,
     write_whole,
 )
@@ -158,3 +159,19 @@ def test_process_numbers_mean_the_same_only_here(tmp_path: Path) -> None:
     assert len(seen) == 4
     assert _host(first) in seen
     assert _host() == HOST
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127, "a" * 251 + ".npy", "a" * 250 + "." + "b" * 4])
+def test_names_as_long_as_a_file_may_have_are_written(name: str, tmp_path: Path) -> None:
+    write_whole(tmp_path / name, [b"x"])
+    assert create_exclusively(tmp_path / name, b"y") is False
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_names_that_are_too_long_are_shortened_for_good_and_stay_apart() -> None:
+    first, second = (shortened(f"{'a' * 300}{number}.npy") for number in (1, 2))
+    assert first != second
+    assert first == shortened(f"{'a' * 300}1.npy")
+    assert (len(first), first[:230], first[-4:]) == (255, "a" * 230, ".npy")
+    assert len(shortened("é" * 200).encode()) <= 255
+    assert shortened("short.npy") == "short.npy"

@@ -20,7 +20,7 @@ Command = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
 
 FLAGS = {
-    "index": {"--set"},
+    "index": {"--json", "--set"},
     "plan": {"--set", "--why", "--calibrate", "--json", "--stage", "--shards", "--limit"},
     "extract": {
         "--set",
@@ -65,7 +65,12 @@ def test_documented_flags_exist(name: str) -> None:
 def test_the_way_through(kinegraph: Command, config: Path, cache: Path) -> None:
     indexed = kinegraph("index", config)
     assert (indexed.exit_code, indexed.stderr) == (0, "")
-    assert indexed.stdout == f"{cache}: 6 videos, 6 rows (6 new), 3 shards of up to 2\n"
+    assert indexed.stdout.splitlines() == [
+        f"{cache}: 6 videos, 6 rows (6 new), 3 shards of up to 2",
+        "split  videos  clips  hours  classes  labels per class",
+        "train       6      6   0.00        2         3 / 3 / 3",
+        "labels per class: fewest / median / most",
+    ]
     planned = kinegraph("plan", config)
     assert planned.exit_code == 0
     assert planned.stdout.splitlines()[0].split() == ["stage", "shards", "done", "to", "do"]

@@ -16,7 +16,7 @@ from pipeline.extraction import Outcome, extract
 from pipeline.indexing import index
 from pipeline.plan import make_plan
 from pipeline.verification import verify
-from stages.clips.datasets import DatasetError
+from stages.clips.errors import DatasetError
 from stages.remote.faults import NetworkError
 from tests.caches import same_bytes
 from tests.conftest import moving_square, write_video

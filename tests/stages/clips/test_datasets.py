@@ -1,10 +1,12 @@
 """What a folder or a csv lists."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from stages.clips.datasets import DatasetError, Listing, dealt_split, list_videos
+from stages.clips.datasets import Listing, dealt_split, list_videos
+from stages.clips.errors import DatasetError
 from stages.clips.options import FolderOptions
 
 
@@ -112,7 +114,7 @@ def test_a_csv_that_cannot_be_used(tmp_path: Path, csv: str, words: str) -> None
 
 def test_a_csv_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(b"path,label\n\xff\xfe.mp4,walk\n")
-    with pytest.raises(DatasetError, match=r"list\.csv: not UTF-8"):
+    with pytest.raises(DatasetError, match=r"list\.csv: line 2: not UTF-8"):
         listed(tmp_path, annotations=str(tmp_path / "list.csv"))
 
 
@@ -164,3 +166,92 @@ def test_labels_that_are_not_allowed_are_named(
 ) -> None:
     with pytest.raises(DatasetError, match=words):
         listed(tmp_path, f"path,label\na.mp4,{label}\n", **options)
+
+
+def test_class_folders_may_be_links_and_links_may_lead_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "disk/run/1.mp4", "videos/walk/1.mp4")
+    (tmp_path / "videos" / "run").symlink_to(tmp_path / "disk" / "run")
+    (tmp_path / "videos" / "walk" / "up").symlink_to(tmp_path / "videos")
+    (tmp_path / "videos" / "walk" / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    found = listed(tmp_path / "videos")
+    assert [video.video_id for video in found.videos] == ["run/1.mp4", "walk/1.mp4"]
+    assert found.classes == ("run", "walk")
+    assert f"{tmp_path}/videos/walk/up is a link to a folder that it lies in. It is not listed." in caplog.text
+    assert "gone.mp4 is no regular file, or a link that leads nowhere" in caplog.text
+
+
+def test_a_folder_that_may_not_be_read_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "locked/1.mp4", "walk/1.mp4")
+    scandir = os.scandir
+
+    def refuse(folder: str) -> object:
+        if folder.endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read all
+    assert [video.video_id for video in listed(tmp_path).videos] == ["walk/1.mp4"]
+    assert "locked cannot be read: Permission denied. It is not listed." in caplog.text
+
+
+def test_files_that_are_no_videos_are_counted_by_ending(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "walk/a.GIF", "walk/a.m2ts", "walk/a.txt", "walk/b.TXT", "README", "walk/a.a sentence, not an ending"
+    )
+    found = listed(tmp_path)
+    assert [video.video_id for video in found.videos] == ["walk/a.GIF", "walk/a.m2ts"]
+    assert dict(found.left_out) == {".txt": 2, "(no ending)": 2}
+
+
+def test_split_folders_go_by_many_names(tmp_path: Path) -> None:
+    touch(tmp_path, "Training/walk/a.mp4", "VALID/walk/b.mp4", "validation/c.mp4", "testing/run/d.mp4")
+    found = listed(tmp_path)
+    assert [(video.split, video.labels) for video in found.videos] == [
+        ("train", (1,)), ("val", (1,)), ("test", (0,)), ("val", ()),
+    ]  # fmt: skip
+    touch(tmp_path, "jump/e.mp4")
+    with pytest.raises(
+        DatasetError, match=r"has folders of splits \(.*\) beside others \(jump\).*dataset\.annotations"
+    ):
+        listed(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_listed_by_its_printable_form(tmp_path: Path) -> None:
+    touch(tmp_path, "walk/a.mp4")
+    (tmp_path / "walk" / os.fsdecode(b"caf\xe9.mp4")).touch()
+    found = listed(tmp_path)
+    assert [video.video_id for video in found.videos] == ["walk/a.mp4", r"walk/caf\xe9.mp4"]
+    assert found.videos[1].path == str(tmp_path / r"walk/caf\xe9.mp4")
+
+
+@pytest.mark.parametrize(
+    ("csv", "words"),
+    [
+        ('path,label\na.mp4,walk\n"b.mp4,run\nc.mp4,run\n', "line 3: a quote that begins there is not closed"),
+        ('path,label\na.mp4,walk\n"b.mp4,run\nc.mp4",run\n', "line 3: a line break in path. Close the quote"),
+        ('path,label\n"a"b.mp4,walk\n', "line 2: ',' expected after"),
+        ("path,label,split\na.mp4,walk\n", "line 2: 2 fields, but the header has 3: path,label,split"),
+        ("path,label\n\na.mp4,walk,train\n", "line 3: 3 fields, but the header has 2"),
+        ("path,label,label\na.mp4,walk,run\n", "column 'label' stands twice"),
+        ("path,label\na.mp4,wa\0lk\n", "line 2: a NUL in label"),
+        (f"path,label\na.mp4,walk\nb.mp4,{'x' * 131073}\n", "line 3: a field of over 131072 characters"),
+    ],
+    ids=["open quote", "swallowed lines", "quote inside", "few", "many", "header", "nul", "long"],
+)
+def test_a_csv_is_read_strictly(tmp_path: Path, csv: str, words: str) -> None:
+    with pytest.raises(DatasetError, match=words):
+        listed(tmp_path, csv)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_csv_in_utf16_is_refused_in_words(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "list.csv").write_bytes("path,label\na.mp4,walk\n".encode(encoding))
+    with pytest.raises(DatasetError, match=r"list\.csv: it looks like UTF-16.*Save it as UTF-8"):
+        listed(tmp_path, annotations=str(tmp_path / "list.csv"))
+
+
+def test_a_path_with_a_nul_is_listed(tmp_path: Path) -> None:
+    found = listed(tmp_path, "path,label\na\0.mp4,walk\nb.mp4,run\n")
+    assert [video.video_id for video in found.videos] == ["a\0.mp4", "b.mp4"]

@@ -1,0 +1,92 @@
+"""What an index holds, in figures, and what looks odd about its labels. Torch-free."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from stages.clips.datasets import Listing, Video
+from stages.decode.errors import DecodeError
+from stages.decode.stream import Probe
+
+MANY_VIDEOS = 200  # labelled ones: a class that occurs once among so many may be a slip
+SHOWN = 5
+TRIPLE = re.compile(r"c\d{3} +\d+(\.\d+)? +\d+(\.\d+)?")  # an entry of the column `actions` of Charades
+Probes = Mapping[str, Probe | DecodeError]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """One split. What is listed by intervals counts once an interval, but for `hours`, which are of whole videos.
+
+    `labels_per_class`: the fewest, the median, the most, over all classes of the data set; None without labels.
+    """
+
+    videos: int
+    clips: int
+    hours: float
+    classes: int
+    labels_per_class: tuple[int, float, int] | None
+    unlabelled: int
+    unreadable: int
+
+    def to_json(self) -> dict[str, Any]:
+        told = (
+            None
+            if self.labels_per_class is None
+            else dict(zip(("min", "median", "max"), self.labels_per_class, strict=True))
+        )
+        return asdict(self) | {"hours": round(self.hours, 3), "labels_per_class": told}
+
+
+def summaries(listing: Listing, probes: Probes, rows_per_video: int) -> dict[str, SplitSummary]:
+    """By split, train, val and test first."""
+    of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
+    for video in listing.videos:
+        of_split.setdefault(video.split, []).append(video)
+    return {
+        split: _summary(videos, len(listing.classes), probes, rows_per_video)
+        for split, videos in of_split.items()
+        if videos
+    }
+
+
+def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, rows_per_video: int) -> SplitSummary:
+    labels = Counter(label for video in videos for label in video.labels)
+    counts = [labels[label] for label in range(num_classes)]
+    known = [probes[path] for path in dict.fromkeys(video.path for video in videos)]
+    seconds = sum(found.duration for found in known if isinstance(found, Probe))
+    return SplitSummary(
+        videos=len(videos),
+        clips=len(videos) * rows_per_video,
+        hours=seconds / 3600,
+        classes=len(labels),
+        labels_per_class=(min(counts), median(counts), max(counts)) if labels else None,
+        unlabelled=sum(not video.labels for video in videos),
+        unreadable=sum(isinstance(probes[video.path], DecodeError) for video in videos),
+    )
+
+
+def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
+    """What looks like a slip in the labels; of classes that the config names (`are_named`), nothing."""
+    if are_named:
+        return []
+    warnings = []
+    if triples := [name for name in listing.classes if TRIPLE.fullmatch(name)]:
+        warnings.append(
+            f"{len(triples)} classes look like actions of Charades with their times, as {triples[0]!r}, and each is a "
+            "class of its own. Give the class alone, or a line for each action with the columns start and end."
+        )
+    counts = Counter(label for video in listing.videos for label in video.labels)
+    num_labelled = sum(bool(video.labels) for video in listing.videos)
+    once = [listing.classes[label] for label, count in sorted(counts.items()) if count == 1]
+    once = [name for name in once if not TRIPLE.fullmatch(name)]
+    if once and num_labelled >= MANY_VIDEOS:
+        more = ", ..." if once[SHOWN:] else ""
+        warnings.append(
+            f"{len(once)} of {len(listing.classes)} classes occur once among {num_labelled} labelled videos: "
+            f"{', '.join(once[:SHOWN])}{more}. Are they misspelt? dataset.classes says which are allowed."
+        )
+    return warnings

@@ -1,0 +1,79 @@
+"""A csv that lists videos, read strictly: what is wrong with it is told with the line's number. Torch-free."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+
+from stages.clips.errors import DatasetError
+
+REQUIRED = ("path", "label")
+COLUMNS = (*REQUIRED, "split", "start", "end")  # all that is read; there may be others
+UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
+LOOKED_AT_BYTES = 4096
+
+
+def decoded(path: str, content: bytes) -> str:
+    """The text of a file, which must be UTF-8, with or without a byte order mark. Raises DatasetError."""
+    start = content[:LOOKED_AT_BYTES]
+    if start.startswith(UTF_16_OR_32) or start.count(0) > len(start) // 4:
+        raise DatasetError(f"{path}: it looks like UTF-16, or is no text. Save it as UTF-8.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"{path}: line {line}: not UTF-8: {error}. Save it as UTF-8.") from error
+
+
+def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each video is listed (file and line, for messages), and its fields by column.
+
+    Raises DatasetError for a header without the columns, or with one twice; for a line with more or fewer fields than
+    the header, a quote that is not closed, a line break within a field, and a field that is too long.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header = _next_line(annotations, reader, 1) or []
+    _check_header(annotations, header)
+    while True:
+        line = reader.line_num + 1
+        fields = _next_line(annotations, reader, line)
+        if fields is None:
+            return
+        where = f"{annotations}: line {line}"
+        if not any(map(str.strip, fields)) and len(fields) < 2:  # an empty line
+            continue
+        if len(fields) != len(header):
+            raise DatasetError(f"{where}: {len(fields)} fields, but the header has {len(header)}: {','.join(header)}")
+        row = dict(zip(header, fields, strict=True))
+        for column in COLUMNS:
+            value = row.get(column, "")
+            if "\n" in value or "\r" in value:
+                raise DatasetError(f"{where}: a line break in {column}. Close the quote that begins there.")
+            if "\0" in value and column != "path":  # that is no name of a file: the video is marked
+                raise DatasetError(f"{where}: a NUL in {column}")
+        yield where, row
+
+
+def _next_line(annotations: str, reader: Iterator[list[str]], line: int) -> list[str] | None:
+    """The fields of the line that begins at `line`; None at the end."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        known = {
+            "unexpected end of data": "a quote that begins there is not closed before the end of the file",
+            f"field larger than field limit ({csv.field_size_limit()})": f"a field of over {csv.field_size_limit()} "
+            "characters. Is a quote before it not closed?",
+        }
+        raise DatasetError(f"{annotations}: line {line}: {known.get(str(error), error)}") from None
+
+
+def _check_header(annotations: str, header: list[str]) -> None:
+    if missing := set(REQUIRED) - set(header):
+        raise DatasetError(
+            f"{annotations}: no column {', '.join(sorted(missing))} in its header {header}; "
+            "expected path,label[,split][,start,end]."
+        )
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise DatasetError(f"{annotations}: column {twice[0]!r} stands twice in its header {header}")
+    if len(bounds := {"start", "end"} & set(header)) == 1:
+        raise DatasetError(f"{annotations}: column {bounds.pop()} alone in its header; intervals need start and end.")

@@ -1,0 +1,7 @@
+"""A data set that cannot be listed."""
+
+from stages.errors import UsageError
+
+
+class DatasetError(UsageError):
+    """A data set that cannot be listed; the message says what was looked for and where."""

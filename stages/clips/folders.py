@@ -1,0 +1,113 @@
+"""What lies below a folder of videos: class folders, split folders, and what is left out. Torch-free."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from stages.clips.errors import DatasetError
+from stages.decode.opening import printable
+
+VIDEO_SUFFIXES = frozenset(
+    ".264 .265 .3g2 .3gp .asf .avc .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2ts .m2v .m4v .mjpeg "
+    ".mjpg .mk3d .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m".split()
+)
+SPLIT_OF = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
+NO_ENDING, MAX_ENDING = "(no ending)", 16  # characters
+MAX_SAID = 10
+log = logging.getLogger("kinegraph")
+
+
+@dataclass(kw_only=True)
+class Below:
+    """What lies below a folder: path below it, and full path, of each video; how many other files, by ending."""
+
+    videos: list[tuple[str, str]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)  # what could not be looked at, in words
+
+    def add(self, below: str, path: str) -> None:
+        if is_video(below):
+            self.videos.append((printable(below), printable(path)))
+        else:
+            self.left_out[_ending(below)] += 1
+
+    def tell(self) -> None:
+        """Say what could not be looked at."""
+        for words in self.skipped[:MAX_SAID]:
+            log.warning("%s. It is not listed.", words)
+        if len(self.skipped) > MAX_SAID:
+            log.warning("... and %d more are not listed.", len(self.skipped) - MAX_SAID)
+
+
+def is_video(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 -- a million Path objects take seconds
+
+
+def _ending(name: str) -> str:
+    ending = printable(os.path.splitext(name)[1].lower())  # noqa: PTH122
+    return ending if 1 < len(ending) <= MAX_ENDING else NO_ENDING
+
+
+def below_folder(root: str) -> Below:
+    """All videos below a folder of this machine, also behind links; each folder is listed once.
+
+    A link to a folder that it lies in is not followed. Neither this nor a folder that may not be read stops anything.
+    """
+    found = Below()
+    waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
+    while waiting:
+        folder, prefix, above = waiting.pop()
+        try:
+            status = os.stat(folder)  # noqa: PTH116
+            if (identity := (status.st_dev, status.st_ino)) in above:
+                found.skipped.append(f"{folder} is a link to a folder that it lies in")
+                continue
+            with os.scandir(folder) as entries:
+                inside = above | {identity}
+                for entry in entries:
+                    below = f"{prefix}{entry.name}"
+                    if entry.is_dir():
+                        waiting.append((entry.path, f"{below}/", inside))
+                    elif entry.is_file():
+                        found.add(below, entry.path)
+                    elif is_video(entry.name):
+                        found.skipped.append(f"{entry.path} is no regular file, or a link that leads nowhere")
+        except OSError as error:
+            found.skipped.append(f"{folder} cannot be read: {error.strerror}")
+    found.videos.sort()
+    found.tell()
+    return found
+
+
+def below_url(listed: Iterable[tuple[str, str]]) -> Below:
+    """The same of a server's folder, from the path below it and the URL of every file."""
+    found = Below()
+    for below, url in listed:
+        found.add(below, url)
+    found.videos.sort()
+    return found
+
+
+def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Split ("" where none is named) and labels of each video, from the folders in its path below the root.
+
+    Raises DatasetError where folders of splits and others lie side by side.
+    """
+    folders = [PurePosixPath(video).parts[:-1] for video in videos]
+    first = dict.fromkeys(parts[0] for parts in folders if parts)
+    splits = [name for name in first if name.lower() in SPLIT_OF]
+    others = [name for name in first if name.lower() not in SPLIT_OF]
+    if splits and others:
+        raise DatasetError(
+            f"dataset.root has folders of splits ({', '.join(splits)}) beside others ({', '.join(others[:3])}"
+            f"{', ...' if others[3:] else ''}), so it is not clear whether {splits[0]!r} is a split or a class. "
+            "Move the others into folders of splits, or list the videos in a csv: dataset.annotations."
+        )
+    for parts in folders:
+        yield (SPLIT_OF[parts[0].lower()], parts[1:2]) if splits and parts else ("", parts[:1])
