@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-slurm lint bench
+.PHONY: demo test test-faults test-slurm test-parity lint bench
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
@@ -14,6 +14,10 @@ test: .venv/installed
 # SIGKILL at 100 random moments on both stores; takes minutes. FAULTS_SEED=n repeats the moments that it printed.
 test-faults: .venv/installed
 	$(BIN)/pytest -m faults -s tests/faults
+
+# Compares with detectron2, which README.md says how to build; skips, with the reason, where it is not installed.
+test-parity: .venv/installed
+	$(BIN)/pytest -m parity tests/stages/proposals
 
 # Needs root and Debian's slurm-wlm and munge; skips, with the reason, where they cannot be started.
 test-slurm: .venv/installed

@@ -23,6 +23,10 @@ class SetAsideError(RuntimeError):
     """Work units that killed their worker three times and were set aside."""
 
 
+class ProgramMissing(UsageError):
+    """A program of the machine that is not on the PATH, or may not be run."""
+
+
 class OutOfTimeError(RuntimeError):
     """A clean stop because no further unit could end within the job's walltime; the same command goes on."""
 

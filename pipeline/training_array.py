@@ -52,7 +52,7 @@ def train_on_slurm(
 
 def _wait(submission: Submission) -> str:
     """Until all tasks ended; gives the ends of the logs of those that did not do so well."""
-    while not (state := submission.state()).is_over:
+    while not (state := submission.watched_state()).is_over:
         time.sleep(slurm.POLL_SECONDS)
     return logs_of_failed(submission, state)
 

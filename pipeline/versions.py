@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipeline import programs
+from pipeline.errors import ProgramMissing
+
 PACKAGES = ("kinegraph", "torch", "torchvision", "av", "numpy", "pillow", "zarr", "h5py")
 MUST_AGREE = ("kinegraph", "torch")  # of all machines that work on one cache at a time
 
@@ -56,7 +59,10 @@ def _git(*command: str) -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        here = ["git", "-C", str(root)]
-        return subprocess.run([*here, *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+        done = programs.run("git", "-C", str(root), *command, seconds=10)
+    except (ProgramMissing, subprocess.TimeoutExpired) as error:
+        programs.tell_once(
+            f"{error}, so records do not name the commit of kinegraph in {root}. Install git to have it."
+        )
         return ""
+    return "" if done.returncode else done.stdout.strip()

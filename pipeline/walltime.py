@@ -6,7 +6,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from pipeline.errors import OutOfTimeError, WalltimeError
+from pipeline import programs
+from pipeline.errors import OutOfTimeError, ProgramMissing, WalltimeError
 
 SIGNAL_SECONDS = 60  # before its end, SLURM is asked to tell a job; it may do so up to a minute earlier than that
 SHORT_SECONDS = 10 * SIGNAL_SECONDS  # a job this short is not told: it might be stopped as soon as it has begun
@@ -57,12 +58,15 @@ def _slurm_end() -> float | None:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return None
-    command = ["scontrol", "--oneliner", "show", "job", job]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ASK_SECONDS).stdout
-    except (OSError, subprocess.SubprocessError):
+        done = programs.run("scontrol", "--oneliner", "show", "job", job, seconds=ASK_SECONDS)
+    except (ProgramMissing, subprocess.TimeoutExpired) as error:
+        programs.tell_once(
+            f"{error}, so it is not known when SLURM job {job} must end, and it may be cut off within a shard. Set "
+            "run.walltime_seconds to the job's time limit."
+        )
         return None
-    ends = [word.removeprefix("EndTime=") for word in said.split() if word.startswith("EndTime=")]
+    ends = [word.removeprefix("EndTime=") for word in done.stdout.split() if word.startswith("EndTime=")]
     try:
         return time.mktime(time.strptime(ends[0], "%Y-%m-%dT%H:%M:%S"))
     except (IndexError, ValueError):  # `Unknown`: the partition has no limit

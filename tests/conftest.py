@@ -1,7 +1,10 @@
-"""What tests share: small videos made with PyAV, and a config on them that needs no weights."""
+"""What tests share: small videos made with PyAV, a config on them that needs no weights, and a fresh machine's PATH."""
 
+import os
+import shutil
 import struct
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +12,94 @@ import av
 import numpy as np
 import pytest
 
+from tests import fresh_machine
+
 if TYPE_CHECKING:
     from distributed import LocalCluster
 
     from tests.s3_server import Server
 
 VideoWriter = Callable[..., Path]
-VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+VIDEOS = SHARED / "videos"
+OWN_TARGETS = ("faults", "parity", "slurm")  # markers of tests that run only with `-m`, as `make test-<marker>` does
+# What CI may skip, besides tests of the folder SHARED: it cannot install these.
+ALLOWED_SKIPS = (
+    "no GPU",
+    "mounting a file system is not allowed here",
+    "other users cannot read the Python of this machine",
+)
+MACHINE_PATH, FRESH_PATH = pytest.StashKey[str](), pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this process the environment of a fresh machine; workers of pytest-xdist inherit it."""
+    if hasattr(config, "workerinput"):
+        machine_path = config.workerinput["machine_path"]
+    else:
+        machine, folder = dict(os.environ), Path(tempfile.mkdtemp(prefix="kinegraph-tests-"))
+        machine_path = machine.get("PATH", os.defpath)
+        config.add_cleanup(lambda: shutil.rmtree(folder))
+        config.add_cleanup(lambda: fresh_machine.replace_environment(machine))
+        fresh_machine.replace_environment(fresh_machine.environment(folder, machine))
+    config.stash[MACHINE_PATH], config.stash[FRESH_PATH] = machine_path, os.environ["PATH"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist the PATH of the machine."""
+    node.workerinput["machine_path"] = node.config.stash[MACHINE_PATH]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of OWN_TARGETS that `-m` does not name."""
+    unwanted = [marker for marker in OWN_TARGETS if marker not in config.getoption("markexpr")]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in unwanted)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_report_header() -> str:
+    return f"left out unless -m names them: tests marked {', '.join(OWN_TARGETS)} (make test-<marker>)"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: the PATH that the test sees; a test of the folder SHARED is skipped where there is none."""
+    sees_machine = any(item.get_closest_marker(marker) for marker in fresh_machine.MACHINE_MARKERS)
+    os.environ["PATH"] = item.config.stash[MACHINE_PATH if sees_machine else FRESH_PATH]
+    if _lacks_shared(item):
+        pytest.skip(f"there is no folder {SHARED}, which is not part of the repository")
+
+
+def _lacks_shared(item: pytest.Item) -> bool:
+    return item.get_closest_marker("shared") is not None and not SHARED.is_dir()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if not hasattr(report, "wasxfail") and not _lacks_shared(item):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In CI, make a failure of a skip that is not among ALLOWED_SKIPS."""
+    if not report.skipped or os.environ.get("CI") != "true":
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not reason.removeprefix("Skipped: ").startswith(ALLOWED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"CI skips nothing that it could run. {reason}. Install what is missing (.ci/run)."
 
 
 def moving_square(num_frames: int, width: int, height: int, seed: int = 0) -> np.ndarray:

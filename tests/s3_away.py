@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from tests.s3_server import Server
 
 REQUEST = re.compile(rb"(GET|PUT|HEAD|POST|DELETE) (\S+) HTTP/1\.1\r\n")
 START_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
+ROOT = Path(__file__).resolve().parents[1]
 Strike = Callable[[str, str], None]
 
 
@@ -71,11 +73,11 @@ def _cut(connection: socket.socket) -> None:
 
 @contextmanager
 def server_process() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """moto's server, and its port."""
+    """The server of s3_server.py, and its port."""
     with socket.create_server((LOOPBACK, 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-m", "tests.s3_server", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(process, port)
             yield process, port
@@ -89,7 +91,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
         with suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
             return
         time.sleep(0.05)
-    raise RuntimeError(f"moto's server does not answer on port {port} after {START_SECONDS} s")
+    raise RuntimeError(f"the server does not answer on port {port} after {START_SECONDS} s")
 
 
 class Outage:

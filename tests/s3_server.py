@@ -1,6 +1,10 @@
-"""An S3-compatible server of our own (moto's) on the loopback, which may treat conditional puts as other servers do."""
+"""An S3-compatible server of our own (moto's) on the loopback, which may treat conditional puts as other servers do.
+
+`python -m tests.s3_server PORT` runs it in a process of its own.
+"""
 
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -42,9 +46,13 @@ class Server:
 
 
 @contextmanager
-def running(conditions: Conditions = "kept") -> Iterator[Server]:
-    """A server on a free port. Conditional puts are kept, ignored, refused (501), or kept without naming the header."""
-    moto, server = DomainDispatcherApplication(create_backend_app), Server()
+def running(conditions: Conditions = "kept", port: int = 0) -> Iterator[Server]:
+    """A server on a port, by default a free one.
+
+    Conditional puts are kept, ignored, refused (501), or kept without naming the header. Moto looks whether an object
+    is there, then puts it; one request at a time makes that one step, as it is at S3.
+    """
+    moto, server, one_at_a_time = DomainDispatcherApplication(create_backend_app), Server(), threading.Lock()
 
     def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         server.received(environ["REQUEST_METHOD"], environ["PATH_INFO"])
@@ -54,13 +62,14 @@ def running(conditions: Conditions = "kept") -> Iterator[Server]:
         if condition and conditions == "ignored":
             del environ["HTTP_IF_NONE_MATCH"]
         begun: list[Any] = []
-        body = b"".join(moto(environ, lambda *told: begun.extend(told)))
+        with one_at_a_time:
+            body = b"".join(moto(environ, lambda *told: begun.extend(told)))
         if conditions == "unnamed" and begun[0].startswith("412"):
             return _answer(start, begun[0], FAILED)
         start(*begun)
         return [body]
 
-    listening = make_server("127.0.0.1", 0, application, threaded=True)
+    listening = make_server("127.0.0.1", port, application, threaded=True)
     thread = threading.Thread(target=listening.serve_forever, daemon=True)
     thread.start()
     try:
@@ -92,3 +101,8 @@ def used(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.requests.clear()
     yield f"s3://{bucket}"
     server.before = lambda method, path: None
+
+
+if __name__ == "__main__":
+    with running(port=int(sys.argv[1])):
+        threading.Event().wait()

@@ -20,7 +20,8 @@ from distributed.core import Status
 
 from pipeline.cluster_options import JobQueueOptions
 from pipeline.config import RunOptions
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, ProgramMissing
+from pipeline.programs import run, tell_once
 
 LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
 DEMAND_SECONDS = "1s"  # adapting starts jobs for work that takes longer; a unit takes minutes
@@ -107,13 +108,18 @@ def _telling(job_class: Any) -> Any:
             await job_class.start(job)
         except (OSError, RuntimeError, ValueError) as error:
             job.refusal = str(error).partition("stderr:")[2].strip() or str(error)
+            if isinstance(error, FileNotFoundError):
+                job.refusal = f"{error.filename} is not on the PATH; run this where jobs are submitted from"
             job.status = Status.running
             if job.refusal not in known:  # where a site limits their number, more are tried now and then
                 known.add(job.refusal)
                 log.warning("a job that was to be a Dask worker is refused: %s", job.refusal)
 
     async def close(job: Any) -> None:
-        await job_class.close(job)
+        try:
+            await job_class.close(job)
+        except FileNotFoundError as error:
+            tell_once(f"{error.filename} is not on the PATH, so job {job.job_id} goes on; end it by hand")
         job.status = Status.closed  # dask-jobqueue forgets to, and distributed checks those that are still in memory
 
     return type(job_class.__name__, (job_class,), {"start": start, "close": close, "refusal": ""})
@@ -184,7 +190,12 @@ class JobWatch:
 def is_over(kind: str, job_id: str) -> bool:
     """Whether the batch system says that a job is over, or does not know it any more; False where it is not clear."""
     try:
-        done = subprocess.run([*ASK[kind], job_id], capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        done = run(*ASK[kind], job_id, seconds=ASK_SECONDS)
+    except ProgramMissing as error:
+        tell_once(
+            f"{error}, so a job that ends without a worker is not noticed. Run this where jobs are submitted from."
+        )
+        return False
+    except subprocess.TimeoutExpired:
         return False
     return re.fullmatch(SAYS_OVER[kind], (done.stdout + done.stderr).lower(), re.DOTALL) is not None

@@ -88,7 +88,7 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
     """Report what is sealed until the array is over; gives the units that are not."""
     left = list(units)
     while True:
-        state = submission.state()
+        state = submission.watched_state()
         before, left = left, unsealed(cache, left)
         still = {unit.shard for unit in left}
         for unit in before:

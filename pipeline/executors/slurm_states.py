@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.errors import ProgramMissing
+from pipeline.programs import run, tell_once
+
 State = Literal["pending", "running", "done", "stopped", "failed", "unknown"]
 STATES: tuple[State, ...] = ("pending", "running", "done", "stopped", "failed", "unknown")
 ASK_SECONDS = 60.0
@@ -40,10 +43,14 @@ class TaskState:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayState:
-    """All tasks by index. Where the controller has not `answered`, an unknown task may still run."""
+    """All tasks by index. Where the controller has not `answered`, an unknown task may still run.
+
+    `missing`: says so where none of SLURM's programs is here.
+    """
 
     tasks: dict[int, TaskState]
     answered: bool
+    missing: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -75,11 +82,15 @@ def exited(exit_code: int) -> TaskState:
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
     """The state of each task; `completion` reads its completion file. Later sources are asked for what is left."""
     tasks: dict[int, TaskState] = {}
-    answered = False
-    for source in (_sacct, _squeue, _scontrol):
+    answered, missing, sources = False, list[str](), (_sacct, _squeue, _scontrol)
+    for source in sources:
         if len(tasks) == num_tasks:
             break
-        said = source(job_id)
+        try:
+            said = source(job_id)
+        except ProgramMissing as error:
+            missing.append(str(error))
+            said = None
         answered = said is not None
         for index, state in said or ():
             if index < num_tasks and state.state != "unknown":
@@ -87,7 +98,11 @@ def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskSta
     for index in range(num_tasks):
         if index not in tasks:
             tasks[index] = completion(index) or TaskState(state="unknown")
-    return ArrayState(tasks=tasks, answered=answered)
+    told = ""
+    if len(missing) == len(sources) and any(task.state == "unknown" for task in tasks.values()):
+        told = f"{', '.join(missing)}, so nobody can say what became of jobs. Run this where jobs are submitted from."
+        tell_once(told)
+    return ArrayState(tasks=tasks, answered=answered, missing=told)
 
 
 def _sacct(job_id: str) -> Said | None:
@@ -137,10 +152,13 @@ def _code(text: str) -> int:
 
 
 def ask(*command: str) -> str | None:
-    """What a command of SLURM says; nothing where it does not know the job, None where it could not be asked."""
+    """What a command of SLURM says; nothing where it does not know the job, None where SLURM does not answer.
+
+    Raises ProgramMissing.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        done = run(*command, seconds=ASK_SECONDS)
+    except subprocess.TimeoutExpired:
         return None
     if done.returncode:
         return "" if "invalid job id" in done.stderr.lower() else None

@@ -22,10 +22,11 @@ from cache_schemas.files import write_whole
 from cache_schemas.regular import open_regular, read_regular
 from cache_schemas.storage import Storage
 from pipeline.config import Config
-from pipeline.errors import SlurmError
+from pipeline.errors import ProgramMissing, SlurmError
 from pipeline.executors.slurm_script import LOG, array_script
 from pipeline.executors.slurm_states import ArrayState, TaskState, array_state, exited
 from pipeline.plan import WorkUnit
+from pipeline.programs import run, tell_once
 from pipeline.wanted_run import WantedRun
 from stages.errors import UsageError
 
@@ -77,6 +78,13 @@ class Submission(BaseModel):
     def state(self) -> ArrayState:
         return array_state(self.job_id, self.num_tasks, self._completion)
 
+    def watched_state(self) -> ArrayState:
+        """As `state`, for who waits for the end of the tasks. Raises ProgramMissing where nobody here could tell it."""
+        state = self.state()
+        if state.missing and not state.is_over:
+            raise ProgramMissing(f"SLURM job {self.job_id} may still run: {state.missing}")
+        return state
+
     def tail(self, index: int) -> list[str]:
         """The last lines of a task's log; none where there is no log."""
         try:
@@ -109,8 +117,8 @@ def submissions(storage: Storage) -> list[Submission]:
 
 
 def under_way(storage: Storage, kind: Kind) -> Iterator[Submission]:
-    """Recent submissions with tasks that wait or run, or of which nobody can say."""
-    return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.state().is_over)
+    """Recent submissions with tasks that wait or run, or of which nobody can say. Raises ProgramMissing."""
+    return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.watched_state().is_over)
 
 
 def submit(config: Config, work: Work) -> Submission:
@@ -165,26 +173,30 @@ def _folder_for(config: Config, cache: Cache) -> Path:
 
 def _sbatch(script: Path) -> str:
     try:
-        done = subprocess.run(
-            ["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=True, timeout=SUBMIT_SECONDS
-        )
-    except FileNotFoundError:
-        raise UsageError(
-            "sbatch is not on the PATH: run this where jobs are submitted from. For another scheduler, start jobs with "
+        done = run("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS)
+    except ProgramMissing as error:
+        raise ProgramMissing(
+            f"{error}: run this where jobs are submitted from. For another scheduler, start jobs with "
             "`kinegraph extract CONFIG --shards I/N`."
         ) from None
-    except subprocess.CalledProcessError as error:
-        raise UsageError(f"sbatch refused the job (run.slurm): {error.stderr.strip()}") from None
     except subprocess.TimeoutExpired:
         raise SlurmError(
             f"sbatch did not answer within {SUBMIT_SECONDS:.0f} s. See with squeue whether it took {script} or not."
         ) from None
+    if done.returncode:
+        raise UsageError(f"sbatch refused the job (run.slurm): {done.stderr.strip()}")
     return done.stdout.strip().partition(";")[0]  # `12;cluster` on several clusters
 
 
 def cancel_pending(submission: Submission) -> None:
     """Take what has not begun out of the queue; its failing does no harm."""
-    subprocess.run(["scancel", "--state=PENDING", submission.job_id], capture_output=True, check=False)
+    try:
+        run("scancel", "--state=PENDING", submission.job_id, seconds=SUBMIT_SECONDS)
+    except (ProgramMissing, subprocess.TimeoutExpired) as error:
+        tell_once(
+            f"{error}, so tasks of SLURM job {submission.job_id} that have not begun stay in the queue; they find "
+            f"nothing to do. `scancel --state=PENDING {submission.job_id}` takes them out."
+        )
 
 
 def logs_of_failed(submission: Submission, state: ArrayState, most: int = 3) -> str:

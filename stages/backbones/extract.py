@@ -7,6 +7,7 @@ from torch import Tensor
 
 from stages.backbones.build import backbone_digest, build_backbone
 from stages.backbones.catalogue import CATALOGUE, entry
+from stages.backbones.compiling import require_compiler
 from stages.backbones.folding import fold_batch_norms
 from stages.backbones.options import BackboneOptions
 from stages.backbones.pixels import pixels_of
@@ -18,11 +19,14 @@ from stages.device import computing_in, frozen_on, require_precision
 class FeatureExtractor:
     """One backbone entry on one device. Networks are loaded at construction, once per worker process.
 
-    `compiled`: torch.compile makes faster code of the network when the first batch comes, which takes minutes.
+    `compiled`: torch.compile makes faster code of the network when the first batch comes, which takes minutes. Raises
+    UsageError where there is no compiler.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
         require_precision(options.precision, device, f"precision of backbone {options.model}")
+        if compiled:
+            require_compiler(device)
         backbone = build_backbone(options.model, options.weights, options.taps, **options.options)
         self.digest = backbone_digest(backbone, entry(options.model), options.weights)
         if options.model in CATALOGUE:

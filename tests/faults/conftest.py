@@ -101,10 +101,3 @@ def goes_on(config: Path, undisturbed: dict[str, object], retry_failed: bool = F
     assert not extract(load_config(config), retry_failed=retry_failed).failures
     assert same_bytes(root) == undisturbed
     assert not list(root.rglob(".tmp-*"))
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "faults" not in config.getoption("markexpr"):
-        for item in items:
-            if item.get_closest_marker("faults"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes: make test-faults"))

@@ -1,5 +1,6 @@
 """Jobs of a batch system as workers: their scripts, and what is told where they are refused or bring no worker."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -17,12 +18,13 @@ from pipeline.executors import dask_jobs
 from pipeline.executors.dask_checks import check_workers
 from pipeline.executors.dask_jobs import is_over, job_cluster
 from pipeline.executors.dask_workers import Workers
+from pipeline.programs import tell_once
 
 Load = Callable[..., Config]
 JOBS = "run.dask.jobqueue={kind: slurm, jobs: 2, options: {cores: 4, memory: 4GB}}"
 STARTS_AT_ONCE = """#!/bin/sh
 cp "$1" "$0.$$"
-setsid sh "$0.$$" > "$0.$$.log" 2>&1 &
+python3 -c 'import os, sys; os.setsid(); os.execvp("sh", sys.argv[1:])' sh "$0.$$" > "$0.$$.log" 2>&1 &
 echo "Submitted batch job $!"
 """
 REFUSES = "#!/bin/sh\necho sbatch: error: invalid partition >&2\nexit 1\n"
@@ -227,9 +229,36 @@ def test_whether_a_job_is_over(slurm: Callable[..., Path], kind: str, command: s
     assert is_over(kind, "7") == over
 
 
-def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert not is_over("slurm", "7")
+@pytest.mark.parametrize(
+    ("kind", "command"), [("slurm", "squeue"), ("pbs", "qstat"), ("lsf", "bjobs"), ("sge", "qstat")]
+)
+def test_nobody_to_ask(caplog: pytest.LogCaptureFixture, kind: str, command: str) -> None:
+    tell_once.cache_clear()
+    assert not is_over(kind, "7")
+    assert not is_over(kind, "8")
+    assert caplog.messages == [
+        f"{command} is not on the PATH, so a job that ends without a worker is not noticed. Run this where jobs are "
+        "submitted from."
+    ]
+
+
+@pytest.mark.usefixtures("slurm")
+def test_no_batch_system_here(load: Load) -> None:
+    run = load("run.executor=dask", JOBS).run
+    told = "slurm refused the job .*: sbatch is not on the PATH; run this where jobs are submitted from$"
+    with pytest.raises(ClusterError, match=told), clusters.connected(run) as client:
+        check_workers(client, run)
+
+
+def test_a_job_that_cannot_be_ended_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Lasting:
+        job_id, status = "71", None
+
+        async def close(self) -> None:
+            raise FileNotFoundError(2, "No such file or directory", "scancel")
+
+    asyncio.run(dask_jobs._telling(Lasting)().close())
+    assert caplog.messages == ["scancel is not on the PATH, so job 71 goes on; end it by hand"]
 
 
 def test_ctrl_c_stays_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,3 +54,16 @@ def test_a_tag_makes_no_other_commit(tmp_path: Path) -> None:
     assert tagged[0] == other[0]
     git("other", "commit", "-q", "--allow-empty", "-m", "second")
     assert "git " in differing_versions(tagged[0], told_in(tmp_path / "other")[0])
+
+
+def test_without_git_the_missing_commit_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "pipeline" / "versions.py"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for _ in range(2):
+        assert module._git.__wrapped__("rev-parse", "HEAD") == ""
+    assert caplog.messages == [
+        f"git is not on the PATH, so records do not name the commit of kinegraph in {tmp_path}. Install git to have it."
+    ]

@@ -193,13 +193,28 @@ def test_scontrol_knows_the_end(
     assert (found and found.ends_at) == ends_at
 
 
-def test_nobody_to_ask_is_no_limit(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+@pytest.mark.usefixtures("clock")
+def test_an_answer_that_does_not_come_is_no_limit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def fails(*command: Any, **keywords: Any) -> None:
         raise subprocess.TimeoutExpired("scontrol", 30)
 
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(walltime.subprocess, "run", fails)
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setattr("subprocess.run", fails)
     assert allotment(None) is None
+    assert "timed out after 30 seconds, so it is not known when SLURM job 8 must end" in caplog.text
+
+
+@pytest.mark.usefixtures("clock")
+def test_nobody_to_ask_is_no_limit_and_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    assert allotment(None) is allotment(None) is None
+    (told,) = caplog.messages
+    assert told.startswith("scontrol is not on the PATH, so it is not known when SLURM job 9 must end")
+    assert told.endswith("Set run.walltime_seconds to the job's time limit.")
 
 
 class Process:

@@ -1,5 +1,6 @@
 """A SLURM of our own, and quick looks at it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,16 +19,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     home.mkdir()
     fake_slurm.install(home / "bin")
     monkeypatch.setenv("FAKE_SLURM", str(home))
-    monkeypatch.setenv("PATH", f"{home / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", f"{home / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.1)
     yield home
     fake_slurm.stop_all(home)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "slurm" not in config.getoption("markexpr"):
-        for item in items:
-            if item.get_closest_marker("slurm"):
-                item.add_marker(pytest.mark.skip(reason="starts SLURM: make test-slurm"))

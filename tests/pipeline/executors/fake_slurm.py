@@ -63,7 +63,7 @@ def control(job: Path, script: Path, options: dict[str, str]) -> None:
             environment = os.environ | {"SLURM_ARRAY_TASK_ID": path.name, "SLURM_JOB_ID": f"{job.name}{path.name}"}
             with Path(options["output"].replace("%a", path.name)).open("ab") as log:
                 process = subprocess.Popen(
-                    ["bash", script], stdout=log, stderr=log, cwd=options["chdir"], env=environment
+                    ["sh", script], stdout=log, stderr=log, cwd=options["chdir"], env=environment
                 )
             path.write_text("RUNNING 0")
             running[path] = process

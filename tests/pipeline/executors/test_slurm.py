@@ -11,7 +11,7 @@ import pytest
 
 from cache_schemas.cache import Cache
 from pipeline.config import Config
-from pipeline.errors import SlurmError
+from pipeline.errors import ProgramMissing, SlurmError
 from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
 from pipeline.executors import slurm, slurm_task
 from pipeline.executors.contract import Job
@@ -24,6 +24,7 @@ from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.leases import Leases
 from pipeline.plan import WorkUnit, make_plan
+from pipeline.programs import tell_once
 from pipeline.status import status
 from pipeline.worker import Worker
 from stages.errors import UsageError
@@ -83,8 +84,11 @@ class InThisProcess:
         monkeypatch.setattr(slurm, "submit", submitted)
 
 
-def test_what_is_left_is_submitted_again(load: Load, monkeypatch: pytest.MonkeyPatch, whole: Cache) -> None:
+def test_what_is_left_is_submitted_again(
+    load: Load, monkeypatch: pytest.MonkeyPatch, whole: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each array seals one unit. The last needs one task only."""
+    tell_once.cache_clear()
 
     def one_unit(job: Job, work: Work) -> TaskState:
         InlineExecutor().run(replace(job, units=work.units[:1]), unheard)
@@ -99,6 +103,17 @@ def test_what_is_left_is_submitted_again(load: Load, monkeypatch: pytest.MonkeyP
     assert sum(event.clips for event in heard if isinstance(event, ClipsDone)) == 6
     assert [event.unit.shard for event in heard if isinstance(event, UnitSealed)] == [0, 1, 2]
     assert same_bytes(array.job.cache.root) == same_bytes(whole.root)
+    told = [words for words in caplog.messages if words.startswith("scancel is not on the PATH")]
+    assert len(told) == 1, "the work is done all the same"
+    assert told[0].endswith("`scancel --state=PENDING 1` takes them out.")
+
+
+def test_an_array_that_nobody_can_ask_about_is_not_watched_for_ever(load: Load) -> None:
+    job = indexed(load)
+    _recorded(job, Work(kind="extract", num_tasks=1, keys=job.keys, units=job.units))
+    told = "SLURM job 1 may still run: sacct is not on the PATH, .* Run this where jobs are submitted from"
+    with pytest.raises(ProgramMissing, match=told):
+        SlurmExecutor().run(job, unheard)
 
 
 @pytest.mark.parametrize("does_one", [False, True])

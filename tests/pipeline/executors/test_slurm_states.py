@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.executors.slurm_states import State, TaskState, array_state, indexes_in, state_of
+from pipeline.programs import tell_once
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,18 @@ def test_nobody_answers(fake: Path) -> None:
     assert not found.is_over
 
 
-def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_no_slurm_here(caplog: pytest.LogCaptureFixture) -> None:
+    tell_once.cache_clear()
     assert array_state("1", 1, lambda index: TaskState(state="done")).is_over
-    assert array_state("1", 1, nothing).tasks[0].state == "unknown"
+    assert not caplog.messages, "its completion file says enough"
+    found = array_state("1", 1, nothing)
+    assert found.tasks[0].state == "unknown"
+    assert not found.is_over
+    assert (
+        caplog.messages
+        == [found.missing]
+        == [
+            "sacct is not on the PATH, squeue is not on the PATH, scontrol is not on the PATH, so nobody can say what "
+            "became of jobs. Run this where jobs are submitted from."
+        ]
+    )

@@ -1,12 +1,14 @@
-import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from stages.backbones.build import backbone_digest, build_backbone
 from stages.backbones.catalogue import entry
+from stages.backbones.compiling import require_compiler
 from stages.backbones.extract import FeatureExtractor
 from stages.backbones.options import BackboneOptions
+from stages.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -35,11 +37,26 @@ def test_maps_are_those_of_the_network_on_normalised_pixels(
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch 2.11's own
-@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler; there is no c++ on PATH")
+@pytest.mark.compiler
 def test_compiled_maps_are_the_others_to_the_rounding_of_bf16() -> None:
+    try:
+        require_compiler(torch.device("cpu"))
+    except UsageError as error:
+        pytest.skip(str(error))
     asked = BackboneOptions(model="tiny_sync_cnn", weights="shipped", taps=("block3",))
     pixels = torch.randint(256, (1, 4, 64, 64, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     plain, compiled = (
         FeatureExtractor(asked, torch.device("cpu"), compiled=on).maps(pixels)["block3"].float() for on in (False, True)
     )
     assert (compiled - plain).square().mean().sqrt() < 0.01 * plain.std()
+
+
+def test_without_a_compiler_the_error_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before the network is made; the first batch would bring torch's own traceback."""
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    asked = BackboneOptions(model="tiny_sync_cnn", weights="shipped", taps=("block3",))
+    with pytest.raises(
+        UsageError, match=r"run\.compile needs .*g\+\+ is not on the PATH .*Python\.h is missing"
+    ):
+        FeatureExtractor(asked, torch.device("cpu"), compiled=True)

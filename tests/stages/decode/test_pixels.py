@@ -109,7 +109,7 @@ def test_containers_and_codecs(tmp_path: Path, name: str, codec: str, pix_fmt: s
     assert clip.warning == ""
 
 
-@pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"no real videos in {VIDEOS}")
+@pytest.mark.shared
 @pytest.mark.parametrize("path", sorted(VIDEOS.glob("*.*")), ids=lambda path: path.name)
 def test_real_videos(path: Path) -> None:
     found = probe(str(path))

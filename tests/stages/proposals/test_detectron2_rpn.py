@@ -30,12 +30,12 @@ from stages.proposals.detectron2_rpn import (
 from stages.proposals.options import CheckpointOptions
 from stages.proposals.selection import BOX_CODER, candidates, select
 from stages.weights.files import read_state
+from tests.conftest import SHARED
 from tests.stages.proposals.source_contract import built, clip_of
 from tests.stages.proposals.test_sources import TINY_CHECKPOINT
 
 SCENES = TINY_CHECKPOINT.parent
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "fixtures" / "d2_rpn"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"recorded outputs are not at {SHARED}")
+RECORDED = SHARED / "fixtures" / "d2_rpn"
 KNOWN = replace(entry("detectron2_fpn"), short_side=150, max_side=250)  # of the recordings
 LEVELS = ("p2", "p3", "p4", "p5", "p6")
 
@@ -120,13 +120,13 @@ def test_the_sources_boxes_are_detectron2s_in_video_pixels(scene: str) -> None:
     close(found.scores[0], expected["top50_logits"], LOGITS)
 
 
-@needs_shared
+@pytest.mark.shared
 @pytest.mark.parametrize("frame", ["frame0", "frame1"])
 def test_video_frames_equal_detectron2(
     network: Detectron2Proposer, frame: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = np.load(SHARED / f"expected_{frame}.npz")
-    path = SHARED / f"{frame}.png"
+    expected = np.load(RECORDED / f"expected_{frame}.npz")
+    path = RECORDED / f"{frame}.png"
     _, pixels = resized(path)
     assert np.array_equal(pixels[..., ::-1], expected["resized_bgr_u8"])
     frames = batch(pixels)
@@ -144,9 +144,9 @@ def test_video_frames_equal_detectron2(
     check_count(network, frames, expected["B_counts"])
 
 
-@needs_shared
+@pytest.mark.shared
 def test_unit_cases_equal_detectron2() -> None:
-    cases = np.load(SHARED / "units.npz")
+    cases = np.load(RECORDED / "units.npz")
     boxes = BOX_CODER.decode_single(*(torch.from_numpy(cases[f"decode_{name}"]) for name in ("deltas", "anchors")))
     close(boxes, cases["decode_boxes"], 1e-4)
     for (height, width, short, longest), size in zip(cases["resize_in"], cases["resize_out_hw"], strict=True):
@@ -156,11 +156,11 @@ def test_unit_cases_equal_detectron2() -> None:
     assert np.array_equal(torch.cat([*anchors]), cases["anchors"])
 
 
-@needs_shared
+@pytest.mark.shared
 @pytest.mark.parametrize(("case", "pre_nms", "post_nms"), [(0, 1000, 1000), (1, 6, 1000), (2, 6, 5)])
 def test_selection_equals_detectron2(case: int, pre_nms: int, post_nms: int) -> None:
     """Saturated logits, NaN and Inf, boxes outside the image, slivers, duplicates on other levels."""
-    cases = np.load(SHARED / "units.npz")
+    cases = np.load(RECORDED / "units.npz")
     anchors = [torch.from_numpy(cases[f"select_props_{level}"]) for level in range(3)]
     scores = [torch.from_numpy(cases[f"select_logits_{level}"]) for level in range(3)]
     kept = [score.topk(min(pre_nms, len(score))) for score in scores]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,7 @@ class TestFile(SourceContract):
         return FileOptions(source="file", files=f"{folder}/{{stem}}.json", frames=request.param, top=5)
 
 
+@pytest.mark.parity
 @pytest.mark.skipif(not HAS_DETECTRON2, reason="detectron2 is not installed; README.md says how to build it")
 @pytest.mark.filterwarnings("ignore")  # its own: pkg_resources, torch.jit.script
 class TestDetectron2(SourceContract):
@@ -131,7 +133,7 @@ class TestDetectron2(SourceContract):
             build_source(options, torch.device("cpu"))
 
 
-@pytest.mark.skipif(HAS_DETECTRON2, reason="detectron2 is installed")
-def test_without_detectron2_the_error_says_how_to_build_it() -> None:
+def test_without_detectron2_the_error_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "detectron2", None)
     with pytest.raises(UsageError, match=r"git\+https://github.com/facebookresearch/detectron2.*detectron2-checkpoint"):
         build_source(Detectron2Options(source="detectron2"), torch.device("cpu"))

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ from stages.regions.extract import clip_regions
 from stages.regions.geometry import to_input
 from stages.regions.options import RegionOptions
 from stages.regions.roi import region_features as regions
+from tests.conftest import SHARED
 
 STRIDE = 10
-RECORDED = Path(__file__).resolve().parents[4] / "shared" / "fixtures" / "d2_rpn"
+RECORDED = SHARED / "fixtures" / "d2_rpn"
 
 
 def region_features(*args: Any, **options: Any) -> Tensor:
@@ -147,7 +147,7 @@ def test_the_grid_is_what_was_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert regions(maps, boxes, count, STRIDE).grid is None
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason=f"recorded outputs are not at {RECORDED}")
+@pytest.mark.shared
 @pytest.mark.parametrize(("level", "stride"), [("p2", 4), ("p4", 16)])
 def test_recorded_maps_equal_detectron2(level: str, stride: int) -> None:
     maps = torch.from_numpy(np.load(RECORDED / "expected_frame0.npz")[level])[None]

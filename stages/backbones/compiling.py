@@ -1,0 +1,30 @@
+"""What torch.compile needs of the machine."""
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from stages.errors import UsageError
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise UsageError where torch.compile could make no code for a CPU: it calls a C++ compiler.
+
+    For a GPU it calls Triton, which says itself what it misses.
+    """
+    if device.type != "cpu":
+        return
+    compiler = os.environ.get("CXX", "g++")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    missing = [
+        *([] if shutil.which(compiler) else [f"{compiler} is not on the PATH (Debian's package g++)"]),
+        *([] if header.is_file() else [f"{header} is missing (Debian's package python3-dev)"]),
+    ]
+    if missing:
+        raise UsageError(
+            f"run.compile needs a C++ compiler and Python's headers: {', '.join(missing)}. Install them, or set "
+            "run.compile to false."
+        )
