@@ -56,7 +56,5 @@ def test_without_a_compiler_the_error_says_what_is_missing(monkeypatch: pytest.M
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     asked = BackboneOptions(model="tiny_sync_cnn", weights="shipped", taps=("block3",))
-    with pytest.raises(
-        UsageError, match=r"run\.compile needs .*g\+\+ is not on the PATH .*Python\.h is missing"
-    ):
+    with pytest.raises(UsageError, match=r"run\.compile needs .*g\+\+ is not on the PATH .*Python\.h is missing"):
         FeatureExtractor(asked, torch.device("cpu"), compiled=True)
