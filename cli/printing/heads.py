@@ -177,6 +177,8 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
     say("options: as in the paper first; named weights bring along what they were trained with (geometry in --json)")
     say("source: of proposals (without the second stage of detectors), as `proposals.source` names it")
     say("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+    say("timm's transformers: a tap is a block's patch tokens as a map, before the final norm, without class token")
+    say("and projection. Features of DINOv2, CLIP and SigLIP are usually taken after these.")
 
 
 def _counted_for(row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from stages.heads.grid_graph import POSITION_CELLS, links, pooling, positions, upsampling
@@ -18,6 +18,7 @@ from stages.options import StageOptions
 
 Schedule = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
 State = tuple[Tensor, ...]
+OLD_ATTENTIONS = {"tf_simple": "tf_sum", "port": "torch_dot"}  # forms of earlier versions, and what took their place
 
 
 class RstgBlockOptions(StageOptions):
@@ -31,16 +32,29 @@ class RstgBlockOptions(StageOptions):
         description="all_temp: a time stage before each space stage and after the last; one_temp: one, at the end; "
         "space_only: the mean over time instead; time_only: no messages; homogeneous: time links are messages too",
     )
-    attention: Literal["paper", "tf_dot", "tf_simple", "port"] = Field(
-        "paper", description="paper: eq. 3 and 4, neighbours only; the others as released, softmax over all nodes"
+    attention: Literal["paper", "tf_dot", "tf_sum", "torch_dot"] = Field(
+        "paper",
+        description="paper: eq. 3 and 4, neighbours only; tf_dot and tf_sum: `dot` and `simple` of the authors' "
+        "TensorFlow release; torch_dot: their PyTorch port. The released forms take a softmax over all nodes",
     )
     positional: bool = Field(False, description="messages see where sender and receiver are")
     update: Literal["shared", "scalewise"] = Field("shared", description="one update network, or one a scale")
     norm: Literal["layer", "layer_clip", "batch", "none"] = Field(
         "layer",
-        description="layer: of nodes and messages, a frame at a time; layer_clip: input nodes over the clip, as "
-        "released, which is not causal; batch: of input nodes only",
+        description="layer: of nodes and messages, a frame at a time; with attention `paper` the messages are those of "
+        "linked pairs, where the release has all pairs; layer_clip: input nodes over the clip, as released, which is "
+        "not causal; batch: of input nodes only",
     )
+
+    @field_validator("attention", mode="before")
+    @classmethod
+    def _is_no_old_form(cls, attention: object) -> object:
+        if isinstance(attention, str) and attention in OLD_ATTENTIONS:
+            raise ValueError(
+                f"{attention!r} lacked biases and a ReLU of the release; {OLD_ATTENTIONS[attention]!r} has them. A run "
+                "that was trained with the old form cannot be used any more: train it again"
+            )
+        return attention
 
 
 class RstgOptions(RstgBlockOptions, TapOptions):
@@ -228,7 +242,7 @@ class SpaceStage(nn.Module):
         self.update = Update(dim if self.silent else 2 * dim, dim, options, layered)
         if not self.silent:
             self.send = Send(dim + position.shape[1], dim, layered)
-            self.attention = Attention(dim, options)
+            self.attention = Attention(dim, options, layered)
 
     def forward(self, nodes: Tensor) -> Tensor:
         if self.silent:
@@ -281,27 +295,30 @@ class Send(nn.Module):
 class Attention(nn.Module):
     """How much of each sender's message a receiver gathers, row i the receiver's (eq. 3 and 4).
 
-    tf_dot multiplies logits by the adjacency before the softmax over all nodes, so others than neighbours have logit 0
-    and still contribute; tf_simple adds the adjacency to logits from two vectors; port is a plain softmax.
+    The released forms take a softmax over all nodes, then add a bias to what is gathered and apply a ReLU. tf_dot
+    multiplies the logits by the adjacency before the softmax, so nodes without a link have logit 0 and still
+    contribute. tf_sum adds the adjacency to logits that are a sum of two numbers, one of each node; where messages are
+    layer-normalised, the biased sum is too. torch_dot has no adjacency.
     """
 
     adjacency: Tensor
 
-    def __init__(self, dim: int, options: RstgBlockOptions) -> None:
+    def __init__(self, dim: int, options: RstgBlockOptions, layered: bool) -> None:
         super().__init__()
         self.form = form = options.attention
         num_nodes, linked = sum(g * g for g in options.scales), set(links(options.scales))
         adjacency = [[float((i, j) in linked) for j in range(num_nodes)] for i in range(num_nodes)]
         self.register_buffer("adjacency", torch.tensor(adjacency), persistent=False)
-        out_features = 1 if form == "tf_simple" else dim
-        self.of_sender = nn.Linear(dim, out_features, bias=form == "tf_dot")
-        self.of_receiver = nn.Linear(dim, out_features, bias=form == "tf_dot")
-        self.bias = nn.Parameter(torch.zeros(dim)) if form == "tf_dot" else None
+        out_features, released = 1 if form == "tf_sum" else dim, form != "paper"
+        self.of_sender = nn.Linear(dim, out_features, bias=released)
+        self.of_receiver = nn.Linear(dim, out_features, bias=released)
+        self.bias = nn.Parameter(torch.zeros(dim)) if released else None
+        self.norm = SetNorm(dim) if layered and form == "tf_sum" else nn.Identity()
 
     def weights(self, nodes: Tensor) -> Tensor:
         """nodes [..., V, D] -> [..., V, V]."""
         senders, receivers = self.of_sender(nodes), self.of_receiver(nodes)
-        if self.form == "tf_simple":
+        if self.form == "tf_sum":
             masked: Tensor = F.leaky_relu(self.adjacency * (receivers + senders.transpose(-1, -2)), 0.2)
             return (masked + self.adjacency).softmax(-1)
         logits: Tensor = receivers @ senders.transpose(-1, -2)
@@ -310,7 +327,11 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        return gathered if self.bias is None else (gathered + self.bias).relu()
+        """[..., V, D] -> [..., V, D]."""
+        if self.bias is None:
+            return gathered
+        biased: Tensor = self.norm(gathered + self.bias)
+        return biased.relu()
 
 
 class Update(nn.Module):

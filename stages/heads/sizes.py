@@ -104,7 +104,7 @@ SIZES = (
         about="10 frames of 6x6x512, positional, all-temp, SyncMNIST",
         spec=_DIGITS,
         num_classes=_SYNC_MNIST,
-        options={"positional": True, "attention": "tf_simple", "norm": "batch"},
+        options={"positional": True, "attention": "tf_sum", "norm": "batch"},
         published="about 10.57 M by the released config, with a backbone of 4.72 M; no GMACs: re-derived they "
         "are 6.36, with the first layer of messages for every pair, which is applied once a node here",
     ),

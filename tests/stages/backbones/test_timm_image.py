@@ -42,6 +42,16 @@ def test_taps_are_those_of_the_model(model: str, size: int, levels: dict[str, tu
     }
 
 
+def test_a_tap_of_a_transformer_is_patch_tokens_before_the_final_norm() -> None:
+    pytest.importorskip("timm")
+    network = build_backbone("timm/test_vit", "random:0", ["blocks_5"])
+    blocks = []
+    network.model.blocks[5].register_forward_hook(lambda _, __, out: blocks.append(out))
+    maps = network(clips(1, 3, 1, 160, 160))["blocks_5"]  # [1, C, 1, 10, 10]
+    (tokens,) = blocks  # [1, 1 + 100, C], the class token first
+    assert torch.equal(maps.flatten(2).transpose(1, 2), tokens[:, 1:])
+
+
 def test_frames_keep_their_place_and_what_is_above_the_cut_is_dropped() -> None:
     pytest.importorskip("timm")
     network = build_backbone("timm/resnet10t", "random:0", ["layer2"])

@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from stages.heads.build import build_head, parse_options
 from stages.heads.grid_graph import links, pooling, positions, upsampling
 from stages.heads.head import HeadError
-from stages.heads.rstg import GridNodes, RstgOptions, RstgToMap, RstgToVec, Send, SpaceTimeGraph
+from stages.heads.rstg import Attention, GridNodes, RstgOptions, RstgToMap, RstgToVec, Send, SpaceTimeGraph
 
 SCALES = (3, 2, 1)
 B, T, D, C, SIZE = 2, 4, 6, 5, 7
 SCHEDULES = ["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
-ATTENTIONS = ["paper", "tf_dot", "tf_simple", "port"]
+ATTENTIONS = ["paper", "tf_dot", "tf_sum", "torch_dot"]
 
 
 def _options(**options: Any) -> RstgOptions:
@@ -257,6 +257,40 @@ def test_scales_that_cannot_be_are_refused(options: dict[str, Any], message: str
     with pytest.raises(HeadError, match=message):
         build_head("rstg", {"features/i3d/res5": (T, C, SIZE, SIZE)}, 3, dim=D, **options)
     assert build_head("rstg", {"features/i3d/res5": (T, C, 6, 6)}, 3, dim=D, scales=(7,))
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.parametrize("form", ["tf_sum", "torch_dot"])
+def test_the_released_attentions_are_those_of_a_plain_loop(form: str, norm: str) -> None:
+    options = _options(attention=form, norm=norm)
+    attention = Attention(D, options, layered=norm == "layer")
+    _random(attention)
+    nodes, messages = (torch.randn(*shape, dtype=torch.float64) for shape in ((14, D), (14, 14, D)))
+    sender, receiver, linked = attention.of_sender, attention.of_receiver, set(links(SCALES))
+    gathered = torch.zeros(14, D, dtype=torch.float64)
+    for i in range(14):
+        logits = []
+        for j in range(14):
+            if form == "torch_dot":
+                logits.append((receiver.weight @ nodes[i] + receiver.bias) @ (sender.weight @ nodes[j] + sender.bias))
+            else:
+                added = receiver.weight[0] @ nodes[i] + receiver.bias[0] + sender.weight[0] @ nodes[j] + sender.bias[0]
+                a = float((i, j) in linked)
+                logits.append(nn.functional.leaky_relu(a * added, 0.2) + a)
+        gathered[i] = torch.stack(logits).softmax(0) @ messages[i]
+    assert attention.bias is not None
+    gathered += attention.bias
+    if form == "tf_sum" and norm == "layer":
+        gathered = (gathered - gathered.mean()) / (gathered.var(correction=0) + 1e-5).sqrt()
+        gathered = gathered * attention.norm.weight + attention.norm.bias
+    weighed = torch.einsum("ij,ijd->id", attention.weights(nodes), messages)
+    torch.testing.assert_close(attention.finish(weighed), gathered.relu())
+
+
+@pytest.mark.parametrize(("old", "new"), [("tf_simple", "tf_sum"), ("port", "torch_dot")])
+def test_forms_that_were_not_the_released_ones_are_refused_in_words(old: str, new: str) -> None:
+    with pytest.raises(HeadError, match=f"'{old}' lacked biases .*'{new}' has them. A run .* train it again"):
+        parse_options("rstg", {"attention": old})
 
 
 @pytest.mark.parametrize("norm", ["layer", "layer_clip", "batch", "none"])
