@@ -101,16 +101,19 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
     )
 
 
-def crop_array() -> ArraySpec:
-    """The column `crop` of clips.parquet, as readers of arrays are given it; it is not stored once more."""
+def crop_array(entry: str = "") -> ArraySpec:
+    """The crops of clips.parquet, as readers of arrays are given them; they are not stored once more.
+
+    entry: a backbone that cuts its crops out of resized frames, and sees another rectangle.
+    """
     return ArraySpec(
-        name="clips/crop",
+        name=f"clips/crop/{entry}" if entry else "clips/crop",
         stage="clips",
         shape=(4,),
         dtype="float64",
         dims=("box_edge",),
         fill=math.nan,
-        about="x1, y1, x2, y2 of the row's crop in the rotated frame",
+        about="x1, y1, x2, y2 of the row's crop in the rotated frame; x1 > x2 where it is mirrored",
         units="px",
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
 from cache_schemas.clips_table import ClipRow, ClipsTable
+from cache_schemas.crops import Framing
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, newer_schema
 from cache_schemas.fingerprint import Options, differences, fingerprint
 from cache_schemas.ledger import Ledger
@@ -18,6 +19,7 @@ from cache_schemas.storage import Storage, open_storage
 from cache_schemas.store import comparable, open_store
 
 MANIFEST, CLASSES, LABELS, STAGES = "cache.json", "classes.json", "labels.json", "stages"
+FEATURES = "features/"  # before the name of a backbone, in keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,13 +237,27 @@ class Cache:
         return specs[name]
 
     def readable(self) -> dict[str, ArraySpec]:
-        """What `CachedClips` reads: the arrays, and the crop of each row, which imported rows do not have."""
-        found, crop = self.arrays(), crop_array()
-        return found | {crop.name: crop} if self.has_stage(crop.stage) else found
+        """What `CachedClips` reads: the arrays, and what is seen of each row's frame, which imported rows do not have.
+
+        That is `clips/crop`, and `clips/crop/<entry>` for backbones that cut crops out of resized frames.
+        """
+        stages = [self.stage(key) for key in self.stage_keys()]
+        found = {spec.name: spec for stage in stages for spec in stage.arrays}
+        entries = [stage.key.removeprefix(FEATURES) for stage in stages if _cuts_resized(stage)]
+        crops = [crop_array(entry) for entry in ("", *entries)] if any(stage.key == "clips" for stage in stages) else []
+        return found | {crop.name: crop for crop in crops}
+
+    def framing(self, entry: str) -> Framing:
+        """How frames became the input of a backbone of this cache."""
+        return Framing.from_options(self.stage(f"{FEATURES}{entry}").options)
 
     def arrays(self) -> dict[str, ArraySpec]:
         """The arrays that are stored, status arrays excepted."""
         return {spec.name: spec for key in self.stage_keys() for spec in self.stage(key).arrays}
+
+
+def _cuts_resized(stage: Stage) -> bool:
+    return stage.key.startswith(FEATURES) and "resize_short" in stage.options
 
 
 def _mismatch(root: str, key: str, changed: Sequence[str]) -> str:

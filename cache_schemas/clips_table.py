@@ -3,13 +3,14 @@
 import bisect
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cache_schemas.crops import Framing, Rectangle, directed, seen_rectangle
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from cache_schemas.regular import require_regular
 from cache_schemas.storage import Storage
@@ -41,6 +42,7 @@ class ClipRow:
     frame_height: int
     list_index: int = -1
     interval: Interval | None = None  # as it was listed; None: the whole video
+    mirrored: bool = False  # the pixels, after they are cut out; the crop is as in the video
 
     @property
     def is_probed(self) -> bool:
@@ -50,6 +52,17 @@ class ClipRow:
     def video_name(self) -> str:
         """The id of the whole video, by which files beside it are found."""
         return name_of_video(self.video_id, self.interval)
+
+    @property
+    def crop_name(self) -> str:
+        return crop_of(self.clip_id)
+
+    def seen(self, framing: Framing) -> Rectangle:
+        """What of the frame a network sees, in video pixels, in reading direction: x1 > x2 where it is mirrored."""
+        rectangle = self.crop
+        if framing.cuts(self.crop_name):
+            rectangle = seen_rectangle(self.crop_name, self.frame_width, self.frame_height, framing)
+        return directed(rectangle, mirrored=self.mirrored)
 
 
 SCHEMA = pa.schema(
@@ -68,7 +81,9 @@ SCHEMA = pa.schema(
         ("list_index", pa.int32()),
     ]
 )
-INTERVAL = pa.field("interval", pa.list_(pa.float64()))  # a column only where some row has one
+INTERVAL = pa.field("interval", pa.list_(pa.float64()))
+MIRRORED = pa.field("mirrored", pa.bool_())
+OPTIONAL = (INTERVAL, MIRRORED)  # a column only where some row has it
 MAY_CHANGE = {"path", "split", "labels", "list_index"}  # enter no extraction fingerprint
 
 
@@ -78,7 +93,7 @@ class ClipsTable:
     def __init__(self, table: pa.Table) -> None:
         if "list_index" not in table.column_names:  # early tables
             table = table.append_column("list_index", pa.repeat(-1, len(table)))
-        schema = _schema(INTERVAL.name in table.column_names)
+        schema = _schema({*table.column_names})
         self.table = table.select(schema.names).cast(schema)
 
     def __len__(self) -> int:
@@ -99,7 +114,7 @@ class ClipsTable:
 
     @classmethod
     def from_rows(cls, rows: Sequence[ClipRow]) -> "ClipsTable":
-        schema = _schema(any(row.interval is not None for row in rows))
+        schema = _schema({field.name for field in OPTIONAL if any(getattr(row, field.name) for row in rows)})
         return cls(pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema))
 
     @classmethod
@@ -144,8 +159,9 @@ class ClipsTable:
         storage.put(TABLE, [memoryview(sink.getvalue())])
 
 
-def _schema(has_intervals: bool) -> pa.Schema:
-    return SCHEMA.append(INTERVAL) if has_intervals else SCHEMA
+def _schema(names: Container[str]) -> pa.Schema:
+    """With those of the optional columns that are among `names`."""
+    return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
 
 
 @contextmanager
@@ -215,6 +231,11 @@ def name_of_video(video_id: str, interval: Interval | None) -> str:
 def video_of(clip_id: str) -> str:
     """The video_id in a clip_id."""
     return clip_id.rsplit(":", 2)[0]
+
+
+def crop_of(clip_id: str) -> str:
+    """The name of the crop in a clip_id."""
+    return clip_id.rpartition(":")[2]
 
 
 def row_order(row: ClipRow) -> tuple[str, int, str]:

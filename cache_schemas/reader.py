@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
@@ -9,19 +10,22 @@ import numpy as np
 
 from cache_schemas.arrays import crop_array
 from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable
+from cache_schemas.clips_table import ClipsTable, crop_of
+from cache_schemas.crops import seen_rectangle
 from cache_schemas.errors import CacheError
 from cache_schemas.fingerprint import Options, fingerprint
 from cache_schemas.memory import available_bytes
 from cache_schemas.store import Shard
 
 if TYPE_CHECKING:
+    from pyarrow import Table
     from torch import Tensor
 
 Sample: TypeAlias = "dict[str, Tensor]"  # of one clip
 Batch: TypeAlias = "dict[str, Tensor]"  # of several, with an axis [B] in front
 Indices = Sequence[int] | np.ndarray  # a tensor of integers will do
 CROP = crop_array().name
+CROP_COLUMNS = ["crop", "frame_width", "frame_height", "mirrored"]
 MAX_OPEN = 4096  # mappings, which hold no descriptor; Linux allows a process 65,530
 
 
@@ -48,7 +52,8 @@ class CachedClips:
 
     Frozen on the shards sealed when it was opened: a growing cache does not change it. Clips that failed in a
     stage that `arrays` needs are left out; a video without a single ok clip is counted in `failed_videos`. `clips/crop`
-    [4] is a column of clips.parquet and belongs to the stage `clips`.
+    [4], and `clips/crop/<entry>` of a backbone that sees another rectangle, come from clips.parquet and belong to the
+    stage `clips`.
     Safe under fork and spawn: shards are opened lazily, per process. Of a cache at a URL, a batch fetches side by side
     the indexes of shards that it meets first, then all its rows.
 
@@ -82,14 +87,14 @@ class CachedClips:
         self.specs = {name: self.cache.array(name) for name in arrays}
         stages = sorted({spec.stage for spec in self.specs.values()})
         columns = ["clip_id", "video_id", "split", "labels", "list_index"]  # not the times, most of a row
-        columns += ["crop"] if CROP in self.specs else []
+        crops = [name for name in self.specs if name.startswith(CROP)]
+        columns += CROP_COLUMNS if crops else []
         clips = ClipsTable.read_columns(self.cache.storage, columns)
         self._labels = [tuple(labels) for labels in clips.column("labels").to_pylist()]
         self._videos: list[str] = clips.column("video_id").to_pylist()
         listed = "list_index" in clips.column_names  # not in early tables
         self._list_index: list[int] = clips.column("list_index").to_pylist() if listed else [-1] * len(clips)
-        if CROP in self.specs:
-            self._crops = np.array(clips.column("crop").to_pylist())
+        self._crops = {name: self._crops_of(name, clips) for name in crops}
         self.num_classes = len(self.cache.classes)
         declared = self.cache.multi_label
         self.multi_label = any(len(labels) > 1 for labels in self._labels) if declared is None else declared
@@ -106,6 +111,22 @@ class CachedClips:
         self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
         self._preload, self._float32 = preload, float32
         self._preloaded = self._in_memory()
+
+    def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
+        """[rows, 4] of `clips/crop`, or of what a backbone sees that cuts its crops out of resized frames."""
+        entry = name.removeprefix(CROP).removeprefix("/")
+        found = np.array(clips.column("crop").to_pylist())
+        if entry:
+            framing, seen = self.cache.framing(entry), lru_cache(MAX_OPEN)(seen_rectangle)
+            names = [crop_of(clip_id) for clip_id in clips.column("clip_id").to_pylist()]
+            sizes = zip(*(clips.column(side).to_pylist() for side in ("frame_width", "frame_height")), strict=True)
+            for row, (crop, (width, height)) in enumerate(zip(names, sizes, strict=True)):
+                if width and framing.cuts(crop):
+                    found[row] = seen(crop, width, height, framing)
+        if "mirrored" in clips.column_names:
+            mirrored = np.array(clips.column("mirrored").to_pylist(), bool)
+            found[mirrored] = found[mirrored][:, [2, 1, 0, 3]]
+        return found
 
     def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
         if split is not None and split not in splits:
@@ -226,8 +247,8 @@ class CachedClips:
 
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Rows of an array, copied from its shards; those of the crop, from the table of the clips."""
-        if name == CROP:
-            return np.asarray(self._crops[rows])
+        if name in self._crops:
+            return np.asarray(self._crops[name][rows])
         filled: np.ndarray = np.empty((len(rows), *self.specs[name].shape), self.specs[name].dtype)
         for start in range(0, len(rows), MAX_OPEN):
             places = [divmod(row, self.cache.shard_clips) for row in rows[start : start + MAX_OPEN].tolist()]

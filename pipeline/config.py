@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cache_schemas.compression import NONE, by_kind
+from cache_schemas.crops import Framing
 from cache_schemas.regular import CONFIG_BYTES, NotRegularError, read_regular
 from pipeline.cluster_options import DaskOptions
 from pipeline.errors import ConfigError
@@ -19,6 +20,7 @@ from stages.backbones.catalogue import entry as backbone_entry
 from stages.backbones.catalogue import owner
 from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
+from stages.backbones.pixels import framing_of
 from stages.backbones.taps import Tap
 from stages.clips.options import ClipOptions, DatasetOptions, InteractionsOptions
 from stages.options import StageOptions
@@ -156,9 +158,13 @@ class Config(StageOptions):
         options = self.backbones[name]
         return backbone_entry(options.model, options.options, options.weights)
 
+    def framing_of(self, name: str) -> Framing:
+        """How frames become the square input of backbone entry `name`."""
+        return framing_of(self.backbones[name], self.entry_of(name))
+
     def size_of(self, name: str) -> int:
         """Side of the square input of backbone entry `name`, px."""
-        return self.backbones[name].size or self.entry_of(name).size
+        return self.framing_of(name).size
 
     def frame_step_of(self, name: str, tap: str) -> int:
         """Input frames per row of the time axis of a tap."""
@@ -172,6 +178,10 @@ class Config(StageOptions):
                 backbone_entry(options.model)
             with _under(f"backbones.{name}.options"):
                 least = self.entry_of(name).min_frames
+            framing = self.framing_of(name)
+            if framing.resize_short is not None:
+                allowed = f"at most the {framing.resize_short} px of the resized frame's short side (resize_short)"
+                _need(framing.size <= framing.resize_short, f"backbones.{name}.size", framing.size, allowed)
             self._check_every(f"backbones.{name}.every", options.every)
             frames = self.clips.num_frames // options.every
             _need(frames >= least, f"backbones.{name}", f"{frames} frames", f"{least} or more for {options.model}")

@@ -19,6 +19,16 @@ from stages.versions import FEATURES_VERSION, GRAPHS_VERSION, PROPOSALS_VERSION,
 MAX_OBJECT_BYTES = 256 * 2**20
 MAX_SHARD_CLIPS = 64
 UNKNOWN = "unknown until the network is built"
+NOT_AS_GIVEN = {  # of a backbone entry: what is recorded as it is used
+    "weights",
+    "options",
+    "mean",
+    "std",
+    "channel_order",
+    "size",
+    "resize_short",
+    "resize",
+}
 
 Digests = Mapping[str, str]  # "features/<backbone>" or "proposals" -> sha256 of its weights
 
@@ -98,14 +108,14 @@ def _features(config: Config, name: str, options: BackboneOptions, clips: Stage,
         shape = config.tap_of(name, tap).shape(config.clips.num_frames // options.every, config.size_of(name))
         step = config.frame_step_of(name, tap)
         arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
-    recorded = options.model_dump(mode="json", exclude={"weights", "options", "mean", "std", "channel_order"})
+    recorded = options.model_dump(mode="json", exclude=NOT_AS_GIVEN)
     known = config.entry_of(name)
     if known.chosen:
         recorded["options"] = dict(known.chosen)
     if (pixels := pixels_of(options)) != own_pixels(known):
         recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
+    recorded |= config.framing_of(name).options
     recorded |= {
-        "size": config.size_of(name),
         "weights_sha256": digest,
         "version": FEATURES_VERSION,
         "reads": {"clips": clips.fingerprint},

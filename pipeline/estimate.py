@@ -75,8 +75,8 @@ def _clip_bytes(config: Config, cache: Cache, keys: set[str]) -> int:
     """Bytes of one clip's pixels: a square for each backbone, and whole frames for the proposal network."""
     num_frames = config.clips.num_frames
     names = {key.partition("/")[2] for key in keys if "/" in key}
-    squares = {(config.size_of(name), config.backbones[name].every) for name in names}
-    found = sum(-(-num_frames // every) * size * size * 3 for size, every in squares)
+    squares = {(config.framing_of(name), config.backbones[name].every) for name in names}
+    found = sum(-(-num_frames // every) * framing.size**2 * 3 for framing, every in squares)
     if config.proposals is not None and "proposals" in keys:
         input_size = config.proposals.input_size
         largest = max((h * w for h, w in (input_size(*frame) for frame in _frame_sizes(cache))), default=0)

@@ -15,8 +15,9 @@ import numpy as np
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
 from pipeline.plan import WorkUnit
-from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from stages.decode.clips import DecodedClip, Wanted, decode_clips
 from stages.decode.errors import DecodeError
+from stages.decode.squares import Square
 from stages.remote.options import StagingOptions
 from stages.remote.staging import AtHand, Staging
 

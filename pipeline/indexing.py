@@ -9,6 +9,7 @@ from typing import Any
 
 from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache
 from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
+from cache_schemas.crops import crop_rectangle, is_mirrored
 from cache_schemas.errors import CacheError
 from cache_schemas.storage import open_storage
 from pipeline.config import Config
@@ -18,7 +19,7 @@ from pipeline.index_summary import SplitSummary, label_warnings, summaries
 from pipeline.own_files import check_own_files
 from stages.clips.datasets import Listing, Video, list_videos
 from stages.clips.options import ClipOptions
-from stages.clips.sampling import clip_interval, clip_times, crop_rectangle
+from stages.clips.sampling import clip_interval, clip_times
 from stages.decode.errors import DecodeError
 from stages.decode.stream import Probe
 from stages.remote.options import StagingOptions
@@ -165,7 +166,7 @@ def _probed(path: str, staging: Staging) -> Probe | DecodeError:
 def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
     """All rows of one video, or interval of one: every clip under every crop."""
     for clip in range(options.per_video):
-        for crop in options.crops:
+        for crop in options.crop_names:
             known: dict[str, Any] = {
                 "clip_id": f"{video.video_id}:{clip}:{crop}",
                 "video_id": video.video_id,
@@ -174,6 +175,7 @@ def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -
                 "labels": video.labels,
                 "list_index": video.list_index,
                 "interval": video.interval,
+                "mirrored": is_mirrored(crop),
             }
             if isinstance(found, DecodeError):
                 yield ClipRow(

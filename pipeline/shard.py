@@ -220,8 +220,9 @@ class ShardInProgress:
         options = self.config.regions
         assert options is not None
         boxes, count = (self._proposal_array(part, number) for part in ("boxes", "count"))
-        size, at = self.config.size_of(name), self.config.tap_of(name, tap)
-        found = clip_regions(maps, boxes, count, row.crop, size, at.stride, options, at.offset_px)
+        framing, at = self.config.framing_of(name), self.config.tap_of(name, tap)
+        seen = row.seen(framing)
+        found = clip_regions(maps, boxes, count, seen, framing.size, at.stride, options, at.offset_px)
         arrays, dtype = self.outputs[f"regions/{name}"].arrays, DTYPES_STORED[options.storage_dtype]
         arrays[f"regions/{name}/{tap}"][number] = found.features.to(dtype).cpu().numpy()
         if found.grid is not None:

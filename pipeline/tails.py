@@ -56,7 +56,11 @@ def require_whole_maps(cache: Cache, head: Head) -> None:
     So it is with networks that do not pad and with sides that the stride does not divide; regions that extraction
     makes heed both.
     """
-    source = (head.head if isinstance(head, TailedHead) else head).source if CROP in head.reads else None
+    source = (
+        (head.head if isinstance(head, TailedHead) else head).source
+        if any(name.startswith(CROP) for name in head.reads)
+        else None
+    )
     stage = cache.stage(f"features/{source.backbone}") if source else None
     if source is None or stage is None or "model" not in stage.options:
         return

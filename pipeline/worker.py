@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
@@ -24,7 +24,8 @@ from pipeline.verification import shard_problems
 from pipeline.versions import versions
 from pipeline.walltime import Schedule, allotment
 from stages.backbones.extract import FeatureExtractor
-from stages.decode.clips import Square, Wanted, WholeFrame
+from stages.decode.clips import Wanted, WholeFrame
+from stages.decode.squares import Square
 from stages.device import pick_device
 from stages.proposals.source import ProposalSource
 from stages.proposals.sources import build_source
@@ -246,4 +247,4 @@ class Worker:
         return Wanted(num_frames=clips.num_frames, squares=squares, whole=whole, numbered=numbered, short=clips.short)
 
     def square(self, name: str) -> Square:
-        return Square(size=self.config.size_of(name), every=self.config.backbones[name].every)
+        return Square(**asdict(self.config.framing_of(name)), every=self.config.backbones[name].every)

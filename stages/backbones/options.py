@@ -1,6 +1,6 @@
 """Options of one backbone entry. Torch-free."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,18 @@ class BackboneOptions(StageOptions):
     )
     taps: tuple[str, ...] = Field(min_length=1, description="where to cut: names that `kinegraph models` lists")
     every: int = Field(1, ge=1, description="use every k-th frame of the clip")
-    size: int | None = Field(None, ge=16, description="side of the square input, px; null: the model's own")
+    size: int | None = Field(None, ge=16, description="side of the square input, px; null: as the weights were tested")
+    resize_short: Annotated[int, Field(ge=16)] | Literal["auto"] | None = Field(
+        "auto",
+        description="px: the whole frame is resized to this short side, then crops are cut out at `size`; null: crops "
+        "are cut first, then resized to `size`; auto: as the named weights were tested, if `size` is null or theirs, "
+        "else null",
+    )
+    resize: Literal["auto", "pillow", "torch"] = Field(
+        "auto",
+        description="pillow: antialiased bilinear, as torchvision on images; torch: bilinear without antialias, as "
+        "PySlowFast and PyTorchVideo; auto: with `resize_short` as the named weights were tested, else pillow",
+    )
     store: tuple[Literal["maps", "pooled"], ...] = Field(
         ("pooled",), min_length=1, description="maps: [T, C, H, W]; pooled: their mean over H and W, float32"
     )

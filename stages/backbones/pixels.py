@@ -1,7 +1,8 @@
-"""What a backbone entry's pixels are normalised by: what its weights expect. Torch-free."""
+"""How frames become a backbone's input, and what its pixels are normalised by: what its weights expect. Torch-free."""
 
 from dataclasses import replace
 
+from cache_schemas.crops import Framing
 from stages.backbones.catalogue import entry, owner
 from stages.backbones.entry import BackboneEntry
 from stages.backbones.options import BackboneOptions
@@ -23,3 +24,21 @@ def pixels_of(options: BackboneOptions) -> Pixels:
     found = source.pixels if source is not None and source.pixels is not None else own_pixels(known)
     given = options.model_dump(include={"mean", "std", "channel_order"}, exclude_none=True)
     return replace(found, **given)
+
+
+def framing_of(options: BackboneOptions, known: BackboneEntry) -> Framing:
+    """The options' own `size`, `resize_short` and `resize`; what they leave open is as the weights were tested.
+
+    That of the weights counts only as a whole: with another `size` crops are cut first, as where nothing is known.
+    """
+    source = known_source(options.weights, known.weights)
+    tested = source.framing if source is not None else None
+    short = options.resize_short
+    if short == "auto":
+        as_tested = tested is not None and options.size in (None, tested.size)
+        short = tested.resize_short if tested is not None and as_tested else None
+    own_size = known.size if tested is None or short is None else tested.size
+    resize = options.resize
+    if resize == "auto":
+        resize = "pillow" if tested is None or short is None else tested.resize
+    return Framing(size=options.size or own_size, resize_short=short, resize=resize)

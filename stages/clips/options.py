@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, base_of, crops_of, is_crop
 from stages.options import StageOptions
 from stages.remote.urls import UrlError, checked, is_url
 
-Crop = Literal["center", "left", "right", "full"]
 ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -122,8 +122,12 @@ class ClipOptions(StageOptions):
         description="uniform: over the whole video; dense: at fps from the start; centre: at fps, in the middle",
     )
     per_video: int = Field(1, ge=1, description="clips a video, evenly spaced")
-    crops: tuple[Crop, ...] = Field(
-        ("center",), min_length=1, description="squares of the short side, or the full frame; each makes a row"
+    crops: tuple[str, ...] = Field(
+        ("center",),
+        min_length=1,
+        description="where squares are cut: center, left, right, top_left, top_right, bottom_left, bottom_right, "
+        "even_<n> (n along the longer side); or full, the whole frame; each also mirrored, as left_flip; each makes a "
+        "row",
     )
     short: Literal["repeat_last", "loop", "fail"] = Field(
         "repeat_last", description="what a video shorter than a clip does"
@@ -131,10 +135,18 @@ class ClipOptions(StageOptions):
 
     @property
     def rows_per_video(self) -> int:
-        return self.per_video * len(self.crops)
+        return self.per_video * len(self.crop_names)
+
+    @property
+    def crop_names(self) -> list[str]:
+        """One for each row of a clip."""
+        return [crop for name in self.crops for crop in crops_of(name)]
 
     @model_validator(mode="after")
-    def _crops_differ(self) -> "ClipOptions":
+    def _crops_are_known(self) -> "ClipOptions":
+        if unknown := [name for name in self.crops if not is_crop(name)]:
+            places = ", ".join([*ENDS, *CORNERS, FULL])
+            raise ValueError(f"crops: given {unknown[0]!r}, allowed: {places}, even_<n>, each also with {FLIP}")
         if len({*self.crops}) < len(self.crops):
             raise ValueError(f"crops: given {[*self.crops]}, allowed: each crop once")
         return self
@@ -143,11 +155,12 @@ class ClipOptions(StageOptions):
 def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Clip options as a cache records them, less what chooses among the clips of a video.
 
-    That is their number, their starts, and which squares are cut out; a full frame stays apart, for it is squeezed.
+    That is their number, their starts, which squares are cut out and which are mirrored; a full frame stays apart, for
+    it is squeezed.
     """
     found = {key: value for key, value in recorded.items() if key != "per_video"}
     if "crops" in found:
-        found["crops"] = sorted({"full" if crop == "full" else "square" for crop in found["crops"]})
+        found["crops"] = sorted({FULL if base_of(crop) == FULL else "square" for crop in found["crops"]})
     if found.get("sampling") == "centre":
         found["sampling"] = "dense"
     return found

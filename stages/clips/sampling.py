@@ -1,13 +1,12 @@
-"""Which times and which rectangle of a video make a row. Pure arithmetic, torch-free.
+"""Which times of a video make a row. Pure arithmetic, torch-free.
 
-Times are seconds from the first presented frame, intervals [start, end), rectangles x1, y1, x2, y2 in video pixels.
+Times are seconds from the first presented frame, intervals [start, end).
 """
 
 from cache_schemas.clips_table import Interval
-from stages.clips.options import ClipOptions, Crop
+from stages.clips.options import ClipOptions
 
 INSIDE_SECONDS = 1e-5  # so long before the end of an interval no frame is taken yet that is presented at its end
-Rectangle = tuple[float, float, float, float]
 
 
 def clip_times(options: ClipOptions, duration: float, clip: int, interval: Interval | None = None) -> tuple[float, ...]:
@@ -56,17 +55,3 @@ def clip_interval(
         return first, end
     clip_end = times[0] + options.num_frames / options.fps
     return times[0], clip_end if interval is None else min(clip_end, end)
-
-
-def crop_rectangle(crop: Crop, width: int, height: int) -> Rectangle:
-    """The rectangle of a named crop in a frame of width x height pixels.
-
-    center, left and right are squares of the short side; in an upright frame left and right are top and bottom.
-    full is the whole frame, which a backbone squeezes into its square input.
-    """
-    if crop == "full":
-        return 0.0, 0.0, float(width), float(height)
-    side = min(width, height)
-    shift = {"left": 0.0, "center": 0.5, "right": 1.0}[crop]
-    x, y = (width - side) * shift, (height - side) * shift
-    return x, y, x + side, y + side

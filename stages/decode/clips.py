@@ -11,20 +11,11 @@ from PIL import Image
 
 from cache_schemas.clips_table import ClipRow
 from stages.decode.errors import DecodeError
+from stages.decode.squares import FramePixels, Size, Square
 from stages.decode.stream import TRUNCATED_SECONDS, OpenVideo, open_video
 
 VERSION = 1  # of what this file computes; part of every fingerprint below it
 CLOCK_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
-
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Square:
-    """Input of a backbone: every `every`-th frame, the row's crop resized to size x size."""
-
-    size: int
-    every: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,38 +124,30 @@ class _Pass:
         """Write one video frame into all slots that fall on it, converting and resizing each thing once."""
         if not slots:
             return
-        image = Image.fromarray(self.video.rgb(frame))
-        self._check_size(image.size, self.rows[slots[0].row])
-        done: dict[object, np.ndarray] = {}
+        pixels = FramePixels(Image.fromarray(self.video.rgb(frame)))
+        self._check_size(pixels.image.size, self.rows[slots[0].row])
         for slot in slots:
             clip, row = self.clips[slot.row], self.rows[slot.row]
             clip.frame_times[slot.index], clip.frame_numbers[slot.index] = seconds, number
             for square in self.wanted.squares:
                 if slot.index % square.every == 0:
-                    key = (square.size, row.crop)
-                    if key not in done:
-                        done[key] = _resized(image, (square.size, square.size), row.crop)
-                    self._store(clip.squares, square, slot.index // square.every, done[key], square.every)
-            self._store_whole(slot, image, done)
+                    self._store(clip.squares, square, slot.index // square.every, pixels.square(square, row))
+            self._store_whole(slot, pixels)
 
-    def _store_whole(self, slot: _Slot, image: Image.Image, done: dict[object, np.ndarray]) -> None:
+    def _store_whole(self, slot: _Slot, pixels: FramePixels) -> None:
         whole = self.wanted.whole
         if whole is None or slot.index % whole.every:
             return
         first = self.clips[self.first_of_clip[self.rows[slot.row].clip_id.rpartition(":")[0]]]
         if first is self.clips[slot.row]:
-            height, width = whole.network_size(image.height, image.width)
-            if "whole" not in done:
-                done["whole"] = _resized(image, (width, height), (0, 0, image.width, image.height))
+            height, width = whole.network_size(pixels.image.height, pixels.image.width)
             if first.whole is None:
                 first.whole = np.zeros((-(-self.wanted.num_frames // whole.every), height, width, 3), np.uint8)
-            first.whole[slot.index // whole.every] = done["whole"]
+            first.whole[slot.index // whole.every] = pixels.whole((width, height))
 
-    def _store(
-        self, into: dict[Square, np.ndarray], square: Square, index: int, pixels: np.ndarray, every: int
-    ) -> None:
+    def _store(self, into: dict[Square, np.ndarray], square: Square, index: int, pixels: np.ndarray) -> None:
         if square not in into:
-            into[square] = np.zeros((-(-self.wanted.num_frames // every), *pixels.shape), np.uint8)
+            into[square] = np.zeros((-(-self.wanted.num_frames // square.every), *pixels.shape), np.uint8)
         into[square][index] = pixels
 
     def _check_size(self, size: Size, row: ClipRow) -> None:
@@ -201,10 +184,3 @@ class _Pass:
         if self.wanted.num_frames > 1 and len(np.unique(clip.frame_times)) < 2:
             return DecodeError("too_short", f"only one distinct frame for a clip of {self.wanted.num_frames}")
         return clip
-
-
-def _resized(image: Image.Image, size: Size, box: tuple[float, float, float, float]) -> np.ndarray:
-    """The rectangle `box` of the image at `size` (width, height), antialiased bilinear as torchvision and Pillow do."""
-    if image.size == size and box == (0, 0, *size):
-        return np.asarray(image)
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))

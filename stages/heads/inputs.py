@@ -112,6 +112,12 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
     return stage, f"a new entry {entry} in `backbones:`, {words}"
 
 
+def seen_by(source: Source, spec: Spec) -> str:
+    """The array that says which rectangle of a row's frame the backbone sees."""
+    own = f"{CROP}/{source.backbone}"
+    return own if own in spec else CROP
+
+
 @dataclass(frozen=True, kw_only=True)
 class Regions:
     """Region features [B, T, N, C], 0 where not valid; valid [B, T, N] bool; boxes [B, T, N, 4] as stored."""
@@ -124,11 +130,16 @@ class Regions:
 class ProposalReader:
     """Boxes and their mask from a batch, at the times of `num_frames` features, only the `top` best of each frame.
 
-    Boxes may be cached for more frames than features: with T_boxes = k * T, every k-th is taken.
+    Boxes may be cached for more frames than features: with T_boxes = k * T, every k-th is taken. Of a backbone that
+    sees less than the row's crop, boxes outside of what it sees are not valid.
     """
 
-    def __init__(self, spec: Spec, features: str, num_stored: int, *, boxes: bool, top: int | None) -> None:
-        needed = (BOXES, COUNT) if boxes else (COUNT,)
+    def __init__(
+        self, spec: Spec, source: Source, features: str, num_stored: int, *, boxes: bool, top: int | None
+    ) -> None:
+        self.seen = seen_by(source, spec)
+        narrowed = self.seen != CROP
+        needed = (BOXES, COUNT, *([self.seen] if narrowed else [])) if boxes or narrowed else (COUNT,)
         if absent := [name for name in needed if name not in spec]:
             raise missing(absent, spec)
         num_frames, box_frames = spec[features][0], spec[COUNT][0]
@@ -142,7 +153,12 @@ class ProposalReader:
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
         """[B, T, N] bool, N the smaller of what is stored and `top`."""
         count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
-        return torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
+        valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
+        if self.seen == CROP:
+            return valid
+        boxes, seen = self.boxes(batch), batch[self.seen][:, None, None]
+        start, end = torch.minimum(seen[..., :2], seen[..., 2:]), torch.maximum(seen[..., :2], seen[..., 2:])
+        return valid & (torch.minimum(boxes[..., 2:], end) > torch.maximum(boxes[..., :2], start)).all(-1)
 
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
         """[B, T, N, 4], as stored: bfloat16 would round pixels past 256, and areas past 65504 px overflow float16."""
@@ -154,7 +170,7 @@ class RegionReader:
 
     def __init__(self, spec: Spec, source: Source, *, boxes: bool, top: int | None = None) -> None:
         _, stored, self.channels = spec[source.regions]
-        self.proposals = ProposalReader(spec, source.regions, stored, boxes=boxes, top=top)
+        self.proposals = ProposalReader(spec, source, source.regions, stored, boxes=boxes, top=top)
         if boxes and spec[BOXES][1:] != (stored, 4):
             raise HeadError(
                 f"{BOXES} has shape {spec[BOXES]}; {(spec[COUNT][0], stored, 4)} is needed "
@@ -178,24 +194,27 @@ class RegionReader:
 class MapRegionReader:
     """RoIAligns the cached boxes on maps [B, T, C, H, W] that a head made from the cached ones, and takes the maximum.
 
-    The maps are of the row's crop, resized to the network's square input: boxes go through `clips/crop` and are
-    clipped to it. One RoI has 7 x 7 bins with as many samples as it covers cells (Wang and Gupta 2018, section 3.1).
+    The maps are of the row's crop, resized to the network's square input: boxes go through `clips/crop`, or what the
+    network sees instead, are clipped to it, and mirrored where it is (x1 > x2). One RoI has 7 x 7 bins with as many
+    samples as it covers cells (Wang and Gupta 2018, section 3.1).
     """
 
     def __init__(self, spec: Spec, source: Source, *, top: int | None = None) -> None:
         if absent := [name for name in (BOXES, CROP) if name not in spec]:
             raise missing(absent[:1], spec)
-        self.proposals = ProposalReader(spec, source.maps, spec[BOXES][1], boxes=True, top=top)
-        self.reads = (source.maps, *self.proposals.reads, CROP)
+        self.proposals = ProposalReader(spec, source, source.maps, spec[BOXES][1], boxes=True, top=top)
+        self.crop = self.proposals.seen
+        self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
         """Only the features are rounded to the maps' precision, not the boxes nor which frame each is of."""
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
-        crop = batch[CROP].to(boxes.dtype)[:, None, None]  # [B, 1, 1, 4]
+        crop = batch[self.crop].to(boxes.dtype)[:, None, None]  # [B, 1, 1, 4]
         origin, size = crop[..., :2].repeat(1, 1, 1, 2), (crop[..., 2:] - crop[..., :2]).repeat(1, 1, 1, 2)
         cells = boxes.new_tensor([maps.shape[4], maps.shape[3]] * 2)
         on_map = ((boxes - origin) / size).clamp(0, 1) * cells
+        on_map = torch.where(size < 0, on_map[..., [2, 1, 0, 3]], on_map)
         frame = torch.arange(valid[..., 0].numel(), device=maps.device).to(boxes.dtype)
         rois = torch.cat([frame.repeat_interleave(valid.shape[2])[:, None], on_map.flatten(0, 2)], 1)  # [B*T*N, 5]
         frames = maps.flatten(0, 1).to(boxes.dtype)

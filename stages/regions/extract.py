@@ -23,8 +23,8 @@ def clip_regions(
 ) -> Regions:
     """maps [T, C, H, W] as stored, boxes [T_p, N, 4] in video pixels and count [T_p] as stored -> T frames of regions.
 
-    Boxes may be finer in time than maps: map row t reads those of its own input frame. `stride` and `offset_px` are
-    those of the tap.
+    crop: what the network saw, mirrored where x1 > x2. Boxes may be finer in time than maps: map row t reads those of
+    its own input frame. `stride` and `offset_px` are those of the tap.
     """
     step = len(boxes) // len(maps)
     projected = to_input(boxes[::step], crop, input_size) - np.float32(offset_px)

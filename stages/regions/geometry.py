@@ -30,8 +30,12 @@ def boxes_in_crop(
 
 
 def to_input(boxes: FloatArray, crop: Sequence[float], size: int) -> FloatArray:
-    """Boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it."""
+    """Boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it.
+
+    A crop with x1 > x2 is mirrored: its pixels are read from right to left, and the boxes are mirrored with them.
+    """
     x1, y1, x2, y2 = crop
     origin = np.array([x1, y1, x1, y1], np.float64)
     scale = size / np.array([x2 - x1, y2 - y1, x2 - x1, y2 - y1], np.float64)
-    return np.clip((boxes - origin) * scale, 0, size).astype(np.float32)
+    found = np.clip((boxes - origin) * scale, 0, size).astype(np.float32)
+    return found if x1 < x2 else found[..., [2, 1, 0, 3]]

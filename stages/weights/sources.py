@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cache_schemas.crops import Framing, Resize
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINETICS_MEAN, KINETICS_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
@@ -45,6 +47,7 @@ class WeightSource:
     pixels: None where they are the network's own (its catalogue entry).
     sampling: None for networks of single images.
     short_side_px, crop_px: of the frames it was tested on. classes: of the classifier, which is left out.
+    resize: how whole frames were resized to the short side, before the crop was cut; None: not so, or not known.
     geometry: options of the network the file was trained in, which its weights do not show.
     """
 
@@ -57,8 +60,16 @@ class WeightSource:
     sampling: Sampling | None = None
     short_side_px: int | None = None
     crop_px: int | None = None
+    resize: Resize | None = None
     classes: int | None = None
     geometry: Mapping[str, int | str] = field(default_factory=dict)
+
+    @property
+    def framing(self) -> Framing | None:
+        """As it was tested; None where a config cannot say it."""
+        if self.resize is None or self.crop_px is None:
+            return None
+        return Framing(size=self.crop_px, resize_short=self.short_side_px, resize=self.resize)
 
     def __post_init__(self) -> None:
         if (self.url is None) == (self.path is None):

@@ -17,8 +17,11 @@ from pipeline.config import Config
 from pipeline.training import build_for
 from stages.backbones.build import build_backbone
 from stages.backbones.catalogue import entry
-from stages.decode.clips import DecodedClip, Square, Wanted, WholeFrame, decode_clips
+from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from stages.decode.squares import Square
 from stages.heads.build import build_head
+from stages.heads.head import Source
+from stages.heads.inputs import MapRegionReader, RegionReader
 from stages.heads.tailed import TailedHead
 from stages.proposals.build import build_proposer
 from stages.proposals.catalogue import entry as proposal_entry
@@ -40,15 +43,15 @@ class Online:
 
 
 @torch.inference_mode()
-def online(row: ClipRow) -> Online:
+def online(row: ClipRow, square: Square = SQUARE) -> Online:
     known, proposer = proposal_entry("tiny_rpn"), build_proposer("tiny_rpn", "random:0")
     whole = WholeFrame(network_size=known.input_size, every=2)
-    (clip,) = decode_clips(row.path, [row], Wanted(num_frames=8, squares=frozenset([SQUARE]), whole=whole), 60.0)
+    (clip,) = decode_clips(row.path, [row], Wanted(num_frames=8, squares=frozenset([square]), whole=whole), 60.0)
     assert isinstance(clip, DecodedClip)
     assert clip.whole is not None
     network = build_backbone("tiny_i3d", "random:0", ["res4"])
     mean, std = (torch.tensor(values) for values in (entry("tiny_i3d").mean, entry("tiny_i3d").std))
-    pixels = (torch.from_numpy(clip.squares[SQUARE]).float() / 255 - mean) / std  # [T, S, S, 3]
+    pixels = (torch.from_numpy(clip.squares[square]).float() / 255 - mean) / std  # [T, S, S, 3]
     maps = network(pixels.permute(3, 0, 1, 2)[None])["res4"][0].transpose(0, 1)  # [T, C, H, W]
     found = proposer(torch.from_numpy(clip.whole).permute(0, 3, 1, 2), 6)
     height, width = clip.whole.shape[1:3]
@@ -58,7 +61,7 @@ def online(row: ClipRow) -> Online:
         for b, s, n in zip(boxes, found.scores.numpy(), found.count, strict=True)
     ]
     boxes, count = np.stack([frame[0] for frame in kept]), np.array([frame[2] for frame in kept])
-    projected = torch.from_numpy(to_input(boxes, row.crop, 64))
+    projected = torch.from_numpy(to_input(boxes, row.seen(square), 64))
     regions = region_features(maps, projected, torch.from_numpy(count), stride=8).features
     return Online(maps=maps, boxes=boxes, count=count, regions=regions)
 
@@ -126,6 +129,67 @@ def test_intervals_of_a_video(config_for: Callable[..., Config], videos: Path, t
         whole = np.stack([of_row(row).numpy() for row in wanted])
         assert relative_error(cached(cache, f"{name}/tiny/res4"), whole) < 1e-4
     assert (wanted[0].maps - wanted[2].maps).abs().max() > 0.01, "intervals that look alike prove nothing"
+
+
+TEN = ["top_left", "top_right", "bottom_left", "bottom_right", "center"]
+
+
+@pytest.fixture(scope="module")
+def ten_crops(config_for: Callable[..., Config], videos: Path) -> Cache:
+    """Ten crops of 64 px out of frames resized to a short side of 76 px, without antialias."""
+    cut = tiny(storage_dtype="float32", resize_short=76, resize="torch")
+    config = config_for(
+        dataset={"kind": "folder", "root": str(videos)},
+        clips={"num_frames": 8, "sampling": "uniform", "crops": [*TEN, *(f"{crop}_flip" for crop in TEN)]},
+        backbones={"tiny": cut, "squares": tiny(storage_dtype="float32")},
+        regions={"backbones": ["tiny", "squares"], "storage_dtype": "float32"},
+        store={"shard_clips": 10},
+    )
+    return made(config)
+
+
+def test_crops_of_resized_and_mirrored_frames(ten_crops: Cache) -> None:
+    """Boxes go through what each backbone sees: another rectangle for the one that cuts its crops first."""
+    cut = Square(size=64, every=1, resize_short=76, resize="torch")
+    rows = [*ten_crops.clips.rows(0, 10)]
+    assert sorted(row.crop_name for row in rows if row.mirrored) == sorted(f"{crop}_flip" for crop in TEN)
+    for name, square in (("tiny", cut), ("squares", SQUARE)):
+        wanted = [online(row, square) for row in rows]
+        for kind, of_row in (("features", lambda row: row.maps), ("regions", lambda row: row.regions)):
+            whole = np.stack([of_row(row).numpy() for row in wanted])
+            found = np.asarray(zarr.open_group(f"{ten_crops.root}/data.zarr", mode="r")[f"{kind}/{name}/res4"])[:10]
+            assert relative_error(found, whole) < 1e-4
+        assert (wanted[0].maps - wanted[5].maps).abs().max() > 0.01, "crops that look alike prove nothing"
+
+
+def test_readers_are_told_what_each_backbone_sees(ten_crops: Cache) -> None:
+    framing = ten_crops.framing("tiny")
+    clips = CachedClips(ten_crops, ["clips/crop", "clips/crop/tiny", "features/tiny/res4"])
+    batch = clips.__getitems__(range(10))
+    for row, crop, seen in zip(ten_crops.clips.rows(0, 10), batch["clips/crop"], batch["clips/crop/tiny"], strict=True):
+        assert tuple(seen.tolist()) == row.seen(framing)
+        x1, y1, x2, y2 = crop.tolist()
+        assert ((x2, y1, x1, y2) if row.mirrored else (x1, y1, x2, y2)) == row.crop
+        assert (seen[0] > seen[2]).item() == row.mirrored
+    assert "clips/crop/squares" not in ten_crops.readable()
+
+
+@torch.inference_mode()
+def test_regions_of_maps_are_those_of_the_cache_where_crops_are_cut_and_mirrored(ten_crops: Cache) -> None:
+    spec = {name: array.shape for name, array in ten_crops.readable().items()}
+    source = Source("tiny", "res4")
+    of_maps, of_cache = MapRegionReader(spec, source), RegionReader(spec, source, boxes=True)
+    assert "clips/crop/tiny" in {*of_maps.reads} & {*of_cache.reads}
+    batch = CachedClips(ten_crops, [*{*of_maps.reads, *of_cache.reads}]).__getitems__(range(20))
+    found, wanted = of_maps(batch, batch["features/tiny/res4"]), of_cache(batch, torch.float32)
+    assert torch.equal(found.valid, wanted.valid)
+    assert wanted.valid.any()
+    stored = torch.arange(6) < batch["proposals/count"][..., None]
+    assert not torch.equal(wanted.valid, stored), "some boxes of the row's crop are not seen"
+    assert torch.where(wanted.valid[..., None], wanted.features, 0).abs().sum() > 0
+    torch.testing.assert_close(
+        found.features, torch.where(wanted.valid[..., None], wanted.features, 0.0), rtol=1e-4, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])

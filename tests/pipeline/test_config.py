@@ -46,7 +46,13 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("train.variants={a: {epoch: 3}}", "train.variants.a: given 'epoch', allowed: keys of train: "),
         ("train.variants={a: {epochs: x}}", "train.variants.a.epochs: Input should be a valid integer"),
         ("clips.num_frames=many", "clips.num_frames: Input should be a valid integer"),
-        ("clips.crops=[centre]", "clips.crops.0: Input should be 'center', 'left', 'right' or 'full' (given 'centre')"),
+        ("clips.crops=[centre]", "clips.crops: given 'centre', allowed: left, center, right, top_left, "),
+        ("clips.crops=[even_0]", "clips.crops: given 'even_0', allowed: "),
+        ("clips.crops=[even_3_1]", "clips.crops: given 'even_3_1', allowed: "),
+        (
+            "backbones.tiny.resize_short=60",
+            "backbones.tiny.size: given 96, allowed: at most the 60 px of the resized frame's short side",
+        ),
         ("clips.crops=[left, left]", "clips.crops: given ['left', 'left'], allowed: each crop once"),
         ("clips.per_video=0", "clips.per_video: Input should be greater than or equal to 1 (given 0)"),
         (

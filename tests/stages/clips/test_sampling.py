@@ -2,8 +2,9 @@
 
 import pytest
 
+from cache_schemas.crops import crop_rectangle
 from stages.clips.options import ClipOptions
-from stages.clips.sampling import clip_interval, clip_times, crop_rectangle
+from stages.clips.sampling import clip_interval, clip_times
 
 
 def test_uniform_takes_the_middle_of_equal_parts() -> None:

@@ -52,6 +52,13 @@ def test_boxes_are_scaled_per_axis_and_clipped_to_the_input() -> None:
     assert inside.tolist() == [[20, 40, 40, 80], [0, 0, 80, 20]]
 
 
+def test_a_mirrored_crop_mirrors_its_boxes() -> None:
+    boxes = np.array([[20, 30, 30, 50], [0, 0, 90, 25]], np.float32)
+    plain, mirrored = to_input(boxes, (10, 20, 50, 40), 80), to_input(boxes, (50, 20, 10, 40), 80)
+    assert mirrored.tolist() == [[40, 40, 60, 80], [0, 0, 80, 20]]
+    np.testing.assert_array_equal(mirrored, np.stack([80 - plain[:, 2], plain[:, 1], 80 - plain[:, 0], plain[:, 3]], 1))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_drawn_rectangle_lands_on_its_box(seed: int) -> None:
     rng = np.random.default_rng(seed)

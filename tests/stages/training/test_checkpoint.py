@@ -155,7 +155,7 @@ def test_other_views_are_no_other_features(tmp_path: Path, clips: Any) -> None:
     head = build_head("lstm", clips.spec, 3, hidden=16)
     known = describe_run(head, clips, TrainOptions(), NAMES, {}, cache="c", features={"clips": views}, trained_on={})
     clips.cache_fingerprint = "cafe"
-    other = views | {"per_video": 10, "crops": ["left", "right"], "sampling": "dense"}
+    other = views | {"per_video": 10, "crops": ["left", "top_right_flip", "even_11"], "sampling": "dense"}
     require_same_features(known, clips, {"clips": other})
     squeezed = r"\(the run's -> this cache's\):\n  clips.crops: \['square'\] -> \['full', 'square'\]\nExtract"
     with pytest.raises(RunError, match=squeezed):

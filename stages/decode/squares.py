@@ -1,0 +1,91 @@
+"""From a frame to the squares that networks take: the frame is resized once for all crops that are cut out of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from cache_schemas.clips_table import ClipRow
+from cache_schemas.crops import Framing, Rectangle, cut_origin, resized_frame
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(Framing):
+    """Input of a backbone: every `every`-th frame, the row's crop at size x size."""
+
+    every: int
+
+
+@dataclass
+class FramePixels:
+    """One frame and what was made of it so far."""
+
+    image: Image.Image
+    _made: dict[object, np.ndarray] = field(default_factory=dict)
+
+    def square(self, square: Square, row: ClipRow) -> np.ndarray:
+        """[size, size, 3] uint8: what the square's network is given of this row, mirrored where the row is."""
+        framing = (square.size, square.resize_short, square.resize)
+        key = (framing, row.crop, row.crop_name if square.cuts(row.crop_name) else "", row.mirrored)
+        if key not in self._made:
+            cut = self._cut(square, row)
+            self._made[key] = np.ascontiguousarray(cut[:, ::-1]) if row.mirrored else cut
+        return self._made[key]
+
+    def whole(self, size: Size) -> np.ndarray:
+        """The whole frame at `size` (width, height), [H, W, 3], with Pillow."""
+        return self._resized(size, "pillow")
+
+    def _cut(self, square: Square, row: ClipRow) -> np.ndarray:
+        if not square.cuts(row.crop_name):
+            resize = resized_by_pillow if square.resize == "pillow" else resized_by_torch
+            return resize(self.image, (square.size, square.size), row.crop)
+        assert square.resize_short is not None
+        size = resized_frame(*self.image.size, square.resize_short)
+        x, y = cut_origin(row.crop_name, *size, square)
+        return self._resized(size, square.resize)[y : y + square.size, x : x + square.size]
+
+    def _resized(self, size: Size, how: str) -> np.ndarray:
+        key = (size, how)
+        if key not in self._made:
+            resize = resized_by_pillow if how == "pillow" else resized_by_torch
+            self._made[key] = resize(self.image, size, (0, 0, *self.image.size))
+        return self._made[key]
+
+
+def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
+    """The rectangle `box` of the image at `size` (width, height), antialiased bilinear as torchvision and Pillow do."""
+    if image.size == size and box == (0, 0, *size):
+        return np.asarray(image)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
+    """The same without antialias, as torch.nn.functional.interpolate(mode="bilinear", align_corners=False), rounded.
+
+    Two pixels a side are mixed, however much smaller the image becomes. Where `box` has whole pixels the result is
+    that of the image cut to it.
+    """
+    pixels = np.asarray(image)
+    if image.size == size and box == (0, 0, *size):
+        return pixels
+    x1, y1, x2, y2 = box
+    left, right, across = _mixed(x1, x2, size[0], image.width)
+    top, bottom, down = _mixed(y1, y2, size[1], image.height)
+    rows = pixels[top].astype(np.float32)
+    rows += (pixels[bottom] - rows) * down[:, None, None]
+    found = rows[:, left]
+    found += (rows[:, right] - found) * across[:, None]
+    rounded: np.ndarray = np.rint(found).astype(np.uint8)
+    return rounded
+
+
+def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For `count` output pixels over [start, end): the pixels before and after each centre, and the second's share."""
+    centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
+    centres = np.clip(centres, start, max(start, end - 1))
+    before = np.minimum(np.floor(centres).astype(np.int64), available - 1)
+    after = np.minimum(before + 1, available - 1)
+    return before, after, (centres - before).astype(np.float32)
