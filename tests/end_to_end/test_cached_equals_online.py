@@ -165,7 +165,7 @@ def test_crops_of_resized_and_mirrored_frames(ten_crops: Cache) -> None:
 def test_readers_are_told_what_each_backbone_sees(ten_crops: Cache) -> None:
     framing = ten_crops.framing("tiny")
     clips = CachedClips(ten_crops, ["clips/crop", "clips/crop/tiny", "features/tiny/res4"])
-    batch = clips.__getitems__(range(10))
+    batch = clips.batch(range(10))
     for row, crop, seen in zip(ten_crops.clips.rows(0, 10), batch["clips/crop"], batch["clips/crop/tiny"], strict=True):
         assert tuple(seen.tolist()) == row.seen(framing)
         x1, y1, x2, y2 = crop.tolist()
@@ -180,7 +180,7 @@ def test_regions_of_maps_are_those_of_the_cache_where_crops_are_cut_and_mirrored
     source = Source("tiny", "res4")
     of_maps, of_cache = MapRegionReader(spec, source), RegionReader(spec, source, boxes=True)
     assert "clips/crop/tiny" in {*of_maps.reads} & {*of_cache.reads}
-    batch = CachedClips(ten_crops, [*{*of_maps.reads, *of_cache.reads}]).__getitems__(range(20))
+    batch = CachedClips(ten_crops, [*{*of_maps.reads, *of_cache.reads}]).batch(range(20))
     found, wanted = of_maps(batch, batch["features/tiny/res4"]), of_cache(batch, torch.float32)
     assert torch.equal(found.valid, wanted.valid)
     assert wanted.valid.any()
