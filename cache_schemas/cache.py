@@ -12,10 +12,11 @@ from typing import Any
 from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
 from cache_schemas.clips_table import ClipRow, ClipsTable
 from cache_schemas.crops import Framing
-from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, newer_schema
+from cache_schemas.documents import ArrayDocument, Classes, Labels, Manifest, StageDocument, read_document
+from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from cache_schemas.fingerprint import Options, differences, fingerprint
 from cache_schemas.ledger import Ledger
-from cache_schemas.storage import Storage, open_storage
+from cache_schemas.storage import open_storage
 from cache_schemas.store import comparable, open_store
 
 MANIFEST, CLASSES, LABELS, STAGES = "cache.json", "classes.json", "labels.json", "stages"
@@ -50,22 +51,15 @@ class Stage:
         }
 
     @classmethod
-    def from_document(cls, document: dict[str, Any]) -> "Stage":
-        arrays = []
-        for entry in document["arrays"]:
-            number = float(entry["fill"])
-            fill = number if number != number else int(number)
-            arrays.append(
-                ArraySpec(**entry | {"shape": tuple(entry["shape"]), "dims": tuple(entry["dims"]), "fill": fill})
-            )
-        return cls(key=document["key"], options=document["options"], arrays=tuple(arrays), weights=document["weights"])
+    def of(cls, document: StageDocument) -> "Stage":
+        arrays = tuple(_spec(array) for array in document.arrays)
+        return cls(key=document.key, options=document.options, arrays=arrays, weights=document.weights)
 
 
-def _read_json(storage: Storage, name: str) -> Any:
-    try:
-        return json.loads(storage.get(name))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CacheError(f"{storage.root}/{name} is not JSON: {error}. Restore it from a copy of the cache.") from error
+def _spec(array: ArrayDocument) -> ArraySpec:
+    number = float(array.fill)
+    fill = number if number != number else int(number)
+    return ArraySpec(**array.model_dump() | {"fill": fill})
 
 
 class Cache:
@@ -81,9 +75,7 @@ class Cache:
             raise CacheNotFound(
                 f"No cache at {self.root} ({MANIFEST} is missing). Make one with `kinegraph index CONFIG`."
             )
-        self.manifest: dict[str, Any] = _read_json(self.storage, MANIFEST)
-        if self.manifest["schema_version"] > SCHEMA_VERSION:
-            raise newer_schema(f"{self.root}/{MANIFEST}", self.manifest["schema_version"])
+        self.manifest = read_document(self.storage, MANIFEST, Manifest).model_dump()
         self.shard_clips: int = self.manifest["store"]["shard_clips"]
         self.store = open_store(self.storage, self.manifest["store"])
         self.ledger = Ledger(self.storage)
@@ -143,17 +135,18 @@ class Cache:
 
     @property
     def classes(self) -> list[str]:
-        found: list[str] = _read_json(self.storage, CLASSES)
-        return found
+        try:
+            return read_document(self.storage, CLASSES, Classes).root
+        except FileNotFoundError:
+            raise CacheError(f"{self.root}/{CLASSES} does not exist. Make it with `kinegraph index CONFIG`.") from None
 
     @property
     def multi_label(self) -> bool | None:
         """Whether videos may have many labels; None where nobody said so and only the labels tell."""
         try:
-            found: bool | None = _read_json(self.storage, LABELS)["multi_label"]
+            return read_document(self.storage, LABELS, Labels).multi_label
         except FileNotFoundError:
             return None
-        return found
 
     @property
     def num_shards(self) -> int:
@@ -177,22 +170,26 @@ class Cache:
         """The clips of a shard, in order of their rows."""
         return [row.clip_id for row in self.rows(shard)]
 
-    def _stage_name(self, key: str) -> str:
+    def stage_name(self, key: str) -> str:
+        """Name of the document of a stage key."""
         return f"{STAGES}/{key}.json"
 
     def has_stage(self, key: str) -> bool:
         """Whether `key` was ever begun in this cache."""
-        return self.storage.exists(self._stage_name(key))
+        return self.storage.exists(self.stage_name(key))
 
     def stage(self, key: str) -> Stage:
         """What `key` wrote here; CacheError lists the keys there are."""
         if not self.has_stage(key):
             raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
-        return Stage.from_document(_read_json(self.storage, self._stage_name(key)))
+        stage = Stage.of(read_document(self.storage, self.stage_name(key), StageDocument))
+        if stage.key != key:
+            raise CacheError(f"{self.root}/{self.stage_name(key)} is damaged: it describes {stage.key!r}.")
+        return stage
 
     def stage_keys(self) -> list[str]:
         """Keys that were ever begun in this cache."""
-        names = self.storage.names(STAGES)
+        names = (name for name in self.storage.names(STAGES) if name.endswith(".json"))
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage) -> None:
@@ -204,7 +201,7 @@ class Cache:
             self.check_stage(stage)
         for stage in stages:
             content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
-            self.storage.create(self._stage_name(stage.key), content)
+            self.storage.create(self.stage_name(stage.key), content)
             self.check_stage(stage)  # another process may have been faster
         self.declare_arrays()
 

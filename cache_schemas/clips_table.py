@@ -95,6 +95,7 @@ class ClipsTable:
             table = table.append_column("list_index", pa.repeat(-1, len(table)))
         schema = _schema({*table.column_names})
         self.table = table.select(schema.names).cast(schema)
+        _require_values(self.table)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -144,6 +145,13 @@ class ClipsTable:
         return {video: name_of_video(video, interval) for video, interval in listed if interval is not None}
 
     @classmethod
+    def check(cls, storage: Storage) -> None:
+        """Read all rows, a row group at a time. Raises CacheError for a table that is damaged."""
+        with _opened(storage) as file:
+            for group in range(file.metadata.num_row_groups):
+                cls(file.read_row_group(group, use_threads=False))
+
+    @classmethod
     def read_around(cls, storage: Storage, rows: range) -> tuple[int, "ClipsTable"]:
         """The row groups that hold `rows`, without the rest of the table, and the number of their first row."""
         with _opened(storage) as file:
@@ -164,6 +172,38 @@ def _schema(names: Container[str]) -> pa.Schema:
     return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
 
 
+def _require_columns(found: pa.Schema) -> None:
+    """Raises ArrowInvalid unless a table has all columns, each of its kind: wider numbers and strings are cast."""
+    optional = {"list_index", *(field.name for field in OPTIONAL)}  # early tables have no list_index
+    for field in (*SCHEMA, *OPTIONAL):
+        count = found.names.count(field.name)
+        if count > 1 or not (count or field.name in optional):
+            raise pa.ArrowInvalid(f"{count} columns {field.name}, 1 is expected")
+        if count and _kind(found.field(field.name).type) != _kind(field.type):
+            raise pa.ArrowInvalid(f"column {field.name} is {found.field(field.name).type}, {field.type} is expected")
+
+
+def _kind(of: pa.DataType) -> str:
+    """What of a type matters to a cast: string, float, integer, or a list of them."""
+    types = pa.types
+    if types.is_dictionary(of):
+        return _kind(of.value_type)
+    if types.is_list(of) or types.is_large_list(of) or types.is_fixed_size_list(of):
+        return f"list of {_kind(of.value_type)}"
+    if types.is_string(of) or types.is_large_string(of):
+        return "string"
+    return "float" if types.is_floating(of) else "integer" if types.is_integer(of) else str(of)
+
+
+def _require_values(table: pa.Table) -> None:
+    """Raises ArrowInvalid for a null, which no column but `interval` may have."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
+        within = sum(chunk.flatten().null_count for chunk in column.chunks) if lists else 0
+        if within or (column.null_count and name != INTERVAL.name):
+            raise pa.ArrowInvalid(f"column {name} has {column.null_count + within} nulls, none are expected")
+
+
 @contextmanager
 def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
     """The table's file, opened; mapped where it lies on a disk.
@@ -175,6 +215,7 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
         if (path := storage.local_path(TABLE)) is not None:
             require_regular(path)
         with pq.ParquetFile(pa.BufferReader(storage.get(TABLE)) if path is None else path, memory_map=True) as file:
+            _require_columns(file.schema_arrow)
             yield file
     except FileNotFoundError:
         raise CacheNotFound(f"{where} does not exist. Make it with `kinegraph index CONFIG`.") from None

@@ -36,6 +36,10 @@ class CacheTooNew(CacheError):
     """A file of the cache was written by a later version; nothing is wrong with it."""
 
 
+class UnsafeName(CacheError):
+    """A name that would lead out of the cache."""
+
+
 class UnknownStorage(CacheError):
     """A URL that is not opened: of a kind that no installed package opens, or with a secret in it."""
 

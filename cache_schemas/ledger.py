@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Container, Iterator
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from cache_schemas.arrays import SCHEMA_VERSION
-from cache_schemas.errors import CacheError, newer_schema
+from cache_schemas.documents import parsed
+from cache_schemas.errors import CacheError
+from cache_schemas.names import ObjectName
 from cache_schemas.storage import Span, Storage
 
 LEDGER = "ledger"
+ADVICE = "`kinegraph verify --repair` removes it, and the next extract redoes the shard."
 RECORDS_AT_ONCE = 256  # of one read
 Reason = Literal[
     "missing",
@@ -25,7 +28,7 @@ Reason = Literal[
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Failure(_Record):
@@ -79,7 +82,7 @@ class Record(_Record):
     shard: int
     num_rows: int
     fingerprint: str
-    objects: dict[str, SealedObject]
+    objects: dict[ObjectName, SealedObject]
     failures: list[Failure] = []
     warnings: list[Warned] = []
     sources: dict[str, Source] = {}
@@ -98,15 +101,6 @@ class Record(_Record):
 def encoded(record: Record) -> bytes:
     """The bytes of a record."""
     return json.dumps(record.model_dump(exclude_none=True), indent=1, sort_keys=True).encode()
-
-
-def _schema_version(content: bytes) -> int:
-    """What a record that does not fit says of its schema; 0 where it says nothing."""
-    try:
-        document: Any = json.loads(content)
-        return int(document["schema_version"])
-    except (ValueError, TypeError, KeyError):
-        return 0
 
 
 class Ledger:
@@ -150,17 +144,9 @@ class Ledger:
 
     def _understood(self, name: str, content: bytes) -> Record:
         where = f"{self.storage.root}/{name}"
-        try:
-            record = Record.model_validate_json(content)
-        except ValidationError as error:
-            if (newer := _schema_version(content)) > SCHEMA_VERSION:
-                raise newer_schema(where, newer) from None
-            raise CacheError(
-                f"{where} is not a ledger record ({error.__class__.__name__}). `kinegraph verify --repair` removes it "
-                "and the next extract redoes the shard."
-            ) from error
-        if record.schema_version > SCHEMA_VERSION:
-            raise newer_schema(where, record.schema_version)
+        record = parsed(where, content, Record, ADVICE)
+        if name != self.name(record.key, record.shard):
+            raise CacheError(f"{where} is damaged: it is of {record.key!r} shard {record.shard}. {ADVICE}")
         return record
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:

@@ -13,8 +13,9 @@ from fsspec.asyn import sync
 from cache_schemas.errors import StorageError
 from cache_schemas.file_systems import open_file_system
 from cache_schemas.files import Buffer
+from cache_schemas.names import checked_name
 from cache_schemas.patience import Patience, is_away, status_of, told
-from cache_schemas.storage import Span
+from cache_schemas.storage import ROOT, Span
 
 CHUNK_BYTES = 16 << 20  # of one request, where an object only passes through
 # A put that takes longer is given up and repeated: botocore asks for `100 Continue`, and aiohttp waits for it for ever.
@@ -52,7 +53,7 @@ class ObjectStorage:
             except OSError as error:  # of those that connect at once, as ftp
                 raise StorageError(f"{self.root}: {told(error)}. {self._advice}") from error
         system, root = self._systems[process]
-        return system, f"{root}/{name}"
+        return system, f"{root}/{name if name in ROOT else checked_name(name)}"
 
     def put(self, name: str, parts: Iterable[Buffer]) -> tuple[int, str]:
         content = b"".join(parts)
@@ -78,7 +79,7 @@ class ObjectStorage:
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
         system, root = self._at("")
-        paths = [root + span.name for span in spans]
+        paths = [root + checked_name(span.name) for span in spans]
 
         def ask() -> list[bytes | Exception]:
             answers: list[bytes | Exception]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from cache_schemas.errors import UnknownStorage
+from cache_schemas.errors import UnknownStorage, UnsafeName
 from cache_schemas.files import (
     TEMPORARY_PREFIX,
     Buffer,
@@ -15,8 +15,11 @@ from cache_schemas.files import (
     sweep,
     write_whole,
 )
+from cache_schemas.names import checked_name
 from cache_schemas.regular import open_regular
 from cache_schemas.urls import has_login, has_query, without_secret
+
+ROOT = ("", ".")
 
 
 class Span(NamedTuple):
@@ -28,7 +31,11 @@ class Span(NamedTuple):
 
 
 class Storage(Protocol):
-    """Names are POSIX paths below `root`. An object appears whole or not at all; `put` is durable when it returns."""
+    """Names are POSIX paths below `root`. An object appears whole or not at all; `put` is durable when it returns.
+
+    Every method raises UnsafeName for a name that leads out of `root`. The empty name and `.` are the root itself, for
+    `names` and `local_path` alone.
+    """
 
     root: str
 
@@ -82,54 +89,77 @@ class Storage(Protocol):
 
 
 class LocalStorage:
-    """A folder on a POSIX file system."""
+    """A folder on a POSIX file system.
+
+    Reading follows symbolic links. Writing and removing follow those above the root, and refuse folders below it that
+    links place outside: a cache that someone else made must not write elsewhere.
+    """
 
     def __init__(self, root: Path | str) -> None:
         self.root = str(root)
         self._folder = Path(root)
 
     def put(self, name: str, parts: Iterable[Buffer]) -> tuple[int, str]:
-        return write_whole(self._folder / name, parts)
+        return write_whole(self._to_change(name), parts)
 
     def create(self, name: str, content: bytes) -> bool:
-        return create_exclusively(self._folder / name, content)
+        return create_exclusively(self._to_change(name), content)
 
     def creates_exclusively(self) -> bool:
         return True
 
     def get(self, name: str) -> bytes:
-        with open_regular(f"{self._folder}/{name}") as file:  # a Path takes longer than a ledger record
+        with open_regular(f"{self._folder}/{checked_name(name)}") as file:  # a Path takes longer than a ledger record
             return file.read()
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        return [_read_part(self._folder / name, start, stop) for name, start, stop in spans]
+        return [_read_part(self._at(name), start, stop) for name, start, stop in spans]
 
     def exists(self, name: str) -> bool:
-        return (self._folder / name).exists()
+        return self._at(name).exists()
 
     def digest(self, name: str) -> tuple[int, str]:
-        return file_digest(self._folder / name)
+        return file_digest(self._at(name))
 
     def names(self, folder: str) -> Iterator[str]:
-        try:
-            entries = os.scandir(self._folder / folder)
-        except FileNotFoundError:
-            return
-        with entries:  # they know what is a folder: no stat per file
-            for entry in entries:
-                if entry.is_dir():
-                    yield from self.names(f"{folder}/{entry.name}")
-                elif not entry.name.startswith(TEMPORARY_PREFIX):
-                    yield f"{folder}/{entry.name}"
+        return _names(str(self._at(folder)), folder)
 
     def delete(self, name: str) -> None:
-        remove_durably(self._folder / name)
+        remove_durably(self._to_change(name))
 
     def sweep(self) -> None:
         sweep(self._folder)
 
     def local_path(self, name: str) -> Path | None:
-        return self._folder / name
+        return self._at(name)
+
+    def _at(self, name: str) -> Path:
+        return self._folder / (name if name in ROOT else checked_name(name))
+
+    def _to_change(self, name: str) -> Path:
+        """Where an object lies that is to be written or removed. Raises UnsafeName where a link leads outside."""
+        path = self._folder / checked_name(name)
+        real, root = os.path.realpath(path.parent), os.path.realpath(self._folder)
+        if os.path.commonpath([real, root]) != root:
+            raise UnsafeName(
+                f"{path} would be written to {real}, outside of the cache: a symbolic link leads there. Move that "
+                "folder into the cache, or let a link be the whole cache."
+            )
+        return path
+
+
+def _names(path: str, folder: str) -> Iterator[str]:
+    """Names of the objects in the folder at `path`, each below the name `folder`."""
+    try:
+        entries = os.scandir(path)
+    except FileNotFoundError:
+        return
+    with entries:  # they know what is a folder: no stat per file
+        for entry in entries:
+            if entry.is_dir():
+                yield from _names(entry.path, f"{folder}/{entry.name}")
+            elif not entry.name.startswith(TEMPORARY_PREFIX):
+                yield f"{folder}/{entry.name}"
 
 
 def _read_part(path: Path, start: int, stop: int | None) -> bytes:

@@ -162,7 +162,7 @@ def file_name(video_id: str) -> str:
 
     A part that is too long for a file's name is shortened, with a digest.
     """
-    parts = f"{video_id}.npy".replace("%", "%25").replace("\0", "%00").split("/")
+    parts = f"{video_id}.npy".replace("%", "%25").replace("\0", "%00").replace("\\", "%5C").split("/")
     return "/".join(part.replace(".", "%2E") if part in (".", "..") else shortened(part) or "%" for part in parts)
 
 

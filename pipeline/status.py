@@ -43,6 +43,7 @@ def _job_status(submission: Submission) -> dict[str, Any]:
 
 
 def _stage_status(cache: Cache, key: str, leases: list[Lease]) -> dict[str, Any]:
+    cache.stage(key)  # raises where it is damaged, or of a later version
     reasons: Counter[str] = Counter()
     clips: Counter[str] = Counter({"ok": 0, "warned": 0, "failed": 0})
     shards = num_bytes = 0

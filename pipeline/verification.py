@@ -1,13 +1,15 @@
 """`kinegraph verify`: is what the ledger says on disk, and does it make sense? Torch-free."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cache_schemas.arrays import status_array
-from cache_schemas.cache import Cache, Stage
-from cache_schemas.errors import CacheError, CacheTooNew
+from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache, Stage
+from cache_schemas.clips_table import TABLE, ClipsTable
+from cache_schemas.errors import CacheError, CacheNotFound, CacheTooNew, StorageError, UnknownStorage
 from cache_schemas.ledger import Record, SealedObject
 from cache_schemas.regular import NotRegularError
 from cache_schemas.storage import Storage
@@ -16,12 +18,16 @@ from pipeline.contents import ShardContents, proposals_per_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is not as it should be; docs/design.md lists the kinds. `metadata` belongs to no shard."""
+    """One thing that is not as it should be; docs/design.md lists the kinds. `metadata` belongs to no shard.
+
+    A `document` belongs to no stage either; `detail` says what is wrong with it.
+    """
 
     stage: str
     shard: int | None
     object: str
     kind: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,7 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         def listed(found: tuple[Problem, ...]) -> list[dict[str, Any]]:
-            return [asdict(problem) for problem in found]
+            return [{key: value for key, value in asdict(one).items() if value or key != "detail"} for one in found]
 
         return {
             "ok": self.ok,
@@ -55,28 +61,60 @@ class Verification:
 def verify(path: Path | str) -> Verification:
     """Check every sealed object: existence, size, checksum, shape, values; and what describes the arrays.
 
-    Objects that no record names are no concern of it. Raises CacheNotFound, CacheTooNew.
+    Objects that no record names are no concern of it. Raises CacheNotFound, CacheTooNew, StorageError.
     """
-    cache = Cache(path)
-    found = []
-    for key in cache.stage_keys():
-        stage = cache.stage(key)
-        found += [*_metadata_problems(cache, stage), *_stage_problems(cache, stage)]
+    try:
+        cache = Cache(path)
+    except (CacheNotFound, CacheTooNew, UnknownStorage, StorageError):
+        raise
+    except CacheError as error:
+        return Verification(problems=(_document_problem(MANIFEST, error),))
+    found = list(_document_problems(cache))
+    damaged = {problem.object for problem in found}
+    stages = [cache.stage(key) for key in cache.stage_keys() if cache.stage_name(key) not in damaged]
+    if TABLE not in damaged:  # it says which rows there are
+        for stage in stages:
+            found += [*_metadata_problems(cache, stage), *_stage_problems(cache, stage)]
     return Verification(
         problems=tuple(problem for problem in found if problem.kind != "zeros"),
         warnings=tuple(problem for problem in found if problem.kind == "zeros"),
-        proposals_per_frame=proposals_per_frame(cache),
+        proposals_per_frame=None if damaged else proposals_per_frame(cache),
     )
 
 
+def _document_problems(cache: Cache) -> Iterator[Problem]:
+    """Documents of the whole cache, and of its stages, that are missing or cannot be understood."""
+    readers: dict[str, Callable[[], object]] = {
+        TABLE: lambda: ClipsTable.check(cache.storage),
+        CLASSES: lambda: cache.classes,
+        LABELS: lambda: cache.multi_label,
+    }
+    readers |= {cache.stage_name(key): partial(cache.stage, key) for key in cache.stage_keys()}
+    for name, read in readers.items():
+        try:
+            read()
+        except (CacheTooNew, StorageError):
+            raise
+        except CacheError as error:
+            yield _document_problem(name, error)
+
+
+def _document_problem(name: str, error: CacheError) -> Problem:
+    return Problem(stage="", shard=None, object=name, kind="document", detail=str(error))
+
+
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
-    """Un-mark the shards with problems, so that the next extract redoes just those; write bad metadata anew."""
+    """Un-mark the shards with problems, so that the next extract redoes just those; write bad metadata anew.
+
+    Documents stay as they are: nothing else in the cache says what they said.
+    """
+    metadata = [problem.object for problem in problems if problem.kind == "metadata"]
+    for name in metadata:
+        cache.storage.delete(name)
     for problem in problems:
-        if problem.shard is None:
-            cache.storage.delete(problem.object)
-        else:
+        if problem.shard is not None:
             cache.ledger.unseal(problem.stage, problem.shard)
-    if any(problem.shard is None for problem in problems):
+    if metadata:
         cache.declare_arrays()
 
 

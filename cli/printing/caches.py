@@ -144,14 +144,20 @@ def _job(job: dict[str, Any]) -> None:
 def verified(found: "Verification", repaired: bool) -> None:
     for problem in found.problems:
         where = problem.stage if problem.shard is None else f"{problem.stage} shard {problem.shard}"
-        say(f"{where}: {problem.kind}: {problem.object}")
+        say(f"{where}: {problem.kind}: {problem.object}" if where else f"{problem.kind}: {problem.detail}")
     for warning in found.warnings:
         note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
     if found.proposals_per_frame is not None:
         say(f"{found.proposals_per_frame:g} proposals a frame on average")
     if found.ok:
         say("every sealed object is there, whole and unchanged")
-    elif repaired:
+        return
+    documents = sum(problem.kind == "document" for problem in found.problems)
+    if documents:
+        say(f"{documents} documents are damaged: restore them from a copy; --repair leaves them as they are")
+    if documents == len(found.problems):
+        return
+    if repaired:
         say(
             f"{len(found.problems)} problems; metadata is written anew, the shards are un-marked: "
             "`kinegraph extract CONFIG` redoes them"

@@ -5,7 +5,6 @@ files. Torch-free.
 """
 
 import datetime
-import json
 import os
 import shutil
 import subprocess
@@ -15,10 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cache_schemas.cache import Cache
+from cache_schemas.documents import parsed, read_document
 from cache_schemas.files import write_whole
+from cache_schemas.names import ObjectName
 from cache_schemas.regular import open_regular, read_regular
 from cache_schemas.storage import Storage
 from pipeline.config import Config
@@ -35,6 +36,7 @@ CONFIG_FILE, WORK_FILE, SCRIPT_FILE, COMPLETION_FILE = "config.yaml", "work.json
 DIVERGED_FILE = "diverged-{index}.txt"
 SUBMIT_SECONDS = 300.0
 RECENT = 10  # submissions of a cache that may be under way; each takes questions to SLURM
+ADVICE = "It says nothing about what is done: remove it."
 TAIL_LINES, TAIL_BYTES = 10, 8192
 
 Kind = Literal["extract", "train"]
@@ -53,7 +55,13 @@ class Work(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "Work":
-        return cls.model_validate_json(read_regular(folder / WORK_FILE))
+        return parsed(str(folder / WORK_FILE), read_regular(folder / WORK_FILE), cls)
+
+
+class Completion(BaseModel):
+    """What a task says when it ends."""
+
+    exit_code: int
 
 
 class Submission(BaseModel):
@@ -61,9 +69,9 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str
+    name: ObjectName
     kind: Kind
-    job_id: str
+    job_id: str = Field(pattern=r"^\w")  # an option of scancel begins otherwise
     folder: Path
     num_tasks: int
     submitted_at: str
@@ -103,17 +111,17 @@ class Submission(BaseModel):
 
     def _completion(self, index: int) -> TaskState | None:
         try:
-            document = json.loads(read_regular(self.folder / COMPLETION_FILE.format(index=index)))
+            path = self.folder / COMPLETION_FILE.format(index=index)
+            return exited(parsed(str(path), read_regular(path), Completion).exit_code)
         except FileNotFoundError:
             return None
-        return exited(document["exit_code"])
 
 
 def submissions(storage: Storage) -> list[Submission]:
     """All that the cache knows of, the newest first."""
     prefix = f"{FOLDER}/"
     names = [name for name in storage.names(FOLDER) if name.count("/") == prefix.count("/") and name.endswith(".json")]
-    return [Submission.model_validate_json(storage.get(name)) for name in sorted(names, reverse=True)]
+    return [read_document(storage, name, Submission, ADVICE) for name in sorted(names, reverse=True)]
 
 
 def under_way(storage: Storage, kind: Kind) -> Iterator[Submission]:

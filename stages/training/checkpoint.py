@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache_schemas.files import write_whole
 from cache_schemas.fingerprint import Options, differences
+from cache_schemas.names import ObjectName
 from cache_schemas.regular import NotRegularError, read_regular, require_regular
 from stages.clips.options import without_views
 from stages.errors import UsageError
@@ -50,8 +51,8 @@ class RunRecord(BaseModel):
     cache: str
     head: str
     options: dict[str, Any]
-    reads: tuple[str, ...]
-    spec: dict[str, tuple[int, ...]]
+    reads: tuple[ObjectName, ...]
+    spec: dict[ObjectName, tuple[int, ...]]
     num_classes: int
     class_names: tuple[str, ...]
     multi_label: bool

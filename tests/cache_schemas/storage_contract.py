@@ -7,7 +7,8 @@ import threading
 import pytest
 import xxhash
 
-from cache_schemas.storage import Span, Storage
+from cache_schemas.errors import UnsafeName
+from cache_schemas.storage import LocalStorage, Span, Storage
 
 
 class StorageContract:
@@ -94,6 +95,17 @@ class StorageContract:
         other.delete("a/1")
         assert list(storage.names("a")) == []
         assert not storage.exists("a/1")
+
+    @pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", "a//b", "a/", "./x", "a\\..\\x", "a\0b", "..", "a/."])
+    def test_a_name_that_leads_out_is_refused(self, storage: Storage, name: str) -> None:
+        uses = (
+            lambda: storage.put(name, [b"x"]), lambda: storage.create(name, b"x"), lambda: storage.get(name),
+            lambda: storage.read([Span(name)]), lambda: storage.exists(name), lambda: storage.digest(name),
+            lambda: list(storage.names(name)), lambda: storage.delete(name), lambda: storage.local_path(name),
+        )  # fmt: skip
+        for use in uses if isinstance(storage, LocalStorage) else uses[:-1]:
+            with pytest.raises(UnsafeName, match="is no name below a cache"):
+                use()
 
     def test_what_is_missing(self, storage: Storage) -> None:
         storage.put("a/b", [b"x"])

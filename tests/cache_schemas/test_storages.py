@@ -12,7 +12,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheNotFound, StorageError, UnknownStorage
+from cache_schemas.errors import CacheNotFound, StorageError, UnknownStorage, UnsafeName
 from cache_schemas.object_storage import ObjectStorage
 from cache_schemas.storage import LocalStorage, Span, Storage, open_storage
 from tests.cache_schemas.storage_contract import StorageContract
@@ -58,6 +58,30 @@ def test_a_url_of_files_is_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"x"
 
 
+def test_links_are_read_but_not_written_through(tmp_path: Path) -> None:
+    """What a link below the root places outside is not the cache's to change; the root itself may be a link."""
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    (outside / "x").write_bytes(b"outside")
+    (inside / "link").symlink_to(outside)
+    (inside / "file").symlink_to(outside / "x")
+    (inside / "within").symlink_to("real")
+    (inside / "real").mkdir()
+    (tmp_path / "cache").symlink_to(inside)
+    storage = open_storage(tmp_path / "cache")
+    assert storage.get("link/x") == storage.get("file") == b"outside"
+    for change in (lambda: storage.put("link/x", [b"y"]), lambda: storage.create("link/z/y", b"y"),
+                   lambda: storage.delete("link/x")):  # fmt: skip
+        with pytest.raises(UnsafeName, match="outside of the cache: a symbolic link leads there"):
+            change()
+    storage.put("file", [b"inside"])
+    storage.put("within/x", [b"inside"])
+    assert [path.name for path in outside.iterdir()] == ["x"]
+    assert (outside / "x").read_bytes() == b"outside"
+    assert (inside / "file").read_bytes() == (inside / "real" / "x").read_bytes() == b"inside"
+
+
 @pytest.fixture
 def server_with(monkeypatch: pytest.MonkeyPatch, conditions: Conditions) -> Iterator[str]:
     with running(conditions) as server, used(server, monkeypatch) as bucket:
@@ -90,8 +114,9 @@ def test_a_put_that_is_repeated_because_its_answer_was_lost_counts(s3: str, monk
 
 def test_folders_that_are_objects_are_not_listed(s3: str) -> None:
     storage = open_storage(f"{s3}/cache")
-    for name in ("ledger/", "ledger/clips/", "ledger/clips/000000.json"):
-        storage.put(name, [b""])
+    storage.put("ledger/clips/000000.json", [b""])
+    for name in ("ledger/", "ledger/clips/"):  # as consoles make them
+        S3FileSystem().call_s3("put_object", Bucket=s3.removeprefix("s3://"), Key=f"cache/{name}")
     assert list(storage.names("ledger")) == ["ledger/clips/000000.json"]
 
 

@@ -40,7 +40,7 @@ def test_a_record_that_cannot_be_read(tmp_path: Path, prepared: Prepared, config
     cache = Cache(tmp_path / "cache")
     (tmp_path / "cache" / RECORD).write_bytes(content)
     for reads in READERS.values():
-        with pytest.raises(CacheError, match=r"features/tiny/000001\.json is not a ledger record .*verify --repair"):
+        with pytest.raises(CacheError, match=r"features/tiny/000001\.json is damaged: .*verify --repair"):
             reads(cache, config)
     (problem,) = verify(cache.root).problems
     assert (problem.object, problem.kind) == (RECORD, "record")

@@ -207,7 +207,7 @@ def test_a_lost_or_damaged_table_is_not_made_anew(load: Load) -> None:
 def test_a_damaged_manifest_is_named(load: Load) -> None:
     cache = index(load()).cache
     (Path(cache.root) / "cache.json").write_text("{")
-    with pytest.raises(CacheError, match=r"cache\.json is not JSON"):
+    with pytest.raises(CacheError, match=r"cache\.json is damaged: "):
         index(load())
 
 

@@ -263,7 +263,7 @@ def test_several_problems_are_all_told(whole: Cache) -> None:
 
 def test_a_damaged_record_is_an_error_that_says_what_to_do(whole: Cache) -> None:
     truncate(Path(whole.root) / RECORD)
-    with pytest.raises(CacheError, match=r"000001\.json is not a ledger record .*verify --repair"):
+    with pytest.raises(CacheError, match=r"000001\.json is damaged: .*verify --repair"):
         status(whole)
 
 

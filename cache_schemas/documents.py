@@ -1,0 +1,148 @@
+"""The JSON documents of a cache: one reading of each, and one kind of error that names file and cause."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
+
+from cache_schemas.arrays import SCHEMA_VERSION
+from cache_schemas.errors import CacheError, newer_schema
+from cache_schemas.fingerprint import fingerprint
+from cache_schemas.names import ObjectName
+from cache_schemas.storage import Storage
+
+Model = TypeVar("Model", bound=BaseModel)
+RESTORE = "Restore it from a copy."
+SHOWN_CHARACTERS = 120
+MAX_SHARD_CLIPS = 1 << 24
+MAX_ROW_BYTES = 1 << 40
+Codec = Literal["none", "lz4", "zstd"]
+Count = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+class Document(BaseModel):
+    """A document with types as they are written; keys of later writers are ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class Layout(Document):
+    """`store` of cache.json."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["zarr", "hdf5"]
+    shard_clips: int = Field(ge=1, le=MAX_SHARD_CLIPS)
+    compression: Codec | dict[str, Codec]
+
+
+class Manifest(Document):
+    """cache.json."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_version: int = Field(ge=1)
+    clips: dict[str, Any]
+    clips_digest: str
+    store: Layout
+
+    @model_validator(mode="after")
+    def _digest_is_right(self) -> "Manifest":
+        return _told(self, "clips_digest", self.clips_digest, fingerprint(self.clips), "clips")
+
+
+class Labels(Document):
+    """labels.json."""
+
+    multi_label: bool | None
+
+
+class Classes(RootModel[list[str]]):
+    """classes.json."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class ArrayDocument(Document):
+    """One of `arrays` of stages/<key>.json; `fill` is the number's repr."""
+
+    name: ObjectName
+    stage: ObjectName
+    shape: tuple[Count, ...]
+    dtype: Literal["float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64"]
+    dims: tuple[str, ...]
+    fill: str = Field(pattern=r"^(nan|-?[0-9]{1,18}(\.0)?)$")
+    about: str
+    units: str = ""
+    frame_step: Annotated[int, Field(ge=1)] | None = None
+
+
+class StageDocument(Document):
+    """stages/<key>.json."""
+
+    schema_version: int = Field(ge=1)
+    key: ObjectName
+    fingerprint: str
+    options: dict[str, Any]
+    weights: str
+    arrays: tuple[ArrayDocument, ...]
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "StageDocument":
+        for array in self.arrays:
+            if array.stage != self.key or not array.name.startswith(f"{self.key}/"):
+                raise ValueError(f"arrays: given {array.name!r} of {array.stage!r}, allowed: names below {self.key}/")
+        return _told(self, "fingerprint", self.fingerprint, fingerprint(self.options), "options")
+
+
+def _told(document: Model, key: str, given: str, computed: str, of: str) -> Model:
+    if given != computed:
+        raise ValueError(f"{key}: given {given[:12]!r}, which is not the digest of `{of}` ({computed[:12]!r})")
+    return document
+
+
+def read_document(storage: Storage, name: str, model: type[Model], advice: str = RESTORE) -> Model:
+    """A document of a cache. Raises FileNotFoundError, and what `parsed` raises."""
+    return parsed(f"{storage.root}/{name}", storage.get(name), model, advice)
+
+
+def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE) -> Model:
+    """What a document says. Raises CacheTooNew, and CacheError with `where`, the cause and `advice`."""
+    try:
+        document = model.model_validate_json(content)
+    except (ValidationError, RecursionError) as error:
+        if (version := _schema_version(content)) > SCHEMA_VERSION:
+            raise newer_schema(where, version) from None
+        raise CacheError(f"{where} is damaged: {fault(error)}. {advice}") from error
+    if (version := getattr(document, "schema_version", SCHEMA_VERSION)) > SCHEMA_VERSION:
+        raise newer_schema(where, version)
+    return document
+
+
+def fault(error: Exception) -> str:
+    """What is wrong with a document, in a line: the first of pydantic's errors, with its key and what was given."""
+    if not isinstance(error, ValidationError):
+        return shortened(str(error))
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    words = shortened(str(first.get("ctx", {}).get("error", first["msg"])), 3 * SHOWN_CHARACTERS)
+    if first["type"] not in ("json_invalid", "missing") and "given" not in words:
+        words += f" (given {shortened(repr(first['input']))})"
+    return f"{shortened(key)}: {words}" if key else words
+
+
+def shortened(words: str, most: int = SHOWN_CHARACTERS) -> str:
+    """The words in one line, cut where there are too many."""
+    line = " ".join(words.split())
+    return line if len(line) <= most else f"{line[:most]}... ({len(line):,} characters)"
+
+
+def _schema_version(content: bytes) -> int:
+    """What a document that does not fit says of its schema; 0 where it says nothing."""
+    try:
+        return _Versioned.model_validate_json(content).schema_version
+    except (ValidationError, RecursionError):
+        return 0
+
+
+class _Versioned(Document):
+    schema_version: int = Field(ge=1)

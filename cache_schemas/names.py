@@ -1,0 +1,26 @@
+"""Names that documents give: objects, arrays, stage keys. Each is a POSIX path that stays below a root."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from cache_schemas.errors import UnsafeName
+
+SHOWN_CHARACTERS = 80
+_STAYS_BELOW = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[^/\\\0]+(?:/[^/\\\0]+)*", re.DOTALL)
+
+
+def checked_name(name: str) -> str:
+    """The name as given. Raises UnsafeName for one that is absolute, climbs (`.`, `..`), has an empty part, a backslash
+    or a NUL."""
+    if _STAYS_BELOW.fullmatch(name) is None:
+        shown = repr(name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}...")
+        raise UnsafeName(
+            f"{shown} is no name below a cache: parts joined by `/` are expected, none of them empty, `.` or `..`, "
+            "without backslash and NUL. What gave this name is damaged, or made to do harm."
+        )
+    return name
+
+
+ObjectName = Annotated[str, AfterValidator(checked_name)]
