@@ -251,7 +251,7 @@ def test_verify_names_problems_and_mends_them(kinegraph: Command, config: Path, 
     ]
     damaged = kinegraph("status", cache)
     assert damaged.exit_code == 1
-    assert "000002.json is not a ledger record" in damaged.stderr
+    assert "000002.json is damaged: " in damaged.stderr
     assert kinegraph("verify", cache, "--repair").exit_code == 1
     assert kinegraph("verify", cache).exit_code == 0
     assert kinegraph("extract", config).exit_code == 0
