@@ -71,7 +71,7 @@ class Submission(BaseModel):
 
     name: ObjectName
     kind: Kind
-    job_id: str = Field(pattern=r"^\w")  # an option of scancel begins otherwise
+    job_id: str = Field(pattern=r"^([^-]|$)")  # an option of scancel begins otherwise
     folder: Path
     num_tasks: int
     submitted_at: str
