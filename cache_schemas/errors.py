@@ -52,12 +52,17 @@ def newer_schema(where: str, found: int) -> CacheTooNew:
     return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")
 
 
-def not_writable(path: Path, error: OSError) -> CacheNotWritable | None:
+def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> CacheNotWritable | None:
     """What to tell of a file that could not be written; None where we know no better than `error`."""
     if error.errno in NO_ROOM:
+        seen = error.strerror
+        if no_inodes:
+            seen = "no inodes are left, of which each file takes one (`df -i` shows them)"
+        elif error.errno == errno.EDQUOT:
+            seen = f"{seen}, in bytes or in number of files (`quota` shows both)"
         return CacheNotWritable(
-            f"{path} could not be written: {error.strerror}. What is sealed is whole and nothing else counts: make "
-            "room and run the same command again."
+            f"{path} could not be written: {seen}. What is sealed is whole and nothing else counts: make "
+            f"room{' by removing files' if no_inodes else ''} and run the same command again."
         )
     if error.errno in NO_PERMISSION:
         return CacheNotWritable(

@@ -63,6 +63,19 @@ def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     return encoded[: max_bytes - len(tail)].decode("utf-8", "ignore") + tail.decode("utf-8", "ignore")
 
 
+def free_inodes(folder: Path) -> int | None:
+    """How many files can still be made there; None where the file system makes inodes as it needs them (btrfs)."""
+    disk = os.statvfs(folder)
+    return disk.f_favail if disk.f_files > 0 else None
+
+
+def _ran_out_of_inodes(path: Path) -> bool:
+    """Whether there is no inode left at a path, or above it where it is not there."""
+    with suppress(OSError):
+        return free_inodes(next(folder for folder in path.absolute().parents if folder.is_dir())) == 0
+    return False
+
+
 def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, str]:
     """Write `parts` durably beside `target`; gives the temporary file, its size and its xxh3_128."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +102,8 @@ def _explained(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if (told := not_writable(target, error)) is not None:
+        no_inodes = error.errno == errno.ENOSPC and _ran_out_of_inodes(target)
+        if (told := not_writable(target, error, no_inodes=no_inodes)) is not None:
             raise told from error
         raise
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.options import StageOptions
+from stages.options import MAX_SECONDS, StageOptions
 
 LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "job_directives_skip")  # of dask-jobqueue
 
@@ -13,7 +13,7 @@ class JobQueueOptions(StageOptions):
     """Dask workers as jobs of a batch system, started and stopped with the work there is (dask-jobqueue)."""
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="the batch system")
-    jobs: int = Field(1, ge=1, description="at most so many jobs at a time, one worker process each")
+    jobs: int = Field(1, ge=1, le=10_000, description="at most so many jobs at a time, one worker process each")
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="keywords of dask-jobqueue's cluster: `{cores: 4, memory: 16GB, queue: gpu}`; its `walltime` is "
@@ -49,7 +49,12 @@ class DaskOptions(StageOptions):
     memory_limit: str = Field(
         "auto", description="of a worker process started here, as `16GB`; beyond it is killed; auto: its equal share"
     )
-    timeout_seconds: float = Field(30.0, gt=0, description="a scheduler, and its first worker, must answer within it")
+    timeout_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=MAX_SECONDS,
+        description="a scheduler, and its first worker, must answer within it",
+    )
 
     @model_validator(mode="after")
     def _names_one_cluster(self) -> "DaskOptions":

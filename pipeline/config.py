@@ -7,13 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cache_schemas.compression import NONE, by_kind
 from cache_schemas.crops import Framing
-from cache_schemas.regular import CONFIG_BYTES, NotRegularError, read_regular
+from cache_schemas.documents import shortened
 from pipeline.cluster_options import DaskOptions
+from pipeline.config_file import read_config_file, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.catalogue import entry as backbone_entry
@@ -23,7 +23,7 @@ from stages.backbones.options import BackboneOptions
 from stages.backbones.pixels import framing_of
 from stages.backbones.taps import Tap
 from stages.clips.options import ClipOptions, DatasetOptions, InteractionsOptions
-from stages.options import StageOptions
+from stages.options import MAX_SECONDS, StageOptions
 from stages.proposals.catalogue import entry as proposal_entry
 from stages.proposals.options import ProposalOptions
 from stages.regions.options import RegionOptions
@@ -34,6 +34,7 @@ from stages.weights.sources import check_word
 
 Codec = Literal["none", "lz4", "zstd"]
 ArrayKind = Literal["clips", "features", "proposals", "regions", "graphs", "status"]
+MOST_LINES, MOST_WORDS = 20, 2000  # of an error, and characters of a line
 TAGS = ("kind", "source")  # keys that choose among the models of a section
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -44,7 +45,7 @@ class StoreOptions(StageOptions):
     kind: Literal["zarr", "hdf5"] = Field(
         "zarr", description="zarr: v3, sharded; hdf5: a file per stage and shard, joined by data.h5; local paths only"
     )
-    shard_clips: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    shard_clips: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         "auto", description="rows of a shard; auto: up to 64, no object over 256 MiB"
     )
     compression: Codec | dict[ArrayKind, Codec] = Field(
@@ -63,10 +64,11 @@ class RunOptions(StageOptions):
     workers: int = Field(
         1,
         ge=1,
+        le=10_000,
         description="processes here, of the local executor or dask; of `train`, where it trains several runs; tasks of "
         "the job array",
     )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         "auto",
         description="of one worker, also decoding; auto: all cores divided among local workers, 1 with dask and slurm",
     )
@@ -76,14 +78,18 @@ class RunOptions(StageOptions):
         description="run backbones through torch.compile: minutes at the start of each worker (once more for a second "
         "batch size), and a C++ compiler; benchmarks/compiling.py tells whether it pays on your device",
     )
-    batch_size: int = Field(8, ge=1, description="clips of one pass through a backbone")
-    video_timeout_seconds: float = Field(600.0, gt=0, description="decoding one video may take so long")
+    batch_size: int = Field(8, ge=1, le=100_000, description="clips of one pass through a backbone")
+    video_timeout_seconds: float = Field(600.0, gt=0, le=MAX_SECONDS, description="decoding one video may take so long")
     lease_seconds: float = Field(
-        300.0, gt=0, description="a shard whose worker gave no sign of life for so long is taken over by another run"
+        300.0,
+        gt=0,
+        le=7 * 86_400,
+        description="a shard whose worker gave no sign of life for so long is taken over by another run",
     )
     walltime_seconds: float | None = Field(
         None,
         gt=0,
+        le=MAX_SECONDS,
         description="of a job, from its start: after the first shard none is begun that cannot end in time; a SLURM "
         "job knows its own limit; of each job of `dask.jobqueue`, else of this command",
     )
@@ -235,7 +241,7 @@ class Config(StageOptions):
 
 def _need(held: bool, key: str, given: object, allowed: str) -> None:
     if not held:
-        raise ValueError(f"{key}: given {given!r}, allowed: {allowed}")
+        raise ValueError(f"{key}: given {shortened(repr(given))}, allowed: {allowed}")
 
 
 @contextmanager
@@ -255,16 +261,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError that names the file, the key path, what was given and what is allowed.
     """
     path = Path(path)
-    try:
-        document = yaml.safe_load(read_regular(path, CONFIG_BYTES).decode())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file (looked from {Path.cwd()}).") from None
-    except NotRegularError as error:
-        raise ConfigError(str(error)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected sections like `cache:` and `dataset:`, found {type(document).__name__}.")
+    document = read_config_file(path)
     for override in overrides:
         apply_override(document, override)
     return check_config(document, str(path))
@@ -282,18 +279,17 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     """Put the value of `section.key=value` into a config that is not checked yet. Raises ConfigError."""
     key, separator, value = override.partition("=")
     if not separator or not key:
-        raise ConfigError(f"--set {override}: expected section.key=value")
+        raise ConfigError(f"--set {shortened(override)}: expected section.key=value")
     *sections, last = key.split(".")
     for section in sections:
         if document.get(section) is None:
             document[section] = {}
         document = document[section]
         if not isinstance(document, dict):
-            raise ConfigError(f"--set {override}: {section} is not a section but {document!r}")
-    try:
-        document[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {value!r} is not YAML: {error}") from error
+            raise ConfigError(
+                f"--set {shortened(override)}: {section} is not a section but {shortened(repr(document))}",
+            )
+    document[last] = read_yaml(value, f"--set {shortened(override)}")
 
 
 def _sentences(error: ValidationError, document: object = None) -> list[str]:
@@ -304,7 +300,8 @@ def _sentences(error: ValidationError, document: object = None) -> list[str]:
             continue  # an item of it is wrong, which is said already
         key, words = _sentence(dict(entry), _written_keys(entry["loc"], document, entry["type"]))
         found.setdefault(key, []).append(words)
-    return [f"{key}: {', or '.join(words)}" for key, words in found.items()]
+    told = [f"{shortened(key)}: {shortened(', or '.join(words), MOST_WORDS)}" for key, words in found.items()]
+    return [*told[:MOST_LINES], *([f"and {len(told) - MOST_LINES} more"] if len(told) > MOST_LINES else [])]
 
 
 def _written_keys(location: Sequence[int | str], document: object, kind: str) -> list[str]:
@@ -332,11 +329,14 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str]) -> tuple[str, str]:
         case "union_tag_not_found":
             return f"{key}.{_tag(context)}", "missing"
         case "union_tag_invalid":
-            return f"{key}.{_tag(context)}", f"given {context['tag']!r}, allowed: {context['expected_tags']}"
+            return (
+                f"{key}.{_tag(context)}",
+                f"given {shortened(repr(context['tag']))}, allowed: {context['expected_tags']}",
+            )
         case "value_error":  # our own checks: they begin with the key below the section, and name the value
             below, _, words = str(context["error"]).partition(": ")
             return ".".join([*keys, below]), words
-    return key, f"{entry['msg']} (given {entry['input']!r})"
+    return key, f"{entry['msg']} (given {shortened(repr(entry['input']))})"
 
 
 def _tag(context: dict[str, Any]) -> str:

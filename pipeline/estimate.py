@@ -6,6 +6,7 @@ from typing import Any
 
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipsTable
+from cache_schemas.files import free_inodes
 from pipeline.config import Config
 from pipeline.feed import BATCHES_AHEAD
 from pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
@@ -16,12 +17,15 @@ from stages.errors import UsageError
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """`worker_bytes`: see `worker_bytes`. `hours` at the pace of earlier shards of this cache, None where a planned
-    stage has none; `free_bytes` None where the cache lies on no file system."""
+    stage has none; `free_bytes` None where the cache lies on no file system, `free_inodes` also where that counts none.
+    Both heed what the file system itself limits (quota of a project, what is kept for root); a user's own quota shows
+    only at writing."""
 
     units: int
     files: int
     bytes: int
     free_bytes: int | None
+    free_inodes: int | None
     worker_bytes: int
     hours: float | None
 
@@ -36,6 +40,12 @@ class Estimate:
                 f"{where}: {self.bytes:,} bytes to write, {self.free_bytes:,} bytes free. Make room, store less "
                 "(`store`, `storage_dtype`, fewer taps), or extract a part (--limit, --shards)."
             )
+        if self.free_inodes is not None and self.files > self.free_inodes:
+            raise UsageError(
+                f"{where}: {self.files:,} files to write, {self.free_inodes:,} inodes free, one for each file. Remove "
+                "files, take larger shards (`store.shard_clips`, in a new cache), `store.kind: hdf5` (one file for all "
+                "arrays of a stage), or extract a part (--limit, --shards)."
+            )
 
 
 def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
@@ -45,6 +55,7 @@ def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
         files=plan.num_objects(cache),
         bytes=plan.num_bytes(cache),
         free_bytes=None if folder is None else shutil.disk_usage(folder).free,
+        free_inodes=None if folder is None else free_inodes(folder),
         worker_bytes=worker_bytes(config, cache, plan) if plan.units else 0,
         hours=hours(cache, plan),
     )

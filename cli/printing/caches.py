@@ -68,6 +68,7 @@ def plan(made: "Plan", cost: "Estimate") -> None:
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
     free = "" if cost.free_bytes is None else f", {size(cost.free_bytes)} free"
+    free += "" if cost.free_inodes is None else f", {cost.free_inodes:,} inodes free"
     say(f"{cost.units} work units, {cost.files} files, {size(cost.bytes)} to write{free}")
     if made.units:
         pace = "no shard sealed yet to tell the time" if cost.hours is None else f"about {duration(3600 * cost.hours)}"

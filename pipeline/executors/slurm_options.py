@@ -10,10 +10,10 @@ OURS = ("array", "chdir", "open-mode", "output")  # tasks and logs are found by 
 class SlurmOptions(StageOptions):
     """Of each task of the array; `run.workers` says how many tasks there are, `run.walltime_seconds` for how long."""
 
-    gpus: int = Field(0, ge=0, description="of one task, 0 or 1, as --gres=gpu:1; more GPUs are more tasks")
-    cpus: int | None = Field(None, ge=1, description="of one task; null: `run.threads`")
-    memory_gb: int | None = Field(None, ge=1, description="of one task; null: what the cluster gives")
-    max_running: int | None = Field(None, ge=1, description="tasks that run at a time; null: all")
+    gpus: int = Field(0, ge=0, le=1000, description="of one task, 0 or 1, as --gres=gpu:1; more GPUs are more tasks")
+    cpus: int | None = Field(None, ge=1, le=4096, description="of one task; null: `run.threads`")
+    memory_gb: int | None = Field(None, ge=1, le=1_000_000, description="of one task; null: what the cluster gives")
+    max_running: int | None = Field(None, ge=1, le=100_000, description="tasks that run at a time; null: all")
     options: dict[str, str | int | bool] = Field(
         default_factory=dict,
         description="further options of sbatch, without dashes, as `{partition: gpu, account: lab, exclusive: true}`",

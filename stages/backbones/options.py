@@ -17,8 +17,13 @@ class BackboneOptions(StageOptions):
         "TSM, inflate: and any of these for the 2D ResNet of its depth"
     )
     taps: tuple[str, ...] = Field(min_length=1, description="where to cut: names that `kinegraph models` lists")
-    every: int = Field(1, ge=1, description="use every k-th frame of the clip")
-    size: int | None = Field(None, ge=16, description="side of the square input, px; null: as the weights were tested")
+    every: int = Field(1, ge=1, le=10_000, description="use every k-th frame of the clip")
+    size: int | None = Field(
+        None,
+        ge=16,
+        le=4096,
+        description="side of the square input, px; null: as the weights were tested",
+    )
     resize_short: Annotated[int, Field(ge=16)] | Literal["auto"] | None = Field(
         "auto",
         description="px: the whole frame is resized to this short side, then crops are cut out at `size`; null: crops "

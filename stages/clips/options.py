@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, base_of, crops_of, is_crop
-from stages.options import StageOptions
+from stages.options import MAX_SEED, SplitName, StageOptions
 from stages.remote.urls import UrlError, checked, is_url
 
+MAX_VIDEOS = 10_000_000  # of a split
 ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -36,7 +37,7 @@ class FolderOptions(StageOptions):
         None,
         description="whether a video may have many labels, or none, which makes mAP the metric; null: whether one has",
     )
-    splits: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    splits: dict[SplitName, Annotated[float, Field(gt=0, le=1e9)]] = Field(
         {"train": 1.0},
         min_length=1,
         description="shares for videos listed without a split, dealt by a digest of the video's id: adding videos "
@@ -63,10 +64,10 @@ class InteractionsOptions(StageOptions):
 
     kind: Literal["interactions"]
     root: str = Field(description="folder of the videos")
-    train: int = Field(3000, ge=1, description="videos of this split")
-    val: int = Field(300, ge=1, description="videos of this split")
-    test: int = Field(600, ge=1, description="videos of this split")
-    seed: int = Field(0, description="of the generator")
+    train: int = Field(3000, ge=1, le=MAX_VIDEOS, description="videos of this split")
+    val: int = Field(300, ge=1, le=MAX_VIDEOS, description="videos of this split")
+    test: int = Field(600, ge=1, le=MAX_VIDEOS, description="videos of this split")
+    seed: int = Field(0, ge=-MAX_SEED, le=MAX_SEED, description="of the generator")
 
     @model_validator(mode="after")
     def _lies_here(self) -> Self:
@@ -94,10 +95,15 @@ class SyncMnistOptions(StageOptions):
     motion: Literal["walk", "constant"] = Field(
         "walk", description="walk: the paper's random walk; constant: an easier variant, every digit keeps its velocity"
     )
-    multiplier: int = Field(10, ge=1, description="videos for each training image, which is digit 0 in them")
-    val_images: int = Field(0, ge=0, description="training images, the last ones, that only the split val shows")
-    test_multiplier: int = Field(1, ge=1, description="videos for each image of val and test")
-    seed: int = Field(0, ge=0, description="of the generator")
+    multiplier: int = Field(10, ge=1, le=1000, description="videos for each training image, which is digit 0 in them")
+    val_images: int = Field(
+        0,
+        ge=0,
+        le=MAX_VIDEOS,
+        description="training images, the last ones, that only the split val shows",
+    )
+    test_multiplier: int = Field(1, ge=1, le=1000, description="videos for each image of val and test")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="of the generator")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -115,13 +121,13 @@ DatasetOptions = Annotated[FolderOptions | InteractionsOptions | SyncMnistOption
 class ClipOptions(StageOptions):
     """Which frames make a clip, by presentation time."""
 
-    num_frames: int = Field(32, ge=1, description="frames of a clip")
-    fps: float = Field(6.0, gt=0, description="of dense and centre clips")
+    num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
+    fps: float = Field(6.0, gt=0, le=1000, description="of dense and centre clips")
     sampling: Literal["uniform", "dense", "centre"] = Field(
         "dense",
         description="uniform: over the whole video; dense: at fps from the start; centre: at fps, in the middle",
     )
-    per_video: int = Field(1, ge=1, description="clips a video, evenly spaced")
+    per_video: int = Field(1, ge=1, le=10_000, description="clips a video, evenly spaced")
     crops: tuple[str, ...] = Field(
         ("center",),
         min_length=1,

@@ -58,7 +58,7 @@ class TailOptions(StageOptions):
         "frozen",
         description="the backbone's norms: frozen (statistics, gain and bias), all but the tail's first, or none",
     )
-    learning_rate_factor: float = Field(1.0, gt=0, description="for the backbone's weights; new blocks have 1")
+    learning_rate_factor: float = Field(1.0, gt=0, le=1e6, description="for the backbone's weights; new blocks have 1")
     model: str | None = Field(None, description="null: as cached")
     options: dict[str, int | str] | None = Field(None, description="null: as cached")
     weights: str | None = Field(

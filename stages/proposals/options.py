@@ -9,11 +9,11 @@ from stages.proposals.catalogue import entry
 from stages.video_files import check_pattern, path_for
 
 Size = tuple[int, int]
-Top = Annotated[int, Field(ge=1, description="boxes a frame, at most, best first")]
+Top = Annotated[int, Field(ge=1, le=10_000, description="boxes a frame, at most, best first")]
 Weights = Annotated[str, Field(description="a name that `kinegraph models` lists, a path, or random:<seed>")]
 Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="the network computes in")]
 ShortSide = Annotated[
-    int | None, Field(ge=32, description="frames are resized to this short side, px; null: the network's own")
+    int | None, Field(ge=32, le=8192, description="frames are resized to this short side, px; null: the network's own")
 ]
 WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}  # their digests are recorded, or the network's name
 
@@ -21,7 +21,7 @@ WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}  # their digests are
 class SourceOptions(StageOptions):
     """What the pipeline asks of every source; the answers here are those of one that looks at no pixels."""
 
-    every: int = Field(1, ge=1, description="propose on every k-th frame of the clip")
+    every: int = Field(1, ge=1, le=10_000, description="propose on every k-th frame of the clip")
 
     @property
     def network(self) -> str | None:
@@ -158,7 +158,12 @@ class FileOptions(SourceOptions):
     frames: Literal["seconds", "index"] = Field(
         "seconds", description="how the files name frames: time since the first frame, or its index from 0"
     )
-    tolerance_seconds: float = Field(0.02, ge=0, description="how far from a frame's time its boxes may be listed")
+    tolerance_seconds: float = Field(
+        0.02,
+        ge=0,
+        le=3600,
+        description="how far from a frame's time its boxes may be listed",
+    )
     top: Top = 50
 
     @property
@@ -178,7 +183,7 @@ class GridOptions(SourceOptions):
     """Equal cells of the frame, row by row, all with score 0: regions without a network."""
 
     source: Literal["grid"]
-    cells: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+    cells: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = Field(
         (4, 4), description="rows and columns"
     )
 

@@ -11,7 +11,7 @@ class RegionOptions(StageOptions):
     """RoIAlign of every proposal on every tap of some backbones."""
 
     backbones: tuple[str, ...] = Field(min_length=1, description="entries of `backbones`")
-    size: int = Field(7, ge=1, description="bins a side")
+    size: int = Field(7, ge=1, le=64, description="bins a side")
     reduce: Literal["max", "mean"] = Field("max", description="over the bins")
     grid: bool = Field(False, description="also store the bins before they are reduced: [T, N, D, size, size]")
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the region features")

@@ -17,10 +17,16 @@ class StagingOptions(StageOptions):
         None, description="on a disk of the node; null: the system's temporary folder (`TMPDIR`, else /tmp)"
     )
     max_gib: float = Field(
-        16.0, gt=0, description="copies of one worker process take no more; a larger video fails, and is named"
+        16.0,
+        gt=0,
+        le=1_000_000,
+        description="copies of one worker process take no more; a larger video fails, and is named",
     )
     tries: int = Field(
-        7, ge=1, description="requests before the network is given up; waits of 1, 2, 4, 8, 16, 30 s ... in between"
+        7,
+        ge=1,
+        le=1000,
+        description="requests before the network is given up; waits of 1, 2, 4, 8, 16, 30 s ... in between",
     )
 
     @property

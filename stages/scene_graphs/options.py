@@ -26,8 +26,18 @@ class GraphFileOptions(StageOptions):
         description="`action_genome` (36 classes, 25 relations), `action_genome_26` (with otherrelationship), a json "
         "file with the lists `classes`, `relations` and (optional) `ignored_relations`, or these lists here"
     )
-    max_frames: int = Field(64, ge=1, description="graphs of a clip; of more, so many evenly spaced ones are taken")
-    max_objects: int = Field(16, ge=1, description="objects of a graph; a file with more of them fails its clips")
+    max_frames: int = Field(
+        64,
+        ge=1,
+        le=10_000,
+        description="graphs of a clip; of more, so many evenly spaced ones are taken",
+    )
+    max_objects: int = Field(
+        16,
+        ge=1,
+        le=10_000,
+        description="objects of a graph; a file with more of them fails its clips",
+    )
 
     @property
     def frame_step(self) -> int | None:
@@ -65,7 +75,7 @@ class InteractionGraphOptions(StageOptions):
     """
 
     source: Literal["interactions"]
-    every: int = Field(1, ge=1, description="a graph for every k-th frame of the clip")
+    every: int = Field(1, ge=1, le=10_000, description="a graph for every k-th frame of the clip")
 
     @property
     def vocabulary(self) -> Vocabulary:

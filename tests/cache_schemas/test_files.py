@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import xxhash
@@ -175,3 +176,23 @@ def test_names_that_are_too_long_are_shortened_for_good_and_stay_apart() -> None
     assert (len(first), first[:230], first[-4:]) == (255, "a" * 230, ".npy")
     assert len(shortened("é" * 200).encode()) <= 255
     assert shortened("short.npy") == "short.npy"
+
+
+@pytest.mark.parametrize(
+    ("number", "inodes", "words"),
+    [
+        (errno.ENOSPC, 0, "no inodes are left, of which each file takes one .* make room by removing files"),
+        (errno.ENOSPC, 5, r"No space left on device\. .* make room and"),
+        (errno.EDQUOT, 0, "Disk quota exceeded, in bytes or in number of files"),
+    ],
+)
+def test_a_full_disk_says_of_what_it_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, inodes: int, words: str
+) -> None:
+    def no_room(*given: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_files=100, f_favail=inodes))
+    monkeypatch.setattr(Path, "replace", no_room)
+    with pytest.raises(CacheNotWritable, match=words):
+        write_whole(tmp_path / "deep" / "x", [b"x"])

@@ -1,5 +1,6 @@
 """What a plan says it costs: room on the disk, memory of a worker, hours."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,27 @@ def test_what_does_not_fit_is_refused(load: Load, monkeypatch: pytest.MonkeyPatc
         extract(config)
     assert not (Path(cache.root) / "ledger").exists()
     assert not extract(config, limit=2).failures, "a part fits"
+
+
+class Disk(NamedTuple):
+    f_files: int
+    f_favail: int
+
+
+def test_files_that_no_inode_is_left_for_are_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load()
+    cache = index(config).cache
+    needed = estimate(config, cache, make_plan(config, cache)).files
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, 10**9))  # it asks statvfs too
+    for disk, free in ((Disk(10**6, needed), needed), (Disk(0, 0), None)):  # btrfs says 0 of 0
+        monkeypatch.setattr(os, "statvfs", lambda path, disk=disk: disk)
+        cost = estimate(config, cache, make_plan(config, cache))
+        cost.check_fits(cache.root)
+        assert cost.free_inodes == free
+    monkeypatch.setattr(os, "statvfs", lambda path: Disk(10**6, needed - 1))
+    with pytest.raises(UsageError, match=f"{needed:,} files to write, {needed - 1:,} inodes free"):
+        extract(config)
+    assert not (Path(cache.root) / "ledger").exists()
 
 
 def test_bytes_are_those_of_the_rows(load: Load, whole: Cache) -> None:

@@ -1,0 +1,115 @@
+"""YAML as configs may use it: bounded, without anything that one reader takes otherwise than another. Torch-free."""
+
+import math
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cache_schemas.documents import shortened
+from pipeline.errors import ConfigError
+
+MAX_FILE_BYTES = 1 << 20
+MAX_TEXT_CHARACTERS = 4096  # of one value: a path has as many at most
+MAX_VALUES = 100_000  # with each alias counted as often as it stands
+MAX_DEPTH = 32
+MAX_INTEGER = 1 << 63
+STRING, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that stand twice, keys that are no words, and merges that grow without end."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        there: set[Hashable] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in (STRING, MERGE):
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {_said(key)} is no word; write it in quotes", problem_mark=key.start_mark
+                )
+            if key.value in there:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+            there.add(key.value)
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem="merged keys are too many", problem_mark=node.start_mark)
+
+
+def _said(key: yaml.Node) -> str:
+    return repr(key.value) if isinstance(key, yaml.ScalarNode) else f"of type {key.id}"
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """What a YAML text says. Raises ConfigError, in one line, that begins with `where`."""
+    try:
+        found = yaml.load(text, _Loader)
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply, allowed: {MAX_DEPTH} levels") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {_yaml_fault(error)}") from error
+    except (ValueError, OverflowError) as error:  # numbers and dates that Python does not make
+        raise ConfigError(f"{where}: a value that cannot be read: {shortened(str(error))}") from error
+    _require_bounded(found, where)
+    return found
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The sections of a config file. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file (looked from {Path.cwd()}).") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read as a config file: {error.strerror}.") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: over {MAX_FILE_BYTES:,} bytes, which no config has.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+    document = read_yaml(text, str(path))
+    if not isinstance(document, dict):
+        seen = "an empty file" if document is None else type(document).__name__
+        raise ConfigError(f"{path}: expected sections like `cache:` and `dataset:`, found {seen}.")
+    return document
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """A YAML error in one line, with the place in the file."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return shortened(str(error))
+    tabs = "; indent by spaces" if "'\\t'" in problem else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {shortened(problem)}{tabs}"
+
+
+def _require_bounded(document: Any, where: str) -> None:
+    """Raises ConfigError for more values or levels, or a longer text or larger number, than a config has."""
+    stack: list[tuple[tuple[Any, ...], Any]] = [((), document)]
+    num_values = 0
+    while stack:
+        keys, value = stack.pop()
+        num_values += 1
+        key = shortened(".".join(map(str, keys))) or "the value"
+        if num_values > MAX_VALUES or len(keys) > MAX_DEPTH:
+            limit = f"{MAX_VALUES:,} values, aliases written out" if len(keys) <= MAX_DEPTH else f"{MAX_DEPTH} levels"
+            raise ConfigError(f"{where}: {key}: too much, allowed: {limit}")
+        if isinstance(value, dict):
+            stack += [((*keys, name), below) for name, below in value.items()]
+        elif isinstance(value, (list, tuple, set)):
+            stack += [((*keys, number), below) for number, below in enumerate(value)]
+        elif isinstance(value, (str, bytes)) and len(value) > MAX_TEXT_CHARACTERS:
+            raise ConfigError(
+                f"{where}: {key}: given {shortened(repr(value))}, allowed: at most {MAX_TEXT_CHARACTERS:,} characters"
+            )
+        elif isinstance(value, int) and abs(value) >= MAX_INTEGER:
+            raise ConfigError(f"{where}: {key}: given a number of {value.bit_length()} bits, allowed: 64 bits")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: {key}: given {value}, allowed: finite numbers")
