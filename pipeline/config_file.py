@@ -21,7 +21,7 @@ STRING, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 class _Loader(yaml.SafeLoader):
     """Refuses keys that stand twice, keys that are no words, and merges that grow without end."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         there: set[Hashable] = set()
         for key, _ in node.value:
@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _said(key: yaml.Node) -> str:
-    return repr(key.value) if isinstance(key, yaml.ScalarNode) else f"of type {key.id}"
+    return repr(key.value) if isinstance(key, yaml.ScalarNode) else f"of type {getattr(key, 'id', '?')}"
 
 
 def read_yaml(text: str, where: str) -> Any:
