@@ -5,13 +5,18 @@
     config = kinegraph.load_config("config.yaml", ["run.workers=2"])
     cache = kinegraph.open_cache(config.cache)
     clips = kinegraph.CachedClips(cache, ["regions/i3d/res5", "proposals/count"], split="train")
+    runs = kinegraph.train(config, seeds=3)
+    scores = kinegraph.evaluate(runs[0].folder).result.metrics
     batch = clips.batch([0, 1, 2])  # one dict of tensors [3, ...]
     loader = torch.utils.data.DataLoader(clips, batch_size=8)  # batches of the same form
 
-Everything else is internal. Importing this module imports no torch; `build_head` and `build_backbone` do.
+Everything else is internal. Importing this module imports no torch. `train`, `evaluate`,
+`build_head`, `build_backbone`, `metrics`, `Head` and `HeadOptions` do.
 """
 
+import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache_schemas.cache import Cache, open_cache
@@ -22,8 +27,11 @@ from pipeline.errors import ConfigError
 from pipeline.verification import Verification, verify
 
 if TYPE_CHECKING:
+    from pipeline.scoring import RunScores
+    from pipeline.training import TrainedRun
     from stages.backbones.backbone import Backbone
-    from stages.heads.head import Head, Spec
+    from stages.heads.head import Head, HeadOptions, Spec
+    from stages.training import metrics
 
 __all__ = [
     "Cache",
@@ -33,13 +41,49 @@ __all__ = [
     "CachedClips",
     "Config",
     "ConfigError",
+    "Head",
+    "HeadOptions",
     "Verification",
     "build_backbone",
     "build_head",
+    "evaluate",
     "load_config",
+    "metrics",
     "open_cache",
+    "train",
     "verify",
 ]
+
+_WITH_TORCH = {"Head": "stages.heads.head", "HeadOptions": "stages.heads.head", "metrics": "stages.training.metrics"}
+
+
+def __getattr__(name: str) -> Any:
+    """What imports torch, when it is first asked for."""
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module 'kinegraph' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module = importlib.import_module(_WITH_TORCH[name])
+    return module if name == "metrics" else getattr(module, name)
+
+
+def train(config: Config, heads: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False) -> "list[TrainedRun]":
+    """`kinegraph train` on this machine: every named head or variant with `seeds` seeds. See pipeline.training."""
+    from pipeline.training import train_runs
+
+    return train_runs(config, heads, seeds, overwrite=overwrite)
+
+
+def evaluate(
+    run: Path | str,
+    cache: Path | str | None = None,
+    split: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    allow_code: bool = False,
+) -> "RunScores":
+    """`kinegraph evaluate`: the scores of a trained run on its test split, or another. See pipeline.scoring."""
+    from pipeline.scoring import evaluate_run
+
+    return evaluate_run(run, cache, split, overrides, allow_code=allow_code)
 
 
 def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "Head":

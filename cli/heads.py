@@ -89,6 +89,9 @@ def evaluate(
     attributes: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Mean over classes by attribute; columns class,<attribute>,...")
     ] = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run the code of a head of one's own that came with the run.")
+    ] = False,
     as_json: AsJson = False,
     overrides: Annotated[
         list[str],
@@ -108,7 +111,9 @@ def evaluate(
     if confusion:
         scoring.require_one_label(record)
     table = read_attributes(attributes, record.class_names) if attributes else {}
-    found = scoring.evaluate_run(run, cache, split, overrides, needs_labels=bool(confusion or attributes))
+    found = scoring.evaluate_run(
+        run, cache, split, overrides, needs_labels=bool(confusion or attributes), allow_code=allow_code
+    )
     groups = by_attribute(found.per_class(), table)
     if submission:
         scoring.write_submission(found, submission)

@@ -264,7 +264,21 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     document = read_config_file(path)
     for override in overrides:
         apply_override(document, override)
-    return check_config(document, str(path))
+    return _with_own_heads(check_config(document, str(path)), path.parent)
+
+
+def _with_own_heads(config: Config, folder: Path) -> Config:
+    """Files of heads of one's own stand relative to the config, in `folder`."""
+
+    def placed(head: str) -> str:
+        return str((folder / head).absolute()) if ".py:" in head else head
+
+    variants = {
+        name: keys | {"head": placed(keys["head"])} if "head" in keys else keys
+        for name, keys in config.train.variants.items()
+    }
+    train = config.train.model_copy(update={"head": placed(config.train.head), "variants": variants})
+    return config.model_copy(update={"train": train})
 
 
 def check_config(document: dict[str, Any], where: str) -> Config:

@@ -78,14 +78,16 @@ def evaluate_run(
     overrides: Sequence[str] = (),
     *,
     needs_labels: bool = False,
+    allow_code: bool = False,
 ) -> RunScores:
     """Score a trained run on the test split of its cache, or of another that fits.
 
     `overrides` are `section.key=value` for keys in OVERRIDABLE. Metrics on its own cache, joined as the run says, are
     added to the run's results.json; a split without labels has none, only scores, and is refused if it `needs_labels`.
+    The code of a head of one's own came with the run, and runs only with `allow_code`.
     """
     folder = Path(folder)
-    head, record = load_run(folder)
+    head, record = load_run(folder, allow_code=allow_code)
     settings = _settings(record, overrides)
     options, device = settings.train.recipe, pick_device(settings.run.device)
     opened, split = _cache_of(record, folder, cache), split or record.train.test_split

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cache_schemas.cache import Cache
-from cache_schemas.files import remove_durably, sweep
+from cache_schemas.files import remove_durably, sweep, write_whole
 from cache_schemas.reader import CachedClips, features_options
 from pipeline.config import Config
 from pipeline.devices import on_device_of
@@ -25,8 +25,10 @@ from pipeline.wanted_run import WantedRun
 from stages.device import pick_device
 from stages.heads.build import HEADS, build_head
 from stages.heads.head import Head
+from stages.heads.own import OwnHead, is_own
 from stages.training import together
 from stages.training.checkpoint import (
+    CODE_FILE,
     RECORD_FILE,
     describe_run,
     is_trained,
@@ -75,14 +77,19 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
     for name in names or [config.train.head]:
         if name in config.train.variants:
             found[name] = config.train.variant(name)
-        elif name == config.train.head:
-            found[name] = config.train.recipe
+        elif name in (config.train.head, _short(config.train.head)):
+            found[_short(name)] = config.train.recipe
         elif name in HEADS:
             found[name] = config.train.recipe.model_copy(update={"head": name, "options": {}})
         else:
             known = ", ".join([*config.train.variants, *HEADS])
             raise ConfigError(f"--head {name}: neither a variant of the config nor a head; there are: {known}")
     return found
+
+
+def _short(head: str) -> str:
+    """The name of a head in tables and folders: of one's own, the class."""
+    return head.rpartition(":")[2] if is_own(head) else head
 
 
 @dataclass(frozen=True)
@@ -179,11 +186,13 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
     """Every named head with seeds `train.seed`, `train.seed` + 1, ... Raises ConfigError."""
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1
+    own = {name: OwnHead.read(options.head) for name, options in chosen.items() if is_own(options.head)}
     return [
         WantedRun(
             name=name,
-            options=options.model_copy(update={"seed": seed}),
+            options=options.model_copy(update={"seed": seed} | ({"head": str(own[name])} if name in own else {})),
             folder=Path(options.run) / name / f"seed{seed}" if several else Path(options.run),
+            code=own[name].code if name in own else None,
         )
         for name, options in chosen.items()
         for seed in range(options.seed, options.seed + seeds)
@@ -198,10 +207,13 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
             "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
             "theirs by `kinegraph import ... --annotations CSV`"
         )
-    for name, options in {run.name: run.options for run in wanted}.items():
+    for run in {run.name: run for run in wanted}.values():
+        options = run.options
         if options.patience and options.val_split is None:  # not an error of the options: records of old runs have it
-            raise ConfigError(f"{name}: train.patience: given {options.patience}, allowed: null, without a val_split")
-        build_for(Cache(config.cache), options)
+            raise ConfigError(
+                f"{run.name}: train.patience: given {options.patience}, allowed: null, without a val_split"
+            )
+        build_for(Cache(config.cache), options, run.code)
 
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
@@ -244,11 +256,13 @@ def _train_one(job: _Job) -> TrainedRun:
         return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
     if together.rank() == 0:
         sweep(job.folder)
+        if job.wanted.code is not None:
+            write_whole(job.folder / CODE_FILE, [job.wanted.code.encode()])
     together.meet()
     config, options, cache = job.config, job.options, Cache(job.config.cache)
     device = together.own_device(pick_device(config.run.device))
     with seeded(options.seed, device):
-        head = build_for(cache, options)
+        head = build_for(cache, options, job.wanted.code)
     clips = opened_clips(cache, head, options.train_split, preload=options.preload)
     val_clips = None
     if options.val_split:
@@ -284,7 +298,7 @@ def unlogged(record: EpochRecord) -> None:
 
 def discard(folder: Path) -> None:
     """Remove a run, finished or not; its record goes first."""
-    for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE):
+    for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
         remove_durably(folder / name)
     shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)
 
@@ -353,13 +367,16 @@ def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
         )
 
 
-def build_for(cache: Cache, options: TrainOptions) -> Head:
+def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> Head:
     """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry.
+
+    `code` is the source of a head of one's own.
 
     Raises HeadError for what the cache does not give.
     """
     spec = spec_of(cache)
-    head = build_head(options.head, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
+    name = options.head if code is None else OwnHead.of(options.head, code)
+    head = build_head(name, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
     require_whole_maps(cache, head)
     return head
 

@@ -12,6 +12,7 @@ from stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
 from stages.heads.inputs import TapMissing
 from stages.heads.lstm import Lstm
 from stages.heads.non_local import NonLocalHead
+from stages.heads.own import OwnHead, built, is_own
 from stages.heads.proposal_pool import ProposalPool
 from stages.heads.rstg import Rstg
 from stages.heads.st_sgn import RelationMatrix, StSgn
@@ -38,12 +39,14 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def build_head(name: str, spec: Spec, num_classes: int, **options: Any) -> Head:
+def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any) -> Head:
     """A head with fresh weights from torch's global generator, for clips whose arrays have the shapes in `spec`.
 
     `spec` maps the full name of each array at hand to the shape of one clip: {"features/i3d/res5_pooled":
     (16, 2048)}. The options `backbone` and `tap` choose where several arrays fit. The option `tail` of any head that
     reads maps or pooled features puts the backbone's part above a cached tap before it, with its checkpoint's weights.
+
+    A name `<file>.py:<class>` is a head of your own; the code of the file is run.
 
     Raises HeadError for a name, an option or a value that does not exist, a missing array or an open choice,
     WeightsError for a tail's weights.
@@ -51,14 +54,16 @@ def build_head(name: str, spec: Spec, num_classes: int, **options: Any) -> Head:
     return _build(name, spec, num_classes, options, trained)
 
 
-def rebuild_head(name: str, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
+def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
     """A head as `build_head` gives it, for weights of a run: no checkpoint of a backbone is read."""
     return _build(name, spec, num_classes, options, empty)
 
 
-def _build(name: str, spec: Spec, num_classes: int, options: dict[str, Any], make: MakeNetwork) -> Head:
-    if name not in HEADS:
-        raise HeadError(f"There is no head {name!r}; there are: {', '.join(HEADS)}.")
+def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any], make: MakeNetwork) -> Head:
+    if isinstance(name, str) and is_own(name):
+        name = OwnHead.read(name)
+    if isinstance(name, str) and name not in HEADS:
+        raise HeadError(f"There is no head {name!r}; there are: {', '.join(HEADS)}, and yours as `file.py:Class`.")
     if num_classes < 1:
         raise HeadError(f"num_classes is {num_classes}; a head needs at least 1 class.")
     tail_options, others = parse_tail(options), {key: value for key, value in options.items() if key != "tail"}
@@ -72,11 +77,16 @@ def _build(name: str, spec: Spec, num_classes: int, options: dict[str, Any], mak
     return TailedHead(tail, head, tail_options)
 
 
-def _plain(name: str, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
+def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
     """A head on cached arrays alone."""
-    parsed = parse_options(name, options)
-    head = HEADS[name](spec, num_classes, parsed)
-    head.name, head.num_classes = name, num_classes
+    if isinstance(name, OwnHead):
+        kind = name.head_class()
+        parsed = _parsed(name.class_name, kind.option_model, options)
+        head = built(kind, spec, num_classes, parsed)
+    else:
+        parsed = parse_options(name, options)
+        head = HEADS[name](spec, num_classes, parsed)
+    head.name, head.num_classes = str(name), num_classes
     head.options = parsed.model_dump()
     if isinstance(parsed, TapOptions):
         head.options |= {"backbone": head.source.backbone, "tap": head.source.tap}
@@ -85,7 +95,10 @@ def _plain(name: str, spec: Spec, num_classes: int, options: dict[str, Any]) -> 
 
 def parse_options(name: str, options: dict[str, Any]) -> HeadOptions:
     """The options of head `name`, checked and completed. Raises HeadError with what is allowed."""
-    model = HEADS[name].option_model
+    return _parsed(name, HEADS[name].option_model, options)
+
+
+def _parsed(name: str, model: type[HeadOptions], options: dict[str, Any]) -> HeadOptions:
     try:
         return model(**options)
     except ValidationError as error:

@@ -60,12 +60,14 @@ class Source:
 class Head(nn.Module):
     """Base of the heads: built from (spec, num_classes, options), maps a batch of arrays to logits.
 
+    docs/own_head.md shows one of your own.
+
     `forward(batch)` takes the arrays in `reads` with a batch axis in front, float16 or float32, and gives
     logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`; the latter are complete and
     resolved, so that `build_head(name, spec, num_classes, **options)` builds the same network again.
     """
 
-    option_model: ClassVar[type[HeadOptions]]
+    option_model: ClassVar[type[HeadOptions]] = HeadOptions
     name: str
     num_classes: int
     options: dict[str, Any]

@@ -18,11 +18,13 @@ from stages.clips.options import without_views
 from stages.errors import UsageError
 from stages.heads.build import rebuild_head
 from stages.heads.head import Head, Spec
+from stages.heads.own import OwnHead, is_own
 from stages.training.clips import Clips
 from stages.training.options import TrainOptions
 
 MODEL_FILE = "model.safetensors"
 RECORD_FILE = "run.json"
+CODE_FILE = "head.py"  # of a run with a head of one's own
 Features = Mapping[str, Options]  # how what a head reads was made: stage key -> options
 
 
@@ -117,14 +119,16 @@ def save_run(folder: Path, head: Head, record: RunRecord) -> None:
     write_whole(folder / RECORD_FILE, [record.model_dump_json(indent=2).encode()])
 
 
-def load_run(folder: Path) -> tuple[Head, RunRecord]:
+def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord]:
     """The head, on the CPU in evaluation mode, and its record.
 
+    The code of a head that is not kinegraph's runs only with `allow_code`.
     Raises RunNotFound without a record, RunError where the files cannot be read or do not fit each other.
     """
     record = load_record(folder)
+    name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     with torch.random.fork_rng([]):  # first weights are drawn, and replaced
-        head = rebuild_head(record.head, record.spec, record.num_classes, record.options)
+        head = rebuild_head(name, record.spec, record.num_classes, record.options)
     path = folder / MODEL_FILE
     try:
         require_regular(path)
@@ -132,6 +136,24 @@ def load_run(folder: Path) -> tuple[Head, RunRecord]:
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {error}") from error
     return head.eval(), record
+
+
+def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
+    """The head in the run's own copy of its code. Raises RunError unless it may run."""
+    path = folder / CODE_FILE
+    if not allow_code:
+        raise RunError(
+            f"{folder} has a head of its own, {record.head.partition('@')[0]}. Its code came with the run in {path}. "
+            "Read it. If you trust it, evaluate with --allow-code, which runs it."
+        )
+    own = OwnHead.read(f"{path}:{record.head.partition('@')[0].rpartition(':')[2]}")
+    trained = record.head.rpartition("@")[2]
+    if own.digest != trained:
+        raise RunError(
+            f"{path} has sha256 {own.digest[:12]}, the run was trained with {trained[:12]}. The file was changed "
+            "since. Put the code of the training back, or train again."
+        )
+    return own
 
 
 def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> None:

@@ -13,7 +13,10 @@ FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_mi
 class TrainOptions(StageOptions):
     """The section `train` of a config."""
 
-    head: str = Field("strg", description="which head; `kinegraph models --heads` lists them")
+    head: str = Field(
+        "strg",
+        description="one of `kinegraph models --heads`, or yours: `my_heads.py:MyHead`, relative to the config",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the head")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="for the first weights, the order of clips and dropout")
     epochs: int = Field(20, gt=0, le=1_000_000, description="passes over the training split")
