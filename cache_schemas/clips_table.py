@@ -43,6 +43,7 @@ class ClipRow:
     list_index: int = -1
     interval: Interval | None = None  # as it was listed; None: the whole video
     mirrored: bool = False  # the pixels, after they are cut out; the crop is as in the video
+    frame_rate: float | None = None  # of a folder of images; None: `path` is a video
 
     @property
     def is_probed(self) -> bool:
@@ -83,7 +84,8 @@ SCHEMA = pa.schema(
 )
 INTERVAL = pa.field("interval", pa.list_(pa.float64()))
 MIRRORED = pa.field("mirrored", pa.bool_())
-OPTIONAL = (INTERVAL, MIRRORED)  # a column only where some row has it
+FRAME_RATE = pa.field("frame_rate", pa.float64())
+OPTIONAL = (INTERVAL, MIRRORED, FRAME_RATE)  # a column only where some row has it
 MAY_CHANGE = {"path", "split", "labels", "list_index"}  # enter no extraction fingerprint
 
 
@@ -196,11 +198,11 @@ def _kind(of: pa.DataType) -> str:
 
 
 def _require_values(table: pa.Table) -> None:
-    """Raises ArrowInvalid for a null, which no column but `interval` may have."""
+    """Raises ArrowInvalid for a null, which no columns but `interval` and `frame_rate` may have."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
         within = sum(chunk.flatten().null_count for chunk in column.chunks) if lists else 0
-        if within or (column.null_count and name != INTERVAL.name):
+        if within or (column.null_count and name not in (INTERVAL.name, FRAME_RATE.name)):
             raise pa.ArrowInvalid(f"column {name} has {column.null_count + within} nulls, none are expected")
 
 

@@ -21,6 +21,7 @@ from stages.clips.datasets import Listing, Video, list_videos
 from stages.clips.options import ClipOptions
 from stages.clips.sampling import clip_interval, clip_times
 from stages.decode.errors import DecodeError
+from stages.decode.numbered_images import probe_images
 from stages.decode.stream import Probe
 from stages.remote.options import StagingOptions
 from stages.remote.staging import Staging
@@ -146,21 +147,28 @@ def _probe_all(
 ) -> dict[str, Probe | DecodeError]:
     """By path, as intervals of a video share it."""
     found: dict[str, Probe | DecodeError] = {}
-    paths = list(dict.fromkeys(video.path for video in listing.videos))
-    threads = REQUESTS_AT_ONCE if any(map(is_url, paths)) else os.cpu_count()
+    videos = {video.path: video for video in listing.videos}
+    threads = REQUESTS_AT_ONCE if any(map(is_url, videos)) else os.cpu_count()
     with ThreadPoolExecutor(threads) as pool, Staging(options) as staging:
-        results = pool.map(lambda path: _probed(path, staging), paths)
-        for done, (path, result) in enumerate(zip(paths, results, strict=True), 1):
+        results = pool.map(lambda video: _probed_or_why(video, staging), videos.values())
+        for done, (path, result) in enumerate(zip(videos, results, strict=True), 1):
             found[path] = result
-            on_progress("reading headers", done, len(paths))
+            on_progress("reading headers", done, len(videos))
     return found
 
 
-def _probed(path: str, staging: Staging) -> Probe | DecodeError:
+def _probed_or_why(video: Video, staging: Staging) -> Probe | DecodeError:
     try:
-        return staging.probe(path)
+        return probed(video, staging)
     except DecodeError as error:
         return error
+
+
+def probed(video: Video, staging: Staging) -> Probe:
+    """What indexing needs to know of a video, or of a folder of images. Raises DecodeError."""
+    if video.frame_rate is not None:
+        return probe_images(video.path, video.frame_rate, video.images)
+    return staging.probe(video.path)
 
 
 def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
@@ -176,6 +184,7 @@ def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -
                 "list_index": video.list_index,
                 "interval": video.interval,
                 "mirrored": is_mirrored(crop),
+                "frame_rate": video.frame_rate,
             }
             if isinstance(found, DecodeError):
                 yield ClipRow(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -10,9 +11,10 @@ from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipRow, ClipsTable, merged, video_of
 from cache_schemas.ledger import Record, Source
 from pipeline.config import Config
-from pipeline.indexing import REQUESTS_AT_ONCE, video_rows
+from pipeline.indexing import REQUESTS_AT_ONCE, probed, video_rows
 from stages.clips.datasets import Video
 from stages.decode.errors import DecodeError
+from stages.decode.numbered_images import images_changed
 from stages.decode.opening import on_disk
 from stages.decode.source import source_identity
 from stages.proposals.options import FileOptions
@@ -90,6 +92,8 @@ def _has_changed(path: str, source: Source) -> bool:
         now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
     except OSError:
         return False
+    if stat.S_ISDIR(now.st_mode):
+        return images_changed(path, source)
     if now.st_size != source.size or now.st_mtime_ns == source.mtime_ns:
         return now.st_size != source.size
     identity = source_identity(path)
@@ -155,10 +159,10 @@ def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
     """Raise CacheMismatch where a video's times or frame size are not those of a row."""
     video = Video(
         video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
-        interval=row.interval,
+        interval=row.interval, frame_rate=row.frame_rate,
     )  # fmt: skip
     try:
-        found = staging.probe(row.path)
+        found = probed(video, staging)
     except DecodeError:
         return  # extraction says what is wrong with it
     merged([row], [new for new in video_rows(video, found, config.clips) if new.clip_id == row.clip_id])

@@ -3,6 +3,7 @@
 To add one: an options model in options.py, a function here, a line in `list_videos`.
 """
 
+import logging
 import math
 import os
 import re
@@ -21,12 +22,15 @@ from stages.clips.errors import DatasetError
 from stages.clips.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
 from stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from stages.decode.errors import DecodeError
-from stages.decode.opening import printable
+from stages.decode.numbered_images import NumberedImages
+from stages.decode.opening import on_disk, printable
 from stages.remote.urls import FILE, UrlError, is_url, located
 
 if TYPE_CHECKING:
     from stages.remote.remote import Remote
 
+SET_RATE = "For folders of images set dataset.frame_rate: how many images a second they are."
+log = logging.getLogger("kinegraph")
 SPLITS = ("train", "val", "test")
 CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # a line of Charades_v1_classes.txt begins with what its labels are
 
@@ -35,7 +39,8 @@ CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # a line of Charades_v1_classes.txt 
 class Video:
     """One video, or interval of one, at place `list_index` of its data set's list.
 
-    `video_id` is unique; labels index `Listing.classes`.
+    `video_id` is unique; labels index `Listing.classes`. A folder of images has a `frame_rate`, and `images` where
+    it was looked into already.
     """
 
     video_id: str
@@ -44,6 +49,8 @@ class Video:
     labels: tuple[int, ...]
     list_index: int
     interval: Interval | None = None
+    frame_rate: float | None = None
+    images: NumberedImages | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,8 @@ class _Entry:
     label_names: tuple[str, ...]
     split: str
     interval: Interval | None = None
+    frame_rate: float | None = None
+    images: NumberedImages | None = None
 
     @property
     def video_id(self) -> str:
@@ -95,12 +104,14 @@ def _list_folder(options: FolderOptions, tries: int = 1) -> Listing:
     left_out: Mapping[str, int] = {}
     if options.annotations:
         entries = _from_csv(root, options.annotations.removeprefix(FILE), tries)
+        entries = _with_rates(entries, options.frame_rate)
     else:
-        entries, left_out = _in_folders(root, tries)
+        entries, left_out = _in_folders(root, options.frame_rate, tries)
     if not entries:
         others = f" ({', '.join(f'{count} {ending}' for ending, count in left_out.items())})" if left_out else ""
         known = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise DatasetError(f"dataset.root: no video below {root}{others}. Known endings: {known}.")
+        at_url = " Folders of images at URLs are not supported: copy them to a disk." if is_url(root) else ""
+        raise DatasetError(f"dataset.root: no video below {root}{others}. Known endings: {known}.{at_url}")
     listing = _listing(entries, options.splits, _classes(options, tries), options.multi_label)
     return replace(listing, left_out=left_out)
 
@@ -155,8 +166,9 @@ def _listing(
             )
         split = entry.split or dealt_split(entry.name, splits)  # all intervals of a video go one way
         videos[video_id] = Video(
-            video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place, interval=entry.interval
-        )
+            video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place, interval=entry.interval,
+            frame_rate=entry.frame_rate, images=entry.images,
+        )  # fmt: skip
     return Listing(classes=classes, videos=tuple(videos[key] for key in sorted(videos)), multi_label=multi_label)
 
 
@@ -166,15 +178,42 @@ def _remote(tries: int) -> "Remote":
     return Remote(tries)
 
 
-def _in_folders(root: str, tries: int) -> tuple[list[_Entry], Mapping[str, int]]:
+def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[_Entry], Mapping[str, int]]:
     """The videos below `root`, and how many other files are there, by ending; of a server, as its pages list them."""
     try:
         found = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
     except DecodeError as error:
         raise DatasetError(f"dataset.root: {error.detail}. A server that lists no files needs a csv.") from error
+    if frame_rate is not None:
+        found.take_folders()
+    elif found.folders:
+        words = f"{len(found.folders)} folders of numbered images below {root}, as {found.folders[0][1]}"
+        if not found.videos:
+            raise DatasetError(f"dataset.root: {words}, and no video. {SET_RATE}")
+        log.warning("%s, are left out, as dataset.frame_rate is not set.", words)
+    images = {path: images for _, path, images in found.folders}
     places = split_and_label(video_id for video_id, _ in found.videos)
-    entries = [_Entry(*video, labels, split) for video, (split, labels) in zip(found.videos, places, strict=True)]
+    entries = [
+        _Entry(name, path, labels, split, None, frame_rate if path in images else None, images.get(path))
+        for (name, path), (split, labels) in zip(found.videos, places, strict=True)
+    ]
     return entries, dict(found.left_out.most_common())
+
+
+def _with_rates(entries: list[_Entry], frame_rate: float | None) -> list[_Entry]:
+    """The entries of a list, with the rate of those that are folders of images.
+
+    Raises DatasetError where the first one is a folder and there is no rate.
+    """
+    if frame_rate is None:
+        if entries and _is_folder(entries[0].path):
+            raise DatasetError(f"{entries[0].name} is a folder. {SET_RATE}")
+        return entries
+    return [replace(entry, frame_rate=frame_rate) if _is_folder(entry.path) else entry for entry in entries]
+
+
+def _is_folder(path: str) -> bool:
+    return not is_url(path) and os.path.isdir(on_disk(path))  # noqa: PTH112 -- Path raises for names that are too long
 
 
 def _from_csv(root: str, annotations: str, tries: int) -> list[_Entry]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from stages.clips.errors import DatasetError
+from stages.decode.numbered_images import NumberedImages, numbered_images, numbered_name
 from stages.decode.opening import printable
 
 VIDEO_SUFFIXES = frozenset(
@@ -29,6 +30,7 @@ class Below:
 
     videos: list[tuple[str, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    folders: list[tuple[str, str, NumberedImages]] = field(default_factory=list)  # those whose images are numbered
     skipped: list[str] = field(default_factory=list)  # what could not be looked at, in words
 
     def add(self, below: str, path: str) -> None:
@@ -36,6 +38,21 @@ class Below:
             self.videos.append((printable(below), printable(path)))
         else:
             self.left_out[_ending(below)] += 1
+
+    def add_images(self, below: str, path: str, names: list[str]) -> None:
+        """The numbered images of a folder without videos."""
+        images = numbered_images(names) if below and len(names) > 1 else None
+        if images is not None:
+            self.folders.append((printable(below), printable(path), images))
+        self.left_out.update(map(_ending, names))
+
+    def take_folders(self) -> None:
+        """Folders of numbered images are videos: what they hold is not left out."""
+        for below, path, images in self.folders:
+            self.videos.append((below, path))
+            self.left_out[images.ending.lower()] -= images.count
+        self.left_out = +self.left_out
+        self.videos.sort()
 
     def tell(self) -> None:
         """Say what could not be looked at."""
@@ -69,15 +86,21 @@ def below_folder(root: str) -> Below:
                 found.skipped.append(f"{folder} is a link to a folder that it lies in")
                 continue
             with os.scandir(folder) as entries:
-                inside = above | {identity}
+                inside, images, num_videos = above | {identity}, list[str](), len(found.videos)
                 for entry in entries:
                     below = f"{prefix}{entry.name}"
                     if entry.is_dir():
                         waiting.append((entry.path, f"{below}/", inside))
+                    elif entry.is_file() and numbered_name(entry.name):
+                        images.append(entry.name)
                     elif entry.is_file():
                         found.add(below, entry.path)
                     elif is_video(entry.name):
                         found.skipped.append(f"{entry.path} is no regular file, or a link that leads nowhere")
+            if len(found.videos) > num_videos:  # of one of them, perhaps
+                found.left_out.update(map(_ending, images))
+            else:
+                found.add_images(prefix.rstrip("/"), folder, images)
         except OSError as error:
             found.skipped.append(f"{folder} cannot be read: {error.strerror}")
     found.videos.sort()

@@ -21,6 +21,9 @@ class FolderOptions(StageOptions):
     fields empty: the whole video. Without a csv the first folder below `root` is the label, unless the folders are
     named train, training, val, valid, validation, test or testing, in any case: then that is the split and the next
     folder the label. Folders may be links.
+
+    With `frame_rate` a folder of numbered images, as `00001.jpg` or `img_00001.jpg`, is a video too, also where a csv
+    names it; numbers begin at 0 or 1, and image i is shown at i / frame_rate.
     """
 
     kind: Literal["folder"]
@@ -32,6 +35,12 @@ class FolderOptions(StageOptions):
         None,
         description="all classes in order, or a file or URL with one a line, as Charades_v1_classes.txt: for a part of "
         "a data set that lacks some; null: those found, sorted",
+    )
+    frame_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="images a second, where folders of numbered images are the videos; null: there are none",
     )
     multi_label: bool | None = Field(
         None,

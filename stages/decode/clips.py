@@ -11,6 +11,7 @@ from PIL import Image
 
 from cache_schemas.clips_table import ClipRow
 from stages.decode.errors import DecodeError
+from stages.decode.numbered_images import OpenImages, open_images
 from stages.decode.squares import FramePixels, Size, Square
 from stages.decode.stream import TRUNCATED_SECONDS, OpenVideo, open_video
 
@@ -73,7 +74,8 @@ def decode_clips(
     The frame used for a target time is the last with pts <= t (the first, if there is none).
     """
     try:
-        with open_video(path) as video:
+        rate = rows[0].frame_rate
+        with open_video(path) if rate is None else open_images(path, rate) as video:
             return _Pass(video, rows, wanted).run(time.monotonic() + timeout_seconds)
     except DecodeError as error:
         return [error for _ in rows]
@@ -82,9 +84,10 @@ def decode_clips(
 class _Pass:
     """One pass over one video; state is which clips are filled how far."""
 
-    def __init__(self, video: OpenVideo, rows: Sequence[ClipRow], wanted: Wanted) -> None:
+    def __init__(self, video: OpenVideo | OpenImages, rows: Sequence[ClipRow], wanted: Wanted) -> None:
         self.video, self.rows, self.wanted = video, rows, wanted
         self.clips = [DecodedClip.blank(wanted.num_frames) for _ in rows]
+        self.errors: dict[int, DecodeError] = {}
         self.video_frames = 0
         self.first_of_clip = {row.clip_id.rpartition(":")[0]: number for number, row in reversed([*enumerate(rows)])}
 
@@ -122,9 +125,14 @@ class _Pass:
 
     def _take(self, number: int, seconds: float, frame: VideoFrame, slots: list[_Slot]) -> None:
         """Write one video frame into all slots that fall on it, converting and resizing each thing once."""
+        slots = [slot for slot in slots if slot.row not in self.errors]
         if not slots:
             return
-        pixels = FramePixels(Image.fromarray(self.video.rgb(frame)))
+        try:
+            pixels = FramePixels(Image.fromarray(self.video.rgb(frame)))
+        except DecodeError as error:  # of one image in a folder of them
+            self.errors |= dict.fromkeys((slot.row for slot in slots), error)
+            return
         self._check_size(pixels.image.size, self.rows[slots[0].row])
         for slot in slots:
             clip, row = self.clips[slot.row], self.rows[slot.row]
@@ -159,6 +167,8 @@ class _Pass:
 
     def _judged(self, number: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
         """The clip, or why it does not count."""
+        if number in self.errors:
+            return self.errors[number]
         row, clip = self.rows[number], self.clips[number]
         clip.whole = self.clips[self.first_of_clip[row.clip_id.rpartition(":")[0]]].whole
         clip.warning, clip.video_frames = complaint, self.video_frames

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cache_schemas.ledger import Source
+from stages.decode.numbered_images import images_identity
 from stages.decode.source import source_identity
 from stages.decode.stream import Probe, probe
 from stages.remote.faults import NoRanges, Stopped, too_large
@@ -34,7 +35,7 @@ class AtHand:
 
     def identity(self) -> Source | None:
         """What the ledger is to know of the video. The digest of a copy is that of the original."""
-        found = source_identity(self.file)
+        found = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
         return self.original[1].identified(found) if found is not None and self.original else found
 
     def named(self, words: str) -> str:

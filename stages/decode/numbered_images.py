@@ -1,0 +1,218 @@
+"""Folders of numbered images, read as videos: image i is shown at i / rate. Torch-free.
+
+Only images whose pixels are asked for are opened. EXIF orientation is applied, as a video's rotation is. Alpha is
+dropped. Grey, palette and 16-bit RGB images become 8-bit RGB; images of other kinds are refused.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from PIL import Image, ImageOps
+
+from cache_schemas.ledger import Source
+from cache_schemas.regular import open_regular
+from stages.decode.errors import DecodeError
+from stages.decode.opening import on_disk
+from stages.decode.stream import Probe
+
+IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .ppm .tif .tiff .webp".split())
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder of Pillow sees a file
+MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA"))  # what becomes RGB without a choice
+NUMBERED = re.compile(r"(.*?)([0-9]+)(\.[a-z]+)", re.DOTALL | re.IGNORECASE)
+ORIENTATION, ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
+SAMPLE_BYTES = 65536
+Name = tuple[str, str, str]  # prefix, digits, ending
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberedImages:
+    """The images of a folder: `<prefix><number><ending>`, in `width` digits or more, from number `first` on.
+
+    `problem` says why they are no video; else it is empty.
+    """
+
+    prefix: str
+    width: int
+    ending: str
+    first: int
+    count: int
+    problem: str = ""
+
+    def name(self, index: int) -> str:
+        """Of the image at place `index`, from 0."""
+        return f"{self.prefix}{self.first + index:0{self.width}d}{self.ending}"
+
+
+def numbered_name(name: str) -> Name | None:
+    """The parts of a numbered image's name; None of other names."""
+    found = NUMBERED.fullmatch(name)
+    return (found[1], found[2], found[3]) if found and found[3].lower() in IMAGE_SUFFIXES else None
+
+
+def numbered_images(names: Iterable[str]) -> NumberedImages | None:
+    """What the images among the names of one folder are; None where there is none."""
+    parsed = sorted((int(name[1]), name) for name in map(numbered_name, names) if name is not None)
+    if not parsed:
+        return None
+    first, (prefix, digits, ending) = parsed[0]
+    found = NumberedImages(prefix=prefix, width=len(digits), ending=ending, first=first, count=len(parsed))
+    return NumberedImages(**vars(found) | {"problem": _problem(found, parsed)})
+
+
+def _problem(images: NumberedImages, parsed: list[tuple[int, Name]]) -> str:
+    schemes = {(name[0], name[2]): "".join(name) for _, name in parsed}
+    if len(schemes) > 1:
+        first, second, *_ = sorted(schemes.values())
+        return f"its images are numbered in {len(schemes)} ways, as {first} and {second}; one is expected"
+    if images.first > 1:
+        return f"the image with number 1 is missing; the first is {images.name(0)}"
+    for index, (number, name) in enumerate(parsed):
+        if number > images.first + index:
+            return f"the image {images.name(index)} is missing, so that later ones would be shown at wrong times"
+        if number < images.first + index or "".join(name) != images.name(index):
+            return f"{''.join(name)} does not continue the numbers before it, as {images.name(index)} would"
+    return ""
+
+
+def images_in(folder: str) -> NumberedImages:
+    """The images of a folder, which is listed once.
+
+    Raises DecodeError (`missing`, `unreadable`) where there is none, or where they are no video.
+    """
+    try:
+        with os.scandir(on_disk(folder)) as entries:
+            found = numbered_images(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        raise DecodeError("missing", f"no folder {folder}") from None
+    except OSError as error:
+        raise DecodeError("unreadable", f"{folder}: {error.strerror}") from error
+    if found is None:
+        raise DecodeError("unreadable", f"{folder}: a folder without numbered images ({', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def probe_images(folder: str, rate: float, images: NumberedImages | None = None) -> Probe:
+    """Duration and size of a folder of images, of which `images` may be known: the first one's header is read.
+
+    Raises DecodeError.
+    """
+    images = images or images_in(folder)
+    _require_video(folder, images)
+    with _opened(folder, images.name(0)) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION) in ON_ITS_SIDE:
+            width, height = height, width
+    return Probe(duration=images.count / rate, frame_width=width, frame_height=height)
+
+
+def _require_video(folder: str, images: NumberedImages) -> None:
+    if images.problem:
+        raise DecodeError("unreadable", f"{folder}: {images.problem}")
+
+
+class OpenImages:
+    """A folder of images in the place of an open video. The frame of `frames` and `rgb` is an image's place."""
+
+    complaints = ""
+    declared_duration: float | None = None
+
+    def __init__(self, folder: str, images: NumberedImages, rate: float) -> None:
+        self.folder, self.images, self.rate = folder, images, rate
+        self.frame_period = 1 / rate
+        self._size: tuple[int, int] | None = None
+
+    def frames(self, deadline: float = float("inf")) -> Iterator[tuple[float, Any]]:
+        """(seconds, place) of each image; none is opened. Raises DecodeError (`timeout`) past `deadline`."""
+        for index in range(self.images.count):
+            if time.monotonic() > deadline:
+                raise DecodeError("timeout", f"{index} of {self.images.count} images were read when time was up")
+            yield index / self.rate, index
+
+    def rgb(self, frame: Any) -> np.ndarray:
+        """The image as uint8 [H, W, 3]. Raises DecodeError where it cannot be read, or has not the first one's size."""
+        name = self.images.name(frame)
+        if self._size is None:
+            probe = probe_images(self.folder, self.rate, self.images)
+            self._size = probe.frame_width, probe.frame_height
+        with _opened(self.folder, name) as image:
+            if image.mode not in MODES:
+                raise DecodeError("unreadable", f"{name}: of kind {image.mode}; expected 8-bit grey, palette or RGB")
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        height, width = pixels.shape[:2]
+        if (width, height) != self._size:
+            first = f"{self.images.name(0)} has {self._size[0]}x{self._size[1]}"
+            raise DecodeError("unreadable", f"{name} has {width}x{height} px, {first}; one size is expected")
+        return pixels
+
+
+@contextmanager
+def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
+    """A folder of numbered images as a video. Raises DecodeError."""
+    images = images_in(folder)
+    _require_video(folder, images)
+    yield OpenImages(folder, images, rate)
+
+
+@contextmanager
+def _opened(folder: str, name: str) -> Iterator[Image.Image]:
+    """One image; whatever is wrong with it while it is open is a DecodeError that names it."""
+    try:
+        with open_regular(os.path.join(on_disk(folder), name)) as file, Image.open(file, formats=FORMATS) as image:  # noqa: PTH118
+            yield image
+    except FileNotFoundError:
+        raise DecodeError("missing", f"no file {folder}/{name}") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DecodeError("unreadable", f"{folder}/{name}: {error}") from error
+
+
+def images_identity(folder: str) -> Source | None:
+    """Identity of a folder of images; None where it cannot be read.
+
+    `size` is that of all images. `digest` is of their names and sizes, and of the first 64 KiB of the first, middle and
+    last image. `mtime_ns` is the newest of the folder and these three.
+    """
+    path = on_disk(folder)
+    try:
+        names = _image_names(path)
+        sizes = [os.stat(os.path.join(path, name)).st_size for name in names]  # noqa: PTH116, PTH118
+        listed = "".join(f"{name}\0{size}\n" for name, size in zip(names, sizes, strict=True))
+        digest = xxhash.xxh3_128(listed.encode("utf-8", "replace"))
+        for name in _sampled(names):
+            with open_regular(os.path.join(path, name)) as file:  # noqa: PTH118
+                digest.update(file.read(SAMPLE_BYTES))
+        return Source(size=sum(sizes), mtime_ns=_newest_ns(path, names), digest=digest.hexdigest())
+    except (OSError, ValueError):
+        return None
+
+
+def images_changed(folder: str, source: Source) -> bool:
+    """Whether the images are not those of `source`: a listing and four stats, and more where a time is another."""
+    path = on_disk(folder)
+    try:
+        if _newest_ns(path, _image_names(path)) == source.mtime_ns:
+            return False
+    except OSError:
+        return False
+    now = images_identity(folder)
+    return now is not None and (now.size, now.digest) != (source.size, source.digest)
+
+
+def _image_names(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if numbered_name(entry.name) and entry.is_file())
+
+
+def _sampled(names: list[str]) -> list[str]:
+    return [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
+
+
+def _newest_ns(path: str, names: list[str]) -> int:
+    return max(Path(path, name).stat().st_mtime_ns for name in (".", *_sampled(names)))
