@@ -3,7 +3,6 @@
 import pickle
 import re
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cache_schemas.regular import NotRegularError, open_regular, require_regular
+from cache_schemas.regular import NotRegularError, require_regular
 from stages.errors import WeightsError
+from stages.weights.pickles import OF_NUMPY, NumberType, PlainArray, no_bytes, read_pickle
 
 WRAPPERS = ("model_state", "state_dict", "model", "blobs")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DistributedDataParallel, torch.compile, Lightning
@@ -98,51 +98,7 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def read_pickle(path: Path) -> Any:
-    """The numpy arrays and plain containers of a pickle; strings of Python 2 are read as latin-1.
-
-    Raises WeightsError where the file is damaged or names anything else: that is where a payload would be.
-    """
-    try:
-        with open_regular(path) as file:
-            return _PlainUnpickler(file, encoding="latin1").load()
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    except Exception as error:  # the unpickler raises whatever a damaged stream leads it to
-        raise WeightsError(f"{path}: is no pickle of numpy arrays, or a damaged one: {error}") from error
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into pickles that Python 2 can read."""
-    if encoding != "latin1":
-        raise WeightsError(f"bytes encoded as {encoding!r}; pickles of arrays use latin1")
-    return text.encode("latin1")
-
-
-# Names as numpy 1 writes them; numpy 2 says numpy._core.
-ADMITTED: dict[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
-    "__builtin__.bytes": bytes,
-    "_codecs.encode": _latin1,
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    "numpy.core.multiarray._reconstruct": np.zeros(0).__reduce__()[0],
-    "numpy.core.multiarray.scalar": np.float32(0).__reduce__()[0],
-    "numpy.core.numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
-}
-NUMBERS = "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]
-
-
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What of ADMITTED torch does not admit itself, and the types of dtypes, whose state it then sets."""
-    names = {name: known for name, known in ADMITTED.items() if name.startswith("numpy.")} | {"builtins.bytes": bytes}
-    names |= {name.replace("numpy.core.", "numpy._core."): known for name, known in names.items()}
-    return [*((known, name) for name, known in names.items()), *{type(np.dtype(code)) for code in NUMBERS}]
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        known = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if known not in ADMITTED:
-            raise WeightsError(f"refused: the pickle asks for {module}.{name}, and only numpy arrays are read")
-        return ADMITTED[known]
+    """What torch does not admit itself, by name, and the types whose state it then sets: ours, which check it."""
+    names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): known for name, known in OF_NUMPY.items()}
+    return [*((known, name) for name, known in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]

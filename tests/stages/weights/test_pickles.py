@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import random
 import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -85,8 +87,91 @@ def test_a_damaged_pickle_is_named(tmp_path: Path, kept: int) -> None:
         read_pickle(path)
 
 
+# numpy.dtype("O8") whose state clears the flags that say it holds pointers; then scalar(dtype, 8 raw bytes)
+FOLLOWED = b"".join(
+    [
+        b"\x80\x02}X\x01\x00\x00\x00wcnumpy.core.multiarray\nscalar\n",
+        b"cnumpy\ndtype\nX\x02\x00\x00\x00O8K\x00K\x01\x87R",
+        b"(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
+        b"C\x08\x10\x32\x54\x76\x98\xba\xdc\x0e\x86Rs.",
+    ]
+)
+READ_IT = (
+    "import sys; from pathlib import Path; from stages.weights.files import read_state; read_state(Path(sys.argv[1]))"
+)
+
+
+@pytest.mark.parametrize("code", [b"O8", b"V8", b"M8", b"S8"])
+def test_a_pointer_in_a_file_is_never_followed(tmp_path: Path, code: bytes) -> None:
+    path = tmp_path / "file.pkl"
+    path.write_bytes(FOLLOWED.replace(b"O8", code))
+    done = subprocess.run([sys.executable, "-c", READ_IT, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, f"ended by signal {-done.returncode}"
+    assert f"WeightsError: {path}: refused: the pickle holds values of type {code.decode()!r}" in done.stderr
+
+
+def test_keys_of_any_depth_do_not_end_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "file.pkl"
+    path.write_bytes(b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.")
+    done = subprocess.run([sys.executable, "-c", READ_IT, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, f"ended by signal {-done.returncode}"
+    assert "refused: the pickle holds a key that is a tuple" in done.stderr
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">i8", "<f4", "?", ">f2"])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_arrays_of_any_byte_order_are_read(tmp_path: Path, dtype: str, protocol: int) -> None:
+    path, array = tmp_path / "file.pkl", np.arange(6).reshape(3, 2).astype(dtype)
+    content = {"w": array, "t": array.T, "x": np.arange(24).reshape(2, 3, 4).transpose(1, 0, 2), "s": array[1, 1]}
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    found = read_state(path)
+    for name, value in content.items():
+        assert np.array_equal(found[name].numpy(), value)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ((1, (2**60, 2**60), np.dtype("f4"), False, b"abcd"), "4 bytes for an array of float32"),
+        ((1, (-1,), np.dtype("f4"), False, b"abcd"), "an array of shape"),
+        ((1, (1,), np.dtype("f8"), False, b"abcd"), "4 bytes for an array of float64"),
+        ((1, (1,), np.dtype("f4"), False, [1.0]), "made from list"),
+        ((1, (1,), np.dtype([("a", "f4")]), False, b"abcd"), "values of type 'V4'"),
+    ],
+)
+def test_an_array_has_the_bytes_that_its_shape_needs(tmp_path: Path, state: Any, words: str) -> None:
+    class Array:
+        def __reduce__(self) -> Any:
+            return np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), state
+
+    path = tmp_path / "file.pkl"
+    path.write_bytes(pickle.dumps({"w": Array()}))
+    with pytest.raises(WeightsError, match=words):
+        read_state(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_a_changed_byte_is_read_or_refused(tmp_path: Path, protocol: int) -> None:
+    rng, path, refused = random.Random(0), tmp_path / "file.pkl", 0
+    content = pickle.dumps(ARRAYS | {"name": "r50", "tuple": (1, [2, {"a": 3}])}, protocol=protocol)
+    for _ in range(400):
+        changed = bytearray(content)
+        for _ in range(rng.randint(1, 3)):
+            changed[rng.randrange(len(changed))] = rng.choice(
+                [*pickle.__dict__["_Unpickler"].dispatch, rng.randrange(256)]
+            )
+        path.write_bytes(changed)
+        try:
+            read_pickle(path)
+        except WeightsError:
+            refused += 1
+    assert 100 < refused < 400
+
+
 def test_an_array_of_objects_is_no_tensor(tmp_path: Path) -> None:
     path = tmp_path / "file.pkl"
     path.write_bytes(pickle.dumps({"weight": np.array([{}, None], dtype=object)}))
-    with pytest.raises(WeightsError, match=r"file.pkl.*weight"):
+    with pytest.raises(
+        WeightsError, match=r"file.pkl: refused: the pickle holds values of type 'O8', and only numbers"
+    ):
         read_state(path)
