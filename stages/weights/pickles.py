@@ -68,8 +68,8 @@ class PlainArray(np.ndarray):
         if self.size:
             raise WeightsError("refused: the pickle gives an array its values twice")
         values = _values(raw, kind, shape).astype(kind.dtype.newbyteorder("="), copy=False)
-        state: Any = 1, values.shape, values.dtype, bool(is_fortran), values.tobytes()
-        super().__setstate__(state)
+        checked: Any = 1, values.shape, values.dtype, bool(is_fortran), values.tobytes()
+        super().__setstate__(checked)
 
 
 def _raw(raw: object) -> bytes | bytearray:
