@@ -79,7 +79,12 @@ class RunOptions(StageOptions):
         "batch size), and a C++ compiler; benchmarks/compiling.py tells whether it pays on your device",
     )
     batch_size: int = Field(8, ge=1, le=100_000, description="clips of one pass through a backbone")
-    video_timeout_seconds: float = Field(600.0, gt=0, le=MAX_SECONDS, description="decoding one video may take so long")
+    video_timeout_seconds: float = Field(
+        600.0,
+        gt=0,
+        le=MAX_SECONDS,
+        description="decoding one video may take so long, and at `index` probing one that lies on a disk",
+    )
     lease_seconds: float = Field(
         300.0,
         gt=0,

@@ -1,9 +1,9 @@
 """`kinegraph index`: from a data set to rows, and the cache that holds them. Torch-free."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,18 @@ from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_o
 from cache_schemas.crops import crop_rectangle, is_mirrored
 from cache_schemas.errors import CacheError
 from cache_schemas.storage import open_storage
-from pipeline.config import Config
+from pipeline.config import Config, RunOptions
 from pipeline.declare import auto_shard_clips, clips_options
 from pipeline.errors import ConfigError
 from pipeline.index_summary import SplitSummary, label_warnings, summaries
 from pipeline.own_files import check_own_files
+from pipeline.probing import probe_all
 from stages.clips.datasets import Listing, Video, list_videos
 from stages.clips.options import ClipOptions
 from stages.clips.sampling import clip_interval, clip_times
 from stages.decode.errors import DecodeError
 from stages.decode.numbered_images import probe_images
 from stages.decode.stream import Probe
-from stages.remote.options import StagingOptions
 from stages.remote.staging import Staging
 from stages.remote.urls import is_url
 
@@ -75,7 +75,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     """List the data set, probe what is new, and write clips.parquet; existing rows keep their number.
 
     A video that cannot be opened keeps its rows, without times; extraction will say why it failed, and a later
-    index fills them in. Raises DatasetError, CacheMismatch, ConfigError without a `dataset`.
+    index fills them in. Raises DatasetError, CacheMismatch, VideosHangError, ConfigError without a `dataset`.
     """
     storage = open_storage(config.cache)
     if config.dataset is None:
@@ -100,7 +100,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         where = f"{storage.root}/{TABLE}"
         raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
     old = list(cache.clips.rows()) if begun else []
-    probes = _probe_all(listing, config.run.staging, on_progress)
+    probes = _probe_all(listing, config.run, on_progress)
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
@@ -143,25 +143,22 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 
 
 def _probe_all(
-    listing: Listing, options: StagingOptions, on_progress: Callable[[str, int, int], None]
+    listing: Listing, run: RunOptions, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
-    """By path, as intervals of a video share it."""
+    """By path, as intervals of a video share it. A video on a disk has run.video_timeout_seconds, a URL others."""
     found: dict[str, Probe | DecodeError] = {}
     videos = {video.path: video for video in listing.videos}
-    threads = REQUESTS_AT_ONCE if any(map(is_url, videos)) else os.cpu_count()
-    with ThreadPoolExecutor(threads) as pool, Staging(options) as staging:
-        results = pool.map(lambda video: _probed_or_why(video, staging), videos.values())
-        for done, (path, result) in enumerate(zip(videos, results, strict=True), 1):
+    threads = REQUESTS_AT_ONCE if any(map(is_url, videos)) else os.cpu_count() or 1
+
+    def limit_seconds(path: str) -> float:
+        return math.inf if is_url(path) else run.video_timeout_seconds
+
+    with Staging(run.staging) as staging:
+        answers = probe_all([*videos], lambda path: probed(videos[path], staging), threads, limit_seconds)
+        for done, (path, result) in enumerate(answers, 1):
             found[path] = result
             on_progress("reading headers", done, len(videos))
     return found
-
-
-def _probed_or_why(video: Video, staging: Staging) -> Probe | DecodeError:
-    try:
-        return probed(video, staging)
-    except DecodeError as error:
-        return error
 
 
 def probed(video: Video, staging: Staging) -> Probe:
