@@ -2,6 +2,7 @@
 
 import re
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +76,15 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Inside, operations keep the precision of what they are given, as ever on devices that have no autocast."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
+
+
+def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
+    """lstm(sequences, state); without autocast on CPUs without AVX-512, for which oneDNN has no LSTM in bf16."""
+    device = sequences.device
+    if device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return lstm(sequences, state)
+    with without_autocast(device):
+        return lstm(sequences.float(), None if state is None else tuple(x.float() for x in state))
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
+from stages.device import through_lstm
 from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
 from stages.heads.inputs import choose_source
 from stages.heads.maps import each_frame
@@ -51,7 +52,7 @@ class Lstm(Head):
         frames = batch[self.array].to(self.classifier.fc.weight.dtype)  # [B, T, C], or [B, T, C, H, W]
         if self.convolve is not None:
             frames = each_frame(self.convolve, frames)  # [B, T, C]
-        _, (last, _) = self.lstm(frames)  # last [1, B, H]
+        _, (last, _) = through_lstm(self.lstm, frames)  # last [1, B, H]
         logits: Tensor = self.classifier(last[0])
         return logits
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from stages.device import through_lstm
 from stages.heads.grid_graph import POSITION_CELLS, links, pooling, positions, upsampling
 from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
 from stages.heads.inputs import choose_source
@@ -207,7 +208,7 @@ class SpaceTimeGraph(nn.Module):
             nodes, state = self.space.through_time(nodes, state)
         else:
             sequences = nodes.transpose(1, 2)  # [B, V, T, D]
-            flat, state = lstm(sequences.flatten(0, 1), state)
+            flat, state = through_lstm(lstm, sequences.flatten(0, 1), state)
             nodes = flat.view(sequences.shape).transpose(1, 2)
         assert state is not None
         after.append(state)
