@@ -13,6 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 SCHEMA_VERSION = 1
+ABOUT: dict[str, object] = {  # what data.zarr, its groups and data.h5 say of themselves
+    "title": "kinegraph cache: features of videos, one row for each clip and crop",
+    "comment": "Row i of every array is row i of clips.parquet, which lies beside this file and has clip_id, video_id, "
+    "split, labels (places in classes.json) and times.",
+}
 SMALL_ROW_BYTES = 4096  # below this a shard holds one inner chunk: an index entry per row would cost more than it saves
 
 GRAPH_TIMES = "graphs/times"  # the one float array of which rows may hold NaN: where there is no graph

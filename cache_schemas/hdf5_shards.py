@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from cache_schemas.arrays import ArraySpec
+from cache_schemas.arrays import ABOUT, SCHEMA_VERSION, ArraySpec
 from cache_schemas.errors import CacheError, out_of_descriptors
 from cache_schemas.mapping import mapped
 from cache_schemas.regular import require_regular
@@ -108,6 +108,18 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
     return found
 
 
+def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
+    """Give the axes of an array their dimension scales, one for each name in a group, as netCDF-4 has them."""
+    for axis, name in enumerate(["row", *dims]):
+        size, group = dataset.shape[axis], dataset.parent
+        if name not in group:
+            scale = group.create_dataset(name, (size,), ">f4", track_times=False)  # no values are stored
+            scale.make_scale(f"This is a netCDF dimension but not a netCDF variable.{size:10d}")
+        scale = group[name]  # or an array of this name
+        if isinstance(scale, h5py.Dataset) and scale.is_scale and len(scale) == size:
+            dataset.dims[axis].attach_scale(scale)
+
+
 class Hdf5Store:
     """The arrays of a cache as shards/<key>/<nnnnnn>.h5 and data.h5, on a POSIX path."""
 
@@ -123,13 +135,16 @@ class Hdf5Store:
 
     def declare(self, specs: Sequence[ArraySpec], num_rows: int) -> None:
         """Write data.h5 with all arrays at `num_rows` rows, unless it is so already."""
-        declared = json.dumps({"rows": num_rows, "shard_clips": self.shard_clips, "arrays": [s.name for s in specs]})
+        layout = {"rows": num_rows, "shard_clips": self.shard_clips, "arrays": [s.name for s in specs]}
+        declared = json.dumps({"schema": SCHEMA_VERSION, "scales": True} | layout)
         if self._declared() == declared:
             return
         with _in_memory() as file:
-            file.attrs["kinegraph"] = declared
+            file.attrs.update(ABOUT | {"kinegraph": declared})
             for spec in specs:
                 self._join(file, spec, num_rows)
+            for spec in specs:
+                _attach_scales(file[spec.name], spec.dims)
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import numpy as np
 
-from cache_schemas.arrays import ArraySpec
+from cache_schemas.arrays import ABOUT, SCHEMA_VERSION, ArraySpec
 from cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, encode
 from cache_schemas.storage import Span, Storage
 from cache_schemas.zarr_reading import (
@@ -118,7 +118,8 @@ class ZarrStore:
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
         """The zarr.json of all arrays and the groups above them, by name."""
-        group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=1).encode()
+        about = ABOUT | {"kinegraph": {"schema": SCHEMA_VERSION}}
+        group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": about}, indent=1).encode()
         documents: dict[str, bytes] = {}
         for spec in specs:
             codec = codec_of(self.compression, spec.name)

@@ -14,7 +14,16 @@ from cache_schemas.hdf5_shards import Hdf5Store
 from cache_schemas.storage import LocalStorage, Storage, open_storage
 from cache_schemas.store import Store, open_store
 from cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
-from tests.cache_schemas.store_contract import SHARD_CLIPS, SPECS, PlainReader, StoreContract, files, fill_store, values
+from tests.cache_schemas.store_contract import (
+    SHARD_CLIPS,
+    SPECS,
+    PlainReader,
+    StoreContract,
+    files,
+    fill_store,
+    spec,
+    values,
+)
 
 
 class ZarrContract(StoreContract):
@@ -137,6 +146,24 @@ class TestHdf5(StoreContract):
             np.testing.assert_array_equal(joined[1], store.open_shard(SPECS[0], 0).row(1))
             store.declare(SPECS, 4)
             np.testing.assert_array_equal(joined[2], store.open_shard(SPECS[0], 0).row(2))
+
+    def test_axes_have_scales_in_the_form_of_netcdf(self, store: Store, tmp_path: Path) -> None:
+        fill_store(store, 6)
+        with h5py.File(tmp_path / "data.h5") as file:
+            assert file.attrs["title"].startswith("kinegraph cache")
+            for array in (SPECS[0], SPECS[-1]):
+                dataset = file[array.name]
+                assert [axis.keys() for axis in dataset.dims] == [
+                    [f"This is a netCDF dimension but not a netCDF variable.{size:10d}"] for size in dataset.shape
+                ]
+                scales = [axis[0] for axis in dataset.dims]
+                assert [scale.name.rpartition("/")[2] for scale in scales] == ["row", *array.dims]
+                assert [scale.id.get_storage_size() for scale in scales] == [0] * len(scales)
+
+    def test_an_array_may_have_the_name_of_a_dimension(self, store: Store, plain: PlainReader) -> None:
+        named = [spec("regions/b/row"), spec("regions/b/small", (3, 5), "float32")]
+        store.declare(named, 6)
+        assert plain("regions/b/row").shape == (6, *named[0].shape)
 
     def test_rows_are_mapped_and_aligned(self, store: Store) -> None:
         fill_store(store, 4)

@@ -122,6 +122,8 @@ def test_every_group_opens_in_xarray(cache: Path, group: zarr.Group) -> None:
     for folder in ("clips", "features/tiny", "features/slow", "proposals", "regions/tiny", "status", "status/features"):
         opened = xarray.open_zarr(cache / "data.zarr", group=folder, consolidated=False)
         assert opened.sizes["row"] == ROWS
+        assert opened.attrs["title"].startswith("kinegraph cache")
+        assert "clips.parquet" in opened.attrs["comment"]
         assert set(opened.data_vars) == {n.rpartition("/")[2] for n in CONTRACT if n.rpartition("/")[0] == folder}
         for name, variable in opened.data_vars.items():
             np.testing.assert_array_equal(variable.values, read(group, f"{folder}/{name}"))
