@@ -77,6 +77,7 @@ def _source(source: WeightSource) -> dict[str, Any]:
         "sampling": source.sampling and asdict(source.sampling),
         "short_side_px": source.short_side_px,
         "crop_px": source.crop_px,
+        "resize": source.resize,
         "classes": source.classes,
         "geometry": dict(source.geometry),
     }

@@ -8,6 +8,7 @@ from typing import Any
 from cache_schemas.arrays import status_array
 from cache_schemas.cache import Cache
 from cache_schemas.ledger import Record
+from pipeline.agreement import require_same_stage
 from pipeline.config import Config
 from pipeline.declare import Declared, clips_options, declare, known_digests
 from pipeline.errors import ConfigError
@@ -101,7 +102,7 @@ def make_plan(
     unchecked = []
     for key in declared.with_read(keys):
         if declared.known(key):
-            cache.check_stage(declared.stages[key])
+            require_same_stage(cache, declared.stages[key])
         elif cache.has_stage(key):
             unchecked.append(key)
     num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 
 from cache_schemas.cache import Cache, Stage
+from pipeline.agreement import require_same_stage
 from pipeline.config import Config
 from pipeline.declare import declare
 from pipeline.devices import described
@@ -89,7 +90,7 @@ class Worker:
             digests["proposals"] = self.proposer.digest
         declared = declare(self.config, digests)
         for key in declared.with_read(keys):
-            self.cache.check_stage(declared.stages[key])
+            require_same_stage(self.cache, declared.stages[key])
         stages = {key: stage for key, stage in declared.stages.items() if key in keys}
         self.cache.declare(*stages.values())
         return stages

@@ -4,6 +4,7 @@ Only torchvision and the BN-Inception file publish (leading digits of) their sha
 checked at the download; that of the file that was used is in the fingerprint of every cache.
 """
 
+from cache_schemas.crops import Resize
 from stages.weights.sources import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -53,6 +54,7 @@ def _torchvision(
         sampling=sampling,
         short_side_px=short_side_px,
         crop_px=crop_px,
+        resize=None if sampling else "pillow",  # videos are squeezed to a fixed size, whatever their sides
         classes=400 if sampling else 1000,
     )
 
@@ -62,7 +64,7 @@ def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
 
 
 def _kinetics(
-    url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, classes: int = 400
+    url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
 ) -> WeightSource:
     """Files of Facebook's code bases, trained and tested alike: `num_frames` frames, `step` apart."""
     return WeightSource(
@@ -73,7 +75,8 @@ def _kinetics(
         sampling=Sampling(num_frames=num_frames, fps=_KINETICS_FPS / step),
         short_side_px=256,
         crop_px=256,
-        classes=classes,
+        resize=resize,
+        classes=400,
         geometry=geometry,
     )
 
@@ -98,6 +101,7 @@ def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: flo
         sampling=Sampling(num_frames=8, fps=fps),
         short_side_px=256,
         crop_px=256,
+        resize="torch",
         classes=classes,
         geometry=_UNPOOLED,
     )
@@ -115,6 +119,7 @@ def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> Weight
         num_frames,
         step,
         geometry,
+        resize=None,  # how its own code resized is not known here
     )
 
 
@@ -127,6 +132,7 @@ def _tsm(name: str, dataset: str, classes: int, num_frames: int, fps: float | No
         sampling=Sampling(num_frames=num_frames, fps=fps),
         short_side_px=256,
         crop_px=224,
+        resize="pillow",
         classes=classes,
     )
 
@@ -165,6 +171,7 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
             pixels=_CAFFE,
             short_side_px=256,
             crop_px=224,
+            resize="pillow",
             classes=1000,
         )
     },

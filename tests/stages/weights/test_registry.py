@@ -8,9 +8,12 @@ import pytest
 import torch
 from torchvision.models import get_model_weights
 
+from cache_schemas.crops import Framing
 from stages.backbones.build import untrained
 from stages.backbones.catalogue import CATALOGUE, entry
 from stages.backbones.non_local import NonLocal
+from stages.backbones.options import BackboneOptions
+from stages.backbones.pixels import framing_of
 from stages.backbones.resnet3d_layouts import LAYOUTS
 from stages.weights.registry import BACKBONE_WEIGHTS
 from stages.weights.sources import WeightSource, known_source
@@ -47,6 +50,9 @@ def test_torchvisions_files_are_as_torchvision_says(model: str) -> None:
         assert (source.url, source.classes) == (weights.url, len(weights.meta["categories"]))
         assert source.crop_px == transforms.crop_size[0]
         assert source.short_side_px == transforms.resize_size[0]
+        keeps_aspect = len(transforms.resize_size) == 1
+        framing = Framing(size=source.crop_px, resize_short=source.short_side_px) if keeps_aspect else None
+        assert source.framing == framing
         assert source.url.endswith(f"-{source.sha256}.pth")
         pixels = torch.rand(3, generator=torch.Generator().manual_seed(0))
         theirs = (pixels - torch.tensor(transforms.mean)) / torch.tensor(transforms.std)
@@ -123,6 +129,35 @@ def test_files_of_tsn_and_tsm_say_in_their_name_how_many_frames_they_saw() -> No
     for source in named:
         assert source.sampling is not None
         assert f"_segment{source.sampling.num_frames}_" in source.file_name
+
+
+def test_networks_without_antialias() -> None:
+    """Video networks of PySlowFast and PyTorchVideo: both resize tensors."""
+    theirs = [s for _, _, s in SOURCES if s.sampling and ("pyslowfast" in str(s.url) or "pytorchvideo" in str(s.url))]
+    assert [source for _, _, source in SOURCES if source.resize == "torch"] == theirs
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"weights": "slowfast_8x8"}, Framing(size=256, resize_short=256, resize="torch")),
+        ({"weights": "slowfast_8x8", "size": 256}, Framing(size=256, resize_short=256, resize="torch")),
+        ({"weights": "slowfast_8x8", "size": 224}, Framing(size=224)),
+        (
+            {"weights": "slowfast_8x8", "size": 224, "resize_short": 256},
+            Framing(size=224, resize_short=256, resize="torch"),
+        ),
+        ({"weights": "slowfast_8x8", "resize_short": None}, Framing(size=224)),
+        ({"weights": "slowfast_8x8", "resize": "pillow"}, Framing(size=256, resize_short=256)),
+        ({"weights": "nonlocal_net_32x2"}, Framing(size=224)),
+        ({"weights": "random:0"}, Framing(size=224)),
+        ({"weights": "random:0", "resize_short": 256}, Framing(size=224, resize_short=256)),
+        ({"weights": "inflate:imagenet1k_v1"}, Framing(size=224)),
+    ],
+)
+def test_frames_are_framed_as_the_weights_were_tested(given: dict[str, Any], expected: Framing) -> None:
+    options = BackboneOptions(model="i3d_r50", taps=("res5",), **given)
+    assert framing_of(options, CATALOGUE["i3d_r50"]) == expected
 
 
 def test_a_local_file_is_known_by_the_name_of_a_public_one() -> None:
