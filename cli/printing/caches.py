@@ -27,7 +27,7 @@ def indexed(found: "Indexed") -> None:
     _splits(found.splits)
     if found.left_out:
         endings = [f"{count} {ending}" for ending, count in found.left_out.items()]
-        note(wrapped(f"{sum(found.left_out.values())} files are no videos and left out: ", endings))
+        note(wrapped(f"left out, as they are no videos: {sum(found.left_out.values())} files: ", endings))
     for warning in found.warnings:
         note(f"warning: {on_one_line(warning)}")
     note_listed(

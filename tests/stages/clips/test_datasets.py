@@ -7,6 +7,7 @@ import pytest
 
 from stages.clips.datasets import Listing, dealt_split, list_videos
 from stages.clips.errors import DatasetError
+from stages.clips.folders import below_url
 from stages.clips.options import FolderOptions
 
 
@@ -255,3 +256,15 @@ def test_a_csv_in_utf16_is_refused_in_words(tmp_path: Path, encoding: str) -> No
 def test_a_path_with_a_nul_is_listed(tmp_path: Path) -> None:
     found = listed(tmp_path, "path,label\na\0.mp4,walk\nb.mp4,run\n")
     assert [video.video_id for video in found.videos] == ["a\0.mp4", "b.mp4"]
+
+
+def test_images_at_urls_are_left_out() -> None:
+    found = below_url([(f"v/{name}", f"s3://b/v/{name}") for name in ("00001.jpg", "00002.jpg", "a.mp4")])
+    assert (found.videos, found.left_out, found.folders) == ([("v/a.mp4", "s3://b/v/a.mp4")], {".jpg": 2}, [])
+
+
+def test_thumbnails_beside_videos_are_no_video(tmp_path: Path) -> None:
+    touch(tmp_path, "walk/a.mp4", "walk/a_1.jpg", "walk/a_2.jpg", "run/1.jpg", "jump/v/0.png", "jump/v/1.png")
+    found = listed(tmp_path, frame_rate=10)
+    assert [(video.video_id, video.frame_rate) for video in found.videos] == [("jump/v", 10.0), ("walk/a.mp4", None)]
+    assert dict(found.left_out) == {".jpg": 3}
