@@ -10,6 +10,9 @@
     batch = clips.batch([0, 1, 2])  # one dict of tensors [3, ...]
     loader = torch.utils.data.DataLoader(clips, batch_size=8)  # batches of the same form
 
+    kinegraph.probe("video.mp4").duration
+    (frames,) = kinegraph.decode("video.mp4", times=[0.0, 0.5, 1.0])
+
 Everything else is internal. Importing this module imports no torch. `train`, `evaluate`,
 `build_head`, `build_backbone`, `metrics`, `Head` and `HeadOptions` do.
 """
@@ -23,8 +26,10 @@ from cache_schemas.cache import Cache, open_cache
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config, load_config
+from pipeline.decoding import Frames, VideoFacts, decode, probe
 from pipeline.errors import ConfigError
 from pipeline.verification import Verification, verify
+from stages.decode.errors import DecodeError
 
 if TYPE_CHECKING:
     from pipeline.scoring import RunScores
@@ -41,15 +46,20 @@ __all__ = [
     "CachedClips",
     "Config",
     "ConfigError",
+    "DecodeError",
+    "Frames",
     "Head",
     "HeadOptions",
     "Verification",
+    "VideoFacts",
     "build_backbone",
     "build_head",
+    "decode",
     "evaluate",
     "load_config",
     "metrics",
     "open_cache",
+    "probe",
     "train",
     "verify",
 ]

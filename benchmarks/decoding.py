@@ -31,7 +31,7 @@ def write(path: str) -> None:
 
 def ours(path: str) -> int:
     with open_video(path) as video:
-        return sum(1 for _, frame in video.frames() if video.rgb(frame).size)
+        return sum(1 for shown in video.frames() if video.rgb(shown.frame).size)
 
 
 def plain(path: str) -> int:

@@ -105,8 +105,12 @@ class Cache:
         return cache
 
     def check_clips(self, clips_options: Options) -> None:
-        """Raise CacheMismatch unless the cache was made with these `clips` options."""
-        if changed := differences(self.manifest["clips"], clips_options):
+        """Raise CacheMismatch unless the cache was made with these `clips` options, by the same rules for videos."""
+        made_with = self.manifest["clips"]
+        changed = differences(made_with, clips_options)
+        if changed and made_with.get("version", 0) in range(1, clips_options.get("version", 0)):
+            raise CacheMismatch(_earlier_rules(self.root, changed))
+        if changed:
             raise CacheMismatch(_mismatch(self.root, "clips", changed))
 
     def check_layout(self, layout: Options) -> None:
@@ -262,6 +266,16 @@ def _mismatch(root: str, key: str, changed: Sequence[str]) -> str:
     return (
         f"{root} holds {key!r} made with other options (cached -> asked for):\n{lines}\n"
         "Set the options back, choose another name for the entry, or another `cache:` folder."
+    )
+
+
+def _earlier_rules(root: str, changed: Sequence[str]) -> str:
+    lines = "\n".join(f"  {line}" for line in changed)
+    return (
+        f"{root} was made by an earlier kinegraph, which took other frames of some videos "
+        f"(cached -> asked for):\n{lines}\n"
+        "It is read as before: `verify`, `train`, `evaluate` and `export` work. "
+        "To extract, choose another `cache:` folder, or take the kinegraph that made this one."
     )
 
 

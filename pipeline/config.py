@@ -255,7 +255,7 @@ def _under(key: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise ValueError("\n".join(f"{key}.{line}" for line in _sentences(error))) from error
+        raise ValueError("\n".join(f"{key}.{line}" for line in sentences(error))) from error
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
 
@@ -291,7 +291,7 @@ def check_config(document: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {line}" for line in _sentences(error, document))) from error
+        raise ConfigError("\n".join(f"{where}: {line}" for line in sentences(error, document))) from error
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
@@ -311,7 +311,7 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     document[last] = read_yaml(value, f"--set {shortened(override)}")
 
 
-def _sentences(error: ValidationError, document: object = None) -> list[str]:
+def sentences(error: ValidationError, document: object = None) -> list[str]:
     """Pydantic's errors about `document`, one line for each key: `key.path: what is wrong (given ...)`."""
     found: dict[str, list[str]] = {}
     for entry in error.errors():

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ class Indexed:
     """What an index found: rows in all, new ones, the videos that could not be opened, and by id the intervals that go
     beyond their video's end, and those that begin only there.
 
-    `splits` has the figures of each split, `left_out` how many files are no videos, by ending, `warnings` what looks
-    odd about the labels.
+    `complaints` says, by path, what is odd about videos that can be read. `splits` has the figures of each split,
+    `left_out` how many files are no videos, by ending, `warnings` what looks odd about the labels.
     """
 
     cache: Cache
@@ -45,6 +45,7 @@ class Indexed:
     num_intervals: int
     num_new_rows: int
     unreadable: dict[str, DecodeError]
+    complaints: dict[str, str]
     beyond_end: list[str]
     after_end: list[str]
     splits: dict[str, SplitSummary]
@@ -65,6 +66,7 @@ class Indexed:
             "splits": {split: found.to_json() for split, found in self.splits.items()},
             "left_out": self.left_out,
             "unreadable": {video: str(error) for video, error in self.unreadable.items()},
+            "complaints": self.complaints,
             "beyond_end": self.beyond_end,
             "after_end": self.after_end,
             "warnings": self.warnings,
@@ -123,12 +125,18 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
             for video in listing.videos
             if isinstance(found := probes[video.path], DecodeError)
         },
+        complaints=_complaints(probes),
         beyond_end=[name for name, start, end, duration in intervals if start < duration < end],
         after_end=[name for name, start, _, duration in intervals if duration <= start],
         splits=summaries(listing, probes, config.clips.rows_per_video),
         left_out=dict(listing.left_out),
         warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
     )
+
+
+def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:
+    """By path, what is odd about videos that can be read."""
+    return {path: found.warning for path, found in probes.items() if isinstance(found, Probe) and found.warning}
 
 
 def _duration(found: Probe | DecodeError) -> float:

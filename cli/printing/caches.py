@@ -35,6 +35,10 @@ def indexed(found: "Indexed") -> None:
         [f"{video}: {error}" for video, error in found.unreadable.items()],
     )
     note_listed(
+        f"{len(found.complaints)} videos have something odd; their frames are used as far as they can be read:",
+        [f"{path}: {words}" for path, words in found.complaints.items()],
+    )
+    note_listed(
         f"intervals that go beyond the end of their video, and end with it: {len(found.beyond_end)}", found.beyond_end
     )
     note_listed(

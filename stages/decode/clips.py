@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from av.video.frame import VideoFrame
 from PIL import Image
 
 from cache_schemas.clips_table import ClipRow
+from stages.decode.durations import TRUNCATED_SECONDS
 from stages.decode.errors import DecodeError
 from stages.decode.numbered_images import OpenImages, open_images
 from stages.decode.squares import FramePixels, Size, Square
-from stages.decode.stream import TRUNCATED_SECONDS, OpenVideo, open_video
+from stages.decode.stream import LATEST_RULES, PYAV_ERRORS, OpenVideo, TimedFrame, open_video
 
-VERSION = 1  # of what this file computes; part of every fingerprint below it
-CLOCK_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
+VERSION = LATEST_RULES  # of what this file computes; part of every fingerprint below it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +41,14 @@ class Wanted:
 class DecodedClip:
     """One row's pixels, uint8 RGB. `whole` is one array shared by all crops of a clip.
 
-    `video_frames` is how many frames the video has, where places were asked for.
+    `frame_numbers` are places among the frames as presented. `coded_numbers` are places among all that the decoder
+    gave: they name the same frame under the rules of any version. `video_frames` is how many frames the video has,
+    where places were asked for.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
     frame_numbers: np.ndarray  # [T_in] int64, from 0
+    coded_numbers: np.ndarray  # [T_in] int64, from 0
     video_frames: int = 0
     squares: dict[Square, np.ndarray] = field(default_factory=dict)  # [T_in/every, size, size, 3]
     whole: np.ndarray | None = None  # [T_in/every, h, w, 3]
@@ -54,7 +56,9 @@ class DecodedClip:
 
     @classmethod
     def blank(cls, num_frames: int) -> "DecodedClip":
-        return cls(frame_times=np.full(num_frames, np.nan), frame_numbers=np.zeros(num_frames, np.int64))
+        frame_numbers, coded_numbers = np.zeros((2, num_frames), np.int64)
+        times = np.full(num_frames, np.nan)
+        return cls(frame_times=times, frame_numbers=frame_numbers, coded_numbers=coded_numbers)
 
 
 @dataclass(frozen=True)
@@ -67,27 +71,30 @@ class _Slot:
 
 
 def decode_clips(
-    path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float
+    path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, rules: int = LATEST_RULES
 ) -> list[DecodedClip | DecodeError]:
     """Decode all `rows` of one video in one pass; a row that cannot be had gives the error in its place.
 
-    The frame used for a target time is the last with pts <= t (the first, if there is none).
+    The frame used for a target time is the last with pts <= t (the first, if there is none), give or take the rounding
+    of the container's clock, and never one that is presented where the row's interval has ended. `rules`: of which
+    version of `clips`.
     """
     try:
         rate = rows[0].frame_rate
-        with open_video(path) if rate is None else open_images(path, rate) as video:
+        with open_video(path, rules) if rate is None else open_images(path, rate) as video:
             return _Pass(video, rows, wanted).run(time.monotonic() + timeout_seconds)
     except DecodeError as error:
         return [error for _ in rows]
 
 
 class _Pass:
-    """One pass over one video; state is which clips are filled how far."""
+    """One pass over one video; state is which clips are filled how far, and which have failed."""
 
     def __init__(self, video: OpenVideo | OpenImages, rows: Sequence[ClipRow], wanted: Wanted) -> None:
         self.video, self.rows, self.wanted = video, rows, wanted
         self.clips = [DecodedClip.blank(wanted.num_frames) for _ in rows]
         self.errors: dict[int, DecodeError] = {}
+        self._shown_until: dict[int, float] = {}  # when the frame that a row took last gave way to the next
         self.video_frames = 0
         self.first_of_clip = {row.clip_id.rpartition(":")[0]: number for number, row in reversed([*enumerate(rows)])}
 
@@ -98,49 +105,90 @@ class _Pass:
                 "unreadable", f"{path} could not be read when it was indexed: run `kinegraph index` again"
             )
         slots = sorted(
-            (_Slot(t, number, i) for number, row in enumerate(self.rows) for i, t in enumerate(row.target_times)),
+            (
+                _Slot(self._latest_wanted(row, t), number, i)
+                for number, row in enumerate(self.rows)
+                for i, t in enumerate(row.target_times)
+            ),
             key=lambda slot: slot.seconds,
         )
         last_seconds = self._fill(slots, deadline)
         complaint = self.video.complaints
         return [self._judged(number, last_seconds, complaint) for number in range(len(self.rows))]
 
+    def _latest_wanted(self, row: ClipRow, seconds: float) -> float:
+        """The target time, or so long before the end of its interval that no frame is taken which is shown there."""
+        slack = self.video.slack_seconds
+        return seconds if row.interval is None else min(seconds, row.interval[1] - 2 * slack)
+
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
         """Fill every slot; gives the time of the last frame where the stream ended before all were filled."""
         filled = 0
-        current: tuple[int, float, VideoFrame] | None = None
-        for number, (seconds, frame) in enumerate(self.video.frames(deadline)):
-            if current is not None:
-                due = bisect_left(slots, seconds - CLOCK_NOISE_SECONDS, filled, key=lambda slot: slot.seconds)
-                self._take(*current, slots[filled:due])
-                filled = due
-            if filled == len(slots) and not self.wanted.numbered:
-                return None
-            current = number, seconds, frame
+        current: tuple[int, TimedFrame] | None = None
+        slack = self.video.slack_seconds
+        try:
+            for number, shown in enumerate(self.video.frames(deadline)):
+                if current is not None:
+                    due = bisect_left(slots, shown.seconds - slack, filled, key=lambda slot: slot.seconds)
+                    self._take(*current, slots[filled:due])
+                    self._shown_until |= dict.fromkeys((slot.row for slot in slots[filled:due]), shown.seconds)
+                    filled = due
+                if filled == len(slots) and not self.wanted.numbered:
+                    return None
+                current = number, shown
+        except DecodeError as error:  # time is up
+            late = range(len(self.rows)) if self.wanted.numbered else {slot.row for slot in slots[filled:]}
+            self.errors |= dict.fromkeys(late, error)
+            return None
         if current is None:
             raise DecodeError("truncated", self.video.complaints or "not one frame could be decoded")
         self.video_frames = current[0] + 1
         self._take(*current, slots[filled:])
-        return None if filled == len(slots) else current[1]
+        return None if filled == len(slots) else current[1].seconds
 
-    def _take(self, number: int, seconds: float, frame: VideoFrame, slots: list[_Slot]) -> None:
+    def _take(self, number: int, shown: TimedFrame, slots: list[_Slot]) -> None:
         """Write one video frame into all slots that fall on it, converting and resizing each thing once."""
         slots = [slot for slot in slots if slot.row not in self.errors]
         if not slots:
             return
-        try:
-            pixels = FramePixels(Image.fromarray(self.video.rgb(frame)))
-        except DecodeError as error:  # of one image in a folder of them
-            self.errors |= dict.fromkeys((slot.row for slot in slots), error)
+        image = self._image(shown, {slot.row for slot in slots})
+        if image is None:
             return
-        self._check_size(pixels.image.size, self.rows[slots[0].row])
+        pixels = FramePixels(image)
         for slot in slots:
             clip, row = self.clips[slot.row], self.rows[slot.row]
-            clip.frame_times[slot.index], clip.frame_numbers[slot.index] = seconds, number
+            clip.frame_times[slot.index], clip.frame_numbers[slot.index] = shown.seconds, number
+            clip.coded_numbers[slot.index] = shown.coded
             for square in self.wanted.squares:
                 if slot.index % square.every == 0:
                     self._store(clip.squares, square, slot.index // square.every, pixels.square(square, row))
             self._store_whole(slot, pixels)
+
+    def _image(self, shown: TimedFrame, rows: set[int]) -> Image.Image | None:
+        """The frame's picture. None where these rows cannot have it, all of one video: then they have failed."""
+        try:
+            image = Image.fromarray(self.video.rgb(shown.frame))
+        except DecodeError as error:  # of one image in a folder of them
+            failed = error
+        except PYAV_ERRORS as error:
+            failed = DecodeError("unreadable", f"the frame at {shown.seconds:.2f} s cannot be shown: {error}")
+        else:
+            indexed = next((row.frame_width, row.frame_height) for row in (self.rows[number] for number in rows))
+            if image.size == indexed:
+                return image
+            failed = self._other_size(shown, image.size, indexed)
+        self.errors |= dict.fromkeys(rows, failed)
+        return None
+
+    def _other_size(self, shown: TimedFrame, size: Size, indexed: Size) -> DecodeError:
+        sizes = self.video.sizes
+        first = sizes[0][1] if sizes else size
+        if first != indexed:
+            words = f"frames of {first[0]}x{first[1]} px, indexed as {indexed[0]}x{indexed[1]}: another video now"
+            return DecodeError("unreadable", words)
+        since = max(seconds for seconds, changed in sizes if changed == size and seconds <= shown.seconds)
+        change = f"from {first[0]}x{first[1]} to {size[0]}x{size[1]} at {since:.1f} s"
+        return DecodeError("unreadable", f"the frame size changes {change}")
 
     def _store_whole(self, slot: _Slot, pixels: FramePixels) -> None:
         whole = self.wanted.whole
@@ -158,13 +206,6 @@ class _Pass:
             into[square] = np.zeros((-(-self.wanted.num_frames // square.every), *pixels.shape), np.uint8)
         into[square][index] = pixels
 
-    def _check_size(self, size: Size, row: ClipRow) -> None:
-        if size != (row.frame_width, row.frame_height):
-            raise DecodeError(
-                "unreadable",
-                f"frames of {size[0]}x{size[1]} px, indexed as {row.frame_width}x{row.frame_height}: another video now",
-            )
-
     def _judged(self, number: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
         """The clip, or why it does not count."""
         if number in self.errors:
@@ -174,7 +215,7 @@ class _Pass:
         clip.warning, clip.video_frames = complaint, self.video_frames
         if last_seconds is not None:
             end = last_seconds + self.video.frame_period
-            declared = self.video.declared_duration
+            declared = self.video.promised_duration
             if declared is not None and declared - end > TRUNCATED_SECONDS:
                 clip.warning = f"decoding ended at {end:.2f} s of {declared:.2f} s; {complaint}".strip("; ")
                 if max(row.target_times) > end:
@@ -192,5 +233,13 @@ class _Pass:
                 "too_short", f"the clip reaches {max(row.target_times):.2f} s, its interval {row.interval[1]:.2f} s"
             )
         if self.wanted.num_frames > 1 and len(np.unique(clip.frame_times)) < 2:
-            return DecodeError("too_short", f"only one distinct frame for a clip of {self.wanted.num_frames}")
+            return self._alone(number, complaint)
         return clip
+
+    def _alone(self, number: int, complaint: str) -> DecodeError:
+        """What is wrong with a clip that has one distinct frame."""
+        words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
+        if number in self._shown_until:
+            since, until = self.clips[number].frame_times[0], self._shown_until[number]
+            words += f", from {since:.2f} s to {until:.2f} s there is no other"
+        return DecodeError("unreadable", f"{words}; {complaint}") if complaint else DecodeError("too_short", words)

@@ -21,7 +21,8 @@ from cache_schemas.ledger import Source
 from cache_schemas.regular import open_regular
 from stages.decode.errors import DecodeError
 from stages.decode.opening import on_disk
-from stages.decode.stream import Probe
+from stages.decode.stream import Probe, TimedFrame
+from stages.decode.timeline import FLOAT_NOISE_SECONDS
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .ppm .tif .tiff .webp".split())
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder of Pillow sees a file
@@ -110,7 +111,7 @@ def probe_images(folder: str, rate: float, images: NumberedImages | None = None)
         width, height = image.size
         if image.getexif().get(ORIENTATION) in ON_ITS_SIDE:
             width, height = height, width
-    return Probe(duration=images.count / rate, frame_width=width, frame_height=height)
+    return Probe(duration=images.count / rate, frame_width=width, frame_height=height, rate=rate)
 
 
 def _require_video(folder: str, images: NumberedImages) -> None:
@@ -122,19 +123,21 @@ class OpenImages:
     """A folder of images in the place of an open video. The frame of `frames` and `rgb` is an image's place."""
 
     complaints = ""
-    declared_duration: float | None = None
+    promised_duration: float | None = None
+    slack_seconds = FLOAT_NOISE_SECONDS
+    sizes: tuple[tuple[float, tuple[int, int]], ...] = ()  # `rgb` says itself which image has another one
 
     def __init__(self, folder: str, images: NumberedImages, rate: float) -> None:
         self.folder, self.images, self.rate = folder, images, rate
         self.frame_period = 1 / rate
         self._size: tuple[int, int] | None = None
 
-    def frames(self, deadline: float = float("inf")) -> Iterator[tuple[float, Any]]:
-        """(seconds, place) of each image; none is opened. Raises DecodeError (`timeout`) past `deadline`."""
+    def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
+        """Each image's time and place; none is opened. Raises DecodeError (`timeout`) past `deadline`."""
         for index in range(self.images.count):
             if time.monotonic() > deadline:
                 raise DecodeError("timeout", f"{index} of {self.images.count} images were read when time was up")
-            yield index / self.rate, index
+            yield TimedFrame(index / self.rate, index, index)
 
     def rgb(self, frame: Any) -> np.ndarray:
         """The image as uint8 [H, W, 3]. Raises DecodeError where it cannot be read, or has not the first one's size."""

@@ -55,7 +55,7 @@ def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputC
     Raises DecodeError (`unreadable`) for a playlist and all else that names other files, and what `av.open` raises.
     """
     try:
-        return av.open(file, "r", options={"format_whitelist": _own_formats()})
+        return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": _own_formats()})
     except (av.error.FFmpegError, ValueError):
         for _, name, message in logs:
             if message.startswith(REFUSED):

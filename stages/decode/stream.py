@@ -1,30 +1,37 @@
-"""A video stream as a player shows it: rotated frames with the time since the first one. Torch-free.
+"""A video stream as a player shows it: upright frames with the time since the first one. Torch-free.
 
 PyAV's own threads stay off: work runs in parallel over videos, each on a thread of its own, and then FFmpeg's log
 lines reach the thread that caused them.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import av
 import av.error
 import av.logging
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from stages.decode import durations, first_rules, pictures
+from stages.decode.durations import PacketCount
 from stages.decode.errors import DecodeError
+from stages.decode.first_rules import FirstTimeline
 from stages.decode.opening import on_disk, open_container, require_file
+from stages.decode.pictures import Orientation
+from stages.decode.timeline import Timeline
 
-MAX_COMPLAINTS = 5  # kept per video
-TRUNCATED_SECONDS = 0.5  # a shorter gap before the declared end is how encoders round
+NOBODY = "NULL"  # who complains of headers of which FFmpeg, looking for the format, has seen a part only
+MAX_COMPLAINTS = 5  # kept per video, of each kind
 Logs = list[tuple[int, str, str]]  # level, who, what
+PYAV_ERRORS = (av.error.FFmpegError, OSError, ValueError, TypeError, AttributeError, LookupError)  # of odd files
 
 
 class Seekable(Protocol):
@@ -38,94 +45,181 @@ class Seekable(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What a version of `clips` makes of a file: the stream, when its frames are shown, for how long, which way up."""
+
+    chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
+    timeline: Callable[[InputContainer, VideoStream], Timeline | FirstTimeline]
+    promised: Callable[["OpenVideo"], float | None]
+    duration: Callable[["OpenVideo", VideoFrame], float]
+    orientation: Callable[[VideoFrame], Orientation]
+
+
+RULES = {
+    1: Rules(
+        chosen_stream=first_rules.chosen_stream,
+        timeline=FirstTimeline,
+        promised=first_rules.promised,
+        duration=first_rules.duration,
+        orientation=first_rules.orientation,
+    ),
+    2: Rules(
+        chosen_stream=pictures.chosen_stream,
+        timeline=Timeline,
+        promised=durations.promised,
+        duration=durations.duration,
+        orientation=pictures.orientation,
+    ),
+}  # by version of `clips`
+LATEST_RULES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What indexing needs to know: seconds from first to last presented frame, and the rotated frame's size."""
+    """What indexing needs to know: seconds from first to last presented frame, and the upright frame's size.
+
+    `rate` is in frames a second. `warning` is what went wrong while packets were counted.
+    """
 
     duration: float
     frame_width: int
     frame_height: int
+    rate: float = 0.0
+    warning: str = ""
+
+
+class TimedFrame(NamedTuple):
+    """A frame, the seconds since the first one, and its number among all that the decoder gave, from 0."""
+
+    seconds: float
+    frame: Any
+    coded: int
 
 
 class OpenVideo:
     """A video that is being read once, front to back. `logs` is what FFmpeg says meanwhile."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, logs: Logs) -> None:
-        self.container, self.stream, self._logs = container, stream, logs
+    def __init__(self, container: InputContainer, stream: VideoStream, logs: Logs, rules: Rules) -> None:
+        self.container, self.stream, self._logs, self.rules = container, stream, logs, rules
         self._errors: list[str] = []
         self.stream.codec_context.thread_count = 1
         self._reformatter = VideoReformatter()
-        rate = stream.average_rate or stream.guessed_rate
-        self.frame_period = float(1 / rate) if rate else 0.0
+        self.timeline = rules.timeline(container, stream)
+        self.packets = PacketCount(self)
+        self._demuxed = self._demux()
+        self.sizes: list[tuple[float, tuple[int, int]]] = []  # of frames as shown, and since when
+        self._coded_size: tuple[int, int] | None = None
+        self.first_stamp_seconds = self.passed_seconds = 0.0
+        self.is_at_end, self._has_frame = False, False
+
+    @property
+    def frame_period(self) -> float:
+        """Seconds between frames, on the average."""
+        return self.timeline.frame_period
+
+    @property
+    def slack_seconds(self) -> float:
+        """How long after a target time a frame may be stamped that is still the one meant."""
+        return self.timeline.slack_seconds
 
     @property
     def complaints(self) -> str:
-        """What went wrong so far, in FFmpeg's words; empty if nothing did."""
-        return _said(self._logs) or "; ".join(self._errors[:MAX_COMPLAINTS])
+        """What went wrong so far, in FFmpeg's words and ours; empty if nothing did."""
+        said = [_said(self._logs) or "; ".join(dict.fromkeys(self._errors[:MAX_COMPLAINTS]))]
+        stamps = self.timeline.complaints
+        more = [f"and {len(stamps) - MAX_COMPLAINTS} times more"] if len(stamps) > MAX_COMPLAINTS else []
+        return "; ".join(filter(None, [*said, *stamps[:MAX_COMPLAINTS], *more]))
 
     @property
-    def declared_duration(self) -> float | None:
-        """Seconds the container promises for the video stream; None where it only speaks of all streams together.
+    def promised_duration(self) -> float | None:
+        """Seconds that the container promises for the video stream; None where it does not speak of it alone."""
+        return self.rules.promised(self)
 
-        For an avi that was cut off FFmpeg guesses the duration from the file's size; its header still has the
-        number of frames.
-        """
-        counted = self.stream.frames * self.frame_period
-        if self.stream.duration is not None and self.stream.time_base is not None:
-            told = float(self.stream.duration * self.stream.time_base)
-            return counted if counted - told > TRUNCATED_SECONDS else told
-        if self.container.duration is not None and len(self.container.streams) == 1:
-            return self.container.duration / av.time_base
-        return None
-
-    def frames(self, deadline: float = float("inf")) -> Iterator[tuple[float, VideoFrame]]:
-        """(seconds since the first presented frame, frame) in presentation order.
+    def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
+        """Frames in presentation order.
 
         What cannot be decoded is noted in `complaints` and passed over, as a player does. Raises DecodeError
         (`timeout`) once time.monotonic() is past `deadline`.
         """
-        first: float | None = None
         latest = 0.0
-        for frame in self._decoded():
+        for coded, frame in enumerate(self._decoded()):
             if time.monotonic() > deadline:
                 raise DecodeError("timeout", f"decoding had reached {latest:.1f} s of the video when its time was up")
-            seconds = self._seconds(frame, latest)
-            first = seconds if first is None else first
-            if seconds - first >= latest:
-                latest = seconds - first
-                yield latest, frame
+            seconds = self.timeline.seconds(frame)
+            if seconds is not None:
+                latest = seconds
+                self._note_size(seconds, frame)
+                yield TimedFrame(seconds, frame, coded)
 
-    def _seconds(self, frame: VideoFrame, latest: float) -> float:
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        if stamp is None or frame.time_base is None:  # a raw stream: count frames
-            return latest + self.frame_period
-        return float(stamp * frame.time_base)
+    def _note_size(self, seconds: float, frame: VideoFrame) -> None:
+        if (frame.width, frame.height) != self._coded_size:
+            self._coded_size = frame.width, frame.height
+            self.sizes.append((seconds, self.size(frame)))
 
-    def _decoded(self) -> Iterator[VideoFrame]:
-        packets = self.container.demux(self.stream)
+    def read_to_end(self) -> PacketCount:
+        """Read the packets that are left, without decoding them."""
+        for _ in self._demuxed:
+            pass
+        return self.packets
+
+    def _demux(self) -> Iterator["Packet[Any]"]:
+        """Packets of the stream; those of the others are counted only."""
+        packets = self.container.demux()
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
-                return
-            except (av.error.FFmpegError, OSError) as error:
+                break
+            except PYAV_ERRORS as error:
                 self._errors.append(f"reading stopped: {error}")
-                return
+                break
+            self.packets.add(packet, self.frame_period, not self._has_frame)
+            if packet.stream_index == self.stream.index:
+                yield packet
+        self.is_at_end = True
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        for packet in self._demuxed:
             try:
-                yield from packet.decode()
-            except (av.error.FFmpegError, OSError) as error:
+                frames = packet.decode()
+            except PYAV_ERRORS as error:
                 self._errors.append(str(error))
+                continue
+            for frame in frames:
+                if isinstance(frame, VideoFrame):
+                    if not self._has_frame:
+                        self._begin(frame)
+                    yield frame
+
+    def _begin(self, frame: VideoFrame) -> None:
+        """Note where the first frame lies, and what was passed over before it, of which FFmpeg may say nothing."""
+        self._has_frame = True
+        stamp = frame.dts if self.timeline.has_decode_times else frame.pts
+        if stamp is None or frame.time_base is None or isinstance(self.timeline, FirstTimeline):
+            return
+        self.first_stamp_seconds = float(stamp * frame.time_base)
+        passed = [pts for pts in self.packets.early_pts if pts < stamp]
+        if passed and not self.timeline.has_decode_times and not self.timeline.is_raw:
+            self.passed_seconds = self.first_stamp_seconds - float(min(passed) * frame.time_base)
+            self.timeline.complaints.append(
+                f"the first {len(passed)} frames, {self.passed_seconds:.2f} s, are passed over: "
+                "what they are made from is missing"
+            )
+
+    def size(self, frame: VideoFrame) -> tuple[int, int]:
+        """Width and height of the frame as shown, in pixels."""
+        return self.rules.orientation(frame).size(frame.width, frame.height)
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """The frame as uint8 [H, W, 3], rotated as its metadata asks."""
+        """The frame as uint8 [H, W, 3], turned and mirrored as its metadata asks."""
         # one converter a video with one thread: a converter of its own per frame is 25 times slower
         pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+        return self.rules.orientation(frame).applied(pixels)
 
 
 @contextmanager
-def open_video(path: str | Seekable) -> Iterator[OpenVideo]:
-    """Open the first video stream of a file, which may be open already.
+def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[OpenVideo]:
+    """Open the video stream of a file, which may be open already, by the rules of a version of `clips`.
 
     Raises DecodeError: `missing`, `unreadable` (no regular file, cannot be opened), `no_video_stream`.
     """
@@ -140,42 +234,48 @@ def open_video(path: str | Seekable) -> Iterator[OpenVideo]:
     with av.logging.Capture() as logs:
         try:
             container = open_container(path, logs)
-        except (av.error.FFmpegError, OSError, ValueError) as error:
+        except PYAV_ERRORS as error:
             raise DecodeError("unreadable", _said(logs) or str(error)) from error
         with container:
-            videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
-            if not videos:
-                kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
-                raise DecodeError("no_video_stream", f"streams found: {kinds}")
-            yield OpenVideo(container, videos[0], logs)
+            try:
+                video = _opened(container, logs, RULES[rules])
+            except PYAV_ERRORS as error:
+                raise DecodeError("unreadable", _said(logs) or f"its header cannot be understood: {error}") from error
+            yield video
+
+
+def _opened(container: InputContainer, logs: Logs, rules: Rules) -> OpenVideo:
+    videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+    if not videos:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
+        raise DecodeError("no_video_stream", f"streams found: {kinds}")
+    decodable = [stream for stream in videos if stream.codec_context is not None]
+    if not decodable:
+        raise DecodeError("unreadable", _said(logs) or "this FFmpeg has no decoder for its codec")
+    return OpenVideo(container, rules.chosen_stream(decodable), logs, rules)
 
 
 def _said(logs: Logs) -> str:
-    lines = dict.fromkeys(f"{name}: {message.strip()}" for _, name, message in logs)
+    lines = dict.fromkeys(f"{name}: {message.strip()}" for _, name, message in logs if name != NOBODY)
     return "; ".join([*lines][:MAX_COMPLAINTS])
 
 
-def probe(path: str | Seekable) -> Probe:
-    """Duration and frame size of a video, from its header and first frame; by counting packets where it must.
+def probe(path: str | Seekable, rules: int = LATEST_RULES) -> Probe:
+    """Duration, frame size and rate of a video, from its header and first frame; by counting packets where it must.
 
     Raises DecodeError as `open_video` does, and `unreadable` where not one frame can be decoded.
     """
-    with open_video(path) as video:
-        for _, frame in video.frames():
-            turned = round(frame.rotation / 90) % 2 == 1
-            width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-            break
-        else:
-            raise DecodeError("unreadable", video.complaints or "it holds no frame")
-        duration = video.declared_duration
-    return Probe(duration=duration or _counted_duration(path), frame_width=width, frame_height=height)
-
-
-def _counted_duration(path: str | Seekable) -> float:
-    """Seconds from the first to the end of the last packet, for containers that do not say."""
-    with open_video(path) as video:
-        base = video.stream.time_base
-        stamps = [p.pts for p in video.container.demux(video.stream) if p.pts is not None]
-        if not stamps or base is None:
-            return video.frame_period
-        return float((max(stamps) - min(stamps)) * base) + video.frame_period
+    with open_video(path, rules) as video:
+        for first in video.frames():
+            try:
+                seconds, (width, height) = video.rules.duration(video, first.frame), video.size(first.frame)
+            except PYAV_ERRORS as error:
+                raise DecodeError("unreadable", f"{video.complaints}; {error}".strip("; ")) from error
+            return Probe(
+                duration=seconds,
+                frame_width=width,
+                frame_height=height,
+                rate=1 / video.frame_period if video.frame_period else 0.0,
+                warning="; ".join(filter(None, [video.complaints, video.packets.note])),
+            )
+        raise DecodeError("unreadable", video.complaints or "it holds no frame")

@@ -16,7 +16,7 @@ from stages.clips.interactions import encode, interaction
 from stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
 from tests.caches import rows_of
 
-VERSIONS = (1, 1, 1, 1)  # for which the outputs below were recorded
+VERSIONS = (2, 1, 1, 1)  # for which the outputs below were recorded
 EXPECTED = {
     "clips/frame_times": [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75],
     "features/tiny/res4_pooled": [1.3087, 1.2561, 1.1911, 1.1607, 0.9272, 0.7765, 0.6437, 0.2459],

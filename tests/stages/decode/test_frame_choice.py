@@ -121,9 +121,9 @@ def test_decoding_stops_once_all_is_had(tmp_path: Path, monkeypatch: pytest.Monk
     really_frames = OpenVideo.frames
 
     def frames(self: OpenVideo, deadline: float) -> Any:
-        for seconds, frame in really_frames(self, deadline):
-            seen.append(seconds)
-            yield seconds, frame
+        for shown in really_frames(self, deadline):
+            seen.append(shown.seconds)
+            yield shown
 
     monkeypatch.setattr(OpenVideo, "frames", frames)
     decoded(path, [clip_row(path, [0.0, 0.2])])

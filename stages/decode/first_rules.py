@@ -1,0 +1,78 @@
+"""How caches with `clips` version 1 read videos: kept to tell which of their frames are other ones now. Torch-free.
+
+Stamps that went back were dropped, decode times were taken for presentation times, edit lists and late starts entered
+durations. Nothing new is made by these rules.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from stages.decode.pictures import Orientation, display_matrix
+
+if TYPE_CHECKING:
+    from stages.decode.stream import OpenVideo
+
+FLOAT_NOISE_SECONDS = 1e-6
+ROUNDING_SECONDS = 0.5
+
+
+class FirstTimeline:
+    """As `Timeline`, of version 1."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        rate = stream.average_rate or stream.guessed_rate
+        self.complaints: list[str] = []
+        self.frame_period = float(1 / rate) if rate else 0.0
+        self.slack_seconds, self.is_raw, self.has_decode_times = FLOAT_NOISE_SECONDS, False, False
+        self._latest = 0.0
+        self._first: float | None = None
+
+    def seconds(self, frame: VideoFrame) -> float | None:
+        """Seconds since the first frame; None where the frame is dropped."""
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        if stamp is None or frame.time_base is None:
+            seconds = self._latest + self.frame_period
+        else:
+            seconds = float(stamp * frame.time_base)
+        self._first = seconds if self._first is None else self._first
+        if seconds - self._first < self._latest:
+            return None
+        self._latest = seconds - self._first
+        return self._latest
+
+
+def promised(video: "OpenVideo") -> float | None:
+    """As `durations.promised`, of version 1."""
+    stream, container = video.stream, video.container
+    counted = stream.frames * video.frame_period
+    if stream.duration is not None and stream.time_base is not None:
+        told = float(stream.duration * stream.time_base)
+        return counted if counted - told > ROUNDING_SECONDS else told
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None
+
+
+def duration(video: "OpenVideo", first: VideoFrame) -> float:
+    """As `durations.duration`, of version 1."""
+    return promised(video) or video.read_to_end().pts_span_seconds() + video.frame_period
+
+
+def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
+    return streams[0]
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """By the angle alone: mirrored pictures were shown as turned ones, or as they are."""
+    a, b, c, d = display_matrix(frame)
+    if not (math.hypot(a, c) and math.hypot(b, d)):
+        return Orientation()
+    degrees = -math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c)))
+    turns = (Orientation(), Orientation(True, False, True), Orientation(False, True, True), Orientation(True, True))
+    return turns[round(degrees / 90) % 4]

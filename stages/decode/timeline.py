@@ -1,0 +1,120 @@
+"""When each decoded frame is shown: seconds since the first one, by the stamps of its container. Torch-free.
+
+A container gives presentation times, or decode times only (avi, asf, Matroska's VfW tracks), or none (raw streams).
+"""
+
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+NO_TIMESTAMPS = 0x0080  # FFmpeg's AVFMT_NOTIMESTAMPS: a raw stream
+DECODE_TIMES = frozenset({"avi", "asf", "asf_o"})
+JOINED = frozenset({"mpegts", "mpeg", "flv"})  # containers whose recordings are put together byte by byte
+MAX_GAP_SECONDS = 10.0  # in those: a longer one is where another recording begins
+MAX_DISORDER_SECONDS = 1.0  # stamps further back are those of another recording, too
+MAX_REORDERED = 32  # frames that a decoder may hold back
+ASSUMED_RATE, MAX_RATE = 25.0, 1000.0
+FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
+
+
+def formats(container: InputContainer) -> frozenset[str]:
+    """FFmpeg's names of a container: {"matroska", "webm"}."""
+    return frozenset(container.format.name.split(","))
+
+
+def is_raw(container: InputContainer) -> bool:
+    return bool(int(container.format.flags) & NO_TIMESTAMPS)
+
+
+def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the stamps are decode times, from which FFmpeg guesses wrong presentation times."""
+    names = formats(container)
+    is_vfw = "matroska" in names and stream.codec_context.codec_tag.strip("\0 ") != ""
+    return bool(names & DECODE_TIMES) or is_vfw
+
+
+def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
+    """Frames a second; None where nobody says, or what is said cannot be."""
+    told = [stream.average_rate, stream.guessed_rate]
+    if is_raw(container) or has_decode_times(container, stream) or formats(container) & JOINED:
+        told.reverse()  # FFmpeg's average is 25 for every raw stream
+    return next((float(rate) for rate in told if rate and 0 < rate <= MAX_RATE), None)
+
+
+def slack_seconds(tick_seconds: float, frame_period: float) -> float:
+    """How long after a target time a frame may be stamped that is still the one meant.
+
+    Containers round stamps to their clock. So one tick, unless ticks are as long as frames.
+    """
+    return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
+
+
+class Timeline:
+    """Places the decoded frames of one stream in time, in the order in which the decoder gives them.
+
+    Every frame has a time, and no time is before the last one. Where another recording begins it follows by one period.
+    `complaints` says where stamps could not be followed.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        rate = frame_rate(container, stream)
+        self.complaints: list[str] = []
+        self.frame_period = 1 / (rate or ASSUMED_RATE)
+        self.slack_seconds = slack_seconds(float(stream.time_base or 0), self.frame_period)
+        self.is_raw = is_raw(container)
+        self.has_decode_times = has_decode_times(container, stream)
+        self._has_rate, self._may_be_joined = rate is not None, bool(formats(container) & JOINED)
+        self._number, self._latest = -1, 0.0
+        self._zero: float | None = None  # the stamp, in seconds, that is time 0
+        self._last_stamp = self._last_dts = float("-inf")
+        self._fell = -MAX_REORDERED - 1  # the number of the frame at which decode times last went back
+
+    def seconds(self, frame: VideoFrame) -> float | None:
+        """Seconds since the first frame."""
+        self._number += 1
+        if self._number == 0 and frame.pts is None and frame.dts is not None:
+            self.has_decode_times = True
+        stamp = self._stamp(frame)
+        self._note_decode_time(frame)
+        if stamp is None:
+            self._latest = self._next()
+        elif self._zero is None:
+            self._latest = self._next()
+            self._zero, self._last_stamp = stamp - self._latest, stamp
+        else:
+            self._latest = max(self._latest, self._continued(stamp, stamp - self._zero))
+        return self._latest
+
+    def _stamp(self, frame: VideoFrame) -> float | None:
+        stamp = frame.dts if self.has_decode_times else frame.pts
+        if self.is_raw or stamp is None or frame.time_base is None:
+            if not self._has_rate:
+                self._has_rate = True
+                self.complaints.append(f"the stream tells no frame rate: {ASSUMED_RATE:.0f} a second are assumed")
+            return None
+        return float(stamp * frame.time_base)
+
+    def _next(self) -> float:
+        """The time of a frame that follows the last one by one period."""
+        return self._latest + self.frame_period if self._number else 0.0
+
+    def _note_decode_time(self, frame: VideoFrame) -> None:
+        if frame.dts is not None:
+            if frame.dts < self._last_dts:
+                self._fell = self._number
+            self._last_dts = frame.dts
+
+    def _continued(self, stamp: float, now: float) -> float:
+        """The time of a frame with this stamp, which would be `now` if stamps went on; counted on where they do not."""
+        step = stamp - self._last_stamp
+        went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS
+        if step < 0 and not went_back:
+            self.complaints.append(
+                f"time stamps are out of order at frame {self._number}: {stamp:.2f} s after {self._last_stamp:.2f} s"
+            )
+            return self._next()
+        if step < 0 or (step > MAX_GAP_SECONDS and self._may_be_joined):
+            self._zero = stamp - self._next()
+            now = self._next()
+        self._last_stamp = stamp
+        return now
