@@ -6,20 +6,17 @@ Keys: `x` [N, C] or its transpose, `bbox` [N, 4] xyxy pixels, `num_bbox`; `image
 """
 
 import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import xxhash
-from numpy.lib.npyio import NpzFile
 
 from cache_schemas.ledger import Source
-from cache_schemas.regular import open_regular
 from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_floats
 from stages.imports.npy_files import ids_of_files, source_of
+from stages.number_files import ArrayFileError, read_npz
 
 SUFFIX = ".npz"
 KEYS = ("x", "bbox", "num_bbox")
@@ -113,10 +110,8 @@ def _frames(path: Path) -> list[Frame]:
 def _loaded(path: Path) -> dict[str, np.ndarray]:
     """The arrays of one file that matter, none of them pickled."""
     try:
-        with open_regular(path) as opened, NpzFile(opened, allow_pickle=False) as file:
-            found = {key: file[key] for key in KEYS if key in file}
-            names = file.files
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        found, names = read_npz(path, KEYS)
+    except (OSError, ArrayFileError) as error:
         raise UnusableError("unreadable", f"{path}: {error}") from error
     if missing := [key for key in ("x", "bbox") if key not in found]:
         raise FeatureFileError(f"{path} has no {' and no '.join(missing)}; it has {', '.join(names)}")

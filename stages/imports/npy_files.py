@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from numpy.lib.format import read_array
+import xxhash
 
+from cache_schemas.errors import out_of_descriptors
 from cache_schemas.files import file_digest
 from cache_schemas.ledger import Source
-from cache_schemas.regular import open_regular
 from stages.imports.features import UnusableError, VideoFeatures, as_features
+from stages.number_files import ArrayFileError, read_npy
 
 SUFFIX = ".npy"
 
@@ -32,9 +33,8 @@ class NpyFiles:
 
     def read(self, video: str) -> VideoFeatures:
         try:
-            with open_regular(self._path(video)) as file:
-                array = read_array(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = read_npy(self._path(video))
+        except (OSError, ArrayFileError) as error:
             raise UnusableError("unreadable", f"{self.where(video)}: {error}") from error
         return as_features(array, self.where(video))
 
@@ -49,6 +49,11 @@ def ids_of_files(root: Path, suffix: str) -> list[str]:
 
 
 def source_of(path: Path) -> Source:
-    """Identity of one file, of all its bytes."""
-    size, digest = file_digest(path)
-    return Source(size=size, mtime_ns=path.stat().st_mtime_ns, digest=digest)
+    """Identity of one file, of all its bytes; of none where it cannot be read, which `read` says."""
+    try:
+        size, digest = file_digest(path)
+        return Source(size=size, mtime_ns=path.stat().st_mtime_ns, digest=digest)
+    except OSError as error:
+        if full := out_of_descriptors(path, error):
+            raise full from error
+        return Source(size=0, mtime_ns=0, digest=xxhash.xxh3_128(b"").hexdigest())

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from cache_schemas.regular import open_regular, read_regular
+from cache_schemas.regular import read_regular
+from stages.number_files import read_npz
 from stages.proposals.options import FileOptions
 
 # F frames listed, K boxes in all of them.
@@ -88,8 +89,9 @@ def _four_each(boxes: np.ndarray) -> np.ndarray:
 
 
 def _from_npz(path: Path, frames: str) -> VideoBoxes:
-    with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:  # np.load forgets to close bad ones
-        arrays = dict(file)
+    arrays, _ = read_npz(path, (frames, "boxes", "count", "scores", "num_frames"))
+    if strange := [f"{name} holds {array.dtype}" for name, array in arrays.items() if array.dtype.kind not in "biuf"]:
+        raise BoxFileError(f"{strange[0]}; numbers are expected")
     keys, boxes = arrays[frames], arrays["boxes"]
     most = boxes.shape[1] if boxes.ndim == 3 else 0
     count = arrays.get("count", np.full(keys.shape, most))

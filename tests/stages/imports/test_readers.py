@@ -1,5 +1,6 @@
 """Each format that others write is read as what it means, and what is none is named."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -119,17 +120,22 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}]))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-10])
     (tmp_path / "nothing.npy").touch()
+    os.mkfifo(tmp_path / "fifo.npy")
+    (tmp_path / "dangling.npy").symlink_to(tmp_path / "nowhere")
     files = open_features(tmp_path)
     for video, reason, said in (
         ("cut", "unreadable", "cut.npy"),
         ("empty", "too_short", r"empty.npy is empty: shape \[0, 6\]"),
-        ("pickled", "unreadable", "pickled.npy: .*allow_pickle=False"),
+        ("pickled", "unreadable", "pickled.npy: it holds Python objects"),
         ("nothing", "unreadable", "nothing.npy"),
+        ("fifo", "unreadable", r"fifo.npy is a named pipe"),
+        ("dangling", "unreadable", "No such file"),
     ):
         with pytest.raises(UnusableError, match=said) as caught:
             files.read(video)
         assert caught.value.reason == reason
-    with pytest.raises(FeatureFileError, match=r"no video is usable; .*pickled.npy: .*allow_pickle=False"):
+    assert {files.source(video).size for video in ("fifo", "dangling")} == {0}
+    with pytest.raises(FeatureFileError, match=r"no video is usable; .*pickled.npy: it holds Python objects"):
         common_layout(files, ["pickled", "cut"], None)
 
 

@@ -1,0 +1,106 @@
+"""Arrays in .npy and .npz files. Headers are held against the files before memory is taken. Torch-free."""
+
+import math
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from cache_schemas.regular import open_regular
+
+GIB = 1 << 30
+MOST_EXPANSION = 100  # of what unpacks to more than a GiB
+BLOCK_BYTES = 1 << 26
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+class ArrayFileError(ValueError):
+    """A file that holds no arrays of plain values, or fewer bytes than it says, or unpacks to too many."""
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of a .npy file. Raises OSError, ArrayFileError."""
+    with open_regular(path) as file, _damage_named():
+        size = file.seek(0, 2)
+        file.seek(0)
+        return _array(file, size)
+
+
+def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays called `names` that a .npz file has, and the names of all that it has; others are not read.
+
+    Raises OSError, ArrayFileError.
+    """
+    with open_regular(path) as file, _damage_named(), zipfile.ZipFile(file) as archive:
+        stored = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        wanted = {name: stored[name] for name in names if name in stored}
+        require_expansion(sum(entry.file_size for entry in wanted.values()), file.seek(0, 2))
+        arrays = {}
+        for name, entry in wanted.items():
+            with archive.open(entry) as member:
+                arrays[name] = _array(member, entry.file_size)
+        return arrays, list(stored)
+
+
+def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
+    """Raise ArrayFileError where what has `stored_bytes` would unpack to more than its limit."""
+    if unpacked_bytes > max(GIB, MOST_EXPANSION * stored_bytes):
+        raise ArrayFileError(
+            f"{stored_bytes} bytes would unpack to {unpacked_bytes}. The limit is 1 GiB, or {MOST_EXPANSION} times the "
+            "stored bytes where that is more"
+        )
+
+
+def require_plain(dtype: np.dtype) -> None:
+    """Raise ArrayFileError for a type of objects, of fields or of no bytes."""
+    if dtype.hasobject:
+        raise ArrayFileError("it holds Python objects or references, which are never loaded; numbers are expected")
+    if dtype.names or not dtype.itemsize:
+        raise ArrayFileError(f"it holds {dtype}; numbers are expected")
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Whatever the zip reader raises for a damaged file becomes an ArrayFileError."""
+    try:
+        yield
+    except (OSError, MemoryError, ArrayFileError):
+        raise
+    except Exception as error:
+        raise ArrayFileError(f"{type(error).__name__}: {error}") from error
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether Fortran's order, and type. Python's parser raises MemoryError for some damaged headers."""
+    try:
+        version = npy.read_magic(file)
+        if version not in HEADERS:
+            raise ArrayFileError(f"version {version} of the npy format is for types with fields; numbers are expected")
+        return HEADERS[version](file)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ArrayFileError(f"no header of a .npy file: {error or type(error).__name__}") from error
+
+
+def _array(file: IO[bytes], size: int) -> np.ndarray:
+    """The array of an opened .npy file of `size` bytes."""
+    shape, is_fortran, dtype = _header(file)
+    require_plain(dtype)
+    if any(side < 0 for side in shape):
+        raise ArrayFileError(f"its header says shape {list(shape)}, with a negative side")
+    num_bytes, rest = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if num_bytes > rest:
+        raise ArrayFileError(f"its header says {dtype}{list(shape)}, which is {num_bytes} bytes, and {rest} follow")
+    values = np.empty(num_bytes, np.uint8)
+    filled = 0
+    while filled < num_bytes:
+        count = file.readinto(values[filled : filled + BLOCK_BYTES])  # type: ignore[attr-defined]
+        if not count:
+            raise ArrayFileError(f"it ends after {filled} of the {num_bytes} bytes of its values")
+        filled += count
+    return values.view(dtype).reshape(shape, order="F" if is_fortran else "C")
