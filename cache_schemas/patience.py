@@ -2,8 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
 from typing import TypeVar
+
+from cache_schemas.stopping import asked as stop_asked
+from cache_schemas.stopping import sleep
 
 # Less than what is left of a lease's 300 s (run.lease_seconds) when it was due to be refreshed as the store went away:
 # the leases of a run that outlasts it are still good.
@@ -49,6 +52,7 @@ class Patience:
 
     Only for one that answered before: a wrong address is told at once. Threads share it, so that once one of them gave
     up the others do too. What clients repeat by themselves comes on top.
+    A signal that stops the process ends the waiting.
     """
 
     def __init__(self, root: str) -> None:
@@ -73,7 +77,7 @@ class Patience:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _waits_after(self, error: Exception, asked: float) -> bool:
-        if not (self.answered and is_away(error)):
+        if stop_asked() or not (self.answered and is_away(error)):
             return False
         if self.away_since is None:
             self.away_since = asked

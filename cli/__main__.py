@@ -1,6 +1,22 @@
-"""`python -m cli` is the command `kinegraph`."""
+"""`python -m cli` is the command `kinegraph`. Signals are obeyed before anything is imported that takes time."""
 
-from cli.app import main
+import sys
+
+try:
+    from cache_schemas import stopping
+    from cli.streams import open_standard_streams
+except KeyboardInterrupt:  # Python's own, for as long as no signal is obeyed
+    sys.exit(130)
+
+
+def main() -> None:
+    """Entry point of the command `kinegraph`."""
+    open_standard_streams()
+    stopping.obey()
+    from cli.app import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from cli import caches, exchange, heads
-from cli.exits import exit_code, stop_on_signals
+from cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals
 from cli.printing.text import shown
+from cli.streams import open_standard_streams
 
 
 class Commands(TyperGroup):
@@ -90,5 +91,9 @@ def main() -> None:
     lines.setFormatter(ShownLines("%(message)s"))
     logging.basicConfig(handlers=[lines])
     logging.getLogger("kinegraph").setLevel(logging.INFO)  # of others (botocore is talkative) warnings will do
+    open_standard_streams()
     stop_on_signals()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        end_process(end.code if isinstance(end.code, int) else EXIT_FAILED)

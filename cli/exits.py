@@ -1,19 +1,21 @@
 """What a command's end means to who called it: exit codes, messages, signals."""
 
 import os
-import signal
+import select
 import sys
 from collections.abc import Callable
-from types import FrameType
+from typing import NoReturn
 
 import typer
 
+from cache_schemas import stopping
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
+from cache_schemas.stopping import Terminated as Terminated  # for those who run commands
 from cli.printing.text import note
 from pipeline.errors import OutOfTimeError
 from stages.errors import UsageError
 
-EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 75, 130, 143
+EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME = 1, 2, 3, 75
 
 GPU_IS_FULL = (
     "The GPU is full. Give fewer clips at a time (run.batch_size of extract, train.batch_size of train and evaluate), "
@@ -21,32 +23,17 @@ GPU_IS_FULL = (
 )
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, or SIGUSR1 (a scheduler's word that time is up), treated as Ctrl-C."""
-
-
-STOPS: dict[int, type[KeyboardInterrupt]] = {
-    signal.SIGINT: KeyboardInterrupt,
-    signal.SIGTERM: Terminated,
-    signal.SIGUSR1: Terminated,
-}
-
-
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command; what goes wrong is told on stderr. Typer's own ends (help is an Exit) go through."""
     try:
+        stopping.check()
         code = command() or 0
         sys.stdout.flush()
         return code
     except (typer.Exit, typer.Abort):  # RuntimeErrors, both
         raise
-    except BrokenPipeError:  # `| head` has seen enough; what is left must not fail once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt as stop:
-        without = ", without --overwrite," if "--overwrite" in sys.argv else ""
-        note(f"\nstopped. What is sealed stays; the same command{without} goes on from there.")
-        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+        return _stopped(type(stop))
     except OutOfTimeError as stop:
         note(str(stop))
         return EXIT_OUT_OF_TIME
@@ -54,19 +41,44 @@ def exit_code(command: Callable[[], int | None]) -> int:
         note(f"error: {error}")
         return EXIT_USAGE
     except (CacheError, RuntimeError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout.fileno()):  # `| head` has seen enough
+            return 0
         note(f"error: {error}")
         if type(error).__name__ == "OutOfMemoryError":  # torch's, known by its name, as torch need not be here
             note(GPU_IS_FULL)
-        return EXIT_FAILED
+        # After a signal it may be the signal's doing: it went to the programs and processes that were waited for, too.
+        signalled = stopping.asked()
+        return EXIT_FAILED if signalled is None else _stopped(signalled)
+
+
+def _stopped(stop: type[KeyboardInterrupt]) -> int:
+    without = ", without --overwrite," if "--overwrite" in sys.argv else ""
+    note(f"\nstopped. What is sealed stays; the same command{without} goes on from there.")
+    return stopping.exit_code_of(stop)
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether it is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def stop_on_signals() -> None:
-    """Let the signals of STOPS end the command through its exceptions."""
-    for number in STOPS:
-        signal.signal(number, _stop)
+    """SIGINT, SIGTERM and SIGUSR1 stop the command at its next safe point."""
+    stopping.obey()
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    """The first signal ends what is being sealed and stops; a second one of its kind ends the process at once."""
-    signal.signal(number, signal.SIG_DFL)
-    raise STOPS[number]
+def end_process(code: int) -> NoReturn:
+    """Exit; after a stop, without waiting for threads that are still at what nobody needs any more.
+
+    What cannot be written to stdout or stderr now is dropped: it would fail once more at exit.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if stopping.asked() is not None:
+        os._exit(code)
+    sys.exit(code)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cache_schemas import stopping
 from cache_schemas.arrays import GRAPH_TIMES, STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
 from cache_schemas.cache import Cache, Stage
 from cache_schemas.ledger import Record
@@ -105,7 +106,7 @@ def proposals_per_frame(cache: Cache) -> float | None:
     if not cache.has_stage("proposals"):
         return None
     counts = [np.empty(0)]
-    for shard in cache.ledger.shards("proposals"):
+    for shard in stopping.checked(cache.ledger.shards("proposals")):
         try:
             view = cache.store.open_shard(cache.array("proposals/count"), shard)
             rows = np.stack([view.row(number) for number in range(len(cache.shard_rows(shard)))])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cache_schemas import stopping
 from cache_schemas.arrays import ArraySpec
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipRow
@@ -136,7 +137,7 @@ def _stage_files(
             exported.damaged.append(str(error))
             return None
 
-    for video, numbers in videos.items():
+    for video, numbers in stopping.checked(videos.items()):
         places = [divmod(number, source.shard_clips) for number in numbers]
         if any(shard not in records for shard, _ in places):
             exported.unsealed.setdefault(specs[0].stage, []).append(video)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from cache_schemas import stopping
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
 from pipeline.plan import WorkUnit
@@ -93,13 +94,13 @@ class Feed:
                     (video, self._decode(video, self._begun(video, staging))) for video in self._videos(units)
                 )
             return
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool, Staging(self._staging) as staging:
-            stopping = threading.Event()
-            decoded = self._decoded_ahead(pool, units, staging, stopping)
+        with stopping.threads(self._threads, "decode") as pool, Staging(self._staging) as staging:
+            closed = threading.Event()
+            decoded = self._decoded_ahead(pool, units, staging, closed)
             try:
-                yield from _in_background(self._assembled(decoded), stopping)
+                yield from _in_background(self._assembled(decoded), closed)
             finally:
-                stopping.set()
+                closed.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_Video]:
@@ -137,14 +138,14 @@ class Feed:
             return [error for _ in video.rows], None
 
     def _decoded_ahead(
-        self, pool: ThreadPoolExecutor, units: Iterable[WorkUnit], staging: Staging, stopping: threading.Event
+        self, pool: ThreadPoolExecutor, units: Iterable[WorkUnit], staging: Staging, closed: threading.Event
     ) -> Iterator[tuple[_Video, _Decoded]]:
         """Decoded videos in order, with enough clips under way to fill two batches."""
         capacity = 2 * self._batch_size + self._threads
         under_way: deque[tuple[_Video, Future[_Decoded]]] = deque()
         clips = 0
         for video in self._videos(units):
-            if stopping.is_set():
+            if closed.is_set():
                 return
             under_way.append((video, pool.submit(self._decode, video, self._begun(video, staging))))
             clips += len(video.rows)
@@ -209,12 +210,12 @@ class _End:
         self.error = error
 
 
-def _in_background(items: Iterator[Item], stopping: threading.Event) -> Iterator[Item]:
-    """The items, made up to BATCHES_AHEAD ahead on a thread of their own."""
+def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[Item]:
+    """The items, made up to BATCHES_AHEAD ahead on a thread of their own, until `closed` is set."""
     ready: queue.Queue[Item | _End] = queue.Queue(BATCHES_AHEAD)
 
     def put(item: Item | _End) -> None:
-        while not stopping.is_set():
+        while not closed.is_set():
             try:
                 ready.put(item, timeout=0.1)
                 return
@@ -225,7 +226,7 @@ def _in_background(items: Iterator[Item], stopping: threading.Event) -> Iterator
         try:
             for item in items:
                 put(item)
-                if stopping.is_set():
+                if closed.is_set():
                     return
             put(_End(None))
         except BaseException as error:
@@ -233,7 +234,7 @@ def _in_background(items: Iterator[Item], stopping: threading.Event) -> Iterator
 
     thread = threading.Thread(target=work, name="assemble", daemon=True)
     thread.start()
-    while not isinstance(item := ready.get(), _End):
+    while not isinstance(item := stopping.get(ready), _End):
         yield item
     if item.error is not None:
         raise item.error

@@ -1,9 +1,9 @@
 """Sealing shards that are not computed but taken over, from another cache or from files of others. Torch-free."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from cache_schemas.ledger import Record
 from pipeline.leases import Leases, NoLeases, leases_on
@@ -28,7 +28,7 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
     with closing(leases_on(cache.storage, LEASE_SECONDS)) as leases:
         while left:
             leased = []
-            for shard in left:
+            for shard in stopping.checked(left):
                 if _fill_shard(cache, leases, shard, missing[shard], prepare):
                     done += 1
                     on_progress("sealing shards", done, len(missing))
@@ -36,7 +36,7 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
                     leased.append(shard)
             left = leased
             if left:
-                time.sleep(REVISIT_SECONDS)
+                stopping.sleep(REVISIT_SECONDS)
 
 
 def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache_schemas import stopping
 from cache_schemas.cache import MANIFEST, Cache, Stage
 from cache_schemas.compression import NONE
 from cache_schemas.ledger import Failure, Record, Source
@@ -87,7 +88,7 @@ def import_features(
 
 
 def _counted(what: str, videos: Sequence[str], on_progress: Progress) -> Iterator[str]:
-    for done, video in enumerate(videos, 1):
+    for done, video in enumerate(stopping.checked(videos), 1):
         yield video
         on_progress(f"reading {what}", done, len(videos))
 
@@ -141,7 +142,7 @@ class _Work:
         rows = list(self.cache.clips.rows(numbers.start, numbers.stop))
         clip_ids = [row.clip_id for row in rows]
         outputs = [StageOutput(stage=self.stages[key], clip_ids=clip_ids) for key in keys]
-        for number, row in enumerate(rows):
+        for number, row in enumerate(stopping.checked(rows)):
             try:
                 features = self._features(row.video_id)
             except UnusableError as error:

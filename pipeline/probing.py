@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from cache_schemas import stopping
 from stages.decode.errors import DecodeError
 from stages.decode.stream import Probe
 
@@ -59,7 +60,7 @@ class _Pool:
     def answers(self) -> Iterator[tuple[str, Answer]]:
         """The next answer, where one comes soon."""
         try:
-            path, answer = self._done.get(timeout=LOOK_SECONDS)
+            path, answer = stopping.get(self._done, LOOK_SECONDS)
         except queue.Empty:
             return
         self._begun.pop(path, None)

@@ -4,19 +4,26 @@ import functools
 import logging
 import subprocess
 
+from cache_schemas import stopping
 from pipeline.errors import ProgramMissing
 
 log = logging.getLogger("kinegraph")
 
 
-def run(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, whatever its exit code; gives that and what the program said.
+def run(*command: str, seconds: float, to_its_end: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a program, whatever its exit code; gives that and what the program said.
 
+    A signal that stops this process ends the program, unless it must come `to_its_end`; then Ctrl-C in a terminal does
+    not reach it.
     Raises ProgramMissing where the program is not on the PATH or may not be run, subprocess.TimeoutExpired where it
     takes longer than `seconds`.
     """
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        if not to_its_end:
+            return stopping.run(command, seconds)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, check=False, start_new_session=True
+        )
     except FileNotFoundError:
         raise ProgramMissing(f"{command[0]} is not on the PATH") from None
     except OSError as error:

@@ -4,9 +4,9 @@ import logging
 import os
 import stat
 from collections.abc import Container, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipRow, ClipsTable, merged, video_of
 from cache_schemas.ledger import Record, Source
@@ -42,7 +42,7 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals
     found: Changed = {}
     elsewhere: list[tuple[int, str, str, Source]] = []
-    for record in cache.ledger.records("clips", shards):
+    for record in stopping.checked(cache.ledger.records("clips", shards)):
         failed = _videos_to_retry(cache, record) if retry_failed else _failed_videos(record)
         for video, source in record.sources.items():
             if video in failed or video not in path_of:
@@ -80,7 +80,7 @@ def changed_files(config: Config, cache: Cache, shards: Container[int]) -> dict[
         if not isinstance(options, FileOptions | GraphFileOptions):
             continue
         name_of = ClipsTable.read_video_names(cache.storage)
-        for record in cache.ledger.records(key, shards):
+        for record in stopping.checked(cache.ledger.records(key, shards)):
             for video, source in record.files.items():
                 if _has_changed(options.file_of(name_of.get(video, video)), source):
                     found.setdefault(key, {}).setdefault(record.shard, []).append(video)
@@ -107,9 +107,9 @@ def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
     from stages.remote.remote import Remote  # takes time to import, which folders need not wait for
 
     remote = Remote(tries=2)
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+    with stopping.threads(REQUESTS_AT_ONCE) as pool:
         try:
-            return [*pool.map(lambda video: _has_changed_at(remote, *video), videos)]
+            return [*stopping.mapped(pool, lambda video: _has_changed_at(remote, *video), videos)]
         except (NetworkError, CredentialsError) as error:
             pool.shutdown(wait=False, cancel_futures=True)
             log.warning("Videos at URLs are not looked at for changes since they were cached: %s", error)

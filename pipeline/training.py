@@ -17,7 +17,6 @@ from pipeline.config import Config
 from pipeline.devices import on_device_of
 from pipeline.errors import ConfigError
 from pipeline.kept_runs import require_same_recipes, trained_on
-from pipeline.processes import in_processes
 from pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
 from pipeline.tails import require_whole_maps, with_tail_of
 from pipeline.versions import versions
@@ -26,6 +25,7 @@ from stages.device import pick_device
 from stages.heads.build import HEADS, build_head
 from stages.heads.head import Head
 from stages.heads.own import OwnHead, is_own
+from stages.processes import in_processes
 from stages.training import together
 from stages.training.checkpoint import (
     CODE_FILE,

@@ -1,10 +1,10 @@
 """`kinegraph train --executor slurm`: a table of heads and seeds as a job array, a task for each run."""
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from pipeline.config import Config
 from pipeline.errors import SlurmError
@@ -53,7 +53,7 @@ def train_on_slurm(
 def _wait(submission: Submission) -> str:
     """Until all tasks ended; gives the ends of the logs of those that did not do so well."""
     while not (state := submission.watched_state()).is_over:
-        time.sleep(slurm.POLL_SECONDS)
+        stopping.sleep(slurm.POLL_SECONDS)
     return logs_of_failed(submission, state)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from pipeline.config import Config
 from pipeline.errors import ClusterLost
@@ -115,7 +116,7 @@ class _Table:
                 while waiting and len(self.in_flight) < self._workers.most():
                     self._submit(waiting.pop())
                 with suppress(queue.Empty):
-                    self._settle(self._settled.get(timeout=COUNT_WORKERS_SECONDS))
+                    self._settle(stopping.get(self._settled, COUNT_WORKERS_SECONDS))
                 self._workers.require()
         finally:
             self.client.unsubscribe_topic(self.topic)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cache_schemas import stopping
 from cache_schemas.arrays import status_array
 from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache, Stage
 from cache_schemas.clips_table import TABLE, ClipsTable
@@ -153,7 +154,7 @@ def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tupl
     if record.fingerprint != stage.fingerprint:
         yield record_name, "fingerprint"
     damaged = False
-    for name, sealed in record.objects.items():
+    for name, sealed in stopping.checked(record.objects.items()):
         if kind := object_problem(cache.storage, name, sealed):
             damaged = True
             yield name, kind

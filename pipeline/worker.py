@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache, Stage
 from pipeline.agreement import require_same_stage
 from pipeline.config import Config
@@ -66,7 +67,7 @@ class Worker:
         torch.set_num_threads(self.threads)
         self.device = pick_device(config.run.device)
         entries = {key.partition("/")[2] for key in keys if "/" in key}
-        self.features = {name: self._extractor(name) for name in sorted(entries)}
+        self.features = {name: self._extractor(name) for name in stopping.checked(sorted(entries))}
         self.proposer: ProposalSource | None = None
         if config.proposals is not None and "proposals" in keys:
             self.proposer = build_source(config.proposals, self.device)
@@ -113,7 +114,7 @@ class Worker:
                     raise self.schedule.stopped()
                 if not over.leased:
                     return suspects
-                time.sleep(REVISIT_SECONDS)
+                stopping.sleep(REVISIT_SECONDS)
                 if self.schedule.allotted is not None:
                     self.schedule.allotted.require_time_to_wait()
                 units = over.leased
@@ -190,19 +191,19 @@ class Worker:
             pending: Future[None] | None = None
             shard: ShardInProgress | None = None
             asked = time.monotonic()
-            for batch in batches:
+            for batch in stopping.checked(batches):
                 shard = shard or ShardInProgress(self, batch.unit, batch.clip_ids)
                 shard.spent("waiting for decode", asked)
                 self._compute(shard, batch)
                 if batch.is_last:
                     asked = time.monotonic()
                     if pending is not None:
-                        pending.result()
+                        stopping.result(pending)
                     shard.spent("waiting for writer", asked)
                     pending, shard = writer.submit(self._seal, shard, over), None
                 asked = time.monotonic()
             if pending is not None:
-                pending.result()
+                stopping.result(pending)
 
     def _compute(self, shard: ShardInProgress, batch: Batch) -> None:
         shard.add(batch)

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import queue
-import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 from dask.utils import key_split
 from distributed import Client, Future, KilledWorker
 
+from cache_schemas import stopping
 from pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
 from pipeline.events import Event, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
 from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
@@ -98,7 +98,7 @@ class Submission:
                 self._pass(deque(units), max_deaths)
                 if not self.leased:
                     return self.suspects
-                time.sleep(REVISIT_SECONDS)
+                stopping.sleep(REVISIT_SECONDS)
                 if self.job.allotted is not None:
                     self.job.allotted.require_time_to_wait()
                 units, self.leased = self.leased, []
@@ -114,7 +114,7 @@ class Submission:
             if not self.in_flight:
                 break
             with suppress(queue.Empty):
-                self._settle(self._settled.get(timeout=COUNT_WORKERS_SECONDS))
+                self._settle(stopping.get(self._settled, COUNT_WORKERS_SECONDS))
             while self._lost:
                 self._died(self._lost.popleft())
             self._workers.require()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distributed import Client
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from cache_schemas.errors import UnknownStorage
 from cache_schemas.storage import LocalStorage, Storage, open_storage
@@ -45,15 +46,16 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
         watch = JobWatch(client.cluster, run.dask.jobqueue, had_worker=False)
         while not client.nthreads():
             watch.look(num_workers=0)
-            time.sleep(LOOK_SECONDS)
+            stopping.sleep(LOOK_SECONDS)
         return
-    try:
-        client.wait_for_workers(1, timeout=run.dask.timeout_seconds)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"The Dask scheduler at {_address(client)} has no worker after {run.dask.timeout_seconds:g} s. Start some "
-            f"with `dask worker {_address(client)}`."
-        ) from error
+    until = time.monotonic() + run.dask.timeout_seconds
+    while not client.nthreads():
+        if time.monotonic() >= until:
+            raise ClusterError(
+                f"The Dask scheduler at {_address(client)} has no worker after {run.dask.timeout_seconds:g} s. Start "
+                f"some with `dask worker {_address(client)}`."
+            )
+        stopping.sleep(stopping.POLL_SECONDS)
 
 
 def _check_versions(client: Client) -> None:

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import FrameType
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from cache_schemas.files import HOST
 from pipeline.config import Config
@@ -96,7 +96,8 @@ class _Pool:
         try:
             self.members = [self._start(number) for number in range(workers)]
             while self.members:
-                ready = wait([m.connection for m in self.members])
+                stopping.check()
+                ready = wait([m.connection for m in self.members], stopping.POLL_SECONDS)
                 for member in [m for m in self.members if m.connection in ready]:
                     self._listen(member)
         finally:
@@ -113,7 +114,8 @@ class _Pool:
         ours, theirs = context.Pipe()
         arguments = (self.job.config, self.job.cache.root, self.job.keys, number, theirs, self.job.allotted)
         process = context.Process(target=_work, args=arguments, daemon=True)
-        process.start()
+        with stopping.unheard_by_children():
+            process.start()
         theirs.close()
         return _Member(number, process, ours)
 
@@ -183,7 +185,7 @@ def _work(
     """The child's side: the `number`-th worker here, which asks for units until there are none, or no time."""
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(decided_by_parent, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop)
+    stopping.obey([signal.SIGTERM], second_ends=False)  # the parent's may come after one to all processes
     sending, asking = threading.Lock(), threading.Lock()
 
     def send(message: object) -> None:
@@ -215,8 +217,3 @@ def _work(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another worker's last word may come first; nothing is left to tidy
     if last_word:
         send(last_word)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt

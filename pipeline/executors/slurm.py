@@ -1,9 +1,9 @@
 """A SLURM job array: submitted here, run by `slurm_task`, watched through the ledger."""
 
 import logging
-import time
 from collections.abc import Sequence
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import video_of
 from pipeline.errors import SlurmError
@@ -98,7 +98,7 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
             cancel_pending(submission)
         if state.is_over:
             return left
-        time.sleep(POLL_SECONDS)
+        stopping.sleep(POLL_SECONDS)
 
 
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:

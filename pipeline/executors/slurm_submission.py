@@ -16,6 +16,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from cache_schemas.documents import parsed, read_document
 from cache_schemas.files import write_whole
@@ -148,6 +149,7 @@ def submit(config: Config, work: Work) -> Submission:
         job_id = _sbatch(folder / SCRIPT_FILE)
     except UsageError:
         shutil.rmtree(folder)
+        stopping.check()
         raise
     submission = Submission(
         name=name,
@@ -181,7 +183,7 @@ def _folder_for(config: Config, cache: Cache) -> Path:
 
 def _sbatch(script: Path) -> str:
     try:
-        done = run("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS)
+        done = run("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS, to_its_end=True)
     except ProgramMissing as error:
         raise ProgramMissing(
             f"{error}: run this where jobs are submitted from. For another scheduler, start jobs with "

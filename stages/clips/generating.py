@@ -4,16 +4,19 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from cache_schemas import stopping
 from cache_schemas.files import TEMPORARY_PREFIX, sweep
 from cache_schemas.regular import CONFIG_BYTES, read_regular
+from stages.processes import in_processes
+
+VIDEOS_AT_ONCE = 16  # of one process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +79,9 @@ def generate_videos(
     listed = videos()
     for folder in {Path(video.path).parent for video in listed}:
         (root / "videos" / folder).mkdir(parents=True, exist_ok=True)
-    for _ in _run(_Writer(root / "videos", render), listed, workers):
+    for finished_now in _run(_Writer(root / "videos", render), listed, workers):
         if progress is not None:
-            progress(1)
+            progress(finished_now)
     rows = [f"videos/{video.path},{video.label},{video.split}" for video in listed]
     (root / "annotations.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
     started.replace(finished)
@@ -108,9 +111,19 @@ class _Writer:
         temporary.replace(target)
 
 
-def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVideo], workers: int) -> Iterator[None]:
+def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVideo], workers: int) -> Iterator[int]:
+    """Write all; gives numbers of videos as they are finished."""
     if workers <= 1:
-        yield from map(write, videos)
+        for video in stopping.checked(videos):
+            write(video)
+            yield 1
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(write, videos, chunksize=16)
+    chunks = [videos[start : start + VIDEOS_AT_ONCE] for start in range(0, len(videos), VIDEOS_AT_ONCE)]
+    yield from in_processes(partial(_write_all, write), chunks, workers)
+
+
+def _write_all(write: Callable[[GeneratedVideo], None], number: int, videos: Sequence[GeneratedVideo]) -> int:
+    """In the process `number` of several."""
+    for video in videos:
+        write(video)
+    return len(videos)

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import fsspec
 from fsspec.callbacks import Callback
 
+from cache_schemas import stopping
 from cache_schemas.errors import CacheError
 from cache_schemas.file_systems import open_file_system
 from stages.decode.errors import DecodeError
@@ -156,7 +157,7 @@ class Remote:
                 log.warning("%s: %s. Trying again in %.0f s.", url, in_words(error), wait_seconds)
             else:
                 return found
-            if self.stopping.wait(wait_seconds):
+            if stopping.wait(self.stopping, wait_seconds):
                 raise Stopped
             wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
         raise AssertionError("tries is at least 1")

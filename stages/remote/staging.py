@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from cache_schemas import stopping
 from cache_schemas.ledger import Source
 from stages.decode.numbered_images import images_identity
 from stages.decode.source import source_identity
@@ -178,7 +179,7 @@ class _Copy:
 
     def __enter__(self) -> AtHand:
         try:
-            return self.ready.result()
+            return stopping.result(self.ready)
         except BaseException:
             self.staging.drop(self)
             raise

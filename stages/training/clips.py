@@ -2,13 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import torch
 import xxhash
 from torch import Tensor
 
+from cache_schemas import stopping
 from cache_schemas.arrays import GRAPH_TIMES
 from stages.errors import UsageError
 
@@ -86,11 +87,11 @@ def read_batches(
         return {name: x.pin_memory() for name, x in chosen.items()} if device.type == "cuda" else chosen
 
     def move(reading: Future[Batch]) -> Batch:
-        return {name: x.to(device, non_blocking=True) for name, x in reading.result().items()}
+        return {name: x.to(device, non_blocking=True) for name, x in stopping.result(reading).items()}
 
     pending: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-        for indices in torch.split(order, batch_size):
+    with stopping.threads(1, "read-ahead") as reader:
+        for indices in stopping.checked(torch.split(order, batch_size)):
             pending.append(reader.submit(read, indices))
             if len(pending) > 1:
                 yield move(pending.popleft())
@@ -150,7 +151,7 @@ def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
 
     Raises FeaturesNotFinite for the first clip with a value in one of the named arrays that is not finite.
     """
-    for indices in torch.split(torch.arange(len(clips)), batch_size):
+    for indices in stopping.checked(torch.split(torch.arange(len(clips)), batch_size)):
         batch = clips.batch(indices.tolist())
         for name in filter(GRAPH_TIMES.__ne__, names):
             bad = (~batch[name].isfinite()).flatten(1).any(1).nonzero()

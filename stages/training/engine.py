@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cache_schemas import stopping
 from cache_schemas.files import remove_durably
 from stages.device import computing_in, require_precision
 from stages.errors import UsageError
@@ -148,6 +149,7 @@ class _Training:
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
         while not self._finished():
+            stopping.check()
             record = self._epoch(on_step)
             self.history.append(record)
             on_epoch(record)

@@ -6,12 +6,14 @@ are the entry's named weights.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from torch import Size, nn
 
+from cache_schemas import stopping
 from cache_schemas.regular import NotRegularError, open_regular, require_regular
 from stages.errors import WeightsError
 from stages.weights.files import read_state
@@ -131,7 +133,9 @@ def _download(source: WeightSource, path: Path) -> None:
     assert source.url is not None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(source.url, str(path), source.sha256 or None, progress=False)
+        with stopping.threads(1, "download") as pool:  # it has no safe points
+            download = partial(torch.hub.download_url_to_file, progress=False)
+            stopping.result(pool.submit(download, source.url, str(path), source.sha256 or None))
     except (OSError, RuntimeError) as error:
         digest = f"sha256 {source.sha256}..." if source.sha256 else "its sha256 is not published"
         raise WeightsError(

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
 from cache_schemas.reader import CachedClips
-from pipeline import processes, training
+from pipeline import training
 from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
@@ -22,6 +22,7 @@ from pipeline.indexing import index
 from pipeline.results import read_results
 from pipeline.scoring import evaluate_run
 from pipeline.training import build_for, recipes, train_runs
+from stages import processes
 from stages.heads.head import HeadError
 from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
 from stages.training.records import EpochRecord
@@ -145,10 +146,11 @@ def test_processes_of_a_table_share_devices_and_cores(config: Config, monkeypatc
         def __init__(self, count: int, mp_context: Any, initializer: Any, initargs: Any) -> None:
             self.begin = partial(initializer, *initargs)
 
-        def map(self, call: Any, jobs: list[Any]) -> Iterator[Any]:
-            for job in jobs:
-                self.begin()
-                yield call(job)
+        def submit(self, call: Any, *arguments: Any) -> Future[Any]:
+            self.begin()
+            done = Future[Any]()
+            done.set_result(call(*arguments))
+            return done
 
         def shutdown(self, cancel_futures: bool) -> None: ...
 

@@ -201,7 +201,7 @@ def test_an_answer_that_does_not_come_is_no_limit(
         raise subprocess.TimeoutExpired("scontrol", 30)
 
     monkeypatch.setenv("SLURM_JOB_ID", "8")
-    monkeypatch.setattr("subprocess.run", fails)
+    monkeypatch.setattr("cache_schemas.stopping.run", fails)
     assert allotment(None) is None
     assert "timed out after 30 seconds, so it is not known when SLURM job 8 must end" in caplog.text
 

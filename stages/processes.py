@@ -1,12 +1,14 @@
 """Calls in processes of their own, each of which has a number."""
 
 import multiprocessing
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
+
+from cache_schemas import stopping
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -16,7 +18,8 @@ _number = 0  # of this process
 def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count: int) -> Iterator[Result]:
     """`call(number, job)` for each job, in order; `number`, below `count`, is that of the process that takes it.
 
-    Leaves no process behind, however it is left. Raises BrokenProcessPool where one of them dies.
+    Leaves no process behind, however it is left; a signal that stops this one ends them. Raises BrokenProcessPool where
+    one of them dies.
     """
     context = multiprocessing.get_context("spawn")
     numbers: SimpleQueue[int] = context.SimpleQueue()
@@ -24,7 +27,10 @@ def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count:
         numbers.put(number)
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_take_number, initargs=(numbers,))
     try:
-        yield from pool.map(partial(_with_number, call), jobs)
+        with stopping.unheard_by_children():
+            futures = deque(pool.submit(_with_number, call, job) for job in jobs)
+        while futures:
+            yield stopping.result(futures.popleft())
     except BrokenProcessPool as error:  # the pool has ended the others
         raise BrokenProcessPool(
             f"One of {count} worker processes died. Is there memory for so many (run.workers)? What is finished stays; "
