@@ -78,11 +78,13 @@ def read_batches(
 ) -> Iterator[Batch]:
     """The named arrays of the clips in `order`, in batches on `device`; the last one may be smaller.
 
-    A thread reads the next batch while the present one is used.
+    A thread reads the next batch while the present one is used. A data set that has no `batch`, as written for earlier
+    versions, gives batches by `__getitems__`.
     """
+    read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]
 
     def read(indices: Tensor) -> Batch:
-        batch = clips.batch(indices.tolist())
+        batch = read_together(indices.tolist())
         chosen = {name: batch[name] for name in names}
         return {name: x.pin_memory() for name, x in chosen.items()} if device.type == "cuda" else chosen
 

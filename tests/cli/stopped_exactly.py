@@ -1,0 +1,73 @@
+"""A command's loops, with a signal at a moment of the lock's choice: `python stopped_exactly.py MOMENT`.
+
+Sent inside a call of `threading.Condition`, when its lock has just been taken or given back. A handler that raised
+there would leave the lock as it is, and the process waiting for ever. Ends as the command would.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import torch
+
+from cli.exits import exit_code, stop_on_signals
+from pipeline.feed import _in_background
+from stages.training.clips import read_batches
+
+MAIN = threading.get_ident()
+
+
+class InMemory:
+    """Clips without features; each batch takes a moment to read."""
+
+    def batch(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        time.sleep(0.05)
+        return {"x": torch.zeros(len(indices), 4)}
+
+
+def train() -> None:
+    for _ in read_batches(InMemory(), torch.arange(64), 4, ["x"], torch.device("cpu")):  # type: ignore[arg-type]
+        pass
+
+
+def feed() -> None:
+    with closing(_in_background(iter(range(100_000)), threading.Event())) as items:  # type: ignore[type-var]
+        for _ in items:
+            pass
+
+
+def struck(really: Callable[..., Any], caller: str, count: int) -> Callable[..., Any]:
+    """The method of Condition, after whose `count`-th call below `caller` in the main thread the signal comes."""
+    calls = 0
+
+    def method(condition: threading.Condition, *arguments: Any) -> Any:
+        nonlocal calls
+        answer = really(condition, *arguments)
+        above = sys._getframe(1).f_code.co_name, sys._getframe(2).f_code.co_name
+        if threading.get_ident() == MAIN and caller in above:
+            calls += 1
+            if calls == count:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+    return method
+
+
+MOMENTS: dict[str, tuple[Callable[[], None], str, str, int]] = {
+    "submit": (train, "__enter__", "_adjust_thread_count", 3),
+    "submitted": (train, "__exit__", "_adjust_thread_count", 3),
+    "result": (train, "__enter__", "result", 2),
+    "get": (feed, "__enter__", "get", 3),
+    "got": (feed, "__exit__", "get", 3),
+}
+
+if __name__ == "__main__":
+    command, method, caller, count = MOMENTS[sys.argv[1]]
+    setattr(threading.Condition, method, struck(getattr(threading.Condition, method), caller, count))
+    stop_on_signals()
+    sys.exit(exit_code(command))

@@ -1,0 +1,157 @@
+"""SIGINT, SIGTERM and SIGUSR1 at any moment: the command ends with 130 or 143, soon, and says how to go on."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_schemas.cache import Cache
+from pipeline.config import load_config
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.verification import verify
+from stages.training.checkpoint import is_trained
+from tests.caches import same_bytes, write_config
+from tests.cli.stopped_exactly import MOMENTS
+
+ROOT = Path(__file__).resolve().parents[2]
+KINEGRAPH = [sys.executable, "-m", "cli"]
+GOES_ON = "stopped. What is sealed stays; the same command goes on from there.\n"
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+
+
+def test_moments_at_which_threading_holds_its_locks() -> None:
+    """Side by side, as each imports torch. A handler that raised hung at some of them, and ended with 1 at others."""
+    script = [sys.executable, str(Path(__file__).with_name("stopped_exactly.py"))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    running = {
+        moment: subprocess.Popen([*script, moment], stderr=subprocess.PIPE, text=True, env=environment)
+        for moment in MOMENTS
+    }
+    said = {moment: process.communicate()[1] for moment, process in running.items()}
+    assert said == dict.fromkeys(MOMENTS, f"\n{GOES_ON}")
+    assert {process.returncode for process in running.values()} == {143}
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_document: dict[str, Any]) -> Path:
+    """All is sealed, and a head takes long to train; nothing of it is trained."""
+    train = {"run": str(tmp_path / "runs"), "head": "avg_pool", "epochs": 100_000, "val_split": None}
+    path = write_config(tmp_path / "config.yaml", tiny_document | {"train": train})
+    index(load_config(path))
+    return path
+
+
+def stopped_after(command: list[str], seconds: float, sent: signal.Signals) -> tuple[int, str]:
+    """The signal comes so long after the process says that it obeys; exit code and stderr."""
+    program = "import cli.__main__, cache_schemas.stopping as s; s.obey(); print(flush=True); cli.__main__.main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(seconds)
+        process.send_signal(sent)
+        _, said = process.communicate()
+    return process.returncode, said
+
+
+def stop_at_random(config: Path, moments: int, draw: random.Random) -> None:
+    """Extraction and training, in turn; the interrupted cache is sound each time, and complete in the end."""
+    settings = load_config(config)
+    extract(settings)
+    whole = same_bytes(Path(settings.cache))
+    shutil.rmtree(Path(settings.cache))
+    index(settings)
+    for moment in range(moments):
+        sent = draw.choice([*CODES])
+        command = ["train" if moment % 2 else "extract", str(config)]
+        if command[0] == "train":
+            extract(settings)
+        code, said = stopped_after(command, draw.uniform(0, 8), sent)
+        if command[0] == "extract" and code == 0:  # all was sealed when the signal came
+            assert same_bytes(Path(settings.cache)) == whole
+        else:
+            assert (code, said.endswith(GOES_ON)) == (CODES[sent], True), said
+        assert "Traceback" not in said
+        assert verify(settings.cache).ok
+        assert not [*Cache(settings.cache).storage.names("leases")]
+        if command[0] == "train":
+            assert not is_trained(Path(settings.train.run))
+            shutil.rmtree(Path(settings.cache))
+            index(settings)
+    extract(settings)
+    assert same_bytes(Path(settings.cache)) == whole
+
+
+def test_three_random_moments(config: Path) -> None:
+    stop_at_random(config, 3, random.Random(0))
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_eighty_random_moments(config: Path) -> None:
+    seed = int(os.environ.get("FAULTS_SEED", time.time_ns() % 10**6))
+    print(f"FAULTS_SEED={seed}")
+    stop_at_random(config, 80, random.Random(seed))
+
+
+@pytest.mark.parametrize(("sent", "code"), CODES.items())
+def test_a_signal_during_imports(config: Path, sent: signal.Signals, code: int) -> None:
+    """That is before the command has begun."""
+    program = """
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), int(sys.argv.pop()))
+sys.meta_path.insert(0, Finder())
+from cli.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "plan", str(config), str(int(sent))], capture_output=True, text=True, cwd=ROOT,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"\n{GOES_ON}")
+
+
+def test_ctrl_c_before_any_signal_is_obeyed() -> None:
+    program = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "cache_schemas.stopping":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["kinegraph", "models"]
+runpy.run_module("cli", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_stdout_that_is_closed_or_not_read(config: Path) -> None:
+    plan = " ".join([*KINEGRAPH, "plan", str(config)])
+    head = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {plan} | true"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (head.returncode, head.stderr) == (0, "")
+    for closed in (">&-", "<&- >&-", "<&- >&- 2>&-"):
+        done = subprocess.run(["bash", "-c", f"{plan} {closed}"], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), closed
+
+
+def test_a_stdout_without_room(config: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join(KINEGRAPH)} plan {config} > /dev/full"], capture_output=True, text=True, cwd=ROOT,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
