@@ -82,7 +82,7 @@ WAITS = {
     "future": "stopping.result(Future())",
     "queue": "stopping.get(queue.Queue())",
     "simple queue": "stopping.get(queue.SimpleQueue(), 1000)",
-    "program": "stopping.run(['sleep', '1000'], 1000)",
+    "program": "stopping.run([sys.executable, '-c', 'import time; time.sleep(1000)'], 1000)",
     "threads": """
 with stopping.threads(1) as pool:
     for answer in stopping.mapped(pool, threading.Event().wait, [1000, 1000]):
@@ -179,7 +179,7 @@ def test_without_handlers_nothing_is_noted_and_waits_give_what_they_wait_for() -
     said = stopping.run(["sh", "-c", "echo out; echo err >&2; exit 3"], 100)
     assert (said.returncode, said.stdout, said.stderr) == (3, "out\n", "err\n")
     with pytest.raises(subprocess.TimeoutExpired):
-        stopping.run(["sleep", "1000"], 0.01)
+        stopping.run([sys.executable, "-c", "import time; time.sleep(1000)"], 0.01)
     with stopping.threads(2) as pool:
         assert [*stopping.mapped(pool, abs, [-1, 2, -3])] == [1, 2, 3]
     stopping.sleep(0.01)
