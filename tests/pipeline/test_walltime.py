@@ -131,7 +131,7 @@ def test_waiting_for_others_ends_with_the_time(
             if clock.now >= 1100:
                 others.close()
 
-        monkeypatch.setattr("pipeline.worker.time.sleep", wait)
+        monkeypatch.setattr("cache_schemas.stopping.sleep", wait)
         with pytest.raises(OutOfTimeError, match=r"100 s of this job are over; what is left is with other runs"):
             executor.run(job, lambda event: None)
     assert waits == [1000, 1050]

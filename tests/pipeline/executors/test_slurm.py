@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -157,7 +156,7 @@ def test_the_same_command_watches_an_array_under_way(load: Load, fake: Path) -> 
         (jobs / "0").write_text("COMPLETED 0")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slurm, "time", SimpleNamespace(sleep=ends))
+        patch.setattr("cache_schemas.stopping.sleep", ends)
         SlurmExecutor().run(job, unheard)
     assert polls == 1
     assert [path.name for path in (fake / "jobs").iterdir()] == ["1"]
@@ -213,7 +212,7 @@ def test_a_task_loads_its_networks_once_and_waits_last(load: Load, monkeypatch: 
             others.close()
 
         monkeypatch.setattr(Worker, "__init__", built)
-        monkeypatch.setattr("pipeline.worker.time.sleep", given_back)
+        monkeypatch.setattr("cache_schemas.stopping.sleep", given_back)
         run_task(submission.folder, 1)
     assert not unsealed(job.cache, job.units)
     assert len(workers) == 1
