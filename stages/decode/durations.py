@@ -30,8 +30,15 @@ class PacketCount:
         self._first_seconds: float | None = None
         self._is_stamped = True
         self.jumps: list[str] = []
-        self.number, self.latest_end_seconds = 0, 0.0
+        self.number = 0
+        self._streams = video.container.streams
+        self._ends: dict[int, int] = {}  # by stream, in its ticks
         self.early_pts: list[int] = []  # of packets before the first frame
+
+    @property
+    def latest_end_seconds(self) -> float:
+        ends = [float(end * (self._streams[number].time_base or 0)) for number, end in self._ends.items()]
+        return max(ends, default=0.0)
 
     @property
     def note(self) -> str:
@@ -44,9 +51,9 @@ class PacketCount:
         if packet.size == 0:
             return
         stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None and packet.time_base is not None:
-            end = float((stamp + (packet.duration or 0)) * packet.time_base)
-            self.latest_end_seconds = max(self.latest_end_seconds, end)
+        if stamp is not None:
+            number, end = packet.stream_index, stamp + (packet.duration or 0)
+            self._ends[number] = max(end, self._ends.get(number, end))
         if packet.stream_index == self._stream.index and not packet.is_discard:
             self.number += 1
             self._add_to_span(packet, period)
