@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Container, Iterator
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
 from cache_schemas.arrays import SCHEMA_VERSION
-from cache_schemas.documents import parsed
+from cache_schemas.documents import MAX_SHARD_CLIPS, parsed
 from cache_schemas.errors import CacheError
 from cache_schemas.names import ObjectName
 from cache_schemas.storage import Span, Storage
@@ -25,6 +26,17 @@ Reason = Literal[
     "non_finite",
     "upstream",
 ]
+
+Size = Annotated[int, Field(ge=0)]  # bytes
+
+
+def _date(words: str) -> str:
+    """The words as given: ISO 8601, or nothing. Raises ValueError."""
+    try:
+        datetime.fromisoformat(words or "1970-01-01").timestamp()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"given {words[:40]!r}, expected: a date and time of ISO 8601") from error
+    return words
 
 
 class _Record(BaseModel):
@@ -47,7 +59,7 @@ class Warned(_Record):
 
 
 class SealedObject(_Record):
-    size: int
+    size: Size
     xxh3_128: str
 
 
@@ -57,7 +69,7 @@ class Source(_Record):
     Of a video at a URL `mtime_ns` and `etag` are what its store says; 0 and None where it does not.
     """
 
-    size: int
+    size: Size
     mtime_ns: int
     digest: str
     etag: str | None = None
@@ -77,10 +89,10 @@ class Record(_Record):
     With `exported`, all but the objects is as in the record of the shard that was copied.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = Field(SCHEMA_VERSION, ge=1)
     key: str
-    shard: int
-    num_rows: int
+    shard: int = Field(ge=0)
+    num_rows: int = Field(ge=0, le=MAX_SHARD_CLIPS)
     fingerprint: str
     objects: dict[ObjectName, SealedObject]
     failures: list[Failure] = []
@@ -92,9 +104,9 @@ class Record(_Record):
     batch_size: int = 0
     threads: int = 0
     attempt: int = 1
-    seconds: dict[str, float] = {}
+    seconds: dict[str, Annotated[float, Field(ge=0)]] = {}
     host: str = ""
-    sealed_at: str = ""
+    sealed_at: Annotated[str, AfterValidator(_date)] = ""
     exported: Exported | None = None
 
 

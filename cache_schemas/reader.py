@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 
 from cache_schemas.arrays import crop_array
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable, crop_of
+from cache_schemas.cache import CLASSES, Cache
+from cache_schemas.clips_table import TABLE, ClipsTable, crop_of
 from cache_schemas.crops import seen_rectangle
 from cache_schemas.errors import CacheError
 from cache_schemas.fingerprint import Options, fingerprint
@@ -96,6 +96,7 @@ class CachedClips:
         self._list_index: list[int] = clips.column("list_index").to_pylist() if listed else [-1] * len(clips)
         self._crops = {name: self._crops_of(name, clips) for name in crops}
         self.num_classes = len(self.cache.classes)
+        self._require_labels_of_classes()
         declared = self.cache.multi_label
         self.multi_label = any(len(labels) > 1 for labels in self._labels) if declared is None else declared
         self.cache_fingerprint = features_fingerprint(self.cache, arrays)
@@ -111,6 +112,14 @@ class CachedClips:
         self._views: OrderedDict[tuple[str, int], Shard] = OrderedDict()
         self._preload, self._float32 = preload, float32
         self._preloaded = self._in_memory()
+
+    def _require_labels_of_classes(self) -> None:
+        used = {label for labels in self._labels for label in labels}
+        if beyond := sorted(label for label in used if not 0 <= label < self.num_classes):
+            raise CacheError(
+                f"{self.cache.root}: {TABLE} has label {beyond[0]}, and {CLASSES} has {self.num_classes} classes, "
+                "counted from 0. The two are not of one `kinegraph index CONFIG`: run it again."
+            )
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
         """[rows, 4] of `clips/crop`, or of what a backbone sees that cuts its crops out of resized frames."""

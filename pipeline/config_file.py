@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from cache_schemas.documents import shortened
+from cache_schemas.regular import NotRegularError, open_regular
 from pipeline.errors import ConfigError
 
 MAX_FILE_BYTES = 1 << 20
@@ -61,10 +62,12 @@ def read_yaml(text: str, where: str) -> Any:
 def read_config_file(path: Path) -> dict[str, Any]:
     """The sections of a config file. Raises ConfigError."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file (looked from {Path.cwd()}).") from None
+    except NotRegularError as error:
+        raise ConfigError(f"{error}.") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read as a config file: {error.strerror}.") from error
     if len(content) > MAX_FILE_BYTES:

@@ -15,12 +15,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from os import getpid
 from time import monotonic
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from cache_schemas.files import HOST, alive
 from cache_schemas.storage import Storage
 
 LEASES = "leases"
 NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
+MAX_SECONDS = 7 * 86_400.0  # after which a lease of a holder that nobody hears of counts as stale, at most
 REFRESHES = 4  # within the time after which a lease counts as stale
 log = logging.getLogger("kinegraph")
 
@@ -34,13 +38,13 @@ class Lease:
 
     shard: int
     attempt: int
-    seconds: float
+    seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)]
     keys: tuple[str, ...] = ()
     holder: str = ""
     host: str = ""
-    pid: int = 0
+    pid: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     refreshes: int = 0
-    refreshed_at: float = 0.0
+    refreshed_at: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
     @property
     def name(self) -> str:
@@ -91,13 +95,15 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
     """What lies under the lease's name: itself where that cannot be read, None where it is gone by now."""
     try:
-        document = json.loads(storage.get(nobodys.name))
-        known = {"keys": tuple(document["keys"]), "shard": nobodys.shard, "attempt": nobodys.attempt}
-        return replace(nobodys, **document | known)
+        lease = DOCUMENT.validate_json(storage.get(nobodys.name))
+        return replace(lease, shard=nobodys.shard, attempt=nobodys.attempt)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError):
+    except ValidationError:
         return nobodys
+
+
+DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:

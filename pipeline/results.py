@@ -1,17 +1,26 @@
 """results.json of a run: what was trained on what, where, and how well. Torch-free."""
 
+import logging
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from cache_schemas.documents import RESTORE, parsed
+from cache_schemas.errors import CacheError
 from cache_schemas.files import write_whole
 from cache_schemas.reader import CachedClips
 from cache_schemas.regular import NotRegularError, read_regular
 from stages.errors import UsageError
 from stages.training.options import FREE, TrainOptions
+from stages.training.records import RECORD_FILE
 
 RESULTS_FILE = "results.json"
+OLDER = (
+    f"is a run of before runs had a {RESULTS_FILE}, so it stands in no table. `kinegraph evaluate` scores it. "
+    "To have it in tables, train it again with --overwrite."
+)
+log = logging.getLogger("kinegraph")
 
 
 class ResultsError(UsageError):
@@ -91,15 +100,13 @@ def read_results(folder: Path) -> RunResults:
     """Raises ResultsError where there are none, or others than this kinegraph writes."""
     path = folder / RESULTS_FILE
     try:
-        return RunResults.model_validate_json(read_regular(path))
+        return parsed(str(path), read_regular(path), RunResults, f"{RESTORE} Or train again with --overwrite.")
     except FileNotFoundError as error:
+        if (folder / RECORD_FILE).exists():
+            raise ResultsError(f"{folder} {OLDER}") from error
         raise ResultsError(f"{folder} has no {RESULTS_FILE}: no run was finished there. Train one.") from error
-    except NotRegularError as error:
+    except (NotRegularError, CacheError) as error:
         raise ResultsError(str(error)) from error
-    except ValidationError as error:
-        raise ResultsError(
-            f"{path} is not what this kinegraph writes: {error}. Train again with --overwrite."
-        ) from error
 
 
 def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: SplitCounts) -> None:
@@ -112,6 +119,11 @@ def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: Spli
 def find_results(root: Path) -> list[tuple[Path, RunResults]]:
     """All runs in `root` or below, by folder. Raises ResultsError without any."""
     folders = sorted(path.parent for path in root.rglob(RESULTS_FILE))
+    older = sorted({path.parent for path in root.rglob(RECORD_FILE)}.difference(folders))
+    for folder in older:
+        log.warning("%s %s", folder, OLDER)
     if not folders:
+        if older:
+            raise ResultsError(f"There is no {RESULTS_FILE} in {root} or below, only runs of before it was written.")
         raise ResultsError(f"There is no {RESULTS_FILE} in {root} or below: train with train.run={root} first.")
     return [(folder, read_results(folder)) for folder in folders]

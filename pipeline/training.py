@@ -29,7 +29,6 @@ from stages.processes import in_processes
 from stages.training import together
 from stages.training.checkpoint import (
     CODE_FILE,
-    RECORD_FILE,
     describe_run,
     is_trained,
     require_free,
@@ -37,7 +36,7 @@ from stages.training.checkpoint import (
 )
 from stages.training.engine import TrainingDiverged, seeded, train
 from stages.training.options import TrainOptions
-from stages.training.records import EpochRecord, StepRecord, TrainResult
+from stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
 from stages.training.state import STATE_FILE, remove_state
 from stages.training.tensorboard import scalar_log
 

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cache_schemas.documents import RESTORE, Count, parsed, shortened
+from cache_schemas.errors import CacheError
 from cache_schemas.files import write_whole
 from cache_schemas.fingerprint import Options, differences
 from cache_schemas.names import ObjectName
@@ -17,13 +19,13 @@ from cache_schemas.regular import NotRegularError, read_regular, require_regular
 from stages.clips.options import without_views
 from stages.errors import UsageError
 from stages.heads.build import rebuild_head
-from stages.heads.head import Head, Spec
+from stages.heads.head import Head, HeadError, Spec
 from stages.heads.own import OwnHead, is_own
 from stages.training.clips import Clips
 from stages.training.options import TrainOptions
+from stages.training.records import RECORD_FILE
 
 MODEL_FILE = "model.safetensors"
-RECORD_FILE = "run.json"
 CODE_FILE = "head.py"  # of a run with a head of one's own
 Features = Mapping[str, Options]  # how what a head reads was made: stage key -> options
 
@@ -54,7 +56,7 @@ class RunRecord(BaseModel):
     head: str
     options: dict[str, Any]
     reads: tuple[ObjectName, ...]
-    spec: dict[ObjectName, tuple[int, ...]]
+    spec: dict[ObjectName, tuple[Count, ...]]
     num_classes: int
     class_names: tuple[str, ...]
     multi_label: bool
@@ -65,6 +67,12 @@ class RunRecord(BaseModel):
     trained_on: dict[str, Any] = Field(default_factory=dict)
     kinegraph_version: str
     torch_version: str
+
+    @model_validator(mode="after")
+    def _classes_are_named(self) -> Self:
+        if self.num_classes != len(self.class_names):
+            raise ValueError(f"num_classes: given {self.num_classes}, but {len(self.class_names)} class_names")
+        return self
 
 
 def describe_run(
@@ -127,14 +135,19 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
     """
     record = load_record(folder)
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
-    with torch.random.fork_rng([]):  # first weights are drawn, and replaced
-        head = rebuild_head(name, record.spec, record.num_classes, record.options)
+    try:
+        with torch.random.fork_rng([]):  # first weights are drawn, and replaced
+            head = rebuild_head(name, record.spec, record.num_classes, record.options)
+    except HeadError as error:
+        raise RunError(f"{folder / RECORD_FILE}: {error}") from error
     path = folder / MODEL_FILE
     try:
         require_regular(path)
         head.load_state_dict(safetensors.torch.load_file(path))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {error}") from error
+        raise RunError(
+            f"{path} is not the {record.head} that {RECORD_FILE} describes: {shortened(str(error), 300)}. {RESTORE}"
+        ) from error
     return head.eval(), record
 
 
@@ -213,10 +226,8 @@ def load_record(folder: Path) -> RunRecord:
     """What run.json says. Raises RunNotFound without one, RunError where it cannot be read."""
     path = folder / RECORD_FILE
     try:
-        return RunRecord.model_validate_json(read_regular(path))
+        return parsed(str(path), read_regular(path), RunRecord, f"{RESTORE} Or train again with --overwrite.")
     except FileNotFoundError as error:
         raise RunNotFound(f"{path.parent} holds no complete run: {RECORD_FILE} is missing. Train one.") from error
-    except NotRegularError as error:
+    except (NotRegularError, CacheError) as error:
         raise RunError(str(error)) from error
-    except ValidationError as error:
-        raise RunError(f"{path} is not a run that this kinegraph knows: {error}") from error

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cache_schemas import stopping
+from cache_schemas.documents import shortened
 from cache_schemas.files import remove_durably
 from stages.device import computing_in, require_precision
 from stages.errors import UsageError
@@ -25,7 +26,7 @@ from stages.training.optimizers import build_ema, build_optimizer
 from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord, TrainResult
 from stages.training.schedules import Schedule
-from stages.training.state import generators, identity, load_state, save_state, set_generators
+from stages.training.state import MISFITS, damaged, generators, identity, load_state, save_state, set_generators
 
 STEP_RECORD_SECONDS = 1.0
 RANK_SEEDS = 2**32  # between the seeds of processes that train together, so that their dropout differs
@@ -145,7 +146,12 @@ class _Training:
         if state_file is not None:
             self.identity = identity(self.head, self.clips, self.val_clips, self.options)
             if (state := load_state(state_file, self.identity)) is not None:
-                self._load(state)
+                try:
+                    self._load(state)
+                except torch.OutOfMemoryError:
+                    raise
+                except MISFITS as error:
+                    raise damaged(state_file, shortened(f"{type(error).__name__} {error}", 300)) from error
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
         while not self._finished():
@@ -341,6 +347,11 @@ class _Training:
         self.loss.copy_(state["losses"][together.rank()])
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.best = _Best(**state["best"])
+        epochs = len(self.history)
+        if self.best.epoch not in range(min(1, epochs), epochs + 1) or min(self.step, self.step_of_epoch) < 0:
+            raise ValueError(f"step {self.step}, epoch {self.best.epoch} the best of {epochs}")
+        if epochs and self.best.weights.keys() != state["head"].keys():
+            raise ValueError("best epoch without its weights")
         self.begun -= state["seconds"]
 
 

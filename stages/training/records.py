@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+RECORD_FILE = "run.json"  # appears last in the folder of a run
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:

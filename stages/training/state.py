@@ -3,10 +3,12 @@
 import io
 import pickle
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 
+from cache_schemas.documents import shortened
 from cache_schemas.files import remove_durably, write_whole
 from cache_schemas.fingerprint import differences
 from cache_schemas.regular import require_regular
@@ -17,6 +19,22 @@ from stages.training.options import FREE, TrainOptions
 from stages.training.together import num_processes
 
 STATE_FILE = "state.pt"
+ADVICE = "Remove it, or begin the run anew with --overwrite."
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "head": dict,
+    "optimizer": dict,
+    "scaler": dict,
+    "ema": (dict, NoneType),
+    "generators": list,
+    "epoch_order": torch.Tensor,
+    "step": int,
+    "step_of_epoch": int,
+    "losses": list,
+    "history": list,
+    "best": dict,
+    "seconds": float,
+}
+MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)  # what torch raises of other contents
 
 
 class StateError(UsageError):
@@ -47,15 +65,33 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise StateError(f"{path} is not a state of training: {error}. Remove it, or use --overwrite.") from error
+    except OSError as error:
+        raise StateError(f"{path} cannot be read: {error}. {ADVICE}") from error
+    except (*MISFITS, EOFError, pickle.UnpicklingError) as error:  # torch's words advise to load what may run code
+        raise damaged(path, "torch cannot read it") from error
+    parts = found if isinstance(found, dict) else {}
+    if {*parts} != {"of", "state"} or not all(isinstance(part, dict) for part in parts.values()):
+        raise damaged(path, f"it is {_said(found)}, not the dictionaries `of` and `state`")
     state: dict[str, Any] = found["state"]
     if changed := differences(found["of"], of):
         raise StateError(
             f"{path.parent} holds the beginning of another run ({'; '.join(changed)}): finish it with its own config, "
             "choose another folder, or start anew with --overwrite."
         )
+    for key, kinds in KINDS.items():
+        if key not in state:
+            raise damaged(path, f"it has no `{key}`")
+        if not isinstance(state[key], kinds):
+            raise damaged(path, f"its `{key}` is {_said(state[key])}")
     return state
+
+
+def damaged(path: Path, why: str) -> StateError:
+    return StateError(f"{path} is not a state of training that kinegraph wrote: {why}. {ADVICE}")
+
+
+def _said(value: object) -> str:
+    return f"a dict of {shortened(', '.join(map(repr, value)))}" if isinstance(value, dict) else type(value).__name__
 
 
 def remove_state(folder: Path) -> None:

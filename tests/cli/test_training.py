@@ -119,7 +119,7 @@ def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:
     assert (missing.exit_code, missing.stdout) == (2, "")
     assert f"There is no results.json in {tmp_path} or below" in missing.stderr
     (tmp_path / "results.json").write_text("{}")
-    assert "is not what this kinegraph writes" in kinegraph("results", tmp_path).stderr
+    assert "results.json is damaged: name: Field required" in kinegraph("results", tmp_path).stderr
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from pipeline.demo import demo_config, run_demo
 from pipeline.results import read_results
 from pipeline.scoring import RunScores, evaluate_run
 from pipeline.training import RunsDiverged, TrainedRun
-from stages.training.checkpoint import RECORD_FILE, RunExists
+from stages.training.checkpoint import RunExists
 from stages.training.clips import UnusableClips
 from stages.training.engine import TrainingDiverged
+from stages.training.records import RECORD_FILE
 from tests.conftest import moving_square, tiny_stages, write_video
 
 ALL_HEADS = Path(__file__).resolve().parents[2] / "examples" / "all_heads.yaml"

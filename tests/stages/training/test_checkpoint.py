@@ -122,7 +122,11 @@ def test_a_crash_while_saving_never_leaves_half_a_run(
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08"), "model.safetensors is not the lstm"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is not the lstm"),
         (lambda folder: _edit(folder, "options", {"hidden": 17}), "model.safetensors is not the lstm.*size mismatch"),
-        (lambda folder: _edit(folder, "schema_version", 2), "is not a run that this kinegraph knows"),
+        (
+            lambda folder: _edit(folder, "schema_version", 2),
+            "has schema version 2; this kinegraph knows 1. Update",
+        ),
+        (lambda folder: _edit(folder, "num_classes", -1), "run.json is damaged: .*num_classes: given -1"),
         (lambda folder: _edit(folder, "head", "unheard_of"), "no head 'unheard_of'"),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,34 @@ def test_a_damaged_or_foreign_file_is_refused_and_never_run(tmp_path: Path, monk
     with pytest.raises(StateError, match="is not a state of training"):
         run(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ([1, 2], "it is list, not"),
+        ({"state": {}}, "it is a dict of 'state', not"),
+        ({"of": {}, "state": []}, "it is a dict of 'of', 'state', not"),
+        (Evil(), "torch cannot read it"),
+    ],
+)
+def test_what_is_no_state_is_told_in_our_words(tmp_path: Path, content: object, why: str) -> None:
+    torch.save(content, tmp_path / STATE_FILE)
+    with pytest.raises(StateError, match=rf"state\.pt is not a state .* wrote: {why}.* --overwrite") as raised:
+        run(tmp_path)
+    assert "weights_only" not in str(raised.value)
+
+
+def test_a_state_with_another_value_is_refused_or_goes_on(tmp_path: Path) -> None:
+    """Each key in turn is removed, or of another type."""
+    run(tmp_path)
+    whole = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    for key in whole["state"]:
+        without = {name: kept for name, kept in whole["state"].items() if name != key}
+        for value in (None, {}, -1):
+            torch.save(whole | {"state": without | {key: value}}, tmp_path / STATE_FILE)
+            with suppress(StateError):
+                run(tmp_path)
+        torch.save(whole | {"state": without}, tmp_path / STATE_FILE)
+        with pytest.raises(StateError, match=f"it has no `{key}`"):
+            run(tmp_path)

@@ -1,0 +1,208 @@
+"""Documents of a cache and a run with every key in turn removed, or of another type: errors in words, no tracebacks."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cache_schemas.cache import Cache
+from cache_schemas.errors import CacheError
+from cli.app import app
+from pipeline.config import load_config
+from pipeline.executors.slurm_submission import submissions
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from pipeline.leases import lease_of, live_leases
+from pipeline.results import find_results
+from pipeline.status import status
+from pipeline.training import train_runs
+from stages.errors import UsageError
+from stages.training.checkpoint import load_run
+from tests.caches import write_config
+from tests.conftest import six_videos, tiny_stages
+
+REMOVED = object()
+VALUES = (REMOVED, None, [], {}, -1, 10**30, "x")
+KNOWN_CODES = {0, 1, 2, 3}
+RECORD, LEASE, JOB = "ledger/features/tiny/000000.json", "leases/000000.json", "slurm/x.json"
+OF_STAGES = ["stages/clips.json", "stages/features/tiny.json"]
+OF_CACHE = ["cache.json", "classes.json", "labels.json", *OF_STAGES, RECORD, LEASE, JOB]
+OF_EXTRACTION = ["cache.json", *OF_STAGES, RECORD]
+OF_RUN = ["run.json", "results.json"]
+WRITTEN_HERE: dict[str, Any] = {
+    LEASE: {"shard": 0, "attempt": 1, "seconds": 300.0, "keys": [], "holder": "", "host": "", "pid": 1, "refreshes": 0},
+    JOB: {"name": "x", "kind": "train", "job_id": "1", "folder": "/x", "num_tasks": 1, "submitted_at": ""},
+}
+Place = tuple[str | int, ...]
+Change = tuple[str, Place, object]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config, its cache, and a trained run."""
+    folder = tmp_path_factory.mktemp("whole")
+    document = tiny_stages(folder / "cache", six_videos(folder / "videos"))
+    document["dataset"]["splits"] = {"train": 1, "test": 1}
+    del document["proposals"], document["regions"]
+    train = {"head": "avg_pool", "epochs": 1, "val_split": None, "run": str(folder / "run"), "test_split": "train"}
+    config = write_config(folder / "my.yaml", document | {"run": {"executor": "inline", "threads": 1}, "train": train})
+    index(load_config(config))
+    extract(load_config(config))
+    train_runs(load_config(config))
+    return folder
+
+
+@pytest.fixture
+def restored(whole: Path) -> Iterator[Path]:
+    """`whole`, of which the documents may be changed: they are put back."""
+    documents = (path for path in whole.rglob("*") if path.suffix in (".json", ".parquet", ".safetensors"))
+    kept = {path: path.read_bytes() for path in documents}
+    yield whole
+    for folder in ("leases", "slurm"):
+        shutil.rmtree(whole / "cache" / folder, ignore_errors=True)
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def path_of(folder: Path, name: str) -> Path:
+    path = folder / ("run" if name in OF_RUN else "cache") / name
+    if name in WRITTEN_HERE:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(WRITTEN_HERE[name]))
+    return path
+
+
+def places(document: Any, above: Place = ()) -> Iterator[Place]:
+    """The whole, and every key below it; of a list the first entry alone."""
+    yield above
+    first = dict(enumerate(document[:1])) if isinstance(document, list) else {}
+    for key, value in (document if isinstance(document, dict) else first).items():
+        yield from places(value, (*above, key))
+
+
+def changed(document: Any, place: Place, value: object) -> Any:
+    """A copy of the document with another value at a place."""
+    if not place:
+        return "" if value is REMOVED else value
+    copy = json.loads(json.dumps(document))
+    parent = copy
+    for key in place[:-1]:
+        parent = parent[key]
+    if value is REMOVED:
+        del parent[place[-1]]
+    else:
+        parent[place[-1]] = value
+    return copy
+
+
+def changes(folder: Path, names: Sequence[str]) -> list[Change]:
+    """All of them, in order of documents, places, values."""
+    return [
+        (name, place, value)
+        for name in names
+        for place in places(json.loads(path_of(folder, name).read_bytes()))
+        for value in VALUES
+    ]
+
+
+def read_cache(folder: Path) -> None:
+    cache = Cache(folder / "cache")
+    assert all(isinstance(name, str) for name in cache.classes)
+    assert cache.multi_label in (True, False, None)
+    cache.arrays()
+    status(cache)
+    assert all(lease.name == LEASE for lease in live_leases(cache.storage))
+    lease_of(cache.storage, 0)
+    submissions(cache.storage)
+
+
+def read_run(folder: Path) -> None:
+    load_run(folder / "run")
+    find_results(folder / "run")
+
+
+def refusal(read: Callable[[Path], None], folder: Path) -> Exception | None:
+    try:
+        read(folder)
+    except (CacheError, UsageError) as error:
+        return error
+    return None
+
+
+def read_each(folder: Path, chosen: Sequence[Change]) -> None:
+    for name, place, value in chosen:
+        path = path_of(folder, name)
+        before = path.read_bytes()
+        path.write_text(json.dumps(changed(json.loads(before), place, value)))
+        refused = refusal(read_run if name in OF_RUN else read_cache, folder)
+        assert refused is None or path.name in str(refused), (name, place, value, refused)
+        assert len(str(refused)) < 2000, (name, place, value)
+        assert refused or place or name == LEASE or (name, value) == ("classes.json", []), f"{name} is {value!r}"
+        path.write_bytes(before)
+
+
+def test_documents_are_read_or_refused_with_their_names(restored: Path) -> None:
+    read_each(restored, changes(restored, [*OF_CACHE, *OF_RUN])[::13])
+
+
+@pytest.mark.faults
+def test_all_documents_are_read_or_refused_with_their_names(restored: Path) -> None:
+    read_each(restored, changes(restored, [*OF_CACHE, *OF_RUN]))
+
+
+TEXTS = ["", "[" * 100_000, '{"schema_version": NaN}', "\ufeff{}", '{"a": ' + "1" * 10_000 + "}", "\0", '"\ud800"']
+
+
+@pytest.mark.parametrize("name", [*OF_CACHE, *OF_RUN])
+def test_what_is_no_document(restored: Path, name: str) -> None:
+    for text in TEXTS:
+        path_of(restored, name).write_bytes(text.encode(errors="surrogatepass"))
+        refused = refusal(read_run if name in OF_RUN else read_cache, restored)
+        assert (refused is None) == (name == LEASE), (text[:20], "a lease that cannot be read goes stale")
+
+
+def command(*arguments: object) -> Result:
+    """A command in this process: it ends with a known exit code, and one that is not 0 or 3 with an error in words."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    told = (arguments, result.exception, result.stderr[-2000:])
+    assert result.exception is None or isinstance(result.exception, SystemExit), told
+    assert result.exit_code in KNOWN_CODES, told
+    assert "Traceback" not in result.stderr, told
+    assert "errors.pydantic.dev" not in result.stderr, told
+    if result.exit_code in (1, 2) and arguments[0] != "verify":
+        assert result.stderr.count("error: ") >= 1, told
+    return result
+
+
+def run_commands(folder: Path, chosen: Sequence[Change]) -> None:
+    config, cache, run = folder / "my.yaml", folder / "cache", folder / "run"
+    for name, place, value in chosen:
+        path = path_of(folder, name)
+        before = path.read_bytes()
+        path.write_text(json.dumps(changed(json.loads(before), place, value)))
+        if name in OF_RUN:
+            command("results", run)
+            command("evaluate", run)
+            command("train", config)
+        else:
+            damaged = isinstance(refusal(read_cache, folder), CacheError)
+            command("plan", config)
+            command("status", cache)
+            assert command("verify", cache).exit_code or not damaged or name in (LEASE, JOB), (name, place, value)
+            extracted = command("extract", config)
+            assert extracted.exit_code or not damaged or name not in OF_EXTRACTION, (name, place, value)
+            command("evaluate", run)
+        path.write_bytes(before)
+
+
+def test_commands_end_with_a_known_code(restored: Path) -> None:
+    run_commands(restored, changes(restored, [*OF_CACHE, *OF_RUN])[::61])
+
+
+@pytest.mark.faults
+def test_all_commands_end_with_a_known_code(restored: Path) -> None:
+    run_commands(restored, changes(restored, [*OF_CACHE, *OF_RUN]))
