@@ -12,7 +12,7 @@ from typing import Any
 from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
 from cache_schemas.clips_table import ClipRow, ClipsTable
 from cache_schemas.crops import Framing
-from cache_schemas.documents import ArrayDocument, Classes, Labels, Manifest, StageDocument, read_document
+from cache_schemas.documents import Classes, Labels, Manifest, StageDocument, read_document
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from cache_schemas.fingerprint import Options, differences, fingerprint
 from cache_schemas.ledger import Ledger
@@ -52,14 +52,8 @@ class Stage:
 
     @classmethod
     def of(cls, document: StageDocument) -> "Stage":
-        arrays = tuple(_spec(array) for array in document.arrays)
+        arrays = tuple(array.spec for array in document.arrays)
         return cls(key=document.key, options=document.options, arrays=arrays, weights=document.weights)
-
-
-def _spec(array: ArrayDocument) -> ArraySpec:
-    number = float(array.fill)
-    fill = number if number != number else int(number)
-    return ArraySpec(**array.model_dump() | {"fill": fill})
 
 
 class Cache:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
-from cache_schemas.arrays import SCHEMA_VERSION
+from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec
 from cache_schemas.errors import CacheError, newer_schema
 from cache_schemas.fingerprint import fingerprint
 from cache_schemas.names import ObjectName
@@ -74,6 +74,22 @@ class ArrayDocument(Document):
     about: str
     units: str = ""
     frame_step: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def spec(self) -> ArraySpec:
+        number = float(self.fill)
+        fill = number if number != number else int(number)
+        return ArraySpec(**self.model_dump() | {"fill": fill})
+
+    @model_validator(mode="after")
+    def _rows_can_be_made(self) -> "ArrayDocument":
+        try:
+            self.spec.empty(0)
+        except OverflowError as error:
+            raise ValueError(f"fill: given {self.fill!r}, which no {self.dtype} holds") from error
+        if self.spec.row_bytes > MAX_ROW_BYTES:
+            raise ValueError(f"shape: given {self.shape}, allowed: at most {MAX_ROW_BYTES:,} bytes of {self.dtype}")
+        return self
 
 
 class StageDocument(Document):

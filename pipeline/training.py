@@ -137,7 +137,7 @@ def train_runs(
     require_same_recipes(config, wanted, overwrite=overwrite)
     if together.num_processes() > 1 and config.run.workers > 1:
         raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
-    require_trainable(config, wanted)
+    require_trainable(config, wanted, overwrite=overwrite)
     enough = config.run.model_copy(update={"workers": min(config.run.workers, len(wanted))})
     config = config.model_copy(update={"run": enough})  # cores are not divided among workers without a run
     jobs = [_Job(config, run, on_epoch=on_epoch, on_step=on_step) for run in wanted]
@@ -165,7 +165,7 @@ def train_wanted(config: Config, wanted: WantedRun, on_epoch: OnEpoch = log_epoc
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
     """The runs of a table that a cluster is to train; raises what `train_runs` does, but for runs that are finished."""
     runs = wanted_runs(config, names, seeds)
-    require_trainable(config, runs)
+    require_trainable(config, runs, overwrite=overwrite)
     require_same_recipes(config, runs, overwrite=overwrite)
     return runs
 
@@ -198,9 +198,13 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
     ]
 
 
-def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
-    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError."""
-    if not Cache(config.cache).classes:
+def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
+    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError.
+
+    With `overwrite` their clips are opened, too, so that no run is discarded for one that cannot be trained.
+    """
+    cache = Cache(config.cache)
+    if not cache.classes:
         raise ConfigError(
             f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
             "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
@@ -212,7 +216,10 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun]) -> None:
             raise ConfigError(
                 f"{run.name}: train.patience: given {options.patience}, allowed: null, without a val_split"
             )
-        build_for(Cache(config.cache), options, run.code)
+        head = build_for(cache, options, run.code)
+        for split in (options.train_split, options.val_split):
+            if overwrite and split is not None:
+                CachedClips(cache, head.reads, split)
 
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:

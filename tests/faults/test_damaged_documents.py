@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -206,3 +208,117 @@ def test_commands_end_with_a_known_code(restored: Path) -> None:
 @pytest.mark.faults
 def test_all_commands_end_with_a_known_code(restored: Path) -> None:
     run_commands(restored, changes(restored, [*OF_CACHE, *OF_RUN]))
+
+
+def test_a_newer_stage_is_called_newer(restored: Path) -> None:
+    path = path_of(restored, "stages/clips.json")
+    path.write_text(
+        json.dumps(changed(json.loads(path.read_bytes()), ("schema_version",), 2) | {"arrays": "as of then"})
+    )
+    for arguments in (("status", "cache"), ("verify", "cache"), ("plan", "my.yaml"), ("extract", "my.yaml")):
+        result = command(arguments[0], restored / arguments[1])
+        assert result.exit_code == 1
+        assert "stages/clips.json has schema version 2; this kinegraph knows 1. Update kinegraph." in result.stderr
+
+
+@pytest.mark.parametrize("shard_clips", [0, -5, "2", 1 << 40, 2.5])
+def test_clips_of_a_shard(restored: Path, shard_clips: object) -> None:
+    path = path_of(restored, "cache.json")
+    path.write_text(json.dumps(changed(json.loads(path.read_bytes()), ("store", "shard_clips"), shard_clips)))
+    for arguments in (("status", "cache"), ("plan", "my.yaml"), ("extract", "my.yaml")):
+        result = command(arguments[0], restored / arguments[1])
+        assert result.exit_code == 1
+        assert "cache.json is damaged: store.shard_clips: " in result.stderr
+        assert f"given {shard_clips!r}" in result.stderr
+
+
+def test_labels_that_are_a_list(restored: Path) -> None:
+    path_of(restored, "labels.json").write_text("[]")
+    verified = command("verify", restored / "cache")
+    assert verified.exit_code == 1
+    assert "labels.json is damaged: " in verified.stdout
+    trained = command("train", restored / "my.yaml", "--overwrite")
+    assert trained.exit_code == 1
+    assert "labels.json is damaged: " in trained.stderr
+    assert path_of(restored, "run.json").exists(), "what cannot be trained anew is not discarded"
+
+
+OTHER_TYPES = {
+    "string": [1, 2, 3, 4, 5, 6],
+    "double": ["x"] * 6,
+    "int32": ["x"] * 6,
+    "list<element: int32>": [["x"]] * 6,
+    "list<element: double>": [1.5] * 6,
+    "fixed_size_list<element: double>[4]": [[True]] * 6,
+}
+
+
+@pytest.mark.parametrize(
+    "column", ["clip_id", "split", "start_seconds", "labels", "target_times", "crop", "frame_width"]
+)
+def test_columns_of_the_clips(restored: Path, column: str) -> None:
+    """A column is missing, of another type, without a value, or twice there."""
+    path = restored / "cache" / "clips.parquet"
+    table = pq.read_table(path)
+    place, of_type = table.column_names.index(column), str(table.schema.field(column).type)
+    tables = [
+        table.drop_columns([column]),
+        table.set_column(place, column, pa.array(OTHER_TYPES[of_type])),
+        table.set_column(place, column, pa.nulls(6, table.schema.field(column).type)),
+        table.append_column(column, table.column(column)),
+    ]
+    for number, damaged in enumerate(tables):
+        pq.write_table(damaged, path)
+        verified = command("verify", restored / "cache")
+        assert verified.exit_code == 1, number
+        assert "clips.parquet cannot be read: " in verified.stdout, number
+        assert column in verified.stdout, number
+        for arguments in (("plan", "my.yaml"), ("extract", "my.yaml"), ("status", "cache")):
+            result = command(arguments[0], restored / arguments[1])
+            assert result.exit_code == 1 or number == 2, (arguments, number)  # a null is seen where rows are read
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1", b"words" * 100])
+def test_a_table_that_is_none(restored: Path, content: bytes | None) -> None:
+    path = restored / "cache" / "clips.parquet"
+    path.unlink() if content is None else path.write_bytes(content)
+    words = "clips.parquet does not exist. Make it with `kinegraph index" if content is None else "cannot be read: "
+    verified = command("verify", restored / "cache")
+    assert verified.exit_code == 1
+    assert words in verified.stdout
+    for arguments in (("status", "cache"), ("plan", "my.yaml"), ("extract", "my.yaml"), ("evaluate", "run")):
+        result = command(arguments[0], restored / arguments[1])
+        assert result.exit_code == (2 if content is None else 1), arguments
+        assert words in result.stderr
+
+
+@pytest.mark.parametrize("label", [2, -1, 1 << 30])
+def test_labels_beyond_the_classes(restored: Path, label: int) -> None:
+    path = restored / "cache" / "clips.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("labels")
+    labels = pa.array([[label], *table.column("labels").to_pylist()[1:]], table.schema.field("labels").type)
+    pq.write_table(table.set_column(place, "labels", labels), path)
+    for arguments in (("train", "my.yaml", "--overwrite"), ("evaluate", "run")):
+        result = command(arguments[0], restored / arguments[1], *arguments[2:])
+        assert result.exit_code == 1
+        assert f"clips.parquet has label {label}, and classes.json has 2 classes" in result.stderr
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_rows", -1), ("sealed_at", "yesterday"), ("seconds", {"x": -1})])
+def test_numbers_and_times_of_records(restored: Path, key: str, value: object) -> None:
+    path = path_of(restored, RECORD)
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {key: value}))
+    result = command("status", restored / "cache")
+    assert result.exit_code == 1
+    assert f"{RECORD} is damaged: {key}" in result.stderr
+    assert "`kinegraph verify --repair` removes it" in result.stderr
+
+
+def test_runs_older_than_their_results(restored: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path_of(restored, "results.json").unlink()
+    result = command("results", restored / "run")
+    assert result.exit_code == 2
+    assert f"{restored / 'run'} is a run of before runs had a results.json, so it stands in no table." in caplog.text
+    assert "only runs of before it was written" in result.stderr
+    assert command("evaluate", restored / "run").exit_code == 0
