@@ -70,6 +70,15 @@ def _opened(path: Path) -> h5py.File:
         return h5py.File(path, "r")
 
 
+def _own(file: h5py.File, name: str) -> h5py.Dataset:
+    """The dataset `name`. Raises KeyError where there is none, or a link leads to it, maybe into another file."""
+    parts = name.split("/")
+    for depth in range(1, len(parts) + 1):
+        if not isinstance(file.get("/".join(parts[:depth]), getlink=True), h5py.HardLink):
+            raise KeyError(f"{name} is missing, or a link leads to it")
+    return file[name]
+
+
 class Hdf5ShardView:
     """One array of a sealed shard file, mapped into memory; `row` gives views, no copies, and holds no HDF5 handle."""
 
@@ -77,7 +86,7 @@ class Hdf5ShardView:
         self._inner_rows, self._spec = spec.inner_rows(shard_clips), spec
         try:
             with _opened(path) as file:
-                self._offsets = _chunk_offsets(file[spec.name], spec, shard_clips)
+                self._offsets = _chunk_offsets(_own(file, spec.name), spec, shard_clips)
         except FileNotFoundError:
             raise
         except (OSError, KeyError, RuntimeError, ValueError) as error:
@@ -151,7 +160,7 @@ class Hdf5Store:
         """data.h5, where it is missing, damaged, or does not join the shard files of `specs`."""
         try:
             with _opened(self._local(DATA)) as file:
-                joined = all(self._joins(file[spec.name], spec, num_rows) for spec in specs)
+                joined = all(self._joins(_own(file, spec.name), spec, num_rows) for spec in specs)
         except (OSError, KeyError, RuntimeError):
             joined = False
         return [] if joined else [DATA]

@@ -223,7 +223,8 @@ def _from_csv(root: str, annotations: str, tries: int) -> list[_Entry]:
 def _text(key: str, path: str, tries: int) -> str:
     """The content of the file or URL that the option `key` names."""
     try:
-        return decoded(path, _remote(tries).read(path) if is_url(path) else read_regular(path, TABLE_BYTES))
+        read = _remote(tries).read if is_url(path) else read_regular
+        return decoded(path, read(path, TABLE_BYTES))
     except FileNotFoundError:
         raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
     except OSError as error:

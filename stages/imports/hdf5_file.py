@@ -1,5 +1,6 @@
 """One HDF5 file with a dataset per video, or a group per video as hloc writes them. Torch-free."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ import xxhash
 from cache_schemas.ledger import Source
 from stages.clips.folders import VIDEO_SUFFIXES
 from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_features
+from stages.number_files import ArrayFileError, require_expansion, require_plain
 
 
 class Hdf5File:
@@ -48,8 +50,10 @@ class Hdf5File:
     def _array(self, video: str) -> np.ndarray:
         try:
             with h5py.File(self.path, "r", locking=False) as file:
-                found: np.ndarray = np.asarray(file[self._names[video]][()])
-        except (OSError, RuntimeError) as error:
+                dataset = file[self._names[video]]
+                _require_own_values(dataset, self.path.stat().st_size)
+                found: np.ndarray = np.asarray(dataset[()])
+        except (OSError, RuntimeError, ArrayFileError) as error:
             raise UnusableError("unreadable", f"{self.where(video)}: {error}") from error
         return found
 
@@ -94,6 +98,17 @@ class Hdf5File:
         with h5py.File(self.path, "r", locking=False) as file:
             file.visititems(note)
         return found
+
+
+def _require_own_values(dataset: h5py.Dataset, file_bytes: int) -> None:
+    """Raise ArrayFileError unless the values are numbers, in this file, and of a size that it can hold."""
+    if dataset.external or dataset.is_virtual:
+        kind = "external storage" if dataset.external else "a virtual dataset"
+        raise ArrayFileError(f"it is {kind}: its values are those of other places, which are not read. Copy them here")
+    require_plain(dataset.dtype)
+    if dataset.shape is None:
+        raise ArrayFileError("it has no values (a null dataspace)")
+    require_expansion(math.prod(dataset.shape) * dataset.dtype.itemsize, min(dataset.id.get_storage_size(), file_bytes))
 
 
 def _some(names: set[str]) -> str:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, TypeVar
 from urllib.parse import unquote
 
@@ -62,11 +63,9 @@ class Remote:
             below = name.removeprefix(f"{top}/")
             yield unquote(below) if is_http else below, f"{root.rstrip('/')}/{below}"
 
-    def read(self, url: str) -> bytes:
-        """A small file, whole."""
-        system, path = self._at(url)
-        content: bytes = self._patiently(url, lambda: system.cat_file(path))
-        return content
+    def read(self, url: str, limit_bytes: int) -> bytes:
+        """A document, whole. A document of more than `limit_bytes` is a DecodeError (`unreadable`)."""
+        return self._patiently(url, lambda: self._read(url, limit_bytes))
 
     def probe(self, url: str) -> Probe:
         """What indexing needs to know, from the parts of the file that FFmpeg asks for.
@@ -91,6 +90,17 @@ class Remote:
         Raises DecodeError where a video of unknown size has more, and OSError where there is no room for so much.
         """
         self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
+
+    def _read(self, url: str, limit_bytes: int) -> bytes:
+        """Through a file, as copies end where they become too large, whatever size the server tells."""
+        system, path = self._at(url)
+        words = f"{url} has more than {limit_bytes >> 20} MiB, the limit for such a file; is it the right one?"
+        progress = _Progress(limit_bytes, DecodeError("unreadable", words), self.stopping)
+        with TemporaryDirectory(prefix="kinegraph-") as folder:
+            target = Path(folder) / "document"
+            system.get_file(path, str(target), callback=progress, **COPY_SETTINGS.get(url.partition("://")[0], {}))
+            progress.call()
+            return target.read_bytes()
 
     def _info(self, url: str) -> RemoteInfo:
         system, path = self._at(url)

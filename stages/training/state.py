@@ -11,12 +11,12 @@ import torch
 from cache_schemas.documents import shortened
 from cache_schemas.files import remove_durably, write_whole
 from cache_schemas.fingerprint import differences
-from cache_schemas.regular import require_regular
-from stages.errors import UsageError
+from stages.errors import UsageError, WeightsError
 from stages.heads.head import Head
 from stages.training.clips import Clips, identified
 from stages.training.options import FREE, TrainOptions
 from stages.training.together import num_processes
+from stages.weights.torch_files import require_sound
 
 STATE_FILE = "state.pt"
 ADVICE = "Remove it, or begin the run anew with --overwrite."
@@ -61,10 +61,12 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     Raises StateError for a file that cannot be read, or that another recipe, head or list of clips has left.
     """
     try:
-        require_regular(path)
+        require_sound(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
+    except WeightsError as error:
+        raise damaged(path, str(error).removeprefix(f"{path}: ")) from error
     except OSError as error:
         raise StateError(f"{path} cannot be read: {error}. {ADVICE}") from error
     except (*MISFITS, EOFError, pickle.UnpicklingError) as error:  # torch's words advise to load what may run code

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from torch import Tensor
 
 from cache_schemas.regular import NotRegularError, require_regular
 from stages.errors import WeightsError
+from stages.number_files import ArrayFileError, require_expansion
 from stages.weights.pickles import OF_NUMPY, NumberType, PlainArray, no_bytes, read_pickle
+from stages.weights.torch_files import require_sound
 
 WRAPPERS = ("model_state", "state_dict", "model", "blobs")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DistributedDataParallel, torch.compile, Lightning
@@ -55,7 +56,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _tensor(value: Tensor | np.ndarray | np.generic, named: str) -> Tensor:
     try:
-        return torch.as_tensor(value)
+        tensor = torch.as_tensor(value)
+        if tensor.layout is torch.strided:  # one value may stand for as many as a file likes
+            require_expansion(tensor.nbytes, tensor.untyped_storage().nbytes())
+        return tensor
+    except ArrayFileError as error:
+        raise WeightsError(f"{named}: {error}") from error
     except TypeError as error:
         raise WeightsError(f"{named}: is no array of numbers: {error}") from error
 
@@ -70,8 +76,7 @@ def _content(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     """What torch.save wrote: tensors, and beside them what a pickle may hold."""
-    if _is_torchscript(path):
-        raise WeightsError(f"{path}: refused: a TorchScript archive holds code; torch.save its state_dict()")
+    require_sound(path)
     try:
         with torch.serialization.safe_globals(_as_torch_names_them()):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -82,13 +87,6 @@ def _read_torch(path: Path) -> Any:
                 "are read"
             ) from error
         raise
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _words(error: Exception) -> str:

@@ -142,3 +142,18 @@ def test_what_another_store_lists(memory: str) -> None:
     assert [*Remote(1).listed(f"{memory}/")] == [("left/what?.mp4", f"{memory}/left/what?.mp4")]
     with pytest.raises(DecodeError, match="no file memory://nothing-here"):
         [*Remote(1).listed("memory://nothing-here")]
+
+
+@pytest.mark.parametrize("size", [0, 3 << 20, (3 << 20) + 1])
+@pytest.mark.parametrize("place", ["web", "memory"])
+def test_a_document_has_a_largest_size(web: Server, web_folder: Path, size: int, place: str) -> None:
+    content = bytes(size)
+    (web_folder / "list.csv").write_bytes(content)
+    url = f"{web.url}/list.csv" if place == "web" else "memory://documents/list.csv"
+    if place == "memory":
+        fsspec.filesystem("memory").pipe_file("/documents/list.csv", content)
+    if size <= 3 << 20:
+        assert Remote(1).read(url, 3 << 20) == content
+        return
+    with pytest.raises(DecodeError, match=r"list.csv has more than 3 MiB, the limit for such a file"):
+        Remote(1).read(url, 3 << 20)

@@ -127,6 +127,9 @@ def test_a_damaged_or_foreign_file_is_refused_and_never_run(tmp_path: Path, monk
     with pytest.raises(StateError, match="is not a state of training"):
         run(tmp_path)
     assert not (tmp_path / "ran").exists()
+    path.write_bytes(b"\x80\x02})" + b"\x85" * 2_000_000 + b"K\x01s.")
+    with pytest.raises(StateError, match=r"is not a state of training .*: .*more than 1000 tuples in it"):
+        run(tmp_path)
 
 
 @pytest.mark.parametrize(

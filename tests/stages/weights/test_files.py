@@ -5,6 +5,7 @@ import pickle
 import random
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,63 @@ def test_a_damaged_file_is_named_without_torchs_advice(tmp_path: Path, is_zip: b
             if problem == str(error) or "weights_only=False" in problem or "\033" in problem:
                 pytest.fail(problem)
     assert refused > 200
+
+
+def repacked(path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    """The archive, with another pickle in it."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, change(content) if name.endswith("/data.pkl") else content)
+    return path
+
+
+DEEP = b")" + b"\x85" * 2_000_000  # a tuple in a tuple in ...
+WIDE = b")" + b"2\x86" * 40  # a tuple with itself twice, again and again: 2^40 tuples to go through
+NESTED = {
+    "a key": b"\x80\x02}" + DEEP + b"K\x01s.",
+    "a key that takes for ever": b"\x80\x02}" + WIDE + b"K\x01s.",
+    "a name of a storage": b"\x80\x02" + DEEP + b"Q.",
+    "a key that a call makes": b"\x80\x02ccollections\nOrderedDict\n](" + DEEP + b"K\x01\x86e\x85R.",
+    "a value": b"\x80\x02}K\x01" + DEEP + b"s.",
+}
+
+
+@pytest.mark.parametrize("content", NESTED.values(), ids=NESTED)
+def test_tuples_in_tuples_do_not_end_the_process(tmp_path: Path, content: bytes) -> None:
+    path = repacked(saved(tmp_path / "file.pth", STATE), lambda _: content)
+    with pytest.raises(WeightsError, match=r"file\.pth: refused: the file holds a tuple with more than 1000 tuples"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_tuples_in_tuples_of_an_old_file(tmp_path: Path, part: int) -> None:
+    pickles = [b"\x80\x02K\x01."] * 5
+    pickles[part] = NESTED["a key"]
+    path = tmp_path / "file.pth"
+    path.write_bytes(b"".join(pickles))
+    with pytest.raises(WeightsError, match=r"file\.pth: refused: the file holds a tuple with more than 1000 tuples"):
+        read_state(path)
+
+
+def test_tuples_as_keys_and_packed_archives_are_read(tmp_path: Path) -> None:
+    content = {"model": STATE, "seen": {(1, ("a", 2)): 3}, "random": random.Random(0).getstate(), "set": {1, 2}}
+    path = repacked(saved(tmp_path / "file.pth", content), lambda pickled: pickled, zipfile.ZIP_DEFLATED)
+    assert torch.equal(read_state(path)["conv1.weight"], STATE["conv1.weight"])
+
+
+def test_an_archive_that_unpacks_to_too_much(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file.pth", STATE)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = struct.pack("<I", 0xF0000000)
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"file\.pth: .* bytes would unpack to 40265\d+\. The limit is 1 GiB"):
+        read_state(path)
+
+
+def test_one_value_that_stands_for_petabytes(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file.pth", {"small": torch.ones(1).expand(64), "huge": torch.ones(1).expand(1 << 48)})
+    with pytest.raises(WeightsError, match=r"file\.pth: huge: 4 bytes would unpack to 1125899906842624"):
+        read_state(path)

@@ -1,0 +1,119 @@
+"""What torch.save wrote, looked at before torch reads it.
+
+torch.load with weights_only runs no code of a file. It computes the hash of every key of the file. The hash of a tuple
+in a tuple, a million deep, ends the process.
+"""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cache_schemas.regular import open_regular
+from stages.errors import WeightsError
+from stages.number_files import ArrayFileError, require_expansion
+from stages.weights.pickles import ArrayUnpickler
+
+MOST_TUPLES = 1000  # in one tuple, those in its tuples counted too
+OLD_PARTS = 5  # pickles in a file of before torch 1.6, of which the fourth holds the tensors
+KEYED = (pickle.SETITEM, pickle.SETITEMS, pickle.DICT, pickle.ADDITEMS, pickle.FROZENSET)  # any key that has a hash
+_Plain: Any = pickle._Unpickler
+ZIP_BEGINS = b"PK\x03\x04"  # torch takes what begins so for an archive, and all else for a file of before
+
+
+def require_sound(path: Path) -> None:
+    """Raise WeightsError for an archive that unpacks to too much, for TorchScript, and for parts nested too deep.
+
+    The same for a damaged file. Raises OSError where it cannot be read at all.
+    """
+    try:
+        with open_regular(path) as file:
+            is_archive = file.read(len(ZIP_BEGINS)) == ZIP_BEGINS
+            file.seek(0)
+            pickles = _pickles(file) if is_archive else [file]
+            for each in pickles:
+                reader = _Nesting(each)
+                for _ in range(1 if is_archive else OLD_PARTS):
+                    reader.load()
+    except (WeightsError, ArrayFileError) as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # zipfile and pickle raise whatever a damaged file leads them to
+        raise WeightsError(f"{path}: cannot be read as a file of tensors: {type(error).__name__}: {error}") from error
+
+
+def _pickles(file: io.BufferedReader) -> list[Any]:
+    """The pickles of an archive: one, except where the archive means to deceive."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+            raise WeightsError("refused: a TorchScript archive holds code; torch.save its state_dict()")
+        require_expansion(sum(entry.file_size for entry in entries), file.seek(0, io.SEEK_END))
+        # torch finds names in any case
+        return [io.BytesIO(archive.read(entry)) for entry in entries if entry.filename.lower().endswith("data.pkl")]
+
+
+class _Tuple(tuple[Any, ...]):
+    """Of a file; knows how many tuples it holds."""
+
+    num_tuples: int
+
+
+class _Part:
+    """Stands for all that torch would make: tensors, and what else a file names. Takes whatever comes."""
+
+    def __call__(self, *_: object) -> "_Part":
+        return self
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def take(self, _: object) -> None:
+        pass
+
+    append = extend = add = take
+
+
+class _Nesting(ArrayUnpickler):
+    """Goes through a pickle and makes nothing of it but containers."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(ArrayUnpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _Part()
+
+    def persistent_load(self, name: object) -> Any:
+        return _Part()
+
+    def _add(self, items: Iterable[Any]) -> None:
+        made = _Tuple(items)
+        made.num_tuples = 1 + sum(item.num_tuples for item in made if isinstance(item, _Tuple))
+        if made.num_tuples > MOST_TUPLES:
+            raise WeightsError(f"refused: the file holds a tuple with more than {MOST_TUPLES} tuples in it")
+        self.append(made)
+
+    def _last(self, count: int) -> None:
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        self._add(items)
+
+    def _marked(self) -> None:
+        self._add(self.pop_mark())
+
+    def _state(self) -> None:
+        self.stack.pop()
+
+    def _object(self) -> None:
+        del self.stack[-2:]
+        self.append(_Part())
+
+    dispatch |= {code[0]: _Plain.dispatch[code[0]] for code in KEYED}
+    dispatch[pickle.TUPLE[0]] = _marked
+    dispatch[pickle.TUPLE1[0]] = lambda self: self._last(1)
+    dispatch[pickle.TUPLE2[0]] = lambda self: self._last(2)
+    dispatch[pickle.TUPLE3[0]] = lambda self: self._last(3)
+    dispatch[pickle.BUILD[0]] = _state
+    dispatch[pickle.NEWOBJ[0]] = _object
