@@ -4,7 +4,7 @@ Torch-free, so that planning, status and verification start at once.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -231,12 +231,15 @@ class Cache:
             raise CacheError(f"{self.root} has no array {name!r}; it has {', '.join(specs) or 'none yet'}.")
         return specs[name]
 
-    def readable(self) -> dict[str, ArraySpec]:
+    def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
         """What `CachedClips` reads: the arrays, and what is seen of each row's frame, which imported rows do not have.
 
         That is `clips/crop`, and `clips/crop/<entry>` for backbones that cut crops out of resized frames.
+        planned: stages that count as begun here. Where the cache has one of the key, that one counts.
         """
-        stages = [self.stage(key) for key in self.stage_keys()]
+        stages = [
+            *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()
+        ]
         found = {spec.name: spec for stage in stages for spec in stage.arrays}
         entries = [stage.key.removeprefix(FEATURES) for stage in stages if _cuts_resized(stage)]
         crops = [crop_array(entry) for entry in ("", *entries)] if any(stage.key == "clips" for stage in stages) else []

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def train(
     config: ConfigPath,
     head: Annotated[
-        str, typer.Option(metavar="H,..", help="Heads, or variants of the config; several make a table.")
+        str,
+        typer.Option(
+            metavar="H,..",
+            help="Heads, or variants of the config; several make a table. Heads get what they know of train.options.",
+        ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from train.seed.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs that exist.")] = False,

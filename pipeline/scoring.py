@@ -17,7 +17,8 @@ from cache_schemas.reader import features_options
 from pipeline.config import Config, apply_override, check_config
 from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, SplitCounts, add_scores
-from pipeline.training import opened_clips, spec_of
+from pipeline.trainable import spec_of
+from pipeline.training import opened_clips
 from stages.clips.folders import VIDEO_SUFFIXES
 from stages.device import pick_device
 from stages.errors import UsageError

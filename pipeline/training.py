@@ -17,12 +17,12 @@ from pipeline.config import Config
 from pipeline.devices import on_device_of
 from pipeline.errors import ConfigError
 from pipeline.kept_runs import require_same_recipes, trained_on
+from pipeline.recipes import recipes
 from pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
-from pipeline.tails import require_whole_maps, with_tail_of
+from pipeline.trainable import build_for, require_trainable
 from pipeline.versions import versions
 from pipeline.wanted_run import WantedRun
 from stages.device import pick_device
-from stages.heads.build import HEADS, build_head
 from stages.heads.head import Head
 from stages.heads.own import OwnHead, is_own
 from stages.processes import in_processes
@@ -65,30 +65,6 @@ class RunsDiverged(TrainingDiverged):
     def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
         super().__init__(f"{len(diverged)} of {len(finished) + len(diverged)} runs diverged: {', '.join(diverged)}.")
         self.finished = finished
-
-
-def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
-    """Training options by name: variants of the config, or heads with their default options.
-
-    Raises ConfigError for a name that is neither.
-    """
-    found = {}
-    for name in names or [config.train.head]:
-        if name in config.train.variants:
-            found[name] = config.train.variant(name)
-        elif name in (config.train.head, _short(config.train.head)):
-            found[_short(name)] = config.train.recipe
-        elif name in HEADS:
-            found[name] = config.train.recipe.model_copy(update={"head": name, "options": {}})
-        else:
-            known = ", ".join([*config.train.variants, *HEADS])
-            raise ConfigError(f"--head {name}: neither a variant of the config nor a head; there are: {known}")
-    return found
-
-
-def _short(head: str) -> str:
-    """The name of a head in tables and folders: of one's own, the class."""
-    return head.rpartition(":")[2] if is_own(head) else head
 
 
 @dataclass(frozen=True)
@@ -196,30 +172,6 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
         for name, options in chosen.items()
         for seed in range(options.seed, options.seed + seeds)
     ]
-
-
-def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
-    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError.
-
-    With `overwrite` their clips are opened, too, so that no run is discarded for one that cannot be trained.
-    """
-    cache = Cache(config.cache)
-    if not cache.classes:
-        raise ConfigError(
-            f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
-            "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
-            "theirs by `kinegraph import ... --annotations CSV`"
-        )
-    for run in {run.name: run for run in wanted}.values():
-        options = run.options
-        if options.patience and options.val_split is None:  # not an error of the options: records of old runs have it
-            raise ConfigError(
-                f"{run.name}: train.patience: given {options.patience}, allowed: null, without a val_split"
-            )
-        head = build_for(cache, options, run.code)
-        for split in (options.train_split, options.val_split):
-            if overwrite and split is not None:
-                CachedClips(cache, head.reads, split)
 
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
@@ -371,22 +323,3 @@ def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
             split,
             ", ".join(absent),
         )
-
-
-def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> Head:
-    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry.
-
-    `code` is the source of a head of one's own.
-
-    Raises HeadError for what the cache does not give.
-    """
-    spec = spec_of(cache)
-    name = options.head if code is None else OwnHead.of(options.head, code)
-    head = build_head(name, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
-    require_whole_maps(cache, head)
-    return head
-
-
-def spec_of(cache: Cache) -> dict[str, tuple[int, ...]]:
-    """All that a head can read: array name -> shape of one clip."""
-    return {name: array.shape for name, array in cache.readable().items()}

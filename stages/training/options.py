@@ -17,7 +17,10 @@ class TrainOptions(StageOptions):
         "strg",
         description="one of `kinegraph models --heads`, or yours: `my_heads.py:MyHead`, relative to the config",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the head")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="options of the head; other heads that `train --head` names get those that they have, too",
+    )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="for the first weights, the order of clips and dropout")
     epochs: int = Field(20, gt=0, le=1_000_000, description="passes over the training split")
     iterations: int | None = Field(

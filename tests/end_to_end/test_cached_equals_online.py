@@ -14,7 +14,7 @@ from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config
-from pipeline.training import build_for
+from pipeline.trainable import build_for
 from stages.backbones.build import build_backbone
 from stages.backbones.catalogue import entry
 from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips

@@ -13,7 +13,8 @@ from cache_schemas.cache import Cache
 from pipeline.config import Config, load_config
 from pipeline.kept_runs import RunExists
 from pipeline.scoring import evaluate_run
-from pipeline.training import build_for, train_runs, wanted_runs
+from pipeline.trainable import build_for
+from pipeline.training import train_runs, wanted_runs
 from pipeline.wanted_run import WantedRun
 from stages.heads.build import build_head
 from stages.heads.head import HeadError

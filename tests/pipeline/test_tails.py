@@ -18,7 +18,8 @@ from pipeline.importing import import_features
 from pipeline.indexing import index
 from pipeline.scoring import evaluate_run
 from pipeline.tails import require_whole_maps
-from pipeline.training import build_for, train_runs
+from pipeline.trainable import build_for
+from pipeline.training import train_runs
 from stages.backbones.build import build_backbone
 from stages.backbones.catalogue import entry
 from stages.heads.build import build_head

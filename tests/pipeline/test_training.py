@@ -19,9 +19,11 @@ from pipeline.config import Config, check_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
 from pipeline.indexing import index
+from pipeline.recipes import recipes
 from pipeline.results import read_results
 from pipeline.scoring import evaluate_run
-from pipeline.training import build_for, recipes, train_runs
+from pipeline.trainable import build_for
+from pipeline.training import train_runs
 from stages import processes
 from stages.heads.head import HeadError
 from stages.training.checkpoint import MODEL_FILE, RunError, RunExists

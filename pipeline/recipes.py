@@ -1,0 +1,70 @@
+"""The recipes that `--head` names: variants of the config, or heads with the options that they know of the config's."""
+
+import logging
+from collections.abc import Sequence
+
+from pipeline.config import Config, TrainSection
+from pipeline.errors import ConfigError
+from stages.heads.build import HEADS
+from stages.heads.head import TapOptions
+from stages.heads.own import is_own
+from stages.training import together
+from stages.training.options import TrainOptions
+
+log = logging.getLogger("kinegraph")
+
+
+def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
+    """Training options by name. Without names, those of the config.
+
+    Logs the keys of `train.options` that a head does not get. Raises ConfigError for a name that is neither a variant
+    nor a head.
+    """
+    train, found = config.train, {}
+    for name in names or [train.head]:
+        if name in train.variants:
+            found[name] = train.variant(name)
+            if found[name].head != train.head and "options" not in train.variants[name]:
+                _log_unused(name, found[name].head, train, [*train.options])
+        elif name in (train.head, short(train.head)):
+            found[short(name)] = train.recipe
+        elif name in HEADS:
+            kept = {key: value for key, value in train.options.items() if _gets(name, train.head, key)}
+            found[name] = train.recipe.model_copy(update={"head": name, "options": kept})
+            _log_unused(name, name, train, [key for key in train.options if key not in kept])
+        else:
+            known = ", ".join([*train.variants, *HEADS])
+            raise ConfigError(f"--head {name}: neither a variant of the config nor a head; there are: {known}")
+    return found
+
+
+def short(head: str) -> str:
+    """The name of a head in tables and folders: of one's own, the class."""
+    return head.rpartition(":")[2] if is_own(head) else head
+
+
+def _gets(head: str, other: str, key: str) -> bool:
+    """Whether an option that was given for the head `other` is one of `head`, too.
+
+    Options of one name may mean different things, as `dim` does. Their descriptions differ then.
+    """
+    model = HEADS[head].option_model
+    if key == "tail":
+        return issubclass(model, TapOptions)
+    field = model.model_fields.get(key)
+    if field is None or is_own(other) or other not in HEADS:
+        return field is not None and key in TapOptions.model_fields
+    its_field = HEADS[other].option_model.model_fields.get(key)
+    return its_field is None or its_field.description == field.description
+
+
+def _log_unused(name: str, head: str, train: TrainSection, keys: Sequence[str]) -> None:
+    if keys and together.rank() == 0:
+        log.warning(
+            "%s: train.options are those of %s. %s does not get: %s. Give it options of its own in a variant "
+            "(train.variants).",
+            name,
+            train.head,
+            head,
+            ", ".join(keys),
+        )
