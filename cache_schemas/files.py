@@ -19,6 +19,7 @@ FOREIGN_AGE_SECONDS = 3600.0
 MAX_NAME_BYTES, MAX_ENDING_BYTES = 255, 16  # of a file, on all usual file systems
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of link(2), on a file of our own
 TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<pid>\d+)-(?P<host>[^-]+)-")
+ENDED = {"Z", "X"}  # states of a process: a zombie, or dead
 Buffer = bytes | bytearray | memoryview
 
 
@@ -174,15 +175,33 @@ def sweep(folder: Path) -> int:
     return removed
 
 
-def alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
+def alive(pid: int, started: int = 0) -> bool:
+    """Whether a process of this machine runs. A zombie does not.
+
+    `started`: its `start_ticks`, if known. Another process that has its number by now is not the one that was meant.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    state, start = _process(pid)
+    return state not in ENDED and (not started or not start or start == started)
+
+
+def start_ticks(pid: int) -> int:
+    """When a process of this machine started, in clock ticks since the boot; 0 where the system does not tell."""
+    return _process(pid)[1]
+
+
+def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
+    """The state and the start of a process (proc(5), fields 3 and 22 of `stat`); empty where they cannot be read."""
+    try:
+        behind_its_name = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        return behind_its_name[0].decode(), int(behind_its_name[19])
+    except (OSError, ValueError, IndexError):
+        return "", 0
 
 
 def file_digest(path: Path) -> tuple[int, str]:

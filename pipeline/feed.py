@@ -15,6 +15,7 @@ import numpy as np
 from cache_schemas import stopping
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.ledger import Source
+from pipeline.leases import Doing
 from pipeline.plan import WorkUnit
 from stages.decode.clips import DecodedClip, Wanted, decode_clips
 from stages.decode.errors import DecodeError
@@ -48,7 +49,7 @@ class Batch:
 class _Video:
     """Neighbouring rows of one video in one unit, their numbers in the shard, and the clips of the whole unit.
 
-    Intervals of a video are decoded together.
+    Intervals of a video are decoded together. `undecoded`: one item for each video of the unit that is not decoded yet.
     """
 
     unit: WorkUnit
@@ -56,6 +57,7 @@ class _Video:
     rows: list[ClipRow]
     numbers: list[int]
     is_last: bool
+    undecoded: list[None]
 
 
 _Decoded = tuple[list[DecodedClip | DecodeError], Source | None]
@@ -66,7 +68,8 @@ class Feed:
     """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing.
 
     Batches are cut from whole shards; of a unit that retries clips, only those that hold one are made. Videos at URLs
-    are copied ahead of the decoder, as `staging` says.
+    are copied ahead of the decoder, as `staging` says. `note` is told, by any thread, when a video of a unit begins to
+    be decoded, and when the last one is.
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class Feed:
         timeout_seconds: float,
         threads: int,
         staging: StagingOptions | None = None,
+        note: Callable[[WorkUnit, Doing], None] = lambda unit, doing: None,
     ) -> None:
+        self._note = note
         self._rows_of, self._wanted = rows_of, wanted
         self._staging = staging or StagingOptions()
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
@@ -107,11 +112,11 @@ class Feed:
         for unit in units:
             rows = self._rows_of(unit)
             clip_ids, numbers = [row.clip_id for row in rows], self._numbers(unit, rows)
-            seen = 0
-            for _, group in itertools.groupby(numbers, key=lambda number: rows[number].path):
-                of_video = list(group)
-                seen += len(of_video)
-                yield _Video(unit, clip_ids, [rows[number] for number in of_video], of_video, seen == len(numbers))
+            groups = [list(group) for _, group in itertools.groupby(numbers, key=lambda number: rows[number].path)]
+            undecoded = [None] * len(groups)
+            for of_video in groups:
+                is_last = of_video is groups[-1]
+                yield _Video(unit, clip_ids, [rows[number] for number in of_video], of_video, is_last, undecoded)
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
         """The rows that go through the networks: all, or whole batches around the clips to retry."""
@@ -127,6 +132,14 @@ class Feed:
         return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
 
     def _decode(self, video: _Video, file: _File) -> _Decoded:
+        self._note(video.unit, "decoding")
+        decoded = self._clips(video, file)
+        video.undecoded.pop()
+        if not video.undecoded:
+            self._note(video.unit, "decoded")
+        return decoded
+
+    def _clips(self, video: _Video, file: _File) -> _Decoded:
         wanted = self._wanted(video.unit)
         if wanted is None:
             return [DecodedClip.blank(0) for _ in video.rows], None

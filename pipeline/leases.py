@@ -15,17 +15,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from os import getpid
 from time import monotonic
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from cache_schemas.files import HOST, alive
+from cache_schemas.files import HOST, alive, start_ticks
 from cache_schemas.storage import Storage
 
 LEASES = "leases"
 NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
 MAX_SECONDS = 7 * 86_400.0  # after which a lease of a holder that nobody hears of counts as stale, at most
 REFRESHES = 4  # within the time after which a lease counts as stale
+Doing = Literal["decoding", "decoded", "computing"]
 log = logging.getLogger("kinegraph")
 
 
@@ -33,6 +34,9 @@ log = logging.getLogger("kinegraph")
 class Lease:
     """One worker's word that it is at a shard. `attempt` - 1 workers had the shard before and never gave it back.
 
+    `deaths` of these workers may have died of the shard; None, as earlier versions wrote no such number: all. While the shard is only pulled `ahead`, this worker cannot:
+    nothing of it is computed, and none of its videos is being decoded. `started`: the `start_ticks` of process `pid`,
+    0 if unknown.
     `refreshed_at` (s since 1970) is for people and `status`; whether a lease is stale never depends on it.
     """
 
@@ -43,6 +47,9 @@ class Lease:
     holder: str = ""
     host: str = ""
     pid: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    started: int = 0
+    deaths: int | None = None
+    ahead: bool = False
     refreshes: int = 0
     refreshed_at: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
@@ -61,7 +68,15 @@ class Lease:
     @property
     def holder_is_dead(self) -> bool:
         """Whether the holder was a process of this machine and is gone; False of other machines' holders."""
-        return self.host == HOST and not alive(self.pid)
+        return self.host == HOST and not alive(self.pid, self.started)
+
+    @property
+    def deaths_before(self) -> int:
+        return self.attempt - 1 if self.deaths is None else self.deaths
+
+    @property
+    def deaths_if_holder_died(self) -> int:
+        return self.deaths_before + (not self.ahead)
 
     @property
     def looks_alive(self) -> bool:
@@ -84,6 +99,7 @@ def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None
     """The newest lease of a shard, None where there is none. One that cannot be read is stale after `seconds`."""
     attempts = [attempt for other, attempt in _listed(storage) if other == shard]
     return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
+
 
 
 def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
@@ -121,6 +137,8 @@ class NoLeases:
     def is_ours(self, shard: int) -> bool:
         return True
 
+    def note(self, shard: int, doing: Doing) -> None: ...
+
     def release(self, shard: int) -> None: ...
 
     def close(self) -> None: ...
@@ -136,7 +154,8 @@ class Leases:
     def __init__(self, storage: Storage, seconds: float) -> None:
         self.storage, self.seconds = storage, seconds
         self.holder = uuid.uuid4().hex
-        self._held: dict[int, Lease] = {}
+        self._held: dict[int, Lease] = {}  # in the order in which they were taken
+        self._computing: set[int] = set()
         self._watched: dict[int, tuple[Lease, float]] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -156,6 +175,9 @@ class Leases:
             holder=self.holder,
             host=HOST,
             pid=getpid(),
+            started=start_ticks(getpid()),
+            deaths=found.deaths_if_holder_died if found else 0,
+            ahead=bool(self._held),
             refreshed_at=time.time(),
         )
         if not self.storage.create(lease.name, lease.content):
@@ -170,9 +192,11 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """How many workers had the shard and never gave it back: by a crash, as a rule."""
+        """How many workers may have died of the shard: they were at it, and never gave it back."""
         found = lease_of(self.storage, shard, self.seconds)
-        return 0 if found is None else found.attempt - (not self._is_stale(found))
+        if found is None:
+            return 0
+        return found.deaths_if_holder_died if self._is_stale(found) else found.deaths_before
 
     def attempt(self, shard: int) -> int:
         """Which attempt at the shard ours is, from 1."""
@@ -183,11 +207,29 @@ class Leases:
         with self._lock:
             return self._still_held(shard) is not None
 
+    def note(self, shard: int, doing: Doing) -> None:
+        """Write into the lease whether this process may die of the shard, where that changed.
+
+        It may not while the shard is only pulled ahead: before its first video is decoded, and from the last video to
+        the first batch. Of the shards that it holds, the first one always counts, so that no death is nobody's.
+        """
+        with self._lock:
+            lease = self._held.get(shard)
+            if lease is None:
+                return
+            if doing == "computing":
+                self._computing.add(shard)
+            is_first = shard == next(iter(self._held))
+            ahead = doing == "decoded" and not is_first and shard not in self._computing
+            if ahead != lease.ahead:
+                self._try_to_renew(shard, ahead=ahead)
+
     def release(self, shard: int) -> None:
         """Give the shard back; what another took over stays with it."""
         with self._lock:
             lease = self._still_held(shard)
             self._held.pop(shard, None)
+            self._computing.discard(shard)
             if lease is not None:
                 self._delete_older(lease)
                 self.storage.delete(lease.name)
@@ -224,17 +266,20 @@ class Leases:
     def _refresh_all(self) -> None:
         while not self._closing.wait(self.seconds / REFRESHES):
             for shard in list(self._held):
-                try:
-                    self._refresh(shard)
-                except OSError as error:
-                    log.warning("the lease of shard %d could not be refreshed: %s", shard, error)
+                self._refresh(shard)
 
     def _refresh(self, shard: int) -> None:
         with self._lock:
+            self._try_to_renew(shard)
+
+    def _try_to_renew(self, shard: int, **changes: Any) -> None:
+        try:
             if (lease := self._still_held(shard)) is not None:
-                fresh = replace(lease, refreshes=lease.refreshes + 1, refreshed_at=time.time())
+                fresh = replace(lease, refreshes=lease.refreshes + 1, refreshed_at=time.time(), **changes)
                 self.storage.put(fresh.name, [fresh.content])
                 self._held[shard] = fresh
+        except OSError as error:
+            log.warning("the lease of shard %d could not be refreshed: %s", shard, error)
 
 
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:

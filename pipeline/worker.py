@@ -185,6 +185,7 @@ class Worker:
             timeout_seconds=self.config.run.video_timeout_seconds,
             threads=decode_threads,
             staging=self.config.run.staging,
+            note=lambda unit, doing: over.leases.note(unit.shard, doing),
         )
         batches_of = feed.batches(self._taken(units, over))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer, closing(batches_of) as batches:
@@ -192,7 +193,9 @@ class Worker:
             shard: ShardInProgress | None = None
             asked = time.monotonic()
             for batch in stopping.checked(batches):
-                shard = shard or ShardInProgress(self, batch.unit, batch.clip_ids)
+                if shard is None:
+                    over.leases.note(batch.unit.shard, "computing")
+                    shard = ShardInProgress(self, batch.unit, batch.clip_ids)
                 shard.spent("waiting for decode", asked)
                 self._compute(shard, batch)
                 if batch.is_last:

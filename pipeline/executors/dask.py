@@ -68,7 +68,8 @@ def _station(job: Job) -> Station:
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
     """Run a suspect once more, with nothing beside it; gives it back if its worker dies."""
     lease = lease_of(job.cache.storage, unit.shard)
-    return Submission(client, job, station, report).run([unit], lease.attempt + 1 if lease else MAX_DEATHS)
+    max_deaths = lease.deaths_if_holder_died + 1 if lease else MAX_DEATHS
+    return Submission(client, job, station, report).run([unit], max_deaths)
 
 
 class Submission:
@@ -114,7 +115,7 @@ class Submission:
             if not self.in_flight:
                 break
             with suppress(queue.Empty):
-                self._settle(stopping.get(self._settled, COUNT_WORKERS_SECONDS))
+                self._settle(stopping.get(self._settled, COUNT_WORKERS_SECONDS), max_deaths)
             while self._lost:
                 self._died(self._lost.popleft())
             self._workers.require()
@@ -135,14 +136,22 @@ class Submission:
         self.in_flight[key] = future, unit
         future.add_done_callback(self._settled.put)
 
-    def _settle(self, future: Future[Any]) -> None:
+    def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
+        """Whether so many workers were at the unit. The scheduler counts those that had only pulled it ahead, too."""
+        storage = self.job.cache.storage
+        if not storage.creates_exclusively():
+            return True  # whether it or a neighbour killed the workers shows when it runs alone
+        lease = lease_of(storage, unit.shard)
+        return lease is not None and lease.deaths_if_holder_died >= max_deaths
+
+    def _settle(self, future: Future[Any], max_deaths: int) -> None:
         """Take in what became of a unit. Raises what its `Worker` raised, and ClusterLost."""
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
             error = future.exception()
             if not isinstance(error, KilledWorker):
                 raise error
-            self.suspects.append(unit)  # whether it or a neighbour killed the workers shows when it runs alone
+            (self.suspects if self._may_have_killed(unit, max_deaths) else self.leased).append(unit)
         elif future.status == "finished":
             self._take(future.result())
             if unit in self.leased and unit.shard not in self.watchers:

@@ -169,14 +169,14 @@ class _Pool:
             self.members.append(self._start(member.number))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
-        """Whether the dead process holds the shard's lease; it may have waited for another run's.
+        """Whether the dead process may have died of the shard: not where it waited for another run, or pulled it ahead.
 
         Without leases, every unit that it pulled may have killed it.
         """
         if not self.job.cache.storage.creates_exclusively():
             return True
         lease = lease_of(self.job.cache.storage, shard)
-        return lease is not None and (lease.host, lease.pid) == (HOST, member.process.pid)
+        return lease is not None and (lease.host, lease.pid, lease.ahead) == (HOST, member.process.pid, False)
 
 
 def _work(

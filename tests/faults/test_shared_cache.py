@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cache_schemas.files import HOST
 from pipeline.config import Config, load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
-from pipeline.leases import Lease
+from pipeline.leases import Lease, Leases
 from pipeline.status import status
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
@@ -138,7 +139,7 @@ def test_a_run_that_was_only_slow_publishes_nothing(
 def _three_died_at(config: Config, shard: int) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    lease = Lease(shard=shard, attempt=3, seconds=300, keys=("clips",), host=HOST, pid=gone.pid)
+    lease = Lease(shard=shard, attempt=3, deaths=2, seconds=300, keys=("clips",), host=HOST, pid=gone.pid)
     assert Cache(config.cache).storage.create(lease.name, lease.content)
 
 
@@ -153,6 +154,17 @@ def test_a_video_that_kills_its_worker_is_set_aside(tmp_path: Path, config: Conf
     assert Cache(config.cache).ledger.shards("regions/tiny") == [1, 2]
     assert attempts(config.cache) == {1, 4}
     assert leases(config.cache) == ["000000.4.json"]
+
+
+def test_what_a_worker_had_only_pulled_ahead_is_no_death(tmp_path: Path, config: Config) -> None:
+    """Each run is killed at shard 0, with 1 and 2 decoded: these need not be tried alone."""
+    for _ in range(3):
+        command = run("killed_while_computing.py", tmp_path / "config.yaml")
+        assert subprocess.run(command, check=False, timeout=90).returncode == -signal.SIGKILL
+    with closing(Leases(Cache(config.cache).storage, 300)) as now:
+        assert [now.deaths(shard) for shard in range(3)] == [3, 0, 0]
+    assert sorted(leases(config.cache)) == ["000000.3.json", "000001.3.json", "000002.3.json"]
+    assert not extract(config).failures
 
 
 def test_status_counts_running_shards(config: Config) -> None:

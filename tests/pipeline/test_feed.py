@@ -55,6 +55,17 @@ def test_threads_change_nothing(feed: MakeFeed, threads: int) -> None:
         assert all(isinstance(clip, DecodedClip) for clip in ahead.clips)
 
 
+@pytest.mark.parametrize("threads", [0, 3])
+def test_it_says_what_is_being_decoded(feed: MakeFeed, threads: int) -> None:
+    """Of each unit: its three videos begin, and then, once, that all are decoded."""
+    made, told = feed(threads), {0: list[str](), 1: list[str]()}
+    made._note = lambda unit, doing: told[unit.shard].append(doing)
+    list(made.batches(UNITS))
+    for doings in told.values():
+        assert doings.count("decoding") == 3
+        assert doings[-1] == "decoded"
+
+
 def test_closing_early_stops_the_threads(feed: MakeFeed) -> None:
     before = set(threading.enumerate())
     with closing(feed(2).batches(UNITS)) as batches:

@@ -1,5 +1,6 @@
 """Leases: one holder at a time, taken over when it is dead or silent, whatever the clocks say."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cache_schemas.errors import StorageError
+from cache_schemas.files import HOST, start_ticks
 from cache_schemas.storage import LocalStorage
 from pipeline.leases import Lease, Leases, NoLeases, lease_of, leases_on, live_leases, warn_if_off
 from tests.clock import Clock
@@ -33,8 +35,6 @@ def storage(tmp_path: Path) -> LocalStorage:
 
 
 def of_dead_process(shard: int, attempt: int = 1) -> Lease:
-    from cache_schemas.files import HOST
-
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     return Lease(shard=shard, attempt=attempt, seconds=300, keys=KEYS, holder="gone", host=HOST, pid=gone.pid)
@@ -76,6 +76,60 @@ def test_a_dead_process_of_this_machine_is_taken_over_at_once(storage: LocalStor
     assert names(storage) == ["leases/000003.2.json"]
     leases.close()
     assert names(storage) == []
+
+
+@pytest.mark.parametrize(("later", "is_dead"), [(0, False), (1, True)])
+def test_a_process_that_has_the_number_of_the_holder_is_not_the_holder(
+    storage: LocalStorage, later: int, is_dead: bool
+) -> None:
+    started = start_ticks(os.getpid())
+    assert started, "the tests run on Linux"
+    leave(storage, replace(of_dead_process(3), pid=os.getpid(), started=started - later))
+    leases = Leases(storage, 300)
+    assert leases.take(3, KEYS) == is_dead
+    leases.close()
+
+
+def test_a_lease_of_an_earlier_version_has_no_start(storage: LocalStorage) -> None:
+    """Whoever has its holder's number counts as the holder, as then; and each holder before counts as a death."""
+    early = {"shard": 3, "attempt": 4, "seconds": 300, "keys": [], "holder": "x", "host": HOST, "pid": os.getpid()}
+    storage.put("leases/000003.4.json", [json.dumps(early).encode()])
+    leases = Leases(storage, 300)
+    assert not leases.take(3, KEYS)
+    assert leases.deaths(3) == 3
+    leases.close()
+
+
+def test_a_zombie_is_dead(storage: LocalStorage) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its parent has not asked how
+        leave(storage, replace(of_dead_process(3), pid=ended.pid))
+        leases = Leases(storage, 300)
+        assert leases.take(3, KEYS)
+        leases.close()
+
+
+def test_only_what_a_worker_was_at_counts_as_its_death(storage: LocalStorage, clock: Clock) -> None:
+    """Shard 0 is the first, 1 is decoded, 2 being decoded, 3 only pulled; 4 was computed before all was decoded."""
+    worker, thief = Leases(storage, 300), Leases(storage, 300)
+    for shard in range(5):
+        assert worker.take(shard, KEYS)
+    worker.note(0, "decoding")
+    worker.note(0, "decoded")
+    for shard in (1, 2, 4):
+        worker.note(shard, "decoding")
+    worker.note(4, "computing")
+    for shard in (1, 4):
+        worker.note(shard, "decoded")
+    assert [thief.deaths(shard) for shard in range(5)] == [0] * 5, "it lives"
+    clock.now += 301
+    assert [thief.deaths(shard) for shard in range(5)] == [1, 0, 1, 0, 1]
+    for shard in range(5):
+        assert thief.take(shard, KEYS)
+    assert [thief.attempt(shard) for shard in range(5)] == [2] * 5
+    assert [thief.deaths(shard) for shard in range(5)] == [1, 0, 1, 0, 1]
+    thief.close()
+    worker.close()
 
 
 def test_silence_is_measured_by_the_one_who_listens(storage: LocalStorage, clock: Clock) -> None:

@@ -1,0 +1,28 @@
+"""Run an extraction whose process is killed in its first batch, once all shards that it pulled ahead are decoded.
+
+Usage: python killed_while_computing.py CONFIG
+"""
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import pipeline.shard
+from cache_schemas.storage import open_storage
+from pipeline.config import load_config
+from pipeline.extraction import extract
+from pipeline.leases import live_leases
+
+config = load_config(sys.argv[1])
+
+
+def add(*arguments: Any) -> None:
+    while sum(lease.ahead for lease in live_leases(open_storage(config.cache))) < 2:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+pipeline.shard.ShardInProgress.add = add  # type: ignore[method-assign]
+extract(config)
