@@ -160,8 +160,10 @@ def create_exclusively(target: Path, content: bytes) -> bool:
 
 
 def sweep(folder: Path) -> int:
-    """Remove temporary files of dead processes: of this machine at once, of others by age; gives how many."""
-    limit = time.time() - FOREIGN_AGE_SECONDS
+    """Remove temporary files of dead processes: of this machine at once, of others by age; gives how many.
+
+    The age is by the clock of the file system, which may be another machine's.
+    """
     removed = 0
     for parent, _, names in os.walk(folder):  # pathlib's globbing takes ten times as long
         for name in names:
@@ -169,10 +171,24 @@ def sweep(folder: Path) -> int:
                 continue
             path = Path(parent, name)
             with suppress(FileNotFoundError), _explained(path):  # its writer, on another machine, renamed it meanwhile
-                if not alive(int(writer["pid"])) if writer["host"] == HOST else path.stat().st_mtime < limit:
+                if (
+                    not alive(int(writer["pid"]))
+                    if writer["host"] == HOST
+                    else _age_seconds(path) > FOREIGN_AGE_SECONDS
+                ):
                     path.unlink()
                     removed += 1
     return removed
+
+
+def _age_seconds(path: Path) -> float:
+    """How long ago a file was written. A new file beside it shows what time it is there."""
+    written, present = path.stat().st_mtime, path.parent / temporary_name("now")
+    try:
+        present.touch(exist_ok=False)
+        return present.stat().st_mtime - written
+    finally:
+        present.unlink(missing_ok=True)
 
 
 def alive(pid: int, started: int = 0) -> bool:

@@ -116,6 +116,15 @@ class ObjectStorage:
             if len(block) < CHUNK_BYTES:
                 return size, digest.hexdigest()
 
+    def written_at(self, name: str) -> float | None:
+        system, path = self._at(name)
+        try:
+            return float(self._ask(name, lambda: system.modified(path)).timestamp())
+        except StorageError as error:
+            if isinstance(error.__cause__, NotImplementedError):
+                return None
+            raise
+
     def names(self, folder: str) -> Iterator[str]:
         system, path = self._at(folder)
         try:

@@ -71,6 +71,13 @@ class Storage(Protocol):
         """Size and xxh3_128 of an object, read afresh. Raises FileNotFoundError."""
         ...
 
+    def written_at(self, name: str) -> float | None:
+        """When an object was put (POSIX seconds), by the clock of the storage; None where it does not tell.
+
+        Raises FileNotFoundError.
+        """
+        ...
+
     def names(self, folder: str) -> Iterator[str]:
         """Names of all objects below a folder, in no order; none where there is no such folder."""
         ...
@@ -120,6 +127,9 @@ class LocalStorage:
 
     def digest(self, name: str) -> tuple[int, str]:
         return file_digest(self._at(name))
+
+    def written_at(self, name: str) -> float | None:
+        return (self._folder / checked_name(name)).stat().st_mtime
 
     def names(self, folder: str) -> Iterator[str]:
         return _names(str(self._at(folder)), folder)

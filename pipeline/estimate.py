@@ -117,4 +117,4 @@ def hours(cache: Cache, plan: Plan) -> float | None:
 def _recent_rate(cache: Cache, key: str) -> float | None:
     """Clips a second over the last shards by number: reading every record would take as long as `status`."""
     records = (cache.ledger.read(key, shard) for shard in cache.ledger.shards(key)[-RECENT_RECORDS:])
-    return clips_per_second(Sealed.of(r.sealed_at, r.num_rows, r.seconds.values()) for r in records if r)
+    return clips_per_second(Sealed.of(record) for record in records if record)

@@ -11,9 +11,11 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from os import getpid
+from socket import gethostname
 from time import monotonic
 from typing import Annotated, Any, Literal
 
@@ -34,10 +36,10 @@ log = logging.getLogger("kinegraph")
 class Lease:
     """One worker's word that it is at a shard. `attempt` - 1 workers had the shard before and never gave it back.
 
-    `deaths` of these workers may have died of the shard; None, as earlier versions wrote no such number: all. While the shard is only pulled `ahead`, this worker cannot:
-    nothing of it is computed, and none of its videos is being decoded. `started`: the `start_ticks` of process `pid`,
-    0 if unknown.
-    `refreshed_at` (s since 1970) is for people and `status`; whether a lease is stale never depends on it.
+    `deaths` of these workers may have died of the shard; None stands for all, as in leases of earlier versions. While
+    the shard is only pulled `ahead`, this worker cannot die of it: nothing of it is computed, and none of its videos is
+    being decoded. `started`: the `start_ticks` of process `pid`, 0 if unknown.
+    `refreshed_at` (s since 1970, of the holder's clock) is for people; whether a lease is stale never depends on it.
     """
 
     shard: int
@@ -46,6 +48,7 @@ class Lease:
     keys: tuple[str, ...] = ()
     holder: str = ""
     host: str = ""
+    host_name: str = ""
     pid: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     started: int = 0
     deaths: int | None = None
@@ -78,21 +81,39 @@ class Lease:
     def deaths_if_holder_died(self) -> int:
         return self.deaths_before + (not self.ahead)
 
-    @property
-    def looks_alive(self) -> bool:
-        """For display: whether it was refreshed lately, as far as the clocks of two machines agree."""
-        return not self.holder_is_dead and time.time() - self.refreshed_at < self.seconds
-
 
 def live_leases(storage: Storage) -> Iterator[Lease]:
-    """The newest lease of each shard, of those that look alive."""
+    """The newest lease of each shard, of those that look alive: for display."""
+    now = cache(lambda: _now(storage))
     newest: dict[int, int] = {}
     for shard, attempt in _listed(storage):
         newest[shard] = max(attempt, newest.get(shard, 0))
     for shard, attempt in newest.items():
         lease = _read(storage, Lease(shard=shard, attempt=attempt, seconds=0.0))
-        if lease is not None and lease.looks_alive:
+        if lease is not None and not lease.holder_is_dead and _was_refreshed_lately(storage, lease, now):
             yield lease
+
+
+def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], float | None]) -> bool:
+    """By the storage's clock, which is one for all; True where the storage does not tell."""
+    try:
+        written = storage.written_at(lease.name)
+    except FileNotFoundError:
+        return False
+    present = now() if written is not None else None
+    return written is None or present is None or present - written < lease.seconds
+
+
+def _now(storage: Storage) -> float | None:
+    """The time by the storage's clock, which a new object shows; None where nothing can be written."""
+    probe = f"probes/{uuid.uuid4().hex}"
+    try:
+        storage.put(probe, [b""])
+        written = storage.written_at(probe)
+        storage.delete(probe)
+    except OSError:
+        return None
+    return written
 
 
 def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
@@ -174,6 +195,7 @@ class Leases:
             keys=keys,
             holder=self.holder,
             host=HOST,
+            host_name=gethostname(),
             pid=getpid(),
             started=start_ticks(getpid()),
             deaths=found.deaths_if_holder_died if found else 0,

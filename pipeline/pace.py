@@ -1,27 +1,49 @@
 """How fast a stage goes, from when its shards were sealed. Torch-free."""
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
+
+from cache_schemas.ledger import Record
 
 RECENT_RECORDS = 50
 
 
 class Sealed(NamedTuple):
-    """When a shard was sealed (POSIX seconds), its rows, and the seconds that its unit took."""
+    """When a shard was sealed (POSIX seconds, of the host's clock), its rows, and the seconds that its unit took."""
 
     at: float
     rows: int
     seconds: float
+    host: str = ""
 
     @classmethod
-    def of(cls, sealed_at: str, rows: int, seconds: Iterable[float]) -> "Sealed":
-        at = datetime.datetime.fromisoformat(sealed_at).timestamp() if sealed_at else 0.0
-        return cls(at, rows, sum(seconds))
+    def of(cls, record: Record) -> "Sealed":
+        at = datetime.datetime.fromisoformat(record.sealed_at).timestamp() if record.sealed_at else 0.0
+        return cls(at, record.num_rows, sum(record.seconds.values()), record.host)
 
 
-def clips_per_second(sealed: Iterable[Sealed]) -> float | None:
-    """Clips a second over the most recent records, all workers together; None where nothing tells.
+def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) -> float | None:
+    """Clips a second of all hosts that are `at_work`, together; of one host, on average, where none of them sealed any.
+
+    None where nothing tells. Times of two hosts are never compared: each has its own clock.
+    """
+    of_host: dict[str, list[Sealed]] = {}
+    for one in sealed:
+        of_host.setdefault(one.host, []).append(one)
+    paces = {host: pace for host, records in of_host.items() if (pace := _pace(records)).seconds > 0}
+    if running := [paces[host].rows / paces[host].seconds for host in set(at_work) & paces.keys()]:
+        return sum(running)
+    return sum(pace.rows for pace in paces.values()) / sum(pace.seconds for pace in paces.values()) if paces else None
+
+
+class _Pace(NamedTuple):
+    rows: int
+    seconds: float
+
+
+def _pace(sealed: Iterable[Sealed]) -> _Pace:
+    """The most recent records of one host, all its workers together, and in how much time they were made.
 
     A record counts the time since the one before it, but no more than its own unit took: so pauses between runs do
     not count, and units that ran side by side count once. Stages that ran in one unit share its time.
@@ -31,4 +53,4 @@ def clips_per_second(sealed: Iterable[Sealed]) -> float | None:
     for one in recent:
         elapsed += min(one.seconds, one.at - before)
         before = one.at
-    return sum(one.rows for one in recent) / elapsed if elapsed > 0 else None
+    return _Pace(sum(one.rows for one in recent), elapsed)

@@ -48,6 +48,7 @@ def _stage_status(cache: Cache, key: str, leases: list[Lease]) -> dict[str, Any]
     clips: Counter[str] = Counter({"ok": 0, "warned": 0, "failed": 0})
     shards = num_bytes = 0
     running = {lease.shard for lease in leases if key in lease.keys}
+    at_work = {lease.host_name for lease in leases if key in lease.keys}
     seconds: Counter[str] = Counter()
     sealed = []
     for record in cache.ledger.records(key):
@@ -59,9 +60,9 @@ def _stage_status(cache: Cache, key: str, leases: list[Lease]) -> dict[str, Any]
         clips["warned"] += len(record.warnings)
         clips["ok"] += record.num_rows - len(record.failures) - len(record.warnings)
         seconds.update(record.seconds)
-        sealed.append(Sealed.of(record.sealed_at, record.num_rows, record.seconds.values()))
+        sealed.append(Sealed.of(record))
     missing = cache.num_rows - clips.total()
-    rate = clips_per_second(sealed)
+    rate = clips_per_second(sealed, at_work)
     return {
         "shards": {"done": shards, "running": len(running), "missing": cache.num_shards - shards - len(running)},
         "clips": {**clips, "missing": missing},

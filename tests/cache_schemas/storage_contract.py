@@ -101,6 +101,7 @@ class StorageContract:
         uses = (
             lambda: storage.put(name, [b"x"]), lambda: storage.create(name, b"x"), lambda: storage.get(name),
             lambda: storage.read([Span(name)]), lambda: storage.exists(name), lambda: storage.digest(name),
+            lambda: storage.written_at(name),
             lambda: list(storage.names(name)), lambda: storage.delete(name), lambda: storage.local_path(name),
         )  # fmt: skip
         for use in uses if isinstance(storage, LocalStorage) else uses[:-1]:
@@ -114,6 +115,17 @@ class StorageContract:
         for look in (storage.get, storage.digest, lambda name: storage.read([Span("a/b"), Span(name, 0, 1)])):
             with pytest.raises(FileNotFoundError):
                 look("none")
+
+    def test_when_an_object_was_put(self, storage: Storage) -> None:
+        """By one clock for all, to the second."""
+        with pytest.raises(FileNotFoundError):
+            storage.written_at("a")
+        storage.put("a", [b"x"])
+        storage.put("b", [b"x"])
+        first, second = storage.written_at("a"), storage.written_at("b")
+        assert first is not None
+        assert second is not None
+        assert first - 1 <= second < first + 600
 
     def test_sweeping_takes_nothing_that_is_whole(self, storage: Storage) -> None:
         storage.put("a/b", [b"x"])

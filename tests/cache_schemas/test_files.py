@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,6 +124,27 @@ def test_sweep_spares_the_living(tmp_path: Path) -> None:
     os.utime(folder / names["foreign, old"], (0, 0))
     assert sweep(tmp_path) == 2
     assert {path.name for path in folder.iterdir()} == {names["of this process"], names["foreign, new"]}
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, 7200.0])
+def test_the_age_of_files_is_by_the_clock_of_their_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """Which is two hours ahead of this machine's, or behind it."""
+    new, old = (tmp_path / f"{TEMPORARY_PREFIX}7-other-{number}-x" for number in range(2))
+    there = time.time() + ahead
+    for path, age in ((new, 60), (old, 3660)):
+        path.touch()
+        os.utime(path, (there - age, there - age))
+    touch = Path.touch
+
+    def touched_there(path: Path, **settings: bool) -> None:
+        touch(path, **settings)
+        os.utime(path, (there, there))
+
+    monkeypatch.setattr(Path, "touch", touched_there)
+    assert sweep(tmp_path) == 1
+    assert [*tmp_path.iterdir()] == [new]
 
 
 def test_sweep_beside_a_writer_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

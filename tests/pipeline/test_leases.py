@@ -252,15 +252,34 @@ def test_a_lease_that_cannot_be_read_goes_stale_too(storage: LocalStorage, clock
     leases.close()
 
 
-def test_live_leases(storage: LocalStorage) -> None:
-    """Neither a dead process' lease nor one that was long not refreshed looks alive."""
-    leave(storage, of_dead_process(1))
-    leave(storage, Lease(shard=2, attempt=1, seconds=300, host="far", refreshed_at=time.time() - 301))
-    leave(storage, Lease(shard=3, attempt=1, seconds=300, host="far", refreshed_at=time.time() - 3))
+def test_live_leases(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a dead process' lease nor one that was long not refreshed looks alive, by the storage's clock alone.
+
+    That is an hour behind the clock of this machine; the others' clock is an hour ahead of it, or at 1970.
+    """
+    behind = time.time() - 3600
     leases = Leases(storage, 300)
+    leave(storage, of_dead_process(1))
+    leave(storage, Lease(shard=2, attempt=1, seconds=300, host="far", refreshed_at=time.time() + 3600))
+    leave(storage, Lease(shard=3, attempt=1, seconds=300, host="far"))
     leases.take(4, KEYS)
+    written = {"leases/000001.json": behind, "leases/000002.json": behind - 301, "leases/000003.json": behind - 3}
+    monkeypatch.setattr(storage, "written_at", lambda name: written.get(name, behind))
     assert sorted(lease.shard for lease in live_leases(storage)) == [3, 4]
+    assert not [*storage.names("probes")]
     leases.close()
+
+
+def test_where_nobody_tells_the_time_leases_count(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a cache that may only be read."""
+
+    def refused(name: str, parts: object) -> None:
+        raise PermissionError(name)
+
+    leave(storage, of_dead_process(1))
+    leave(storage, Lease(shard=2, attempt=1, seconds=300, host="far"))
+    monkeypatch.setattr(storage, "put", refused)
+    assert [lease.shard for lease in live_leases(storage)] == [2]
 
 
 def test_there_are_none_where_two_could_hold_the_same(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cache_schemas.ledger import Record
 from pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
 
 
@@ -21,10 +22,27 @@ def test_only_recent_units_count() -> None:
     assert clips_per_second(slow + fast) == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize("ahead", [0.0, 3600.0, -3600.0])
+def test_the_clocks_of_two_hosts_are_not_compared(ahead: float) -> None:
+    """Each does 8 clips in 4 s, side by side with the other, whose clock is an hour ahead or behind."""
+    one = [Sealed(at=1e6 + 4.0 * number, rows=8, seconds=4.0, host="one") for number in range(10)]
+    other = [Sealed(at=1e6 + 4.0 * number + ahead, rows=8, seconds=4.0, host="other") for number in range(10)]
+    assert clips_per_second(one + other, {"one", "other"}) == pytest.approx(4.0), "together"
+    assert clips_per_second(one + other, {"other", "new"}) == pytest.approx(2.0), "one has stopped"
+    assert clips_per_second(one + other) == pytest.approx(2.0), "of one host: none is at work"
+
+
 def test_nothing_tells() -> None:
     assert clips_per_second([]) is None
-    assert clips_per_second([Sealed.of("", 8, [])]) is None
+    assert clips_per_second([Sealed.of(record("", {}))]) is None
 
 
 def test_times_are_read_as_sealing_writes_them() -> None:
-    assert Sealed.of("1970-01-01T00:01:40.500+00:00", 8, [1.0, 2.0]) == Sealed(at=100.5, rows=8, seconds=3.0)
+    sealed = Sealed.of(record("1970-01-01T00:01:40.500+00:00", {"decode": 1.0, "features": 2.0}))
+    assert sealed == Sealed(at=100.5, rows=8, seconds=3.0, host="here")
+
+
+def record(sealed_at: str, seconds: dict[str, float]) -> Record:
+    return Record(
+        key="clips", shard=0, num_rows=8, fingerprint="", objects={}, seconds=seconds, host="here", sealed_at=sealed_at
+    )
