@@ -153,12 +153,13 @@ class Station(WorkerPlugin):
     def _open(self) -> "Worker":
         """Load the networks. Raises what a worker that came late cannot do: ClusterError, CacheNotFound, ..."""
         schedule = self._begin_time().schedule
-        from pipeline.devices import on_device_of
+        from pipeline.devices import on_device_of, on_gpu_if_asked
         from pipeline.worker import Worker
 
         if differing := differing_versions(self.versions):
             raise ClusterError(f"worker {self._dask_worker.address} has {differing}. Install the same on all machines.")
         config = on_device_of(self.config, int(self._dask_worker.name)) if self.of_client else self.config
+        config = on_gpu_if_asked(config, gpu_of(self._dask_worker))
         return Worker(config, Cache(self.cache), self.keys, self._report, schedule)
 
     def _begin_time(self) -> WorkerTime:
@@ -231,6 +232,12 @@ class Station(WorkerPlugin):
             answers, self._answers = self._answers, {}
         for answer in answers.values():
             answer.set_exception(self._end)
+
+
+def gpu_of(worker: DaskWorker) -> str:
+    """How a worker says that it has a GPU; empty where it does not."""
+    has_gpu = worker.state.total_resources.get("GPU", 0) > 0
+    return f"--resources GPU of Dask worker {worker.address}" if has_gpu else ""
 
 
 def _give_back_gpu_memory() -> None:

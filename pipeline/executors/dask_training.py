@@ -12,9 +12,10 @@ from distributed.core import Status
 
 from pipeline.config import Config
 from pipeline.errors import ClusterError
-from pipeline.executors.dask_station import SPEAKING
+from pipeline.executors.dask_station import SPEAKING, gpu_of
 from pipeline.versions import differing_versions
 from pipeline.wanted_run import WantedRun
+from stages.errors import UsageError
 
 if TYPE_CHECKING:
     from stages.training.records import EpochRecord
@@ -61,11 +62,15 @@ def run_task(task: RunTask) -> Exception | None:
             return ClusterError(f"worker {worker.address} has {differing}. Install the same on all machines.")
         import torch
 
-        from pipeline.devices import on_device_of
+        from pipeline.devices import on_device_of, on_gpu_if_asked
         from pipeline.training import train_wanted
         from stages.training.engine import TrainingDiverged
 
         config = on_device_of(task.config, int(worker.name)) if task.of_client else task.config
+        try:
+            config = on_gpu_if_asked(config, gpu_of(worker))
+        except UsageError as error:
+            return error
         torch.set_num_threads(config.run.worker_threads)  # whatever ran here before; `train.threads` goes beyond it
         try:
             train_wanted(config, task.run, on_epoch, lambda *_: require_wanted(worker, key))

@@ -96,7 +96,7 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
                 _report_sealed(cache, unit, report)
         if not left:
             cancel_pending(submission)
-        if state.is_over:
+        if state.is_over or (not left and submission.has_ended(state)):
             return left
         stopping.sleep(POLL_SECONDS)
 

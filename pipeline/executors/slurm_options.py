@@ -6,6 +6,8 @@ from stages.options import StageOptions
 
 OURS = ("array", "chdir", "open-mode", "output")  # tasks and logs are found by them
 
+GPU = ("gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "tres-per-task")  # they may ask for GPUs
+
 
 class SlurmOptions(StageOptions):
     """Of each task of the array; `run.workers` says how many tasks there are, `run.walltime_seconds` for how long."""
@@ -24,6 +26,16 @@ class SlurmOptions(StageOptions):
     folder: str | None = Field(
         None, description="scripts and logs, where all nodes see them; null: `slurm` below the cache"
     )
+
+    @property
+    def asked_gpu(self) -> str:
+        """How the config asks for a GPU; empty where it does not."""
+        if self.gpus:
+            return f"run.slurm.gpus: {self.gpus}"
+        given = {
+            key: value for key, value in self.options.items() if key in GPU and value and "gpu" in f"{key}={value}"
+        }
+        return next((f"run.slurm.options.{key}: {value}" for key, value in given.items()), "")
 
     @field_validator("options")
     @classmethod

@@ -80,7 +80,10 @@ def exited(exit_code: int) -> TaskState:
 
 
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
-    """The state of each task; `completion` reads its completion file. Later sources are asked for what is left."""
+    """The state of each task; `completion` reads its completion file. Later sources are asked for what is left.
+
+    A task that says itself that it ended well did so, even where SLURM still calls it running.
+    """
     tasks: dict[int, TaskState] = {}
     answered, missing, sources = False, list[str](), (_sacct, _squeue, _scontrol)
     for source in sources:
@@ -96,8 +99,13 @@ def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskSta
             if index < num_tasks and state.state != "unknown":
                 tasks.setdefault(index, state)
     for index in range(num_tasks):
+        if index in tasks and tasks[index].is_over:
+            continue
+        ended = completion(index)
         if index not in tasks:
-            tasks[index] = completion(index) or TaskState(state="unknown")
+            tasks[index] = ended or TaskState(state="unknown")
+        elif ended is not None and ended.state == "done":
+            tasks[index] = ended
     told = ""
     if len(missing) == len(sources) and any(task.state == "unknown" for task in tasks.values()):
         told = f"{', '.join(missing)}, so nobody can say what became of jobs. Run this where jobs are submitted from."

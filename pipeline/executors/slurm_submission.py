@@ -6,6 +6,7 @@ files. Torch-free.
 
 import datetime
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,8 @@ SUBMIT_SECONDS = 300.0
 RECENT = 10  # submissions of a cache that may be under way; each takes questions to SLURM
 ADVICE = "It says nothing about what is done: remove it."
 TAIL_LINES, TAIL_BYTES = 10, 8192
+JOB_ID = re.compile(r"(\d+)(?:;\S+)?")  # as `sbatch --parsable` prints it: `12`, or `12;cluster` on several clusters
+MAX_SAID = 500  # characters of a site's words in an error
 
 Kind = Literal["extract", "train"]
 
@@ -93,6 +96,12 @@ class Submission(BaseModel):
         if state.missing and not state.is_over:
             raise ProgramMissing(f"SLURM job {self.job_id} may still run: {state.missing}")
         return state
+
+    def has_ended(self, state: ArrayState) -> bool:
+        """Whether each task is over, or says itself that it ended. SLURM's accounting may miss the end of a task."""
+        return state.is_over or all(
+            task.is_over or self._completion(index) is not None for index, task in state.tasks.items()
+        )
 
     def tail(self, index: int) -> list[str]:
         """The last lines of a task's log; none where there is no log."""
@@ -195,7 +204,19 @@ def _sbatch(script: Path) -> str:
         ) from None
     if done.returncode:
         raise UsageError(f"sbatch refused the job (run.slurm): {done.stderr.strip()}")
-    return done.stdout.strip().partition(";")[0]  # `12;cluster` on several clusters
+    return _job_id(done.stdout, script)
+
+
+def _job_id(said: str, script: Path) -> str:
+    """The job id among what sbatch, and maybe the site around it, printed. Raises SlurmError where it is not clear."""
+    ids = {match[1] for line in said.splitlines() if (match := JOB_ID.fullmatch(line.strip()))}
+    if len(ids) != 1:
+        raise SlurmError(
+            f"sbatch took {script}. One job id, a line of digits, was expected of it; {len(ids)} were found in what it "
+            f"said: {said.strip()[:MAX_SAID]!r}. The job may wait or run: find it with squeue and end it with scancel "
+            "before this command is run again. What prints to sbatch's stdout here should print to stderr."
+        )
+    return ids.pop()
 
 
 def cancel_pending(submission: Submission) -> None:

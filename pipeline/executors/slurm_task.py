@@ -8,6 +8,7 @@ from pathlib import Path
 from cache_schemas.cache import Cache
 from cache_schemas.files import write_whole
 from pipeline.config import Config, load_config
+from pipeline.devices import on_gpu_if_asked
 from pipeline.events import UnitSealedElsewhere
 from pipeline.executors.contract import Job, Report
 from pipeline.executors.local import run_here
@@ -22,6 +23,7 @@ def run_task(folder: Path, index: int) -> None:
     """Task `index` of the submission in `folder`; safe to run again, which SLURM does after a node failed."""
     _completion(folder, index).unlink(missing_ok=True)
     work, config = Work.read(folder), load_config(folder / CONFIG_FILE)
+    config = on_gpu_if_asked(config, config.run.slurm.asked_gpu)
     if work.kind == "train":
         _train(config, work, index, folder / DIVERGED_FILE.format(index=index))
     else:

@@ -17,7 +17,7 @@ from pipeline.executors.contract import Job
 from pipeline.executors.inline import InlineExecutor
 from pipeline.executors.slurm import SlurmExecutor, unsealed
 from pipeline.executors.slurm_states import ArrayState, TaskState
-from pipeline.executors.slurm_submission import Submission, Work, submissions, submit
+from pipeline.executors.slurm_submission import Submission, Work, _job_id, submissions, submit
 from pipeline.executors.slurm_task import parts_from, run_task, tell_completion
 from pipeline.extraction import extract
 from pipeline.indexing import index
@@ -161,6 +161,52 @@ def test_the_same_command_watches_an_array_under_way(load: Load, fake: Path) -> 
     assert polls == 1
     assert [path.name for path in (fake / "jobs").iterdir()] == ["1"]
     assert not unsealed(job.cache, job.units)
+
+
+def test_an_array_that_did_all_is_over_whatever_slurm_says(load: Load, fake: Path) -> None:
+    """Accounting still calls both tasks running. They say that they ended, one out of time, and all is sealed."""
+    job = indexed(load)
+    jobs = fake / "jobs" / "1"
+    jobs.mkdir(parents=True)
+    submission = _recorded(job, Work(kind="extract", num_tasks=2, keys=job.keys, units=job.units))
+    for task, exit_code in enumerate((0, 75)):
+        (jobs / str(task)).write_text("RUNNING 0")
+        tell_completion(submission.folder, task, exit_code)
+    polls: list[float] = []
+
+    def sealed_meanwhile(seconds: float) -> None:
+        polls.append(seconds)
+        InlineExecutor().run(job, unheard)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cache_schemas.stopping.sleep", sealed_meanwhile)
+        SlurmExecutor().run(job, unheard)
+    assert len(polls) == 1
+    assert [path.name for path in (fake / "jobs").iterdir()] == ["1"]
+
+
+BANNER = "Welcome to the 2 clusters of our site\nSee https://help\n"
+
+
+@pytest.mark.parametrize("said", ["12\n", "12;main\n", f"{BANNER}12\n", f"12;main\n{BANNER}", "12\n12\n"])
+def test_the_job_id_is_known_by_its_form(said: str) -> None:
+    assert _job_id(said, Path("script.sh")) == "12"
+
+
+@pytest.mark.parametrize("said", ["", BANNER, "12\n13\n", "Submitted batch job 12\n", "-12\n"])
+def test_an_answer_without_a_clear_job_id_is_an_error(said: str) -> None:
+    with pytest.raises(SlurmError, match="One job id, a line of digits, was expected") as told:
+        _job_id(said, Path("script.sh"))
+    assert repr(said.strip()) in str(told.value)
+
+
+def test_a_task_without_the_gpu_that_was_asked_for_ends_in_words(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    job = indexed(load, "run.slurm.gpus=1")
+    submission = _recorded(job, Work(kind="extract", num_tasks=1, keys=job.keys, units=job.units))
+    with pytest.raises(UsageError, match=r"run\.slurm\.gpus: 1 on node"):
+        run_task(submission.folder, 0)
+    assert unsealed(job.cache, job.units) == [*job.units]
 
 
 def _recorded(job: Job, work: Work) -> Submission:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.executors.slurm_states import State, TaskState, array_state, indexes_in, state_of
+from pipeline.executors.slurm_states import State, TaskState, array_state, exited, indexes_in, state_of
 from pipeline.programs import tell_once
 
 
@@ -79,6 +79,14 @@ def test_what_is_forgotten_is_unknown_and_never_done(fake: Path) -> None:
     found = array_state("1", 3, files.get)
     assert [found.tasks[index].state for index in range(3)] == ["done", "failed", "unknown"]
     assert found.is_over, "SLURM answered: the task is not there any more"
+
+
+def test_accounting_that_missed_the_end_of_tasks(fake: Path) -> None:
+    """What a task says itself counts where it did all; SLURM may let one go on that stopped with work left."""
+    job(fake, "RUNNING 0", "RUNNING 0", "PENDING 0", "FAILED 1")
+    files = dict.fromkeys((0, 3), exited(0)) | {1: exited(75)}
+    found = array_state("1", 4, files.get)
+    assert [found.tasks[index].state for index in range(4)] == ["done", "running", "pending", "failed"]
 
 
 def test_nobody_answers(fake: Path) -> None:
