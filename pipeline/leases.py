@@ -122,7 +122,6 @@ def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None
     return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
 
 
-
 def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
     for name in storage.names(LEASES):
         if match := NAME.fullmatch(name):
