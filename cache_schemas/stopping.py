@@ -50,6 +50,7 @@ class _Noted:
     """Plain attributes, as a handler may come while the main thread holds any lock. `signal`: the first one, or 0."""
 
     signal: int = 0
+    is_raised: bool = False
     obeying_pid: int = 0
     ignored_after_first: frozenset[int] = field(default_factory=frozenset)
 
@@ -67,7 +68,7 @@ def obey(
     """
     if _noted.obeying_pid == os.getpid():
         return
-    _noted.signal, _noted.obeying_pid = 0, os.getpid()
+    _noted.signal, _noted.is_raised, _noted.obeying_pid = 0, False, os.getpid()
     _noted.ignored_after_first = frozenset() if second_ends else frozenset(numbers)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -75,8 +76,20 @@ def obey(
     threading.Thread(
         target=_watch, args=(reading, frozenset(numbers), limit_seconds), name="watchdog", daemon=True
     ).start()
+    sys.meta_path.insert(0, _Imports())
     for number in numbers:
         signal.signal(number, _note)
+
+
+class _Imports:
+    """A safe point before each module that is imported: torch takes 30 s to import on a busy machine.
+
+    It stops imports of the command, not those of what tidies up after the stop.
+    """
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if not _noted.is_raised:
+            check()
 
 
 def _note(number: int, frame: FrameType | None) -> None:
@@ -126,6 +139,7 @@ def check() -> None:
     It raises each time, so that nobody swallows it; what tidies up must not call it.
     """
     if _noted.signal and threading.current_thread() is threading.main_thread():
+        _noted.is_raised = True
         raise STOPS[_noted.signal]
 
 

@@ -13,8 +13,12 @@ def main() -> None:
     """Entry point of the command `kinegraph`."""
     open_standard_streams()
     stopping.obey()
-    from cli.app import main as run
+    try:
+        from cli.app import main as run
+    except KeyboardInterrupt as stop:  # each import is a safe point
+        from cli.exits import end_process, stopped
 
+        end_process(stopped(type(stop)))
     run()
 
 

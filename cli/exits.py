@@ -33,7 +33,7 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except (typer.Exit, typer.Abort):  # RuntimeErrors, both
         raise
     except KeyboardInterrupt as stop:
-        return _stopped(type(stop))
+        return stopped(type(stop))
     except OutOfTimeError as stop:
         note(str(stop))
         return EXIT_OUT_OF_TIME
@@ -48,10 +48,11 @@ def exit_code(command: Callable[[], int | None]) -> int:
             note(GPU_IS_FULL)
         # After a signal it may be the signal's doing: it went to the programs and processes that were waited for, too.
         signalled = stopping.asked()
-        return EXIT_FAILED if signalled is None else _stopped(signalled)
+        return EXIT_FAILED if signalled is None else stopped(signalled)
 
 
-def _stopped(stop: type[KeyboardInterrupt]) -> int:
+def stopped(stop: type[KeyboardInterrupt]) -> int:
+    """Say that the command was stopped; returns its exit code."""
     without = ", without --overwrite," if "--overwrite" in sys.argv else ""
     note(f"\nstopped. What is sealed stays; the same command{without} goes on from there.")
     return stopping.exit_code_of(stop)

@@ -56,6 +56,19 @@ def ended(program: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def test_an_import_is_a_safe_point_until_the_stop_is_raised() -> None:
+    program = """
+stopping.obey()
+send("SIGTERM")
+try:
+    import colorsys
+except stopping.Terminated:
+    import colorsys
+    print(colorsys.__name__)
+"""
+    assert ended(program) == (0, "colorsys\n", "")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_signal_raises_at_the_next_safe_point_and_at_each_after_it(name: str) -> None:
     program = f"""

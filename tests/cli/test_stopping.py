@@ -110,7 +110,7 @@ def test_a_signal_during_imports(config: Path, sent: signal.Signals, code: int) 
 import os, sys
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "typer":
+        if name == "typer" and sys.argv[-1].isdigit():
             os.kill(os.getpid(), int(sys.argv.pop()))
 sys.meta_path.insert(0, Finder())
 from cli.__main__ import main
