@@ -67,8 +67,9 @@ def read_regular(path: Path | str, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
 
 
 def _check(path: Path | str, status: os.stat_result) -> None:
+    if stat.S_ISREG(status.st_mode):
+        return
     if stat.S_ISDIR(status.st_mode):
         raise NotRegularError(errno.EISDIR, f"{path} is a folder; a file is expected")
-    if not stat.S_ISREG(status.st_mode):
-        kind = KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
-        raise NotRegularError(errno.EINVAL, f"{path} is {kind}; only regular files are read")
+    kind = KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+    raise NotRegularError(errno.EINVAL, f"{path} is {kind}; only regular files are read")

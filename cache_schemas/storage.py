@@ -116,11 +116,11 @@ class LocalStorage:
         return True
 
     def get(self, name: str) -> bytes:
-        with open_regular(f"{self._folder}/{checked_name(name)}") as file:  # a Path takes longer than a ledger record
-            return file.read()
+        return _read_part(f"{self._folder}/{checked_name(name)}", 0, None)
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        return [_read_part(self._at(name), start, stop) for name, start, stop in spans]
+        folder = str(self._folder)  # a Path takes longer than a ledger record
+        return [_read_part(f"{folder}/{checked_name(name)}", start, stop) for name, start, stop in spans]
 
     def exists(self, name: str) -> bool:
         return self._at(name).exists()
@@ -148,7 +148,13 @@ class LocalStorage:
 
     def _to_change(self, name: str) -> Path:
         """Where an object lies that is to be written or removed. Raises UnsafeName where a link leads outside."""
-        path = self._folder / checked_name(name)
+        path, folder = self._folder / checked_name(name), str(self._folder)
+        for part in name.split("/")[:-1]:
+            folder = f"{folder}/{part}"
+            if os.path.islink(folder):  # noqa: PTH114 -- for each object that is written
+                break
+        else:
+            return path
         real, root = os.path.realpath(path.parent), os.path.realpath(self._folder)
         if os.path.commonpath([real, root]) != root:
             raise UnsafeName(
@@ -172,8 +178,10 @@ def _names(path: str, folder: str) -> Iterator[str]:
                 yield f"{folder}/{entry.name}"
 
 
-def _read_part(path: Path, start: int, stop: int | None) -> bytes:
+def _read_part(path: str, start: int, stop: int | None) -> bytes:
     with open_regular(path) as file:
+        if start == 0:
+            return file.read(-1 if stop is None else stop)
         first = file.seek(start) if start >= 0 else file.seek(max(0, file.seek(0, os.SEEK_END) + start))
         return file.read() if stop is None else file.read(stop - first)
 

@@ -151,9 +151,12 @@ def submit(config: Config, work: Work) -> Submission:
     script = array_script(
         config.run, folder=folder, working_folder=Path.cwd(), num_tasks=work.num_tasks, python=sys.executable
     )
-    write_whole(folder / CONFIG_FILE, [_config_of_tasks(config)])
-    write_whole(folder / WORK_FILE, [work.model_dump_json().encode()])
-    write_whole(folder / SCRIPT_FILE, [script.encode()])
+    files = {CONFIG_FILE: _config_of_tasks(config), WORK_FILE: work.model_dump_json().encode()}
+    for file, content in (files | {SCRIPT_FILE: script.encode()}).items():
+        if config.run.slurm.folder is None:
+            cache.storage.put(f"{FOLDER}/{name}/{file}", [content])  # refuses links that lead out of the cache
+        else:
+            write_whole(folder / file, [content])
     try:
         job_id = _sbatch(folder / SCRIPT_FILE)
     except UsageError:

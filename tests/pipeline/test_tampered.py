@@ -15,7 +15,7 @@ from cache_schemas.errors import CacheError
 from cli.app import app
 from pipeline.config import check_config
 from pipeline.errors import ConfigError, ExchangeError
-from pipeline.executors.slurm_submission import submissions
+from pipeline.executors.slurm_submission import Work, submissions, submit
 from pipeline.exporting_npy import export_npy, file_name
 from pipeline.imported_stages import Naming
 from pipeline.leases import live_leases
@@ -109,6 +109,14 @@ def test_a_job_array(cache: Path, change: dict[str, Any]) -> None:
     (cache / "slurm" / "x.json").write_text(json.dumps(record | change))
     with pytest.raises(CacheError, match=r"slurm/x\.json is damaged: .* remove it"):
         submissions(Cache(cache).storage)
+
+
+def test_the_folder_of_a_job_array(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (cache / "slurm").symlink_to(outside)
+    with pytest.raises(CacheError, match="outside of the cache: a symbolic link leads there"):
+        submit(check_config({"cache": str(cache)}, "x"), Work(kind="extract", num_tasks=1))
+    assert not list(outside.iterdir())
 
 
 def test_videos_of_an_export(cache: Path, tmp_path: Path) -> None:
