@@ -18,8 +18,13 @@ from pipeline.leases import live_leases
 config = load_config(sys.argv[1])
 
 
+def num_decoded() -> int:
+    """Leases say twice that something changed: when decoding began, and when it was done."""
+    return sum(lease.ahead and lease.refreshes >= 2 for lease in live_leases(open_storage(config.cache)))
+
+
 def add(*arguments: Any) -> None:
-    while sum(lease.ahead for lease in live_leases(open_storage(config.cache))) < 2:
+    while num_decoded() < 2:
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
 
