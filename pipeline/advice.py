@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from cache_schemas.cache import Cache
 from cache_schemas.errors import open_files_limit
 from pipeline.config import Config
+from stages.clips.options import ClipOptions
 from stages.weights.sources import Sampling, known_source
 
 FAR = 2.0  # times more or less
@@ -37,10 +38,9 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
     source = known_source(options.weights, known.weights)
     if source is None:
         return
-    fps = None if config.clips.sampling == "uniform" else config.clips.fps / options.every
-    given, trained = Sampling(num_frames=config.clips.num_frames // options.every, fps=fps), source.sampling
+    given, trained = _sampling(config.clips, options.every), source.sampling
     title = f"backbones.{name}: {source.file_name} was trained"
-    if trained is not None and _differ(given, trained):
+    if given is not None and trained is not None and _differ(given, trained):
         yield f"{title} on {trained}, here it gets {given} (clips.num_frames, clips.fps, every)"
     side = config.size_of(name)
     if source.crop_px is not None and _far(side, source.crop_px):
@@ -48,6 +48,14 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
     here = {key: values[0] for key, values in known.options.items()} | dict(known.chosen)
     if others := [f"{key} {was} (here {here[key]})" for key, was in source.geometry.items() if here[key] != was]:
         yield f"{title} with {', '.join(others)} (options)"
+
+
+def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
+    """What a network gets of a clip; None where that depends on each video's rate."""
+    if clips.sampling != "uniform" and isinstance(clips.fps, str):
+        return None
+    fps = None if clips.sampling == "uniform" or isinstance(clips.fps, str) else clips.fps / every
+    return Sampling(num_frames=clips.num_frames // every, fps=fps)
 
 
 def _differ(given: Sampling, trained: Sampling) -> bool:

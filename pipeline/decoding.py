@@ -15,6 +15,7 @@ from stages.clips.datasets import Video
 from stages.clips.options import ClipOptions
 from stages.decode import stream
 from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from stages.decode.counting import probe_counted
 from stages.decode.errors import DecodeError
 from stages.decode.squares import Square
 
@@ -113,7 +114,7 @@ def _options(times: Sequence[float] | None, clips: Mapping[str, Any] | ClipOptio
 def _rows(
     path: str, options: ClipOptions, spans: Sequence[Interval | None], times: Sequence[float] | None
 ) -> list[ClipRow]:
-    found = stream.probe(path)
+    found = probe_counted(path) if options.by_number else stream.probe(path)
     rows: list[ClipRow] = []
     for number, span in enumerate(spans):
         video = Video(video_id=str(number), path=path, split="", labels=(), list_index=number, interval=span)

@@ -63,9 +63,9 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Frame number `index` of row number `row`, wanted at `seconds`."""
+    """Frame number `index` of row number `row`, wanted `at` a time in seconds or at a number among the frames."""
 
-    seconds: float
+    at: float
     row: int
     index: int
 
@@ -76,8 +76,8 @@ def decode_clips(
     """Decode all `rows` of one video in one pass; a row that cannot be had gives the error in its place.
 
     The frame used for a target time is the last with pts <= t (the first, if there is none), give or take the rounding
-    of the container's clock, and never one that is presented where the row's interval has ended. `rules`: of which
-    version of `clips`.
+    of the container's clock, and never one that is presented where the row's interval has ended. Rows with
+    `target_frames`, which all have or none, get the frames of these numbers. `rules`: of which version of `clips`.
     """
     try:
         rate = rows[0].frame_rate
@@ -95,6 +95,7 @@ class _Pass:
         self.clips = [DecodedClip.blank(wanted.num_frames) for _ in rows]
         self.errors: dict[int, DecodeError] = {}
         self._shown_until: dict[int, float] = {}  # when the frame that a row took last gave way to the next
+        self.by_number = rows[0].target_frames is not None  # then frames are counted: from the video's start
         self.video_frames = 0
         self.first_of_clip = {row.clip_id.rpartition(":")[0]: number for number, row in reversed([*enumerate(rows)])}
 
@@ -106,11 +107,11 @@ class _Pass:
             )
         slots = sorted(
             (
-                _Slot(self._latest_wanted(row, t), number, i)
+                _Slot(at, number, i)
                 for number, row in enumerate(self.rows)
-                for i, t in enumerate(row.target_times)
+                for i, at in enumerate(row.target_frames or [self._latest_wanted(row, t) for t in row.target_times])
             ),
-            key=lambda slot: slot.seconds,
+            key=lambda slot: slot.at,
         )
         last_seconds = self._fill(slots, deadline)
         complaint = self.video.complaints
@@ -129,7 +130,8 @@ class _Pass:
         try:
             for number, shown in enumerate(self.video.frames(deadline)):
                 if current is not None:
-                    due = bisect_left(slots, shown.seconds - slack, filled, key=lambda slot: slot.seconds)
+                    reached = number if self.by_number else shown.seconds - slack
+                    due = bisect_left(slots, reached, filled, key=lambda slot: slot.at)
                     self._take(*current, slots[filled:due])
                     self._shown_until |= dict.fromkeys((slot.row for slot in slots[filled:due]), shown.seconds)
                     filled = due
@@ -215,26 +217,34 @@ class _Pass:
         clip.warning, clip.video_frames = complaint, self.video_frames
         if last_seconds is not None:
             end = last_seconds + self.video.frame_period
+            beyond = self._reaches_beyond(row, end)
             declared = self.video.promised_duration
             if declared is not None and declared - end > TRUNCATED_SECONDS:
                 clip.warning = f"decoding ended at {end:.2f} s of {declared:.2f} s; {complaint}".strip("; ")
-                if max(row.target_times) > end:
+                if beyond:
                     return DecodeError("truncated", clip.warning)
-            if self.wanted.short == "fail" and max(row.target_times) > end:
-                return DecodeError(
-                    "too_short", f"the clip reaches {max(row.target_times):.2f} s, the video {end:.2f} s"
-                )
+            if self.wanted.short == "fail" and beyond:
+                return DecodeError("too_short", beyond)
             if row.interval is not None and row.interval[0] >= end:
                 return DecodeError(
                     "too_short", f"the interval begins at {row.interval[0]:.2f} s, the video ends at {end:.2f} s"
                 )
-        if self.wanted.short == "fail" and row.interval is not None and max(row.target_times) >= row.interval[1]:
-            return DecodeError(
-                "too_short", f"the clip reaches {max(row.target_times):.2f} s, its interval {row.interval[1]:.2f} s"
-            )
+        if self.wanted.short == "fail" and row.interval is not None:
+            end, slack = row.interval[1], self.video.slack_seconds if self.by_number else 0.0
+            reached = max(clip.frame_times if self.by_number else row.target_times)
+            if reached >= end - slack:
+                return DecodeError("too_short", f"the clip reaches {reached:.2f} s, its interval {end:.2f} s")
         if self.wanted.num_frames > 1 and len(np.unique(clip.frame_times)) < 2:
             return self._alone(number, complaint)
         return clip
+
+    def _reaches_beyond(self, row: ClipRow, end: float) -> str:
+        """That a clip asks for what comes after the video's last frame, shown until `end`; empty if it does not."""
+        if row.target_frames is None:
+            latest = max(row.target_times)
+            return f"the clip reaches {latest:.2f} s, the video {end:.2f} s" if latest > end else ""
+        latest_number, count = max(row.target_frames), self.video_frames
+        return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
     def _alone(self, number: int, complaint: str) -> DecodeError:
         """What is wrong with a clip that has one distinct frame."""

@@ -26,7 +26,7 @@ from stages.decode.errors import DecodeError
 from stages.decode.first_rules import FirstTimeline
 from stages.decode.opening import on_disk, open_container, require_file
 from stages.decode.pictures import Orientation
-from stages.decode.timeline import Timeline
+from stages.decode.timeline import PresentedFrames, Timeline
 
 NOBODY = "NULL"  # who complains of headers of which FFmpeg, looking for the format, has seen a part only
 MAX_COMPLAINTS = 5  # kept per video, of each kind
@@ -78,7 +78,8 @@ LATEST_RULES = 2
 class Probe:
     """What indexing needs to know: seconds from first to last presented frame, and the upright frame's size.
 
-    `rate` is in frames a second. `warning` is what went wrong while packets were counted.
+    `rate` is in frames a second. `warning` is what went wrong while packets were counted. `frames` is of images, and of
+    videos that `probe_counted` looked at.
     """
 
     duration: float
@@ -86,6 +87,7 @@ class Probe:
     frame_height: int
     rate: float = 0.0
     warning: str = ""
+    frames: PresentedFrames | None = None
 
 
 class TimedFrame(NamedTuple):
@@ -161,6 +163,10 @@ class OpenVideo:
         for _ in self._demuxed:
             pass
         return self.packets
+
+    def later_packets(self) -> Iterator["Packet[Any]"]:
+        """Those of the stream that are left and are shown, not decoded."""
+        return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
     def _demux(self) -> Iterator["Packet[Any]"]:
         """Packets of the stream; those of the others are counted only."""

@@ -3,9 +3,15 @@
 A container gives presentation times, or decode times only (avi, asf, Matroska's VfW tracks), or none (raw streams).
 """
 
+from array import array
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from cache_schemas.clips_table import Interval
 
 NO_TIMESTAMPS = 0x0080  # FFmpeg's AVFMT_NOTIMESTAMPS: a raw stream
 DECODE_TIMES = frozenset({"avi", "asf", "asf_o"})
@@ -47,6 +53,40 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
     Containers round stamps to their clock. So one tick, unless ticks are as long as frames.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresentedFrames:
+    """The frames of a video by number, from 0. Frame n is shown at n / rate or, where the rate varies, at `times[n]`.
+
+    `times` are seconds since the first frame. `slack_seconds` is by how much containers round them.
+    """
+
+    number: int
+    rate: float
+    slack_seconds: float = FLOAT_NOISE_SECONDS
+    times: "array[float] | None" = None
+
+    def seconds(self, number: int) -> float:
+        """When a frame is shown. Frames past the last one with a time follow at the rate."""
+        if self.times is None:
+            return number / self.rate
+        past = number - len(self.times) + 1
+        return self.times[number] if past <= 0 else self.times[-1] + past / self.rate
+
+    def within(self, interval: Interval | None) -> range:
+        """The frames of an interval [start, end): from the one on the screen at its start to the last before its end.
+
+        Empty where the video has ended before it.
+        """
+        if interval is None:
+            return range(self.number)
+        start, end = interval
+        if start >= self.seconds(self.number):
+            return range(self.number, self.number)
+        first = bisect_right(range(self.number), start + self.slack_seconds, key=self.seconds) - 1
+        last = bisect_left(range(self.number), end - self.slack_seconds, key=self.seconds)
+        return range(first, max(first + 1, last))
 
 
 class Timeline:
