@@ -1,15 +1,17 @@
 """What is worth a word and no error. Torch-free.
 
-A config's clips and networks are not those that its weights were trained on, or a cache has more files than HDF5 opens.
+A config's clips and networks are not those that its weights were trained on, weights are random, or a cache has more
+files than HDF5 opens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cache_schemas.cache import Cache
 from cache_schemas.errors import open_files_limit
+from cache_schemas.reader import features_options
 from pipeline.config import Config
 from stages.clips.options import ClipOptions
-from stages.weights.sources import Sampling, known_source
+from stages.weights.sources import Sampling, is_random, known_source
 
 FAR = 2.0  # times more or less
 
@@ -30,6 +32,30 @@ def open_files_advice(cache: Cache) -> list[str]:
         "error. Before you read data.h5 with h5py, raise the limit (ulimit -n $(ulimit -Hn)). Or give a new cache "
         "larger shards (store.shard_clips), or copy this one with `kinegraph export CACHE OUT --to zarr`."
     ]
+
+
+def random_weights_advice(names: Sequence[str]) -> list[str]:
+    """A sentence about the entries of a config, or the stages of a cache, that have random weights."""
+    if not names:
+        return []
+    return [
+        f"random weights: {', '.join(names)}. Features and boxes of random networks tell little of a video, and scores "
+        "on them show little. For others name weights that `kinegraph models` lists, or a file, and a new `cache:`."
+    ]
+
+
+def random_in_config(config: Config) -> list[str]:
+    """Entries with random weights: `backbones.<name>`, `proposals`."""
+    words = {f"backbones.{name}": options.weights for name, options in config.backbones.items()}
+    if config.proposals is not None:
+        words["proposals"] = config.proposals.weights_word
+    return [name for name, word in words.items() if is_random(word)]
+
+
+def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
+    """Stage keys that were made with random weights: all of a cache, or those that `arrays` were made from."""
+    keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
+    return [key for key in keys if is_random(cache.stage(key).weights)]
 
 
 def _of_backbone(config: Config, name: str) -> Iterator[str]:
