@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from cache_schemas import stopping
 from cache_schemas.ledger import Source
-from stages.decode.counting import probe_counted
 from stages.decode.numbered_images import images_identity
 from stages.decode.source import source_identity
 from stages.decode.stream import Probe, probe
@@ -102,19 +101,15 @@ class Staging:
             self._waiting.put(copy)
         return copy
 
-    def probe(self, path: str, by_number: bool = False) -> Probe:
-        """What indexing needs to know of a video; from a copy, where a server gives no parts of files.
-
-        `by_number`: also its frames.
-        """
-        look = probe_counted if by_number else probe
+    def probe(self, path: str) -> Probe:
+        """What indexing needs to know of a video; from a copy, where a server gives no parts of files."""
         if not is_url(path):
-            return look(path)
+            return probe(path)
         try:
-            return self._remote().probe(path, look)
+            return self._remote().probe(path)
         except NoRanges:
             with self.begin(path) as video:
-                return look(video.file)
+                return probe(video.file)
 
     def _remote(self) -> "Remote":
         with self._lock:

@@ -33,7 +33,7 @@ FLAGS = {
         "--scheduler",
         "--scheduler-file",
     },
-    "status": {"--json", "--failed", "--csv"},
+    "status": {"--json"},
     "verify": {"--json", "--repair"},
     "train": {
         "--set",
