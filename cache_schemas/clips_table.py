@@ -44,6 +44,7 @@ class ClipRow:
     interval: Interval | None = None  # as it was listed; None: the whole video
     mirrored: bool = False  # the pixels, after they are cut out; the crop is as in the video
     frame_rate: float | None = None  # of a folder of images; None: `path` is a video
+    target_frames: tuple[int, ...] | None = None  # from 0, as presented, where they say which; None: target_times do
 
     @property
     def is_probed(self) -> bool:
@@ -85,7 +86,9 @@ SCHEMA = pa.schema(
 INTERVAL = pa.field("interval", pa.list_(pa.float64()))
 MIRRORED = pa.field("mirrored", pa.bool_())
 FRAME_RATE = pa.field("frame_rate", pa.float64())
-OPTIONAL = (INTERVAL, MIRRORED, FRAME_RATE)  # a column only where some row has it
+TARGET_FRAMES = pa.field("target_frames", pa.list_(pa.int32()))
+OPTIONAL = (INTERVAL, MIRRORED, FRAME_RATE, TARGET_FRAMES)  # a column only where some row has it
+MAY_BE_NULL = {INTERVAL.name, FRAME_RATE.name, TARGET_FRAMES.name}
 MAY_CHANGE = {"path", "split", "labels", "list_index"}  # enter no extraction fingerprint
 
 
@@ -107,8 +110,9 @@ class ClipsTable:
         for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
             for key in ("labels", "target_times", "crop"):
                 entry[key] = tuple(entry[key])
-            if entry.get(INTERVAL.name) is not None:
-                entry[INTERVAL.name] = tuple(entry[INTERVAL.name])
+            for key in (INTERVAL.name, TARGET_FRAMES.name):
+                if entry.get(key) is not None:
+                    entry[key] = tuple(entry[key])
             yield ClipRow(**entry)
 
     def column(self, name: str) -> list[object]:
@@ -198,11 +202,11 @@ def _kind(of: pa.DataType) -> str:
 
 
 def _require_values(table: pa.Table) -> None:
-    """Raises ArrowInvalid for a null, which no columns but `interval` and `frame_rate` may have."""
+    """Raises ArrowInvalid for a null, which no columns may have but `interval`, `frame_rate` and `target_frames`."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
         within = sum(chunk.flatten().null_count for chunk in column.chunks) if lists else 0
-        if within or (column.null_count and name not in (INTERVAL.name, FRAME_RATE.name)):
+        if within or (column.null_count and name not in MAY_BE_NULL):
             raise pa.ArrowInvalid(f"column {name} has {column.null_count + within} nulls, none are expected")
 
 
@@ -281,8 +285,7 @@ def crop_of(clip_id: str) -> str:
     return clip_id.rpartition(":")[2]
 
 
-def row_order(row: ClipRow) -> tuple[str, Interval, int, str]:
-    """Sort key of rows: by video, then interval in the order of time, then clip number, then crop."""
+def row_order(row: ClipRow) -> tuple[str, int, str]:
+    """Sort key of rows: by video, then clip number, then crop."""
     _, clip, crop = row.clip_id.rsplit(":", 2)
-    whole = (float("-inf"), float("inf"))
-    return row.video_name, whole if row.interval is None else row.interval, int(clip), crop
+    return row.video_id, int(clip), crop

@@ -22,6 +22,7 @@ from cli.options import (
 )
 from cli.printing import caches as printing
 from cli.printing.text import counting, note
+from stages.errors import UsageError
 
 
 def index(config: ConfigPath, as_json: AsJson = False, overrides: Overrides = []) -> None:
@@ -51,7 +52,7 @@ def plan(
     """Show what extract would do and cost; writes nothing."""
     from cache_schemas.cache import Cache
     from pipeline import plan as planning
-    from pipeline.advice import advice, open_files_advice
+    from pipeline.advice import advice, open_files_advice, random_in_config, random_weights_advice
     from pipeline.estimate import estimate
 
     settings = load(config, overrides)
@@ -60,7 +61,7 @@ def plan(
         found = planning.why(settings, cache)
         print(json.dumps(found)) if as_json else printing.differences(found)
         return
-    for sentence in [*advice(settings), *open_files_advice(cache)]:
+    for sentence in [*advice(settings), *random_weights_advice(random_in_config(settings)), *open_files_advice(cache)]:
         note(sentence)
     made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
     cost = estimate(settings, cache, made)
@@ -92,27 +93,43 @@ def extract(
     overrides: Overrides = [],
 ) -> int:
     """Decode videos, run the frozen networks, seal shards. Goes on where it was stopped."""
-    from pipeline.advice import advice
+    from pipeline.advice import advice, random_in_config, random_weights_advice
     from pipeline.extraction import extract as run
     from pipeline.plan import parse_part
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
-    for sentence in advice(settings):
+    for sentence in [*advice(settings), *random_weights_advice(random_in_config(settings))]:
         note(sentence)
     outcome = run(settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed)
     printing.extracted(outcome, settings.cache)
     return EXIT_CLIPS_FAILED if outcome.failures else 0
 
 
-def status(cache: CachePath, as_json: AsJson = False) -> None:
+def status(
+    cache: CachePath,
+    as_json: AsJson = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="List every failure instead: video, clip, stages, reason, words.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="With --failed: print csv.")] = False,
+) -> None:
     """How far a cache is: done, missing and failed, from its ledger; and what its SLURM jobs are at."""
     from cache_schemas.cache import Cache
-    from pipeline.advice import open_files_advice
+    from pipeline.advice import open_files_advice, random_in_cache, random_weights_advice
     from pipeline.status import status as read
 
+    if as_csv and (as_json or not failed):
+        raise UsageError("--csv: allowed with --failed, and without --json")
     opened = Cache(cache)
+    if failed:
+        from cli.printing import failures
+        from pipeline.failures import failed_clips
+
+        write = failures.as_csv if as_csv else failures.as_json if as_json else failures.as_text
+        write(failed_clips(opened))
+        return
     found = read(opened)
-    for sentence in open_files_advice(opened):
+    for sentence in [*random_weights_advice(random_in_cache(opened)), *open_files_advice(opened)]:
         note(sentence)
     if as_json:
         print(json.dumps(found))

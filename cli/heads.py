@@ -73,9 +73,12 @@ def results(
     as_json: AsJson = False,
 ) -> None:
     """Print the table of trained runs again, with what evaluate has added, from their results.json."""
+    from pipeline.advice import random_weights_advice
     from pipeline.results import find_results
 
     found = find_results(runs)
+    for sentence in random_weights_advice(sorted({key for _, run in found for key in run.random_weights or ()})):
+        note(sentence)
     if as_json:
         print(json.dumps([run.model_dump(mode="json") | {"run": str(folder)} for folder, run in found]))
     else:
@@ -108,6 +111,7 @@ def evaluate(
 ) -> None:
     """Score a trained run on its test split."""
     from pipeline import scoring
+    from pipeline.advice import random_weights_advice
     from pipeline.breakdown import by_attribute, read_attributes
     from stages.training.checkpoint import load_record
 
@@ -118,6 +122,8 @@ def evaluate(
     found = scoring.evaluate_run(
         run, cache, split, overrides, needs_labels=bool(confusion or attributes), allow_code=allow_code
     )
+    for sentence in random_weights_advice(found.random_weights):
+        note(sentence)
     groups = by_attribute(found.per_class(), table)
     if submission:
         scoring.write_submission(found, submission)

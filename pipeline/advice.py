@@ -1,14 +1,17 @@
 """What is worth a word and no error. Torch-free.
 
-A config's clips and networks are not those that its weights were trained on, or a cache has more files than HDF5 opens.
+A config's clips and networks are not those that its weights were trained on, weights are random, or a cache has more
+files than HDF5 opens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cache_schemas.cache import Cache
 from cache_schemas.errors import open_files_limit
+from cache_schemas.reader import features_options
 from pipeline.config import Config
-from stages.weights.sources import Sampling, known_source
+from stages.clips.options import ClipOptions
+from stages.weights.sources import Sampling, is_random, known_source
 
 FAR = 2.0  # times more or less
 
@@ -31,16 +34,39 @@ def open_files_advice(cache: Cache) -> list[str]:
     ]
 
 
+def random_weights_advice(names: Sequence[str]) -> list[str]:
+    """A sentence about the entries of a config, or the stages of a cache, that have random weights."""
+    if not names:
+        return []
+    return [
+        f"random weights: {', '.join(names)}. Features and boxes of random networks tell little of a video, and scores "
+        "on them show little. For others name weights that `kinegraph models` lists, or a file, and a new `cache:`."
+    ]
+
+
+def random_in_config(config: Config) -> list[str]:
+    """Entries with random weights: `backbones.<name>`, `proposals`."""
+    words = {f"backbones.{name}": options.weights for name, options in config.backbones.items()}
+    if config.proposals is not None:
+        words["proposals"] = config.proposals.weights_word
+    return [name for name, word in words.items() if is_random(word)]
+
+
+def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
+    """Stage keys that were made with random weights: all of a cache, or those that `arrays` were made from."""
+    keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
+    return [key for key in keys if is_random(cache.stage(key).weights)]
+
+
 def _of_backbone(config: Config, name: str) -> Iterator[str]:
     options = config.backbones[name]
     known = config.entry_of(name)
     source = known_source(options.weights, known.weights)
     if source is None:
         return
-    fps = None if config.clips.sampling == "uniform" else config.clips.fps / options.every
-    given, trained = Sampling(num_frames=config.clips.num_frames // options.every, fps=fps), source.sampling
+    given, trained = _sampling(config.clips, options.every), source.sampling
     title = f"backbones.{name}: {source.file_name} was trained"
-    if trained is not None and _differ(given, trained):
+    if given is not None and trained is not None and _differ(given, trained):
         yield f"{title} on {trained}, here it gets {given} (clips.num_frames, clips.fps, every)"
     side = config.size_of(name)
     if source.crop_px is not None and _far(side, source.crop_px):
@@ -48,6 +74,14 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
     here = {key: values[0] for key, values in known.options.items()} | dict(known.chosen)
     if others := [f"{key} {was} (here {here[key]})" for key, was in source.geometry.items() if here[key] != was]:
         yield f"{title} with {', '.join(others)} (options)"
+
+
+def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
+    """What a network gets of a clip; None where that depends on each video's rate."""
+    if clips.sampling != "uniform" and isinstance(clips.fps, str):
+        return None
+    fps = None if clips.sampling == "uniform" or isinstance(clips.fps, str) else clips.fps / every
+    return Sampling(num_frames=clips.num_frames // every, fps=fps)
 
 
 def _differ(given: Sampling, trained: Sampling) -> bool:

@@ -75,8 +75,10 @@ class Declared:
 def clips_options(options: ClipOptions) -> Options:
     """What of the clip options changes rows and frame times."""
     found = options.model_dump(mode="json")
-    if options.sampling == "uniform":
+    if options.sampling == "uniform" and not options.by_number:
         del found["fps"]
+    if options.frame_step == 1:
+        del found["frame_step"]
     return found | {"version": CLIPS_VERSION}
 
 

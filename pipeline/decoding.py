@@ -15,8 +15,8 @@ from stages.clips.datasets import Video
 from stages.clips.options import ClipOptions
 from stages.decode import stream
 from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from stages.decode.counting import probe_counted
 from stages.decode.errors import DecodeError
-from stages.decode.open_videos import OpenVideos
 from stages.decode.squares import Square
 
 NO_LIMIT = float("inf")
@@ -94,7 +94,7 @@ def decode(
         whole=None if square else WholeFrame(network_size=lambda height, width: (height, width), every=1),
         short=options.short,
     )
-    decoded = decode_clips(str(path), rows, wanted, NO_LIMIT, stream.LATEST_RULES, OpenVideos())
+    decoded = decode_clips(str(path), rows, wanted, NO_LIMIT)
     return [_frames(clip, row, square) for row, clip in zip(rows, decoded, strict=True)]
 
 
@@ -114,7 +114,7 @@ def _options(times: Sequence[float] | None, clips: Mapping[str, Any] | ClipOptio
 def _rows(
     path: str, options: ClipOptions, spans: Sequence[Interval | None], times: Sequence[float] | None
 ) -> list[ClipRow]:
-    found = stream.probe(path)
+    found = probe_counted(path) if options.by_number else stream.probe(path)
     rows: list[ClipRow] = []
     for number, span in enumerate(spans):
         video = Video(video_id=str(number), path=path, split="", labels=(), list_index=number, interval=span)

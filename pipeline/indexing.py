@@ -12,7 +12,7 @@ from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_o
 from cache_schemas.crops import crop_rectangle, is_mirrored
 from cache_schemas.errors import CacheError
 from cache_schemas.storage import open_storage
-from pipeline.config import Config, RunOptions
+from pipeline.config import Config
 from pipeline.declare import auto_shard_clips, clips_options
 from pipeline.errors import ConfigError
 from pipeline.index_summary import SplitSummary, label_warnings, summaries
@@ -20,7 +20,7 @@ from pipeline.own_files import check_own_files
 from pipeline.probing import probe_all
 from stages.clips.datasets import Listing, Video, list_videos
 from stages.clips.options import ClipOptions
-from stages.clips.sampling import clip_interval, clip_times
+from stages.clips.sampling import sampled
 from stages.decode.errors import DecodeError
 from stages.decode.numbered_images import probe_images
 from stages.decode.stream import Probe
@@ -102,7 +102,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         where = f"{storage.root}/{TABLE}"
         raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
     old = list(cache.clips.rows()) if begun else []
-    probes = _probe_all(listing, config.run, on_progress)
+    probes = _probe_all(listing, config, on_progress)
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
@@ -151,9 +151,10 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 
 
 def _probe_all(
-    listing: Listing, run: RunOptions, on_progress: Callable[[str, int, int], None]
+    listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
     """By path, as intervals of a video share it. A video on a disk has run.video_timeout_seconds, a URL others."""
+    run = config.run
     found: dict[str, Probe | DecodeError] = {}
     videos = {video.path: video for video in listing.videos}
     threads = REQUESTS_AT_ONCE if any(map(is_url, videos)) else os.cpu_count() or 1
@@ -162,18 +163,22 @@ def _probe_all(
         return math.inf if is_url(path) else run.video_timeout_seconds
 
     with Staging(run.staging) as staging:
-        answers = probe_all([*videos], lambda path: probed(videos[path], staging), threads, limit_seconds)
+        by_number = config.clips.by_number
+        answers = probe_all([*videos], lambda path: probed(videos[path], staging, by_number), threads, limit_seconds)
         for done, (path, result) in enumerate(answers, 1):
             found[path] = result
             on_progress("reading headers", done, len(videos))
     return found
 
 
-def probed(video: Video, staging: Staging) -> Probe:
-    """What indexing needs to know of a video, or of a folder of images. Raises DecodeError."""
+def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
+    """What indexing needs to know of a video, with its frames if `by_number`, or of a folder of images.
+
+    Raises DecodeError.
+    """
     if video.frame_rate is not None:
         return probe_images(video.path, video.frame_rate, video.images)
-    return staging.probe(video.path)
+    return staging.probe(video.path, by_number)
 
 
 def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
@@ -197,10 +202,10 @@ def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -
                     target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
                 )  # fmt: skip
                 continue
-            times = clip_times(options, found.duration, clip, video.interval)
-            start, end = clip_interval(options, found.duration, times, video.interval)
+            taken = sampled(options, found.duration, clip, video.interval, found.frames)
+            start, end = taken.interval
             yield ClipRow(
-                **known, start_seconds=start, end_seconds=end, target_times=times,
+                **known, start_seconds=start, end_seconds=end, target_times=taken.times, target_frames=taken.frames,
                 crop=crop_rectangle(crop, found.frame_width, found.frame_height),
                 frame_width=found.frame_width, frame_height=found.frame_height,
             )  # fmt: skip

@@ -54,6 +54,7 @@ class SplitCounts(BaseModel):
 class RunResults(BaseModel):
     """`recipe` is the config's section `train` for this run; `scores` are metrics by split, fractions, of `counts`.
 
+    `random_weights` are the stages with random weights that the run reads; None in runs of before it was written.
     `trained_on` tells the clips, labels and classes of its splits from others; empty in runs of before it was written.
 
     `metric` chose the epoch on the validation split, None where nothing did. `seconds` of a run that was
@@ -69,6 +70,7 @@ class RunResults(BaseModel):
     cache_fingerprint: str
     recipe: TrainOptions
     trained_on: dict[str, Any] = Field(default_factory=dict)
+    random_weights: tuple[str, ...] | None = None
     environment: dict[str, str]
     num_parameters: int
     num_train_clips: int

@@ -14,6 +14,7 @@ from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheNotFound
 from cache_schemas.files import write_whole
 from cache_schemas.reader import features_options
+from pipeline.advice import random_in_cache
 from pipeline.config import Config, apply_override, check_config
 from pipeline.errors import ConfigError
 from pipeline.results import RESULTS_FILE, SplitCounts, add_scores
@@ -39,12 +40,13 @@ OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """How well a run does on one split."""
+    """How well a run does on one split; `random_weights` are the stages with random weights that it reads."""
 
     result: EvaluationResult
     class_names: tuple[str, ...]
     split: str
     counts: SplitCounts
+    random_weights: tuple[str, ...] = ()
 
     @property
     def is_labelled(self) -> bool:
@@ -67,6 +69,7 @@ class RunScores:
             "metrics": self.result.metrics,
             "loss": self.result.loss if self.is_labelled else None,
             **self.counts.model_dump(),
+            "random_weights": [*self.random_weights],
             "per_class": self.per_class(),
             "classes_without_positives": self.absent_classes,
         }
@@ -100,7 +103,13 @@ def evaluate_run(
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
     counts = SplitCounts.of(clips, identified(clips)["digest"])
     result = evaluate(head.to(device), clips, options, device=device, purpose=f"evaluate in split {split!r}")
-    found = RunScores(result=result, class_names=tuple(opened.classes), split=split, counts=counts)
+    found = RunScores(
+        result=result,
+        class_names=tuple(opened.classes),
+        split=split,
+        counts=counts,
+        random_weights=tuple(random_in_cache(opened, head.reads)),
+    )
     as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
     if cache is None and as_trained and found.is_labelled and (folder / RESULTS_FILE).exists():
         as_validated = {"loss": result.loss} if split == options.val_split else {}

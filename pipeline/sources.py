@@ -162,7 +162,7 @@ def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
         interval=row.interval, frame_rate=row.frame_rate,
     )  # fmt: skip
     try:
-        found = probed(video, staging)
+        found = probed(video, staging, config.clips.by_number)
     except DecodeError:
         return  # extraction says what is wrong with it
     merged([row], [new for new in video_rows(video, found, config.clips) if new.clip_id == row.clip_id])

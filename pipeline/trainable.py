@@ -7,6 +7,7 @@ import torch
 
 from cache_schemas.cache import Cache, Stage
 from cache_schemas.reader import CachedClips
+from pipeline.advice import random_in_cache, random_weights_advice
 from pipeline.config import Config
 from pipeline.declare import declare
 from pipeline.errors import ConfigError
@@ -16,6 +17,7 @@ from stages.heads.build import build_head, rebuild_head
 from stages.heads.head import Head, HeadError, Spec
 from stages.heads.own import OwnHead
 from stages.heads.tail import parse_tail, tail_source
+from stages.training import together
 from stages.training.options import TrainOptions
 
 log = logging.getLogger("kinegraph")
@@ -24,6 +26,7 @@ log = logging.getLogger("kinegraph")
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
     """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError.
 
+    Logs which of the features that are read come from random weights.
     With `overwrite` their clips are opened, too, so that no run is discarded for one that cannot be trained.
     """
     cache = Cache(config.cache)
@@ -33,6 +36,7 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
             "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
             "theirs by `kinegraph import ... --annotations CSV`"
         )
+    reads: set[str] = set()
     for run in {run.name: run for run in wanted}.values():
         options = run.options
         if options.patience and options.val_split is None:  # not an error of the options: records of old runs have it
@@ -43,9 +47,13 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
             head = build_for(cache, options, run.code)
         except HeadError as error:
             raise HeadError(f"{run.name}: {_in_view_of(config, cache, run, error)}") from error
+        reads.update(head.reads)
         for split in (options.train_split, options.val_split):
             if overwrite and split is not None:
                 CachedClips(cache, head.reads, split)
+    if together.rank() == 0:
+        for sentence in random_weights_advice(random_in_cache(cache, sorted(reads))):
+            log.warning("%s", sentence)
 
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:

@@ -13,6 +13,7 @@ import torch
 from cache_schemas.cache import Cache
 from cache_schemas.files import remove_durably, sweep, write_whole
 from cache_schemas.reader import CachedClips, features_options
+from pipeline.advice import random_in_cache
 from pipeline.config import Config
 from pipeline.devices import on_device_of
 from pipeline.errors import ConfigError
@@ -278,6 +279,7 @@ def _results(
         cache_fingerprint=clips.cache_fingerprint,
         recipe=options,
         trained_on=learnt,
+        random_weights=tuple(random_in_cache(clips.cache, [*clips.specs])),
         environment=versions() | {"device": name, "threads": str(threads)},
         num_parameters=result.num_parameters,
         num_train_clips=len(clips),

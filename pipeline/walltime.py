@@ -12,6 +12,7 @@ from pipeline.errors import OutOfTimeError, ProgramMissing, WalltimeError
 SIGNAL_SECONDS = 60  # before its end, SLURM is asked to tell a job; it may do so up to a minute earlier than that
 SHORT_SECONDS = 10 * SIGNAL_SECONDS  # a job this short is not told: it might be stopped as soon as it has begun
 ASK_SECONDS = 30.0
+CLOCK_SECONDS = 1.0  # two clocks that differ by less count as one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,12 @@ class Allotment:
     def stops_at(self) -> float:
         """When who is not told stops by itself: a minute before the end, or in the last tenth of a short time."""
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
+
+    def on_clock(self, ahead_seconds: float) -> "Allotment":
+        """The same time by a clock that is so far ahead of this one. What measuring that takes makes no difference."""
+        if abs(ahead_seconds) < CLOCK_SECONDS:
+            return self
+        return Allotment(began_at=self.began_at + ahead_seconds, ends_at=self.ends_at + ahead_seconds)
 
     def require_time_to_wait(self) -> None:
         """For who waits for others, and has nothing begun: raise OutOfTimeError once it is time to stop."""

@@ -133,6 +133,8 @@ def status(found: dict[str, Any]) -> None:
         say(table(header, rows, ["why"]))
     else:
         say("no stage was begun yet; run `kinegraph extract CONFIG`")
+    if any(stage["clips"]["failed"] for stage in found["stages"].values()):
+        say("failures in full: `kinegraph status CACHE --failed` (--csv, --json)")
     for job in found["jobs"]:
         _job(job)
 

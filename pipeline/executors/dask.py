@@ -3,6 +3,7 @@
 import itertools
 import logging
 import queue
+import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -46,7 +47,7 @@ class DaskExecutor:
         with connected(job.config.run) as client:
             log.info("Dask's dashboard: %s", client.dashboard_link)
             check_cluster(client, job)
-            station = _station(job)
+            station = _station(job, client)
             client.register_plugin(station, name=station.name)
             try:
                 suspects = Submission(client, job, station, report).run(job.units, MAX_DEATHS)
@@ -60,9 +61,18 @@ class DaskExecutor:
         set_aside(alone, job.cache.num_shards, hint)
 
 
-def _station(job: Job) -> Station:
-    root, of_client = absolute_root(job.cache.root), are_children(job.config.run)
-    return Station(job.config, root, job.keys, agreed_versions(), of_client=of_client, allotted=job.allotted)
+def _station(job: Job, client: Client) -> Station:
+    root, of_client, allotted = absolute_root(job.cache.root), are_children(job.config.run), job.allotted
+    if allotted is not None and not of_client:
+        allotted = allotted.on_clock(_scheduler_ahead_seconds(client))
+    return Station(job.config, root, job.keys, agreed_versions(), of_client=of_client, allotted=allotted)
+
+
+def _scheduler_ahead_seconds(client: Client) -> float:
+    """How far the scheduler's clock is ahead of this process's."""
+    asked = time.time()
+    theirs: float = client.run_on_scheduler(time.time)
+    return theirs - (asked + time.time()) / 2
 
 
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:

@@ -68,7 +68,8 @@ class Station(WorkerPlugin):
     It starts with the first unit, and ends, giving networks and leases back, when its plugin is removed, its Dask
     worker closes, or nothing came for `IDLE_SECONDS` (a client that was killed removes nothing). `of_client`:
     whether the processes are children of the client, numbered; then they share its CUDA devices and leave Ctrl-C to it.
-    `allotted` is the command's time, whose end is an error for it; where a worker's own job ends before, it leaves.
+    `allotted` is the command's time, by the scheduler's clock, or its own where workers are its children; its end is an
+    error for the command; where a worker's own job ends before, it leaves.
     """
 
     def __init__(
@@ -167,12 +168,18 @@ class Station(WorkerPlugin):
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
             own = None if self.of_client else job_around(self._dask_worker, walltime)
-            self._time = time_of(self.allotted, own)
+            self._time = time_of(self._allotted_here(), own)
             if (left := self._time.seconds_left) is not None:
                 self._timer = threading.Timer(left, self._cut_off, [self._time])
                 self._timer.daemon = True
                 self._timer.start()
         return self._time
+
+    def _allotted_here(self) -> Allotment | None:
+        """The command's time by this machine's clock; Dask measures how far the scheduler's is ahead of it."""
+        if self.allotted is None or self.of_client:
+            return self.allotted
+        return self.allotted.on_clock(-self._dask_worker.scheduler_delay)
 
     def _cut_off(self, time_of_worker: WorkerTime) -> None:
         """The end of this worker's job is near. A unit that no job is long enough for is an error."""

@@ -127,11 +127,21 @@ class SyncMnistOptions(StageOptions):
 DatasetOptions = Annotated[FolderOptions | InteractionsOptions | SyncMnistOptions, Field(discriminator="kind")]
 
 
+NATIVE = "native"  # fps of clips whose frames are taken by number
+
+
 class ClipOptions(StageOptions):
-    """Which frames make a clip, by presentation time."""
+    """Which frames make a clip, by presentation time. With `fps: native` by number, whatever the rate: of a video or
+    interval of n frames uniform takes floor((i + 0.5) n / num_frames), which is TSN's rule.
+    """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
-    fps: float = Field(6.0, gt=0, le=1000, description="of dense and centre clips")
+    fps: Annotated[float, Field(gt=0, le=1000)] | Literal["native"] = Field(
+        6.0, description="of dense and centre clips; native: frames are counted, also by uniform"
+    )
+    frame_step: int = Field(
+        1, ge=1, le=10_000, description="with fps: native, dense and centre clips take every so many-th frame"
+    )
     sampling: Literal["uniform", "dense", "centre"] = Field(
         "dense",
         description="uniform: over the whole video; dense: at fps from the start; centre: at fps, in the middle",
@@ -156,6 +166,18 @@ class ClipOptions(StageOptions):
     def crop_names(self) -> list[str]:
         """One for each row of a clip."""
         return [crop for name in self.crops for crop in crops_of(name)]
+
+    @property
+    def by_number(self) -> bool:
+        """Whether frames are taken by number."""
+        return self.fps == NATIVE
+
+    @model_validator(mode="after")
+    def _steps_are_of_counted_frames(self) -> "ClipOptions":
+        if self.frame_step > 1 and (not self.by_number or self.sampling == "uniform"):
+            with_what = "sampling: uniform" if self.by_number else f"fps: {self.fps:g}; with fps: native any"
+            raise ValueError(f"frame_step: given {self.frame_step}, allowed: 1 with {with_what}")
+        return self
 
     @model_validator(mode="after")
     def _crops_are_known(self) -> "ClipOptions":

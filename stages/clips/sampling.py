@@ -1,12 +1,64 @@
-"""Which times of a video make a row. Pure arithmetic, torch-free.
+"""Which times, or frames by number, of a video make a row. Pure arithmetic, torch-free.
 
 Times are seconds from the first presented frame, intervals [start, end).
 """
 
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
 from cache_schemas.clips_table import Interval
 from stages.clips.options import ClipOptions
+from stages.decode.timeline import PresentedFrames
 
 INSIDE_SECONDS = 1e-5  # so long before the end of an interval no frame is taken yet that is presented at its end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """One clip: its target times, the interval that it stands for, and the frames where they are taken by number."""
+
+    times: tuple[float, ...]
+    interval: Interval
+    frames: tuple[int, ...] | None = None
+
+
+def sampled(
+    options: ClipOptions, duration: float, clip: int, interval: Interval | None, frames: PresentedFrames | None
+) -> Sampled:
+    """Clip number `clip` of a video or an interval of it; `frames` are needed with `fps: native`."""
+    if not options.by_number:
+        times = clip_times(options, duration, clip, interval)
+        return Sampled(times=times, interval=clip_interval(options, duration, times, interval))
+    assert frames is not None
+    numbers = clip_frames(options, frames, clip, interval)
+    start, end = whole_or_part(duration, interval)
+    if options.sampling != "uniform":
+        past = frames.seconds(numbers[0] + options.num_frames * options.frame_step)
+        start, end = max(start, frames.seconds(numbers[0])), past if interval is None else min(past, end)
+    return Sampled(times=tuple(map(frames.seconds, numbers)), interval=(start, max(start, end)), frames=numbers)
+
+
+def clip_frames(
+    options: ClipOptions, frames: PresentedFrames, clip: int, interval: Interval | None = None
+) -> tuple[int, ...]:
+    """Numbers of the frames of clip number `clip`, of the n frames of a video or an interval.
+
+    uniform: floor((i + (clip + 0.5) / K) n / T) for K clips, which is TSN's rule for one. dense, centre: every
+    `frame_step`-th, starts as those of `clip_times` and rounded down. `short` is as for times.
+    """
+    T, K, step = options.num_frames, options.per_video, options.frame_step
+    part = frames.within(interval)
+    n = len(part)
+    if options.sampling == "uniform":
+        return tuple(part.start + (2 * i * K + 2 * clip + 1) * n // (2 * K * T) for i in range(T))
+    start = math.floor(max(0, n - T * step) * _start_fraction(options, clip))
+    places = [start + i * step for i in range(T)]
+    if options.short == "loop" and n:
+        places = [place % n for place in places]
+    if options.short != "fail" and interval is not None:
+        places = [min(place, max(0, n - 1)) for place in places]
+    return tuple(part.start + place for place in places)
 
 
 def clip_times(options: ClipOptions, duration: float, clip: int, interval: Interval | None = None) -> tuple[float, ...]:
@@ -22,7 +74,8 @@ def clip_times(options: ClipOptions, duration: float, clip: int, interval: Inter
     if options.sampling == "uniform":
         offset = (clip + 0.5) / options.per_video
         return tuple(first + (i + offset) * (end - first) / T for i in range(T))
-    start = first + max(0.0, end - first - T / options.fps) * _start_fraction(options, clip)
+    assert not isinstance(options.fps, str)
+    start = first + max(0.0, end - first - T / options.fps) * float(_start_fraction(options, clip))
     times = (start + i / options.fps for i in range(T))
     if options.short == "loop" and end > first:
         times = (first + (t - first) % (end - first) for t in times)
@@ -39,11 +92,11 @@ def whole_or_part(duration: float, interval: Interval | None) -> Interval:
     return start, max(start, min(end, duration))
 
 
-def _start_fraction(options: ClipOptions, clip: int) -> float:
+def _start_fraction(options: ClipOptions, clip: int) -> Fraction:
     """Where clip number `clip` starts between the first (0) and the last possible start (1)."""
     if options.per_video > 1:
-        return clip / (options.per_video - 1)
-    return 0.5 if options.sampling == "centre" else 0.0
+        return Fraction(clip, options.per_video - 1)
+    return Fraction(1, 2) if options.sampling == "centre" else Fraction(0)
 
 
 def clip_interval(
@@ -53,5 +106,6 @@ def clip_interval(
     first, end = whole_or_part(duration, interval)
     if options.sampling == "uniform":
         return first, end
+    assert not isinstance(options.fps, str)
     clip_end = times[0] + options.num_frames / options.fps
     return times[0], clip_end if interval is None else min(clip_end, end)

@@ -22,7 +22,7 @@ from cache_schemas.regular import open_regular
 from stages.decode.errors import DecodeError
 from stages.decode.opening import on_disk
 from stages.decode.stream import Probe, TimedFrame
-from stages.decode.timeline import FLOAT_NOISE_SECONDS
+from stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .ppm .tif .tiff .webp".split())
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder of Pillow sees a file
@@ -111,7 +111,8 @@ def probe_images(folder: str, rate: float, images: NumberedImages | None = None)
         width, height = image.size
         if image.getexif().get(ORIENTATION) in ON_ITS_SIDE:
             width, height = height, width
-    return Probe(duration=images.count / rate, frame_width=width, frame_height=height, rate=rate)
+    frames = PresentedFrames(number=images.count, rate=rate)
+    return Probe(duration=images.count / rate, frame_width=width, frame_height=height, rate=rate, frames=frames)
 
 
 def _require_video(folder: str, images: NumberedImages) -> None:
@@ -124,7 +125,6 @@ class OpenImages:
 
     complaints = ""
     promised_duration: float | None = None
-    latest: TimedFrame | None = None
     slack_seconds = FLOAT_NOISE_SECONDS
     sizes: tuple[tuple[float, tuple[int, int]], ...] = ()  # `rgb` says itself which image has another one
 
@@ -138,7 +138,7 @@ class OpenImages:
         for index in range(self.images.count):
             if time.monotonic() > deadline:
                 raise DecodeError("timeout", f"{index} of {self.images.count} images were read when time was up")
-            yield TimedFrame(index / self.rate, index, index, index)
+            yield TimedFrame(index / self.rate, index, index)
 
     def rgb(self, frame: Any) -> np.ndarray:
         """The image as uint8 [H, W, 3]. Raises DecodeError where it cannot be read, or has not the first one's size."""

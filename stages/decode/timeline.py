@@ -3,9 +3,15 @@
 A container gives presentation times, or decode times only (avi, asf, Matroska's VfW tracks), or none (raw streams).
 """
 
+from array import array
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from cache_schemas.clips_table import Interval
 
 NO_TIMESTAMPS = 0x0080  # FFmpeg's AVFMT_NOTIMESTAMPS: a raw stream
 DECODE_TIMES = frozenset({"avi", "asf", "asf_o"})
@@ -14,6 +20,7 @@ MAX_GAP_SECONDS = 10.0  # in those: a longer one is where another recording begi
 MAX_DISORDER_SECONDS = 1.0  # stamps further back are those of another recording, too
 MAX_REORDERED = 32  # frames that a decoder may hold back
 ASSUMED_RATE, MAX_RATE = 25.0, 1000.0
+COPIED_TICK_SECONDS = 1e-3  # the clock of Matroska and flv, whose stamps stay coarse when they are copied into an mp4
 FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
 
 
@@ -44,9 +51,44 @@ def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
     """How long after a target time a frame may be stamped that is still the one meant.
 
-    Containers round stamps to their clock. So one tick, unless ticks are as long as frames.
+    Containers round stamps to their clock. So one tick, at least a millisecond, unless that is as long as frames.
     """
-    return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
+    slacks = (max(tick_seconds, COPIED_TICK_SECONDS), tick_seconds)
+    return next((slack for slack in slacks if FLOAT_NOISE_SECONDS < slack < frame_period / 4), FLOAT_NOISE_SECONDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresentedFrames:
+    """The frames of a video by number, from 0. Frame n is shown at n / rate or, where the rate varies, at `times[n]`.
+
+    `times` are seconds since the first frame. `slack_seconds` is by how much containers round them.
+    """
+
+    number: int
+    rate: float
+    slack_seconds: float = FLOAT_NOISE_SECONDS
+    times: "array[float] | None" = None
+
+    def seconds(self, number: int) -> float:
+        """When a frame is shown. Frames past the last one with a time follow at the rate."""
+        if self.times is None:
+            return number / self.rate
+        past = number - len(self.times) + 1
+        return self.times[number] if past <= 0 else self.times[-1] + past / self.rate
+
+    def within(self, interval: Interval | None) -> range:
+        """The frames of an interval [start, end): from the one on the screen at its start to the last before its end.
+
+        Empty where the video has ended before it.
+        """
+        if interval is None:
+            return range(self.number)
+        start, end = interval
+        if start >= self.seconds(self.number):
+            return range(self.number, self.number)
+        first = bisect_right(range(self.number), start + self.slack_seconds, key=self.seconds) - 1
+        last = bisect_left(range(self.number), end - self.slack_seconds, key=self.seconds)
+        return range(first, max(first + 1, last))
 
 
 class Timeline:
@@ -65,8 +107,7 @@ class Timeline:
         self.has_decode_times = has_decode_times(container, stream)
         self._has_rate, self._may_be_joined = rate is not None, bool(formats(container) & JOINED)
         self._number, self._latest = -1, 0.0
-        self.zero_seconds: float | None = None  # the stamp that is time 0
-        self.is_straight = True  # all times so far are stamps less this one
+        self._zero: float | None = None  # the stamp, in seconds, that is time 0
         self._last_stamp = self._last_dts = float("-inf")
         self._fell = -MAX_REORDERED - 1  # the number of the frame at which decode times last went back
 
@@ -78,12 +119,12 @@ class Timeline:
         stamp = self._stamp(frame)
         self._note_decode_time(frame)
         if stamp is None:
-            self._latest, self.is_straight = self._next(), False
-        elif self.zero_seconds is None:
             self._latest = self._next()
-            self.zero_seconds, self._last_stamp = stamp - self._latest, stamp
+        elif self._zero is None:
+            self._latest = self._next()
+            self._zero, self._last_stamp = stamp - self._latest, stamp
         else:
-            self._latest = max(self._latest, self._continued(stamp, stamp - self.zero_seconds))
+            self._latest = max(self._latest, self._continued(stamp, stamp - self._zero))
         return self._latest
 
     def _stamp(self, frame: VideoFrame) -> float | None:
@@ -115,7 +156,7 @@ class Timeline:
             )
             return self._next()
         if step < 0 or (step > MAX_GAP_SECONDS and self._may_be_joined):
-            self.zero_seconds, self.is_straight = stamp - self._next(), False
+            self._zero = stamp - self._next()
             now = self._next()
         self._last_stamp = stamp
         return now

@@ -23,7 +23,7 @@ from cache_schemas.errors import CacheError
 from cache_schemas.file_systems import open_file_system
 from stages.decode.errors import DecodeError
 from stages.decode.source import sampled_digest
-from stages.decode.stream import Probe, probe
+from stages.decode.stream import Probe, Seekable, probe
 from stages.errors import UsageError
 from stages.remote.faults import CredentialsError, NetworkError, NoRanges, Stopped, fault_of, in_words, too_large
 from stages.remote.info import RemoteInfo
@@ -67,12 +67,12 @@ class Remote:
         """A document, whole. A document of more than `limit_bytes` is a DecodeError (`unreadable`)."""
         return self._patiently(url, lambda: self._read(url, limit_bytes))
 
-    def probe(self, url: str) -> Probe:
-        """What indexing needs to know, from the parts of the file that FFmpeg asks for.
+    def probe(self, url: str, look: Callable[[Seekable], Probe] = probe) -> Probe:
+        """What indexing needs to know, as `look` finds it, from the parts of the file that FFmpeg asks for.
 
         Raises NoRanges where the server gives no parts.
         """
-        return self._patiently(url, lambda: self._probed(url))
+        return self._patiently(url, lambda: self._probed(url, look))
 
     def digest(self, url: str, size: int) -> str:
         """`source_identity`'s digest of a video, from three small parts of it."""
@@ -120,13 +120,13 @@ class Remote:
             found += [entry["name"] for entry in files.values()]
         return sorted(found)
 
-    def _probed(self, url: str) -> Probe:
+    def _probed(self, url: str, look: Callable[[Seekable], Probe]) -> Probe:
         system, path = self._at(url)
         blocks = {"cache_type": "blockcache", "cache_options": {"maxblocks": HEADER_BLOCKS}}
         with system.open(path, "rb", block_size=HEADER_BLOCK_BYTES, **blocks) as file:
             watched = _Watched(file)
             try:
-                found = probe(watched)
+                found = look(watched)
             finally:
                 watched.check()
         self._witness = url

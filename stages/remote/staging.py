@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cache_schemas import stopping
 from cache_schemas.ledger import Source
+from stages.decode.counting import probe_counted
 from stages.decode.numbered_images import images_identity
 from stages.decode.source import source_identity
 from stages.decode.stream import Probe, probe
@@ -101,15 +102,19 @@ class Staging:
             self._waiting.put(copy)
         return copy
 
-    def probe(self, path: str) -> Probe:
-        """What indexing needs to know of a video; from a copy, where a server gives no parts of files."""
+    def probe(self, path: str, by_number: bool = False) -> Probe:
+        """What indexing needs to know of a video; from a copy, where a server gives no parts of files.
+
+        `by_number`: also its frames.
+        """
+        look = probe_counted if by_number else probe
         if not is_url(path):
-            return probe(path)
+            return look(path)
         try:
-            return self._remote().probe(path)
+            return self._remote().probe(path, look)
         except NoRanges:
             with self.begin(path) as video:
-                return probe(video.file)
+                return look(video.file)
 
     def _remote(self) -> "Remote":
         with self._lock:

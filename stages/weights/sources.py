@@ -82,6 +82,11 @@ def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSourc
     return named.get(weights) or by_file.get(Path(weights).name)
 
 
+def is_random(weights: str) -> bool:
+    """Whether the word stands for random weights, inflated ones (`inflate:random:0`) among them."""
+    return weights.removeprefix("inflate:").startswith("random:")
+
+
 def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
     """Raise ValueError for what is neither a name from `named` nor `random:<seed>`, nor looks like a path or is a file.
 

@@ -33,7 +33,7 @@ FLAGS = {
         "--scheduler",
         "--scheduler-file",
     },
-    "status": {"--json"},
+    "status": {"--json", "--failed", "--csv"},
     "verify": {"--json", "--repair"},
     "train": {
         "--set",

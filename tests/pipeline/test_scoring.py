@@ -26,7 +26,7 @@ from tests.conftest import moving_square, write_video
 @pytest.fixture
 def config(tmp_path: Path, tiny_document: dict[str, Any]) -> Config:
     """Two clips and two crops a video."""
-    root = tmp_path / "videos"
+    root = tmp_path / "split"
     for split, count in {"train": 2, "test": 3}.items():
         for number in range(count):
             video = moving_square(30, 96, 80, seed=number)
@@ -56,11 +56,14 @@ def test_many_clips_and_crops_are_scored_as_in_a_plain_loop(config: Config) -> N
         assert scores.keys() == {"test"}
 
 
-def _check_against_a_loop(config: Config, run: TrainedRun, aggregate: str, of: str, *overrides: str) -> None:
-    found = evaluate_run(run.folder, overrides=["train.batch_size=3", *overrides]).result.videos
+def _check_against_a_loop(
+    config: Config, run: TrainedRun, aggregate: str, of: str, *overrides: str, cache: str | None = None
+) -> None:
+    """`config` is of the run, or of another `cache`."""
+    found = evaluate_run(run.folder, cache, overrides=["train.batch_size=3", *overrides]).result.videos
     head, _ = load_run(run.folder)
     clips = CachedClips(config.cache, head.reads, "test")
-    assert len(clips) == 3 * 2 * 2
+    assert len(clips) == 3 * config.clips.rows_per_video
     by_video: dict[str, list[Tensor]] = {}
     for position, video in enumerate(clips.video_ids):
         with torch.inference_mode():
@@ -71,6 +74,20 @@ def _check_against_a_loop(config: Config, run: TrainedRun, aggregate: str, of: s
         together = torch.stack(scores)
         expected = together.amax(0) if aggregate == "max" else together.mean(0)
         torch.testing.assert_close(row, expected, atol=1e-6, rtol=0)
+
+
+def test_ten_crops_are_scored_as_in_a_plain_loop(config: Config, tmp_path: Path) -> None:
+    """The middle and the corners, each also mirrored: ten rows a video, whose mean is the video's score."""
+    places = ("center", "top_left", "top_right", "bottom_left", "bottom_right")
+    crops = tuple(f"{place}{flip}" for place in places for flip in ("", "_flip"))
+    clips = config.clips.model_copy(update={"per_video": 1, "crops": crops})
+    ten = config.model_copy(update={"cache": str(tmp_path / "ten"), "clips": clips})
+    index(ten)
+    assert not extract(ten).failures
+    (run,) = train_runs(config)  # it has seen other crops
+    for of in ("logits", "probabilities"):
+        overrides = "train.aggregate=mean", f"train.aggregate_of={of}"
+        _check_against_a_loop(ten, run, "mean", of, *overrides, cache=ten.cache)
 
 
 def test_runs_of_before_patience_wanted_a_validation_are_still_read(config: Config) -> None:

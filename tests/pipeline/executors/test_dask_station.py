@@ -2,18 +2,39 @@
 
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from pipeline.config import Config
 from pipeline.executors.contract import Job
-from pipeline.executors.dask import DaskExecutor
+from pipeline.executors.dask import DaskExecutor, _station
 from pipeline.executors.dask_station import Station
 from pipeline.indexing import index
 from pipeline.plan import make_plan
+from pipeline.walltime import allotment
 from pipeline.worker import Worker
 from tests.dask_cluster import in_this_process
+
+
+def test_the_time_of_the_command_is_told_by_each_machines_own_clock(
+    load: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler's clock is an hour ahead of the command's, a worker's two hours behind the scheduler's."""
+    monkeypatch.setattr("pipeline.executors.dask.agreed_versions", dict)
+    monkeypatch.setattr("pipeline.executors.dask_station.job_around", lambda worker, walltime_seconds: None)
+    client: Any = SimpleNamespace(run_on_scheduler=lambda tell: tell() + 3600)
+    config = load("run.executor=dask", "run.dask.scheduler=tcp://x:1")
+    job = Job(config=config, cache=index(config).cache, keys=(), units=(), allotted=allotment(600.0))
+    assert job.allotted is not None
+    station = _station(job, client)
+    station._dask_worker, station._time = SimpleNamespace(scheduler_delay=7200.0), None  # type: ignore[assignment]
+    of_worker = station._begin_time().schedule.allotted
+    assert of_worker is not None
+    assert of_worker.ends_at - job.allotted.ends_at == pytest.approx(-3600, abs=60)
+    assert of_worker.seconds == pytest.approx(600)
 
 
 def test_gpu_memory_is_given_back_once_the_networks_are_gone(

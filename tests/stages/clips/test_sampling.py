@@ -1,10 +1,15 @@
 """Which times and which rectangle make a row."""
 
+from fractions import Fraction
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cache_schemas.crops import crop_rectangle
 from stages.clips.options import ClipOptions
-from stages.clips.sampling import clip_interval, clip_times
+from stages.clips.sampling import clip_frames, clip_interval, clip_times, sampled
+from stages.decode.timeline import PresentedFrames
 
 
 def test_uniform_takes_the_middle_of_equal_parts() -> None:
@@ -107,3 +112,48 @@ def test_crops(crop: str, landscape: tuple[float, ...], upright: tuple[float, ..
     (named,) = ClipOptions.model_validate({"crops": [crop]}).crops
     assert crop_rectangle(named, 160, 80) == landscape
     assert crop_rectangle(named, 80, 160) == upright
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 10, 31, 32, 33, 100, 299])
+@pytest.mark.parametrize("T", [1, 3, 8, 16, 25])
+def test_frames_by_number_are_those_of_published_code(n: int, T: int) -> None:
+    """Uniform as TSN's test, dense as PySlowFast's clips: both written out here as there, in whole numbers."""
+    frames = PresentedFrames(number=n, rate=25.0)
+    known = {"num_frames": T, "fps": "native"}
+    uniform = ClipOptions.model_validate(known | {"sampling": "uniform"})
+    tick = Fraction(n, T)
+    assert clip_frames(uniform, frames, 0) == tuple(int(tick / 2 + tick * x) for x in range(T))
+    K, step = 10, 2
+    dense = ClipOptions.model_validate(known | {"per_video": K, "frame_step": step})
+    for clip in range(K):
+        start = int(Fraction(max(n - T * step, 0) * clip, K - 1))
+        assert clip_frames(dense, frames, clip) == tuple(start + i * step for i in range(T))
+
+
+@given(
+    number=st.integers(1, 400),
+    rate=st.sampled_from([8.0, 12.0, 24000 / 1001, 25.0, 30000 / 1001, 60.0]),
+    begin=st.floats(0, 1, exclude_max=True),
+    length=st.floats(0.001, 1),
+    sampling=st.sampled_from(["uniform", "dense", "centre"]),
+    short=st.sampled_from(["repeat_last", "loop"]),
+    step=st.integers(1, 5),
+)
+def test_frames_of_an_interval_lie_inside(
+    number: int, rate: float, begin: float, length: float, sampling: str, short: str, step: int
+) -> None:
+    frames, duration = PresentedFrames(number=number, rate=rate), number / rate
+    interval = (begin * duration, begin * duration + length * duration)
+    options = ClipOptions.model_validate(
+        {"num_frames": 8, "fps": "native", "sampling": sampling, "short": short, "per_video": 3}
+        | ({} if sampling == "uniform" else {"frame_step": step})
+    )
+    for clip in range(3):
+        found = sampled(options, duration, clip, interval, frames)
+        assert found.frames is not None
+        shown = [frames.seconds(n) for n in found.frames]
+        assert max(found.frames) < number
+        assert max(shown) < interval[1] or len({*found.frames}) == 1
+        assert min(shown) > interval[0] - 1 / rate - 1e-6
+        assert interval[0] <= found.interval[0] <= found.interval[1] <= max(interval[0], min(interval[1], duration))
+        assert short == "loop" or [*found.frames] == sorted(found.frames)

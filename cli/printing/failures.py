@@ -1,0 +1,53 @@
+"""What `kinegraph status --failed` prints, as it is read: there may be a million lines."""
+
+import csv
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from cli.printing.text import MAX_COLUMNS, on_one_line, say
+
+if TYPE_CHECKING:
+    from pipeline.failures import FailedClip
+
+COLUMNS = ("video", "clip", "stages", "reason", "words")
+
+
+def as_text(found: "Iterable[FailedClip]") -> None:
+    """Per failure its clip, reason and stages, and below them the words, wrapped to the terminal's width."""
+    width, number = min(shutil.get_terminal_size().columns, MAX_COLUMNS), 0
+    for failed in found:
+        number += 1
+        first = f"{failed.clip}: {failed.reason} in {', '.join(failed.stages)}"
+        for words, indent in ((first, ""), (failed.words, "  ")):
+            say(
+                textwrap.fill(
+                    on_one_line(words), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+                    break_long_words=False, break_on_hyphens=False,
+                )
+            )  # fmt: skip
+    say(
+        "no clip has failed"
+        if not number
+        else f"{number} failure{'s' * (number > 1)}; `kinegraph extract CONFIG --retry-failed` tries again"
+    )
+
+
+def as_json(found: "Iterable[FailedClip]") -> None:
+    """One document, a failure a line."""
+    print('{"schema": 1, "failures": [', end="")
+    for number, failed in enumerate(found):
+        print(",\n" if number else "\n", json.dumps(failed.to_json()), sep="", end="")
+    print("\n]}")
+
+
+def as_csv(found: "Iterable[FailedClip]") -> None:
+    """Names as they are, but on a terminal, which would obey them."""
+    lines = csv.writer(sys.stdout, lineterminator="\n")
+    lines.writerow(COLUMNS)
+    for failed in found:
+        row = [failed.video, failed.clip, ";".join(failed.stages), failed.reason, failed.words]
+        lines.writerow(map(on_one_line, row) if sys.stdout.isatty() else row)

@@ -1,0 +1,57 @@
+"""`kinegraph status --failed`: every failure in a cache's ledger, a shard at a time. Torch-free."""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from cache_schemas import stopping
+from cache_schemas.cache import Cache
+from cache_schemas.clips_table import video_of
+from cache_schemas.ledger import Record
+
+UPSTREAM = "upstream"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedClip:
+    """Why a clip has no features in `stages`; `words` say it in full."""
+
+    video: str
+    clip: str
+    stages: tuple[str, ...]
+    reason: str
+    words: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def failed_clips(cache: Cache) -> Iterator[FailedClip]:
+    """The failures of all stages, by shard and clip.
+
+    What failed only because an earlier stage did is not told again.
+    """
+    keys = cache.stage_keys()
+    in_order = heapq.merge(*map(partial(_numbered, cache), range(len(keys)), keys), key=lambda entry: entry[:2])
+    for _, entries in stopping.checked(groupby(in_order, lambda entry: entry[0])):
+        yield from _of_shard([record for *_, record in entries])
+
+
+def _numbered(cache: Cache, number: int, key: str) -> Iterator[tuple[int, int, Record]]:
+    """The records of a key, which is the `number`-th, with their shards."""
+    cache.stage(key)  # raises where it is damaged, or of a later version
+    return ((record.shard, number, record) for record in cache.ledger.records(key))
+
+
+def _of_shard(records: list[Record]) -> Iterator[FailedClip]:
+    stages: dict[tuple[str, str, str], list[str]] = {}
+    for record in records:
+        for failure in record.failures:
+            stages.setdefault((failure.clip_id, failure.reason, failure.detail), []).append(record.key)
+    told = {clip for clip, reason, _ in stages if reason != UPSTREAM}
+    for (clip, reason, words), keys in sorted(stages.items(), key=lambda entry: entry[0]):
+        if reason != UPSTREAM or clip not in told:
+            yield FailedClip(video=video_of(clip), clip=clip, stages=tuple(keys), reason=reason, words=words)

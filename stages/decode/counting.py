@@ -1,0 +1,93 @@
+"""How many frames a video presents, and when each of them, for clips that take frames by number. Torch-free.
+
+An index or the packets are believed where each packet is a picture. All frames of other streams are decoded: of avi,
+asf and raw streams, of codecs with packets that hold no picture (MPEG-4, VP8), and where fields may have a packet each.
+"""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stages.decode.durations import TRUNCATED_SECONDS
+from stages.decode.errors import DecodeError
+from stages.decode.stream import OpenVideo, Probe, Seekable, open_video, probe
+from stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames, formats, frame_rate
+
+ONE_PICTURE_A_PACKET = frozenset({"av1", "h264", "hevc", "mjpeg", "vp9"})
+WHOLE_PICTURES = frozenset({"mov", "matroska"})  # containers that keep both fields of a picture together
+
+OFF_BY_FRAMES = 0.75  # by so much an edit list may cut into a frame; more is a table of other frames
+
+
+def probe_counted(path: str | Seekable) -> Probe:
+    """As `probe`, with `frames`. Raises DecodeError, also of a stream without a frame rate."""
+    told = probe(path)
+    with open_video(path) as video:
+        rate = frame_rate(video.container, video.stream)
+        if rate is None:
+            words = "it tells no frame rate, which clips.fps: native needs; set clips.fps to a number for it"
+            raise DecodeError("unreadable", words)
+        frames = _by_index(video, told, rate) or _by_packets(video, rate)
+    if frames is None:
+        with open_video(path) as video:
+            frames = _placed(video, rate, [timed.seconds for timed in video.frames()])
+    return replace(told, frames=frames)
+
+
+def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
+    """From the table of frames of an mp4 or mov at a constant rate, without reading on; None where that is not it."""
+    stamps = _indexed(video)
+    if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
+        return None
+    found = _placed(video, rate, stamps)
+    return found if found.times is None else None
+
+
+def _indexed(video: OpenVideo) -> list[float]:
+    """Seconds on the container's clock of all frames in the table of an mp4 or mov that are presented."""
+    if "mov" not in formats(video.container):
+        return []
+    base = float(video.stream.time_base or 0)
+    return sorted(entry.timestamp * base for entry in video.stream.index_entries if not entry.is_discard)
+
+
+def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
+    """From all packets, by their presentation times; None where these may not be pictures."""
+    if video.timeline.is_raw or video.timeline.has_decode_times or not _has_one_picture_a_packet(video):
+        return None
+    first = next(video.frames()).frame.pts
+    stamps = [*video.packets.early_pts, *(packet.pts for packet in video.later_packets())]
+    if len(stamps) < video.packets.number or None in stamps or first not in stamps:
+        return None
+    base = float(video.stream.time_base or 0)
+    found = _placed(video, rate, sorted(pts * base for pts in stamps if pts is not None and pts >= first))
+    return found if found.times is None or _has_whole_pictures(video) else None
+
+
+def _has_one_picture_a_packet(video: OpenVideo) -> bool:
+    return video.stream.codec_context.codec.canonical_name in ONE_PICTURE_A_PACKET
+
+
+def _has_whole_pictures(video: OpenVideo) -> bool:
+    return bool(formats(video.container) & WHOLE_PICTURES) and _has_one_picture_a_packet(video)
+
+
+def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> PresentedFrames:
+    """Frames with these stamps, in order, and those that are missing at the end of a file that broke off."""
+    times = array("d", (stamp - stamps[0] for stamp in stamps))
+    slack = video.slack_seconds
+    is_constant = all(abs(t - n / rate) <= slack + FLOAT_NOISE_SECONDS for n, t in enumerate(times))
+    number = len(times) + round(_missing_seconds(video) * rate)
+    return PresentedFrames(number=number, rate=rate, slack_seconds=slack, times=None if is_constant else times)
+
+
+def _missing_seconds(video: OpenVideo) -> float:
+    """Of a file that was read to its end and broke off before what its container promises: clips of it fail then."""
+    if not video.is_at_end or (promised := video.promised_duration) is None:
+        return 0.0
+    if video.timeline.has_decode_times:  # the first frame has that of the packet with which it was given
+        there = video.packets.shown_seconds(video, None)
+    else:
+        there = video.packets.latest_end_seconds - video.first_stamp_seconds
+    missing = promised - there
+    return missing if missing > TRUNCATED_SECONDS else 0.0
