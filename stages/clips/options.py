@@ -175,7 +175,7 @@ class ClipOptions(StageOptions):
     @model_validator(mode="after")
     def _steps_are_of_counted_frames(self) -> "ClipOptions":
         if self.frame_step > 1 and (not self.by_number or self.sampling == "uniform"):
-            with_what = "sampling: uniform" if self.by_number else f"fps: {self.fps:g}; with fps: native any"
+            with_what = "sampling: uniform" if self.by_number else f"fps: {self.fps:g}; others need fps: native"
             raise ValueError(f"frame_step: given {self.frame_step}, allowed: 1 with {with_what}")
         return self
 

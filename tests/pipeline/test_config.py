@@ -36,7 +36,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
     ("override", "message"),
     [
         ("chache=x", "chache: unknown key; known here: cache, dataset, clips, "),
-        ("clips.fsp=3", "clips.fsp: unknown key; known here: num_frames, fps, sampling, "),
+        ("clips.fsp=3", "clips.fsp: unknown key; known here: num_frames, fps, frame_step, sampling, "),
         (
             "dataset={kind: interactions, root: x, rot: x}",
             "dataset.rot: unknown key; known here: kind, root, train, val, ",
@@ -92,6 +92,12 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("backbones={a b: {model: tiny_i3d, weights: w, taps: [res4]}}", "backbones.a b: String should match pattern"),
         ("proposals.every=3", "proposals.every: given 3, allowed: a divisor of num_frames 8"),
         ("proposals.every=4", "proposals.every: given 4, allowed: a divisor of 2, so that tiny/res4 has boxes"),
+        ("clips.fps=nativ", "clips.fps: Input should be a valid number, unable to parse string as a number (given 'na"),
+        ("clips.frame_step=2", "clips.frame_step: given 2, allowed: 1 with fps: 6; others need fps: native"),
+        (
+            "clips.fps=native\nclips.sampling=uniform\nclips.frame_step=2",
+            "clips.frame_step: given 2, allowed: 1 with sampling: uniform",
+        ),
         (
             "clips.num_frames=10\nbackbones.tiny={model: s3d, weights: w.pth, taps: [mixed_4b]}",
             "clips.num_frames: given 10, allowed: multiples of 4, for regions of tiny/mixed_4b",
@@ -183,7 +189,8 @@ def test_overrides_reach_every_depth(tmp_path: Path, document: dict[str, Any]) -
 def test_defaults_of_the_contract() -> None:
     config = Config.model_validate({"cache": "c", "dataset": {"kind": "folder", "root": "r"}})
     assert config.clips.model_dump() == {
-        "num_frames": 32, "fps": 6.0, "sampling": "dense", "per_video": 1, "crops": ("center",), "short": "repeat_last",
+        "num_frames": 32, "fps": 6.0, "frame_step": 1, "sampling": "dense", "per_video": 1, "crops": ("center",),
+        "short": "repeat_last",
     }  # fmt: skip
     assert config.store.model_dump() == {"kind": "zarr", "shard_clips": "auto", "compression": "none"}
     assert (config.run.executor, config.run.workers, config.run.threads, config.run.batch_size) == (
