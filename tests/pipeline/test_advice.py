@@ -26,6 +26,8 @@ def config(tiny_document: dict[str, Any], clips: dict[str, Any] | None = None, *
         ({"num_frames": 32, "fps": 30}, {"weights": "/data/mine.pkl"}),
         ({"num_frames": 32, "fps": 30}, {"model": "resnet50", "weights": "imagenet1k_v2"}),
         ({"sampling": "uniform"}, {"model": "tsm_r50", "weights": "something_v2_8"}),
+        ({"sampling": "uniform", "fps": "native"}, {"model": "tsm_r50", "weights": "something_v2_8"}),
+        ({"num_frames": 32, "fps": "native", "frame_step": 2}, {}),
     ],
 )
 def test_nothing_is_said_where_it_fits_or_nothing_is_known(
@@ -41,6 +43,7 @@ def test_nothing_is_said_where_it_fits_or_nothing_is_known(
         ({"fps": 30}, {}, "here it gets 8 frames at 30 fps"),
         ({"sampling": "uniform"}, {"weights": "/data/I3D_8x8_R50.pkl"}, "here it gets 8 frames over the whole video"),
         ({}, {"model": "tsm_r50", "weights": "something_v2_8"}, "on 8 frames over the whole video, here it gets"),
+        ({"sampling": "uniform", "fps": "native"}, {}, "here it gets 8 frames over the whole video"),
         ({}, {"size": 96}, "was trained on about 256 px, here it gets 96 px"),
         ({}, {"options": {"geometry": "paper"}}, "was trained with res5_stride 2 (here 1) (options)"),
         (
@@ -59,7 +62,8 @@ def test_clips_and_sizes_far_from_the_trained_ones_are_named(
 
 
 def recorded(tiny_document: dict[str, Any], **backbone: Any) -> dict[str, Any]:
-    return dict(declare(config(tiny_document, **backbone), {}).stages["features/x"].options)
+    size = {"size": 224}  # not that of the weights, who bring along how frames are resized then
+    return dict(declare(config(tiny_document, **size | backbone), {}).stages["features/x"].options)
 
 
 def test_pixels_enter_the_fingerprint_where_they_are_not_the_usual_ones(tiny_document: dict[str, Any]) -> None:
