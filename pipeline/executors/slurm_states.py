@@ -5,8 +5,10 @@ Clusters differ in what they remember and for how long. A task that nobody knows
 
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from pipeline.errors import ProgramMissing
@@ -82,8 +84,10 @@ def exited(exit_code: int) -> TaskState:
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
     """The state of each task; `completion` reads its completion file. Later sources are asked for what is left.
 
-    A task that says itself that it ended well did so, even where SLURM still calls it running.
+    A task that says itself that it ended did so, even where accounting calls it running: where it did all, or where the
+    controller has it no more. SLURM lets others go on.
     """
+    queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}
     answered, missing, sources = False, list[str](), (_sacct, _squeue, _scontrol)
     for source in sources:
@@ -104,7 +108,7 @@ def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskSta
         ended = completion(index)
         if index not in tasks:
             tasks[index] = ended or TaskState(state="unknown")
-        elif ended is not None and ended.state == "done":
+        elif ended is not None and (ended.state == "done" or index not in queued()):
             tasks[index] = ended
     told = ""
     if len(missing) == len(sources) and any(task.state == "unknown" for task in tasks.values()):
@@ -121,6 +125,15 @@ def _sacct(job_id: str) -> Said | None:
 def _squeue(job_id: str) -> Said | None:
     said = ask("squeue", "-h", "-r", "-j", job_id, "-o", "%i|%T|0:0")
     return None if said is None else list(_rows(said, job_id))
+
+
+def _queued(job_id: str) -> Container[int]:
+    """The tasks that the controller has; all where it does not answer."""
+    try:
+        said = _squeue(job_id)
+    except ProgramMissing:
+        said = None
+    return range(sys.maxsize) if said is None else {index for index, _ in said}
 
 
 def _rows(said: str, job_id: str) -> Iterator[tuple[int, TaskState]]:

@@ -89,6 +89,16 @@ def test_accounting_that_missed_the_end_of_tasks(fake: Path) -> None:
     assert [found.tasks[index].state for index in range(4)] == ["done", "running", "pending", "failed"]
 
 
+@pytest.mark.parametrize(("answers", "state"), [(True, "failed"), (False, "running")])
+def test_the_controller_knows_better_than_accounting_what_runs(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, answers: bool, state: State
+) -> None:
+    """Where it has a task no more that says that it failed, the task is over, though accounting calls it running."""
+    job(fake, "RUNNING 0")
+    monkeypatch.setattr("pipeline.executors.slurm_states._squeue", lambda job_id: [] if answers else None)
+    assert array_state("1", 1, {0: exited(2)}.get).tasks[0].state == state
+
+
 def test_nobody_answers(fake: Path) -> None:
     """A controller that restarts must not make jobs look as if they had ended."""
     job(fake, "RUNNING 0")
