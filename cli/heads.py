@@ -7,9 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import AsJson, ConfigPath, Overrides, Scheduler, SchedulerFile, Workers, load, run_overrides
+from cli.exits import EXIT_FAILED
+from cli.options import (
+    AsJson,
+    ConfigPath,
+    Overrides,
+    Scheduler,
+    SchedulerFile,
+    Workers,
+    check_choice,
+    load,
+    run_overrides,
+)
 from cli.printing import heads as printing
+from cli.printing.result_tables import TABLE_FORMS
 from cli.printing.text import note
+from stages.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -71,8 +84,12 @@ def _trained_on_cluster(settings: "Config", names: list[str], seeds: int, *, ove
 def results(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of one run or of a table.")],
     as_json: AsJson = False,
+    form: Annotated[str | None, typer.Option("--to", metavar="csv|md|latex", help="Print the table so.")] = None,
 ) -> None:
     """Print the table of trained runs again, with what evaluate has added, from their results.json."""
+    check_choice("--to", form, TABLE_FORMS)
+    if form and as_json:
+        raise UsageError(f"--to {form}: allowed without --json")
     from pipeline.advice import random_weights_advice
     from pipeline.results import find_results
 
@@ -82,11 +99,11 @@ def results(
     if as_json:
         print(json.dumps([run.model_dump(mode="json") | {"run": str(folder)} for folder, run in found]))
     else:
-        printing.results(found)
+        printing.results(found, form)
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run, or of a table of runs.")],
     cache: Annotated[str | None, typer.Option(help="Another cache than the run was trained on.")] = None,
     split: Annotated[str | None, typer.Option(help="Another split than train.test_split.")] = None,
     submission: Annotated[
@@ -108,13 +125,18 @@ def evaluate(
             help="Other than trained: train.aggregate, train.aggregate_of, train.batch_size, run.device.",
         ),
     ] = [],
-) -> None:
-    """Score a trained run on its test split."""
+) -> int:
+    """Score a trained run on its test split, or each run below a folder, and print a table of these."""
     from pipeline import scoring
     from pipeline.advice import random_weights_advice
     from pipeline.breakdown import by_attribute, read_attributes
     from stages.training.checkpoint import load_record
 
+    if (folders := scoring.runs_below(run)) != [run]:
+        files = {"--submission": submission, "--confusion": confusion, "--attributes": attributes}
+        if flags := [flag for flag, file in files.items() if file]:
+            raise UsageError(f"{', '.join(flags)}: {run} is a folder of {len(folders)} runs. Name one of them.")
+        return _evaluate_all(folders, cache, split, overrides, allow_code=allow_code, as_json=as_json)
     record = load_record(run)
     if confusion:
         scoring.require_one_label(record)
@@ -134,6 +156,40 @@ def evaluate(
         print(json.dumps(found.to_json() | shown))
     else:
         printing.evaluated(found, groups)
+    return 0
+
+
+def _evaluate_all(
+    folders: list[Path],
+    cache: str | None,
+    split: str | None,
+    overrides: list[str],
+    *,
+    allow_code: bool,
+    as_json: bool,
+) -> int:
+    """Score runs one after the other; what stops one does not stop the others, and makes the exit code 1."""
+    from cache_schemas.errors import CacheError
+    from pipeline import scoring
+    from pipeline.advice import random_weights_advice
+
+    scored = {}
+    for folder in folders:
+        try:
+            found = scored[folder] = scoring.evaluate_run(folder, cache, split, overrides, allow_code=allow_code)
+        except (UsageError, CacheError) as error:
+            note(f"error: {folder}: {error}")
+            continue
+        note("  ".join([f"{folder}:", *(f"{name} {value:.4f}" for name, value in found.result.metrics.items())]))
+    for sentence in random_weights_advice(sorted({key for found in scored.values() for key in found.random_weights})):
+        note(sentence)
+    if as_json:
+        print(json.dumps([found.to_json() | {"run": str(folder)} for folder, found in scored.items()]))
+    elif scored:
+        printing.results([(folder, scoring.in_table(folder, found)) for folder, found in scored.items()])
+    if missing := len(folders) - len(scored):
+        note(f"{missing} of {len(folders)} runs could not be scored")
+    return EXIT_FAILED if missing else 0
 
 
 def models(

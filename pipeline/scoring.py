@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from cache_schemas.reader import features_options
 from pipeline.advice import random_in_cache
 from pipeline.config import Config, apply_override, check_config
 from pipeline.errors import ConfigError
-from pipeline.results import RESULTS_FILE, SplitCounts, add_scores
+from pipeline.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
 from pipeline.trainable import spec_of
 from pipeline.training import opened_clips
 from stages.clips.folders import VIDEO_SUFFIXES
@@ -26,6 +27,8 @@ from stages.errors import UsageError
 from stages.training.checkpoint import (
     RunError,
     RunRecord,
+    is_trained,
+    load_record,
     load_run,
     require_fit,
     require_same_features,
@@ -34,7 +37,9 @@ from stages.training.checkpoint import (
 from stages.training.clips import identified, is_labelled
 from stages.training.evaluation import EvaluationResult, evaluate
 from stages.training.metrics import confusion
+from stages.training.records import RECORD_FILE
 
+log = logging.getLogger("kinegraph")
 OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run.device")
 
 
@@ -46,6 +51,7 @@ class RunScores:
     class_names: tuple[str, ...]
     split: str
     counts: SplitCounts
+    num_parameters: int
     random_weights: tuple[str, ...] = ()
 
     @property
@@ -108,13 +114,43 @@ def evaluate_run(
         class_names=tuple(opened.classes),
         split=split,
         counts=counts,
+        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
         random_weights=tuple(random_in_cache(opened, head.reads)),
     )
     as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
-    if cache is None and as_trained and found.is_labelled and (folder / RESULTS_FILE).exists():
-        as_validated = {"loss": result.loss} if split == options.val_split else {}
-        add_scores(folder, split, result.metrics | as_validated, counts)
+    if cache is None and as_trained and found.is_labelled:
+        if (folder / RESULTS_FILE).exists():
+            as_validated = {"loss": result.loss} if split == options.val_split else {}
+            add_scores(folder, split, result.metrics | as_validated, counts)
+        else:
+            log.warning("%s %s Its scores are not kept.", folder, OLDER)
     return found
+
+
+def runs_below(root: Path) -> list[Path]:
+    """The run that a folder is, else all runs below it; the folder itself where there is none."""
+    if is_trained(root):
+        return [root]
+    return sorted(path.parent for path in root.rglob(RECORD_FILE)) or [root]
+
+
+def in_table(folder: Path, found: RunScores) -> RunResults:
+    """A run's results with these scores alone, for a table. Of a run of before results.json what run.json says."""
+    scores = {found.split: found.result.metrics} if found.is_labelled else {}
+    alone: dict[str, Any] = {"scores": scores, "counts": {found.split: found.counts} if scores else {}}
+    if (folder / RESULTS_FILE).exists():
+        return read_results(folder).model_copy(update=alone)
+    record = load_record(folder)
+    told: dict[str, Any] = {
+        "name": folder.parent.name if folder.name == f"seed{record.train.seed}" else record.head,
+        "seed": record.train.seed,
+        "recipe": record.train,
+        "num_parameters": found.num_parameters,
+        "metric": next(iter(found.result.metrics), None),
+        "seconds": math.nan,
+    }
+    known = record.model_dump(include={"cache", "cache_fingerprint", "trained_on"})
+    return RunResults.model_construct(**known, **told, **alone)
 
 
 def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:

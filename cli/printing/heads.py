@@ -4,11 +4,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Collection, Sequence
+from math import isnan
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from cache_schemas.fingerprint import canonical, differences
+from cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, written
 from cli.printing.text import MAX_COLUMNS, few, listed, note, say, shown, table, wrapped
 
 if TYPE_CHECKING:
@@ -56,27 +58,24 @@ def _line_start() -> str:
     return "\r\033[K" if sys.stderr.isatty() else ""
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean, and the sample standard deviation where there are several."""
-    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{deviation}"
-
-
 def trained(runs: Sequence["TrainedRun"]) -> None:
     results([(run.folder, run.results) for run in runs])
     if kept := sum(run.kept for run in runs):
         note(f"{kept} of {len(runs)} runs were finished before and are kept; --overwrite trains them again")
 
 
-def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
-    """A line per head and recipe: means over its seeds."""
+def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
+    """A line per head and recipe: means over its seeds. `form`: one of TABLE_FORMS, for other programs."""
     heads: dict[tuple[str, Path], dict[str, list[tuple[Path, RunResults]]]] = {}
     for folder, run in runs:
         of_head = heads.setdefault((run.name, folder.parent), {})
         of_head.setdefault(canonical(run.row()), []).append((folder, run))
     alike = [group for of_head in heads.values() for group in of_head.values()]
     header = ["head", "seeds", "scores", "parameters", "seconds", "run"]
-    say(table(header, [_row(group) for group in alike], ["scores", "run"]))
+    if form is None:
+        say(table(header, [_row(group) for group in alike], ["scores", "run"]))
+    else:
+        say(written(alike, form), end="")
     if any(len(group) > 1 for group in alike):
         note("±: sample standard deviation over seeds")
     for (name, parent), of_head in heads.items():
@@ -84,8 +83,8 @@ def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
         for other in others:
             note(f"{name} in {parent} has a row for each recipe: {'; '.join(differences(first, other))}")
     for found in ([run for _, run in group] for group in alike):
-        for split in _splits(found):
-            if len(_on_equal_clips(found, split)) > 1:
+        for split in splits_of(found):
+            if len(on_equal_clips(found, split)) > 1:
                 note(f"{found[0].name}, {split}: scores on other clips or labels are not averaged; evaluate all again")
     incomplete = {
         f"{run.name}, {split}: {_counted(counts, run.scores[split])}": None
@@ -97,29 +96,14 @@ def results(runs: Sequence[tuple[Path, "RunResults"]]) -> None:
         note(line)
 
 
-def _splits(runs: Sequence["RunResults"]) -> list[str]:
-    return [*dict.fromkeys(split for run in runs for split in run.scores)]
-
-
-def _on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """The runs with scores of a split, in groups that may be averaged.
-
-    Results of before they told their clips go with the others, unless these differ.
-    """
-    groups: dict[str, list[RunResults]] = {}
-    scored = [run for run in runs if split in run.scores]
-    for run in scored:
-        groups.setdefault(run.counts[split].digest if split in run.counts else "", []).append(run)
-    return [*groups.values()] if len(groups.keys() - {""}) > 1 else [scored]
-
-
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
     """Runs that differ in their seeds only."""
     found = [run for _, run in runs]
-    scores = "  ".join(_score(found, split) for split in _splits(found)) or "-"
+    scores = "  ".join(_score(found, split) for split in splits_of(found)) or "-"
     seconds = mean(run.seconds for run in found)
-    folder = runs[0][0] if len(runs) == 1 else runs[0][0].parent
-    return [found[0].name, str(len(found)), scores, f"{found[0].num_parameters:,}", f"{seconds:.1f}", str(folder)]
+    told = "-" if isnan(seconds) else f"{seconds:.1f}"  # early runs do not say
+    folder = folder_of(runs)
+    return [found[0].name, str(len(found)), scores, f"{found[0].num_parameters:,}", told, str(folder)]
 
 
 def _score(runs: Sequence["RunResults"], split: str) -> str:
@@ -128,7 +112,7 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
     known = [name for run in runs for name in run.scores.get(split, {})]
     name = metric if metric in known else known[0]
     told = []
-    for group in _on_equal_clips(runs, split):
+    for group in on_equal_clips(runs, split):
         if values := [run.scores[split][name] for run in group if name in run.scores[split]]:
             missing = f" ({len(values)} of {len(runs)})" if len(values) < len(runs) else ""
             told.append(f"{split} {name} {spread(values)}{missing}")

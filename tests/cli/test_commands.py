@@ -46,7 +46,7 @@ FLAGS = {
         "--scheduler-file",
     },
     "evaluate": {"--json", "--cache", "--split", "--submission", "--confusion", "--attributes", "--set"},
-    "results": {"--json"},
+    "results": {"--json", "--to"},
     "export": {"--to", "--compression", "--array"},
     "import": {"--into", "--name", "--tap", "--kind", "--dataset", "--annotations", "--frames"},
     "demo": {"--config", "--out", "--seeds", "--overwrite", "--set"},

@@ -1,0 +1,119 @@
+"""Tables of results for other programs: csv, Markdown, LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+from cli.printing.text import on_one_line
+
+if TYPE_CHECKING:
+    from pipeline.results import RunResults
+
+TABLE_FORMS = ("csv", "md", "latex")
+LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+}  # fmt: skip
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the sample standard deviation where there are several."""
+    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{deviation}"
+
+
+def splits_of(runs: Sequence["RunResults"]) -> list[str]:
+    return [*dict.fromkeys(split for run in runs for split in run.scores)]
+
+
+def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
+    """The runs with scores of a split, in groups that may be averaged.
+
+    Results of before they told their clips go with the others, unless these differ.
+    """
+    groups: dict[str, list[RunResults]] = {}
+    scored = [run for run in runs if split in run.scores]
+    for run in scored:
+        groups.setdefault(run.counts[split].digest if split in run.counts else "", []).append(run)
+    return [*groups.values()] if len(groups.keys() - {""}) > 1 else [scored]
+
+
+def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
+    """Of a run, or of all seeds of a row."""
+    return runs[0][0] if len(runs) == 1 else runs[0][0].parent
+
+
+def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> str:
+    """The table in one of TABLE_FORMS: a row per head and recipe, a column per split and metric.
+
+    csv has numbers: mean, sample standard deviation and number of seeds of each score. What is not averaged is empty.
+    """
+    scores = dict.fromkeys(
+        (split, name)
+        for row in rows
+        for _, run in row
+        for split in run.scores
+        for name in run.scores[split]
+        if form == "csv" or name != "loss"
+    )
+    values = [[_values([run for _, run in row], *score) for score in scores] for row in rows]
+    if form == "csv":
+        header = [
+            "head",
+            "seeds",
+            *(f"{split}_{name}{end}" for split, name in scores for end in ("", "_std", "_seeds")),
+        ]
+        lines = [
+            [row[0][1].name, len(row), *(cell for found in row_values for cell in _numbers(found)),
+             row[0][1].num_parameters, mean(run.seconds for _, run in row), folder_of(row)]
+            for row, row_values in zip(rows, values, strict=True)
+        ]  # fmt: skip
+        return _csv([[*header, "parameters", "seconds", "run"], *lines])
+    header = ["head", "seeds", *(f"{split} {name}" for split, name in scores), "parameters"]
+    cells = [
+        [row[0][1].name, str(len(row)), *(_cell(found, len(row)) for found in row_values),
+         f"{row[0][1].num_parameters:,}"]
+        for row, row_values in zip(rows, values, strict=True)
+    ]  # fmt: skip
+    return _markdown(header, cells) if form == "md" else _latex(header, cells)
+
+
+def _values(runs: "Sequence[RunResults]", split: str, name: str) -> list[float]:
+    """One for each seed; none where they may not be averaged."""
+    if len(on_equal_clips(runs, split)) > 1:
+        return []
+    return [run.scores[split][name] for run in runs if name in run.scores.get(split, {})]
+
+
+def _numbers(values: Sequence[float]) -> list[object]:
+    return [mean(values) if values else "", stdev(values) if len(values) > 1 else "", len(values)]
+
+
+def _cell(values: Sequence[float], num_runs: int) -> str:
+    missing = f" ({len(values)} of {num_runs})" if len(values) < num_runs else ""
+    return f"{spread(values)}{missing}" if values else ""
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [[on_one_line(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    lines.insert(1, ["---", *("---:" for _ in header[1:])])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """With the rules of the package booktabs."""
+    first, *others = [" & ".join(map(_latex_cell, row)) + r" \\" for row in (header, *rows)]
+    start, end = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\end{tabular}"
+    return "\n".join([start, r"\toprule", first, r"\midrule", *others, r"\bottomrule", end, ""])
+
+
+def _latex_cell(cell: str) -> str:
+    return "".join(LATEX.get(c, c) for c in on_one_line(cell)).replace(" ± ", r" $\pm$ ")
