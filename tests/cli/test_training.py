@@ -20,7 +20,8 @@ Command = Callable[..., Any]
 
 
 def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, tiny_document: dict[str, Any]) -> None:
-    variants: dict[str, Any] = {"wild": {"learning_rate": 1e36}, "calm": {}}
+    wild = {"learning_rate": 1e6, "weight_decay": 1e6, "batch_size": 1}  # weights grow 1e12 times a step
+    variants: dict[str, Any] = {"wild": wild, "calm": {}}
     train = {"head": "avg_pool", "epochs": 2, "val_split": "train", "test_split": "train", "run": str(tmp_path / "run")}
     config = write_config(tmp_path / "my.yaml", tiny_document | {"train": train | {"variants": variants}})
     for command in ("index", "extract"):
