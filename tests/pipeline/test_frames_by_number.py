@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cache_schemas.clips_table import SCHEMA, ClipsTable
@@ -17,6 +18,7 @@ from pipeline.indexing import index
 from pipeline.verification import verify
 from stages.clips.options import ClipOptions
 from tests.caches import same_bytes
+from tests.coded_videos import write
 from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]
@@ -75,6 +77,21 @@ def test_rows_say_frames_by_number(load: Load, video_folder: Path) -> None:
     write_video(video_folder / "left" / "v1.mp4", moving_square(30, 96, 80, seed=1))
     with pytest.raises(CacheMismatch, match=r"left/v1\.mp4:0:center was indexed with start_seconds"):
         index(config)
+
+
+def test_late_clips_of_a_long_video_are_counted_from_its_start(load: Load, tmp_path: Path) -> None:
+    """Whatever is skipped of videos elsewhere: 16 s with a key frame every half second."""
+    (tmp_path / "long" / "a").mkdir(parents=True)
+    write(tmp_path / "long" / "a" / "v.mp4", 400, b_frames=2)
+    config = load(
+        f"dataset.root={tmp_path / 'long'}", *NO_MAPS, "clips.fps=native", "clips.sampling=dense",
+        "clips.frame_step=3", "clips.per_video=3", "store.shard_clips=1",
+    )  # fmt: skip
+    cache = index(config).cache
+    assert not extract(config).failures
+    times = CachedClips(cache, ["clips/frame_times"]).batch(range(3))["clips/frame_times"]
+    expected = [[(start + 3 * i) / 25 for i in range(8)] for start in (0, 188, 376)]
+    assert times.numpy() == pytest.approx(np.array(expected))
 
 
 def test_videos_that_cannot_be_read_are_filled_in(load: Load, video_folder: Path) -> None:

@@ -8,6 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from stages.decode.counting import probe_counted
 from stages.decode.errors import DecodeError
 from stages.decode.source import SAMPLE_BYTES, source_identity
 from stages.decode.stream import probe
@@ -43,6 +44,10 @@ def test_a_probe_is_that_of_the_file(web_folder: Path, options: Options, ending:
     path = write_video(web_folder / f"v.{ending}", moving_square(20, 96, 80))
     with serving(web_folder, ranges=ranges) as web, Staging(options(max_bytes=10**6)) as staging:
         assert staging.probe(f"{web.url}/v.{ending}") == probe(str(path))
+        counted = staging.probe(f"{web.url}/v.{ending}", by_number=True)
+        assert counted == probe_counted(str(path))
+        assert counted.frames is not None
+        assert counted.frames.number == 20
 
 
 def test_a_server_without_ranges_is_no_news(
