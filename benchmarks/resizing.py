@@ -32,7 +32,7 @@ OTHERS = {
 def middle_frame(path: str) -> Image.Image:
     middle = probe(path).duration / 2
     with open_video(path) as video:
-        for seconds, frame in video.frames():
+        for seconds, frame, *_ in video.frames():
             pixels = video.rgb(frame)
             if seconds >= middle:
                 break

@@ -285,7 +285,8 @@ def crop_of(clip_id: str) -> str:
     return clip_id.rpartition(":")[2]
 
 
-def row_order(row: ClipRow) -> tuple[str, int, str]:
-    """Sort key of rows: by video, then clip number, then crop."""
+def row_order(row: ClipRow) -> tuple[str, Interval, int, str]:
+    """Sort key of rows: by video, then interval in the order of time, then clip number, then crop."""
     _, clip, crop = row.clip_id.rsplit(":", 2)
-    return row.video_id, int(clip), crop
+    whole = (float("-inf"), float("inf"))
+    return row.video_name, whole if row.interval is None else row.interval, int(clip), crop

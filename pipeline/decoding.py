@@ -17,6 +17,7 @@ from stages.decode import stream
 from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
 from stages.decode.counting import probe_counted
 from stages.decode.errors import DecodeError
+from stages.decode.open_videos import OpenVideos
 from stages.decode.squares import Square
 
 NO_LIMIT = float("inf")
@@ -94,7 +95,7 @@ def decode(
         whole=None if square else WholeFrame(network_size=lambda height, width: (height, width), every=1),
         short=options.short,
     )
-    decoded = decode_clips(str(path), rows, wanted, NO_LIMIT)
+    decoded = decode_clips(str(path), rows, wanted, NO_LIMIT, stream.LATEST_RULES, OpenVideos())
     return [_frames(clip, row, square) for row, clip in zip(rows, decoded, strict=True)]
 
 

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,12 +19,15 @@ from pipeline.leases import Doing
 from pipeline.plan import WorkUnit
 from stages.decode.clips import DecodedClip, Wanted, decode_clips
 from stages.decode.errors import DecodeError
+from stages.decode.open_videos import OpenVideos
 from stages.decode.squares import Square
+from stages.decode.stream import LATEST_RULES
 from stages.remote.options import StagingOptions
 from stages.remote.staging import AtHand, Staging
 
 Item = TypeVar("Item")
 BATCHES_AHEAD = 2
+LEFT_OPEN = 2  # videos of which a following unit may want more; each holds some decoded frames
 
 
 @dataclass(kw_only=True)
@@ -93,15 +96,18 @@ class Feed:
 
         With no threads everything happens in the caller, for debugging.
         """
+        open_videos = OpenVideos(LEFT_OPEN)
         if self._threads == 0:
-            with Staging(self._staging) as staging:
+            with closing(open_videos), Staging(self._staging) as staging:
                 yield from self._assembled(
-                    (video, self._decode(video, self._begun(video, staging))) for video in self._videos(units)
+                    (video, self._decode(video, self._begun(video, staging), open_videos))
+                    for video in self._videos(units)
                 )
             return
-        with stopping.threads(self._threads, "decode") as pool, Staging(self._staging) as staging:
+        pool_of = stopping.threads(self._threads, "decode")
+        with pool_of as pool, closing(open_videos), Staging(self._staging) as staging:
             closed = threading.Event()
-            decoded = self._decoded_ahead(pool, units, staging, closed)
+            decoded = self._decoded_ahead(pool, units, staging, closed, open_videos)
             try:
                 yield from _in_background(self._assembled(decoded), closed)
             finally:
@@ -131,27 +137,34 @@ class Feed:
         path = video.rows[0].path
         return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
 
-    def _decode(self, video: _Video, file: _File) -> _Decoded:
+    def _decode(self, video: _Video, file: _File, open_videos: OpenVideos) -> _Decoded:
         self._note(video.unit, "decoding")
-        decoded = self._clips(video, file)
+        decoded = self._clips(video, file, open_videos)
         video.undecoded.pop()
         if not video.undecoded:
             self._note(video.unit, "decoded")
         return decoded
 
-    def _clips(self, video: _Video, file: _File) -> _Decoded:
+    def _clips(self, video: _Video, file: _File, open_videos: OpenVideos) -> _Decoded:
         wanted = self._wanted(video.unit)
         if wanted is None:
             return [DecodedClip.blank(0) for _ in video.rows], None
         try:
             with file as at_hand:
-                clips = decode_clips(at_hand.file, video.rows, wanted, self._timeout)
+                # a copy goes when it was used: it is closed then
+                lent_by = open_videos if at_hand.original is None else OpenVideos()
+                clips = decode_clips(at_hand.file, video.rows, wanted, self._timeout, LATEST_RULES, lent_by)
                 return [_named(clip, at_hand) for clip in clips], at_hand.identity()
         except DecodeError as error:  # it could not be copied
             return [error for _ in video.rows], None
 
     def _decoded_ahead(
-        self, pool: ThreadPoolExecutor, units: Iterable[WorkUnit], staging: Staging, closed: threading.Event
+        self,
+        pool: ThreadPoolExecutor,
+        units: Iterable[WorkUnit],
+        staging: Staging,
+        closed: threading.Event,
+        open_videos: OpenVideos,
     ) -> Iterator[tuple[_Video, _Decoded]]:
         """Decoded videos in order, with enough clips under way to fill two batches."""
         capacity = 2 * self._batch_size + self._threads
@@ -160,7 +173,7 @@ class Feed:
         for video in self._videos(units):
             if closed.is_set():
                 return
-            under_way.append((video, pool.submit(self._decode, video, self._begun(video, staging))))
+            under_way.append((video, pool.submit(self._decode, video, self._begun(video, staging), open_videos)))
             clips += len(video.rows)
             while clips > capacity and len(under_way) > 1:
                 first, future = under_way.popleft()

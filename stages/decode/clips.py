@@ -2,7 +2,8 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,8 @@ from cache_schemas.clips_table import ClipRow
 from stages.decode.durations import TRUNCATED_SECONDS
 from stages.decode.errors import DecodeError
 from stages.decode.numbered_images import OpenImages, open_images
+from stages.decode.open_videos import OpenVideos
+from stages.decode.seeking import SeekLost
 from stages.decode.squares import FramePixels, Size, Square
 from stages.decode.stream import LATEST_RULES, PYAV_ERRORS, OpenVideo, TimedFrame, open_video
 
@@ -42,8 +45,8 @@ class DecodedClip:
     """One row's pixels, uint8 RGB. `whole` is one array shared by all crops of a clip.
 
     `frame_numbers` are places among the frames as presented. `coded_numbers` are places among all that the decoder
-    gave: they name the same frame under the rules of any version. `video_frames` is how many frames the video has,
-    where places were asked for.
+    gave: they name the same frame under the rules of any version. Both are -1 where a part of the video was skipped.
+    `video_frames` is how many frames the video has, where places were asked for.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
@@ -70,28 +73,87 @@ class _Slot:
     index: int
 
 
+Outcome = list[DecodedClip | DecodeError]
+
+
 def decode_clips(
-    path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, rules: int = LATEST_RULES
-) -> list[DecodedClip | DecodeError]:
+    path: str,
+    rows: Sequence[ClipRow],
+    wanted: Wanted,
+    timeout_seconds: float,
+    rules: int = LATEST_RULES,
+    open_videos: OpenVideos | None = None,
+) -> Outcome:
     """Decode all `rows` of one video in one pass; a row that cannot be had gives the error in its place.
 
     The frame used for a target time is the last with pts <= t (the first, if there is none), give or take the rounding
     of the container's clock, and never one that is presented where the row's interval has ended. Rows with
     `target_frames`, which all have or none, get the frames of these numbers. `rules`: of which version of `clips`.
+
+    With `open_videos` stretches without a wanted frame are skipped where it is proved that the frames stay the same;
+    else, and where frames are counted, the video is read from its start. A pass that skips and cannot be proved is
+    followed by one from the start, with `timeout_seconds` of its own.
     """
     try:
         rate = rows[0].frame_rate
+        are_counted = wanted.numbered or rows[0].target_frames is not None
+        if rate is None and open_videos is not None and not are_counted and rules == LATEST_RULES:
+            skipping = _skipping(path, rows, wanted, timeout_seconds, open_videos)
+            if skipping is not None:
+                return skipping
         with open_video(path, rules) if rate is None else open_images(path, rate) as video:
             return _Pass(video, rows, wanted).run(time.monotonic() + timeout_seconds)
     except DecodeError as error:
         return [error for _ in rows]
 
 
-class _Pass:
-    """One pass over one video; state is which clips are filled how far, and which have failed."""
+def _skipping(
+    path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
+) -> Outcome | None:
+    """The clips from where the video was left, or from its start with skips; None where they are not proved.
 
-    def __init__(self, video: OpenVideo | OpenImages, rows: Sequence[ClipRow], wanted: Wanted) -> None:
-        self.video, self.rows, self.wanted = video, rows, wanted
+    What a decoder says depends on what it has read. So warnings and failures are those of a pass from the start.
+    """
+    for begin in (open_videos.left_before, open_videos.begun):
+        with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
+            if video is None:
+                continue
+            was_left = video.latest is not None
+            clips = _Pass(video, rows, wanted, skips=True).run(time.monotonic() + timeout_seconds)
+            if not (was_left or video.has_sought):
+                return clips
+            if video.is_clean and all(_is_proved(clip, video) for clip in clips):
+                return clips
+    return None
+
+
+def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
+    """Whether a pass from the start would say the same. Whether a download broke off depends on all that was read."""
+    if isinstance(clip, DecodeError):
+        return clip.reason in ("timeout", "too_short")
+    return clip.warning == video.complaints
+
+
+def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
+    return min((seconds for row in rows for seconds in _latest_wanted(row, slack_seconds)), default=0.0)
+
+
+def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
+    """The target times, or so long before the end of the interval that no frame is taken which is shown there."""
+    latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
+    return [min(seconds, latest) for seconds in row.target_times]
+
+
+class _Pass:
+    """One pass over one video; state is which clips are filled how far, and which have failed.
+
+    `skips`: stretches without a wanted frame are passed over, where it can be done and pays.
+    """
+
+    def __init__(
+        self, video: OpenVideo | OpenImages, rows: Sequence[ClipRow], wanted: Wanted, *, skips: bool = False
+    ) -> None:
+        self.video, self.rows, self.wanted, self.skips = video, rows, wanted, skips
         self.clips = [DecodedClip.blank(wanted.num_frames) for _ in rows]
         self.errors: dict[int, DecodeError] = {}
         self._shown_until: dict[int, float] = {}  # when the frame that a row took last gave way to the next
@@ -109,7 +171,7 @@ class _Pass:
             (
                 _Slot(at, number, i)
                 for number, row in enumerate(self.rows)
-                for i, at in enumerate(row.target_frames or [self._latest_wanted(row, t) for t in row.target_times])
+                for i, at in enumerate(row.target_frames or _latest_wanted(row, self.video.slack_seconds))
             ),
             key=lambda slot: slot.at,
         )
@@ -117,38 +179,40 @@ class _Pass:
         complaint = self.video.complaints
         return [self._judged(number, last_seconds, complaint) for number in range(len(self.rows))]
 
-    def _latest_wanted(self, row: ClipRow, seconds: float) -> float:
-        """The target time, or so long before the end of its interval that no frame is taken which is shown there."""
-        slack = self.video.slack_seconds
-        return seconds if row.interval is None else min(seconds, row.interval[1] - 2 * slack)
-
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
         """Fill every slot; gives the time of the last frame where the stream ended before all were filled."""
         filled = 0
-        current: tuple[int, TimedFrame] | None = None
-        slack = self.video.slack_seconds
+        current, slack = self.video.latest, self.video.slack_seconds
         try:
-            for number, shown in enumerate(self.video.frames(deadline)):
+            self._skip(slots[:1])
+            for shown in self.video.frames(deadline):
                 if current is not None:
-                    reached = number if self.by_number else shown.seconds - slack
+                    reached = shown.number if self.by_number else shown.seconds - slack
                     due = bisect_left(slots, reached, filled, key=lambda slot: slot.at)
-                    self._take(*current, slots[filled:due])
+                    self._take(current, slots[filled:due])
                     self._shown_until |= dict.fromkeys((slot.row for slot in slots[filled:due]), shown.seconds)
                     filled = due
                 if filled == len(slots) and not self.wanted.numbered:
                     return None
-                current = number, shown
+                current = shown
+                self._skip(slots[filled : filled + 1])
         except DecodeError as error:  # time is up
             late = range(len(self.rows)) if self.wanted.numbered else {slot.row for slot in slots[filled:]}
             self.errors |= dict.fromkeys(late, error)
             return None
         if current is None:
             raise DecodeError("truncated", self.video.complaints or "not one frame could be decoded")
-        self.video_frames = current[0] + 1
-        self._take(*current, slots[filled:])
-        return None if filled == len(slots) else current[1].seconds
+        self.video_frames = current.number + 1
+        self._take(current, slots[filled:])
+        return None if filled == len(slots) else current.seconds
 
-    def _take(self, number: int, shown: TimedFrame, slots: list[_Slot]) -> None:
+    def _skip(self, following: Iterable[_Slot]) -> None:
+        """Go on near the next wanted frame, if there is one. Raises SeekLost."""
+        if self.skips and isinstance(self.video, OpenVideo) and self.video.latest is not None:
+            for slot in following:
+                self.video.skip_to(slot.at)
+
+    def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
         """Write one video frame into all slots that fall on it, converting and resizing each thing once."""
         slots = [slot for slot in slots if slot.row not in self.errors]
         if not slots:
@@ -159,7 +223,7 @@ class _Pass:
         pixels = FramePixels(image)
         for slot in slots:
             clip, row = self.clips[slot.row], self.rows[slot.row]
-            clip.frame_times[slot.index], clip.frame_numbers[slot.index] = shown.seconds, number
+            clip.frame_times[slot.index], clip.frame_numbers[slot.index] = shown.seconds, shown.number
             clip.coded_numbers[slot.index] = shown.coded
             for square in self.wanted.squares:
                 if slot.index % square.every == 0:

@@ -125,6 +125,7 @@ class OpenImages:
 
     complaints = ""
     promised_duration: float | None = None
+    latest: TimedFrame | None = None
     slack_seconds = FLOAT_NOISE_SECONDS
     sizes: tuple[tuple[float, tuple[int, int]], ...] = ()  # `rgb` says itself which image has another one
 
@@ -138,7 +139,7 @@ class OpenImages:
         for index in range(self.images.count):
             if time.monotonic() > deadline:
                 raise DecodeError("timeout", f"{index} of {self.images.count} images were read when time was up")
-            yield TimedFrame(index / self.rate, index, index)
+            yield TimedFrame(index / self.rate, index, index, index)
 
     def rgb(self, frame: Any) -> np.ndarray:
         """The image as uint8 [H, W, 3]. Raises DecodeError where it cannot be read, or has not the first one's size."""

@@ -5,8 +5,9 @@ lines reach the thread that caused them.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,12 +21,13 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from stages.decode import durations, first_rules, pictures
+from stages.decode import durations, first_rules, pictures, seeking
 from stages.decode.durations import PacketCount
 from stages.decode.errors import DecodeError
 from stages.decode.first_rules import FirstTimeline
 from stages.decode.opening import on_disk, open_container, require_file
 from stages.decode.pictures import Orientation
+from stages.decode.seeking import SeekLost
 from stages.decode.timeline import PresentedFrames, Timeline
 
 NOBODY = "NULL"  # who complains of headers of which FFmpeg, looking for the format, has seen a part only
@@ -91,28 +93,51 @@ class Probe:
 
 
 class TimedFrame(NamedTuple):
-    """A frame, the seconds since the first one, and its number among all that the decoder gave, from 0."""
+    """A frame, the seconds since the first one, and its numbers.
+
+    `coded` is among all that the decoder gave, `number` among those that are shown, from 0; -1 after a seek.
+    """
 
     seconds: float
     frame: Any
     coded: int
+    number: int
 
 
 class OpenVideo:
-    """A video that is being read once, front to back. `logs` is what FFmpeg says meanwhile."""
+    """A video that is being read, front to back. `logs` is what FFmpeg says meanwhile, `path` None for an open file."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, logs: Logs, rules: Rules) -> None:
-        self.container, self.stream, self._logs, self.rules = container, stream, logs, rules
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, logs: Logs, rules: Rules, path: str | None
+    ) -> None:
+        self.container, self.stream, self._logs, self.rules, self.path = container, stream, logs, rules, path
         self._errors: list[str] = []
         self.stream.codec_context.thread_count = 1
         self._reformatter = VideoReformatter()
         self.timeline = rules.timeline(container, stream)
         self.packets = PacketCount(self)
+        self._packets = container.demux()
         self._demuxed = self._demux()
+        self._pending: deque[VideoFrame] = deque()  # decoded, not yet given
         self.sizes: list[tuple[float, tuple[int, int]]] = []  # of frames as shown, and since when
         self._coded_size: tuple[int, int] | None = None
         self.first_stamp_seconds = self.passed_seconds = 0.0
         self.is_at_end, self._has_frame = False, False
+        self.latest: TimedFrame | None = None  # the frame that was given last
+        self._coded = self._number = self._noted = 0
+        self._seeker: seeking.Seeker | None = None
+        self._landing: Packet[Any] | None = None  # the packet of the key frame that a seek led to, until it is decoded
+
+    def close(self) -> None:
+        self.container.close()
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """While in it, what FFmpeg says on this thread is noted."""
+        with av.logging.Capture() as logs:
+            logs[:0] = self._logs
+            self._logs = logs
+            yield
 
     @property
     def frame_period(self) -> float:
@@ -137,21 +162,66 @@ class OpenVideo:
         """Seconds that the container promises for the video stream; None where it does not speak of it alone."""
         return self.rules.promised(self)
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing went wrong since the first frame."""
+        return self._num_complaints() == self._noted
+
+    @property
+    def has_sought(self) -> bool:
+        """Whether a part of the video was skipped."""
+        return self._seeker is not None and self._seeker.has_sought
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether later frames can be read from here as in a pass from the start."""
+        return self.latest is not None and not self.is_at_end and self.is_clean
+
+    def _num_complaints(self) -> int:
+        said = sum(name != NOBODY for _, name, _ in self._logs)
+        return said + len(self._errors) + len(self.timeline.complaints)
+
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Frames in presentation order.
+        """Frames in presentation order, from where the last call was left.
 
         What cannot be decoded is noted in `complaints` and passed over, as a player does. Raises DecodeError
-        (`timeout`) once time.monotonic() is past `deadline`.
+        (`timeout`) once time.monotonic() is past `deadline`, and SeekLost.
         """
-        latest = 0.0
-        for coded, frame in enumerate(self._decoded()):
+        for frame in self._decoded():
             if time.monotonic() > deadline:
+                self._pending.appendleft(frame)
+                latest = self.latest.seconds if self.latest else 0.0
                 raise DecodeError("timeout", f"decoding had reached {latest:.1f} s of the video when its time was up")
-            seconds = self.timeline.seconds(frame)
+            if self._seeker is not None and not self._seeker.goes_on(frame):
+                continue
+            seconds, coded = self.timeline.seconds(frame), self._coded
+            self._coded += 1
             if seconds is not None:
-                latest = seconds
                 self._note_size(seconds, frame)
-                yield TimedFrame(seconds, frame, coded)
+                if self.latest is None:
+                    self._noted = self._num_complaints()
+                numbers = (-1, -1) if self.has_sought else (coded, self._number)
+                self._number += 1
+                self.latest = TimedFrame(seconds, frame, *numbers)
+                yield self.latest
+
+    def skip_to(self, seconds: float) -> None:
+        """Go on at the last key frame before `seconds`, where that pays and frames and times are proved to be the same.
+
+        Raises SeekLost where the file led elsewhere than its index says: read it from the start then.
+        """
+        assert self.latest is not None
+        if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
+            return
+        try:
+            if self._seeker is None:
+                self._seeker = seeking.Seeker(self)
+            landing = self._seeker.seek(self.latest.seconds, seconds, self._packets)
+        except PYAV_ERRORS as error:
+            raise SeekLost from error
+        if landing is not None:
+            self._landing = landing
+            self._pending.clear()
 
     def _note_size(self, seconds: float, frame: VideoFrame) -> None:
         if (frame.width, frame.height) != self._coded_size:
@@ -170,32 +240,45 @@ class OpenVideo:
 
     def _demux(self) -> Iterator["Packet[Any]"]:
         """Packets of the stream; those of the others are counted only."""
-        packets = self.container.demux()
         while True:
             try:
-                packet = next(packets)
+                packet = next(self._packets) if self._landing is None else self._landing
             except StopIteration:
                 break
             except PYAV_ERRORS as error:
                 self._errors.append(f"reading stopped: {error}")
                 break
+            self._landing = None
             self.packets.add(packet, self.frame_period, not self._has_frame)
             if packet.stream_index == self.stream.index:
                 yield packet
         self.is_at_end = True
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        for packet in self._demuxed:
+        while True:
+            while self._pending:
+                yield self._pending.popleft()
+            packet = next(self._demuxed, None)
+            if packet is None:
+                return
+            num_said, num_errors = len(self._logs), len(self._errors)
             try:
                 frames = packet.decode()
             except PYAV_ERRORS as error:
+                frames = []
                 self._errors.append(str(error))
-                continue
+            if (seeker := self._seeker) is not None:
+                self._logs[num_said:] = [
+                    line for line in self._logs[num_said:] if not seeker.is_of_skipped(packet, line[2])
+                ]
+                self._errors[num_errors:] = [
+                    line for line in self._errors[num_errors:] if not seeker.is_of_skipped(packet, line)
+                ]
             for frame in frames:
                 if isinstance(frame, VideoFrame):
                     if not self._has_frame:
                         self._begin(frame)
-                    yield frame
+                    self._pending.append(frame)
 
     def _begin(self, frame: VideoFrame) -> None:
         """Note where the first frame lies, and what was passed over before it, of which FFmpeg may say nothing."""
@@ -229,6 +312,12 @@ def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[Open
 
     Raises DecodeError: `missing`, `unreadable` (no regular file, cannot be opened), `no_video_stream`.
     """
+    with closing(begin_video(path, rules)) as video, video.heard():
+        yield video
+
+
+def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
+    """As `open_video`: close the video, and read it within `heard`."""
     if not isinstance(path, str):
         path.seek(0)
     else:
@@ -242,15 +331,17 @@ def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[Open
             container = open_container(path, logs)
         except PYAV_ERRORS as error:
             raise DecodeError("unreadable", _said(logs) or str(error)) from error
-        with container:
-            try:
-                video = _opened(container, logs, RULES[rules])
-            except PYAV_ERRORS as error:
-                raise DecodeError("unreadable", _said(logs) or f"its header cannot be understood: {error}") from error
-            yield video
+        try:
+            return _opened(container, logs, RULES[rules], path if isinstance(path, str) else None)
+        except PYAV_ERRORS as error:
+            container.close()
+            raise DecodeError("unreadable", _said(logs) or f"its header cannot be understood: {error}") from error
+        except BaseException:
+            container.close()
+            raise
 
 
-def _opened(container: InputContainer, logs: Logs, rules: Rules) -> OpenVideo:
+def _opened(container: InputContainer, logs: Logs, rules: Rules, path: str | None) -> OpenVideo:
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
@@ -258,7 +349,7 @@ def _opened(container: InputContainer, logs: Logs, rules: Rules) -> OpenVideo:
     decodable = [stream for stream in videos if stream.codec_context is not None]
     if not decodable:
         raise DecodeError("unreadable", _said(logs) or "this FFmpeg has no decoder for its codec")
-    return OpenVideo(container, rules.chosen_stream(decodable), logs, rules)
+    return OpenVideo(container, rules.chosen_stream(decodable), logs, rules, path)
 
 
 def _said(logs: Logs) -> str:

@@ -107,7 +107,8 @@ class Timeline:
         self.has_decode_times = has_decode_times(container, stream)
         self._has_rate, self._may_be_joined = rate is not None, bool(formats(container) & JOINED)
         self._number, self._latest = -1, 0.0
-        self._zero: float | None = None  # the stamp, in seconds, that is time 0
+        self.zero_seconds: float | None = None  # the stamp that is time 0
+        self.is_straight = True  # all times so far are stamps less this one
         self._last_stamp = self._last_dts = float("-inf")
         self._fell = -MAX_REORDERED - 1  # the number of the frame at which decode times last went back
 
@@ -119,12 +120,12 @@ class Timeline:
         stamp = self._stamp(frame)
         self._note_decode_time(frame)
         if stamp is None:
+            self._latest, self.is_straight = self._next(), False
+        elif self.zero_seconds is None:
             self._latest = self._next()
-        elif self._zero is None:
-            self._latest = self._next()
-            self._zero, self._last_stamp = stamp - self._latest, stamp
+            self.zero_seconds, self._last_stamp = stamp - self._latest, stamp
         else:
-            self._latest = max(self._latest, self._continued(stamp, stamp - self._zero))
+            self._latest = max(self._latest, self._continued(stamp, stamp - self.zero_seconds))
         return self._latest
 
     def _stamp(self, frame: VideoFrame) -> float | None:
@@ -156,7 +157,7 @@ class Timeline:
             )
             return self._next()
         if step < 0 or (step > MAX_GAP_SECONDS and self._may_be_joined):
-            self._zero = stamp - self._next()
+            self.zero_seconds, self.is_straight = stamp - self._next(), False
             now = self._next()
         self._last_stamp = stamp
         return now

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from pipeline.feed import Batch, Feed
 from pipeline.indexing import index
 from pipeline.plan import WorkUnit
 from stages.decode.clips import DecodedClip, Square, Wanted
+from stages.decode.open_videos import begin_video
+from tests.coded_videos import HEIGHT, WIDTH, read, write
+from tests.stages.decode.conftest import clip_row
 
 SQUARE = Square(size=16, every=1)
 UNITS = [WorkUnit(shard=0, keys=("x",)), WorkUnit(shard=1, keys=("x",))]
@@ -83,3 +88,31 @@ def test_an_error_while_decoding_reaches_the_caller(feed: MakeFeed, monkeypatch:
     monkeypatch.setattr("pipeline.feed.decode_clips", broken)
     with pytest.raises(MemoryError, match="no room"):
         list(feed(2).batches(UNITS))
+
+
+@pytest.mark.parametrize(("threads", "openings"), [(0, {1}), (1, {1}), (3, {1, 2, 3, 4, 5})])
+def test_a_long_video_is_read_on_over_unit_borders(
+    threads: int, openings: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread after another; by several at the same time each opens it."""
+    path = write(tmp_path / "film.mp4", 400, key_every=50)
+    rows = [
+        clip_row(
+            path, (start, start + 0.4), clip=n, frame_width=WIDTH, frame_height=HEIGHT, crop=(0.0, 0.0, WIDTH, HEIGHT)
+        )
+        for n, start in enumerate(0.5 * number for number in range(30))
+    ]
+    begun = Mock(side_effect=begin_video)
+    monkeypatch.setattr("stages.decode.open_videos.begin_video", begun)
+    square = Square(size=WIDTH, every=1)
+    feed = Feed(
+        lambda unit: rows[6 * unit.shard : 6 * unit.shard + 6],
+        lambda unit: Wanted(num_frames=2, squares=frozenset([square])),
+        batch_size=6,
+        timeout_seconds=60.0,
+        threads=threads,
+    )
+    batches = [*feed.batches([WorkUnit(shard=shard, keys=("x",)) for shard in range(5)])]
+    shown = [[read(pixels) for pixels in clip] for batch in batches for clip in batch.pixels[square]]
+    assert shown == [[int(t * 25 + 1e-6) for t in row.target_times] for row in rows]
+    assert begun.call_count in openings

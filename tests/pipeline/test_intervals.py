@@ -103,6 +103,18 @@ def test_without_intervals_the_table_is_as_ever(listed: Load, tmp_path: Path) ->
     assert (Path(config.cache) / "clips.parquet").read_bytes() == before
 
 
+def test_rows_of_a_video_are_in_the_order_of_time(listed: Load, tmp_path: Path) -> None:
+    """Not in that of the text: `@0.5` before `@0.25`, `@1` before `@0.5`. What is listed later follows."""
+    spans = ["0.5,1", "1,1.25", "0.25,1", "0.5,0.75", "0.125,1.5", ",", "0.0625,0.5"]
+    lines = tuple(f"{SECOND},right,train,{span}" for span in spans)
+    in_order = [(0.0625, 0.5), (0.125, 1.5), (0.25, 1.0), (0.5, 0.75), (0.5, 1.0), (1.0, 1.25)]
+    assert [row.interval for row in rows(listed(lines=lines))] == [None, *in_order]
+    first = [(0.25, 1.0), (0.5, 1.0), (1.0, 1.25)]
+    assert [row.interval for row in rows(listed(lines=lines[:3], name="grown"))] == first
+    grown = [*first, None, (0.0625, 0.5), (0.125, 1.5), (0.5, 0.75)]
+    assert [row.interval for row in rows(listed(lines=lines, name="grown"))] == grown
+
+
 def test_intervals_may_follow_and_never_go(listed: Load) -> None:
     assert index(listed(lines=LINES[2:3])).num_new_rows == 1
     grown = index(listed())

@@ -27,7 +27,7 @@ MANY = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 class Stamped:
     """An open video of which only the stamps are real."""
 
-    complaints, promised_duration, sizes = "", None, ((0.0, (48, 32)),)
+    complaints, promised_duration, sizes, latest = "", None, ((0.0, (48, 32)),), None
 
     def __init__(self, rate: Fraction, clock: Fraction, stamps: list[int], container: str = "matroska,webm") -> None:
         stream = SimpleNamespace(
@@ -39,7 +39,7 @@ class Stamped:
 
     def frames(self, deadline: float) -> Iterator[TimedFrame]:
         for number, frame in enumerate(self._frames):
-            yield TimedFrame(self.timeline.seconds(frame), frame, number)
+            yield TimedFrame(self.timeline.seconds(frame), frame, number, number)
 
     def rgb(self, frame: object) -> np.ndarray:
         return np.zeros((32, 48, 3), np.uint8)

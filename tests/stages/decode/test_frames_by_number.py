@@ -30,7 +30,7 @@ VARIABLE_MS = [0, 40, 80, 400, 440, 480, 900, 910, 950, 1500, 1540, 1580, 1620, 
 def shown(path: Path) -> tuple[list[int], list[float]]:
     """The reference: what every frame shows, and when, in one loop over the whole video."""
     with open_video(str(path)) as video:
-        frames = [(read(video.rgb(frame)), seconds) for seconds, frame, _ in video.frames()]
+        frames = [(read(video.rgb(frame)), seconds) for seconds, frame, *_ in video.frames()]
     return [number for number, _ in frames], [seconds for _, seconds in frames]
 
 

@@ -1,0 +1,209 @@
+"""Going on at a later key frame, where frames and times are proved to be those of a pass from the start. Torch-free.
+
+What is proved, and by what:
+
+- The container tells presentation times and has an index, in which stamps never go back (`key_stamps`).
+- Nothing before the key frame is needed after it: the codec starts anew there (`starts_anew`), the key frame is the
+  first that is shown, and leading frames of an open group are left out.
+- Time 0 is the first frame of the file, which was decoded before. Times after the seek are stamps less this one, and
+  stamps must go on in order (`Seeker.goes_on`); the timeline adds nothing else in such files.
+- The decoder has no complaint: what it would conceal from frames that were skipped is not known.
+"""
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import av.logging
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from stages.decode.opening import open_container
+from stages.decode.timeline import Timeline, formats
+
+if TYPE_CHECKING:
+    from stages.decode.stream import OpenVideo
+
+MIN_SKIP_SECONDS = 5.0  # of video; less is decoded about as fast as a seek takes
+INDEXED = frozenset({"mov", "matroska"})
+CODECS = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1"})  # tests hold these to passes from the start
+MORE_TRIES = 2
+LETS_GO = "mmco: unref short failure"  # FFmpeg's words
+H264_IDR, H264_SEI, RECOVERY_POINT = 5, 6, 6
+HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
+
+
+class SeekLost(Exception):
+    """A seek led elsewhere than the index says, or what follows is not proved: read the video from the start."""
+
+
+class Seeker:
+    """Where seeks of one video may lead, and whether what follows the last one is as proved."""
+
+    def __init__(self, video: "OpenVideo") -> None:
+        self._video, self._stream = video, video.stream
+        self._codec = codec_name(video.stream)
+        self._base = float(video.stream.time_base or 0)
+        self._keys = key_stamps(video)
+        self._key_pts: int | None = None
+        self._last_pts: int | None = None
+
+    @property
+    def has_sought(self) -> bool:
+        return self._key_pts is not None
+
+    def seek(self, after_seconds: float, seconds: float, packets: Iterator["Packet[Any]"]) -> "Packet[Any] | None":
+        """Seek to the last key frame at or before `seconds`, if it lies well after `after_seconds`; gives its packet.
+
+        None where there is none: nothing was moved. Raises SeekLost.
+        """
+        timeline = self._video.timeline
+        if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:
+            return None
+        target = math.floor((seconds + zero) / self._base)
+        place = bisect_right(self._keys, target)
+        earliest = bisect_right(self._keys, (after_seconds + MIN_SKIP_SECONDS + zero) / self._base)
+        if earliest >= place:
+            return None
+        # mp4's index tells decode times: what FFmpeg finds first may be shown too late
+        for stamp in (target, *reversed(self._keys[max(earliest, place - MORE_TRIES) : place])):
+            self._video.container.seek(stamp, stream=self._stream)
+            packet = next((packet for packet in packets if packet.stream_index == self._stream.index), None)
+            if packet is None or packet.pts is None or not self._may_begin(packet):
+                continue
+            if after_seconds < packet.pts * self._base - zero <= seconds:
+                self._key_pts, self._last_pts = packet.pts, None
+                return packet
+        raise SeekLost
+
+    def _may_begin(self, packet: "Packet[Any]") -> bool:
+        if not packet.is_keyframe or packet.is_discard or packet.is_corrupt:
+            return False
+        return starts_anew(self._codec, bytes(self._stream.codec_context.extradata or b""), bytes(packet))
+
+    def is_of_skipped(self, packet: "Packet[Any]", message: str) -> bool:
+        """Whether a complaint while a packet is decoded is only that it lacks what was skipped.
+
+        So it is with all that is shown before the key frame that a seek led to, and with a frame that lets go of
+        references which were skipped.
+        """
+        if self._key_pts is None:
+            return False
+        is_leading = packet.pts is not None and packet.pts < self._key_pts
+        return is_leading or message.startswith(LETS_GO)
+
+    def goes_on(self, frame: VideoFrame) -> bool:
+        """Whether a frame is to be shown. Raises SeekLost where it is not what a pass from the start would show."""
+        if self._key_pts is None:
+            return True
+        if frame.pts is None or frame.is_corrupt:
+            raise SeekLost
+        if frame.pts < self._key_pts and self._last_pts is None:
+            return False
+        if self._last_pts is None and (frame.pts != self._key_pts or not self._is_key(frame)):
+            raise SeekLost
+        if self._last_pts is not None and frame.pts < self._last_pts:
+            raise SeekLost
+        self._last_pts = frame.pts
+        return True
+
+    def _is_key(self, frame: VideoFrame) -> bool:
+        """By the decoder's word, but for codecs of which the packet was read."""
+        return frame.key_frame or self._codec in ("h264", "hevc")
+
+
+def key_stamps(video: "OpenVideo") -> list[int]:
+    """Stamps of the key frames in a container's index, in ticks; none where seeks are not proved to be exact.
+
+    Matroska's index is read through another opening: FFmpeg reads it at the first seek.
+    """
+    names, timeline = formats(video.container), video.timeline
+    if video.path is None or not isinstance(timeline, Timeline) or not names & INDEXED:
+        return []
+    if timeline.has_decode_times or codec_name(video.stream) not in CODECS:
+        return []
+    if "matroska" not in names:
+        return _in_order(video.stream)
+    with av.logging.Capture() as logs, open_container(video.path, logs) as container:
+        stream: VideoStream = container.streams[video.stream.index]  # type: ignore[assignment]
+        read = len(_entries(stream))
+        container.seek(0, stream=stream)
+        return _in_order(stream) if not read or len(_entries(stream)) > read + 1 else []
+
+
+def codec_name(stream: VideoStream) -> str:
+    """Whichever decoder is used: "av1" for libdav1d."""
+    return stream.codec_context.codec.canonical_name
+
+
+def _entries(stream: VideoStream) -> list[Any]:
+    return [*getattr(stream, "index_entries", ())]  # PyAV before 16 does not give them
+
+
+def _in_order(stream: VideoStream) -> list[int]:
+    """Of groups of which all is shown. None where stamps go back, or where a part is left out between such groups.
+
+    An edit list leaves out frames of the first groups and of the last ones; one with several entries also others.
+    """
+    entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in _entries(stream)]
+    groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether all of the group is shown
+    for stamp, is_key, is_left_out in entries:
+        if is_key:
+            groups.append((stamp, True))
+        if is_left_out and groups:
+            groups[-1] = groups[-1][0], False
+    places = [place for place, (_, is_whole) in enumerate(groups) if is_whole]
+    is_ordered = all(before[0] <= after[0] for before, after in itertools.pairwise(entries))
+    if not is_ordered or not places or places[-1] - places[0] >= len(places):
+        return []
+    return [groups[place][0] for place in places]
+
+
+def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
+    """Whether a key frame's packet says that no frame shown after it needs one before it.
+
+    H.264: an IDR picture, or a recovery point of 0 frames that matches exactly. HEVC: a random access picture. Of other
+    codecs every key frame is one.
+    """
+    if codec not in ("h264", "hevc"):
+        return True
+    if len(extradata) < (7 if codec == "h264" else 23) or extradata[0] != 1:  # neither avcC nor hvcC
+        return False
+    width = (extradata[4 if codec == "h264" else 21] & 3) + 1
+    if codec == "hevc":
+        kinds = [unit[0] >> 1 & 63 for unit in _units(content, width)]
+        return any(kind in HEVC_RANDOM_ACCESS for kind in kinds)
+    return any(unit[0] & 31 == H264_IDR or _recovers_at_once(unit) for unit in _units(content, width))
+
+
+def _units(content: bytes, width: int) -> Iterator[bytes]:
+    """The units of a packet, each behind its length in `width` bytes."""
+    at = 0
+    while at + width < len(content):
+        size = int.from_bytes(content[at : at + width], "big")
+        if size:
+            yield content[at + width : at + width + size]
+        at += width + size
+
+
+def _recovers_at_once(unit: bytes) -> bool:
+    """Whether a unit of H.264 has the message of a recovery point: 0 frames (the bit 1), exact match (the bit 1)."""
+    at = 1
+    while unit[0] & 31 == H264_SEI and at + 2 < len(unit):
+        numbers = []
+        for _ in ("kind", "size"):
+            number = 0
+            while at < len(unit) and unit[at] == 0xFF:
+                number, at = number + 0xFF, at + 1
+            if at >= len(unit):
+                return False
+            numbers.append(number + unit[at])
+            at += 1
+        kind, size = numbers
+        if kind == RECOVERY_POINT and at < len(unit):
+            return unit[at] & 0xC0 == 0xC0
+        at += size
+    return False
