@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of what is written, but for documents of an upgrade
+UPGRADE_SCHEMA_VERSION = 2  # of those: earlier readers must not take them for damaged
 ABOUT: dict[str, object] = {  # what data.zarr, its groups and data.h5 say of themselves
     "title": "kinegraph cache: features of videos, one row for each clip and crop",
     "comment": "Row i of every array is row i of clips.parquet, which lies beside this file and has clip_id, video_id, "

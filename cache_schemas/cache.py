@@ -19,6 +19,7 @@ from cache_schemas.ledger import Ledger
 from cache_schemas.storage import open_storage
 from cache_schemas.store import comparable, open_store
 
+UPGRADE = "kinegraph verify {} --frames --repair"
 MANIFEST, CLASSES, LABELS, STAGES = "cache.json", "classes.json", "labels.json", "stages"
 FEATURES = "features/"  # before the name of a backbone, in keys
 
@@ -27,13 +28,15 @@ FEATURES = "features/"  # before the name of a backbone, in keys
 class Stage:
     """What one stage key writes: fingerprinted `options` (those of what it reads among them), and its arrays.
 
-    `weights` is the config's word for them; it enters no fingerprint, the digest in `options` does.
+    `weights` is the config's word for them; it enters no fingerprint, the digest in `options` does. `upgraded_from` is
+    the fingerprint that it had before the cache was upgraded to the present rules for videos.
     """
 
     key: str
     options: Options
     arrays: tuple[ArraySpec, ...]
     weights: str = ""
+    upgraded_from: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -41,7 +44,8 @@ class Stage:
 
     def document(self) -> dict[str, Any]:
         arrays = [asdict(spec) | {"fill": repr(spec.fill)} for spec in self.arrays]
-        return {
+        upgraded = {"upgraded_from": self.upgraded_from} if self.upgraded_from else {}
+        return upgraded | {
             "schema_version": SCHEMA_VERSION,
             "key": self.key,
             "fingerprint": self.fingerprint,
@@ -53,16 +57,22 @@ class Stage:
     @classmethod
     def of(cls, document: StageDocument) -> "Stage":
         arrays = tuple(array.spec for array in document.arrays)
-        return cls(key=document.key, options=document.options, arrays=arrays, weights=document.weights)
+        return cls(
+            key=document.key,
+            options=document.options,
+            arrays=arrays,
+            weights=document.weights,
+            upgraded_from=document.upgraded_from,
+        )
 
 
 class Cache:
-    """An existing cache, opened by path. Holds no file open.
+    """An existing cache, opened by path. Holds no file open. Raises CacheMismatch for one that is half upgraded.
 
     Rows of the clips are read when first asked for and kept; everything else is read afresh at each call.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, half_upgraded: bool = False) -> None:
         self.storage = open_storage(root)
         self.root = self.storage.root
         if not self.storage.exists(MANIFEST):
@@ -70,6 +80,8 @@ class Cache:
                 f"No cache at {self.root} ({MANIFEST} is missing). Make one with `kinegraph index CONFIG`."
             )
         self.manifest = read_document(self.storage, MANIFEST, Manifest).model_dump()
+        if self.manifest["upgrading"] and not half_upgraded:
+            raise CacheMismatch(f"{self.root} is half upgraded. Go on with `{UPGRADE.format(self.root)}`.")
         self.shard_clips: int = self.manifest["store"]["shard_clips"]
         self.store = open_store(self.storage, self.manifest["store"])
         self.ledger = Ledger(self.storage)
@@ -271,8 +283,9 @@ def _earlier_rules(root: str, changed: Sequence[str]) -> str:
     return (
         f"{root} was made by an earlier kinegraph, which took other frames of some videos "
         f"(cached -> asked for):\n{lines}\n"
-        "It is read as before: `verify`, `train`, `evaluate` and `export` work. "
-        "To extract, choose another `cache:` folder, or take the kinegraph that made this one."
+        "It is read as before: `verify`, `train`, `evaluate` and `export` work. To extract, run "
+        f"`{UPGRADE.format(root)}` first. It compares the frames, keeps what is right, and "
+        "un-marks the rest. No network runs."
     )
 
 

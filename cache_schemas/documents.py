@@ -1,10 +1,10 @@
 """The JSON documents of a cache: one reading of each, and one kind of error that names file and cause."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
-from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec
+from cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, ArraySpec
 from cache_schemas.errors import CacheError, newer_schema
 from cache_schemas.fingerprint import fingerprint
 from cache_schemas.names import ObjectName
@@ -39,8 +39,10 @@ class Manifest(Document):
     """cache.json."""
 
     model_config = ConfigDict(extra="allow")
+    latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
 
     schema_version: int = Field(ge=1)
+    upgrading: bool = False  # an upgrade of the cache has begun and not ended
     clips: dict[str, Any]
     clips_digest: str
     store: Layout
@@ -101,6 +103,7 @@ class StageDocument(Document):
     options: dict[str, Any]
     weights: str
     arrays: tuple[ArrayDocument, ...]
+    upgraded_from: str = ""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> "StageDocument":
@@ -122,15 +125,19 @@ def read_document(storage: Storage, name: str, model: type[Model], advice: str =
 
 
 def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE) -> Model:
-    """What a document says. Raises CacheTooNew, and CacheError with `where`, the cause and `advice`."""
+    """What a document says. Raises CacheTooNew, and CacheError with `where`, the cause and `advice`.
+
+    A model whose documents may be those of an upgrade says so by its `latest_schema_version`.
+    """
+    latest = getattr(model, "latest_schema_version", SCHEMA_VERSION)
     try:
         document = model.model_validate_json(content)
     except (ValidationError, RecursionError) as error:
-        if (version := _schema_version(content)) > SCHEMA_VERSION:
-            raise newer_schema(where, version) from None
+        if (version := _schema_version(content)) > latest:
+            raise newer_schema(where, version, latest) from None
         raise CacheError(f"{where} is damaged: {fault(error)}. {advice}") from error
-    if (version := getattr(document, "schema_version", SCHEMA_VERSION)) > SCHEMA_VERSION:
-        raise newer_schema(where, version)
+    if (version := getattr(document, "schema_version", latest)) > latest:
+        raise newer_schema(where, version, latest)
     return document
 
 

@@ -5,8 +5,6 @@ import resource
 import sys
 from pathlib import Path
 
-from cache_schemas.arrays import SCHEMA_VERSION
-
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -48,8 +46,8 @@ class StorageError(CacheError, OSError):
     """The store behind a URL could not be reached, or did not do what was asked."""
 
 
-def newer_schema(where: str, found: int) -> CacheTooNew:
-    return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {SCHEMA_VERSION}. Update kinegraph.")
+def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
+    return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {known}. Update kinegraph.")
 
 
 def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> CacheNotWritable | None:

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Container, Iterator
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
-from cache_schemas.arrays import SCHEMA_VERSION
+from cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION
 from cache_schemas.documents import MAX_SHARD_CLIPS, parsed
 from cache_schemas.errors import CacheError
 from cache_schemas.names import ObjectName
@@ -86,9 +86,11 @@ class Exported(_Record):
 class Record(_Record):
     """What sealing one shard of one stage key wrote. Paths are relative to the cache, times in seconds.
 
-    With `exported`, all but the objects is as in the record of the shard that was copied.
+    With `exported`, all but the objects is as in the record of the shard that was copied. `upgraded_from` is the
+    fingerprint under which it was sealed first, by earlier rules that took the same frames.
     """
 
+    latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
     schema_version: int = Field(SCHEMA_VERSION, ge=1)
     key: str
     shard: int = Field(ge=0)
@@ -108,6 +110,12 @@ class Record(_Record):
     host: str = ""
     sealed_at: Annotated[str, AfterValidator(_date)] = ""
     exported: Exported | None = None
+    upgraded_from: str | None = None
+
+    def upgraded(self, to: str) -> "Record":
+        """The same shard under the fingerprint `to`. Earlier readers are told to be updated."""
+        now = {"fingerprint": to, "upgraded_from": self.fingerprint, "schema_version": UPGRADE_SCHEMA_VERSION}
+        return self.model_copy(update=now)
 
 
 def encoded(record: Record) -> bytes:
@@ -128,6 +136,10 @@ class Ledger:
     def seal(self, record: Record) -> bool:
         """Declare a shard done, unless it is already; says whether. Its objects must be durable by now."""
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
+
+    def restamp(self, record: Record, to: str) -> None:
+        """Put a sealed shard under the fingerprint `to`, in one write; its objects stay."""
+        self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
     def unseal(self, key: str, shard: int) -> None:
         """Declare a shard not done; its objects become orphans that the next extraction replaces."""

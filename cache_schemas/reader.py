@@ -29,10 +29,11 @@ CROP_COLUMNS = ["crop", "frame_width", "frame_height", "mirrored"]
 MAX_OPEN = 4096  # mappings, which hold no descriptor; Linux allows a process 65,530
 
 
-def features_fingerprint(cache: Cache, arrays: Sequence[str]) -> str:
-    """What changes the values of the named arrays, in one digest."""
-    stages = {cache.array(name).stage for name in arrays}
-    return fingerprint({key: cache.stage(key).fingerprint for key in stages})
+def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade: bool = False) -> str:
+    """What changes the values of the named arrays, in one digest; or what that was before the cache was upgraded."""
+    stages = [cache.stage(key) for key in {cache.array(name).stage for name in arrays}]
+    first = {stage.key: stage.upgraded_from for stage in stages if before_upgrade and stage.upgraded_from}
+    return fingerprint({stage.key: stage.fingerprint for stage in stages} | first)
 
 
 def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:

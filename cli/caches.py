@@ -146,11 +146,27 @@ def verify(
             "--repair", help="Un-mark shards with problems, so that extract redoes them. The exit code stays 1."
         ),
     ] = False,
+    frames: Annotated[
+        bool,
+        typer.Option(
+            "--frames",
+            help="Instead, decode all videos and compare: which clips of a cache of an earlier kinegraph show other "
+            "frames now? With --repair: upgrade the cache, keep what is right, un-mark the rest.",
+        ),
+    ] = False,
+    drop_unread: Annotated[
+        bool,
+        typer.Option("--drop-unread", help="With --frames --repair: un-mark clips whose video cannot be read, too."),
+    ] = False,
 ) -> int:
     """Check every sealed object against the ledger: existence, size, checksum, shape and values."""
     from cache_schemas.cache import Cache
     from pipeline import verification
 
+    if drop_unread and not (frames and repair):
+        raise UsageError("--drop-unread: allowed with --frames --repair")
+    if frames:
+        return _verify_frames(cache, as_json, repair, drop_unread)
     found = verification.verify(cache)
     if repair:
         verification.repair(Cache(cache), found.problems)
@@ -158,4 +174,20 @@ def verify(
         print(json.dumps(found.to_json()))
     else:
         printing.verified(found, repaired=repair)
+    return 0 if found.ok else EXIT_FAILED
+
+
+def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
+    """0: no clip shows other frames, or the cache was upgraded; 1: some do, or cannot be compared."""
+    from pipeline.upgrade import compare_frames, upgrade
+
+    with counting() as progress:
+        if repair:
+            found = upgrade(cache, drop_unread=drop_unread, on_progress=progress)
+        else:
+            found = compare_frames(cache, progress)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        printing.compared(found, repair)
     return 0 if found.ok else EXIT_FAILED

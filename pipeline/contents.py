@@ -1,6 +1,6 @@
 """What a sealed shard says, against what its stage and its ledger record promise. Torch-free."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,10 +22,7 @@ class ShardContents:
 
     def __init__(self, cache: Cache, stage: Stage, record: Record) -> None:
         rows = cache.shard_rows(record.shard)
-        numbers = {clip_id: number for number, clip_id in enumerate(cache.clip_ids(record.shard))}
-        self.status = np.full(len(rows), STATUS_OK, dtype=np.uint8)
-        self.status[[numbers[warned.clip_id] for warned in record.warnings]] = STATUS_WARNED
-        self.status[[numbers[failure.clip_id] for failure in record.failures]] = STATUS_FAILED
+        self.status = recorded_status(record, cache.clip_ids(record.shard))
         self.ok = self.status != STATUS_FAILED
         self.stage = stage
         self.rows: Rows = {}
@@ -66,6 +63,15 @@ class ShardContents:
         unscored = {"proposals/scores"} if "scores" in self.stage.options else set()  # imported boxes have none
         all_zero = (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
         return (name for name in all_zero if name not in unscored)
+
+
+def recorded_status(record: Record, clip_ids: Sequence[str]) -> np.ndarray:
+    """uint8 [rows]: how the rows of a shard fared, as its record says. Raises KeyError for a clip that is not there."""
+    numbers = {clip_id: number for number, clip_id in enumerate(clip_ids)}
+    status = np.full(len(clip_ids), STATUS_OK, dtype=np.uint8)
+    status[[numbers[warned.clip_id] for warned in record.warnings]] = STATUS_WARNED
+    status[[numbers[failure.clip_id] for failure in record.failures]] = STATUS_FAILED
+    return status
 
 
 def _proposal_problems(ok: Rows) -> Iterator[tuple[str, str]]:

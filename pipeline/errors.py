@@ -15,6 +15,10 @@ class ClusterError(UsageError):
     """A cluster that cannot do the work: not reachable, or its workers lack something."""
 
 
+class AnotherRunError(UsageError):
+    """Another run is at work on a cache that has to be left alone meanwhile."""
+
+
 class ClusterLost(RuntimeError):
     """A cluster that went away, or whose workers all die, during the work."""
 

@@ -40,7 +40,10 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
         if folder in beside:
             options = options.model_copy(update={"seed": record.train.seed})
         learnt = now(record.reads, options.train_split, options.val_split) if record.trained_on else {}
-        asked = comparable(options, features_fingerprint(cache, record.reads), learnt)
+        features = features_fingerprint(cache, record.reads)
+        if record.cache_fingerprint == features_fingerprint(cache, record.reads, before_upgrade=True):
+            features = record.cache_fingerprint  # it was trained before the cache was upgraded
+        asked = comparable(options, features, learnt)
         if changed := differences(comparable(record.train, record.cache_fingerprint, record.trained_on), asked):
             raise RunExists(f"{folder} holds a run of another recipe or other clips ({'; '.join(changed)}): {WAYS_OUT}")
 

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from os import getpid
@@ -21,8 +22,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from cache_schemas import stopping
 from cache_schemas.files import HOST, alive, start_ticks
 from cache_schemas.storage import Storage
+from pipeline.errors import AnotherRunError
 
 LEASES = "leases"
 NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
@@ -306,6 +309,26 @@ class Leases:
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
     """A worker's leases, or none where two could hold the same."""
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
+
+
+@contextmanager
+def alone(storage: Storage, seconds: float) -> Iterator[None]:
+    """Hold shard 0's lease, and all that dead runs have left. Raises AnotherRunError while another run is at work."""
+    if not storage.creates_exclusively():
+        log.warning("%s keeps no leases. Make sure that no other run is at work on this cache.", storage.root)
+    with closing(leases_on(storage, seconds)) as leases:
+        for shard in sorted({0, *(shard for shard, _ in _listed(storage))}):
+            first = lease_of(storage, shard)
+            while not leases.take(shard, ()):
+                now = lease_of(storage, shard)
+                if first is not None and now is not None and now != first:
+                    raise AnotherRunError(
+                        f"{storage.root}: process {now.pid} of {now.host} is at work on shard {shard}. Stop all other "
+                        "runs on this cache, then give the command again."
+                    )
+                first = first or now
+                stopping.sleep(seconds / REFRESHES / REFRESHES)
+        yield
 
 
 def warn_if_off(storage: Storage) -> None:

@@ -14,7 +14,7 @@ import torch
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheNotFound
 from cache_schemas.files import write_whole
-from cache_schemas.reader import features_options
+from cache_schemas.reader import features_fingerprint, features_options
 from pipeline.advice import random_in_cache
 from pipeline.config import Config, apply_override, check_config
 from pipeline.errors import ConfigError
@@ -103,7 +103,8 @@ def evaluate_run(
     opened, split = _cache_of(record, folder, cache), split or record.train.test_split
     require_fit(record, spec_of(opened), tuple(opened.classes))
     clips = opened_clips(opened, head, split)
-    require_same_features(record, clips, features_options(opened, head.reads))
+    before = features_fingerprint(opened, head.reads, before_upgrade=True)
+    require_same_features(record, clips, features_options(opened, head.reads), before)
     require_same_kind_of_labels(record, clips)
     if needs_labels and not is_labelled(clips):
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")

@@ -10,7 +10,7 @@ from cache_schemas import stopping
 from cache_schemas.arrays import status_array
 from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache, Stage
 from cache_schemas.clips_table import TABLE, ClipsTable
-from cache_schemas.errors import CacheError, CacheNotFound, CacheTooNew, StorageError, UnknownStorage
+from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, CacheTooNew, StorageError, UnknownStorage
 from cache_schemas.ledger import Record, SealedObject
 from cache_schemas.regular import NotRegularError
 from cache_schemas.storage import Storage
@@ -62,11 +62,12 @@ class Verification:
 def verify(path: Path | str) -> Verification:
     """Check every sealed object: existence, size, checksum, shape, values; and what describes the arrays.
 
-    Objects that no record names are no concern of it. Raises CacheNotFound, CacheTooNew, StorageError.
+    Objects that no record names are no concern of it. Raises CacheNotFound, CacheTooNew, StorageError, and
+    CacheMismatch for a cache that is half upgraded.
     """
     try:
         cache = Cache(path)
-    except (CacheNotFound, CacheTooNew, UnknownStorage, StorageError):
+    except (CacheNotFound, CacheMismatch, CacheTooNew, UnknownStorage, StorageError):
         raise
     except CacheError as error:
         return Verification(problems=(_document_problem(MANIFEST, error),))

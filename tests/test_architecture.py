@@ -28,6 +28,7 @@ WITHOUT_TORCH = [
     "pipeline.plan",
     "pipeline.status",
     "pipeline.verification",
+    "pipeline.upgrade",
     "pipeline.extraction",
     "pipeline.executors.slurm",
     "pipeline.exporting",

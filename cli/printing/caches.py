@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.index_summary import SplitSummary
     from pipeline.indexing import Indexed
     from pipeline.plan import Plan
+    from pipeline.upgrade import FrameReport
     from pipeline.verification import Verification
 
 MAX_LOGS = 3
@@ -174,3 +175,33 @@ def verified(found: "Verification", repaired: bool) -> None:
             f"{len(found.problems)} problems; --repair writes metadata anew and un-marks the shards, then "
             "`kinegraph extract CONFIG` redoes them"
         )
+
+
+def compared(found: "FrameReport", repair: bool) -> None:
+    """What a comparison of frames found, and what became of it."""
+    if found.is_latest:
+        say(f"{found.cache}: made by the present rules for videos, nothing to compare")
+        return
+    shards, clips = found.shards, found.clips
+    say(
+        f"{found.cache}: `clips` version {found.version}; of {found.num_shards} shards {shards['same']} show the same "
+        f"frames at the same times, {shards['retimed']} the same at other times ({clips['retimed']} clips), "
+        f"{shards['differ']} other frames ({clips['differ']} clips)"
+    )
+    note_listed(
+        f"{clips['differ']} clips show other frames:", [f"{clip}: {words}" for clip, words in found.differing.items()]
+    )
+    note_listed(
+        f"{clips['unread']} clips of {shards['unread']} shards cannot be compared, their videos cannot be read:",
+        [f"{clip}: {words}" for clip, words in found.unread.items()],
+    )
+    if found.upgraded:
+        left = "; `kinegraph extract CONFIG` makes the un-marked shards again" if shards["differ"] else ""
+        say(f"upgraded: what showed the same frames is kept{left}")
+    elif shards["unread"]:
+        say(
+            f"{'nothing was changed' if repair else 'an upgrade would change nothing'} as long as videos are missing: "
+            "put them back, or add --drop-unread, which un-marks their shards, too"
+        )
+    else:
+        say("--frames --repair upgrades the cache: it keeps what is right and un-marks the shards with other frames")

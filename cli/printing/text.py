@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 MAX_LISTED, MAX_COLUMNS = 10, 120
+LINE_EVERY_SECONDS = 30.0
 KEPT = "\n\u200c\u200d"  # two that scripts of India and Iran spell with
 
 
@@ -39,10 +41,19 @@ def _shown_character(character: str) -> str:
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress callback (what, done, total; total 0 if not known) that draws a bar on a terminal."""
+    """A progress callback (what, done, total; total 0 if not known): a bar on a terminal, else a line now and then."""
     bars: dict[str, Any] = {}
+    begun: dict[str, tuple[float, int]] = {}  # when, and at which count
+    told = time.monotonic()
 
     def progress(what: str, done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        since, first = begun.setdefault(what, (now, done))
+        if not sys.stderr.isatty() and first < done < total and now - told >= LINE_EVERY_SECONDS:
+            told = now
+            left = (now - since) / (done - first) * (total - done)
+            note(f"{what}: {done:,} of {total:,}, about {duration(left)} left")
         if what not in bars:
             bars[what] = tqdm(total=total or None, desc=what, disable=not sys.stderr.isatty(), file=sys.stderr)
         bars[what].update(done - bars[what].n)

@@ -199,17 +199,21 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
         )
 
 
-def require_same_features(record: RunRecord, clips: Clips, features: Features) -> None:
+def require_same_features(
+    record: RunRecord, clips: Clips, features: Features, upgraded_from: str | None = None
+) -> None:
     """Raises RunError where the clips' features were made otherwise than those the run was trained on.
 
-    More clips a video, or other crops of it, are no other features.
+    More clips a video, or other crops of it, are no other features. Nor are those of a cache that was upgraded since:
+    `upgraded_from` is the fingerprint before that; None or the present one where there was no upgrade.
     """
-    if clips.cache_fingerprint == record.cache_fingerprint:
+    if record.cache_fingerprint in (clips.cache_fingerprint, upgraded_from):
         return
+    is_upgraded = upgraded_from not in (None, clips.cache_fingerprint)
     if record.features is None:  # runs of early versions do not say more
         changed = [f"fingerprint: {record.cache_fingerprint[:12]} -> {clips.cache_fingerprint[:12]}"]
     else:
-        changed = differences(_of_any_view(record.features), _of_any_view(features))
+        changed = differences(_of_any_view(record.features, is_upgraded), _of_any_view(features, is_upgraded))
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise RunError(
@@ -218,8 +222,12 @@ def require_same_features(record: RunRecord, clips: Clips, features: Features) -
         )
 
 
-def _of_any_view(features: Features) -> Features:
-    return {key: without_views(options) if key == "clips" else options for key, options in features.items()}
+def _of_any_view(features: Features, is_upgraded: bool) -> Features:
+    """Without what chooses clips; of an upgraded cache, also without the rules by which frames were found."""
+    clips = without_views(features.get("clips", {}))
+    if is_upgraded:
+        clips.pop("version", None)
+    return {key: clips if key == "clips" else options for key, options in features.items()}
 
 
 def load_record(folder: Path) -> RunRecord:

@@ -35,6 +35,7 @@ import pipeline.extraction
 import pipeline.feed
 import pipeline.indexing
 import pipeline.status
+import pipeline.upgrade
 import pipeline.verification
 from cli.app import main
 from pipeline.versions import versions

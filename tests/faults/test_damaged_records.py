@@ -53,10 +53,10 @@ def test_a_record_that_cannot_be_read(tmp_path: Path, prepared: Prepared, config
 def test_a_record_of_a_newer_version(tmp_path: Path, config: Path) -> None:
     """It is refused by all, and nothing is repaired, because nothing is broken."""
     cache, path = Cache(tmp_path / "cache"), tmp_path / "cache" / RECORD
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2, "unknown": 1}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 3, "unknown": 1}))
     before = same_bytes(cache.root)
     for reads in (*READERS.values(), lambda cache, config: verify(cache.root)):
-        with pytest.raises(CacheTooNew, match=r"schema version 2; this kinegraph knows 1\. Update kinegraph"):
+        with pytest.raises(CacheTooNew, match=r"schema version 3; this kinegraph knows 2\. Update kinegraph"):
             reads(cache, config)
     assert same_bytes(cache.root) == before
 

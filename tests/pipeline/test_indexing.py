@@ -214,8 +214,8 @@ def test_a_damaged_manifest_is_named(load: Load) -> None:
 def test_a_newer_schema_is_refused(load: Load) -> None:
     cache = index(load()).cache
     manifest = json.loads((Path(cache.root) / "cache.json").read_text())
-    (Path(cache.root) / "cache.json").write_text(json.dumps(manifest | {"schema_version": 2}))
-    with pytest.raises(CacheError, match="has schema version 2; this kinegraph knows 1"):
+    (Path(cache.root) / "cache.json").write_text(json.dumps(manifest | {"schema_version": 3}))
+    with pytest.raises(CacheError, match="has schema version 3; this kinegraph knows 2"):
         Cache(cache.root)
 
 

@@ -269,8 +269,8 @@ def test_a_damaged_record_is_an_error_that_says_what_to_do(whole: Cache) -> None
 
 def test_a_record_of_a_newer_version_is_not_called_damaged(whole: Cache) -> None:
     path = Path(whole.root) / RECORD
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
-    with pytest.raises(CacheError, match="schema version 2"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 3}))
+    with pytest.raises(CacheError, match="schema version 3"):
         verify(whole.root)
 
 

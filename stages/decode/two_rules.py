@@ -1,0 +1,78 @@
+"""Which rows of a video other rules of `clips` would fill with other frames. Torch-free."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cache_schemas.clips_table import ClipRow
+from stages.decode.clips import DecodedClip, Wanted, decode_clips
+from stages.decode.errors import DecodeError
+from stages.decode.pictures import Orientation
+from stages.decode.stream import LATEST_RULES, PYAV_ERRORS, open_video
+
+NO_LIMIT = float("inf")
+Change = Literal["none", "times", "frames", "unread"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What becomes of a row's frames by the latest rules.
+
+    none: the same frames at the same times. times: the same frames, at other times or places in the video. frames:
+    other frames, or frames where there was an error, or the reverse. unread: it cannot be read by either rules.
+    `frame_times` [T] are those by the latest rules, s, `old_times` those by the others; None where there are none.
+    `words` say what changes.
+    """
+
+    change: Change
+    words: str = ""
+    frame_times: np.ndarray | None = None
+    old_times: np.ndarray | None = None
+
+
+def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
+    """Decode the `old` rows of a video by the `rules` of an earlier version, and the `new` ones by the latest."""
+    before = decode_clips(path, old, wanted, NO_LIMIT, rules)
+    after = decode_clips(path, new, wanted, NO_LIMIT)
+    is_shown_otherwise = _shown(path, rules) != _shown(path, LATEST_RULES)
+    return [_compared(*decoded, is_shown_otherwise) for decoded in zip(before, after, strict=True)]
+
+
+def _compared(
+    before: DecodedClip | DecodeError, after: DecodedClip | DecodeError, is_shown_otherwise: bool
+) -> Comparison:
+    if isinstance(before, DecodeError):
+        if isinstance(after, DecodeError):
+            return Comparison(change="unread", words=str(after))
+        return Comparison(change="frames", words=f"it can be read now ({before})", frame_times=after.frame_times)
+    if isinstance(after, DecodeError):
+        return Comparison(change="frames", words=f"it is not read any more: {after}")
+    if is_shown_otherwise:
+        words = "another stream is read, or the picture is turned otherwise"
+        return Comparison(change="frames", words=words, frame_times=after.frame_times)
+    if len(other := np.flatnonzero(before.coded_numbers != after.coded_numbers)):
+        first = other[0]
+        words = f"frame {after.coded_numbers[first]} in place of {before.coded_numbers[first]}"
+        if len(other) > 1:
+            words += f", and {len(other) - 1} others"
+        return Comparison(change="frames", words=words, frame_times=after.frame_times)
+    is_same = np.array_equal(before.frame_times, after.frame_times) and _places(before) == _places(after)
+    change: Change = "none" if is_same else "times"
+    return Comparison(change=change, frame_times=after.frame_times, old_times=before.frame_times)
+
+
+def _places(clip: DecodedClip) -> tuple[int, list[int]]:
+    return clip.video_frames, clip.frame_numbers.tolist()
+
+
+def _shown(path: str, rules: int) -> tuple[int, Orientation] | None:
+    """The stream that is read, and how its first frame is turned; None where there is no frame."""
+    try:
+        with open_video(path, rules) as video:
+            for first in video.frames():
+                return video.stream.index, video.rules.orientation(first.frame)
+    except (DecodeError, *PYAV_ERRORS):
+        pass
+    return None

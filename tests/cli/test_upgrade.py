@@ -1,0 +1,101 @@
+"""verify --frames: what it prints, its exit codes, and what trains and evaluates before and after an upgrade."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cache_schemas.cache import Cache
+from cli.printing import text
+from pipeline.config import load_config
+from pipeline.extraction import extract
+from pipeline.indexing import index
+from tests.caches import write_config
+from tests.conftest import tiny_stages
+from tests.first_rules import first_rules, of_each_kind
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Of a cache by the first rules, pooled features alone."""
+    document = tiny_stages(tmp_path / "cache", of_each_kind(tmp_path / "videos"))
+    del document["proposals"], document["regions"]
+    document["backbones"]["tiny"] |= {"taps": ["res2"], "store": ["pooled"]}
+    document["run"] |= {"executor": "inline"}
+    train = {"head": "avg_pool", "epochs": 1, "val_split": "train", "test_split": "train", "run": str(tmp_path / "run")}
+    path = write_config(tmp_path / "my.yaml", document | {"train": train})
+    with first_rules():
+        index(load_config(path))
+        extract(load_config(path))
+    return path
+
+
+def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache: Path, tmp_path: Path) -> None:
+    advice = f"run `kinegraph verify {cache} --frames --repair` first"
+    for command in ("index", "plan", "extract"):
+        refused = kinegraph(command, config)
+        assert refused.exit_code == 2
+        assert advice in refused.stderr
+    run = tmp_path / "run" / "avg_pool" / "seed0"
+    assert kinegraph("train", config, "--seeds", 2).exit_code == 0
+    assert kinegraph("verify", cache).exit_code == kinegraph("evaluate", run).exit_code == 0
+
+    told = kinegraph("verify", cache, "--frames")
+    assert told.exit_code == 1
+    assert told.stdout.splitlines() == [
+        f"{cache}: `clips` version 1; of 3 shards 1 show the same frames at the same times, 1 the same at other times "
+        "(1 clips), 1 other frames (1 clips)",
+        "--frames --repair upgrades the cache: it keeps what is right and un-marks the shards with other frames",
+    ]
+    assert told.stderr.splitlines()[:2] == [
+        "1 clips show other frames:",
+        "  left/e.avi:0:center: frame 3 in place of 2, and 7 others",
+    ]
+    as_json = json.loads(kinegraph("verify", cache, "--frames", "--json").stdout)
+    assert (as_json["ok"], as_json["clips"]) == (False, {"retimed": 1, "differ": 1, "unread": 0})
+
+    done = kinegraph("verify", cache, "--frames", "--repair")
+    assert done.exit_code == 0
+    assert (
+        "upgraded: what showed the same frames is kept; `kinegraph extract CONFIG` makes the un-marked" in done.stdout
+    )
+    assert kinegraph("evaluate", run).exit_code == 0
+    extracted = kinegraph("extract", config)
+    assert extracted.exit_code == 0
+    assert f"{cache}: 2 clips in " in extracted.stdout
+    for command in (("evaluate", run), ("verify", cache), ("verify", cache, "--frames")):
+        assert kinegraph(*command).exit_code == 0
+    assert "2 of 3 runs were finished before and are kept" in kinegraph("train", config, "--seeds", 3).stderr
+    assert "nothing to compare" in kinegraph("verify", cache, "--frames", "--repair").stdout
+
+
+def test_videos_that_cannot_be_read(kinegraph: Command, config: Path, cache: Path, tmp_path: Path) -> None:
+    shutil.move(tmp_path / "videos" / "left" / "a.mp4", tmp_path / "away")
+    refused = kinegraph("verify", cache, "--frames", "--repair")
+    assert refused.exit_code == 1
+    assert "nothing was changed as long as videos are missing" in refused.stdout
+    assert "1 clips of 1 shards cannot be compared" in refused.stderr
+    assert Cache(cache).manifest["clips"]["version"] == 1
+    assert kinegraph("verify", cache, "--frames", "--drop-unread").exit_code == 2
+    assert kinegraph("verify", cache, "--frames", "--repair", "--drop-unread").exit_code == 0
+    assert Cache(cache).ledger.shards("clips") == [1]
+
+
+def test_progress_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line every half minute, with the time that is left at the pace so far."""
+    seconds = iter(range(0, 1000, 20))
+    monkeypatch.setattr(text, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    with text.counting() as progress:
+        for done in range(1, 7):
+            progress("comparing", done, 1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "comparing: 2 of 1,000, about 5.54 h left",
+        "comparing: 4 of 1,000, about 5.53 h left",
+        "comparing: 6 of 1,000, about 5.52 h left",
+    ]
