@@ -12,6 +12,7 @@ it) and `said`, its stderr. Keys of a request:
     user            the child runs as this user
 """
 
+import encodings.utf_8_sig  # noqa: F401  (as pydoc below: configs are read by it)
 import fnmatch
 import itertools
 import json
