@@ -108,7 +108,7 @@ def _scores(labels: Tensor, scores: list[list[float]], videos: tuple[str, ...]) 
     nan = float("nan")
     result = EvaluationResult(metrics={}, loss=0, num_videos=3, num_failed=1, per_class=(0.5, nan), videos=found)
     counts = SplitCounts(num_videos=len(labels), num_failed=0, num_unsealed_clips=0)
-    return RunScores(result=result, class_names=("jump", "run"), split="test", counts=counts)
+    return RunScores(result=result, class_names=("jump", "run"), split="test", counts=counts, num_parameters=1)
 
 
 INF = float("inf")
