@@ -21,6 +21,7 @@ from pipeline.indexing import index
 from pipeline.plan import make_plan
 from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
 from tests.caches import rows_of, same_bytes
+from tests.coded_videos import write
 from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]
@@ -263,3 +264,17 @@ def test_there_and_back_in_npy(listed: Load, tmp_path: Path) -> None:
     assert [(row.video_id, row.interval, row.split) for row in imported.clips.rows()] == [
         (row.video_id, row.interval, row.split) for row in Cache(config.cache).clips.rows()
     ]
+
+
+def test_intervals_of_a_long_video_are_the_same_in_any_order_of_units(listed: Load, video_folder: Path) -> None:
+    """Read on from shard to shard, or each shard sought by itself."""
+    write(video_folder / "left" / "film.mp4", 450, key_every=30, b_frames=2)
+    lines = tuple(f"left/film.mp4,left,train,{start},{start + 1}" for start in (16, 0, 7.5, 9, 2, 14))
+    caches = []
+    for name, parts in (("at_once", [(0, 1)]), ("in_parts", [(2, 3), (0, 3), (1, 3)])):
+        config = listed("store.shard_clips=2", *NO_MAPS, lines=lines, name=name)
+        index(config)
+        for part in parts:
+            assert not extract(config, part=part).failures
+        caches.append(same_bytes(config.cache))
+    assert caches[0] == caches[1]
