@@ -12,7 +12,7 @@ from typing import Any
 from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
 from cache_schemas.clips_table import ClipRow, ClipsTable
 from cache_schemas.crops import Framing
-from cache_schemas.documents import Classes, Labels, Manifest, StageDocument, read_document
+from cache_schemas.documents import Classes, IndexedDataset, Labels, Manifest, StageDocument, read_document
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from cache_schemas.fingerprint import Options, differences, fingerprint
 from cache_schemas.ledger import Ledger
@@ -20,7 +20,8 @@ from cache_schemas.storage import open_storage
 from cache_schemas.store import comparable, open_store
 
 UPGRADE = "kinegraph verify {} --frames --repair"
-MANIFEST, CLASSES, LABELS, STAGES = "cache.json", "classes.json", "labels.json", "stages"
+MANIFEST, CLASSES, LABELS, DATASET, STAGES = "cache.json", "classes.json", "labels.json", "dataset.json", "stages"
+INDEX_AGAIN = "Write it anew with `kinegraph index CONFIG`."
 FEATURES = "features/"  # before the name of a backbone, in keys
 
 
@@ -155,6 +156,14 @@ class Cache:
         """Whether videos may have many labels; None where nobody said so and only the labels tell."""
         try:
             return read_document(self.storage, LABELS, Labels).multi_label
+        except FileNotFoundError:
+            return None
+
+    @property
+    def dataset(self) -> dict[str, Any] | None:
+        """The dataset options that rows were indexed with; None where nothing tells: an early cache, or imported."""
+        try:
+            return read_document(self.storage, DATASET, IndexedDataset, INDEX_AGAIN).options
         except FileNotFoundError:
             return None
 

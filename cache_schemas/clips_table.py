@@ -119,6 +119,11 @@ class ClipsTable:
         found: list[object] = self.table.column(name).to_pylist()
         return found
 
+    def with_paths(self, paths: Sequence[str]) -> "ClipsTable":
+        """The same rows, their videos elsewhere."""
+        where = self.table.column_names.index("path")
+        return ClipsTable(self.table.set_column(where, SCHEMA.field("path"), pa.array(paths, pa.string())))
+
     @classmethod
     def from_rows(cls, rows: Sequence[ClipRow]) -> "ClipsTable":
         schema = _schema({field.name for field in OPTIONAL if any(getattr(row, field.name) for row in rows)})

@@ -64,6 +64,12 @@ class Classes(RootModel[list[str]]):
     model_config = ConfigDict(strict=True)
 
 
+class IndexedDataset(Document):
+    """dataset.json."""
+
+    options: dict[str, Any]
+
+
 class ArrayDocument(Document):
     """One of `arrays` of stages/<key>.json; `fill` is the number's repr."""
 

@@ -54,6 +54,7 @@ def plan(
     from pipeline import plan as planning
     from pipeline.advice import advice, open_files_advice, random_in_config, random_weights_advice
     from pipeline.estimate import estimate
+    from pipeline.indexed_dataset import check_for_extraction
 
     settings = load(config, overrides)
     cache = Cache(settings.cache)
@@ -61,7 +62,9 @@ def plan(
         found = planning.why(settings, cache)
         print(json.dumps(found)) if as_json else printing.differences(found)
         return
-    for sentence in [*advice(settings), *random_weights_advice(random_in_config(settings)), *open_files_advice(cache)]:
+    sentences = [*check_for_extraction(settings, cache), *advice(settings)]
+    sentences += [*random_weights_advice(random_in_config(settings)), *open_files_advice(cache)]
+    for sentence in sentences:
         note(sentence)
     made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
     cost = estimate(settings, cache, made)

@@ -12,6 +12,7 @@ from typing import Any
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import TABLE
 from pipeline.config import Config
+from pipeline.indexed_dataset import move_rows, moved_root
 from pipeline.plan import Plan, WorkUnit
 from pipeline.worker import Worker
 
@@ -57,6 +58,8 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
     inline = config.run.executor == "inline"
     with tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
         scratch = _scratch(cache, folder)
+        if root := moved_root(config, cache):
+            move_rows(scratch, root)
         worker = Worker(config, scratch, plan.keys, lambda event: None)
         for stage in worker.stages.values():
             cache.check_stage(stage)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_schemas.arrays import status_array
-from cache_schemas.cache import CLASSES, LABELS, Cache, Stage
+from cache_schemas.cache import CLASSES, DATASET, LABELS, Cache, Stage
 from cache_schemas.clips_table import TABLE, ClipsTable
 from cache_schemas.compression import NONE
 from cache_schemas.errors import CacheError
@@ -88,7 +88,7 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
         raise ExchangeError(f"{out} holds other rows than {source.root}: not a copy of it. Choose another folder.")
     if len(there) < len(clip_ids) and len(there) % copy.shard_clips:
         reopen_partial(copy, len(there) // copy.shard_clips)
-    for name in filter(source.storage.exists, (CLASSES, LABELS, TABLE)):
+    for name in filter(source.storage.exists, (CLASSES, LABELS, TABLE, DATASET)):
         copy.storage.put(name, [source.storage.get(name)])
     return copy
 

@@ -9,6 +9,7 @@ from cache_schemas.ledger import Failure
 from pipeline.config import Config
 from pipeline.estimate import estimate
 from pipeline.executors.contract import Executor, Job
+from pipeline.indexed_dataset import adopt_root, check_for_extraction
 from pipeline.leases import warn_if_off
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import Progress, clips_of
@@ -43,12 +44,15 @@ def extract(
 ) -> Outcome:
     """Compute and seal what the cache lacks; of what is sealed only failed clips are tried again, if asked for.
 
-    Raises CacheNotFound where nothing was indexed yet, CacheMismatch, ConfigError, WeightsError, and what an executor's
-    `run` raises.
+    Raises CacheNotFound where nothing was indexed yet, CacheMismatch, also for another data set than was indexed,
+    ConfigError, WeightsError, and what an executor's `run` raises.
     """
     allotted = allotment(config.run.command_walltime_seconds)
     cache = Cache(config.cache)
+    for sentence in check_for_extraction(config, cache):
+        log.warning("%s", sentence)
     cache.storage.sweep()
+    adopt_root(config, cache)
     plan = make_plan(config, cache, stages=stages, part=part, limit=limit, retry_failed=retry_failed)
     if plan.changed_videos:
         reopen_changed(config, cache, plan.changed)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache
+from cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
 from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
 from cache_schemas.crops import crop_rectangle, is_mirrored
 from cache_schemas.errors import CacheError
-from cache_schemas.storage import open_storage
+from cache_schemas.storage import Storage, open_storage
 from pipeline.config import Config
 from pipeline.declare import auto_shard_clips, clips_options
 from pipeline.errors import ConfigError
@@ -19,7 +19,7 @@ from pipeline.index_summary import SplitSummary, label_warnings, summaries
 from pipeline.own_files import check_own_files
 from pipeline.probing import probe_all
 from stages.clips.datasets import Listing, Video, list_videos
-from stages.clips.options import ClipOptions
+from stages.clips.options import ClipOptions, DatasetOptions
 from stages.clips.sampling import sampled
 from stages.decode.errors import DecodeError
 from stages.decode.numbered_images import probe_images
@@ -110,6 +110,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
     storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
     ClipsTable.from_rows(table).write(storage)
+    write_dataset(storage, _entered(config.dataset, listing))
     intervals = [
         (video.video_id, *video.interval, _duration(probes[video.path]))
         for video in listing.videos
@@ -132,6 +133,21 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         left_out=dict(listing.left_out),
         warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
     )
+
+
+def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:
+    """Record the options that a data set was listed with; after the rows, so that they never say more than is there."""
+    storage.put(DATASET, [json.dumps({"options": options}, ensure_ascii=False, indent=1).encode()])
+
+
+def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
+    """The options that had an effect on what was listed."""
+    entered = options.model_dump(mode="json")
+    if entered["kind"] == "folder" and not listing.dealt:
+        del entered["splits"]
+    if entered.get("frame_rate") and not any(video.frame_rate for video in listing.videos):
+        del entered["frame_rate"]
+    return entered
 
 
 def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:

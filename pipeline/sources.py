@@ -52,7 +52,7 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
             else:
                 identity = (path_of[video], source.size, source.mtime_ns, source.digest)
                 if identity not in known:
-                    known[identity] = _has_changed(path_of[video], source)
+                    known[identity] = has_changed(path_of[video], source)
                 if known[identity]:
                     found.setdefault(record.shard, []).append(video)
     asked = list(dict.fromkeys((url, source) for *_, url, source in elsewhere))
@@ -82,12 +82,13 @@ def changed_files(config: Config, cache: Cache, shards: Container[int]) -> dict[
         name_of = ClipsTable.read_video_names(cache.storage)
         for record in stopping.checked(cache.ledger.records(key, shards)):
             for video, source in record.files.items():
-                if _has_changed(options.file_of(name_of.get(video, video)), source):
+                if has_changed(options.file_of(name_of.get(video, video)), source):
                     found.setdefault(key, {}).setdefault(record.shard, []).append(video)
     return found
 
 
-def _has_changed(path: str, source: Source) -> bool:
+def has_changed(path: str, source: Source) -> bool:
+    """Whether a file, or folder of images, is another than it was. False for one that is gone."""
     try:
         now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
     except OSError:

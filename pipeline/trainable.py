@@ -11,6 +11,7 @@ from pipeline.advice import random_in_cache, random_weights_advice
 from pipeline.config import Config
 from pipeline.declare import declare
 from pipeline.errors import ConfigError
+from pipeline.indexed_dataset import check_for_training
 from pipeline.tails import require_whole_maps, with_tail_of
 from pipeline.wanted_run import WantedRun
 from stages.heads.build import build_head, rebuild_head
@@ -24,12 +25,15 @@ log = logging.getLogger("kinegraph")
 
 
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
-    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError.
+    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError, CacheMismatch.
 
     Logs which of the features that are read come from random weights.
     With `overwrite` their clips are opened, too, so that no run is discarded for one that cannot be trained.
     """
     cache = Cache(config.cache)
+    for sentence in check_for_training(config, cache):
+        if together.rank() == 0:
+            log.warning("%s", sentence)
     if not cache.classes:
         raise ConfigError(
             f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "

@@ -8,7 +8,7 @@ from typing import Any
 
 from cache_schemas import stopping
 from cache_schemas.arrays import status_array
-from cache_schemas.cache import CLASSES, LABELS, MANIFEST, Cache, Stage
+from cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache, Stage
 from cache_schemas.clips_table import TABLE, ClipsTable
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, CacheTooNew, StorageError, UnknownStorage
 from cache_schemas.ledger import Record, SealedObject
@@ -90,6 +90,7 @@ def _document_problems(cache: Cache) -> Iterator[Problem]:
         TABLE: lambda: ClipsTable.check(cache.storage),
         CLASSES: lambda: cache.classes,
         LABELS: lambda: cache.multi_label,
+        DATASET: lambda: cache.dataset,
     }
     readers |= {cache.stage_name(key): partial(cache.stage, key) for key in cache.stage_keys()}
     for name, read in readers.items():

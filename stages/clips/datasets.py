@@ -58,13 +58,14 @@ class Listing:
     """What a data set holds: class names in order, every listed video by id, and whether videos may have many labels.
 
     `multi_label` is None where only the labels tell. `left_out`: how many files below the root are no videos, by
-    ending.
+    ending. `dealt`: some video was listed without a split, and got one by the shares of `splits`.
     """
 
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
     multi_label: bool | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    dealt: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,12 @@ def _listing(
             video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place, interval=entry.interval,
             frame_rate=entry.frame_rate, images=entry.images,
         )  # fmt: skip
-    return Listing(classes=classes, videos=tuple(videos[key] for key in sorted(videos)), multi_label=multi_label)
+    return Listing(
+        classes=classes,
+        videos=tuple(videos[key] for key in sorted(videos)),
+        multi_label=multi_label,
+        dealt=not all(entry.split for entry in entries),
+    )
 
 
 def _remote(tries: int) -> "Remote":

@@ -68,7 +68,7 @@ def test_there_and_back_gives_the_same_bytes(with_failures: Cache, tmp_path: Pat
         (record,) = [r for r in cache.ledger.records("regions/tiny") if r.failures]
         assert record.exported is not None
         assert record.exported.kind == kind
-    for name in ("classes.json", "labels.json"):
+    for name in ("classes.json", "labels.json", "dataset.json"):
         assert (Path(back.root) / name).read_bytes() == (Path(with_failures.root) / name).read_bytes()
 
 
