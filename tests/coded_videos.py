@@ -44,7 +44,6 @@ def write(
     first: int = 0,
     start: Fraction | float = 0,
     clock: Fraction | None = None,
-    rounded_to: Fraction | None = None,
     size: tuple[int, int] = (WIDTH, HEIGHT),
     key_every: int = 12,
     sound_seconds: float = 0.0,
@@ -62,8 +61,6 @@ def write(
         for index in range(num_frames):
             frame = av.VideoFrame.from_ndarray(drawn(first + index, *size), format="rgb24")
             seconds = Fraction(start) + index / Fraction(rate)
-            if rounded_to is not None:
-                seconds = round(seconds / rounded_to) * rounded_to
             frame.pts, frame.time_base = round(seconds / clock), clock
             out.mux(stream.encode(frame))
             last = index == num_frames - 1

@@ -20,7 +20,6 @@ MAX_GAP_SECONDS = 10.0  # in those: a longer one is where another recording begi
 MAX_DISORDER_SECONDS = 1.0  # stamps further back are those of another recording, too
 MAX_REORDERED = 32  # frames that a decoder may hold back
 ASSUMED_RATE, MAX_RATE = 25.0, 1000.0
-COPIED_TICK_SECONDS = 1e-3  # the clock of Matroska and flv, whose stamps stay coarse when they are copied into an mp4
 FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
 
 
@@ -51,10 +50,9 @@ def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
     """How long after a target time a frame may be stamped that is still the one meant.
 
-    Containers round stamps to their clock. So one tick, at least a millisecond, unless that is as long as frames.
+    Containers round stamps to their clock. So one tick, unless ticks are as long as frames.
     """
-    slacks = (max(tick_seconds, COPIED_TICK_SECONDS), tick_seconds)
-    return next((slack for slack in slacks if FLOAT_NOISE_SECONDS < slack < frame_period / 4), FLOAT_NOISE_SECONDS)
+    return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,13 +72,6 @@ def test_each_frame_once_at_the_native_rate_and_at_its_parts(tmp_path: Path, nam
         assert taken(path, sampling="dense", fps=fps, num_frames=8) == list(range(0, 8 * part, part))
 
 
-@pytest.mark.parametrize("rate", [12, 24, 30, 60])
-def test_milliseconds_that_were_copied_to_a_finer_clock(tmp_path: Path, rate: int) -> None:
-    """As `ffmpeg -c copy` makes an mp4 of an mkv."""
-    path = write(tmp_path / "v.mp4", 40, rate, clock=Fraction(1, 90000), rounded_to=Fraction(1, 1000))
-    assert taken(path, [k / rate for k in range(40)]) == list(range(40))
-
-
 def test_an_interval_holds_no_frame_that_is_shown_at_its_end(tmp_path: Path) -> None:
     path = write(tmp_path / "v.mkv", 48, 12, clock=Fraction(1, 1000))
     options = clip_options(sampling="dense", fps=12, num_frames=12)
