@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli import caches, exchange, heads
+from cli import caches, exchange, heads, start
 from cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals
 from cli.printing.text import shown
 from cli.streams import open_standard_streams
@@ -35,7 +35,6 @@ app = typer.Typer(
     cls=Commands,
     name="kinegraph",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -60,6 +59,7 @@ def options(
 
 
 COMMANDS: tuple[Callable[..., int | None], ...] = (
+    start.init,
     caches.index, caches.plan, caches.extract, caches.status, caches.verify,
     heads.train, heads.results, heads.evaluate,
     exchange.export, exchange.import_,

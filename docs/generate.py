@@ -1,6 +1,7 @@
-"""Writes docs/config.md from the config models, and the table of arrays in cache_schemas/SPEC.md from their specs:
-`python docs/generate.py`. A test fails when one is out of date."""
+"""Writes docs/config.md and docs/config.schema.json from the config models, and the table of arrays in
+cache_schemas/SPEC.md from their specs: `python docs/generate.py`. A test fails when one is out of date."""
 
+import json
 import re
 import types
 import typing
@@ -40,6 +41,7 @@ from stages.scene_graphs.options import GraphFileOptions, InteractionGraphOption
 from stages.scene_graphs.vocabulary import Vocabulary
 
 TARGET = Path(__file__).with_name("config.md")
+SCHEMA = Path(__file__).with_name("config.schema.json")
 SPEC = Path(__file__).resolve().parent.parent / "cache_schemas" / "SPEC.md"
 SECTIONS: dict[str, type[StageOptions]] = {
     "dataset (kind: folder)": FolderOptions,
@@ -71,6 +73,8 @@ HEAD = """# Every key of a config
 
 Made by `python docs/generate.py` from the models that check a config. Unknown keys are refused. Every command that
 takes a config takes `--set section.key=value`, values in YAML. Paths are relative to where the command runs.
+`kinegraph init FOLDER` writes a first config. [config.schema.json](config.schema.json) lets editors complete and check
+keys. For the YAML language server begin a config with `# yaml-language-server: $schema=PATH_OF_THAT_FILE`.
 
 Top level: `cache` (folder of the cache; required) and the sections below. `dataset` is required by `index`; a
 stage without its section is not extracted.
@@ -122,6 +126,21 @@ def page() -> str:
     return "\n".join([HEAD, *(section(name, model) for name, model in SECTIONS.items())])
 
 
+def schema() -> str:
+    """The JSON schema of a config, for editors; what keys say of each other is checked by kinegraph alone."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(head | untitled(Config.model_json_schema()), indent=1) + "\n"
+
+
+def untitled(value: Any) -> Any:
+    """A schema without titles, which only repeat the names of keys and models."""
+    if isinstance(value, list):
+        return [untitled(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: untitled(below) for key, below in value.items() if key != "title" or isinstance(below, dict)}
+
+
 def array_specs() -> list[ArraySpec]:
     """Every array a cache can hold, names in place of sizes."""
     either, taps = "float16 or float32", ("maps", "pooled")
@@ -150,4 +169,5 @@ def spec_page() -> str:
 
 if __name__ == "__main__":
     TARGET.write_text(page(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")
     SPEC.write_text(spec_page(), encoding="utf-8")

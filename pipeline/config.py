@@ -1,8 +1,9 @@
 """The config file: YAML in, immutable and checked values out. Torch-free."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -142,7 +143,9 @@ class TrainSection(TrainOptions):
     def _variants_fit(self) -> "TrainSection":
         for name, keys in self.variants.items():
             unknown = keys.keys() - TrainOptions.model_fields.keys()
-            _need(not unknown, f"variants.{name}", ", ".join(unknown), f"keys of train: {[*TrainOptions.model_fields]}")
+            near = "".join(_meant(key, TrainOptions.model_fields) for key in sorted(unknown))
+            allowed = f"keys of train: {[*TrainOptions.model_fields]}; {near}".rstrip("; ")
+            _need(not unknown, f"variants.{name}", ", ".join(sorted(unknown)), allowed)
             with _under(f"variants.{name}"):
                 self.variant(name)
         return self
@@ -341,8 +344,11 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str]) -> tuple[str, str]:
     key, context = ".".join(keys), entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden":
-            known = ", ".join(_keys_at([str(part) for part in entry["loc"][:-1]]))
-            return key, f"unknown key; known here: {known}" if known else "unknown key"
+            known = _keys_at([str(part) for part in entry["loc"][:-1]])
+            return (
+                key,
+                f"unknown key; {_meant(keys[-1], known)}known here: {', '.join(known)}" if known else "unknown key",
+            )
         case "missing":
             return key, "missing"
         case "union_tag_not_found":
@@ -356,6 +362,12 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str]) -> tuple[str, str]:
             below, _, words = str(context["error"]).partition(": ")
             return ".".join([*keys, below]), words
     return key, f"{entry['msg']} (given {shortened(repr(entry['input']))})"
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    """`did you mean num_frames? `; nothing where no known key is near."""
+    near = get_close_matches(given, [*known], n=1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _tag(context: dict[str, Any]) -> str:

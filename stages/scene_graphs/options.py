@@ -24,7 +24,8 @@ class GraphFileOptions(StageOptions):
     files: str = Field(description="path with {stem} (video_id without its ending) or {video_id}, ending in .json")
     vocabulary: Vocabulary = Field(
         description="`action_genome` (36 classes, 25 relations), `action_genome_26` (with otherrelationship), a json "
-        "file with the lists `classes`, `relations` and (optional) `ignored_relations`, or these lists here"
+        "file with the lists `classes`, `relations` and (optional) `ignored_relations`, or these lists here",
+        json_schema_extra=lambda schema: schema.update(anyOf=[{"$ref": schema.pop("$ref")}, {"type": "string"}]),
     )
     max_frames: int = Field(
         64,

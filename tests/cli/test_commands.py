@@ -162,7 +162,7 @@ def _data(cache: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "clips.fsp=3"], "my.yaml: clips.fsp: unknown key; known here: num_frames"),
+        (["--set", "clips.fsp=3"], "my.yaml: clips.fsp: unknown key; did you mean fps? known here: num_frames"),
         (["--set", "clips"], "--set clips: expected section.key=value"),
         (
             ["--executor", "cluster"],

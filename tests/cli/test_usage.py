@@ -1,5 +1,6 @@
 """Help, version and wrong usage, as processes: exit codes, and what goes to stdout and what to stderr."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,21 @@ def test_help_of_every_command() -> None:
 
 def test_version() -> None:
     assert ended([["--version"]]) == [(0, f"kinegraph {version('kinegraph')}\n", "")]
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    words = {
+        "kinegraph in": {"init", "index"},
+        "kinegraph plan my.yaml --ca": {"--calibrate"},
+        "kinegraph slurm": set(),
+    }
+    for line, completed in words.items():
+        shell = {"_KINEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+        run = "import sys; sys.argv[:] = ['kinegraph']; from cli.app import main; main()"
+        process = subprocess.run(
+            [sys.executable, "-c", run], env=os.environ | shell, capture_output=True, text=True, check=False
+        )
+        assert (process.returncode, {*process.stdout.split()}) == (0, completed), process.stderr
 
 
 def test_wrong_flags_and_values_and_missing_arguments() -> None:

@@ -35,14 +35,23 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("chache=x", "chache: unknown key; known here: cache, dataset, clips, "),
-        ("clips.fsp=3", "clips.fsp: unknown key; known here: num_frames, fps, frame_step, sampling, "),
+        ("chache=x", "chache: unknown key; did you mean cache? known here: cache, dataset, clips, "),
+        (
+            "clips.fsp=3",
+            "clips.fsp: unknown key; did you mean fps? known here: num_frames, fps, frame_step, sampling, ",
+        ),
         (
             "dataset={kind: interactions, root: x, rot: x}",
-            "dataset.rot: unknown key; known here: kind, root, train, val, ",
+            "dataset.rot: unknown key; did you mean root? known here: kind, root, train, val, ",
         ),
-        ("dataset.knd=x", "dataset.knd: unknown key; known here: kind, root, annotations, classes, "),
-        ("backbones.tiny.tabs=x", "backbones.tiny.tabs: unknown key; known here: model, weights, taps, "),
+        (
+            "dataset.knd=x",
+            "dataset.knd: unknown key; did you mean kind? known here: kind, root, annotations, classes, ",
+        ),
+        (
+            "backbones.tiny.tabs=x",
+            "backbones.tiny.tabs: unknown key; did you mean taps? known here: model, weights, taps, ",
+        ),
         ("train.variants={a: {epoch: 3}}", "train.variants.a: given 'epoch', allowed: keys of train: "),
         ("train.variants={a: {epochs: x}}", "train.variants.a.epochs: Input should be a valid integer"),
         ("clips.num_frames=many", "clips.num_frames: Input should be a valid integer"),

@@ -1,0 +1,30 @@
+"""The command that begins with a folder of videos."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.printing.text import say
+
+
+def init(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Videos in class folders or split folders, or listed in a csv.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="The file to write; default: FOLDER's name with .yaml, here.")
+    ] = None,
+    annotations: Annotated[
+        str | None, typer.Option(metavar="CSV", help="The list of videos, where FOLDER has several or none.")
+    ] = None,
+) -> None:
+    """Write a commented config for the videos below a folder. An existing file stays."""
+    from pipeline.first_config import first_config, write_first_config
+
+    made = first_config(folder, out, annotations)
+    write_first_config(made)
+    splits = ", ".join(f"{count} {split}" for split, count in made.splits.items())
+    lists = f", listed in {', '.join(made.lists)}" if made.lists else ""
+    say(f"{made.path}: {made.num_videos} videos ({splits}), {made.num_classes} classes{lists}")
+    say(f"Read it, then run `kinegraph index {made.path}` and `kinegraph plan {made.path}`.")
