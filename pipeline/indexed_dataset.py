@@ -131,6 +131,8 @@ def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
     """Whether two options name one file or folder, or files at the same place below two roots."""
     if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
         return False
+    if "\0" in was + asked or not was or not asked:  # no names of files
+        return False
     if os.path.realpath(was.removeprefix(FILE)) == os.path.realpath(asked.removeprefix(FILE)):
         return True
     below = [os.path.relpath(path, root) for path, root in zip((was, asked), roots, strict=True)]

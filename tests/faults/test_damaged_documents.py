@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
 from cli.app import app
+from pipeline import indexed_dataset
 from pipeline.config import load_config
 from pipeline.executors.slurm_submission import submissions
 from pipeline.extraction import extract
@@ -115,6 +116,7 @@ def read_cache(folder: Path) -> None:
     cache = Cache(folder / "cache")
     assert all(isinstance(name, str) for name in cache.classes)
     assert cache.multi_label in (True, False, None)
+    indexed_dataset.changes(load_config(folder / "my.yaml"), cache)
     cache.arrays()
     status(cache)
     assert all(lease.name == LEASE for lease in live_leases(cache.storage))
