@@ -314,13 +314,16 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     document[last] = read_yaml(value, f"--set {shortened(override)}")
 
 
-def sentences(error: ValidationError, document: object = None) -> list[str]:
-    """Pydantic's errors about `document`, one line for each key: `key.path: what is wrong (given ...)`."""
+def sentences(error: ValidationError, document: object = None, section: str | None = None) -> list[str]:
+    """Pydantic's errors about `document`, one line for each key: `key.path: what is wrong (given ...)`.
+
+    `section` of a config: where the document belongs, if it is no whole config.
+    """
     found: dict[str, list[str]] = {}
     for entry in error.errors():
         if entry["type"] == "too_short" and entry["input"]:
             continue  # an item of it is wrong, which is said already
-        key, words = _sentence(dict(entry), _written_keys(entry["loc"], document, entry["type"]))
+        key, words = _sentence(dict(entry), _written_keys(entry["loc"], document, entry["type"]), section)
         found.setdefault(key, []).append(words)
     told = [f"{shortened(key)}: {shortened(', or '.join(words), MOST_WORDS)}" for key, words in found.items()]
     return [*told[:MOST_LINES], *([f"and {len(told) - MOST_LINES} more"] if len(told) > MOST_LINES else [])]
@@ -339,16 +342,14 @@ def _written_keys(location: Sequence[int | str], document: object, kind: str) ->
     return keys
 
 
-def _sentence(entry: dict[str, Any], keys: Sequence[str]) -> tuple[str, str]:
+def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -> tuple[str, str]:
     """One of pydantic's errors as the key path and what is wrong with it."""
     key, context = ".".join(keys), entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden":
-            known = _keys_at([str(part) for part in entry["loc"][:-1]])
-            return (
-                key,
-                f"unknown key; {_meant(keys[-1], known)}known here: {', '.join(known)}" if known else "unknown key",
-            )
+            known = _keys_at([*([section] if section else []), *(str(part) for part in entry["loc"][:-1])])
+            listed = f"; {_meant(keys[-1], known)}known here: {', '.join(known)}" if known else ""
+            return key, f"unknown key{listed}"
         case "missing":
             return key, "missing"
         case "union_tag_not_found":

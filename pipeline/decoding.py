@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,12 @@ from stages.decode import stream
 from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
 from stages.decode.counting import probe_counted
 from stages.decode.errors import DecodeError
+from stages.decode.numbered_images import probe_images
 from stages.decode.open_videos import OpenVideos
 from stages.decode.squares import Square
 
 NO_LIMIT = float("inf")
+MAX_FRAME_RATE = 1000  # images a second, as in a config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +54,12 @@ class Frames:
     warning: str
 
 
-def probe(path: str) -> VideoFacts:
-    """Duration, size and rate of a video file. Raises DecodeError."""
-    told = stream.probe(str(path))
+def probe(path: str | Path, *, frame_rate: float | None = None) -> VideoFacts:
+    """Duration, size and rate of a video file, or of a folder of numbered images at `frame_rate` images a second.
+
+    Raises DecodeError, and ConfigError where `frame_rate` cannot be used.
+    """
+    told = _probed(str(path), frame_rate)
     return VideoFacts(
         duration=told.duration,
         width=told.frame_width,
@@ -62,28 +70,32 @@ def probe(path: str) -> VideoFacts:
 
 
 def decode(
-    path: str,
+    path: str | Path,
     *,
     times: Sequence[float] | None = None,
     clips: Mapping[str, Any] | ClipOptions | None = None,
     intervals: Sequence[Interval] | None = None,
     size: int | None = None,
+    frame_rate: float | None = None,
 ) -> list[Frames | DecodeError]:
-    """Frames of a video file in one pass, by the rules by which caches are made.
+    """Frames of a video in one pass, by the rules by which caches are made.
 
-    `times`: seconds from the first frame, any number in any order; the whole picture is shown. `clips`: the options of
-    a config's section `clips` (or their defaults) instead. `intervals`: (start, end) in seconds; without, the whole
-    video. `size`: side of the squares to which crops are resized, a whole frame is squeezed; without, crops keep their
-    pixels.
+    `times`: seconds from the first frame, any number in any order; the whole picture is shown. In an interval, a time
+    before its start gives the frame at its start, and a time after its end the last frame before the end. `clips`: the
+    options of a config's section `clips` (or their defaults) instead. `intervals`: (start, end) in seconds; without,
+    the whole video. `size`: side of the squares to which crops are resized, a whole frame is squeezed; without, crops
+    keep their pixels. `frame_rate`: images a second, where `path` is a folder of numbered images.
 
     Returns one result an interval, one in all without: frames, or why there are none. Where `clips` asks for several
     clips or crops of a video, each has a result of its own: interval by interval, clip by clip, crop by crop. Raises
     ConfigError where options cannot be used.
     """
     options = _options(times, clips)
-    spans: Sequence[Interval | None] = [None] if intervals is None else [(float(a), float(b)) for a, b in intervals]
+    if size is not None and (not isinstance(size, Integral) or size < 1):
+        raise ConfigError(f"decode: size: given {size!r}, allowed: whole numbers from 1 on")
+    spans: Sequence[Interval | None] = [None] if intervals is None else [_interval(pair) for pair in intervals]
     try:
-        rows = _rows(str(path), options, spans, times)
+        rows = _rows(str(path), options, spans, times, frame_rate)
     except DecodeError as error:
         return [error] * (len(spans) * options.rows_per_video)
     if not rows:
@@ -94,6 +106,7 @@ def decode(
         squares=frozenset([square] if square else []),
         whole=None if square else WholeFrame(network_size=lambda height, width: (height, width), every=1),
         short=options.short,
+        may_repeat=times is not None,
     )
     decoded = decode_clips(str(path), rows, wanted, NO_LIMIT, stream.LATEST_RULES, OpenVideos())
     return [_frames(clip, row, square) for row, clip in zip(rows, decoded, strict=True)]
@@ -105,22 +118,61 @@ def _options(times: Sequence[float] | None, clips: Mapping[str, Any] | ClipOptio
             raise ConfigError("decode: given times and clips, allowed: one of them")
         if not len(times):
             raise ConfigError("decode: times: given none, allowed: at least one")
-        return ClipOptions(num_frames=len(times), crops=("full",))
+        if odd := [seconds for seconds in times if not isfinite(seconds)]:
+            raise ConfigError(f"decode: times: given {odd[0]}, allowed: finite numbers of seconds")
+        return ClipOptions(num_frames=1, crops=("full",))
     try:
         return ClipOptions.model_validate({} if clips is None else clips)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"decode: clips.{line}" for line in sentences(error))) from error
+        raise ConfigError("\n".join(f"decode: clips.{line}" for line in sentences(error, section="clips"))) from error
+
+
+def _interval(pair: Interval) -> Interval:
+    try:
+        start, end = map(float, pair)
+    except (TypeError, ValueError):
+        start = end = float("nan")
+    if not 0 <= start < end < float("inf"):
+        raise ConfigError(f"decode: intervals: given {pair!r}, allowed: (start, end) in seconds, 0 <= start < end")
+    return start, end
+
+
+def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
+    """Raises DecodeError, and ConfigError where `frame_rate` cannot be used."""
+    if frame_rate is not None:
+        if not 0 < frame_rate <= MAX_FRAME_RATE:
+            raise ConfigError(f"frame_rate: given {frame_rate}, allowed: above 0, at most {MAX_FRAME_RATE}")
+        return probe_images(path, frame_rate)
+    if "\0" not in path and Path(path).is_dir():
+        words = (
+            f"{path} is a folder; a file is expected, or frame_rate, images a second, for a folder of numbered images"
+        )
+        raise DecodeError("unreadable", words)
+    return probe_counted(path) if by_number else stream.probe(path)
 
 
 def _rows(
-    path: str, options: ClipOptions, spans: Sequence[Interval | None], times: Sequence[float] | None
+    path: str,
+    options: ClipOptions,
+    spans: Sequence[Interval | None],
+    times: Sequence[float] | None,
+    frame_rate: float | None,
 ) -> list[ClipRow]:
-    found = probe_counted(path) if options.by_number else stream.probe(path)
+    told = _probed(path, frame_rate, by_number=options.by_number)
     rows: list[ClipRow] = []
     for number, span in enumerate(spans):
-        video = Video(video_id=str(number), path=path, split="", labels=(), list_index=number, interval=span)
-        rows += video_rows(video, found, options)
-    return rows if times is None else [replace(row, target_times=tuple(map(float, times))) for row in rows]
+        video = Video(
+            video_id=str(number), path=path, split="", labels=(), list_index=number, interval=span,
+            frame_rate=frame_rate,
+        )  # fmt: skip
+        rows += video_rows(video, told, options)
+    return rows if times is None else [replace(row, target_times=_within(row, times)) for row in rows]
+
+
+def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
+    """The times, none before the start of the row's interval; decoding takes no frame from its end on."""
+    start = float("-inf") if row.interval is None else row.interval[0]
+    return tuple(max(float(seconds), start) for seconds in times)
 
 
 def _frames(clip: DecodedClip | DecodeError, row: ClipRow, square: Square | None) -> Frames | DecodeError:

@@ -31,13 +31,17 @@ class WholeFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What all stages that run together need of a clip. `numbered`: also each frame's place in the video."""
+    """What all stages that run together need of a clip. `numbered`: also each frame's place in the video.
+
+    `may_repeat`: a clip whose times all show one frame is right; else it fails.
+    """
 
     num_frames: int
     squares: frozenset[Square] = frozenset()
     whole: WholeFrame | None = None
     numbered: bool = False
     short: str = "repeat_last"
+    may_repeat: bool = False
 
 
 @dataclass(kw_only=True)
@@ -298,7 +302,7 @@ class _Pass:
             reached = max(clip.frame_times if self.by_number else row.target_times)
             if reached >= end - slack:
                 return DecodeError("too_short", f"the clip reaches {reached:.2f} s, its interval {end:.2f} s")
-        if self.wanted.num_frames > 1 and len(np.unique(clip.frame_times)) < 2:
+        if self.wanted.num_frames > 1 and not self.wanted.may_repeat and len(np.unique(clip.frame_times)) < 2:
             return self._alone(number, complaint)
         return clip
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cache_schemas.ledger import Source
 from cache_schemas.regular import open_regular
@@ -174,6 +174,8 @@ def _opened(folder: str, name: str) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError:
         raise DecodeError("missing", f"no file {folder}/{name}") from None
+    except UnidentifiedImageError:
+        raise DecodeError("unreadable", f"{folder}/{name}: no image; expected one of {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise DecodeError("unreadable", f"{folder}/{name}: {error}") from error
 
