@@ -11,7 +11,6 @@ import pytest
 import pipeline.declare
 import pipeline.feed
 import stages.remote.staging
-from stages.decode.clips import decode_clips
 from stages.decode.stream import probe
 from tests.coded_videos import write
 
@@ -21,7 +20,7 @@ def first_rules() -> Iterator[None]:
     """In this process, `index` and `extract` are those of version 1."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.declare, "CLIPS_VERSION", 1)
-        patch.setattr(pipeline.feed, "decode_clips", partial(decode_clips, rules=1))
+        patch.setattr(pipeline.feed, "LATEST_RULES", 1)
         patch.setattr(stages.remote.staging, "probe", partial(probe, rules=1))
         yield
 
