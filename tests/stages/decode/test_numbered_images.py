@@ -103,7 +103,7 @@ def test_a_bad_image_fails_the_clips_that_it_touches(tmp_path: Path) -> None:
     for clip, words in (
         (other_size, "00004.jpg has 40x32 px, 00001.jpg has 48x32; one size is expected"),
         (cut, "00006.jpg: Truncated File Read"),
-        (eps, "00008.jpg: cannot identify image file"),
+        (eps, "00008.jpg: no image; expected one of BMP, JPEG"),
         (cmyk, "00009.jpg: of kind CMYK; expected 8-bit grey, palette or RGB"),
     ):
         assert isinstance(clip, DecodeError)
