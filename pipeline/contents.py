@@ -60,7 +60,8 @@ class ShardContents:
 
     def zeros(self) -> Iterator[str]:
         """Float arrays with an all-zero row in a clip that is ok: possible, but seldom meant."""
-        unscored = {"proposals/scores"} if "scores" in self.stage.options else set()  # imported boxes have none
+        has_none = "scores" in self.stage.options or self.stage.options.get("source") == "grid"  # imported boxes, grids
+        unscored = {"proposals/scores"} if has_none else set()
         all_zero = (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
         return (name for name in all_zero if name not in unscored)
 

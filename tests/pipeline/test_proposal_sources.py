@@ -73,6 +73,7 @@ def test_a_grid_under_crops(load: Load) -> None:
     assert (rows_of(config.cache, "proposals/count") == 6).all()
     assert verify(config.cache).ok
     assert verify(config.cache).proposals_per_frame == 6
+    assert not verify(config.cache).warnings  # a grid has no scores
 
 
 @pytest.mark.parametrize("kind", ["grid", "file"])
