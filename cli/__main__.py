@@ -15,11 +15,12 @@ def main() -> None:
     stopping.obey()
     try:
         from cli.app import main as run
-    except KeyboardInterrupt as stop:  # each import is a safe point
+
+        run()
+    except KeyboardInterrupt as stop:  # each import is a safe point, those of typer too, which show wrong usage
         from cli.exits import end_process, stopped
 
         end_process(stopped(type(stop)))
-    run()
 
 
 if __name__ == "__main__":

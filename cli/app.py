@@ -12,13 +12,20 @@ import typer
 from typer.core import TyperGroup
 
 from cli import caches, exchange, heads, start
-from cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals
+from cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals, stopped
 from cli.printing.text import shown
 from cli.streams import open_standard_streams
 
 
 class Commands(TyperGroup):
     """Runs a command; turns its result, and what can go wrong, into messages and exit codes."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Typer imports modules while it parses; of a stop then it would make 130, whichever signal came."""
+        try:
+            return super().make_context(*arguments, **options)
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(stopped(type(stop))) from stop
 
     def invoke(self, ctx: Any) -> None:
         raise typer.Exit(exit_code(lambda: super(Commands, self).invoke(ctx)))

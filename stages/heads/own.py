@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from cache_schemas.regular import CONFIG_BYTES, read_regular
 from stages.heads.head import Head, HeadError, HeadOptions, Spec
 
 DIGEST = "@"
@@ -35,7 +36,7 @@ class OwnHead:
         """The head `<file>.py:<class>`. Raises HeadError for a file that cannot be read."""
         file, _, class_name = name.rpartition(":")
         try:
-            return cls(Path(file), class_name, Path(file).read_bytes().decode())
+            return cls(Path(file), class_name, read_regular(file, CONFIG_BYTES).decode())
         except (OSError, UnicodeDecodeError) as error:
             raise HeadError(
                 f"The file of the head {name} cannot be read: {error}. Name it as `file.py:Class`, "

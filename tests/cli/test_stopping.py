@@ -104,20 +104,28 @@ def test_eighty_random_moments(config: Path) -> None:
 
 
 @pytest.mark.parametrize(("sent", "code"), CODES.items())
-def test_a_signal_during_imports(config: Path, sent: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [("typer", "plan"), ("pydantic.type_adapter", "plan"), ("rich.panel", "no_such_command")],
+    ids=["start", "parsing", "wrong usage"],
+)
+def test_a_signal_during_imports(config: Path, module: str, command: str, sent: signal.Signals, code: int) -> None:
     """That is before the command has begun."""
     program = """
 import os, sys
+number, module = int(sys.argv.pop()), sys.argv.pop()
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "typer" and sys.argv[-1].isdigit():
-            os.kill(os.getpid(), int(sys.argv.pop()))
+        global number
+        if name == module and number:
+            number, sent = 0, number
+            os.kill(os.getpid(), sent)
 sys.meta_path.insert(0, Finder())
 from cli.__main__ import main
 main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, "plan", str(config), str(int(sent))], capture_output=True, text=True, cwd=ROOT,
+        [sys.executable, "-c", program, command, str(config), module, str(int(sent))], capture_output=True, text=True, cwd=ROOT,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (code, "", f"\n{GOES_ON}")
