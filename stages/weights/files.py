@@ -31,8 +31,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         require_regular(path)
         content = _content(path)
-    except WeightsError:
-        raise
+    except WeightsError as error:  # torch calls those of our types, which do not know the file
+        if str(error).startswith(str(path)):
+            raise
+        raise WeightsError(f"{path}: {error}") from error
     except NotRegularError as error:
         raise WeightsError(str(error)) from error
     except Exception as error:  # the readers raise whatever a damaged file leads them to

@@ -1,5 +1,6 @@
 """A head of one's own: trained, gone on with, evaluated; and what is said of one that does not fit."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -135,5 +136,8 @@ def test_a_head_that_does_not_fit_is_told_what_to_do(head_file: Path, old: str, 
 def test_a_file_that_is_missing_and_an_option_that_is_unknown_are_named(head_file: Path) -> None:
     with pytest.raises(HeadError, match=r"head nowhere\.py:MyHead cannot be read: .*No such file"):
         build_head("nowhere.py:MyHead", SPEC, 3)
+    os.mkfifo(fifo := head_file.with_name("fifo.py"))
+    with pytest.raises(HeadError, match=r"fifo\.py:MyHead cannot be read: .* is a named pipe"):
+        build_head(f"{fifo}:MyHead", SPEC, 3)
     with pytest.raises(HeadError, match="Head MyHead: there is no option 'depth'; there are: array, dim"):
         build_head(f"{head_file}:MyHead", SPEC, 3, depth=2)

@@ -168,6 +168,13 @@ def test_a_changed_byte_is_read_or_refused(tmp_path: Path, protocol: int) -> Non
     assert 100 < refused < 400
 
 
+def test_a_refusal_names_the_file_that_torch_reads(tmp_path: Path) -> None:
+    path = tmp_path / "file.pth"
+    torch.save({"weight": np.array([{}, None], dtype=object)}, path)
+    with pytest.raises(WeightsError, match=r"file.pth: refused: the pickle holds values of type 'O8'"):
+        read_state(path)
+
+
 def test_an_array_of_objects_is_no_tensor(tmp_path: Path) -> None:
     path = tmp_path / "file.pkl"
     path.write_bytes(pickle.dumps({"weight": np.array([{}, None], dtype=object)}))
