@@ -125,7 +125,8 @@ from cli.__main__ import main
 main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, command, str(config), module, str(int(sent))], capture_output=True, text=True, cwd=ROOT,
+        [sys.executable, "-c", program, command, str(config), module, str(int(sent))],
+        capture_output=True, text=True, cwd=ROOT,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (code, "", f"\n{GOES_ON}")
