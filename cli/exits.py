@@ -1,5 +1,6 @@
 """What a command's end means to who called it: exit codes, messages, signals."""
 
+import atexit
 import os
 import select
 import sys
@@ -66,8 +67,17 @@ def _is_unread(descriptor: int) -> bool:
 
 
 def stop_on_signals() -> None:
-    """SIGINT, SIGTERM and SIGUSR1 stop the command at its next safe point."""
+    """SIGINT, SIGTERM and SIGUSR1 stop the command at its next safe point, and the process ends with their code.
+
+    So it does where the caller has caught the stop.
+    """
     stopping.obey()
+    atexit.register(_end_as_asked)
+
+
+def _end_as_asked() -> None:
+    if (stop := stopping.asked()) is not None:
+        end_process(stopping.exit_code_of(stop))
 
 
 def end_process(code: int) -> NoReturn:

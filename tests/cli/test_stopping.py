@@ -132,6 +132,22 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (code, "", f"\n{GOES_ON}")
 
 
+def test_a_caller_that_catches_the_stop_ends_with_its_code() -> None:
+    program = """
+import os, signal
+from cache_schemas import stopping
+from cli.exits import Terminated, stop_on_signals
+stop_on_signals()
+os.kill(os.getpid(), signal.SIGTERM)
+try:
+    stopping.check()
+except Terminated:
+    print("caught")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "caught\n", "")
+
+
 def test_ctrl_c_before_any_signal_is_obeyed() -> None:
     program = """
 import os, runpy, signal, sys
