@@ -163,21 +163,21 @@ runpy.run_module("cli", run_name="__main__")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_stdout_that_is_closed_or_not_read(config: Path) -> None:
-    plan = [*KINEGRAPH, "plan", str(config)]
+def test_stdout_that_is_closed_or_not_read() -> None:
+    models = [*KINEGRAPH, "models"]
     reading, writing = os.pipe()
     os.close(reading)  # as `| true` does
-    unread = subprocess.run(plan, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    unread = subprocess.run(models, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     os.close(writing)
     assert (unread.returncode, unread.stderr) == (0, "")
     for closed in (">&-", "<&- >&-", "<&- >&- 2>&-"):
-        line = ["sh", "-c", f"{' '.join(plan)} {closed}"]
+        line = ["sh", "-c", f"{' '.join(models)} {closed}"]
         done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), closed
 
 
-def test_a_stdout_without_room(config: Path) -> None:
-    plan = [*KINEGRAPH, "plan", str(config)]
+def test_a_stdout_without_room() -> None:
+    models = [*KINEGRAPH, "models"]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(plan, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+        done = subprocess.run(models, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
