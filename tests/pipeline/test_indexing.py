@@ -94,11 +94,12 @@ def test_labels_and_splits_may_change(load: Load, video_folder: Path) -> None:
     extract(config)
     csv = video_folder.parent / "list.csv"
     csv.write_text("path,label,split\n" + "".join(f"{video},jump;{video[0]},test\n" for video in FIRST))
-    found = index(load(f"dataset.annotations={csv}"))
+    listed = load(f"dataset.annotations={csv}")
+    found = index(listed)
     assert set(found.cache.clips.column("split")) == {"test"}
     assert found.cache.classes == ["jump", "l", "r"]
     assert next(found.cache.clips.rows()).labels == (0, 1)
-    assert not extract(load()).plan.units, "labels enter no fingerprint"
+    assert not extract(listed).plan.units, "labels enter no fingerprint"
     assert videos(cache) == FIRST
 
 
@@ -113,7 +114,7 @@ def test_videos_know_their_place_in_the_list(load: Load, video_folder: Path) -> 
         assert videos(cache) == FIRST
         assert cache.clips.column("list_index") == [listed.index(number) for number in range(6)]
         assert CachedClips(cache, ["proposals/count"]).videos == [FIRST[number] for number in listed]
-    assert not extract(config).plan.units
+    assert not extract(load(f"dataset.annotations={csv}")).plan.units
 
 
 def test_a_video_that_is_damaged_later_keeps_its_times_and_gets_its_labels(load: Load, video_folder: Path) -> None:
