@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import struct
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -34,6 +35,10 @@ MACHINE_PATH, FRESH_PATH = pytest.StashKey[str](), pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give this process the environment of a fresh machine; workers of pytest-xdist inherit it."""
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a job in a shell's background; what tests start would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         machine_path = config.workerinput["machine_path"]
     else:

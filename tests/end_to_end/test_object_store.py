@@ -221,15 +221,12 @@ def test_loaders_read_in_processes_of_their_own(tiny_document: dict[str, Any], u
     """Also once this process has read."""
     clips = CachedClips(made(tiny_document, url).cache, ARRAYS)
     first = clips[0]
-    loader = DataLoader(clips, batch_size=3, num_workers=1, multiprocessing_context=method, collate_fn=_as_it_is)
+    rows = range(len(clips))
+    loader = DataLoader(rows, batch_size=3, num_workers=1, multiprocessing_context=method, collate_fn=clips.batch)
     batches = list(loader)
     assert [len(batch["labels"]) for batch in batches] == [3, 3]
     for name in ARRAYS:
         np.testing.assert_array_equal(batches[0][name][0].numpy(), first[name].numpy())
-
-
-def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
-    return batch
 
 
 def test_zarr_and_xarray_open_it_at_its_url(tiny_document: dict[str, Any], url: str) -> None:

@@ -65,7 +65,7 @@ def test_a_full_disk_while_indexing(small_disk: Path, prepared: Prepared, run: R
     goes_on(config, prepared.undisturbed)
 
 
-@pytest.mark.parametrize("limit_bytes", [400, 20_000])
+@pytest.mark.parametrize("limit_bytes", [800, 20_000])
 def test_files_that_may_not_grow(tmp_path: Path, prepared: Prepared, run: Run, limit_bytes: int) -> None:
     config = prepared.copy(tmp_path / "cache")
     ended = run("extract", config, limit_bytes=limit_bytes)
