@@ -188,7 +188,10 @@ class _Queue(Protocol[Item_co]):
 
 
 def get(items: _Queue[Item], seconds: float | None = None) -> Item:
-    """`items.get(timeout=seconds)` with safe points. Raises queue.Empty."""
+    """`items.get(timeout=seconds)` with safe points. Raises queue.Empty.
+
+    Not for a queue.SimpleQueue, whose `get` was seen to wait for ever when a signal came near the end of its timeout.
+    """
     until = None if seconds is None else monotonic() + seconds
     while True:
         check()

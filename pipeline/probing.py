@@ -48,7 +48,7 @@ class _Pool:
         self.stopping = threading.Event()
         self._probe = probe
         self._waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[str, Answer | BaseException]] = queue.SimpleQueue()
+        self._done: queue.Queue[tuple[str, Answer | BaseException]] = queue.Queue()
         self._begun: dict[str, float] = {}  # when, of those under way
         self._hanging: set[str] = set()
         for path in paths:

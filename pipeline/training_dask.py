@@ -104,7 +104,7 @@ class _Table:
         self.topic = f"kinegraph-train-{uuid.uuid4().hex[:12]}"
         self.in_flight: dict[str, tuple[Future[Any], WantedRun]] = {}
         self.diverged: list[str] = []
-        self._settled: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._settled: queue.Queue[Future[Any]] = queue.Queue()
         self._workers = Workers(client, config.run)
 
     def train(self, runs: Sequence[WantedRun]) -> list[str]:

@@ -95,7 +95,7 @@ class Submission:
         self.watchers: dict[int, tuple[str, ...]] = {}
         self.suspects: list[WorkUnit] = []
         self.out_of_time: OutOfTimeError | WalltimeError | None = None
-        self._settled: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._settled: queue.Queue[Future[Any]] = queue.Queue()
         self._workers = Workers(client, job.config.run)
 
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:

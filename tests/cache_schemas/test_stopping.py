@@ -94,7 +94,6 @@ WAITS = {
     "event": "stopping.wait(threading.Event(), 1000)",
     "future": "stopping.result(Future())",
     "queue": "stopping.get(queue.Queue())",
-    "simple queue": "stopping.get(queue.SimpleQueue(), 1000)",
     "program": "stopping.run([sys.executable, '-c', 'import time; time.sleep(1000)'], 1000)",
     "threads": """
 with stopping.threads(1) as pool:

@@ -101,7 +101,7 @@ def test_a_killed_worker_process_is_replaced(
     assert same_bytes(Path(config.cache)) == undisturbed
 
 
-def _wait_for(happened: Any, seconds: float = 60) -> None:
+def _wait_for(happened: Any, seconds: float = 240) -> None:
     limit = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < limit
