@@ -145,6 +145,17 @@ def orient_mp4(path: Path, a: int, b: int, c: int, d: int) -> Path:
     return path
 
 
+def copied(path: Path, source: Path) -> Path:
+    """The video of another file in another container, not encoded anew."""
+    with av.open(str(source)) as file, av.open(str(path), "w") as out:
+        video: Any = out.add_stream_from_template(file.streams.video[0])
+        for packet in file.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                out.mux(packet)
+    return path
+
+
 def joined(path: Path, *parts: Path) -> Path:
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path

@@ -129,9 +129,9 @@ def key_stamps(video: "OpenVideo") -> list[int]:
         return _in_order(video.stream)
     with av.logging.Capture() as logs, open_container(video.path, logs) as container:
         stream: VideoStream = container.streams[video.stream.index]  # type: ignore[assignment]
-        read = len(_entries(stream))
+        read = len(stream.index_entries)
         container.seek(0, stream=stream)
-        return _in_order(stream) if not read or len(_entries(stream)) > read + 1 else []
+        return _in_order(stream) if not read or len(stream.index_entries) > read + 1 else []
 
 
 def codec_name(stream: VideoStream) -> str:
@@ -139,16 +139,12 @@ def codec_name(stream: VideoStream) -> str:
     return stream.codec_context.codec.canonical_name
 
 
-def _entries(stream: VideoStream) -> list[Any]:
-    return [*getattr(stream, "index_entries", ())]  # PyAV before 16 does not give them
-
-
 def _in_order(stream: VideoStream) -> list[int]:
     """Of groups of which all is shown. None where stamps go back, or where a part is left out between such groups.
 
     An edit list leaves out frames of the first groups and of the last ones; one with several entries also others.
     """
-    entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in _entries(stream)]
+    entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in stream.index_entries]
     groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether all of the group is shown
     for stamp, is_key, is_left_out in entries:
         if is_key:

@@ -3,8 +3,10 @@
 A container gives presentation times, or decode times only (avi, asf, Matroska's VfW tracks), or none (raw streams).
 """
 
+import math
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from av.container import InputContainer
@@ -20,6 +22,9 @@ MAX_GAP_SECONDS = 10.0  # in those: a longer one is where another recording begi
 MAX_DISORDER_SECONDS = 1.0  # stamps further back are those of another recording, too
 MAX_REORDERED = 32  # frames that a decoder may hold back
 ASSUMED_RATE, MAX_RATE = 25.0, 1000.0
+COPIED_TICK_SECONDS = 1e-3  # the clock of mkv, webm and flv, whose stamps stay coarse when they are copied into an mp4
+FINER = 8  # by so much another clock is finer before copied stamps are told from its own
+MAX_STAMPS = 1000  # of an index that are looked at
 FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
 
 
@@ -53,6 +58,30 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
     Containers round stamps to their clock. So one tick, unless ticks are as long as frames.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
+
+
+def clock_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """The tick of the clock to which stamps were rounded: a millisecond where an mp4 or mov was copied from an mkv.
+
+    It is told by the table of frames, which is read when a file is opened: however it is read then, it has one clock.
+    """
+    tick = float(stream.time_base or 0)
+    if "mov" not in formats(container) or not 0 < tick * FINER <= COPIED_TICK_SECONDS:
+        return tick
+    stamps = [entry.timestamp for entry in stream.index_entries[:MAX_STAMPS]]
+    return COPIED_TICK_SECONDS if are_copied(stamps, tick) else tick
+
+
+def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
+    """Whether stamps, in ticks, were rounded to whole milliseconds: all are, to a tick, but on no coarser grid.
+
+    A grid is what frames of a rate have that falls on whole milliseconds: 40 at 25 a second, which nobody rounded.
+    The first stamps are not asked, because who copies B-frames may make up their decode times.
+    """
+    later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
+    passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
+    tick = tick_seconds / COPIED_TICK_SECONDS + FLOAT_NOISE_SECONDS
+    return all(abs(ms - round(ms)) <= tick for ms in passed) and math.gcd(*map(round, passed)) == 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +129,7 @@ class Timeline:
         rate = frame_rate(container, stream)
         self.complaints: list[str] = []
         self.frame_period = 1 / (rate or ASSUMED_RATE)
-        self.slack_seconds = slack_seconds(float(stream.time_base or 0), self.frame_period)
+        self.slack_seconds = slack_seconds(clock_seconds(container, stream), self.frame_period)
         self.is_raw = is_raw(container)
         self.has_decode_times = has_decode_times(container, stream)
         self._has_rate, self._may_be_joined = rate is not None, bool(formats(container) & JOINED)
