@@ -179,6 +179,8 @@ class _Pass:
             ),
             key=lambda slot: slot.at,
         )
+        if isinstance(self.video, OpenImages):
+            self.video.read_ahead(int(slot.at) if self.by_number else self.video.place(slot.at) for slot in slots)
         last_seconds = self._fill(slots, deadline)
         complaint = self.video.complaints
         return [self._judged(number, last_seconds, complaint) for number in range(len(self.rows))]

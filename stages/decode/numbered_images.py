@@ -7,7 +7,9 @@ dropped. Grey, palette and 16-bit RGB images become 8-bit RGB; images of other k
 import os
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import xxhash
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cache_schemas import stopping
 from cache_schemas.ledger import Source
 from cache_schemas.regular import open_regular
 from stages.decode.errors import DecodeError
@@ -30,6 +33,7 @@ MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA"))  # what becomes RG
 NUMBERED = re.compile(r"(.*?)([0-9]+)(\.[a-z]+)", re.DOTALL | re.IGNORECASE)
 ORIENTATION, ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
 SAMPLE_BYTES = 65536
+READERS, MAX_AHEAD = 4, 8  # threads that open images of one folder, and images that wait for their turn
 Name = tuple[str, str, str]  # prefix, digits, ending
 
 
@@ -121,7 +125,10 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 
 
 class OpenImages:
-    """A folder of images in the place of an open video. The frame of `frames` and `rgb` is an image's place."""
+    """A folder of images in the place of an open video. The frame of `frames` and `rgb` is an image's place.
+
+    `pool` reads images that are to come, once `read_ahead` has said which.
+    """
 
     complaints = ""
     promised_duration: float | None = None
@@ -129,10 +136,12 @@ class OpenImages:
     slack_seconds = FLOAT_NOISE_SECONDS
     sizes: tuple[tuple[float, tuple[int, int]], ...] = ()  # `rgb` says itself which image has another one
 
-    def __init__(self, folder: str, images: NumberedImages, rate: float) -> None:
+    def __init__(self, folder: str, images: NumberedImages, rate: float, pool: ThreadPoolExecutor) -> None:
         self.folder, self.images, self.rate = folder, images, rate
         self.frame_period = 1 / rate
         self._size: tuple[int, int] | None = None
+        self._pool, self._later = pool, iter(())
+        self._coming: dict[int, Future[np.ndarray]] = {}  # by place, in order
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
         """Each image's time and place; none is opened. Raises DecodeError (`timeout`) past `deadline`."""
@@ -141,21 +150,42 @@ class OpenImages:
                 raise DecodeError("timeout", f"{index} of {self.images.count} images were read when time was up")
             yield TimedFrame(index / self.rate, index, index, index)
 
+    def place(self, seconds: float) -> int:
+        """The place of the image that is on the screen at a time."""
+        return bisect_right(range(1, self.images.count), seconds, key=lambda i: i / self.rate - self.slack_seconds)
+
+    def read_ahead(self, places: Iterable[int]) -> None:
+        """Begin to read the images at these places, which rise; a few at a time. `rgb` gives them, or their error."""
+        self._later = iter(dict.fromkeys(min(place, self.images.count - 1) for place in places))
+        self._submit()
+
+    def _submit(self) -> None:
+        while len(self._coming) < MAX_AHEAD and (place := next(self._later, None)) is not None:
+            self._coming[place] = self._pool.submit(self._pixels, place)
+
     def rgb(self, frame: Any) -> np.ndarray:
         """The image as uint8 [H, W, 3]. Raises DecodeError where it cannot be read, or has not the first one's size."""
-        name = self.images.name(frame)
         if self._size is None:
             probe = probe_images(self.folder, self.rate, self.images)
             self._size = probe.frame_width, probe.frame_height
-        with _opened(self.folder, name) as image:
-            if image.mode not in MODES:
-                raise DecodeError("unreadable", f"{name}: of kind {image.mode}; expected 8-bit grey, palette or RGB")
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        for passed in [place for place in self._coming if place < frame]:
+            self._coming.pop(passed).cancel()
+        coming = self._coming.pop(frame, None)
+        self._submit()
+        pixels = self._pixels(frame) if coming is None else stopping.result(coming)
         height, width = pixels.shape[:2]
         if (width, height) != self._size:
             first = f"{self.images.name(0)} has {self._size[0]}x{self._size[1]}"
-            raise DecodeError("unreadable", f"{name} has {width}x{height} px, {first}; one size is expected")
+            words = f"{self.images.name(frame)} has {width}x{height} px, {first}; one size is expected"
+            raise DecodeError("unreadable", words)
         return pixels
+
+    def _pixels(self, place: int) -> np.ndarray:
+        name = self.images.name(place)
+        with _opened(self.folder, name) as image:
+            if image.mode not in MODES:
+                raise DecodeError("unreadable", f"{name}: of kind {image.mode}; expected 8-bit grey, palette or RGB")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 @contextmanager
@@ -163,7 +193,8 @@ def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
     """A folder of numbered images as a video. Raises DecodeError."""
     images = images_in(folder)
     _require_video(folder, images)
-    yield OpenImages(folder, images, rate)
+    with stopping.threads(READERS, "image") as pool:
+        yield OpenImages(folder, images, rate, pool)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Folders of numbered images as videos: their names, times, pixels and faults."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cache_schemas import stopping
 from stages.decode import numbered_images
 from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
 from stages.decode.errors import DecodeError
-from stages.decode.numbered_images import images_changed, images_identity, open_images, probe_images
+from stages.decode.numbered_images import READERS, images_changed, images_identity, open_images, probe_images
 from tests.stages.decode.conftest import clip_row
 
 RATE = 12.0
@@ -67,7 +70,49 @@ def test_only_wanted_images_are_opened(tmp_path: Path, monkeypatch: pytest.Monke
     real = numbered_images.open_regular
     monkeypatch.setattr(numbered_images, "open_regular", lambda path: (opened.append(Path(path).name), real(path))[1])
     assert reds(decoded(folder, [0.5, 0.75])[0]) == [6, 9]
-    assert opened == ["00001.jpg", "00007.jpg", "00010.jpg"], "the first one for its size"
+    assert sorted(opened) == ["00001.jpg", "00007.jpg", "00010.jpg"], "the first one for its size"
+
+
+def test_images_are_read_side_by_side_and_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, together = write_images(tmp_path / "v"), threading.Barrier(READERS, timeout=30)
+    real, is_read = numbered_images.open_regular, [threading.Event() for _ in range(5)]
+
+    def opened(path: str) -> Any:
+        place = int(Path(path).stem) - 1
+        if place in (1, 2, 3, 4):  # all four begin before one is read, and the last comes first
+            together.wait()
+            assert place == 4 or is_read[place + 1].wait(30)
+            is_read[place].set()
+        return real(path)
+
+    monkeypatch.setattr(numbered_images, "open_regular", opened)
+    assert reds(decoded(folder, [(i + 0.5) / RATE for i in range(1, 12)])[0]) == [*range(1, 12)]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("image")]
+
+
+def test_clips_take_the_image_that_is_on_the_screen(tmp_path: Path) -> None:
+    with open_images(str(write_images(tmp_path / "v", count=40)), 29.97) as video:
+        assert [video.place(i / 29.97) for i in range(42)] == [*range(40), 39, 39]
+        assert [video.place((i - 0.1) / 29.97) for i in range(4)] == [0, 0, 1, 2]
+        video.read_ahead([0, 0, 5, 700])
+        assert [round(int(video.rgb(place)[0, 0, 0]) / 20) for place in (0, 5, 7)] == [0, 5, 7], "also one not expected"
+
+
+def test_a_stop_is_obeyed_while_an_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, end, noted = write_images(tmp_path / "v"), threading.Event(), stopping._Noted()
+    real = numbered_images.open_regular
+
+    def opened(path: str) -> Any:
+        if path.endswith("00003.jpg"):
+            noted.signal = signal.SIGTERM
+            assert end.wait(30)
+        return real(path)
+
+    monkeypatch.setattr(stopping, "_noted", noted)
+    monkeypatch.setattr(numbered_images, "open_regular", opened)
+    with pytest.raises(stopping.Terminated):
+        decoded(folder, [0.0, 2 / RATE])
+    end.set()
 
 
 @pytest.mark.parametrize(
