@@ -16,6 +16,7 @@ from stages.decode.errors import DecodeError
 # Demuxers that open files or addresses which a file names: playlists, session descriptions, numbered images.
 FOLLOWING = frozenset("concat concatf dash hls imf image2 lavfi rtp rtsp sap sdp vobsub webm_dash_manifest".split())
 REFUSED = "Format not on whitelist"
+PLAYLIST = "Not detecting m3u8/hls"  # as the name does not end in .m3u8
 ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
@@ -58,8 +59,9 @@ def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputC
         return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": _own_formats()})
     except (av.error.FFmpegError, ValueError):
         for _, name, message in logs:
-            if message.startswith(REFUSED):
-                words = f"the file names other files (format {name}), which are not opened: list those instead"
+            if message.startswith((REFUSED, PLAYLIST)):
+                what = name if message.startswith(REFUSED) else "hls"
+                words = f"the file names other files (format {what}), which are not opened: list those instead"
                 raise DecodeError("unreadable", words) from None
         raise
 

@@ -353,7 +353,7 @@ def _opened(container: InputContainer, logs: Logs, rules: Rules, path: str | Non
 
 
 def _said(logs: Logs) -> str:
-    lines = dict.fromkeys(f"{name}: {message.strip()}" for _, name, message in logs if name != NOBODY)
+    lines = dict.fromkeys(f"{name}: {message.strip()}".removeprefix(": ") for _, name, message in logs if name != NOBODY)
     return "; ".join([*lines][:MAX_COMPLAINTS])
 
 

@@ -179,6 +179,7 @@ def test_a_cut_avi_is_truncated_though_ffmpeg_guesses_its_duration(tmp_path: Pat
         ("a.concat", "ffconcat version 1.0\nfile other.mp4\n"),
         ("a.txt", "ffconcat version 1.0\nfile other.mp4\n"),
         ("a.mp4", "ffconcat version 1.0\nfile other.mp4\n"),
+        ("a.mp4", "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nother.mp4\n#EXT-X-ENDLIST\n"),
         ("a.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
     ],
 )
