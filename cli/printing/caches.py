@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cli.printing.failures import by_video
 from cli.printing.text import duration, note, note_listed, on_one_line, say, size, table, wrapped
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def extracted(outcome: "Outcome", cache: str) -> None:
         say(f"{cache}: nothing to do, all {outcome.num_clips} clips are sealed")
     note_listed(
         f"{len(outcome.failures)} of {outcome.num_clips} clips failed (--retry-failed runs them again):",
-        [f"{f.clip_id}: {f.reason}: {f.detail}" for f in outcome.failures],
+        by_video(outcome.failures, cache),
     )
 
 
@@ -188,12 +189,10 @@ def compared(found: "FrameReport", repair: bool) -> None:
         f"frames at the same times, {shards['retimed']} the same at other times ({clips['retimed']} clips), "
         f"{shards['differ']} other frames ({clips['differ']} clips)"
     )
-    note_listed(
-        f"{clips['differ']} clips show other frames:", [f"{clip}: {words}" for clip, words in found.differing.items()]
-    )
+    note_listed(f"{clips['differ']} clips show other frames:", _videos(found.differing))
     note_listed(
         f"{clips['unread']} clips of {shards['unread']} shards cannot be compared, their videos cannot be read:",
-        [f"{clip}: {words}" for clip, words in found.unread.items()],
+        _videos(found.unread),
     )
     if found.upgraded:
         left = "; `kinegraph extract CONFIG` makes the un-marked shards again" if shards["differ"] else ""
@@ -205,3 +204,13 @@ def compared(found: "FrameReport", repair: bool) -> None:
         )
     else:
         say("--frames --repair upgrades the cache: it keeps what is right and un-marks the shards with other frames")
+
+
+def _videos(clips: dict[str, str]) -> list[str]:
+    """A line for each video and words; of one clip by its own name."""
+    from cache_schemas.clips_table import video_of
+
+    alike: dict[tuple[str, str], list[str]] = {}
+    for clip, words in clips.items():
+        alike.setdefault((video_of(clip), words), []).append(clip)
+    return [f"{video if of_video[1:] else of_video[0]}: {words}" for (video, words), of_video in alike.items()]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cli.printing.failures import by_video
 from cli.printing.text import note, note_listed, say
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def imported(found: "Imported") -> None:
     note_listed(f"{len(found.left_out)} videos of the files have no row in the cache and are left out:", found.left_out)
     note_listed(
         f"{len(found.failures)} of {found.cache.num_rows} clips failed:",
-        [f"{f.clip_id}: {f.reason}: {f.detail}" for f in found.failures],
+        by_video(found.failures, found.cache.root),
     )
     if found.cache.classes:
         say(f"`kinegraph train CONFIG` needs no more of a config than this:\n{_train_config(found)}", end="")

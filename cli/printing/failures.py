@@ -1,23 +1,51 @@
-"""What `kinegraph status --failed` prints, as it is read: there may be a million lines."""
+"""What failed: a line a video after a command, all in full for `kinegraph status --failed`."""
 
 import csv
 import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cli.printing.text import MAX_COLUMNS, on_one_line, say
 
 if TYPE_CHECKING:
+    from cache_schemas.ledger import Failure
     from pipeline.failures import FailedClip
 
 COLUMNS = ("video", "clip", "stages", "reason", "words")
 
 
+def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
+    """A line for each video and reason, in the words of its first clip, with the number of clips where it is several.
+
+    Failures of intervals count for their video.
+    """
+    from cache_schemas.clips_table import ClipsTable, video_of
+    from cache_schemas.storage import open_storage
+
+    whole = ClipsTable.read_video_names(open_storage(cache)) if failures else {}
+    found: dict[tuple[str, str], list[Failure]] = {}
+    for failure in failures:
+        video = video_of(failure.clip_id)
+        found.setdefault((whole.get(video, video), failure.reason), []).append(failure)
+    return [_line(video, of_video) for (video, _), of_video in found.items()]
+
+
+def _line(video: str, failures: "Sequence[Failure]") -> str:
+    first, number = failures[0], len(failures)
+    if number == 1:
+        return f"{first.clip_id}: {first.reason}: {first.detail}"
+    are_alike = all(failure.detail == first.detail for failure in failures)
+    return f"{video}: {first.reason}: {first.detail} ({'' if are_alike else 'the first of '}{number} clips)"
+
+
 def as_text(found: "Iterable[FailedClip]") -> None:
-    """Per failure its clip, reason and stages, and below them the words, wrapped to the terminal's width."""
+    """Per failure its clip, reason and stages, and below them the words, wrapped to the terminal's width.
+
+    Each is printed once it is read: there may be a million.
+    """
     width, number = min(shutil.get_terminal_size().columns, MAX_COLUMNS), 0
     for failed in found:
         number += 1

@@ -353,7 +353,8 @@ def _opened(container: InputContainer, logs: Logs, rules: Rules, path: str | Non
 
 
 def _said(logs: Logs) -> str:
-    lines = dict.fromkeys(f"{name}: {message.strip()}".removeprefix(": ") for _, name, message in logs if name != NOBODY)
+    said = [(name, message.strip()) for _, name, message in logs if name != NOBODY]
+    lines = dict.fromkeys(f"{name}: {message}" if name else message for name, message in said)
     return "; ".join([*lines][:MAX_COMPLAINTS])
 
 

@@ -1,20 +1,25 @@
-"""`status --failed`: every failure, in text, JSON and csv."""
+"""`status --failed`: every failure, in text, JSON and csv; and a line a video after a command."""
 
 import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cache_schemas.cache import Cache
+from cache_schemas.clips_table import ClipsTable, interval_id
 from cache_schemas.ledger import Failure, Record
+from cache_schemas.storage import open_storage
+from cli.printing.failures import by_video
 from pipeline.config import check_config
 from pipeline.declare import declare
 from pipeline.indexing import index
 from tests.conftest import six_videos, tiny_stages
+from tests.stages.decode.conftest import clip_row
 
 Command = Callable[..., Any]
 UNDECODED = "the decoder gave no frame at 1.5 s of a file whose header promises 12 frames and an index that ends"
@@ -81,3 +86,22 @@ def test_a_cache_without_failures_and_flags_that_do_not_fit(kinegraph: Command, 
         refused = kinegraph("status", cache.root, *flags)
         assert (refused.exit_code, refused.stdout) == (2, "")
         assert "--csv: allowed with --failed, and without --json" in refused.stderr
+
+
+def test_a_broken_video_is_one_line_whatever_its_clips(tmp_path: Path) -> None:
+    """Of intervals, clips and crops; in the words of the first clip where they differ."""
+    videos = {interval_id("v.mp4", span): span for span in ((0.0, 2.0), (2.0, 4.0))}
+    rows = [
+        replace(clip_row(Path("v.mp4"), [0.0]), video_id=video, clip_id=f"{video}:0:{crop}", interval=span)
+        for video, span in videos.items()
+        for crop in ("left", "right")
+    ]
+    ClipsTable.from_rows(rows).write(open_storage(tmp_path))
+    broken = [Failure(clip_id=row.clip_id, reason="unreadable", detail="no moov") for row in rows]
+    short = [Failure(clip_id=f"w.mp4:{n}:full", reason="too_short", detail=f"{n} s") for n in (1, 2)]
+    alone = Failure(clip_id="w.mp4:0:full", reason="truncated", detail="ended")
+    assert by_video([*broken, *short, alone], str(tmp_path)) == [
+        "v.mp4: unreadable: no moov (4 clips)",
+        "w.mp4: too_short: 1 s (the first of 2 clips)",
+        "w.mp4:0:full: truncated: ended",
+    ]
