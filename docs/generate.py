@@ -24,7 +24,9 @@ from pipeline.cluster_options import DaskOptions, JobQueueOptions
 from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
 from pipeline.executors.slurm_options import SlurmOptions
 from stages.backbones.options import BackboneOptions
+from stages.clips.folders import VIDEO_SUFFIXES
 from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
+from stages.decode.numbered_images import IMAGE_SUFFIXES
 from stages.heads.tail_options import InsertionOptions, TailOptions
 from stages.options import StageOptions
 from stages.proposals.options import (
@@ -81,6 +83,13 @@ stage without its section is not extracted.
 """
 
 
+ENDINGS = f"""Below `root` these endings are videos, in any case: {" ".join(f"`{e}`" for e in sorted(VIDEO_SUFFIXES))}.
+Images of a folder of numbered images: {" ".join(f"`{e}`" for e in sorted(IMAGE_SUFFIXES))}. `index` says how many
+files of other endings it left out. A csv may name a video of any ending: FFmpeg tells what it is.
+"""
+AFTER = {"dataset (kind: folder)": ENDINGS}  # below the table of a section
+
+
 def type_name(annotation: Any) -> str:
     """`int`, `"a" | "b"`, `list of str`, ... as one would write it for a user."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -116,8 +125,9 @@ def section(name: str, model: type[StageOptions]) -> str:
         for key, field in model.model_fields.items()
     ]
     about = " ".join((model.__doc__ or "").split())
+    after = [AFTER[name]] if name in AFTER else []
     return "\n".join(
-        [f"## {name}", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, ""]
+        [f"## {name}", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, "", *after]
     )
 
 
