@@ -25,7 +25,7 @@ ROUNDING_SECONDS = 0.5
 class FirstTimeline:
     """As `Timeline`, of version 1."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, _: Sequence[int] = ()) -> None:
         rate = stream.average_rate or stream.guessed_rate
         self.complaints: list[str] = []
         self.frame_period = float(1 / rate) if rate else 0.0

@@ -28,7 +28,7 @@ from stages.decode.first_rules import FirstTimeline
 from stages.decode.opening import on_disk, open_container, require_file
 from stages.decode.pictures import Orientation
 from stages.decode.seeking import SeekLost
-from stages.decode.timeline import PresentedFrames, Timeline
+from stages.decode.timeline import PresentedFrames, Timeline, first_stamps
 
 NOBODY = "NULL"  # who complains of headers of which FFmpeg, looking for the format, has seen a part only
 MAX_COMPLAINTS = 5  # kept per video, of each kind
@@ -51,7 +51,7 @@ class Rules:
     """What a version of `clips` makes of a file: the stream, when its frames are shown, for how long, which way up."""
 
     chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
-    timeline: Callable[[InputContainer, VideoStream], Timeline | FirstTimeline]
+    timeline: Callable[[InputContainer, VideoStream, Sequence[int]], Timeline | FirstTimeline]
     promised: Callable[["OpenVideo"], float | None]
     duration: Callable[["OpenVideo", VideoFrame], float]
     orientation: Callable[[VideoFrame], Orientation]
@@ -114,9 +114,9 @@ class OpenVideo:
         self._errors: list[str] = []
         self.stream.codec_context.thread_count = 1
         self._reformatter = VideoReformatter()
-        self.timeline = rules.timeline(container, stream)
+        stamps, self._packets = first_stamps(container, stream, container.demux())
+        self.timeline = rules.timeline(container, stream, stamps)
         self.packets = PacketCount(self)
-        self._packets = container.demux()
         self._demuxed = self._demux()
         self._pending: deque[VideoFrame] = deque()  # decoded, not yet given
         self.sizes: list[tuple[float, tuple[int, int]]] = []  # of frames as shown, and since when

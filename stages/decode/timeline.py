@@ -6,10 +6,14 @@ A container gives presentation times, or decode times only (avi, asf, Matroska's
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -22,9 +26,9 @@ MAX_GAP_SECONDS = 10.0  # in those: a longer one is where another recording begi
 MAX_DISORDER_SECONDS = 1.0  # stamps further back are those of another recording, too
 MAX_REORDERED = 32  # frames that a decoder may hold back
 ASSUMED_RATE, MAX_RATE = 25.0, 1000.0
-COPIED_TICK_SECONDS = 1e-3  # the clock of mkv, webm and flv, whose stamps stay coarse when they are copied into an mp4
+COPIED_TICK_SECONDS = 1e-3  # the clock of mkv, webm and flv, whose stamps stay coarse when they are copied elsewhere
 FINER = 8  # by so much another clock is finer before copied stamps are told from its own
-MAX_STAMPS = 1000  # of an index that are looked at
+MAX_STAMPS, MAX_PACKETS = 1000, 100  # of a table of frames, and of a stream without one, that are looked at
 FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
 
 
@@ -60,23 +64,44 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
 
-def clock_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """The tick of the clock to which stamps were rounded: a millisecond where an mp4 or mov was copied from an mkv.
+def first_stamps(
+    container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
+) -> tuple[list[int], Iterator["Packet[Any]"]]:
+    """Stamps of the first frames, in ticks, where they may be copied ones; and all the packets, as if none was read.
 
-    It is told by the table of frames, which is read when a file is opened: however it is read then, it has one clock.
+    They come from the table of frames of an mp4 or mov, and from the first packets of ts and mpg. What went wrong while
+    these were read is raised where the packets end.
     """
-    tick = float(stream.time_base or 0)
-    if "mov" not in formats(container) or not 0 < tick * FINER <= COPIED_TICK_SECONDS:
-        return tick
-    stamps = [entry.timestamp for entry in stream.index_entries[:MAX_STAMPS]]
-    return COPIED_TICK_SECONDS if are_copied(stamps, tick) else tick
+    names = formats(container)
+    if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
+        return [], packets
+    if "mov" in names:
+        return [entry.timestamp for entry in stream.index_entries[:MAX_STAMPS]], packets
+    if not names & JOINED:
+        return [], packets
+    early: list[Packet[Any]] = []
+    of_stream = 0
+    try:
+        while of_stream < MAX_PACKETS and (packet := next(packets, None)) is not None:
+            early.append(packet)
+            of_stream += packet.stream_index == stream.index
+    except (FFmpegError, OSError, ValueError) as error:
+        packets = _raising(error)
+    stamps = [packet.pts for packet in early if packet.stream_index == stream.index and packet.pts is not None]
+    return stamps, chain(early, packets)
+
+
+def _raising(error: Exception) -> Iterator["Packet[Any]"]:
+    """No packet, then the error."""
+    yield from ()
+    raise error
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Whether stamps, in ticks, were rounded to whole milliseconds: all are, to a tick, but on no coarser grid.
+    """Whether stamps, in ticks, were rounded to whole milliseconds by the container that they were copied from.
 
-    A grid is what frames of a rate have that falls on whole milliseconds: 40 at 25 a second, which nobody rounded.
-    The first stamps are not asked, because who copies B-frames may make up their decode times.
+    All of these are whole to a tick, and lie on no coarser grid: 40 ms at 25 frames a second are no rounding. The first
+    stamps do not count, because programs that copy B-frames make up decode times.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
@@ -125,11 +150,12 @@ class Timeline:
     `complaints` says where stamps could not be followed.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        rate = frame_rate(container, stream)
+    def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:
+        rate, tick = frame_rate(container, stream), float(stream.time_base or 0)
         self.complaints: list[str] = []
         self.frame_period = 1 / (rate or ASSUMED_RATE)
-        self.slack_seconds = slack_seconds(clock_seconds(container, stream), self.frame_period)
+        clock = COPIED_TICK_SECONDS if are_copied(first_stamps, tick) else tick
+        self.slack_seconds = slack_seconds(clock, self.frame_period)
         self.is_raw = is_raw(container)
         self.has_decode_times = has_decode_times(container, stream)
         self._has_rate, self._may_be_joined = rate is not None, bool(formats(container) & JOINED)
