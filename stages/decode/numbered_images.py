@@ -140,7 +140,8 @@ class OpenImages:
         self.folder, self.images, self.rate = folder, images, rate
         self.frame_period = 1 / rate
         self._size: tuple[int, int] | None = None
-        self._pool, self._later = pool, iter(())
+        self._pool = pool
+        self._later: Iterator[int] = iter(())
         self._coming: dict[int, Future[np.ndarray]] = {}  # by place, in order
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
