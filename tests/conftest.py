@@ -18,6 +18,7 @@ from tests import fresh_machine
 if TYPE_CHECKING:
     from distributed import LocalCluster
 
+    from tests.command_server import Run
     from tests.s3_server import Server
 
 VideoWriter = Callable[..., Path]
@@ -224,3 +225,12 @@ def dask_cluster() -> Iterator["LocalCluster"]:
 
     with running(workers=2) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator["Run"]:
+    """Run a kinegraph command in a process of its own, forked from one that has loaded torch."""
+    from tests.command_server import running
+
+    with running() as run:
+        yield run

@@ -1,9 +1,11 @@
 """Runs kinegraph's commands in forked children, which may be hurt: everything heavy is imported once.
 
-Reads requests from stdin, a JSON document per line, and answers each with one: `code` (negative: the signal that ended
-it) and `said`, its stderr. Keys of a request:
+Reads requests from stdin, a JSON document per line, and answers each with two: `pid` once the child runs; then `code`
+(negative: the signal that ended it), `said`, its stderr, and `told`, its stdout. Keys of a request:
 
     arguments       of the command line
+    environment     variables of the child
+    script          the child runs this file with the arguments, not kinegraph
     strike          [signal, operation, pattern, n]: it sends itself the signal before the n-th of OPERATIONS on a path
                     that matches; for a file that is put they are write, fsync, replace, and fsync of its folder
     again           the signal is sent once more, a moment later, and the operation never ends
@@ -19,13 +21,17 @@ import json
 import os
 import pydoc  # noqa: F401  (imported late by a library, when another user may not be able to read it)
 import resource
+import runpy
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+import fsspec
 
 import cache_schemas.files
 import cache_schemas.hdf5_shards
@@ -94,36 +100,53 @@ def strike(sent: str, operation: str, pattern: str, count: int, again: bool) -> 
     cache_schemas.files._write_temporary = write_in_halves
 
 
-def child(request: dict[str, Any], stderr: IO[bytes]) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def child(request: dict[str, Any], stdout: IO[bytes], stderr: IO[bytes]) -> None:
+    os.dup2(stdout.fileno(), 1)
     os.dup2(stderr.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    fsspec.config.conf.clear()
+    fsspec.config.set_conf_env(fsspec.config.conf)  # it read its variables when it was imported
     if "strike" in request:
         strike(*request["strike"], again=request.get("again", False))
     if "limit_bytes" in request:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit_bytes"],) * 2)
     if "user" in request:
         os.setuid(request["user"])
-    sys.argv = ["kinegraph", *request["arguments"]]
-    main()
+    sys.argv = [request.get("script", "kinegraph"), *request["arguments"]]
+    if "script" in request:
+        runpy.run_path(request["script"], run_name="__main__")
+    else:
+        main()
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryFile() as stderr:
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         pid = os.fork()
         if pid == 0:
-            try:
-                child(request, stderr)
-            except SystemExit as ended:
-                os._exit(int(ended.code or 0))
-            except BaseException as error:
-                os.write(2, repr(error).encode())
-                os._exit(99)
+            end(request, stdout, stderr)
+        print(json.dumps({"pid": pid}), flush=True)
         if "after_seconds" in request:
             time.sleep(request["after_seconds"])
             os.kill(pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        stdout.seek(0)
         stderr.seek(0)
-        return {"code": code, "said": stderr.read().decode()}
+        return {"code": code, "said": stderr.read().decode(), "told": stdout.read().decode()}
+
+
+def end(request: dict[str, Any], stdout: IO[bytes], stderr: IO[bytes]) -> NoReturn:
+    """Run what is asked for, and end this process."""
+    code = 0
+    try:
+        child(request, stdout, stderr)
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    sys.stdout.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
-"""A process that runs commands in children which a test may kill; caches of the same videos, untouched and complete."""
+"""Caches of the same videos, untouched and complete, and what a cache that was interrupted must come to."""
 
-import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,19 +15,6 @@ from pipeline.indexing import index
 from pipeline.verification import verify
 from tests.caches import same_bytes, write_config
 from tests.conftest import six_videos, tiny_stages
-
-COMMANDS = Path(__file__).with_name("commands.py")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended: exit code, or minus the signal; and what it said on stderr."""
-
-    code: int
-    said: str
-
-
-Run = Callable[..., Ended]
 
 
 @dataclass(frozen=True)
@@ -68,23 +52,6 @@ def prepare(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepare
 @pytest.fixture(params=["zarr", "hdf5"])
 def prepared(request: pytest.FixtureRequest, prepare: Callable[[str], Prepared]) -> Prepared:
     return prepare(request.param)
-
-
-@pytest.fixture(scope="session")
-def run() -> Iterator[Run]:
-    """Run a kinegraph command; keywords as in commands.py."""
-    with subprocess.Popen(
-        [sys.executable, str(COMMANDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def command(*arguments: object, **request: Any) -> Ended:
-            print(json.dumps({"arguments": [*map(str, arguments)], **request}), file=process.stdin, flush=True)
-            return Ended(**json.loads(process.stdout.readline()))
-
-        yield command
-        process.stdin.close()
 
 
 def records(root: Path) -> dict[Path, int]:

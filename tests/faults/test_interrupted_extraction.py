@@ -15,8 +15,9 @@ from pipeline.config import load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from tests.caches import same_bytes, write_config
+from tests.command_server import Run
 from tests.conftest import moving_square, write_video
-from tests.faults.conftest import Prepared, Run, goes_on
+from tests.faults.conftest import Prepared, goes_on
 
 KINEGRAPH = [sys.executable, "-m", "cli"]
 

@@ -14,7 +14,8 @@ from pipeline.config import load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from tests.caches import write_config
-from tests.faults.conftest import Prepared, Run, goes_on
+from tests.command_server import Run
+from tests.faults.conftest import Prepared, goes_on
 
 OBJECT, UNFLUSHED, FOLDER = "an object", "an object under its temporary name", "the folder of an object"
 PATTERNS = {

@@ -13,7 +13,8 @@ from pipeline.config import load_config
 from pipeline.indexing import index
 from pipeline.plan import make_plan
 from tests.caches import write_config
-from tests.faults.conftest import Ended, Prepared, Run, goes_on
+from tests.command_server import Ended, Run
+from tests.faults.conftest import Prepared, goes_on
 
 SAID = re.compile(r"error: \S+/cache/\S+ could not be written: (No space left on device|File too large)\. .*make room")
 

@@ -10,7 +10,8 @@ import pytest
 
 from cache_schemas.cache import Cache
 from cache_schemas.reader import CachedClips
-from tests.faults.conftest import Ended, Prepared, Run
+from tests.command_server import Ended, Run
+from tests.faults.conftest import Prepared
 
 NOBODY = 65534
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,41 +16,49 @@ import pytest
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import HOST
-from pipeline.config import Config, load_config
+from pipeline.config import Config, check_config, load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.leases import Lease, Leases
 from pipeline.status import status
 from tests.caches import same_bytes, write_config
-from tests.conftest import moving_square, write_video
+from tests.command_server import SCRIPTS, Run
+from tests.conftest import moving_square, six_videos, tiny_stages, write_video
+from tests.faults.conftest import Prepared
 
-HERE = Path(__file__).parent
-
-
-@pytest.fixture
-def config(tmp_path: Path, tiny_document: dict[str, Any]) -> Config:
-    loaded = load_config(write_config(tmp_path / "config.yaml", tiny_document))
-    index(loaded)
-    return loaded
+TOGETHER = {"script": str(SCRIPTS / "extract_together.py")}
 
 
 @pytest.fixture
-def undisturbed(tmp_path: Path, tiny_document: dict[str, Any]) -> dict[str, Any]:
-    """The bytes of the same extraction by one run."""
-    whole = load_config(write_config(tmp_path / "whole.yaml", tiny_document | {"cache": str(tmp_path / "whole")}))
-    index(whole)
-    extract(whole)
-    return same_bytes(whole.cache)
+def prepared(prepare: Callable[[str], Prepared]) -> Prepared:
+    return prepare("zarr")
 
 
 @pytest.fixture
-def more_videos(video_folder: Path) -> None:
+def path(tmp_path: Path, prepared: Prepared) -> Path:
+    """A config whose cache is indexed; it runs, as by default, with threads that decode."""
+    prepared.copy(tmp_path / "cache")
+    document = prepared.document | {"cache": str(tmp_path / "cache"), "run": {"threads": 1, "batch_size": 2}}
+    return write_config(tmp_path / "config.yaml", document)
+
+
+@pytest.fixture
+def config(path: Path) -> Config:
+    return load_config(path)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """24 videos."""
+    folder = tmp_path_factory.mktemp("many")
+    videos = six_videos(folder / "videos")
     for number in range(18):
-        write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
-
-
-def run(script: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(HERE / script), *map(str, arguments)]
+        write_video(videos / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
+    document = tiny_stages(folder / "indexed", videos)
+    index(check_config(document, "many"))
+    shutil.copytree(folder / "indexed", folder / "undisturbed")
+    extract(check_config(document | {"cache": str(folder / "undisturbed")}, "many"))
+    return Prepared(folder, document, same_bytes(folder / "undisturbed"))
 
 
 def leases(cache: str) -> list[str]:
@@ -59,30 +69,25 @@ def attempts(cache: str) -> set[int]:
     return {json.loads(path.read_bytes())["attempt"] for path in Path(cache).glob("ledger/**/*.json")}
 
 
-@pytest.mark.usefixtures("more_videos")
-@pytest.mark.parametrize("runs", [2, 4])
-def test_runs_share_the_shards(tmp_path: Path, undisturbed: dict[str, Any], config: Config, runs: int) -> None:
-    done = subprocess.run(
-        run("extract_together.py", tmp_path / "config.yaml", runs),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=90,
-    )
-    clips = [int(line) for line in done.stdout.split()]
+@pytest.mark.parametrize("runs", [2, pytest.param(4, marks=pytest.mark.faults)])
+def test_runs_share_the_shards(tmp_path: Path, many: Prepared, run: Run, runs: int) -> None:
+    """Two by default: four meet in the same places, only more often."""
+    done = run(many.copy(tmp_path / "cache"), runs, **TOGETHER)
+    assert done.code == 0, done.said
+    clips = [int(line) for line in done.told.split()]
     assert len(clips) == runs
     assert sum(clips) == 24, f"no clip is run twice: {clips}"
     assert sum(number > 0 for number in clips) > 1, clips
-    assert attempts(config.cache) == {1}
-    assert leases(config.cache) == []
-    assert same_bytes(config.cache) == undisturbed
+    cache = str(tmp_path / "cache")
+    assert attempts(cache) == {1}
+    assert leases(cache) == []
+    assert same_bytes(cache) == many.undisturbed
 
 
-@pytest.fixture
-def many_units(tmp_path: Path) -> dict[str, Any]:
-    """200 units that are done in no time: a clip each, and only its frame times."""
+def many_units(tmp_path: Path, units: int) -> dict[str, Any]:
+    """Units that are done in no time: a clip each, and only its frame times."""
     first = write_video(tmp_path / "many" / "000.mp4", moving_square(8, 32, 32))
-    for number in range(1, 200):
+    for number in range(1, units):
         (first.parent / f"{number:03d}.mp4").hardlink_to(first)
     return {
         "cache": str(tmp_path / "cache"),
@@ -93,47 +98,57 @@ def many_units(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("where", ["folder", pytest.param("s3", marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    ("where", "units"),
+    [
+        ("folder", 60),
+        pytest.param("folder", 200, marks=pytest.mark.faults),
+        pytest.param("s3", 200, marks=pytest.mark.faults),
+    ],
+)
 def test_two_runs_do_no_unit_twice(
-    tmp_path: Path, many_units: dict[str, Any], where: str, request: pytest.FixtureRequest
+    tmp_path: Path, run: Run, where: str, units: int, request: pytest.FixtureRequest
 ) -> None:
     """However often they meet: a shard is taken with its lease, and looked up in the ledger once that is won."""
+    document = many_units(tmp_path, units)
     if where == "s3":
-        many_units["cache"] = f"{request.getfixturevalue('s3')}/cache"
-    path = write_config(tmp_path / "config.yaml", many_units)
+        document["cache"] = f"{request.getfixturevalue('s3')}/cache"
+    path = write_config(tmp_path / "config.yaml", document)
     index(load_config(path))
-    command = run("extract_together.py", path, 2)
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
-    clips, cache = [int(line) for line in done.stdout.split()], Cache(many_units["cache"])
-    assert sum(clips) == 200, f"some units were done twice: {clips}"
+    done, cache = run(path, 2, **TOGETHER), Cache(document["cache"])
+    assert done.code == 0, done.said
+    clips = [int(line) for line in done.told.split()]
+    assert sum(clips) == units, f"some units were done twice: {clips}"
     assert all(clips), clips
-    assert cache.ledger.shards("clips") == list(range(200))
+    assert cache.ledger.shards("clips") == list(range(units))
     assert {record.attempt for record in cache.ledger.records("clips")} == {1}
     assert list(cache.storage.names("leases")) == []
 
 
-def test_a_run_that_was_only_slow_publishes_nothing(
-    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any]
-) -> None:
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_run_that_was_only_slow_publishes_nothing(path: Path, config: Config, prepared: Prepared, run: Run) -> None:
     """It stops in the middle of its first object, and finds all its shards taken over when it goes on."""
-    tiny_document["run"]["lease_seconds"] = 1
-    path = write_config(tmp_path / "config.yaml", tiny_document)
-    config = load_config(path)
-    index(config)
-    moment = 50 + 6 + 1  # after what is declared, and three leases
-    with subprocess.Popen(run("signal_while_sealing.py", path, moment, "SIGSTOP")) as slow:
-        assert os.WIFSTOPPED(os.waitpid(slow.pid, os.WUNTRACED)[1])
-        try:
-            assert leases(config.cache)
-            assert not extract(config).failures
-            sealed = {p: p.stat().st_mtime_ns for p in Path(config.cache).glob("ledger/**/*.json")}
-        finally:
-            slow.send_signal(signal.SIGCONT)
-        assert slow.wait(60) == 0
+    sealed: dict[Path, int] = {}
+
+    def take_over(slow: int) -> None:
+        while not is_stopped(slow):
+            time.sleep(0.01)
+        assert leases(config.cache)
+        assert not extract(config).failures
+        sealed.update((p, p.stat().st_mtime_ns) for p in Path(config.cache).glob("ledger/**/*.json"))
+        os.kill(slow, signal.SIGCONT)
+
+    first_object = ["SIGSTOP", "fsync", "*/data.zarr/*/.tmp-*c.*", 1]
+    ended = run("extract", path, "--set", "run.lease_seconds=1", strike=first_object, started=take_over)
+    assert ended.code == 0, ended.said
+    assert sealed
     assert {p: p.stat().st_mtime_ns for p in Path(config.cache).glob("ledger/**/*.json")} == sealed
     assert 2 in attempts(config.cache)
     assert leases(config.cache) == []
-    assert same_bytes(config.cache) == undisturbed
+    assert same_bytes(config.cache) == prepared.undisturbed
 
 
 def _three_died_at(config: Config, shard: int) -> None:
@@ -143,23 +158,21 @@ def _three_died_at(config: Config, shard: int) -> None:
     assert Cache(config.cache).storage.create(lease.name, lease.content)
 
 
-def test_a_video_that_kills_its_worker_is_set_aside(tmp_path: Path, config: Config) -> None:
+def test_a_video_that_kills_its_worker_is_set_aside(path: Path, config: Config, run: Run) -> None:
     """v3 lies in shard 0. The run survives it and names the shard; shard 1 was only killed from outside."""
     for shard in (0, 1):
         _three_died_at(config, shard)
-    command = run("deadly_video.py", tmp_path / "config.yaml", "v3.mp4")
-    died = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
-    assert died.returncode == 1
-    assert "SetAsideError: shard 0: killed its worker 3 times, then one that had nothing else to do" in died.stderr
+    died = run(path, "v3.mp4", script=str(SCRIPTS / "deadly_video.py"))
+    assert died.code != 0
+    assert "SetAsideError: shard 0: killed its worker 3 times, then one that had nothing else to do" in died.said
     assert Cache(config.cache).ledger.shards("regions/tiny") == [1, 2]
     assert attempts(config.cache) == {1, 4}
     assert leases(config.cache) == ["000000.4.json"]
 
 
-def test_what_a_worker_had_only_pulled_ahead_is_no_death(tmp_path: Path, config: Config) -> None:
+def test_what_a_worker_had_only_pulled_ahead_is_no_death(path: Path, config: Config, run: Run) -> None:
     """The run is killed at shard 0, with 1 and 2 decoded."""
-    command = run("killed_while_computing.py", tmp_path / "config.yaml")
-    assert subprocess.run(command, check=False, timeout=90).returncode == -signal.SIGKILL
+    assert run(path, script=str(SCRIPTS / "killed_while_computing.py")).code == -signal.SIGKILL
     with closing(Leases(Cache(config.cache).storage, 300)) as now:
         assert [now.deaths(shard) for shard in range(3)] == [1, 0, 0]
     assert sorted(leases(config.cache)) == ["000000.json", "000001.json", "000002.json"]

@@ -10,8 +10,8 @@ import pytest
 from pipeline.config import load_config
 from pipeline.indexing import index
 from tests.caches import same_bytes, write_config
+from tests.command_server import Ended, Run
 from tests.conftest import six_videos, tiny_stages
-from tests.faults.conftest import Ended, Run
 from tests.http_server import Server, serving
 
 DECODING = ("decode", "*staging*", 3)

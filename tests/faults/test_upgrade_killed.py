@@ -14,8 +14,8 @@ from pipeline.indexing import index
 from pipeline.upgrade import upgrade
 from pipeline.verification import verify
 from tests.caches import write_config
+from tests.command_server import Run
 from tests.conftest import tiny_stages
-from tests.faults.conftest import Run
 from tests.first_rules import first_rules, of_each_kind
 
 UPGRADE = ("verify", "--frames", "--repair")
