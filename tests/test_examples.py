@@ -62,23 +62,28 @@ def test_the_configs_of_the_papers_are_those_of_the_table() -> None:
         assert (EXAMPLES / name).read_text() == text, f"{name}: run `python examples/papers/generate.py`"
 
 
+STEPPED: set[str] = set()
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_its_heads_take_a_step(name: str) -> None:
     """At the papers' sizes: as shapes only, but for heads on graphs, whose work depends on values.
 
-    All variants are built; of those that differ by the length of their slices only, one is stepped.
+    All variants are built; of those that differ by the length of their slices only, one is stepped, and a head on the
+    same arrays is stepped for one config.
     """
     config = load_config(EXAMPLES / name)
-    stepped = set()
+    spec = _spec(config)
     for recipe in (*map(config.train.variant, config.train.variants), config.train.recipe):
         with torch.device("meta"), torch.random.fork_rng([]):
             head = _head(config, recipe)
-        kind = recipe.head, json.dumps(head.options | {"slice_seconds": None})
-        if kind not in stepped:
-            stepped.add(kind)
+        read = {array: spec[array] for array in head.reads}
+        kind = json.dumps([recipe.head, head.options | {"slice_seconds": None}, read])
+        if kind not in STEPPED:
+            STEPPED.add(kind)
             device = "meta" if config.graphs is None else "cpu"
             with torch.device(device), torch.random.fork_rng([]):
-                _step(head if device == "meta" else _head(config, recipe), _spec(config))
+                _step(head if device == "meta" else _head(config, recipe), spec)
 
 
 ALL_HEADS = load_config(EXAMPLES / "all_heads.yaml")

@@ -105,7 +105,6 @@ def test_random_weights_keep_activations_near_one(model: str) -> None:
 @torch.inference_mode()
 def test_folded_norms_change_rounding_only_and_bf16_stays_near_float32(model: str) -> None:
     """float32: 1e-5 of the standard deviation (RMS); bf16: 2 %. Weights and statistics as training might leave them."""
-    num_frames, size = (1, 107) if model == "inception_v3" else (8, 64)
     top = entry(model).taps[-1].name
     network = build_backbone(model, "random:0", [top])
     generator = torch.Generator().manual_seed(1)
@@ -114,6 +113,9 @@ def test_folded_norms_change_rounding_only_and_bf16_stays_near_float32(model: st
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
             module.bias.normal_(0, 0.1, generator=generator)
+    # CPUs without bf16 are slow at the 3D convolutions of residual networks: they get few pixels.
+    is_slow = any(isinstance(module, nn.Conv3d) for module in network.modules()) and model != "s3d"
+    num_frames, size = (1, 107) if model == "inception_v3" else (4, 32) if is_slow else (8, 64)
     clips = random_clips(1, num_frames, size, size, 3).permute(0, 4, 1, 2, 3)
     expected = network(clips)[top]
     fold_batch_norms(network)

@@ -109,6 +109,8 @@ def test_a_head_learns_32_random_clips_by_heart(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if loss < 0.01:
+            break
     assert (head.eval()(batch).argmax(1) == labels).all()
 
 
