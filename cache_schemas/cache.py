@@ -18,6 +18,7 @@ from cache_schemas.fingerprint import Options, differences, fingerprint
 from cache_schemas.ledger import Ledger
 from cache_schemas.storage import open_storage
 from cache_schemas.store import comparable, open_store
+from cache_schemas.words import counted
 
 UPGRADE = "kinegraph verify {} --frames --repair"
 MANIFEST, CLASSES, LABELS, DATASET, STAGES = "cache.json", "classes.json", "labels.json", "dataset.json", "stages"
@@ -91,7 +92,7 @@ class Cache:
         self._some_rows: tuple[int, ClipsTable] | None = None  # the last that `rows` read, from this row on
 
     def __repr__(self) -> str:
-        return f"Cache({self.root!r}, {self.num_rows} rows, {self.num_shards} shards)"
+        return f"Cache({self.root!r}, {counted(self.num_rows, 'row')}, {counted(self.num_shards, 'shard')})"
 
     @classmethod
     def create(cls, root: Path | str, clips_options: Options, layout: Options) -> "Cache":

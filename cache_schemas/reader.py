@@ -16,6 +16,7 @@ from cache_schemas.errors import CacheError
 from cache_schemas.fingerprint import Options, fingerprint
 from cache_schemas.memory import available_bytes
 from cache_schemas.store import Shard
+from cache_schemas.words import counted
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -118,8 +119,9 @@ class CachedClips:
         used = {label for labels in self._labels for label in labels}
         if beyond := sorted(label for label in used if not 0 <= label < self.num_classes):
             raise CacheError(
-                f"{self.cache.root}: {TABLE} has label {beyond[0]}, and {CLASSES} has {self.num_classes} classes, "
-                "counted from 0. The two are not of one `kinegraph index CONFIG`: run it again."
+                f"{self.cache.root}: {TABLE} has label {beyond[0]}, and {CLASSES} has "
+                f"{counted(self.num_classes, 'class')}, from 0 on. The two are not of one `kinegraph index "
+                "CONFIG`: run it again."
             )
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
@@ -166,7 +168,8 @@ class CachedClips:
         needed, free = len(self) * sum(spec.row_bytes for spec in self.specs.values()), available_bytes()
         if free is not None and needed > free:
             raise CacheError(
-                f"{self.cache.root}: {len(self)} clips of {', '.join(self.specs)} take {needed:,} bytes, and "
+                f"{self.cache.root}: {counted(len(self), 'clip')} of {', '.join(self.specs)} take {needed:,} "
+                "bytes, and "
                 f"{free:,} bytes of memory are free. Do without preload, or read fewer arrays or another split."
             )
         found = {name: self._read(name, self.rows) for name in self.specs}
@@ -202,7 +205,7 @@ class CachedClips:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"CachedClips({self.cache.root!r}, {len(self)} clips, {list(self.specs)})"
+        return f"CachedClips({self.cache.root!r}, {counted(len(self), 'clip')}, {list(self.specs)})"
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from cache_schemas.words import shown
 from cli import caches, exchange, heads, start
 from cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals, stopped
-from cli.printing.text import shown
+from cli.printing.text import note
 from cli.streams import open_standard_streams
+from pipeline.terminal import TIME_OF_DAY, columns, folded
 
 
 class Commands(TyperGroup):
@@ -32,10 +35,13 @@ class Commands(TyperGroup):
 
 
 class ShownLines(logging.Formatter):
-    """Log lines without what a terminal would obey."""
+    """Log lines without what a terminal would obey; folded on a terminal, with the time of day elsewhere."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record))
+        line = shown(super().format(record)).rstrip()
+        if not sys.stderr.isatty():
+            return f"{self.formatTime(record, TIME_OF_DAY)} {line}"
+        return folded(line, columns(sys.stderr))
 
 
 app = typer.Typer(
@@ -82,9 +88,11 @@ def slurm_task(
     index: Annotated[int, typer.Argument(metavar="INDEX", help="Of the task in its array.")],
 ) -> int:
     """One task of a job array; `extract` and `train` submit them with --executor slurm."""
+    from cli.printing.heads import TrainingLines
     from pipeline.executors.slurm_task import run_task, tell_completion
 
-    code = exit_code(lambda: run_task(folder, index))
+    lines = TrainingLines()
+    code = exit_code(lambda: run_task(folder, index, on_epoch=lines.epoch, on_step=lines.step))
     tell_completion(folder, index, code)
     return code
 
@@ -95,12 +103,16 @@ def main() -> None:
     # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(ShownLines("%(message)s"))
+    lines.setFormatter(ShownLines())
     logging.basicConfig(handlers=[lines])
     logging.getLogger("kinegraph").setLevel(logging.INFO)  # of others (botocore is talkative) warnings will do
+    logging.captureWarnings(True)
     open_standard_streams()
     stop_on_signals()
     try:
         app()
     except SystemExit as end:
         end_process(end.code if isinstance(end.code, int) else EXIT_FAILED)
+    except Exception:  # a fault of ours, whose words may hold names
+        note(traceback.format_exc().rstrip())
+        end_process(EXIT_FAILED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cache_schemas.words import counted
 from cli.exits import EXIT_FAILED
 from cli.options import (
     AsJson,
@@ -21,7 +22,7 @@ from cli.options import (
 )
 from cli.printing import heads as printing
 from cli.printing.result_tables import TABLE_FORMS
-from cli.printing.text import note
+from cli.printing.text import note, note_at_work
 from stages.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,7 +136,9 @@ def evaluate(
     if (folders := scoring.runs_below(run)) != [run]:
         files = {"--submission": submission, "--confusion": confusion, "--attributes": attributes}
         if flags := [flag for flag, file in files.items() if file]:
-            raise UsageError(f"{', '.join(flags)}: {run} is a folder of {len(folders)} runs. Name one of them.")
+            raise UsageError(
+                f"{', '.join(flags)}: {run} is a folder of {counted(len(folders), 'run')}. Name one of them."
+            )
         return _evaluate_all(folders, cache, split, overrides, allow_code=allow_code, as_json=as_json)
     record = load_record(run)
     if confusion:
@@ -188,7 +191,7 @@ def _evaluate_all(
     elif scored:
         printing.results([(folder, scoring.in_table(folder, found)) for folder, found in scored.items()])
     if missing := len(folders) - len(scored):
-        note(f"{missing} of {len(folders)} runs could not be scored")
+        note(f"{missing} of {counted(len(folders), 'run')} could not be scored")
     return EXIT_FAILED if missing else 0
 
 
@@ -223,7 +226,7 @@ def demo(
     from pipeline.demo import CONFIG, demo_config, run_demo
 
     chosen = demo_config(config or CONFIG, out, overrides)
-    found = run_demo(chosen, seeds, note, overwrite=overwrite)
+    found = run_demo(chosen, seeds, note_at_work, overwrite=overwrite)
     printing.demo(found)
     if found.diverged is not None:
         raise found.diverged

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cache_schemas.words import counted
 from cli.printing.text import say
 
 
@@ -24,7 +25,8 @@ def init(
 
     made = first_config(folder, out, annotations)
     write_first_config(made)
-    splits = ", ".join(f"{count} {split}" for split, count in made.splits.items())
+    splits = ", ".join(f"{count:,} {split}" for split, count in made.splits.items())
     lists = f", listed in {', '.join(made.lists)}" if made.lists else ""
-    say(f"{made.path}: {made.num_videos} videos ({splits}), {made.num_classes} classes{lists}")
+    videos, classes = counted(made.num_videos, "video"), counted(made.num_classes, "class")
+    say(f"{made.path}: {videos} ({splits}), {classes}{lists}")
     say(f"Read it, then run `kinegraph index {made.path}` and `kinegraph plan {made.path}`.")

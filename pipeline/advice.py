@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from cache_schemas.cache import Cache
 from cache_schemas.errors import open_files_limit
 from cache_schemas.reader import features_options
+from cache_schemas.words import counted
 from pipeline.config import Config
 from stages.clips.options import ClipOptions
 from stages.weights.sources import Sampling, is_random, known_source
@@ -27,7 +28,8 @@ def open_files_advice(cache: Cache) -> list[str]:
     if cache.manifest["store"]["kind"] != "hdf5" or cache.num_shards < limit:
         return []
     return [
-        f"{cache.root}/data.h5 joins {cache.num_shards} shard files, and a process may open {limit} files (ulimit -n). "
+        f"{cache.root}/data.h5 joins {counted(cache.num_shards, 'shard file')}, and a process may open {limit} "
+        "files (ulimit -n). "
         "kinegraph reads them all. Plain h5py reads fill values (NaN) for each file that it cannot open, without an "
         "error. Before you read data.h5 with h5py, raise the limit (ulimit -n $(ulimit -Hn)). Or give a new cache "
         "larger shards (store.shard_clips), or copy this one with `kinegraph export CACHE OUT --to zarr`."

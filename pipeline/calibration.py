@@ -6,14 +6,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import TABLE
 from pipeline.config import Config
+from pipeline.events import Preparing
 from pipeline.indexed_dataset import move_rows, moved_root
 from pipeline.plan import Plan, WorkUnit
+from pipeline.progress import Progress, clips_of
 from pipeline.worker import Worker
 
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
@@ -56,11 +59,13 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         return None
     unit = _typical(plan.units)
     inline = config.run.executor == "inline"
-    with tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
+    progress = Progress(clips_of(cache, [unit]), "calibrate")
+    progress(Preparing(doing=f"running shard {unit.shard} in a temporary folder"))
+    with closing(progress), tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
         scratch = _scratch(cache, folder)
         if root := moved_root(config, cache):
             move_rows(scratch, root)
-        worker = Worker(config, scratch, plan.keys, lambda event: None)
+        worker = Worker(config, scratch, plan.keys, progress)
         for stage in worker.stages.values():
             cache.check_stage(stage)
         read = [key for key in plan.declared.with_read(unit.keys) if key not in unit.keys]

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from cache_schemas.compression import NONE, by_kind
 from cache_schemas.crops import Framing
 from cache_schemas.documents import shortened
+from cache_schemas.words import counted
 from pipeline.cluster_options import DaskOptions
 from pipeline.config_file import read_config_file, read_yaml
 from pipeline.errors import ConfigError
@@ -198,11 +199,12 @@ class Config(StageOptions):
                 _need(framing.size <= framing.resize_short, f"backbones.{name}.size", framing.size, allowed)
             self._check_every(f"backbones.{name}.every", options.every)
             frames = self.clips.num_frames // options.every
-            _need(frames >= least, f"backbones.{name}", f"{frames} frames", f"{least} or more for {options.model}")
+            given = counted(frames, "frame")
+            _need(frames >= least, f"backbones.{name}", given, f"{least} or more for {options.model}")
             for tap in options.taps:
                 with _under(f"backbones.{name}.taps"):
                     shape = self.tap_of(name, tap).shape(frames, self.size_of(name))
-                _need(min(shape) > 0, f"backbones.{name}", f"{frames} frames", f"more; {tap} would have shape {shape}")
+                _need(min(shape) > 0, f"backbones.{name}", given, f"more; {tap} would have shape {shape}")
             with _under(f"backbones.{name}.weights"):
                 known, word = owner(self.entry_of(name), options.weights)
                 check_word(word, known.weights, known.other_words)

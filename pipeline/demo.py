@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 from cache_schemas.cache import Cache
 from cache_schemas.reader import CachedClips
+from cache_schemas.words import counted
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError
 from pipeline.extraction import extract
@@ -93,10 +94,10 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
     wanted = wanted_runs(config, names, seeds)
     _require_test_labels(indexed.cache, wanted)
     generated = time.monotonic()
-    note(f"2/3 extracting {len(indexed.cache.clips)} clips into {config.cache}")
+    note(f"2/3 extracting {counted(len(indexed.cache.clips), 'clip')} into {config.cache}")
     extract(config)
     extracted = time.monotonic()
-    note(f"3/3 training {len(config.train.variants)} heads with {seeds} seeds, runs in {config.train.run}")
+    note(f"3/3 training {counted(len(names), 'head')} with {counted(seeds, 'seed')}, runs in {config.train.run}")
     finished = all(is_trained(run.folder) for run in wanted)
     runs, diverged = _trained(config, names, seeds, overwrite=overwrite or finished, note=note)
     results = [evaluate_run(run.folder).result for run in runs]
@@ -125,8 +126,15 @@ def _trained(
     config: Config, names: Sequence[str], seeds: int, *, overwrite: bool, note: Callable[[str], None]
 ) -> tuple[Sequence[TrainedRun], RunsDiverged | None]:
     """The finished runs, and what is to be raised in the end for the others."""
+    numbers = count(1)
+
+    def tell(run: TrainedRun) -> None:
+        how = "kept" if run.kept else f"{run.results.seconds:.0f} s"
+        of_all = f"run {next(numbers)} of {len(names) * seeds}"
+        note(f"      {of_all} ({run.results.name}, seed {run.results.seed}): {how}")
+
     try:
-        return train_runs(config, names, seeds, overwrite=overwrite, on_run=lambda run: note(_line(run))), None
+        return train_runs(config, names, seeds, overwrite=overwrite, on_run=tell), None
     except RunsDiverged as error:
         if not error.finished:
             raise
@@ -149,9 +157,3 @@ def _row(config: Config, scored: Sequence[tuple[RunResults, float]]) -> DemoRow:
         seconds=tuple(results.seconds for results, _ in scored),
         num_parameters=scored[0][0].num_parameters,
     )
-
-
-def _line(run: TrainedRun) -> str:
-    """What is said of a run while others go on."""
-    how = "kept" if run.kept else f"{run.results.seconds:.0f} s"
-    return f"      {run.results.name} seed {run.results.seed}: {how}"

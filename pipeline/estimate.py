@@ -7,6 +7,7 @@ from typing import Any
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipsTable
 from cache_schemas.files import free_inodes
+from cache_schemas.words import counted
 from pipeline.config import Config
 from pipeline.feed import BATCHES_AHEAD
 from pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
@@ -42,7 +43,8 @@ class Estimate:
             )
         if self.free_inodes is not None and self.files > self.free_inodes:
             raise UsageError(
-                f"{where}: {self.files:,} files to write, {self.free_inodes:,} inodes free, one for each file. Remove "
+                f"{where}: {counted(self.files, 'file')} to write, {counted(self.free_inodes, 'inode')} free, one "
+                "for each file. Remove "
                 "files, take larger shards (`store.shard_clips`, in a new cache), `store.kind: hdf5` (one file for all "
                 "arrays of a stage), or extract a part (--limit, --shards)."
             )

@@ -6,6 +6,13 @@ from pipeline.plan import WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
+class Preparing:
+    """What a worker does before its first clips: it loads networks, or waits for a cluster."""
+
+    doing: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipsDone:
     """So many more clips (and videos) went through the networks; `waiting` names what the worker waits for most."""
 
@@ -56,4 +63,4 @@ class WorkerLost:
 
 
 UnitFate = UnitSealed | UnitSealedElsewhere | UnitLeased | UnitSuspected
-Event = ClipsDone | UnitFate | WorkerLost
+Event = Preparing | ClipsDone | UnitFate | WorkerLost

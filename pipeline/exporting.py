@@ -14,6 +14,7 @@ from cache_schemas.compression import NONE
 from cache_schemas.errors import CacheError
 from cache_schemas.ledger import Exported, Record
 from cache_schemas.storage import open_storage
+from cache_schemas.words import counted
 from pipeline.errors import ExchangeError
 from pipeline.filling import Progress, fill, unheard
 from pipeline.indexing import reopen_partial
@@ -81,7 +82,9 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
     open_storage(out).sweep()
     copy = Cache.create(out, source.manifest["clips"], layout)
     if copy.shard_clips != source.shard_clips:
-        raise ExchangeError(f"{out} has shards of {copy.shard_clips} rows, {source.root} of {source.shard_clips}.")
+        raise ExchangeError(
+            f"{out} has shards of {counted(copy.shard_clips, 'row')}, {source.root} of {source.shard_clips}."
+        )
     clip_ids = source.clips.column("clip_id")
     there = ClipsTable.read(copy.storage).column("clip_id") if copy.storage.exists(TABLE) else []
     if there != clip_ids[: len(there)]:

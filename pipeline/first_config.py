@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache_schemas.words import counted
 from pipeline.config import check_config
 from pipeline.config_file import read_yaml
 from pipeline.errors import ConfigError
@@ -158,7 +159,7 @@ def _listed(folder: str, annotations: str | None) -> tuple[FolderOptions, Listin
 
 def _videos_in_words(options: FolderOptions, listing: Listing) -> str:
     of_images = sum(video.frame_rate is not None for video in listing.videos)
-    what = f"{len(listing.videos)} videos" + (f", of which {of_images} are folders of images," if of_images else "")
+    what = counted(len(listing.videos), "video") + (f", {of_images:,} of them folders of images," if of_images else "")
     if options.annotations is not None:
         return f"{what} listed in {options.annotations}"
     folders = "class folders" if listing.dealt else "folders of splits"
@@ -169,7 +170,7 @@ def _classes_in_words(listing: Listing) -> str:
     if not listing.classes:
         return "No labels were found: put the videos into class folders, or list them in a csv, before you train."
     more = ", ..." if len(listing.classes) > MOST_NAMES else ""
-    return f"{len(listing.classes)} classes: {', '.join(listing.classes[:MOST_NAMES])}{more}"
+    return f"{counted(len(listing.classes), 'class')}: {', '.join(listing.classes[:MOST_NAMES])}{more}"
 
 
 def _dataset_lines(options: FolderOptions, listing: Listing) -> list[str]:

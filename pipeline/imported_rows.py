@@ -10,6 +10,7 @@ from cache_schemas.cache import CLASSES, Cache
 from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, row_order
 from cache_schemas.fingerprint import Options
 from cache_schemas.storage import Storage
+from cache_schemas.words import counted
 from pipeline.errors import ExchangeError
 from pipeline.indexing import NAN, reopen_partial
 from stages.clips.datasets import Listing, Video, list_videos
@@ -59,7 +60,8 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
     video, count = Counter(row.video_id for row in rows).most_common(1)[0]
     if count > 1:
         raise ExchangeError(
-            f"{cache.root} has {count} rows of {video} (clips and crops), features of a video cannot tell them apart. "
+            f"{cache.root} has {counted(count, 'row')} of {video} (clips and crops), features of a video cannot "
+            "tell them apart. "
             "Import into another folder."
         )
 
@@ -72,7 +74,9 @@ def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToF
     listed = {video.video_id: video for video in listing.videos}
     known = matched([row.video_id for row in old], listed)
     if absent := [row.video_id for row in old if row.video_id not in known]:
-        raise ExchangeError(f"{annotations} has no line for {absent[0]} ({len(absent)} videos); rows are never removed")
+        raise ExchangeError(
+            f"{annotations} has no line for {absent[0]} ({counted(len(absent), 'video')}); rows are never removed"
+        )
     kept = [(row, listed[known[row.video_id]]) for row in old]
     rows = [replace(row, labels=video.labels, split=video.split, list_index=video.list_index) for row, video in kept]
     return RowsToFill(rows=(*rows, *_new_rows(listing, {*known.values()})), classes=listing.classes)

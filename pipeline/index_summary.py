@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from cache_schemas.words import counted
 from stages.clips.datasets import Listing, Video
 from stages.decode.errors import DecodeError
 from stages.decode.stream import Probe
@@ -76,8 +77,9 @@ def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
     warnings = []
     if triples := [name for name in listing.classes if TRIPLE.fullmatch(name)]:
         warnings.append(
-            f"{len(triples)} classes look like actions of Charades with their times, as {triples[0]!r}, and each is a "
-            "class of its own. Give the class alone, or a line for each action with the columns start and end."
+            f"{counted(len(triples), 'class looks', 'classes look')} like actions of Charades with their times, as "
+            f"{triples[0]!r}, and each is a class of its own. Give the class alone, or a line for each action "
+            "with the columns start and end."
         )
     counts = Counter(label for video in listing.videos for label in video.labels)
     num_labelled = sum(bool(video.labels) for video in listing.videos)
@@ -86,7 +88,8 @@ def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
     if once and num_labelled >= MANY_VIDEOS:
         more = ", ..." if once[SHOWN:] else ""
         warnings.append(
-            f"{len(once)} of {len(listing.classes)} classes occur once among {num_labelled} labelled videos: "
+            f"found once among {counted(num_labelled, 'labelled video')}: {len(once):,} of "
+            f"{counted(len(listing.classes), 'class')}, "
             f"{', '.join(once[:SHOWN])}{more}. Are they misspelt? dataset.classes says which are allowed."
         )
     return warnings

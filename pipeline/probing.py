@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from cache_schemas import stopping
+from cache_schemas.words import counted
 from stages.decode.errors import DecodeError
 from stages.decode.stream import Probe
 
@@ -78,7 +79,8 @@ class _Pool:
             words = f"no answer within run.video_timeout_seconds ({limit_seconds(path):g} s)"
             if len(self._hanging) >= MOST_HANGING:
                 raise VideosHangError(
-                    f"{len(self._hanging)} videos gave {words}, the last is {path}. Does their file system answer? "
+                    f"{counted(len(self._hanging), 'video')} gave {words}, the last is {path}. Does their file "
+                    "system answer? "
                     "Nothing was indexed: run the same command again when it does."
                 )
             self.start_thread()

@@ -1,19 +1,18 @@
 """What an extraction says while it runs: a bar on a terminal, a quiet line now and then elsewhere."""
 
 import logging
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cache_schemas.cache import Cache
-from pipeline.events import ClipsDone, Event, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
+from cache_schemas.words import counted
+from pipeline.events import ClipsDone, Event, Preparing, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
 from pipeline.plan import WorkUnit
+from pipeline.terminal import Bar, LineTimer, Pace, speed
 
-LINE_EVERY_SECONDS = 30.0
 log = logging.getLogger("kinegraph")
 
 
@@ -25,31 +24,36 @@ def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
 class Progress:
     """Counts events; also remembers which clips failed. What other runs seal is not among the clips of this one.
 
-    `num_clips`: shard -> clips to run, of each unit.
+    `num_clips`: shard -> clips to run, of each unit. `task` begins each line of a log.
     """
 
-    def __init__(self, num_clips: Mapping[int, int]) -> None:
-        self.num_clips = num_clips
+    def __init__(self, num_clips: Mapping[int, int], task: str = "extract") -> None:
+        self.num_clips, self.task = num_clips, task
         self.failed: set[str] = set()
         self.total_units, self.total_clips = len(num_clips), sum(num_clips.values())
         self.units_done = self.units_elsewhere = 0
         self.clips = self.videos = 0
         self._leased: set[int] = set()
         self._knows_others = self._has_waited = False
-        self.waiting = ""
-        self._begun = self._last_line = time.monotonic()
-        quiet = not sys.stderr.isatty()
+        self.doing = "starting"
+        self._told: set[str] = set()
+        self._begun = time.monotonic()
+        self._pace: Pace | None = None  # from when networks were loaded
+        self._lines = LineTimer()
         self._around = ExitStack()
-        if not quiet:  # else messages would begin at the end of the bar
+        self._bar = Bar(self.total_clips)
+        if self._bar.is_shown:  # else messages would begin at the end of the bar
             self._around.enter_context(logging_redirect_tqdm())
-        self._bar = tqdm(total=self.total_clips, unit="clip", disable=quiet, file=sys.stderr, smoothing=0.1)
+        self._show()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ClipsDone):
+            self._pace = self._pace or Pace(seconds_ago=self.seconds)
             self.clips += event.clips
             self.videos += event.videos
-            self.waiting = event.waiting
-            self._bar.update(event.clips)
+            self.doing = f"mostly {event.waiting}"
+        elif isinstance(event, Preparing):
+            self._prepare(event.doing)
         elif isinstance(event, UnitSealed):
             self.units_done += 1
             self._leased.discard(event.unit.shard)
@@ -65,12 +69,19 @@ class Progress:
         self._tell_of_others()
         self._show()
 
+    def _prepare(self, doing: str) -> None:
+        """Several workers load the same networks, which a log says once."""
+        self._pace = Pace(self.clips) if not self.clips else self._pace
+        self.doing = doing
+        if not self._bar.is_shown and doing not in self._told:
+            self._told.add(doing)
+            log.info("%s: %s", self.task, doing)
+
     def _note_elsewhere(self, shard: int) -> None:
         self.units_done += 1
         self.units_elsewhere += 1
         self._leased.discard(shard)
         self.total_clips -= self.num_clips[shard]
-        self._bar.total = self.total_clips
 
     def _tell_of_others(self) -> None:
         """Once that there are other runs, and once that there is nothing else to do than to wait for them."""
@@ -89,16 +100,17 @@ class Progress:
         return time.monotonic() - self._begun
 
     def _show(self) -> None:
-        rate = self.videos / self.seconds if self.seconds else 0.0
-        words = f"{rate:.1f} videos/s, shards {self.units_done}/{self.total_units}, mostly {self.waiting}"
-        if self._bar.disable:
-            if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
-                self._last_line = time.monotonic()
-                log.info(
-                    "%d of %d clips, %.1f clips/s, %s", self.clips, self.total_clips, self.clips / self.seconds, words
-                )
-        else:
-            self._bar.set_postfix_str(words, refresh=False)
+        shards = f"{self.units_done:,} of {counted(self.total_units, 'shard')}"
+        clips = f"{self.clips:,} of {counted(self.total_clips, 'clip')}"
+        pace = []
+        if self._pace is not None and self.clips:
+            pace = [
+                speed(self.clips / (time.monotonic() - self._pace.since)),
+                *self._pace.left(self.clips, self.total_clips),
+            ]
+        self._bar.show(self.clips, self.total_clips, [clips, *pace, shards, self.doing] if pace else [self.doing])
+        if not self._bar.is_shown and pace and self._lines.is_due():
+            log.info("%s: %s", self.task, ", ".join([shards, clips, *pace, self.doing]))
 
     def close(self) -> None:
         self._bar.close()

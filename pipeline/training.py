@@ -1,6 +1,7 @@
 """`kinegraph train`: heads and seeds over one cache."""
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ import torch
 from cache_schemas.cache import Cache
 from cache_schemas.files import remove_durably, sweep, write_whole
 from cache_schemas.reader import CachedClips, features_options
+from cache_schemas.words import counted
 from pipeline.advice import random_in_cache
 from pipeline.config import Config
 from pipeline.devices import on_device_of
@@ -20,9 +22,10 @@ from pipeline.errors import ConfigError
 from pipeline.kept_runs import require_same_recipes, trained_on
 from pipeline.recipes import recipes
 from pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
+from pipeline.terminal import clock
 from pipeline.trainable import build_for, require_trainable
 from pipeline.versions import versions
-from pipeline.wanted_run import WantedRun
+from pipeline.wanted_run import RunPlace, WantedRun, places
 from stages.device import pick_device
 from stages.heads.head import Head
 from stages.heads.own import OwnHead, is_own
@@ -38,16 +41,17 @@ from stages.training.checkpoint import (
 from stages.training.engine import TrainingDiverged, seeded, train
 from stages.training.options import TrainOptions
 from stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
+from stages.training.schedules import Schedule
 from stages.training.state import STATE_FILE, remove_state
 from stages.training.tensorboard import scalar_log
 
 LOG_FOLDER = "tensorboard"
 log = logging.getLogger("kinegraph")
-OnEpoch = Callable[[str, int, EpochRecord], None]  # name, seed, what happened
-OnStep = Callable[[str, int, StepRecord], None]
+OnEpoch = Callable[[RunPlace, EpochRecord], None]
+OnStep = Callable[[RunPlace, StepRecord], None]
 
 
-def unheard(name: str, seed: int, record: EpochRecord | StepRecord) -> None:
+def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
     """For those who do not want to hear of epochs."""
 
 
@@ -64,7 +68,8 @@ class RunsDiverged(TrainingDiverged):
     """Some runs of a table, named in `diverged`; `finished` are the others."""
 
     def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
-        super().__init__(f"{len(diverged)} of {len(finished) + len(diverged)} runs diverged: {', '.join(diverged)}.")
+        runs = counted(len(finished) + len(diverged), "run")
+        super().__init__(f"{len(diverged)} of {runs} diverged: {', '.join(diverged)}.")
         self.finished = finished
 
 
@@ -74,6 +79,7 @@ class _Job:
 
     config: Config
     wanted: WantedRun
+    place: RunPlace
     on_epoch: OnEpoch
     on_step: OnStep
 
@@ -117,7 +123,9 @@ def train_runs(
     require_trainable(config, wanted, overwrite=overwrite)
     enough = config.run.model_copy(update={"workers": min(config.run.workers, len(wanted))})
     config = config.model_copy(update={"run": enough})  # cores are not divided among workers without a run
-    jobs = [_Job(config, run, on_epoch=on_epoch, on_step=on_step) for run in wanted]
+    trained = [] if overwrite else [run for run in wanted if is_trained(run.folder)]
+    located = zip(wanted, places(wanted, trained, config.run.workers), strict=True)
+    jobs = [_Job(config, run, place, on_epoch=on_epoch, on_step=on_step) for run, place in located]
     with together.acquainted(pick_device(config.run.device)):
         together.meet()
         if overwrite and together.rank() == 0:
@@ -127,16 +135,23 @@ def train_runs(
         return _all(jobs, config.run.workers, on_run)
 
 
-def log_epoch(name: str, seed: int, record: EpochRecord) -> None:
-    log.info("%s seed %d epoch %d: loss %.4f", name, seed, record.epoch, record.loss)
+def log_epoch(run: RunPlace, record: EpochRecord) -> None:
+    left = clock(record.seconds * (run.num_epochs - record.epoch))
+    log.info("%s, epoch %d of %d: loss %.4f, %s left", run.title, record.epoch, run.num_epochs, record.loss, left)
 
 
-def train_wanted(config: Config, wanted: WantedRun, on_epoch: OnEpoch = log_epoch, on_step: OnStep = unheard) -> None:
+def train_wanted(
+    config: Config,
+    wanted: WantedRun,
+    place: RunPlace | None = None,
+    on_epoch: OnEpoch = log_epoch,
+    on_step: OnStep = unheard,
+) -> None:
     """Train one run, unless it is there; on a cluster, a task that was cut off goes on."""
     device = pick_device(config.run.device)
     with together.acquainted(device):
         together.meet()
-        _train_one(_Job(config, wanted, on_epoch=on_epoch, on_step=on_step))
+        _train_one(_Job(config, wanted, place or places([wanted])[0], on_epoch=on_epoch, on_step=on_step))
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
@@ -227,16 +242,18 @@ def _train_one(job: _Job) -> TrainedRun:
     if options.val_split:
         val_clips = opened_clips(cache, head, options.val_split, preload=options.preload)
         tell_of_absent_classes(val_clips, options.val_split)
+    schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
+    place = replace(job.place, num_epochs=schedule.num_epochs)
     logs = options.tensorboard and together.rank() == 0
     with scalar_log(job.folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:
 
         def on_epoch(record: EpochRecord) -> None:
             log_scalars(record)
-            job.on_epoch(job.name, options.seed, record)
+            job.on_epoch(place, record)
 
         result = train(
             head, clips, val_clips, options, device=device, on_epoch=on_epoch,
-            on_step=partial(job.on_step, job.name, options.seed), state_file=job.folder / STATE_FILE,
+            on_step=partial(job.on_step, place), state_file=job.folder / STATE_FILE,
         )  # fmt: skip
     results = _results(job, result, clips, val_clips, device)
     if together.rank() == 0:
@@ -298,16 +315,14 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
     clips = CachedClips(cache, head.reads, split, preload=preload)
     if clips.num_unsealed:
         log.warning(
-            "%s is incomplete: %d clips of split %s are not extracted yet and are left out; extract goes on",
+            "%s is incomplete: %s not extracted yet and left out; extract goes on",
             cache.root,
-            clips.num_unsealed,
-            split,
+            counted(clips.num_unsealed, f"clip of split {split} is", f"clips of split {split} are"),
         )
     if clips.failed_videos:
         log.warning(
-            "%d videos of split %s have no ok clip: training leaves them out, scores count them",
-            len(clips.failed_videos),
-            split,
+            "%s no ok clip: left out of training, counted in scores",
+            counted(len(clips.failed_videos), f"video of split {split} has", f"videos of split {split} have"),
         )
     return clips
 
@@ -319,9 +334,9 @@ def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
     positives = clips.labels.sum(0) + clips.failed_labels.sum(0)
     if absent := [name for name, count in zip(clips.cache.classes, positives.tolist(), strict=True) if not count]:
         log.warning(
-            "%d of %d classes have no positive in split %s, whose mAP leaves them out: %s",
-            len(absent),
-            clips.num_classes,
+            "split %s has no positive of %d of %s, and its mAP leaves out: %s",
             split,
+            len(absent),
+            counted(clips.num_classes, "class"),
             ", ".join(absent),
         )

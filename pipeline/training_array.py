@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cache_schemas import stopping
 from cache_schemas.cache import Cache
+from cache_schemas.words import counted
 from pipeline.config import Config
 from pipeline.errors import SlurmError
 from pipeline.executors import slurm
@@ -38,11 +39,13 @@ def train_on_slurm(
     missing = untrained(runs)
     if missing:
         submission = submit(config, Work(kind="train", num_tasks=len(missing), runs=tuple(missing)))
-        log.info("SLURM job %s trains %d runs, logs in %s", submission.job_id, len(missing), submission.folder)
+        log.info(
+            "SLURM job %s trains %s, logs in %s", submission.job_id, counted(len(missing), "run"), submission.folder
+        )
         logs, diverged = _wait(submission), _diverged(submission, missing)
     if absent := [str(run.folder) for run in untrained(runs) if run.folder not in diverged]:
         raise SlurmError(
-            f"{len(absent)} of {len(runs)} runs are not trained: {', '.join(absent[:5])}; the same command, "
+            f"{len(absent)} of {counted(len(runs), 'run')} not trained: {', '.join(absent[:5])}; the same command, "
             f"without --overwrite, trains them.\n{logs}"
         )
     if diverged:

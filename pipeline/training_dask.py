@@ -36,7 +36,7 @@ from pipeline.training import (
     untrained,
 )
 from pipeline.versions import agreed_versions
-from pipeline.wanted_run import WantedRun
+from pipeline.wanted_run import RunPlace, WantedRun, places
 from stages.training.checkpoint import is_trained
 from stages.training.engine import TrainingDiverged
 from stages.training.records import EpochRecord
@@ -109,12 +109,12 @@ class _Table:
 
     def train(self, runs: Sequence[WantedRun]) -> list[str]:
         """Train all; gives what is said of those that diverged. Any other failure ends all, to go on with next time."""
-        waiting = list(reversed(runs))
+        waiting = list(reversed([*zip(runs, places(runs, (), self.config.run.workers), strict=True)]))
         self.client.subscribe_topic(self.topic, self._note)
         try:
             while waiting or self.in_flight:
                 while waiting and len(self.in_flight) < self._workers.most():
-                    self._submit(waiting.pop())
+                    self._submit(*waiting.pop())
                 with suppress(queue.Empty):
                     self._settle(stopping.get(self._settled, COUNT_WORKERS_SECONDS))
                 self._workers.require()
@@ -124,10 +124,11 @@ class _Table:
                 self.client.cancel([future for future, _ in self.in_flight.values()])
         return self.diverged
 
-    def _submit(self, run: WantedRun) -> None:
+    def _submit(self, run: WantedRun, place: RunPlace) -> None:
         task = RunTask(
             config=self.config,
             run=run.model_copy(update={"folder": run.folder.absolute()}),
+            place=place,
             versions=agreed_versions(),
             topic=self.topic,
             of_client=are_children(self.config.run),
@@ -162,4 +163,4 @@ class _Table:
     def _note(self, event: tuple[float, Any]) -> None:
         """What a worker tells of an epoch, from the client's thread."""
         _, told = event
-        self.on_epoch(told["name"], told["seed"], EpochRecord(**told["record"]))
+        self.on_epoch(RunPlace(**told["run"]), EpochRecord(**told["record"]))

@@ -16,7 +16,7 @@ from pipeline.agreement import require_same_stage
 from pipeline.config import Config
 from pipeline.declare import declare
 from pipeline.devices import described
-from pipeline.events import ClipsDone, Event, UnitLeased, UnitSealed, UnitSealedElsewhere, UnitSuspected
+from pipeline.events import ClipsDone, Event, Preparing, UnitLeased, UnitSealed, UnitSealedElsewhere, UnitSuspected
 from pipeline.feed import Batch, Feed
 from pipeline.leases import Leases, NoLeases, leases_on
 from pipeline.plan import WorkUnit
@@ -70,6 +70,8 @@ class Worker:
         self.features = {name: self._extractor(name) for name in stopping.checked(sorted(entries))}
         self.proposer: ProposalSource | None = None
         if config.proposals is not None and "proposals" in keys:
+            if config.proposals.weights_word:
+                self._tell_loading("proposals", config.proposals.source)
             self.proposer = build_source(config.proposals, self.device)
         self.graph_source: GraphSource | None = None
         if config.graphs is not None and "graphs" in keys:
@@ -82,7 +84,11 @@ class Worker:
             threads=self.threads,
         )
 
+    def _tell_loading(self, name: str, network: str) -> None:
+        self.report(Preparing(doing=f"loading networks: {name} ({network})"))
+
     def _extractor(self, name: str) -> FeatureExtractor:
+        self._tell_loading(name, self.config.backbones[name].model)
         return FeatureExtractor(self.config.backbones[name], self.device, compiled=self.config.run.compile)
 
     def _declared(self, keys: set[str]) -> dict[str, Stage]:
@@ -105,6 +111,7 @@ class Worker:
         even one can.
         """
         suspects = []
+        self.report(Preparing(doing="decoding the first videos"))
         with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases, self._explained_stop():
             while True:
                 over = Pass(leases, max_deaths)

@@ -1,9 +1,12 @@
 """What the commands about caches print."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cache_schemas.words import counted, on_one_line
 from cli.printing.failures import by_video
-from cli.printing.text import duration, note, note_listed, on_one_line, say, size, table, wrapped
+from cli.printing.text import duration, note, note_listed, say, say_table, size, wrapped
+from pipeline.terminal import speed
 
 if TYPE_CHECKING:
     from pipeline.calibration import Calibration
@@ -17,34 +20,36 @@ if TYPE_CHECKING:
 
 MAX_LOGS = 3
 CLIP_STATES = ("ok", "warned", "failed", "missing")
+TOLD_IF_ANY = ("running", "warned", "speed", "time left", "why")  # columns of status
 
 
 def indexed(found: "Indexed") -> None:
     cache = found.cache
-    intervals = f" {found.num_intervals} intervals," if found.num_intervals else ""
+    intervals = f" {counted(found.num_intervals, 'interval')}," if found.num_intervals else ""
     say(
-        f"{cache.root}: {found.num_videos} videos,{intervals} {len(cache.clips)} rows ({found.num_new_rows} new), "
-        f"{cache.num_shards} shards of up to {cache.shard_clips}"
+        f"{cache.root}: {counted(found.num_videos, 'video')},{intervals} {counted(len(cache.clips), 'row')} "
+        f"({found.num_new_rows:,} new), {counted(cache.num_shards, 'shard')} of up to {cache.shard_clips}"
     )
     _splits(found.splits)
     if found.left_out:
         endings = [f"{count} {ending}" for ending, count in found.left_out.items()]
-        note(wrapped(f"left out, as they are no videos: {sum(found.left_out.values())} files: ", endings))
+        note(wrapped(f"left out, as they are no videos: {counted(sum(found.left_out.values()), 'file')}: ", endings))
     for warning in found.warnings:
         note(f"warning: {on_one_line(warning)}")
     note_listed(
-        f"{len(found.unreadable)} videos could not be opened; extract will mark their clips as failed:",
+        f"{counted(len(found.unreadable), 'video')} could not be opened; extract will mark their clips as failed:",
         [f"{video}: {error}" for video, error in found.unreadable.items()],
     )
     note_listed(
-        f"{len(found.complaints)} videos have something odd; their frames are used as far as they can be read:",
+        f"{counted(len(found.complaints), 'video has', 'videos have')} something odd; frames are used as far as they "
+        "can be read:",
         [f"{path}: {words}" for path, words in found.complaints.items()],
     )
     note_listed(
-        f"intervals that go beyond the end of their video, and end with it: {len(found.beyond_end)}", found.beyond_end
+        f"intervals that go beyond the end of their video, and end with it: {len(found.beyond_end):,}", found.beyond_end
     )
     note_listed(
-        f"intervals that begin after the end of their video, and will fail: {len(found.after_end)}", found.after_end
+        f"intervals that begin after the end of their video, and will fail: {len(found.after_end):,}", found.after_end
     )
 
 
@@ -59,7 +64,7 @@ def _splits(splits: "dict[str, SplitSummary]") -> None:
             [split, str(found.videos), str(found.clips), f"{found.hours:.2f}", str(found.classes), spread, *counts]
         )
     kept = [number for number in range(len(header)) if any(row[number] for row in rows)]
-    say(table([header[number] for number in kept], [[row[number] for number in kept] for row in rows]))
+    say_table([header[number] for number in kept], [[row[number] for number in kept] for row in rows])
     if any(found.labels_per_class for found in splits.values()):
         say("labels per class: fewest / median / most")
 
@@ -67,15 +72,15 @@ def _splits(splits: "dict[str, SplitSummary]") -> None:
 def plan(made: "Plan", cost: "Estimate") -> None:
     stages = made.to_json()["stages"]
     rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
-    say(table(["stage", "shards done", "to do"], rows))
+    say_table(["stage", "shards done", "to do"], rows)
     note_listed(
         "changed since they were cached (videos or the files beside them), their shards run again:", made.changed_videos
     )
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
     free = "" if cost.free_bytes is None else f", {size(cost.free_bytes)} free"
-    free += "" if cost.free_inodes is None else f", {cost.free_inodes:,} inodes free"
-    say(f"{cost.units} work units, {cost.files} files, {size(cost.bytes)} to write{free}")
+    free += "" if cost.free_inodes is None else f", {counted(cost.free_inodes, 'inode')} free"
+    say(f"{counted(cost.units, 'work unit')}, {counted(cost.files, 'file')}, {size(cost.bytes)} to write{free}")
     if made.units:
         pace = "no shard sealed yet to tell the time" if cost.hours is None else f"about {duration(3600 * cost.hours)}"
         say(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, networks come on top; {pace}")
@@ -85,8 +90,9 @@ def calibrated(measured: "Calibration | None") -> None:
     if measured is None:
         say("nothing is missing: nothing to measure")
         return
-    one = f"{measured.clips} clips in {measured.seconds:.1f} s ({measured.clips_per_second:.3g} clips/s)"
-    where = f"on {measured.device} with {measured.threads} threads, peak memory {size(measured.peak_bytes)}"
+    one = f"{counted(measured.clips, 'clip')} in {measured.seconds:.1f} s ({speed(measured.clips_per_second)})"
+    threads = counted(measured.threads, "thread")
+    where = f"on {measured.device} with {threads}, peak memory {size(measured.peak_bytes)}"
     say(f"measured: {one} {where}")
     say("  " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in measured.stage_seconds.items()))
     if measured.failed:
@@ -107,38 +113,43 @@ def differences(found: dict[str, list[str] | None]) -> None:
 def extracted(outcome: "Outcome", cache: str) -> None:
     if outcome.plan.units:
         rate = outcome.clips_run / outcome.seconds if outcome.seconds else 0.0
-        others = f"; other runs did {outcome.units_elsewhere} of {len(outcome.plan.units)} shards"
+        others = f"; other runs did {outcome.units_elsewhere:,} of {counted(len(outcome.plan.units), 'shard')}"
         say(
-            f"{cache}: {outcome.clips_run} clips in {outcome.seconds:.1f} s ({rate:.1f} clips/s), all sealed"
+            f"{cache}: {counted(outcome.clips_run, 'clip')} in {outcome.seconds:.1f} s ({speed(rate)}), all sealed"
             f"{others if outcome.units_elsewhere else ''}"
         )
     else:
-        say(f"{cache}: nothing to do, all {outcome.num_clips} clips are sealed")
+        say(f"{cache}: nothing to do, all is sealed ({counted(outcome.num_clips, 'clip')})")
     note_listed(
-        f"{len(outcome.failures)} of {outcome.num_clips} clips failed (--retry-failed runs them again):",
+        f"{len(outcome.failures):,} of {counted(outcome.num_clips, 'clip')} failed (--retry-failed runs them again):",
         by_video(outcome.failures, cache),
     )
 
 
 def status(found: dict[str, Any]) -> None:
-    say(f"{found['clips']} clips in {found['shards']} shards")
+    say(f"{counted(found['clips'], 'clip')} in {counted(found['shards'], 'shard')}")
     rows = []
     for key, stage in found["stages"].items():
         shards, clips = stage["shards"], stage["clips"]
-        failed = ", ".join(f"{count} {reason}" for reason, count in stage["failed"].items())
+        failed = ", ".join(f"{count:,} {reason}" for reason, count in stage["failed"].items())
         cells = (*(shards[k] for k in ("done", "running", "missing")), *(clips[k] for k in CLIP_STATES))
         rate, left = stage["clips_per_second"], stage["seconds_left"]
-        pace = ["-", "-"] if rate is None else [f"{rate:.3g}", duration(left)]
-        rows.append([key, *map(str, cells), size(stage["bytes"]), *pace, failed])
+        pace = ["-", "-"] if rate is None else [speed(rate), duration(left) if left else "-"]
+        rows.append([key, *(f"{cell:,}" for cell in cells), size(stage["bytes"]), *pace, failed])
     if rows:
-        header = ["stage", "shards", "running", "to do", *CLIP_STATES, "size", "clips/s", "time left", "why"]
-        say(table(header, rows, ["why"]))
+        header = ["stage", "shards", "running", "to do", *CLIP_STATES, "size", "speed", "time left", "why"]
+        kept = [number for number, name in enumerate(header) if name not in TOLD_IF_ANY or _any(rows, number)]
+        say_table([header[number] for number in kept], [[row[number] for number in kept] for row in rows], ["why"])
     else:
         say("no stage was begun yet; run `kinegraph extract CONFIG`")
     if any(stage["clips"]["failed"] for stage in found["stages"].values()):
         say("failures in full: `kinegraph status CACHE --failed` (--csv, --json)")
     for job in found["jobs"]:
         _job(job)
+
+
+def _any(rows: Sequence[Sequence[str]], number: int) -> bool:
+    return any(row[number] not in ("", "-", "0") for row in rows)
 
 
 def _job(job: dict[str, Any]) -> None:
@@ -163,17 +174,16 @@ def verified(found: "Verification", repaired: bool) -> None:
         return
     documents = sum(problem.kind == "document" for problem in found.problems)
     if documents:
-        say(f"{documents} documents are damaged: restore them from a copy; --repair leaves them as they are")
+        damaged = counted(documents, "document is damaged", "documents are damaged")
+        say(f"{damaged}: restore from a copy; --repair leaves damaged documents as they are")
     if documents == len(found.problems):
         return
+    problems = counted(len(found.problems), "problem")
     if repaired:
-        say(
-            f"{len(found.problems)} problems; metadata is written anew, the shards are un-marked: "
-            "`kinegraph extract CONFIG` redoes them"
-        )
+        say(f"{problems}; metadata is written anew, the shards are un-marked: `kinegraph extract CONFIG` redoes them")
     else:
         say(
-            f"{len(found.problems)} problems; --repair writes metadata anew and un-marks the shards, then "
+            f"{problems}; --repair writes metadata anew and un-marks the shards, then "
             "`kinegraph extract CONFIG` redoes them"
         )
 
@@ -185,13 +195,15 @@ def compared(found: "FrameReport", repair: bool) -> None:
         return
     shards, clips = found.shards, found.clips
     say(
-        f"{found.cache}: `clips` version {found.version}; of {found.num_shards} shards {shards['same']} show the same "
-        f"frames at the same times, {shards['retimed']} the same at other times ({clips['retimed']} clips), "
-        f"{shards['differ']} other frames ({clips['differ']} clips)"
+        f"{found.cache}: `clips` version {found.version}; {counted(found.num_shards, 'shard')}: {shards['same']:,} "
+        f"with the same frames at the same times, {shards['retimed']:,} with the same at other times "
+        f"({counted(clips['retimed'], 'clip')}), {shards['differ']:,} with other frames "
+        f"({counted(clips['differ'], 'clip')})"
     )
-    note_listed(f"{clips['differ']} clips show other frames:", _videos(found.differing))
+    note_listed(f"{counted(clips['differ'], 'clip shows', 'clips show')} other frames:", _videos(found.differing))
     note_listed(
-        f"{clips['unread']} clips of {shards['unread']} shards cannot be compared, their videos cannot be read:",
+        f"{counted(clips['unread'], 'clip')} of {counted(shards['unread'], 'shard')} cannot be compared, as videos "
+        "cannot be read:",
         _videos(found.unread),
     )
     if found.upgraded:

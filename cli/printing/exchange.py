@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cache_schemas.words import counted
 from cli.printing.failures import by_video
-from cli.printing.text import note, note_listed, say
+from cli.printing.text import note, note_listed, say, say_whole
 
 if TYPE_CHECKING:
     from pipeline.exporting import ExportedCache
@@ -14,34 +15,38 @@ if TYPE_CHECKING:
 
 def exported_cache(found: "ExportedCache") -> None:
     there = found.num_sealed - found.num_copied - len(found.damaged)
-    unsealed = f"; {found.num_unsealed} are not sealed in the source" if found.num_unsealed else ""
-    say(f"{found.cache.root}: {found.num_copied} shards of stages copied, {there} were there{unsealed}")
+    unsealed = f"; not sealed in the source: {found.num_unsealed:,}" if found.num_unsealed else ""
+    copied = counted(found.num_copied, "shard of a stage", "shards of stages")
+    say(f"{found.cache.root}: {copied} copied, {there:,} there before{unsealed}")
     _damaged(found.damaged)
 
 
 def exported_files(found: "ExportedFiles", out: str) -> None:
-    say(f"{out}: {found.num_files} files, clips.csv says which row is which clip")
+    say(f"{out}: {counted(found.num_files, 'file')}, clips.csv says which row is which clip")
     if found.num_failed:
-        note(f"{found.num_failed} clips failed in a stage: they hold fill values, clips.csv says why")
+        note(f"{counted(found.num_failed, 'clip')} failed in a stage: fill values stand there, clips.csv says why")
     for stage, videos in found.unsealed.items():
-        note_listed(f"{len(videos)} videos are not sealed in {stage} yet and left out:", videos)
+        count = counted(len(videos), "video")
+        note_listed(f"left out, not sealed in {stage} yet: {count}:", videos)
     _damaged(found.damaged)
 
 
 def _damaged(sentences: Sequence[str]) -> None:
-    note_listed(f"{len(sentences)} shards are damaged and left out:", sentences)
+    note_listed(f"left out, damaged: {counted(len(sentences), 'shard')}:", sentences)
 
 
 def imported(found: "Imported") -> None:
     names = [f"{spec.name} {list(spec.shape)}" for stage in found.stages for spec in stage.arrays]
-    say(f"{found.cache.root}: {found.num_videos} videos from {found.kind} files: {', '.join(names)}")
-    note_listed(f"{len(found.left_out)} videos of the files have no row in the cache and are left out:", found.left_out)
+    say(f"{found.cache.root}: {counted(found.num_videos, 'video')} from {found.kind} files: {', '.join(names)}")
+    left_out = counted(len(found.left_out), "video")
+    note_listed(f"left out: {left_out} of the files, without a row in the cache:", found.left_out)
     note_listed(
-        f"{len(found.failures)} of {found.cache.num_rows} clips failed:",
+        f"{len(found.failures):,} of {counted(found.cache.num_rows, 'clip')} failed:",
         by_video(found.failures, found.cache.root),
     )
     if found.cache.classes:
-        say(f"`kinegraph train CONFIG` needs no more of a config than this:\n{_train_config(found)}", end="")
+        say("`kinegraph train CONFIG` needs no more of a config than this:")
+        say_whole(_train_config(found))
     else:
         say("no labels yet: the same command with --annotations CSV (path,label[,split]) adds them")
 

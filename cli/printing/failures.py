@@ -2,13 +2,12 @@
 
 import csv
 import json
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cli.printing.text import MAX_COLUMNS, on_one_line, say
+from cache_schemas.words import counted, on_one_line
+from cli.printing.text import say
 
 if TYPE_CHECKING:
     from cache_schemas.ledger import Failure
@@ -38,29 +37,24 @@ def _line(video: str, failures: "Sequence[Failure]") -> str:
     if number == 1:
         return f"{first.clip_id}: {first.reason}: {first.detail}"
     are_alike = all(failure.detail == first.detail for failure in failures)
-    return f"{video}: {first.reason}: {first.detail} ({'' if are_alike else 'the first of '}{number} clips)"
+    return f"{video}: {first.reason}: {first.detail} ({'' if are_alike else 'the first of '}{counted(number, 'clip')})"
 
 
 def as_text(found: "Iterable[FailedClip]") -> None:
-    """Per failure its clip, reason and stages, and below them the words, wrapped to the terminal's width.
+    """Per failure its clip, reason and stages, and below them the words.
 
     Each is printed once it is read: there may be a million.
     """
-    width, number = min(shutil.get_terminal_size().columns, MAX_COLUMNS), 0
+    number = 0
     for failed in found:
         number += 1
         first = f"{failed.clip}: {failed.reason} in {', '.join(failed.stages)}"
-        for words, indent in ((first, ""), (failed.words, "  ")):
-            say(
-                textwrap.fill(
-                    on_one_line(words), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
-                    break_long_words=False, break_on_hyphens=False,
-                )
-            )  # fmt: skip
+        say(on_one_line(first))
+        say(f"  {on_one_line(failed.words)}")
     say(
         "no clip has failed"
         if not number
-        else f"{number} failure{'s' * (number > 1)}; `kinegraph extract CONFIG --retry-failed` tries again"
+        else f"{counted(number, 'failure')}; `kinegraph extract CONFIG --retry-failed` tries again"
     )
 
 

@@ -1,8 +1,6 @@
 """What the commands about networks print."""
 
 import sys
-import textwrap
-import time
 from collections.abc import Collection, Sequence
 from math import isnan
 from pathlib import Path
@@ -10,8 +8,10 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from cache_schemas.fingerprint import canonical, differences
+from cache_schemas.words import counted, shown
 from cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, written
-from cli.printing.text import MAX_COLUMNS, few, listed, note, say, shown, table, wrapped
+from cli.printing.text import few, listed, note, note_at_work, say, say_table, say_whole, wrapped
+from pipeline.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
 
 if TYPE_CHECKING:
     from pipeline.breakdown import AttributeScore
@@ -19,38 +19,48 @@ if TYPE_CHECKING:
     from pipeline.results import RunResults, SplitCounts
     from pipeline.scoring import RunScores
     from pipeline.training import TrainedRun
+    from pipeline.wanted_run import RunPlace
     from stages.training.records import EpochRecord, StepRecord
 
 SHOWN_CLASSES = 5
-QUIET_SECONDS = 30.0
 
 
 class TrainingLines:
     """Lines about training: one per epoch, between them one that changes on a terminal, else one now and then."""
 
     def __init__(self) -> None:
-        self._last_line = time.monotonic()
+        self._timer = LineTimer()
+        self._paces: dict[RunPlace, Pace] = {}
 
-    def epoch(self, name: str, seed: int, record: "EpochRecord") -> None:
-        metrics = "".join(f"  val {key} {value:.3f}" for key, value in record.metrics.items())
-        self._last_line = time.monotonic()
+    def epoch(self, run: "RunPlace", record: "EpochRecord") -> None:
+        metrics = [f"val {key} {value:.3f}" for key, value in record.metrics.items()]
+        done = record.epoch / run.num_epochs
+        pace = self._paces.setdefault(run, Pace(done - 1 / run.num_epochs, record.seconds))
+        parts = [f"{_epoch(run, record.epoch)}: loss {record.loss:.4f}", *metrics, *_left(pace, done, run)]
         print(_line_start(), end="", file=sys.stderr)
-        note(
-            f"{name} seed {seed} epoch {record.epoch}: loss {record.loss:.4f}{metrics}  "
-            f"{record.clips_per_second:.0f} clips/s  {record.seconds:.1f} s"
-        )
+        note_at_work(", ".join([*parts, speed(record.clips_per_second), f"{record.seconds:.1f} s"]))
 
-    def step(self, name: str, seed: int, record: "StepRecord") -> None:
-        metric = f"  val {record.metric[0]} {record.metric[1]:.3f}" if record.metric else ""
-        line = (
-            f"{name} seed {seed} epoch {record.epoch}, step {record.step} of {record.num_steps}: loss {record.loss:.4f}"
-            f"{metric}  {record.clips_per_second:.0f} clips/s"
-        )
+    def step(self, run: "RunPlace", record: "StepRecord") -> None:
+        done = record.step / record.num_steps
+        metric = [f"val {record.metric[0]} {record.metric[1]:.3f}"] if record.metric else []
+        parts = [
+            f"{_epoch(run, record.epoch)}, step {record.step:,} of {record.num_steps:,}: loss {record.loss:.4f}",
+            *_left(self._paces.setdefault(run, Pace(done)), done, run), *metric, speed(record.clips_per_second),
+        ]  # fmt: skip
         if sys.stderr.isatty():
-            print(f"{_line_start()}{shown(line)}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - self._last_line >= QUIET_SECONDS:
-            self._last_line = time.monotonic()
-            note(line)
+            line = shown(fitting(parts, (columns(sys.stderr) or USUAL_COLUMNS) - 1))
+            print(f"{_line_start()}{line}", end="", file=sys.stderr, flush=True)
+        elif self._timer.is_due():
+            note_at_work(", ".join(parts))
+
+
+def _epoch(run: "RunPlace", epoch: int) -> str:
+    return f"{run.title}, epoch {epoch:,} of {run.num_epochs:,}"
+
+
+def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
+    """For this run and those after it, as if these took as long."""
+    return pace.left(done, 1 + run.runs_after)
 
 
 def _line_start() -> str:
@@ -61,7 +71,7 @@ def _line_start() -> str:
 def trained(runs: Sequence["TrainedRun"]) -> None:
     results([(run.folder, run.results) for run in runs])
     if kept := sum(run.kept for run in runs):
-        note(f"{kept} of {len(runs)} runs were finished before and are kept; --overwrite trains them again")
+        note(f"{kept} of {counted(len(runs), 'run')} kept, as finished before; --overwrite trains them again")
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
@@ -73,9 +83,9 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
     alike = [group for of_head in heads.values() for group in of_head.values()]
     header = ["head", "seeds", "scores", "parameters", "seconds", "run"]
     if form is None:
-        say(table(header, [_row(group) for group in alike], ["scores", "run"]))
+        say_table(header, [_row(group) for group in alike], ["scores", "run"])
     else:
-        say(written(alike, form), end="")
+        say_whole(written(alike, form))
     if any(len(group) > 1 for group in alike):
         note("±: sample standard deviation over seeds")
     for (name, parent), of_head in heads.items():
@@ -122,12 +132,14 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
 def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     result = found.result
     if not found.is_labelled:
-        say(f"{result.num_videos} videos of split {found.split} are scored; none has a label to hold scores against")
+        videos = counted(result.num_videos, "video")
+        say(f"scored: {videos} of split {found.split}; none has a label to hold scores against")
         return
     say("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
     say(_counted(found.counts, result.metrics))
     if absent := found.absent_classes:
-        say(f"{len(absent)} classes have no positive and are left out of means over classes: {few(absent)}")
+        classes = counted(len(absent), "class has no positive and is", "classes have no positive and are")
+        say(f"{classes} left out of means over classes: {few(absent)}")
     per_class = sorted(found.per_class().items(), key=lambda item: -item[1])
     if len(per_class) > 2:
         name = "AP" if "mAP" in result.metrics else "accuracy"
@@ -136,14 +148,14 @@ def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
             say(f"{word} {name}: " + ", ".join(f"{label} {value:.3f}" for label, value in shown))
     if groups:
         rows = [[group.attribute, group.value, str(group.num_classes), f"{group.score:.4f}"] for group in groups]
-        say(table(["attribute", "value", "classes", "mean"], rows, ["value"]))
+        say_table(["attribute", "value", "classes", "mean"], rows, ["value"])
 
 
 def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
     fate = "ranked last" if "mAP" in metrics else "counted as wrong"
-    failed = f", {counts.num_failed} of them without an ok clip, {fate}" if counts.num_failed else ""
-    unsealed = f"; {counts.num_unsealed_clips} clips are not extracted yet and left out"
-    return f"{counts.num_videos} videos{failed}{unsealed if counts.num_unsealed_clips else ''}"
+    failed = f", {counts.num_failed:,} of them without an ok clip, {fate}" if counts.num_failed else ""
+    unsealed = f"; left out, not extracted yet: {counted(counts.num_unsealed_clips, 'clip')}"
+    return f"{counted(counts.num_videos, 'video')}{failed}{unsealed if counts.num_unsealed_clips else ''}"
 
 
 def models(rows: Sequence[dict[str, Any]]) -> None:
@@ -169,17 +181,18 @@ def _counted_for(row: dict[str, Any]) -> str:
     form = row["input"]
     if row["kind"] == "proposals":
         return f"{form['width']}x{form['height']} px, source: {row['source']}"
-    frames = f"{form['num_frames']} frames of " if form["num_frames"] > 1 else ""
-    return f"{frames}{form['size']} px, {form['num_classes'] or 'no'} classes"
+    classes = counted(form["num_classes"], "class") if form["num_classes"] else "no classes"
+    frames = f"{counted(form['num_frames'], 'frame')} of " if form["num_frames"] > 1 else ""
+    return f"{frames}{form['size']} px, {classes}"
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:
     """Per head a line of counts, then what it reads and what its paper gives, wrapped."""
     for row in rows:
         counts = f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}"
-        say(textwrap.fill(counts, MAX_COLUMNS, subsequent_indent=" " * 13))
+        say(counts)
         say(wrapped(f"  {'reads:':<11}", row["reads"]))
-        say(textwrap.fill(row["published"], MAX_COLUMNS, initial_indent="  published: ", subsequent_indent=" " * 13))
+        say(wrapped("  published: ", row["published"].split(), " "))
     say("at the sizes of the papers, of one clip; options of each: --json")
 
 
@@ -193,10 +206,10 @@ def demo(found: "DemoResult") -> None:
         for row in found.rows
     ]
     score = "test accuracy" if found.metric == "top1" else f"test {found.metric}"
-    say(table(["head", score, "parameters", "seconds", "what it is"], rows, [score, "what it is"]))
-    seeds = f"{found.seeds} seeds (±: sample standard deviation)" if found.seeds > 1 else "1 seed"
-    say(f"{found.num_test} unseen test videos, {seeds}")
+    say_table(["head", score, "parameters", "seconds", "what it is"], rows, [score, "what it is"])
+    seeds = "" if found.seeds == 1 else " (±: sample standard deviation)"
+    say(f"{counted(found.num_test, 'unseen test video')}, {counted(found.seeds, 'seed')}{seeds}")
     say(
-        f"generating {found.num_videos} videos took {found.generate_seconds:.0f} s, "
+        f"generating {counted(found.num_videos, 'video')} took {found.generate_seconds:.0f} s, "
         f"extraction {found.extract_seconds:.0f} s, everything {found.seconds:.0f} s"
     )

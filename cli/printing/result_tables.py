@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
-from cli.printing.text import on_one_line
+from cache_schemas.words import on_one_line
 
 if TYPE_CHECKING:
     from pipeline.results import RunResults

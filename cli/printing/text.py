@@ -1,76 +1,101 @@
 """Lines and tables for a terminal: results go to stdout, all else to stderr."""
 
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from tqdm import tqdm
+from tqdm.utils import disp_len
 
-MAX_LISTED, MAX_COLUMNS = 10, 120
-LINE_EVERY_SECONDS = 30.0
-KEPT = "\n\u200c\u200d"  # two that scripts of India and Iran spell with
+from cache_schemas.words import on_one_line, shown
+from pipeline.terminal import TIME_OF_DAY, USUAL_COLUMNS, Bar, LineTimer, Pace, columns, folded, joined
+
+MAX_LISTED = 10
+LEAST_WORDS = 20  # columns, of a cell that is folded
 
 
 def note(text: str) -> None:
-    print(shown(text), file=sys.stderr, flush=True)
+    """Print what is no result. On a terminal lines break between words."""
+    print(folded(shown(text), columns(sys.stderr)), file=sys.stderr, flush=True)
+
+
+def note_at_work(text: str) -> None:
+    """A note about what goes on; in a log it begins with the time of day."""
+    note(text if sys.stderr.isatty() else f"{time.strftime(TIME_OF_DAY)} {text}")
 
 
 def say(text: str = "", *, end: str = "\n") -> None:
-    """Print a result."""
-    print(shown(text), end=end)
+    """Print a result. On a terminal lines break between words."""
+    print(folded(shown(text), columns(sys.stdout)), end=end)
 
 
-def shown(text: str) -> str:
-    """The text without what a terminal would obey: names and labels may hold escape sequences. Line ends stay."""
-    return text if text.isprintable() else "".join(map(_shown_character, text))
+def say_whole(text: str) -> None:
+    """Print a result for other programs, whose lines stay as they are."""
+    print(shown(text), end="")
 
 
-def on_one_line(text: str) -> str:
-    """A name, or words with one in them, as a line of a list or a cell of a table."""
-    return shown(text.replace("\n", "\\n"))
-
-
-def _shown_character(character: str) -> str:
-    if character.isprintable() or character in KEPT:
-        return character
-    return character.encode("unicode_escape", "backslashreplace").decode()
+def say_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> None:
+    print(table(header, rows, words, columns(sys.stdout)))
 
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
     """A progress callback (what, done, total; total 0 if not known): a bar on a terminal, else a line now and then."""
-    bars: dict[str, Any] = {}
-    begun: dict[str, tuple[float, int]] = {}  # when, and at which count
-    told = time.monotonic()
+    bars: dict[str, Bar] = {}
+    paces: dict[str, Pace] = {}
+    timer = LineTimer()
 
     def progress(what: str, done: int, total: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        since, first = begun.setdefault(what, (now, done))
-        if not sys.stderr.isatty() and first < done < total and now - told >= LINE_EVERY_SECONDS:
-            told = now
-            left = (now - since) / (done - first) * (total - done)
-            note(f"{what}: {done:,} of {total:,}, about {duration(left)} left")
         if what not in bars:
-            bars[what] = tqdm(total=total or None, desc=what, disable=not sys.stderr.isatty(), file=sys.stderr)
-        bars[what].update(done - bars[what].n)
+            bars[what], paces[what] = Bar(total), Pace(done)
+        left = paces[what].left(done, total)
+        parts = [f"{what}: {done:,} of {total:,}" if total else f"{what}: {done:,}", *left]
+        bars[what].show(done, total, parts)
+        if not sys.stderr.isatty() and left and timer.is_due():
+            note_at_work(", ".join(parts))
 
     yield progress
     for bar in bars.values():
         bar.close()
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> str:
-    """Columns wide enough for their cells; the first and those named in `words` flush left, numbers flush right."""
-    columns = [tuple(map(on_one_line, column)) for column in zip(header, *rows, strict=True)]
-    for number, column in enumerate(columns):
-        width = max(map(len, column))
-        flush_left = number == 0 or column[0] in words
-        columns[number] = tuple(cell.ljust(width) if flush_left else cell.rjust(width) for cell in column)
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
+) -> str:
+    """The first column and those named in `words` flush left, numbers flush right; no cell is cut.
+
+    Where `columns` have no room for all, further columns follow below, beside the first one again.
+    """
+    cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
+    blocks: list[list[int]] = [[0]]
+    for number in range(1, len(cells)):
+        if columns and len(blocks[-1]) > 1 and _width(cells, [*blocks[-1], number]) > columns:
+            blocks.append([0])
+        blocks[-1].append(number)
+    return "\n\n".join(_block([cells[number] for number in block], words, columns) for block in blocks)
+
+
+def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
+    return sum(max(map(disp_len, cells[number])) for number in block) + 2 * (len(block) - 1)
+
+
+def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> str:
+    """Columns side by side; the last one is folded if it has words and there is no room for them in a line."""
+    before = _width(cells, range(len(cells) - 1)) + 2
+    if columns and len(cells) > 1 and cells[-1][0] in words:
+        cells[-1] = [folded(cell, max(columns - before, LEAST_WORDS)) for cell in cells[-1]]
+    for number, column in enumerate(cells[:-1]):
+        cells[number] = _justified(column, flush_left=number == 0 or column[0] in words)
+    if len(cells) == 1 or cells[-1][0] not in words:
+        cells[-1] = _justified(cells[-1], flush_left=len(cells) == 1)
+    lines = ("  ".join(line).replace("\n", "\n" + " " * before) for line in zip(*cells, strict=True))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _justified(column: Sequence[str], *, flush_left: bool) -> list[str]:
+    width = max(map(disp_len, column))
+    blanks = [" " * (width - disp_len(cell)) for cell in column]
+    return [cell + blank if flush_left else blank + cell for cell, blank in zip(column, blanks, strict=True)]
 
 
 def size(num_bytes: float) -> str:
@@ -91,7 +116,7 @@ def duration(seconds: float) -> str:
 
 def listed(lines: Sequence[str]) -> list[str]:
     more = len(lines) - MAX_LISTED
-    return [*lines[:MAX_LISTED], f"  ... and {more} more"] if more > 0 else list(lines)
+    return [*lines[:MAX_LISTED], f"  ... and {more:,} more"] if more > 0 else list(lines)
 
 
 def note_listed(title: str, lines: Sequence[str]) -> None:
@@ -101,11 +126,11 @@ def note_listed(title: str, lines: Sequence[str]) -> None:
 
 
 def few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
     return ", ".join(map(on_one_line, names[:MAX_LISTED])) + more
 
 
-def wrapped(start: str, words: Sequence[str]) -> str:
-    """`start` and the words, separated by commas, in lines that break between words only."""
-    whole = start + ", ".join(word.replace(" ", "\0") for word in words)
-    return textwrap.fill(whole, MAX_COLUMNS, subsequent_indent=" " * len(start)).replace("\0", " ")
+def wrapped(start: str, words: Sequence[str], between: str = ", ") -> str:
+    """`start` and the words in lines that break between these only, in a file too."""
+    pieces = [start, *(f"{word}{between}" for word in words[:-1]), *words[-1:]]
+    return joined(pieces, columns(sys.stdout) or USUAL_COLUMNS, " " * len(start))

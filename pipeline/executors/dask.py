@@ -14,7 +14,7 @@ from distributed import Client, Future, KilledWorker
 
 from cache_schemas import stopping
 from pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
-from pipeline.events import Event, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
+from pipeline.events import Event, Preparing, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
 from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
 from pipeline.executors.dask_checks import absolute_root, check_cluster
 from pipeline.executors.dask_cluster import are_children, connected, resources
@@ -47,6 +47,7 @@ class DaskExecutor:
         with connected(job.config.run) as client:
             log.info("Dask's dashboard: %s", client.dashboard_link)
             check_cluster(client, job)
+            report(Preparing(doing="Dask's workers load the networks"))
             station = _station(job, client)
             client.register_plugin(station, name=station.name)
             try:

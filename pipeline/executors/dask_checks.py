@@ -13,6 +13,7 @@ from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from cache_schemas.errors import UnknownStorage
 from cache_schemas.storage import LocalStorage, Storage, open_storage
+from cache_schemas.words import counted
 from pipeline.config import RunOptions
 from pipeline.errors import ClusterError
 from pipeline.executors.contract import Job
@@ -131,7 +132,8 @@ def _check_gpus(client: Client) -> None:
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not any(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values()):
         raise ClusterError(
-            f"run.device: given cuda, but none of the {len(workers)} workers of {_address(client)} has the resource "
+            f"run.device: given cuda, but none of {counted(len(workers), 'worker')} of {_address(client)} has the "
+            "resource "
             "GPU. Start workers with `dask worker --resources GPU=1`, or say --set run.device=auto."
         )
 

@@ -21,7 +21,7 @@ from cache_schemas.cache import Cache
 from cache_schemas.errors import CacheError
 from pipeline.config import Config
 from pipeline.errors import ClusterError, OutOfTimeError
-from pipeline.events import ClipsDone, Event
+from pipeline.events import ClipsDone, Event, Preparing
 from pipeline.executors.dask_walltime import WorkerTime, job_around, leave, time_of
 from pipeline.leases import leases_on
 from pipeline.plan import WorkUnit
@@ -220,6 +220,8 @@ class Station(WorkerPlugin):
 
     def _report(self, event: Any) -> None:
         """Keep how many clips are done for the next answer; answer the task whose unit's fate this is."""
+        if isinstance(event, Preparing):
+            return  # with the next answer it would be over
         if isinstance(event, ClipsDone):
             if self._stopping.is_set() or self._end is not None:
                 raise _Stopped

@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import ClusterError
 from pipeline.executors.dask_station import SPEAKING, gpu_of
 from pipeline.versions import differing_versions
-from pipeline.wanted_run import WantedRun
+from pipeline.wanted_run import RunPlace, WantedRun
 from stages.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class RunTask:
 
     config: Config
     run: WantedRun
+    place: RunPlace
     versions: Mapping[str, str]
     topic: str
     of_client: bool
@@ -53,8 +54,8 @@ def run_task(task: RunTask) -> Exception | None:
     worker = get_worker()
     key = str(worker.get_current_task())
 
-    def on_epoch(name: str, seed: int, record: "EpochRecord") -> None:
-        worker.log_event(task.topic, {"name": name, "seed": seed, "record": asdict(record)})
+    def on_epoch(run: RunPlace, record: "EpochRecord") -> None:
+        worker.log_event(task.topic, {"run": asdict(run), "record": asdict(record)})
 
     with _alone:
         require_wanted(worker, key)
@@ -73,7 +74,7 @@ def run_task(task: RunTask) -> Exception | None:
             return error
         torch.set_num_threads(config.run.worker_threads)  # whatever ran here before; `train.threads` goes beyond it
         try:
-            train_wanted(config, task.run, on_epoch, lambda *_: require_wanted(worker, key))
+            train_wanted(config, task.run, task.place, on_epoch, lambda *_: require_wanted(worker, key))
         except (*SPEAKING, TrainingDiverged) as error:
             return error
         return None

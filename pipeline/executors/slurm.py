@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from cache_schemas import stopping
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import video_of
+from cache_schemas.words import counted
 from pipeline.errors import SlurmError
-from pipeline.events import ClipsDone, UnitSealed
+from pipeline.events import ClipsDone, Preparing, UnitSealed
 from pipeline.executors.contract import Job, Report
 from pipeline.executors.slurm_states import USAGE
 from pipeline.executors.slurm_submission import (
@@ -49,7 +50,8 @@ def _require_progress(submission: Submission, num_sealed: int, num_left: int) ->
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
     if mistaken or not num_sealed:
         raise SlurmError(
-            f"SLURM job {submission.job_id} ended with {num_sealed} shards sealed and {num_left} left, and is not "
+            f"SLURM job {submission.job_id} ended with {counted(num_sealed, 'shard')} sealed and {num_left:,} "
+            "left, and is not "
             f"submitted again.\n{logs_of_failed(submission, state)}"
         )
 
@@ -65,8 +67,9 @@ def _submitted(job: Job, units: Sequence[WorkUnit]) -> Submission:
     work = Work(kind="extract", num_tasks=min(job.config.run.workers, len(units)), keys=job.keys, units=tuple(units))
     submission = submit(job.config, work)
     log.info(
-        "SLURM job %s: %d tasks for %d shards, logs in %s. It goes on without this command; see `kinegraph status %s`",
-        submission.job_id, submission.num_tasks, len(units), submission.folder, job.config.cache,
+        "SLURM job %s: %s for %s, logs in %s. It goes on without this command; see `kinegraph status %s`",
+        submission.job_id, counted(submission.num_tasks, "task"), counted(len(units), "shard"), submission.folder,
+        job.config.cache,
     )  # fmt: skip
     return submission
 
@@ -87,6 +90,7 @@ def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
 def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], report: Report) -> list[WorkUnit]:
     """Report what is sealed until the array is over; gives the units that are not."""
     left = list(units)
+    report(Preparing(doing=f"waiting for SLURM job {submission.job_id}"))
     while True:
         state = submission.watched_state()
         before, left = left, unsealed(cache, left)

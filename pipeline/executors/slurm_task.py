@@ -1,9 +1,11 @@
 """What one task of a job array does: its part of the work, then what others have not got to."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import write_whole
@@ -17,15 +19,19 @@ from pipeline.executors.slurm_submission import COMPLETION_FILE, CONFIG_FILE, DI
 from pipeline.plan import WorkUnit
 from pipeline.progress import Progress, clips_of
 from pipeline.walltime import allotment
+from pipeline.wanted_run import places
 
 
-def run_task(folder: Path, index: int) -> None:
-    """Task `index` of the submission in `folder`; safe to run again, which SLURM does after a node failed."""
+def run_task(folder: Path, index: int, **heard: Any) -> None:
+    """Task `index` of the submission in `folder`; safe to run again, which SLURM does after a node failed.
+
+    `heard`: `on_epoch` and `on_step` of training.
+    """
     _completion(folder, index).unlink(missing_ok=True)
     work, config = Work.read(folder), load_config(folder / CONFIG_FILE)
     config = on_gpu_if_asked(config, config.run.slurm.asked_gpu)
     if work.kind == "train":
-        _train(config, work, index, folder / DIVERGED_FILE.format(index=index))
+        _train(config, work, index, folder / DIVERGED_FILE.format(index=index), heard)
     else:
         _extract(config, work, index)
 
@@ -39,14 +45,15 @@ def _completion(folder: Path, index: int) -> Path:
     return folder / COMPLETION_FILE.format(index=index)
 
 
-def _train(config: Config, work: Work, index: int, diverged_file: Path) -> None:
+def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: Mapping[str, Any]) -> None:
     """Train one run; where it diverges, leave word of that."""
     from pipeline.training import train_wanted
     from stages.training.engine import TrainingDiverged
 
     diverged_file.unlink(missing_ok=True)
+    place = replace(places(work.runs)[index], runs_after=0)  # other tasks train the others
     try:
-        train_wanted(config, work.runs[index])
+        train_wanted(config, work.runs[index], place, **heard)
     except TrainingDiverged as error:
         write_whole(diverged_file, [str(error).encode()])
         raise

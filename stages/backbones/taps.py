@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
+from cache_schemas.words import counted
+
 Window = tuple[int, int]  # kernel and stride of a layer; what is padded only to keep its size is left out
 HALF_UP: Window = (1, 2)  # ceil(n / 2): stride 2, padded by half of an odd kernel
 HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
@@ -65,7 +67,7 @@ class Tap:
 
     def _check_frames(self, num_frames: int) -> None:
         if num_frames % self.frames_multiple:
-            raise ValueError(f"{num_frames} frames: {self.name} needs a multiple of {self.frames_multiple}")
+            raise ValueError(f"{counted(num_frames, 'frame')}: {self.name} needs a multiple of {self.frames_multiple}")
 
 
 def _length(length: int, windows: tuple[Window, ...]) -> int:

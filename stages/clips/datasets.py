@@ -17,6 +17,7 @@ import xxhash
 
 from cache_schemas.clips_table import Interval, interval_id
 from cache_schemas.regular import TABLE_BYTES, read_regular
+from cache_schemas.words import counted
 from stages.clips.csv_list import csv_lines, decoded
 from stages.clips.errors import DatasetError
 from stages.clips.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
@@ -193,10 +194,10 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[_
     if frame_rate is not None:
         found.take_folders()
     elif found.folders:
-        words = f"{len(found.folders)} folders of numbered images below {root}, as {found.folders[0][1]}"
+        words = f"{counted(len(found.folders), 'folder')} of numbered images below {root}, as {found.folders[0][1]}"
         if not found.videos:
             raise DatasetError(f"dataset.root: {words}, and no video. {SET_RATE}")
-        log.warning("%s, are left out, as dataset.frame_rate is not set.", words)
+        log.warning("left out, as dataset.frame_rate is not set: %s", words)
     images = {path: images for _, path, images in found.folders}
     places = split_and_label(video_id for video_id, _ in found.videos)
     entries = [

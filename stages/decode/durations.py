@@ -6,6 +6,7 @@ import av
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
+from cache_schemas.words import counted
 from stages.decode.timeline import JOINED, MAX_GAP_SECONDS, formats
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class PacketCount:
         """What is to be known of a file in which recordings were joined."""
         if not self.jumps:
             return ""
-        return f"time stamps jump {len(self.jumps)} times, first {self.jumps[0]}: its frames are counted on"
+        return f"time stamps jump {counted(len(self.jumps), 'time')}, first {self.jumps[0]}: its frames are counted on"
 
     def add(self, packet: "Packet[Any]", period: float, before_first_frame: bool) -> None:
         if packet.size == 0:

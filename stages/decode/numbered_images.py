@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cache_schemas import stopping
 from cache_schemas.ledger import Source
 from cache_schemas.regular import open_regular
+from cache_schemas.words import counted
 from stages.decode.errors import DecodeError
 from stages.decode.opening import on_disk
 from stages.decode.stream import Probe, TimedFrame
@@ -148,7 +149,9 @@ class OpenImages:
         """Each image's time and place; none is opened. Raises DecodeError (`timeout`) past `deadline`."""
         for index in range(self.images.count):
             if time.monotonic() > deadline:
-                raise DecodeError("timeout", f"{index} of {self.images.count} images were read when time was up")
+                raise DecodeError(
+                    "timeout", f"{index:,} of {counted(self.images.count, 'image')} read when time was up"
+                )
             yield TimedFrame(index / self.rate, index, index, index)
 
     def place(self, seconds: float) -> int:

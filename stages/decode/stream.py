@@ -21,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from cache_schemas.words import counted
 from stages.decode import durations, first_rules, pictures, seeking
 from stages.decode.durations import PacketCount
 from stages.decode.errors import DecodeError
@@ -154,7 +155,7 @@ class OpenVideo:
         """What went wrong so far, in FFmpeg's words and ours; empty if nothing did."""
         said = [_said(self._logs) or "; ".join(dict.fromkeys(self._errors[:MAX_COMPLAINTS]))]
         stamps = self.timeline.complaints
-        more = [f"and {len(stamps) - MAX_COMPLAINTS} times more"] if len(stamps) > MAX_COMPLAINTS else []
+        more = [f"and {counted(len(stamps) - MAX_COMPLAINTS, 'time')} more"] if len(stamps) > MAX_COMPLAINTS else []
         return "; ".join(filter(None, [*said, *stamps[:MAX_COMPLAINTS], *more]))
 
     @property
@@ -291,8 +292,9 @@ class OpenVideo:
         if passed and not self.timeline.has_decode_times and not self.timeline.is_raw:
             self.passed_seconds = self.first_stamp_seconds - float(min(passed) * frame.time_base)
             self.timeline.complaints.append(
-                f"the first {len(passed)} frames, {self.passed_seconds:.2f} s, are passed over: "
-                "what they are made from is missing"
+                f"passed over: {counted(len(passed), 'frame')} at the start, {self.passed_seconds:.2f} s, as what "
+                "these "
+                "are made from is missing"
             )
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:

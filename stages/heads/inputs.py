@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from cache_schemas.words import counted
 from stages.heads.head import KINDS, HeadError, Source, Spec, TapOptions
 
 BOXES = "proposals/boxes"
@@ -145,9 +146,13 @@ class ProposalReader:
         num_frames, box_frames = spec[features][0], spec[COUNT][0]
         self.step, remainder = divmod(box_frames, num_frames)
         if remainder or not self.step:
-            raise HeadError(f"{COUNT} has {box_frames} frames, {features} has {num_frames}; a multiple is needed.")
+            raise HeadError(
+                f"{COUNT} has {counted(box_frames, 'frame')}, {features} has {num_frames}; a multiple is needed."
+            )
         if top is not None and top > num_stored:
-            raise HeadError(f"num_regions: given {top}, allowed up to the {num_stored} boxes a frame that are cached.")
+            raise HeadError(
+                f"num_regions: given {top}, allowed: up to {num_stored}, the boxes of a frame that are cached."
+            )
         self.top, self.reads = top, needed
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:

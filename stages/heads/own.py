@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cache_schemas.regular import CONFIG_BYTES, read_regular
+from cache_schemas.words import counted
 from stages.heads.head import Head, HeadError, HeadOptions, Spec
 
 DIGEST = "@"
@@ -130,7 +131,8 @@ def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != [2, num_classes]:
         raise HeadError(
-            f"{type(head).__name__}: forward returns {shape} for 2 clips and {num_classes} classes; logits [2, "
+            f"{type(head).__name__}: forward returns {shape} for 2 clips and {counted(num_classes, 'class')}; "
+            "logits [2, "
             f"{num_classes}] are needed."
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cache_schemas.words import counted
 from stages.imports.features import FeatureFileError, FeatureFiles, UnusableError, VideoFeatures
 
 RAGGED = frozenset({"boxes", "regions"})  # roles whose axis behind time may differ among videos
@@ -49,7 +50,8 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
     (there, ours), (here, theirs) = first, other
     if num_frames is None and ours.num_frames != theirs.num_frames:
         raise FeatureFileError(
-            f"{there} has {ours.num_frames} frames, {here} has {theirs.num_frames}, in a cache all have as many: "
+            f"{there} has {counted(ours.num_frames, 'frame')}, {here} has {theirs.num_frames}, in a cache all "
+            "have as many: "
             "--frames T takes T of each, evenly spread, and repeats the last where there are fewer"
         )
     if _fixed(ours) != _fixed(theirs):

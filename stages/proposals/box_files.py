@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cache_schemas.regular import read_regular
+from cache_schemas.words import counted
 from stages.number_files import read_npz
 from stages.proposals.options import FileOptions
 
@@ -72,7 +73,9 @@ def _from_json(path: Path, frames: str) -> VideoBoxes:
     scores = [frame.get("scores", [0.0] * len(own)) for frame, own in zip(listed, boxes, strict=True)]
     for frame, own, score in zip(listed, boxes, scores, strict=True):
         if len(own) != len(score):
-            raise BoxFileError(f"frame {frame[frames]} has {len(score)} scores for {len(own)} boxes")
+            raise BoxFileError(
+                f"frame {frame[frames]} has {counted(len(score), 'score')} for {counted(len(own), 'box')}"
+            )
     return VideoBoxes(
         frames=np.array([frame[frames] for frame in listed], np.float64),
         boxes=np.concatenate([np.empty((0, 4)), *boxes]),
@@ -100,7 +103,7 @@ def _from_npz(path: Path, frames: str) -> VideoBoxes:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in arrays.items())
         raise BoxFileError(f"shapes do not belong together: {shapes}")
     if len(bad := count[~np.isin(count, np.arange(most + 1))]):
-        raise BoxFileError(f"count holds {bad[0]}, expected whole numbers from 0 to the {most} boxes of a frame")
+        raise BoxFileError(f"count holds {bad[0]}, expected whole numbers from 0 to {most}, the boxes of a frame")
     valid = np.arange(boxes.shape[1]) < count[:, None]
     return VideoBoxes(
         frames=keys.astype(np.float64),
@@ -135,6 +138,6 @@ def _told(found: VideoBoxes, bad: np.ndarray, how: str, options: FileOptions) ->
     place = int(np.flatnonzero(bad)[0])
     frame = found.frames[np.searchsorted(found.starts, place, "right") - 1]
     return (
-        f"{bad.sum()} of {len(bad)} boxes are {how}, first {found.boxes[place].tolist()} at {options.frames} "
+        f"{bad.sum()} of {counted(len(bad), 'box')} {how}, first {found.boxes[place].tolist()} at {options.frames} "
         f"{frame:g}, with box_format {options.box_format} and units {options.units}"
     )

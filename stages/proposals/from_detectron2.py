@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from cache_schemas.regular import open_regular
+from cache_schemas.words import counted
 from stages.errors import UsageError, WeightsError
 from stages.proposals.build import IGNORED
 from stages.proposals.options import Detectron2Options
@@ -117,7 +118,8 @@ def _load(model: torch.nn.Module, path: Path) -> None:
     unused = [key for key in unused if not key.startswith(IGNORED)]
     if missing or unused:
         raise WeightsError(
-            f"{path} does not belong to this config: {len(missing)} tensors missing ({', '.join(missing[:5])}), "
+            f"{path} does not belong to this config: {counted(len(missing), 'tensor')} missing "
+            f"({', '.join(missing[:5])}), "
             f"{len(unused)} unused ({', '.join(unused[:5])})"
         )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache_schemas.words import counted
 from stages.proposals.box_files import BoxFileError, VideoBoxes, boxes_in_pixels, read_boxes
 from stages.proposals.options import FileOptions
 from stages.proposals.source import ClipFrames, ClipProposals, ProposalError
@@ -51,7 +52,9 @@ class FileSource:
             if found.num_frames is None:
                 raise BoxFileError("has no num_frames, which must be there where frames are named by index")
             if found.num_frames != frames.video_frames:
-                raise BoxFileError(f"was made for {found.num_frames} frames, the video has {frames.video_frames}")
+                raise BoxFileError(
+                    f"was made for {counted(found.num_frames, 'frame')}, the video has {frames.video_frames}"
+                )
             wanted, tolerance = frames.numbers, 0.0
         after = np.searchsorted(found.frames, wanted).clip(1, max(1, len(found.frames) - 1))
         before = after - 1
@@ -61,7 +64,7 @@ class FileSource:
         if far.any():
             raise BoxFileError(
                 f"lists no frame at {self.options.frames} {wanted[far][0]:g}, the nearest is "
-                f"{found.frames[nearest[far][0]]:g}; {len(found.frames)} frames are listed"
+                f"{found.frames[nearest[far][0]]:g}; {counted(len(found.frames), 'frame is', 'frames are')} listed"
             )
         return nearest
 

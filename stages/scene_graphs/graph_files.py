@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from cache_schemas.regular import read_regular
+from cache_schemas.words import counted
 from stages.scene_graphs.options import GraphFileOptions
 from stages.scene_graphs.vocabulary import Vocabulary, plain
 
@@ -78,7 +79,8 @@ class _Numbers:
 def _frame_graph(frame: _Frame, names: _Numbers, max_objects: int) -> FrameGraph:
     if len(frame.objects) > max_objects:
         raise GraphFileError(
-            f"has {len(frame.objects)} objects at {frame.seconds:g} s, graphs.max_objects is {max_objects}: raise it"
+            f"has {counted(len(frame.objects), 'object')} at {frame.seconds:g} s, graphs.max_objects is "
+            f"{max_objects}: raise it"
         )
     objects = []
     for listed in frame.objects:

@@ -16,6 +16,7 @@ from cache_schemas.files import write_whole
 from cache_schemas.fingerprint import Options, differences
 from cache_schemas.names import ObjectName
 from cache_schemas.regular import NotRegularError, read_regular, require_regular
+from cache_schemas.words import counted
 from stages.clips.options import without_views
 from stages.errors import UsageError
 from stages.heads.build import rebuild_head
@@ -178,7 +179,8 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
     ]
     if class_names != record.class_names:
         problems.append(
-            f"its {len(class_names)} classes are not the run's {record.num_classes}, or in another order: name them "
+            f"it has {counted(len(class_names), 'class')}, not the run's {record.num_classes}, or another order: "
+            "name them "
             "in dataset.classes"
         )
     if problems:

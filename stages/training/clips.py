@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cache_schemas import stopping
 from cache_schemas.arrays import GRAPH_TIMES
+from cache_schemas.words import counted
 from stages.errors import UsageError
 
 Batch = dict[str, Tensor]
@@ -121,7 +122,7 @@ def _have_label(labels: Tensor) -> Tensor:
 def require_clips(clips: Clips, purpose: str) -> None:
     """Raises UnusableClips without a clip; `purpose`: train on ..."""
     if not len(clips):
-        failed = f": its {len(clips.failed_videos)} videos all failed" if clips.failed_videos else ""
+        failed = f": {counted(len(clips.failed_videos), 'video')}, all failed" if clips.failed_videos else ""
         raise UnusableClips(f"There is no ok clip to {purpose}{failed}.")
 
 
@@ -134,7 +135,10 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
     require_clips(clips, purpose)
     labels, classes = clips.labels, clips.num_classes
     if len(labels) != len(clips) or (clips.multi_label and labels.shape[1] != classes):
-        raise UnusableClips(f"{len(clips)} clips of {classes} classes to {purpose} have labels {list(labels.shape)}.")
+        raise UnusableClips(
+            f"{counted(len(clips), 'clip')} of {counted(classes, 'class')} to {purpose} have labels "
+            f"{list(labels.shape)}."
+        )
     videos = [*clips.video_ids]
     if failed_too:
         labels, videos = torch.cat([labels, clips.failed_labels]), [*videos, *clips.failed_videos]
@@ -145,7 +149,9 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
             f"{videos[int(unlabelled[0])]}: add them to the annotations and run `kinegraph index` again."
         )
     if not clips.multi_label and int(labels.max()) >= classes:
-        raise UnusableClips(f"A clip to {purpose} has label {int(labels.max())}; there are {classes} classes.")
+        raise UnusableClips(
+            f"A clip to {purpose} has label {int(labels.max())}; the data set has {counted(classes, 'class')}."
+        )
 
 
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:

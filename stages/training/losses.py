@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cache_schemas.words import counted
 from stages.errors import UsageError
 from stages.training.clips import Clips
 from stages.training.options import TrainOptions
@@ -32,8 +33,8 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
     if options.class_weights != "balanced":
         if len(options.class_weights) != clips.num_classes:
             raise UsageError(
-                f"train.class_weights: given {len(options.class_weights)} numbers, allowed: one for each of the "
-                f"{clips.num_classes} classes of the cache"
+                f"train.class_weights: given {counted(len(options.class_weights), 'number')}, allowed: one for each "
+                f"class of the cache, {clips.num_classes}"
             )
         return torch.tensor(options.class_weights)
     if clips.multi_label:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cache_schemas.words import counted
+
 
 def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
     """Fraction of videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
@@ -73,7 +75,7 @@ def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
     _check(scores)
     positive = labels > 0
     if not positive.any():
-        raise ValueError(f"None of {len(scores)} videos has a label: mAP is undefined.")
+        raise ValueError(f"None of {counted(len(scores), 'video')} has a label: mAP is undefined.")
     ranked = scores.masked_fill(~positive.any(1, keepdim=True), -torch.inf)
     order = ranked.sort(stable=True, dim=0, descending=True).indices
     hits = positive.gather(0, order).double()  # [V, K], best first

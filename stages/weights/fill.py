@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Size, Tensor, nn
 
+from cache_schemas.words import counted
 from stages.errors import WeightsError
 from stages.weights.architecture import architecture
 from stages.weights.formats.convert import Converted
@@ -72,7 +73,7 @@ def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]
     if len(theirs) == 4:
         return ["its kernels have no time axis; weights of images are given one by `inflate:` before their name"]
     if theirs[2] != ours[2]:
-        return [f"its first convolution spans {theirs[2]} frames, that of this network {ours[2]}"]
+        return [f"its first convolution spans {counted(theirs[2], 'frame')}, that of this network {ours[2]}"]
     return []
 
 

@@ -15,6 +15,7 @@ from torch import Size, nn
 
 from cache_schemas import stopping
 from cache_schemas.regular import NotRegularError, open_regular, require_regular
+from cache_schemas.words import counted
 from stages.errors import WeightsError
 from stages.weights.files import read_state
 from stages.weights.fill import fill
@@ -161,7 +162,8 @@ def _check_classes(
         return
     twins = [x.file_name for x in named.values() if x.classes == converted.classes and str(x.url).endswith(path.name)]
     raise WeightsError(
-        f"{path}: has {converted.classes} classes, the public {source.file_name} has {source.classes}; rename it"
+        f"{path}: has {counted(converted.classes, 'class')}, the public {source.file_name} has {source.classes}; "
+        "rename it"
         + (f" to {twins[0]} if it is the public file of that many classes, else" if twins else "")
         + ", and say what it expects (mean, std, channel_order) if that is not usual for its network"
     )

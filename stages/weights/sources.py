@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cache_schemas.crops import Framing, Resize
+from cache_schemas.words import counted
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINETICS_MEAN, KINETICS_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
@@ -34,7 +35,9 @@ class Sampling:
     fps: float | None
 
     def __str__(self) -> str:
-        return f"{self.num_frames} frames " + ("over the whole video" if self.fps is None else f"at {self.fps:g} fps")
+        return f"{counted(self.num_frames, 'frame')} " + (
+            "over the whole video" if self.fps is None else f"at {self.fps:g} fps"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ def test_the_way_through(kinegraph: Command, config: Path, cache: Path) -> None:
     files = [path for path in cache.rglob("*") if path.name.startswith("c.") or "ledger" in path.parts]
     assert sum(path.is_file() and path.suffix != ".parquet" for path in files) == 45, "as many as planned"
     again = kinegraph("extract", config)
-    assert (again.exit_code, again.stdout) == (0, f"{cache}: nothing to do, all 6 clips are sealed\n")
+    assert (again.exit_code, again.stdout) == (0, f"{cache}: nothing to do, all is sealed (6 clips)\n")
     assert kinegraph("plan", config).stdout.splitlines()[-1].startswith("0 work units, 0 files, 0 B")
     assert kinegraph("verify", cache).stdout.splitlines() == [
         "4 proposals a frame on average",

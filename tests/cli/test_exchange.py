@@ -40,7 +40,7 @@ def test_import_prints_the_config_that_trains(kinegraph: Command, cache: Path, n
         f"{cache}: 3 videos from bottom_up files: features/bua/last_pooled [1, {C}], proposals/boxes "
     )
     assert about == "`kinegraph train CONFIG` needs no more of a config than this:"
-    assert "1 videos of the files have no row in the cache and are left out:\n  v9\n" in done.stderr
+    assert "left out: 1 video of the files, without a row in the cache:\n  v9\n" in done.stderr
     assert "1 of 4 clips failed:\n  v3.mp4:0:full: missing: no features of v3.mp4 among the files" in done.stderr
     config = yaml.safe_load("\n".join(lines))
     assert config["train"] == {
@@ -77,18 +77,18 @@ def test_export_and_what_it_prints(kinegraph: Command, config: Path, cache: Path
     copy = tmp_path / "copy"
     done = kinegraph("export", cache, copy, "--to", "hdf5")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout == f"{copy}: 8 shards of stages copied, 0 were there; 4 are not sealed in the source\n"
+    assert done.stdout == f"{copy}: 8 shards of stages copied, 0 there before; not sealed in the source: 4\n"
     assert kinegraph("verify", copy).exit_code == 0
     assert kinegraph("export", cache, copy, "--to", "hdf5").stdout.startswith(f"{copy}: 0 shards of stages copied, 8 ")
     files = kinegraph("export", cache, tmp_path / "npy", "--to", "npy", "--array", "proposals/count")
     assert files.exit_code == 0
     assert files.stdout == f"{tmp_path / 'npy'}: 4 files, clips.csv says which row is which clip\n"
-    assert "2 videos are not sealed in proposals yet and left out:\n  right/" in files.stderr
+    assert "left out, not sealed in proposals yet: 2 videos:\n  right/" in files.stderr
     damaged = next((cache / "data.zarr" / "proposals" / "boxes").glob("c.1.*"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     again = kinegraph("export", cache, tmp_path / "again", "--to", "zarr", "--compression", "lz4")
     assert again.exit_code == 1
-    assert f"1 shards are damaged and left out:\n  {damaged} is damaged (size; proposals shard 1)" in again.stderr
+    assert f"left out, damaged: 1 shard:\n  {damaged} is damaged (size; proposals shard 1)" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """What train, results and evaluate print."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import torch
 from cli.exits import exit_code
 from cli.printing import heads as printing
 from pipeline.results import RunResults, SplitCounts, write_results
+from pipeline.wanted_run import RunPlace
 from stages.training.options import TrainOptions
 from stages.training.records import EpochRecord, StepRecord
 from tests.caches import write_config
+from tests.clock import Clock
+from tests.terminal import Terminal
 
 Command = Callable[..., Any]
 
@@ -28,7 +33,9 @@ def test_train_evaluate_and_the_table_again(kinegraph: Command, tmp_path: Path, 
         assert kinegraph(command, config).exit_code == 0
     trained = kinegraph("train", config, "--head", "avg_pool,lstm", "--seeds", "2")
     assert trained.exit_code == 0
-    assert trained.stderr.count("epoch 2: loss ") == 4
+    assert re.findall(r"run (\d) of 4 \((\w+), seed (\d)\), epoch 2 of 2: loss ", trained.stderr) == [
+        ("1", "avg_pool", "0"), ("2", "avg_pool", "1"), ("3", "lstm", "0"), ("4", "lstm", "1"),
+    ]  # fmt: skip
     rows = [line.split() for line in trained.stdout.splitlines()]
     assert rows[0] == ["head", "seeds", "scores", "parameters", "seconds", "run"]
     assert [row[:4] for row in rows[1:]] == [["avg_pool", "2", "train", "top1"], ["lstm", "2", "train", "top1"]]
@@ -148,14 +155,39 @@ def test_a_full_gpu_is_told_what_makes_room(capsys: pytest.CaptureFixture[str]) 
     assert all(key in advice for key in ("run.batch_size", "train.batch_size", "run.workers"))
 
 
-def test_progress_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    step = StepRecord(epoch=2, step=7, num_steps=10, loss=0.5, clips_per_second=123.4, metric=("mAP", 0.25))
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_progress_on_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that changes is no longer than the terminal is wide: else nothing goes back over it."""
+    drawn = Terminal()
+    monkeypatch.setattr(sys, "stderr", drawn)
+    monkeypatch.setenv("COLUMNS", str(width))
+    run = RunPlace(name="strg_spatial_temporal", seed=1, number=3, num_runs=6, num_epochs=20)
+    printing.TrainingLines().step(run, StepRecord(
+        epoch=2, step=1000, num_steps=20_000, loss=0.5, clips_per_second=123.4, metric=("mAP", 0.25),
+    ))  # fmt: skip
+    line = drawn.getvalue().removeprefix("\r\033[K")
+    assert len(line) < width
+    assert line.startswith("run 3 of 6 (strg_spatial_temporal, seed 1), epoch 2 of 20")
+
+
+def test_progress_is_quiet_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = StepRecord(epoch=2, step=7, num_steps=200, loss=0.5, clips_per_second=123.4, metric=("mAP", 0.25))
     epoch = EpochRecord(epoch=2, loss=0.5, metrics={"mAP": 0.3}, seconds=1.5, learning_rate=0.1, clips_per_second=123.4)
+    run = RunPlace(name="strg", seed=1, number=3, num_runs=6, runs_after=3, num_epochs=20)
+    now = Clock()
+    monkeypatch.setattr("pipeline.terminal.time.monotonic", now)
     lines = printing.TrainingLines()
-    lines.step("strg", 0, step)
+    lines.step(run, replace(step, step=10))
     assert capsys.readouterr().err == ""
-    lines._last_line -= printing.QUIET_SECONDS
-    lines.step("strg", 0, step)
-    assert capsys.readouterr().err == "strg seed 0 epoch 2, step 7 of 10: loss 0.5000  val mAP 0.250  123 clips/s\n"
-    lines.epoch("strg", 0, epoch)
-    assert capsys.readouterr().err == "strg seed 0 epoch 2: loss 0.5000  val mAP 0.300  123 clips/s  1.5 s\n"
+    now.now += 30
+    lines.step(run, replace(step, step=20))
+    told = "epoch 2 of 20, step 20 of 200: loss 0.5000, 0:11:30 left, val mAP 0.250, 123 clips/s\n"
+    assert re.sub(r"^\d\d:\d\d:\d\d ", "", capsys.readouterr().err) == f"run 3 of 6 (strg, seed 1), {told}"
+    alone = RunPlace(name="strg", seed=0, num_epochs=20)
+    lines.epoch(alone, epoch)
+    told = "strg seed 0, epoch 2 of 20: loss 0.5000, val mAP 0.300, 0:00:27 left, 123 clips/s, 1.5 s\n"
+    assert capsys.readouterr().err[9:] == told
+    lines.epoch(alone, replace(epoch, epoch=20))
+    assert "left" not in capsys.readouterr().err

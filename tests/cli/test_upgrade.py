@@ -1,10 +1,10 @@
 """verify --frames: what it prints, its exit codes, and what trains and evaluates before and after an upgrade."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from pipeline.config import load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from tests.caches import write_config
+from tests.clock import Clock
 from tests.conftest import tiny_stages
 from tests.first_rules import first_rules, of_each_kind
 
@@ -49,12 +50,12 @@ def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache:
     told = kinegraph("verify", cache, "--frames")
     assert told.exit_code == 1
     assert told.stdout.splitlines() == [
-        f"{cache}: `clips` version 1; of 3 shards 1 show the same frames at the same times, 1 the same at other times "
-        "(1 clips), 1 other frames (1 clips)",
+        f"{cache}: `clips` version 1; 3 shards: 1 with the same frames at the same times, 1 with the same at other "
+        "times (1 clip), 1 with other frames (1 clip)",
         "--frames --repair upgrades the cache: it keeps what is right and un-marks the shards with other frames",
     ]
     assert told.stderr.splitlines()[:2] == [
-        "1 clips show other frames:",
+        "1 clip shows other frames:",
         "  left/e.avi:0:center: frame 3 in place of 2, and 7 others",
     ]
     as_json = json.loads(kinegraph("verify", cache, "--frames", "--json").stdout)
@@ -71,7 +72,7 @@ def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache:
     assert f"{cache}: 2 clips in " in extracted.stdout
     for command in (("evaluate", run), ("verify", cache), ("verify", cache, "--frames")):
         assert kinegraph(*command).exit_code == 0
-    assert "2 of 3 runs were finished before and are kept" in kinegraph("train", config, "--seeds", 3).stderr
+    assert "2 of 3 runs kept, as finished before" in kinegraph("train", config, "--seeds", 3).stderr
     assert "nothing to compare" in kinegraph("verify", cache, "--frames", "--repair").stdout
 
 
@@ -80,7 +81,7 @@ def test_videos_that_cannot_be_read(kinegraph: Command, config: Path, cache: Pat
     refused = kinegraph("verify", cache, "--frames", "--repair")
     assert refused.exit_code == 1
     assert "nothing was changed as long as videos are missing" in refused.stdout
-    assert "1 clips of 1 shards cannot be compared" in refused.stderr
+    assert "1 clip of 1 shard cannot be compared" in refused.stderr
     assert Cache(cache).manifest["clips"]["version"] == 1
     assert kinegraph("verify", cache, "--frames", "--drop-unread").exit_code == 2
     assert kinegraph("verify", cache, "--frames", "--repair", "--drop-unread").exit_code == 0
@@ -89,13 +90,15 @@ def test_videos_that_cannot_be_read(kinegraph: Command, config: Path, cache: Pat
 
 def test_progress_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A line every half minute, with the time that is left at the pace so far."""
-    seconds = iter(range(0, 1000, 20))
-    monkeypatch.setattr(text, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    now = Clock()
+    monkeypatch.setattr("pipeline.terminal.time.monotonic", now)
     with text.counting() as progress:
-        for done in range(1, 7):
+        for done in range(1, 6):
             progress("comparing", done, 1000)
-    assert capsys.readouterr().err.splitlines() == [
-        "comparing: 2 of 1,000, about 5.54 h left",
-        "comparing: 4 of 1,000, about 5.53 h left",
-        "comparing: 6 of 1,000, about 5.52 h left",
+            now.now += 20
+    lines = capsys.readouterr().err.splitlines()
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d comparing: .*", line) for line in lines)
+    assert [line[9:] for line in lines] == [
+        "comparing: 3 of 1,000, 5:32:20 left",
+        "comparing: 5 of 1,000, 5:31:40 left",
     ]

@@ -249,7 +249,7 @@ def test_a_worker_is_killed_in_training(
 
     thread = threading.Thread(target=kill_all)
     thread.start()
-    (run,) = train_on_dask(config, on_epoch=lambda name, seed, record: epochs.append(record.epoch))
+    (run,) = train_on_dask(config, on_epoch=lambda run, record: epochs.append(record.epoch))
     thread.join()
     assert epochs.count(1) < 2, "it began again"
     (expected,) = train_runs(here)

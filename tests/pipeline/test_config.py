@@ -78,7 +78,7 @@ def refused(tmp_path: Path, document: dict[str, Any], *overrides: str) -> str:
         ("backbones.tiny.model=i4d", "backbones.tiny.model: no backbone 'i4d'; there are resnet18, "),
         ("backbones.tiny.model=timm/nothing", "backbones.tiny.model: "),
         ("backbones.tiny.options={res5_stride: 2}", "backbones.tiny.options: backbone tiny_i3d has no option "),
-        ("backbones.tiny={model: tsm_r50, weights: w, taps: [res4], every: 8}", "backbones.tiny: given '1 frames', "),
+        ("backbones.tiny={model: tsm_r50, weights: w, taps: [res4], every: 8}", "backbones.tiny: given '1 frame', "),
         ("backbones.tiny={model: s3d, weights: w, taps: [mixed_5b], every: 4}", "backbones.tiny: given '2 frames', "),
         (
             "backbones.tiny={model: bn_inception, weights: w, taps: [conv2], size: 230}",

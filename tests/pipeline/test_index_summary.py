@@ -58,9 +58,9 @@ def test_classes_that_occur_once_and_actions_with_times_are_named() -> None:
     many = ["walk"] * 200
     assert label_warnings(labelled(*many, "run", "run"), are_named=False) == []
     (once,) = label_warnings(labelled(*many, "wlak", "run", "run"), are_named=False)
-    assert once.startswith("1 of 3 classes occur once among 203 labelled videos: wlak.")
+    assert once.startswith("found once among 203 labelled videos: 1 of 3 classes, wlak.")
     (triple,) = label_warnings(labelled(*many, "c092 11.90 21.20"), are_named=False)
-    assert "1 classes look like actions of Charades with their times, as 'c092 11.90 21.20'" in triple
+    assert "1 class looks like actions of Charades with their times, as 'c092 11.90 21.20'" in triple
     assert label_warnings(labelled(*many, "wlak"), are_named=True) == []
     assert label_warnings(labelled("a", "b"), are_named=False) == [], "in a small list each class may occur once"
 

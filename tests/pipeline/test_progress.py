@@ -1,14 +1,15 @@
 """What an extraction says while it runs, of other runs on its cache above all."""
 
-import io
 import logging
 import sys
 
 import pytest
 
-from pipeline.events import ClipsDone, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
+from pipeline.events import ClipsDone, Preparing, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
 from pipeline.plan import WorkUnit
 from pipeline.progress import Progress
+from tests.clock import Clock
+from tests.terminal import Terminal
 
 
 def unit(shard: int) -> WorkUnit:
@@ -48,11 +49,6 @@ def test_a_worker_that_died(caplog: pytest.LogCaptureFixture, shards: tuple[int,
     assert caplog.messages == [told]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def test_messages_do_not_begin_at_the_end_of_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -65,6 +61,33 @@ def test_messages_do_not_begin_at_the_end_of_the_bar(monkeypatch: pytest.MonkeyP
     finally:
         logging.getLogger().removeHandler(handler)
     before, _, after = terminal.getvalue().partition("a word")
-    assert "0/1" in before
+    assert "starting" in before
     assert before.endswith("\r")
     assert after.startswith("\n")
+
+
+def test_what_it_does_before_the_first_clips_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a log each network once, however many workers load it; then a line now and then, with the time left."""
+    caplog.set_level(logging.INFO, "kinegraph")
+    now = Clock()
+    monkeypatch.setattr("pipeline.terminal.time.monotonic", now)
+    progress = Progress({0: 40, 1: 40, 2: 20})
+    for _ in range(2):
+        progress(Preparing(doing="loading networks: i3d (i3d_r50)"))
+    now.now += 30
+    progress(Preparing(doing="decoding the first videos"))
+    for clips in (30, 10):
+        now.now += 20
+        progress(ClipsDone(clips=clips, videos=clips, waiting="waiting for decode"))
+    progress(UnitSealed(unit=unit(0), failed_clips=()))
+    now.now += 30
+    progress(ClipsDone(clips=2, videos=2, waiting="waiting for decode"))
+    progress.close()
+    assert caplog.messages == [
+        "extract: loading networks: i3d (i3d_r50)",
+        "extract: decoding the first videos",
+        "extract: 0 of 3 shards, 30 of 100 clips, 1.5 clips/s, 0:00:47 left, mostly waiting for decode",
+        "extract: 1 of 3 shards, 42 of 100 clips, 0.6 clips/s, 0:01:37 left, mostly waiting for decode",
+    ]

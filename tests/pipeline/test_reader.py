@@ -129,7 +129,7 @@ def test_training_on_an_incomplete_cache_says_so(load: Load, tmp_path: Path, cap
     index(config)
     extract(config, limit=4)
     train_runs(config)
-    said = "is incomplete: 2 clips of split train are not extracted yet and are left out"
+    said = "is incomplete: 2 clips of split train are not extracted yet and left out"
     assert said in caplog.text
     caplog.clear()
     evaluate_run(tmp_path / "run")

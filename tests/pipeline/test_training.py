@@ -24,6 +24,7 @@ from pipeline.results import read_results
 from pipeline.scoring import evaluate_run
 from pipeline.trainable import build_for
 from pipeline.training import train_runs
+from pipeline.wanted_run import RunPlace
 from stages import processes
 from stages.heads.head import HeadError
 from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
@@ -233,19 +234,19 @@ def test_results_say_what_was_trained_on_what_and_where(config: Config) -> None:
 def test_a_table_that_was_cut_off_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = train_runs(changed(config, train={"run": config.train.run + "2"}), ["pool", "lstm"], 2)
 
-    def cut_off(name: str, seed: int, record: EpochRecord) -> None:
-        if (name, seed, record.epoch) == ("lstm", 0, 2):
+    def cut_off(run: RunPlace, record: EpochRecord) -> None:
+        if (run.name, run.seed, record.epoch) == ("lstm", 0, 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_runs(config, ["pool", "lstm"], 2, on_epoch=cut_off)
-    heard: list[tuple[str, int, int]] = []
+    heard: list[tuple[RunPlace, int]] = []
     with pytest.raises(RunExists, match=r"another recipe or other clips \(epochs: 2 -> 3\)"):
         train_runs(changed(config, train={"epochs": 3}), ["pool", "lstm"], 2)
-    runs = train_runs(
-        config, ["pool", "lstm"], 2, on_epoch=lambda name, seed, record: heard.append((name, seed, record.epoch))
-    )
-    assert heard == [("lstm", 0, 2), ("lstm", 1, 1), ("lstm", 1, 2)]
+    runs = train_runs(config, ["pool", "lstm"], 2, on_epoch=lambda run, record: heard.append((run, record.epoch)))
+    third = RunPlace(name="lstm", seed=0, number=3, num_runs=4, runs_after=1.0, num_epochs=2)
+    fourth = RunPlace(name="lstm", seed=1, number=4, num_runs=4, num_epochs=2)
+    assert heard == [(third, 2), (fourth, 1), (fourth, 2)]
     assert [run.kept for run in runs] == [True, True, False, False]
     for run, expected in zip(runs, undisturbed, strict=True):
         assert run.results.scores == expected.results.scores
@@ -316,7 +317,7 @@ def test_overwriting_forgets_what_was_there(config: Config) -> None:
 def test_overwriting_that_was_stopped_goes_on_without_it(config: Config) -> None:
     """All runs of before are gone by then, so that none is of another recipe."""
 
-    def stop(name: str, seed: int, record: EpochRecord) -> None:
+    def stop(run: RunPlace, record: EpochRecord) -> None:
         raise KeyboardInterrupt
 
     train_runs(config, ["pool"], 2)
@@ -350,7 +351,7 @@ def test_classes_that_validation_cannot_judge_are_named(
     monkeypatch.setattr(training, "opened_clips", with_many_labels)
     train_runs(config, ["pool"])
     told = [record.getMessage() for record in caplog.records]
-    assert "1 of 2 classes have no positive in split val, whose mAP leaves them out: right" in told
+    assert "split val has no positive of 1 of 2 classes, and its mAP leaves out: right" in told
 
 
 def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
@@ -370,4 +371,4 @@ def test_failed_videos_are_left_out_of_training_counted_in_scores_and_told(
     assert (counts["val"].num_failed, counts["test"].num_failed) == (0, 1)
     told = [record.getMessage() for record in caplog.records]
     for split in ("train", "test"):
-        assert f"1 videos of split {split} have no ok clip: training leaves them out, scores count them" in told
+        assert f"1 video of split {split} has no ok clip: left out of training, counted in scores" in told

@@ -22,6 +22,7 @@ from pipeline.training import RunsDiverged, TrainedRun, train_runs, wanted_runs
 from pipeline.training_dask import train_on_dask
 from pipeline.versions import agreed_versions
 from pipeline.walltime import Allotment
+from pipeline.wanted_run import RunPlace, places
 from stages.heads.head import HeadError
 from stages.training import engine
 from stages.training.engine import TrainingDiverged
@@ -64,8 +65,8 @@ def test_the_runs_are_those_of_training_here(inline: Config, dask_cluster: Local
     """Also when the command is given again, and of the table only what is missing is trained."""
     config, epochs = on(dask_cluster, inline, tmp_path), list[tuple[str, int, int]]()
 
-    def on_epoch(name: str, seed: int, record: EpochRecord) -> None:
-        epochs.append((name, seed, record.epoch))
+    def on_epoch(run: RunPlace, record: EpochRecord) -> None:
+        epochs.append((run.name, run.seed, record.epoch))
 
     runs = train_on_dask(config, ["avg_pool", "lstm"], 2, on_epoch=on_epoch)
     here = train_runs(inline, ["avg_pool", "lstm"], 2)
@@ -149,7 +150,7 @@ def test_a_worker_that_leaves(inline: Config, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(dask_walltime, "job_around", job_around)
 
-    def on_epoch(name: str, seed: int, record: EpochRecord) -> None:
+    def on_epoch(run: RunPlace, record: EpochRecord) -> None:
         told.append(record.epoch)
 
     def hold(worker: DaskWorker, key: str) -> None:
@@ -178,7 +179,8 @@ def test_a_run_that_nobody_waits_for_ends(inline: Config, tmp_path: Path, monkey
     with in_this_process(1) as cluster, Client(cluster) as client:
         config = on(cluster, inline, tmp_path, epochs=1_000_000)
         (run,) = wanted_runs(config, [], 1)
-        task = RunTask(config=config, run=run, versions=agreed_versions(), topic="epochs", of_client=False)
+        (place,) = places([run])
+        task = RunTask(config=config, run=run, place=place, versions=agreed_versions(), topic="epochs", of_client=False)
         client.subscribe_topic("epochs", lambda event: begun.set())
         future = client.submit(run_task, task)
         assert begun.wait(30)

@@ -161,7 +161,7 @@ def test_regions_of_unprojected_maps_are_the_cached_ones(
 def test_fewer_proposals_than_are_cached(name: str, regions_from: str, spec: Spec, make_batch: MakeBatch) -> None:
     batch = make_batch()
     options = {"dim": 8, "regions_from": regions_from}
-    with pytest.raises(HeadError, match="num_regions: given 5, allowed up to the 4 boxes a frame that are cached"):
+    with pytest.raises(HeadError, match="num_regions: given 5, allowed: up to 4, the boxes of a frame that are cached"):
         build_head(name, spec, 3, num_regions=5, **options)
     all_of_two = _trained_looking(
         build_head(name, spec | {"regions/i3d/res5": (5, 2, 12), "proposals/boxes": (5, 2, 4)}, 3, **options)

@@ -114,7 +114,7 @@ def test_npz(propose: Propose) -> None:
         (
             listed([0, 0, 9, 9], [200, 0, 300, 40]),
             {},
-            r"1 of 2 boxes are wholly outside.*units px of a frame of 100x50 px",
+            r"1 of 2 boxes wholly outside.*units px of a frame of 100x50 px",
         ),
         (listed([60, 10, 20, 5]), {}, r"negative size, first \[60.0, 10.0, 20.0, 5.0\] at seconds 0.*box_format xyxy"),
         (listed([20, 10, 60, 30]), {"units": "fraction"}, "wholly outside"),

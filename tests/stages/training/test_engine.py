@@ -239,7 +239,7 @@ def test_labels_that_do_not_match_the_clips_are_refused(make_clips: MakeClips) -
     clips.labels = clips.labels[:15]
     with pytest.raises(UnusableClips, match=r"20 clips of 3 classes to train on in split 'train' have labels \[15\]"):
         _run(clips, None, _options())
-    with pytest.raises(UnusableClips, match="has label 3; there are 3 classes"):
+    with pytest.raises(UnusableClips, match="has label 3; the data set has 3 classes"):
         _run(make_clips(2, labels=torch.tensor([0, 3])), None, _options())
     with pytest.raises(UnusableClips, match=r"2 clips of 3 classes .* have labels \[2, 4\]"):
         _run(make_clips(2, labels=torch.ones(2, 4)), None, _options())
@@ -248,7 +248,7 @@ def test_labels_that_do_not_match_the_clips_are_refused(make_clips: MakeClips) -
 def test_an_empty_validation_split_is_refused_before_training(make_clips: MakeClips) -> None:
     clips = make_clips()
     empty = make_clips(0, labels=torch.zeros(0, dtype=torch.int64), failed_labels=torch.tensor([1, 2]))
-    with pytest.raises(UnusableClips, match="no ok clip to validate on in split 'val': its 2 videos all failed"):
+    with pytest.raises(UnusableClips, match="no ok clip to validate on in split 'val': 2 videos, all failed"):
         _run(clips, empty, _options())
     assert clips.batches == []
 

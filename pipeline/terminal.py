@@ -1,0 +1,145 @@
+"""What a command says while it works: a bar on a terminal, lines with the time of day elsewhere."""
+
+import datetime
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
+
+from tqdm import tqdm
+from tqdm.utils import disp_len
+
+from cache_schemas.words import on_one_line
+
+USUAL_COLUMNS = 80
+TIME_OF_DAY = "%H:%M:%S"
+LEAST_BAR = 10  # columns
+LINE_EVERY_SECONDS, RARE_LINES_SECONDS = 30.0, 300.0
+
+
+def columns(stream: TextIO) -> int | None:
+    """Of a line: COLUMNS, or those of the terminal. None for a file or a pipe, where no line is broken."""
+    if (told := os.environ.get("COLUMNS", "")).isdecimal() and int(told):
+        return int(told)
+    if not stream.isatty():
+        return None
+    with suppress(OSError, ValueError):  # no descriptor, or none of a terminal
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_COLUMNS
+    return USUAL_COLUMNS
+
+
+def folded(text: str, columns: int | None) -> str:
+    """The text in lines of at most `columns`, broken between words; what follows is indented by two more."""
+    if columns is None:
+        return text
+    lines = (_folded_line(line, columns) for line in text.split("\n"))
+    return "\n".join(lines)
+
+
+def _folded_line(line: str, columns: int) -> str:
+    if disp_len(line) <= columns:
+        return line
+    indent = " " * (len(line) - len(line.lstrip(" ")) + 2)
+    return joined(re.findall(r" *[^ ]+", line), columns, indent)
+
+
+def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
+    """Pieces in lines of at most `columns`, none of them broken; lines but the first begin with `indent`."""
+    lines = [""]
+    for piece in pieces:
+        if lines[-1].strip() and disp_len(lines[-1] + piece.rstrip()) > columns:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(indent + piece.lstrip(" "))
+        else:
+            lines[-1] += piece
+    return "\n".join(lines).rstrip()
+
+
+def fitting(parts: Sequence[str], columns: int) -> str:
+    """As many of the parts as `columns` have room for, the first at least; what is cut ends in `...`."""
+    line = parts[0] if disp_len(parts[0]) <= columns else f"{parts[0][: max(columns - 3, 0)]}..."
+    for part in parts[1:]:
+        if disp_len(f"{line}, {part}") > columns:
+            break
+        line = f"{line}, {part}"
+    return line
+
+
+def clock(seconds: float) -> str:
+    """`0:12:30`, `1 day, 0:00:00`."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def speed(clips_per_second: float) -> str:
+    """Clips a second; below 0.1 the seconds that a clip takes."""
+    if 0 < clips_per_second < 0.1:
+        return f"{_figure(1 / clips_per_second)} s/clip"
+    return f"{_figure(clips_per_second)} clips/s"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
+class Pace:
+    """How long the rest of something takes, if it goes on as since `done` of it were done, `seconds_ago`."""
+
+    def __init__(self, done: float = 0.0, seconds_ago: float = 0.0) -> None:
+        self.done, self.since = done, time.monotonic() - seconds_ago
+
+    def seconds_left(self, done: float, total: float) -> float | None:
+        """None where nothing more was done yet, or nothing is left."""
+        if done <= self.done or done >= total:
+            return None
+        return (time.monotonic() - self.since) / (done - self.done) * (total - done)
+
+    def left(self, done: float, total: float) -> list[str]:
+        """`0:12:30 left`, if that can be told."""
+        seconds = self.seconds_left(done, total)
+        return [] if seconds is None else [f"{clock(seconds)} left"]
+
+
+class LineTimer:
+    """Says when a log gets its next line: each half minute, after an hour less often, each five minutes at last."""
+
+    def __init__(self) -> None:
+        self.begun = self.last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it is time; then that was a line."""
+        now = time.monotonic()
+        if now - self.last < min(max(LINE_EVERY_SECONDS, (now - self.begun) / 120), RARE_LINES_SECONDS):
+            return False
+        self.last = now
+        return True
+
+
+class Bar:
+    """A bar and words beside it, where stderr is a terminal; nothing elsewhere. `total` 0: not known; no line stays."""
+
+    def __init__(self, total: int) -> None:
+        self.is_shown = sys.stderr.isatty()
+        form = "{percentage:3.0f}%|{bar}| {desc}" if total else "{desc}"
+        self._bar = tqdm(
+            total=total or None, disable=not self.is_shown, file=sys.stderr, bar_format=form, leave=total > 0
+        )
+
+    def show(self, done: int, total: int, parts: Sequence[str]) -> None:
+        """The parts that there is room for, beside a bar of ten columns or more."""
+        if not self.is_shown:
+            return
+        self._bar.ncols = width = columns(sys.stderr) or USUAL_COLUMNS
+        self._bar.total = total or None
+        room = width - len("100%|| ") - LEAST_BAR if total else width - 1
+        self._bar.set_description_str(fitting([*map(on_one_line, parts)], room), refresh=False)
+        if done > self._bar.n:
+            self._bar.update(done - self._bar.n)
+        else:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it is in the end."""
+        self._bar.close()
