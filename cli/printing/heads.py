@@ -44,7 +44,7 @@ class TrainingLines:
         done = record.step / record.num_steps
         metric = [f"val {record.metric[0]} {record.metric[1]:.3f}"] if record.metric else []
         parts = [
-            f"{_epoch(run, record.epoch)}, step {record.step:,} of {record.num_steps:,}: loss {record.loss:.4f}",
+            _epoch(run, record.epoch), f"step {record.step:,} of {record.num_steps:,}", f"loss {record.loss:.4f}",
             *_left(self._paces.setdefault(run, Pace(done)), done, run), *metric, speed(record.clips_per_second),
         ]  # fmt: skip
         if sys.stderr.isatty():
@@ -154,7 +154,7 @@ def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
 def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
     fate = "ranked last" if "mAP" in metrics else "counted as wrong"
     failed = f", {counts.num_failed:,} of them without an ok clip, {fate}" if counts.num_failed else ""
-    unsealed = f"; left out, not extracted yet: {counted(counts.num_unsealed_clips, 'clip')}"
+    unsealed = f"; {counted(counts.num_unsealed_clips, 'clip is', 'clips are')} not extracted yet and left out"
     return f"{counted(counts.num_videos, 'video')}{failed}{unsealed if counts.num_unsealed_clips else ''}"
 
 

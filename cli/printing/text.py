@@ -11,7 +11,7 @@ from cache_schemas.words import on_one_line, shown
 from pipeline.terminal import TIME_OF_DAY, USUAL_COLUMNS, Bar, LineTimer, Pace, columns, folded, joined
 
 MAX_LISTED = 10
-LEAST_WORDS = 20  # columns, of a cell that is folded
+LEAST_WORDS = 30  # columns, of cells that are folded
 
 
 def note(text: str) -> None:
@@ -69,7 +69,7 @@ def table(
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     blocks: list[list[int]] = [[0]]
     for number in range(1, len(cells)):
-        if columns and len(blocks[-1]) > 1 and _width(cells, [*blocks[-1], number]) > columns:
+        if columns and len(blocks[-1]) > 1 and _width(cells, blocks[-1]) + 2 + _least(cells[number], words) > columns:
             blocks.append([0])
         blocks[-1].append(number)
     return "\n\n".join(_block([cells[number] for number in block], words, columns) for block in blocks)
@@ -77,6 +77,14 @@ def table(
 
 def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
     return sum(max(map(disp_len, cells[number])) for number in block) + 2 * (len(block) - 1)
+
+
+def _least(column: Sequence[str], words: Sequence[str]) -> int:
+    """The fewest columns that cells take: of those with words some are folded."""
+    width = max(map(disp_len, column))
+    if column[0] not in words:
+        return width
+    return min(width, max(LEAST_WORDS, *(disp_len(word) for cell in column for word in cell.split())))
 
 
 def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> str:
