@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cache_schemas.fingerprint import canonical, differences
 from cache_schemas.words import counted, shown
 from cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, written
-from cli.printing.text import few, listed, note, note_at_work, say, say_table, say_whole, wrapped
+from cli.printing.text import few, listed, note, note_at_work, say, say_page, say_table, say_whole, wrapped
 from pipeline.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
 
 if TYPE_CHECKING:
@@ -159,22 +159,25 @@ def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
 
 
 def models(rows: Sequence[dict[str, Any]]) -> None:
-    """Per network a line of counts, then its taps and weights, wrapped."""
+    """Per network a line of counts, then its input, taps and weights, wrapped."""
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        say(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs  {_counted_for(row)}")
+        say_page(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs")
         taps = [f"{tap['name']} {tap['channels']}/{tap['stride']}{_in_time(tap)}" for tap in row["taps"]]
         options = [f"{key}: {' or '.join(map(str, values))}" for key, values in row["options"].items()]
         weights = [f"{source['name']} ({source['licence']})" for source in row["weights"]]
-        for name, words in (("taps", taps), ("options", options), ("weights", weights)):
+        told = {"input": [_counted_for(row)], "taps": taps, "options": options, "weights": weights}
+        for name, words in told.items():
             if words:
-                say(wrapped(f"  {name + ':':<10}", words))
-    say("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
-    say("options: as in the paper first; named weights bring along what they were trained with (geometry in --json)")
-    say("source: of proposals (without the second stage of detectors), as `proposals.source` names it")
-    say("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
-    say("timm's transformers: a tap is a block's patch tokens as a map, before the final norm, without class token")
-    say("and projection. Features of DINOv2, CLIP and SigLIP are usually taken after these.")
+                say_page(wrapped(f"  {name + ':':<10}", words))
+    say_page("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
+    say_page("options: as in the paper first; named weights bring along what they were trained with (see --json)")
+    say_page("source: of proposals (without the second stage of detectors), as `proposals.source` names it")
+    say_page("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+    say_page(
+        "timm's transformers: a tap is a block's patch tokens as a map, before the final norm, without class token and "
+        "projection. Features of DINOv2, CLIP and SigLIP are usually taken after these."
+    )
 
 
 def _counted_for(row: dict[str, Any]) -> str:
@@ -187,13 +190,13 @@ def _counted_for(row: dict[str, Any]) -> str:
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:
-    """Per head a line of counts, then what it reads and what its paper gives, wrapped."""
+    """Per head a line of counts, then at which size, what it reads and what its paper gives, wrapped."""
     for row in rows:
-        counts = f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs  {row['about']}"
-        say(counts)
-        say(wrapped(f"  {'reads:':<11}", row["reads"]))
-        say(wrapped("  published: ", row["published"].split(), " "))
-    say("at the sizes of the papers, of one clip; options of each: --json")
+        say_page(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs")
+        say_page(wrapped(f"  {'size:':<11}", row["about"].split(", ")))
+        say_page(wrapped(f"  {'reads:':<11}", row["reads"]))
+        say_page(wrapped("  published: ", row["published"].split(), " "))
+    say_page("at the sizes of the papers, of one clip; options of each: --json")
 
 
 def _in_time(tap: dict[str, Any]) -> str:

@@ -138,6 +138,11 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(map(on_one_line, names[:MAX_LISTED])) + more
 
 
+def say_page(text: str) -> None:
+    """Print a line of a page to read, which is folded in a file, too."""
+    say(folded(text, columns(sys.stdout) or USUAL_COLUMNS))
+
+
 def wrapped(start: str, words: Sequence[str], between: str = ", ") -> str:
     """`start` and the words in lines that break between these only, in a file too."""
     pieces = [start, *(f"{word}{between}" for word in words[:-1]), *words[-1:]]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cache_schemas.cache import Cache
+from cache_schemas.words import counted
 from pipeline.config import Config
 from pipeline.errors import ProgramMissing, SlurmError
 from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
@@ -131,9 +132,8 @@ def test_what_would_end_the_same_again_is_not_submitted(
     array = InThisProcess(monkeypatch, act)
     array.job = indexed(load)
     sealed = int(does_one)
-    expected = (
-        rf"ended with {sealed} shards sealed and {3 - sealed} left(.|\n)*log-0.txt ends with\nerror: what was wrong"
-    )
+    ended = rf"ended with {counted(sealed, 'shard')} sealed and {3 - sealed} left"
+    expected = rf"{ended}(.|\n)*log-0.txt ends with\nerror: what was wrong"
     with pytest.raises(SlurmError, match=expected):
         SlurmExecutor().run(array.job, unheard)
     assert len(array.works) == 1
