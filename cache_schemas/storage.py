@@ -16,7 +16,7 @@ from cache_schemas.files import (
     write_whole,
 )
 from cache_schemas.names import checked_name
-from cache_schemas.regular import open_regular
+from cache_schemas.regular import open_regular, read_whole
 from cache_schemas.urls import has_login, has_query, without_secret
 
 ROOT = ("", ".")
@@ -179,9 +179,11 @@ def _names(path: str, folder: str) -> Iterator[str]:
 
 
 def _read_part(path: str, start: int, stop: int | None) -> bytes:
+    if start == 0 and stop is None:
+        return read_whole(path)
     with open_regular(path) as file:
         if start == 0:
-            return file.read(-1 if stop is None else stop)
+            return file.read(stop)
         first = file.seek(start) if start >= 0 else file.seek(max(0, file.seek(0, os.SEEK_END) + start))
         return file.read() if stop is None else file.read(stop - first)
 
