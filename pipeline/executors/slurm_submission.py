@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,9 +41,11 @@ RECENT = 10  # submissions of a cache that may be under way; each takes question
 ADVICE = "It says nothing about what is done: remove it."
 TAIL_LINES, TAIL_BYTES = 10, 8192
 JOB_ID = re.compile(r"(\d+)(?:;\S+)?")  # as `sbatch --parsable` prints it: `12`, or `12;cluster` on several clusters
+MAX_TASKS = 100_000  # of an array; `run.workers` allows a tenth. Who asks for their states looks for a file of each
 MAX_SAID = 500  # characters of a site's words in an error
 
 Kind = Literal["extract", "train"]
+NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
 
 
 class Work(BaseModel):
@@ -52,7 +54,7 @@ class Work(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     kind: Kind
-    num_tasks: int
+    num_tasks: NumTasks
     keys: tuple[str, ...] = ()
     units: tuple[WorkUnit, ...] = ()
     runs: tuple[WantedRun, ...] = ()
@@ -77,7 +79,7 @@ class Submission(BaseModel):
     kind: Kind
     job_id: str = Field(pattern=r"^([^-]|$)")  # an option of scancel begins otherwise
     folder: Path
-    num_tasks: int
+    num_tasks: NumTasks
     submitted_at: str
 
     @property

@@ -234,6 +234,16 @@ def test_clips_of_a_shard(restored: Path, shard_clips: object) -> None:
         assert f"given {shard_clips!r}" in result.stderr
 
 
+@pytest.mark.parametrize("num_tasks", [0, -1, 10**30])
+def test_tasks_of_an_array(restored: Path, num_tasks: int) -> None:
+    """Nobody looks for the files of so many tasks."""
+    path = path_of(restored, JOB)
+    path.write_text(json.dumps(changed(json.loads(path.read_bytes()), ("num_tasks",), num_tasks)))
+    result = command("status", restored / "cache")
+    assert result.exit_code == 1
+    assert f"{JOB} is damaged: num_tasks: " in result.stderr
+
+
 def test_labels_that_are_a_list(restored: Path) -> None:
     path_of(restored, "labels.json").write_text("[]")
     verified = command("verify", restored / "cache")
