@@ -6,11 +6,13 @@ Torch-free, so that planning, status and verification start at once.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
 from cache_schemas.clips_table import ClipRow, ClipsTable
+from cache_schemas.coordinates import Coordinate, coordinates_of, label_names
 from cache_schemas.crops import Framing
 from cache_schemas.documents import Classes, IndexedDataset, Labels, Manifest, StageDocument, read_document
 from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
@@ -212,10 +214,11 @@ class Cache:
         names = (name for name in self.storage.names(STAGES) if name.endswith(".json"))
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
-    def declare(self, *stages: Stage) -> None:
+    def declare(self, *stages: Stage, renew: bool = False) -> None:
         """Record how each stage is made, exclusively, and all arrays of the cache at the present number of rows.
 
-        Raises CacheMismatch where a key was begun with other options; nothing is changed then.
+        `renew` is that of `declare_arrays`. Raises CacheMismatch where a key was begun with other options; nothing is
+        changed then.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -223,14 +226,29 @@ class Cache:
             content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
             self.storage.create(self.stage_name(stage.key), content)
             self.check_stage(stage)  # another process may have been faster
-        self.declare_arrays()
+        self.declare_arrays(renew=renew)
 
-    def declare_arrays(self) -> None:
-        """Make all arrays of the cache readable at the present number of rows."""
+    def declare_arrays(self, *, renew: bool = False) -> None:
+        """Make all arrays of the cache readable at the present number of rows, with coordinates for xarray.
+
+        renew: splits or labels of rows may have changed, so that coordinates are compared with them.
+        """
         keys: list[str] = []
+        made = cache(self._coordinates)
         while (now := self.stage_keys()) != keys:  # again, where another process began a stage meanwhile
-            self.store.declare(self._with_status(), self.num_rows)
+            self.store.declare(self._with_status(), self.num_rows, made, renew=renew)
             keys = now
+
+    def _coordinates(self) -> list[Coordinate]:
+        """Those of all rows; without `label` where the classes cannot be read or are not those of the labels."""
+        table = ClipsTable.read_columns(self.storage, ["clip_id", "video_id", "split", "labels"])
+        columns = {name: table.column(name).to_pylist()[: self.num_rows] for name in table.column_names}
+        labels = columns.pop("labels")
+        try:
+            many = bool(self.multi_label) or any(len(row) > 1 for row in labels)
+            return coordinates_of(columns, label_names(labels, self.classes, many=many), many=many)
+        except (CacheError, KeyError):
+            return coordinates_of(columns, None, many=False)
 
     def _with_status(self) -> list[ArraySpec]:
         """All arrays on disk, those that say how rows fared among them."""

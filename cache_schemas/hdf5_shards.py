@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from cache_schemas.arrays import ABOUT, SCHEMA_VERSION, ArraySpec
+from cache_schemas.coordinates import Made
 from cache_schemas.errors import CacheError, out_of_descriptors
 from cache_schemas.mapping import mapped
 from cache_schemas.regular import require_regular
@@ -142,8 +143,10 @@ class Hdf5Store:
             raise CacheError(f"{self.storage.root}: HDF5 needs a POSIX path. Use `store.kind: zarr` for a URL.")
         return path
 
-    def declare(self, specs: Sequence[ArraySpec], num_rows: int) -> None:
-        """Write data.h5 with all arrays at `num_rows` rows, unless it is so already."""
+    def declare(
+        self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
+    ) -> None:
+        """Write data.h5 with all arrays at `num_rows` rows, unless it is so already. It has no `coordinates`."""
         layout = {"rows": num_rows, "shard_clips": self.shard_clips, "arrays": [s.name for s in specs]}
         declared = json.dumps({"schema": SCHEMA_VERSION, "scales": True} | layout)
         if self._declared() == declared:

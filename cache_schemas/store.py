@@ -7,6 +7,7 @@ import numpy as np
 
 from cache_schemas.arrays import ArraySpec
 from cache_schemas.compression import by_kind
+from cache_schemas.coordinates import Made
 from cache_schemas.storage import Storage
 from cache_schemas.zarr_shards import Written, ZarrStore
 
@@ -22,8 +23,13 @@ class Shard(Protocol):
 class Store(Protocol):
     """Writes whole objects only, so no two work units write the same one."""
 
-    def declare(self, specs: Sequence[ArraySpec], num_rows: int) -> None:
-        """Make all arrays of the cache readable at `num_rows` rows; shards not written yet read as fill. Idempotent."""
+    def declare(
+        self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
+    ) -> None:
+        """Make all arrays of the cache readable at `num_rows` rows; shards not written yet read as fill. Idempotent.
+
+        zarr keeps `coordinates` beside them: written where they are missing, and compared with those there if `renew`.
+        """
         ...
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import numpy as np
 
-from cache_schemas.arrays import ABOUT, SCHEMA_VERSION, ArraySpec
+from cache_schemas.arrays import ArraySpec
 from cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, encode
+from cache_schemas.coordinates import COORDINATES, Made, are_there, found, group_document, put_coordinates
 from cache_schemas.storage import Span, Storage
 from cache_schemas.zarr_reading import (
     ABSENT,
@@ -94,10 +95,24 @@ class ZarrStore:
     def __init__(self, storage: Storage, shard_clips: int, compression: Compression = NONE) -> None:
         self.storage, self.shard_clips, self.compression = storage, shard_clips, compression
 
-    def declare(self, specs: Sequence[ArraySpec], num_rows: int) -> None:
-        """Write the zarr.json of all arrays and groups, or lengthen them to `num_rows`. Idempotent."""
-        for name, content in self._documents(specs, num_rows).items():
-            self._put_if_changed(name, content)
+    def declare(
+        self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
+    ) -> None:
+        """Write the zarr.json of all arrays and groups, or lengthen them to `num_rows`. Idempotent.
+
+        Groups with arrays get `coordinates` where they have none of so many rows; `renew` compares those there.
+        """
+        documents = self._documents(specs, num_rows)
+        groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}
+        for name, content in documents.items():
+            if name.removesuffix("/zarr.json") not in groups:
+                self._put_if_changed(name, content)
+        for group in groups:
+            names = [name for name in COORDINATES if f"{group}/{name}/zarr.json" not in documents]  # no array has it
+            if coordinates and (renew or not are_there(found(self.storage, f"{group}/zarr.json"), names, num_rows)):
+                made = [one for one in coordinates() if one.name in names]
+                put_coordinates(self.storage, group, made)
+                self._put_if_changed(f"{group}/zarr.json", group_document(made, num_rows))
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
         """The zarr.json that are missing, damaged, or not those of `specs` with rows in `num_rows`."""
@@ -118,8 +133,7 @@ class ZarrStore:
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
         """The zarr.json of all arrays and the groups above them, by name."""
-        about = ABOUT | {"kinegraph": {"schema": SCHEMA_VERSION}}
-        group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": about}, indent=1).encode()
+        group = group_document()
         documents: dict[str, bytes] = {}
         for spec in specs:
             codec = codec_of(self.compression, spec.name)
@@ -128,7 +142,7 @@ class ZarrStore:
         return documents
 
     def _put_if_changed(self, name: str, content: bytes) -> None:
-        if not self.storage.exists(name) or self.storage.get(name) != content:
+        if found(self.storage, name) != content:
             self.storage.put(name, [content])
 
     def objects_per_shard(self, num_arrays: int) -> int:

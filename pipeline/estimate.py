@@ -31,7 +31,7 @@ class Estimate:
     hours: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """`inodes` are as many as files; an array begun anew takes up to five more."""
+        """`inodes` are as many as files; an array begun anew takes up to five more, a group 16 for coordinates."""
         return asdict(self) | {"inodes": self.files}
 
     def check_fits(self, where: str) -> None:

@@ -51,8 +51,7 @@ def export_cache(
     copy = _begin(source, out, kind, compression)
     for stage in stages.values():
         copy.check_stage(stage)
-    for stage in stages.values():
-        copy.declare(stage)
+    copy.declare(*stages.values(), renew=True)
     _reopen_outdated(source, copy)
     missing = _missing(source, copy)
     damaged: set[str] = set()

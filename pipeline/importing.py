@@ -103,8 +103,7 @@ def _begin(known: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequ
     known.storage.sweep()
     if known.manifest["clips"] == IMPORTED_CLIPS:
         known = write_rows(known, rows)
-    for stage in stages:
-        known.declare(stage)
+    known.declare(*stages, renew=True)
     return known
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,10 +107,9 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     table = merged(old, rows) if old else sorted(rows, key=row_order)
     if len(table) > len(old) and len(old) % cache.shard_clips:
         reopen_partial(cache, len(old) // cache.shard_clips)
-    storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
-    storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
-    ClipsTable.from_rows(table).write(storage)
+    _write(storage, listing, table)
     write_dataset(storage, _entered(config.dataset, listing))
+    Cache(config.cache).declare_arrays(renew=True)
     intervals = [
         (video.video_id, *video.interval, _duration(probes[video.path]))
         for video in listing.videos
@@ -133,6 +132,12 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         left_out=dict(listing.left_out),
         warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
     )
+
+
+def _write(storage: Storage, listing: Listing, table: Sequence[ClipRow]) -> None:
+    storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
+    storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
+    ClipsTable.from_rows(table).write(storage)
 
 
 def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray
 import zarr
 
+from cache_schemas.cache import Cache
 from pipeline.config import Config
 from tests.end_to_end.conftest import BAD, made
 
@@ -35,6 +37,7 @@ CONTRACT = {
         for key in ("clips", "features/tiny", "features/slow", "proposals", "regions/tiny")
     },
 }  # fmt: skip
+COORDINATES = ("clip_id", "video_id", "split", "label")
 ROWS, FAILED = 8, [6, 7]
 
 
@@ -55,7 +58,8 @@ def read(group: zarr.Group, name: str) -> np.ndarray:
 
 
 def test_these_arrays_and_no_others(group: zarr.Group) -> None:
-    assert {name for name, member in group.members(max_depth=None) if isinstance(member, zarr.Array)} == set(CONTRACT)
+    found = {name for name, member in group.members(max_depth=None) if isinstance(member, zarr.Array)}
+    assert {name for name in found if name.rpartition("/")[2] not in COORDINATES} == set(CONTRACT)
 
 
 @pytest.mark.parametrize("name", CONTRACT)
@@ -109,8 +113,6 @@ def test_proposals_of_a_crop_overlap_it(group: zarr.Group) -> None:
 
 
 def test_frame_times_are_the_last_frames_before_the_targets(cache: Path, group: zarr.Group) -> None:
-    from cache_schemas.cache import Cache
-
     for row, times in zip(Cache(cache).clips.rows(), read(group, "clips/frame_times")[:6], strict=False):
         targets = np.array(row.target_times)
         np.testing.assert_allclose(times, np.floor(targets * 8 + 1e-9) / 8)
@@ -118,12 +120,17 @@ def test_frame_times_are_the_last_frames_before_the_targets(cache: Path, group: 
 
 def test_every_group_opens_in_xarray(cache: Path, group: zarr.Group) -> None:
     """Without a warning: they are errors here."""
-    xarray = pytest.importorskip("xarray")
+    table = Cache(cache).clips
     for folder in ("clips", "features/tiny", "features/slow", "proposals", "regions/tiny", "status", "status/features"):
         opened = xarray.open_zarr(cache / "data.zarr", group=folder, consolidated=False)
         assert opened.sizes["row"] == ROWS
         assert opened.attrs["title"].startswith("kinegraph cache")
         assert "clips.parquet" in opened.attrs["comment"]
         assert set(opened.data_vars) == {n.rpartition("/")[2] for n in CONTRACT if n.rpartition("/")[0] == folder}
+        assert set(opened.coords) == {*COORDINATES}
+        for name in ("clip_id", "video_id", "split"):
+            assert opened[name].dims == ("row",)
+            assert opened[name].values.tolist() == table.column(name), f"{name} of {folder}"
+        assert opened.label.values.tolist() == [row.video_id[0] for row in table.rows()]
         for name, variable in opened.data_vars.items():
             np.testing.assert_array_equal(variable.values, read(group, f"{folder}/{name}"))

@@ -206,6 +206,8 @@ def test_labels_may_come_and_change_later(tmp_path: Path, npy: Path) -> None:
     assert found.cache.clips.column("video_id") == [*sorted(VIDEOS), "a/v9.mp4"]
     assert [(f.clip_id, f.reason) for f in found.failures] == [("a/v9.mp4:0:full", "missing")]
     assert {name for name, value in same_bytes(cache).items() if before.get(name) != value} >= {"clips.parquet"}
+    with xarray.open_zarr(cache / "data.zarr", group="features/imported", consolidated=False) as opened:
+        assert opened.label.values.tolist() == [found.cache.classes[row.labels[0]] for row in found.cache.clips.rows()]
     assert verify(cache).ok
     (run,) = train_runs(config_of(cache, tmp_path / "run", "avg_pool"))
     assert run.results.num_train_clips == 4
@@ -217,7 +219,7 @@ def test_labels_may_come_and_change_later(tmp_path: Path, npy: Path) -> None:
 def test_killed_again_and_again_it_goes_on(tmp_path: Path, npz: Path, annotations: Path) -> None:
     cache = tmp_path / "killed"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for moment in (4, 58):  # classes.json written but not the rows; one of three records sealed
+    for moment in (4, 153):  # classes.json written but not the rows; one of three records sealed
         command = [sys.executable, str(KILLED), str(moment), "import", str(npz), "--into", str(cache)]
         died = subprocess.run([*command, "--annotations", str(annotations)], check=False, timeout=120, env=environment)
         assert died.returncode == -signal.SIGKILL

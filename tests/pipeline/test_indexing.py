@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xarray
 
 from cache_schemas.cache import Cache
 from cache_schemas.clips_table import TABLE
@@ -101,6 +102,9 @@ def test_labels_and_splits_may_change(load: Load, video_folder: Path) -> None:
     assert next(found.cache.clips.rows()).labels == (0, 1)
     assert not extract(listed).plan.units, "labels enter no fingerprint"
     assert videos(cache) == FIRST
+    with xarray.open_zarr(f"{cache.root}/data.zarr", group="features/tiny", consolidated=False) as opened:
+        assert opened.split.values.tolist() == ["test"] * len(FIRST)
+        assert opened.label.values.tolist() == [f'["jump", "{video[0]}"]' for video in FIRST]
 
 
 def test_videos_know_their_place_in_the_list(load: Load, video_folder: Path) -> None:
