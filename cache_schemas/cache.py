@@ -116,12 +116,23 @@ class Cache:
 
     def check_clips(self, clips_options: Options) -> None:
         """Raise CacheMismatch unless the cache was made with these `clips` options, by the same rules for videos."""
-        made_with = self.manifest["clips"]
+        self._require_same_clips(self.manifest["clips"], clips_options)
+
+    def _require_same_clips(self, made_with: Options, clips_options: Options) -> None:
         changed = differences(made_with, clips_options)
         if changed and made_with.get("version", 0) in range(1, clips_options.get("version", 0)):
             raise CacheMismatch(_earlier_rules(self.root, changed))
         if changed:
             raise CacheMismatch(_mismatch(self.root, "clips", changed))
+
+    def check_not_upgraded(self) -> None:
+        """Raise CacheMismatch where an upgrade of the cache began, or ended, since it was opened."""
+        now = read_document(self.storage, MANIFEST, Manifest)
+        if now.upgrading or now.clips_digest != self.manifest["clips_digest"]:
+            raise CacheMismatch(
+                f"{self.root}: `{UPGRADE.format(self.root)}` was run while this run was at work on it. What is sealed "
+                "stays. Give the command again once the upgrade has ended."
+            )
 
     def check_layout(self, layout: Options) -> None:
         """Raise CacheMismatch unless the cache was made with this kind of store and compression."""
@@ -255,6 +266,8 @@ class Cache:
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
+        if stage.key == "clips" and self.has_stage("clips"):
+            self._require_same_clips(self.stage("clips").options, stage.options)
         if changed := self.stage_differences(stage):
             raise CacheMismatch(_mismatch(self.root, stage.key, changed))
 

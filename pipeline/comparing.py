@@ -54,7 +54,7 @@ class Verdict(BaseModel):
     `of` is a digest of what was compared. `rows` holds the rows that change, by clip_id; None: the video cannot be
     opened. `reopened` are the keys whose records are removed, read ones first. With `frame_times`, rows of failed clips
     None, the shard of `clips` is written anew, under its record `clips`. `differing`, `retimed` and `unread` are clips,
-    with what is the case. `dropped`: some of `differing` could not be compared.
+    with what is the case. `dropped`: some of `differing` could not be compared. `judged`: the digest of each record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +70,7 @@ class Verdict(BaseModel):
     retimed: tuple[str, ...] = ()
     unread: dict[str, str] = {}
     dropped: bool = False
+    judged: dict[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class Comparer:
         proposals = stages.get("proposals")
         numbered = proposals is not None and proposals.options.get("frames") == "index"
         wanted = Wanted(num_frames=options.num_frames, numbered=numbered, short=options.short)
-        rules = cache.manifest["clips"]["version"]
+        rules = rules_of(cache)
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
@@ -142,6 +143,7 @@ class Comparer:
             retimed=tuple(retimed),
             unread={} if drop_unread else unread,
             dropped=drop_unread and bool(unread),
+            judged={key: record_digest(record) for key, record in records.items()},
         )
 
     def _records(self, shard: int) -> dict[str, Record]:
@@ -245,14 +247,25 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 
 def is_latest(cache: Cache) -> bool:
-    """Whether frames were found by the latest rules, or are none of kinegraph's.
+    """Whether frames were found by the latest rules, or are none of kinegraph's. Raises CacheError as `rules_of`."""
+    return rules_of(cache) == CLIPS_VERSION
+
+
+def rules_of(cache: Cache) -> int:
+    """By which version of `clips` frames were found. A run that began before an upgrade may have sealed earlier ones.
 
     Raises CacheError for rules that this kinegraph does not have.
     """
-    version = cache.manifest["clips"].get("version", CLIPS_VERSION)
-    if version not in range(1, CLIPS_VERSION + 1):
-        raise CacheError(f"{cache.root} has `clips` version {version}, known are 1 to {CLIPS_VERSION}.")
-    return bool(version == CLIPS_VERSION)
+    options = [cache.manifest["clips"], *([cache.stage("clips").options] if cache.has_stage("clips") else [])]
+    versions = [recorded.get("version", CLIPS_VERSION) for recorded in options]
+    for version in versions:
+        if version not in range(1, CLIPS_VERSION + 1):
+            raise CacheError(f"{cache.root} has `clips` version {version}, known are 1 to {CLIPS_VERSION}.")
+    return int(min(versions))
+
+
+def record_digest(record: Record) -> str:
+    return xxhash.xxh3_128_hexdigest(encoded(record))
 
 
 def made_from_clips(cache: Cache) -> dict[str, Stage]:

@@ -322,13 +322,25 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
             while not leases.take(shard, ()):
                 now = lease_of(storage, shard)
                 if first is not None and now is not None and now != first:
-                    raise AnotherRunError(
-                        f"{storage.root}: process {now.pid} of {now.host} is at work on shard {shard}. Stop all other "
-                        "runs on this cache, then give the command again."
-                    )
+                    raise AnotherRunError(_busy(storage, now))
                 first = first or now
                 stopping.sleep(seconds / REFRESHES / REFRESHES)
         yield
+
+
+def require_alone(storage: Storage) -> None:
+    """Raise AnotherRunError where another process has a lease that looks alive."""
+    for lease in live_leases(storage):
+        if (lease.host, lease.pid) != (HOST, getpid()):
+            raise AnotherRunError(_busy(storage, lease))
+
+
+def _busy(storage: Storage, lease: Lease) -> str:
+    who = f"process {lease.pid} of {lease.host_name or lease.host}"
+    return (
+        f"{storage.root}: {who} is at work on shard {lease.shard}. Stop all other runs on this cache, then give the "
+        "command again."
+    )
 
 
 def warn_if_off(storage: Storage) -> None:

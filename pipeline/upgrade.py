@@ -23,11 +23,20 @@ from cache_schemas.cache import MANIFEST, Cache, Stage
 from cache_schemas.clips_table import ClipRow, ClipsTable
 from cache_schemas.documents import parsed
 from cache_schemas.fingerprint import fingerprint
-from pipeline.comparing import Comparer, Timing, Verdict, is_latest, latest_options, made_from_clips
+from pipeline.comparing import (
+    Comparer,
+    Timing,
+    Verdict,
+    is_latest,
+    latest_options,
+    made_from_clips,
+    record_digest,
+    rules_of,
+)
 from pipeline.contents import recorded_status
 from pipeline.declare import clips_options
 from pipeline.filling import Progress, unheard
-from pipeline.leases import alone
+from pipeline.leases import alone, require_alone
 from pipeline.sealing import write_and_seal
 from stages.decode.clips import VERSION as CLIPS_VERSION
 from stages.remote.options import StagingOptions
@@ -44,12 +53,14 @@ class FrameReport:
     """What a comparison found. `version`: of `clips` as it was; the latest: there was nothing to compare.
 
     `shards` by what becomes of them; a shard counts once. `differing` and `unread`: a few clips, with what is the case.
+    `dropped`: some of those that differ could not be compared.
     """
 
     cache: str
     version: int
     num_shards: int
     upgraded: bool = False
+    dropped: bool = False
     shards: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("same", "retimed", "differ", "unread"), 0))
     clips: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("retimed", "differ", "unread"), 0))
     differing: dict[str, str] = field(default_factory=dict)
@@ -65,6 +76,7 @@ class FrameReport:
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
 
     def add(self, verdict: Verdict) -> None:
+        self.dropped |= verdict.dropped
         kinds = {"unread": verdict.unread, "differ": verdict.differing, "retimed": verdict.retimed}
         self.shards[next((kind for kind, clips in kinds.items() if clips), "same")] += 1
         for kind, clips in kinds.items():
@@ -127,8 +139,7 @@ def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: Progres
 
 
 def _report(cache: Cache) -> FrameReport:
-    version = cache.manifest["clips"].get("version", CLIPS_VERSION)
-    return FrameReport(cache=cache.root, version=version, num_shards=cache.num_shards)
+    return FrameReport(cache=cache.root, version=rules_of(cache), num_shards=cache.num_shards)
 
 
 def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: Progress) -> Iterator[Verdict]:
@@ -186,8 +197,10 @@ def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
 def _apply(cache: Cache, on_progress: Progress) -> None:
     """Do what the verdicts say. Killed anywhere, it can be done again."""
     manifest = json.loads(cache.storage.get(MANIFEST))
+    require_alone(cache.storage)
     if "upgrading" not in manifest:
         _put_manifest(cache, manifest | {"upgrading": True, "schema_version": UPGRADE_SCHEMA_VERSION})
+        require_alone(cache.storage)  # from now on, who takes a lease sees that an upgrade is under way
     _rewrite_rows(cache)
     stages = {stage.key: stage for stage in _upgraded_stages(cache)}
     for shard in stopping.checked(range(cache.num_shards)):
@@ -258,8 +271,12 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
             _retime(cache, verdict, stage)
             continue
         record = cache.ledger.read(key, verdict.shard)
-        if record is not None and record.fingerprint == stage.upgraded_from:
+        if record is None or record.fingerprint != stage.upgraded_from:
+            continue
+        if record_digest(record) == verdict.judged.get(key):
             cache.ledger.restamp(record, stage.fingerprint)
+        else:  # it was sealed after it was judged
+            cache.ledger.unseal(key, verdict.shard)
 
 
 def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:

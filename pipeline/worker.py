@@ -151,10 +151,13 @@ class Worker:
             if over.leases.deaths(unit.shard) >= over.max_deaths:
                 over.suspects.append(unit)
                 self.report(UnitSuspected(unit=unit))
-            elif not over.leases.take(unit.shard, unit.keys):
+                continue
+            if not over.leases.take(unit.shard, unit.keys):
                 over.leased.append(unit)
                 self.report(UnitLeased(unit=unit))
-            elif (left := self._left(unit)).keys:
+                continue
+            self.cache.check_not_upgraded()  # an upgrade looks for leases, and ours is there now
+            if (left := self._left(unit)).keys:
                 self.schedule.begin(unit.shard)
                 yield left
             else:

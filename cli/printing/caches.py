@@ -200,7 +200,9 @@ def compared(found: "FrameReport", repair: bool) -> None:
         f"({counted(clips['retimed'], 'clip')}), {shards['differ']:,} with other frames "
         f"({counted(clips['differ'], 'clip')})"
     )
-    note_listed(f"{counted(clips['differ'], 'clip shows', 'clips show')} other frames:", _videos(found.differing))
+    or_unread = ", or could not be compared" if found.dropped else ""
+    differing = counted(clips["differ"], "clip shows", "clips show")
+    note_listed(f"{differing} other frames{or_unread}:", _videos(found.differing))
     note_listed(
         f"{counted(clips['unread'], 'clip')} of {counted(shards['unread'], 'shard')} cannot be compared, as videos "
         "cannot be read:",
@@ -209,6 +211,8 @@ def compared(found: "FrameReport", repair: bool) -> None:
     if found.upgraded:
         left = "; `kinegraph extract CONFIG` makes the un-marked shards again" if shards["differ"] else ""
         say(f"upgraded: what showed the same frames is kept{left}")
+        if found.dropped:
+            say("once the videos that could not be read are back, run `kinegraph index CONFIG` before extract")
     elif shards["unread"]:
         say(
             f"{'nothing was changed' if repair else 'an upgrade would change nothing'} as long as videos are missing: "

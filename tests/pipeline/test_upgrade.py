@@ -270,6 +270,80 @@ def test_another_run_is_waited_for_until_it_is_known_to_be_alive(monkeypatch: py
 
 
 @pytest.mark.parametrize("made", ["zarr"], indirect=True)
+def test_a_run_that_comes_while_frames_are_compared(monkeypatch: pytest.MonkeyPatch, old: Old) -> None:
+    """Its lease stops the upgrade. What it sealed is judged by none, so that it is made again."""
+    config = old()
+    storage, ledger = LocalStorage(config.cache), Cache(config.cache).ledger
+    lease = Lease(shard=1, attempt=1, seconds=60.0, holder="other", host="elsewhere", pid=7)
+    really_judged, judged = module.Comparer.verdict, []
+
+    def verdict(self: module.Comparer, shard: int, **how: bool) -> Any:
+        judged.append(shard)
+        if shard == 1:
+            storage.put(lease.name, [lease.content])
+        return really_judged(self, shard, **how)
+
+    monkeypatch.setattr(module.Comparer, "verdict", verdict)
+    with pytest.raises(AnotherRunError, match="process 7 of elsewhere is at work on shard 1"):
+        upgrade(config.cache)
+    assert Cache(config.cache).manifest["clips"]["version"] == 1
+    storage.delete(lease.name)
+    monkeypatch.undo()
+
+    def sealed_meanwhile(_: object) -> None:
+        record = ledger.read("features/tiny", 0)
+        assert record is not None
+        ledger.unseal("features/tiny", 0)
+        ledger.seal(record.model_copy(update={"host": "elsewhere"}))
+
+    monkeypatch.setattr(module, "require_alone", sealed_meanwhile)
+    assert upgrade(config.cache).upgraded
+    assert sorted(judged) == [0, 1, 2]
+    assert [ledger.shards(key) for key in KEYS] == [[0, 1], [1], [0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("made", ["zarr"], indirect=True)
+def test_a_run_that_began_before_an_upgrade_seals_nothing_after_it(monkeypatch: pytest.MonkeyPatch, old: Old) -> None:
+    config = old()
+    cache = Cache(config.cache)
+    for key in KEYS:
+        cache.ledger.unseal(key, 0)
+    really_takes = leases.Leases.take
+
+    def take(self: leases.Leases, shard: int, keys: tuple[str, ...]) -> bool:
+        module._put_manifest(cache, cache.manifest | {"upgrading": True, "schema_version": 2})
+        return really_takes(self, shard, keys)
+
+    monkeypatch.setattr(leases.Leases, "take", take)
+    with first_rules(), pytest.raises(CacheMismatch, match="was run while this run was at work"):
+        extract(config)
+    monkeypatch.undo()
+    assert cache.ledger.shards("clips") == [1, 2]
+    assert not [*cache.storage.names("leases")]
+    module._put_manifest(cache, {key: value for key, value in cache.manifest.items() if key != "upgrading"})
+    assert upgrade(config.cache).upgraded
+    with pytest.raises(CacheMismatch, match="was run while this run was at work"):
+        cache.check_not_upgraded()
+
+
+@pytest.mark.parametrize("made", ["zarr"], indirect=True)
+def test_stages_that_an_earlier_kinegraph_began_after_an_upgrade(old: Old) -> None:
+    """It had opened the cache before it."""
+    config = old()
+    root = Path(config.cache)
+    manifest = json.loads((root / "cache.json").read_text())
+    clips = manifest["clips"] | {"version": 2}
+    (root / "cache.json").write_text(json.dumps(manifest | {"clips": clips, "clips_digest": module.fingerprint(clips)}))
+    with pytest.raises(CacheMismatch, match=r"verify .* --frames --repair` first"):
+        extract(config)
+    assert compare_frames(root).version == 1
+    report = upgrade(root)
+    assert (report.upgraded, report.shards["differ"]) == (True, 1)
+    assert Cache(root).stage("clips").options["version"] == 2
+    assert verify(root).ok
+
+
+@pytest.mark.parametrize("made", ["zarr"], indirect=True)
 def test_an_earlier_kinegraph_is_told_to_be_updated(monkeypatch: pytest.MonkeyPatch, old: Old) -> None:
     """Else it would take records for damaged, and advise to remove them."""
     config = old()
