@@ -14,7 +14,7 @@ from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.verification import verify
 from tests.caches import same_bytes, write_config
-from tests.conftest import six_videos, tiny_stages
+from tests.conftest import moving_square, six_videos, tiny_stages, write_video
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Prepared:
     document: dict[str, Any]
     undisturbed: dict[str, Any]
 
-    def copy(self, to: Path, origin: str = "indexed") -> Path:
-        """A config with a cache of its own at `to`, a copy of `origin`."""
+    def copy(self, to: Path, origin: str = "indexed", **sections: Any) -> Path:
+        """A config, with other `sections`, that has a cache of its own at `to`, a copy of `origin`."""
         shutil.copytree(self.folder / origin, to)
-        return write_config(to.with_suffix(".yaml"), self.document | {"cache": str(to)})
+        return write_config(to.with_suffix(".yaml"), self.document | {"cache": str(to)} | sections)
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +47,20 @@ def prepare(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepare
         return Prepared(folder, document, same_bytes(folder / "undisturbed"))
 
     return prepared
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """24 videos, so that something happens in the middle of it. Extraction has threads that decode, as by default."""
+    folder = tmp_path_factory.mktemp("many")
+    videos = six_videos(folder / "videos")
+    for number in range(18):
+        write_video(videos / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
+    document = tiny_stages(folder / "indexed", videos)
+    index(check_config(document, "many"))
+    shutil.copytree(folder / "indexed", folder / "undisturbed")
+    extract(check_config(document | {"cache": str(folder / "undisturbed")}, "many"))
+    return Prepared(folder, document, same_bytes(folder / "undisturbed"))
 
 
 @pytest.fixture(params=["zarr", "hdf5"])

@@ -1,6 +1,8 @@
 """Run an extraction in which decoding one video kills the process, spawned workers included: they import this too.
 
-Usage: python deadly_video.py CONFIG VIDEO
+With DIED, a file that the first death makes, it kills no second one.
+
+Usage: python deadly_video.py CONFIG VIDEO [DIED]
 """
 
 import os
@@ -17,7 +19,9 @@ really_decode = pipeline.feed.decode_clips
 
 
 def decode(path: str, *arguments: Any) -> Any:
-    if Path(path).name == sys.argv[2]:
+    if Path(path).name == sys.argv[2] and not any(Path(died).exists() for died in sys.argv[3:]):
+        for died in sys.argv[3:]:
+            Path(died).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return really_decode(path, *arguments)
 

@@ -2,59 +2,37 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cache_schemas.cache import Cache
 from pipeline.config import load_config
 from pipeline.extraction import extract
-from pipeline.indexing import index
-from tests.caches import same_bytes, write_config
-from tests.command_server import Run
-from tests.conftest import moving_square, write_video
+from tests.caches import same_bytes
+from tests.command_server import SCRIPTS, Run
 from tests.faults.conftest import Prepared, goes_on
 
-KINEGRAPH = [sys.executable, "-m", "cli"]
 
-
-@pytest.fixture
-def undisturbed(tmp_path: Path, tiny_document: dict[str, Any]) -> dict[str, Any]:
-    """The bytes of the same extraction, never interrupted."""
-    config = load_config(write_config(tmp_path / "whole.yaml", tiny_document | {"cache": str(tmp_path / "whole")}))
-    index(config)
-    extract(config)
-    return same_bytes(Path(config.cache))
-
-
-@pytest.fixture
-def many_videos(video_folder: Path) -> None:
-    """Enough work that a signal arrives in the middle of it."""
-    for number in range(90):
-        write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
-
-
-@pytest.mark.usefixtures("many_videos")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_cleanly_and_says_how_to_go_on(
-    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], sent: signal.Signals, code: int
+    tmp_path: Path, many: Prepared, run: Run, sent: signal.Signals, code: int
 ) -> None:
-    path = write_config(tmp_path / "config.yaml", tiny_document)
-    config = load_config(path)
-    index(config)
-    with subprocess.Popen([*KINEGRAPH, "extract", str(path)], stderr=subprocess.PIPE, text=True) as running:
-        _wait_for(lambda: list((Path(config.cache) / "ledger" / "regions").rglob("*.json")))
-        running.send_signal(sent)
-        _, said = running.communicate(timeout=60)
-    assert running.returncode == code
-    assert "the same command goes on from there" in said
-    assert not list(Path(config.cache).rglob(".tmp-*"))
-    extract(config)
-    assert same_bytes(Path(config.cache)) == undisturbed
+    """It comes from outside, when the first shard is sealed and threads decode the next ones."""
+    config, cache = many.copy(tmp_path / "cache"), tmp_path / "cache"
+
+    def stop(pid: int) -> None:
+        _wait_for(lambda: [*(cache / "ledger" / "regions").rglob("*.json")])
+        os.kill(pid, sent)
+
+    ended = run("extract", config, started=stop)
+    assert ended.code == code
+    assert "the same command goes on from there" in ended.said
+    assert not [*cache.rglob(".tmp-*")]
+    extract(load_config(config))
+    assert same_bytes(cache) == many.undisturbed
 
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
@@ -85,31 +63,19 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, prepared: Prepared, run: R
     goes_on(config, prepared.undisturbed)
 
 
-@pytest.mark.usefixtures("many_videos")
-def test_a_killed_worker_process_is_replaced(
-    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any]
-) -> None:
-    path = write_config(tmp_path / "config.yaml", tiny_document)
-    config = load_config(path)
-    index(config)
-    command = [*KINEGRAPH, "extract", str(path), "--workers", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
-        _wait_for(lambda: list((Path(config.cache) / "ledger" / "regions").rglob("*.json")))
-        os.kill(_workers(running.pid)[-1], signal.SIGKILL)
-        _, said = running.communicate(timeout=120)
-    assert running.returncode == 0, said
-    assert "a worker died" in said
-    assert same_bytes(Path(config.cache)) == undisturbed
+@pytest.mark.parametrize("prepared", ["zarr"], indirect=True)
+def test_a_killed_worker_process_is_replaced(tmp_path: Path, prepared: Prepared, run: Run) -> None:
+    """Of two: one is killed when it decodes v3, which lies in shard 0."""
+    config = prepared.copy(tmp_path / "cache", run={"executor": "local", "workers": 2, "threads": 1, "batch_size": 2})
+    ended = run(config, "v3.mp4", tmp_path / "died", script=str(SCRIPTS / "deadly_video.py"))
+    assert ended.code == 0, ended.said
+    assert "a worker died (exit code -9) with shards 0" in ended.said
+    assert (tmp_path / "died").exists()
+    assert same_bytes(tmp_path / "cache") == prepared.undisturbed
 
 
-def _wait_for(happened: Any, seconds: float = 240) -> None:
+def _wait_for(happened: Callable[[], object], seconds: float = 240) -> None:
     limit = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < limit
         time.sleep(0.01)
-
-
-def _workers(parent: int) -> list[int]:
-    """Spawned worker processes, without multiprocessing's resource tracker."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +15,14 @@ import pytest
 
 from cache_schemas.cache import Cache
 from cache_schemas.files import HOST
-from pipeline.config import Config, check_config, load_config
+from pipeline.config import Config, load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.leases import Lease, Leases
 from pipeline.status import status
 from tests.caches import same_bytes, write_config
 from tests.command_server import SCRIPTS, Run
-from tests.conftest import moving_square, six_videos, tiny_stages, write_video
+from tests.conftest import moving_square, write_video
 from tests.faults.conftest import Prepared
 
 TOGETHER = {"script": str(SCRIPTS / "extract_together.py")}
@@ -37,28 +36,12 @@ def prepared(prepare: Callable[[str], Prepared]) -> Prepared:
 @pytest.fixture
 def path(tmp_path: Path, prepared: Prepared) -> Path:
     """A config whose cache is indexed; it runs, as by default, with threads that decode."""
-    prepared.copy(tmp_path / "cache")
-    document = prepared.document | {"cache": str(tmp_path / "cache"), "run": {"threads": 1, "batch_size": 2}}
-    return write_config(tmp_path / "config.yaml", document)
+    return prepared.copy(tmp_path / "cache", run={"threads": 1, "batch_size": 2})
 
 
 @pytest.fixture
 def config(path: Path) -> Config:
     return load_config(path)
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """24 videos."""
-    folder = tmp_path_factory.mktemp("many")
-    videos = six_videos(folder / "videos")
-    for number in range(18):
-        write_video(videos / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
-    document = tiny_stages(folder / "indexed", videos)
-    index(check_config(document, "many"))
-    shutil.copytree(folder / "indexed", folder / "undisturbed")
-    extract(check_config(document | {"cache": str(folder / "undisturbed")}, "many"))
-    return Prepared(folder, document, same_bytes(folder / "undisturbed"))
 
 
 def leases(cache: str) -> list[str]:

@@ -1,6 +1,9 @@
-"""Caches made in this process, on one thread."""
+"""Caches made in this process, on one thread. Those of untouched videos are made once and copied."""
 
-from collections.abc import Callable
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,46 @@ from pipeline.config import Config, load_config
 from pipeline.extraction import Outcome, extract
 from pipeline.indexing import index
 from tests.caches import write_config
+from tests.conftest import six_videos
 
 Extract = Callable[..., Outcome]
+
+
+class Videos:
+    """A folder that tests change, and that is put back to the last nanosecond of its files' mtimes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = self.now()
+
+    def now(self) -> dict[Path, tuple[int, bytes] | None]:
+        """Time and content of each file; None of what is no file."""
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes()) if path.is_file() else None
+            for path in sorted(self.root.rglob("*"))
+        }
+
+    def put_back(self) -> None:
+        if self.now() == self.state:
+            return
+        shutil.rmtree(self.root)
+        for path, found in self.state.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if found is not None:
+                path.write_bytes(found[1])
+                os.utime(path, ns=(found[0], found[0]))
+
+
+@pytest.fixture(scope="session")
+def shared_videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
+    return Videos(six_videos(tmp_path_factory.mktemp("shared") / "videos"))
+
+
+@pytest.fixture
+def video_folder(shared_videos: Videos) -> Iterator[Path]:
+    """The same six videos for all tests, each of which may change them."""
+    yield shared_videos.root
+    shared_videos.put_back()
 
 
 @pytest.fixture
@@ -32,10 +73,28 @@ def load(tmp_path: Path, inline_document: dict[str, Any]) -> Callable[..., Confi
     return loaded
 
 
+@pytest.fixture(scope="session")
+def complete(shared_videos: Videos, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Cache]:
+    """Index and extract as a config says; a cache that was made before, of the same videos, is copied."""
+    made: dict[str, Path] = {}
+
+    def completed(config: Config) -> Cache:
+        document = config.model_dump(mode="json", exclude={"cache", "run"})
+        key = f"{json.dumps(document)} {hash(tuple(shared_videos.now().items()))}"
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("complete") / "cache"
+            own = config.model_copy(update={"cache": str(made[key])})
+            index(own)
+            extract(own)
+        shutil.copytree(made[key], config.cache)
+        return Cache(config.cache)
+
+    return completed
+
+
 @pytest.fixture
-def whole(load: Callable[..., Config]) -> Cache:
+def whole(load: Callable[..., Config], complete: Callable[[Config], Cache]) -> Cache:
     """All stages of all videos, in one run."""
-    config = load(name="whole")
-    index(config)
-    assert not extract(config).failures
-    return Cache(config.cache)
+    cache = complete(load(name="whole"))
+    assert not any(record.failures for key in cache.stage_keys() for record in cache.ledger.records(key))
+    return cache

@@ -189,10 +189,14 @@ def test_a_worker_that_cannot_open_the_cache_says_why() -> None:
 
 
 def test_videos_by_paths_that_mean_something_else_there(
-    dask_cluster: LocalCluster, tmp_path: Path, inline_document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    dask_cluster: LocalCluster,
+    tmp_path: Path,
+    video_folder: Path,
+    inline_document: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Relative paths, and workers that run in another folder."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(video_folder.parent)
     inline_document["dataset"]["root"] = "videos"
     run = [f"run.dask.scheduler={dask_cluster.scheduler_address}", "run.executor=dask"]
     job = job_of(load_config(write_config(tmp_path / "relative.yaml", inline_document), run))

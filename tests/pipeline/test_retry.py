@@ -1,6 +1,7 @@
 """`--retry-failed`: failed clips are tried again, their shards reopened, and nothing else is touched."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.caches import rows_of, same_bytes
 from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]
+Complete = Failing = Callable[[Config], Cache]
 ONE_SHARD = "store.shard_clips=6"  # of batches (v1, v3), (v5, v0), (v2, v4)
 
 
@@ -57,39 +59,53 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def with_failure(config: Config, v3: Breakable) -> Cache:
+@pytest.fixture(scope="module")
+def failed() -> dict[str, Path]:
+    """Caches in which v3 failed in every stage, by their config."""
+    return {}
+
+
+@pytest.fixture
+def with_failure(failed: dict[str, Path], v3: Breakable, tmp_path_factory: pytest.TempPathFactory) -> Failing:
     """A cache in which v3 failed in every stage; v3 is whole again."""
-    cache = index(config).cache
-    v3.damage()
-    assert [failure.reason for failure in extract(config).failures] == ["unreadable"]
-    v3.mend()
-    return cache
+
+    def copied(config: Config) -> Cache:
+        key = config.model_dump_json(exclude={"cache", "run"})
+        if key not in failed:
+            failed[key] = tmp_path_factory.mktemp("failed") / "cache"
+            own = config.model_copy(update={"cache": str(failed[key])})
+            index(own)
+            v3.damage()
+            assert [failure.reason for failure in extract(own).failures] == ["unreadable"]
+            v3.mend()
+        shutil.copytree(failed[key], config.cache)
+        return Cache(config.cache)
+
+    return copied
 
 
 @pytest.mark.parametrize(
     "override", ["store.kind=zarr", "store.kind=hdf5", "store.compression=zstd", "run.executor=local"]
 )
 def test_the_cache_becomes_what_it_would_have_been(
-    load: Load, v3: Breakable, decoded: list[str], override: str
+    load: Load, complete: Complete, with_failure: Failing, decoded: list[str], override: str
 ) -> None:
     """Data, and ledger with its sources; only the batch with the failed clip is run."""
-    never_broken, config = (load(override, ONE_SHARD, name=name) for name in ("never_broken", "cache"))
-    index(never_broken)
-    extract(never_broken)
-    cache = with_failure(config, v3)
-    assert same_bytes(cache.root) != same_bytes(never_broken.cache)
+    config, never_broken = load(override, ONE_SHARD), complete(load(override, ONE_SHARD, name="never_broken"))
+    cache = with_failure(config)
+    assert same_bytes(cache.root) != same_bytes(never_broken.root)
     decoded.clear()
     outcome = extract(config, retry_failed=True)
     assert (outcome.failures, outcome.clips_run) == ((), 1)
     assert decoded == ["v1.mp4", "v3.mp4"]
-    assert same_bytes(cache.root) == same_bytes(never_broken.cache)
+    assert same_bytes(cache.root) == same_bytes(never_broken.root)
     assert not extract(config, retry_failed=True).plan.units
 
 
-def test_rows_that_were_ok_are_copied(load: Load, video_folder: Path, v3: Breakable) -> None:
+def test_rows_that_were_ok_are_copied(load: Load, video_folder: Path, with_failure: Failing) -> None:
     """v1, in the same batch, is gone by now: its rows stay, and so does what its record says of it."""
     config = load(ONE_SHARD)
-    cache = with_failure(config, v3)
+    cache = with_failure(config)
     before = {name: rows_of(cache.root, name) for name in cache.arrays()}
     source = cache.ledger.read("proposals", 0).sources["left/v1.mp4"]  # type: ignore[union-attr]
     (video_folder / "left" / "v1.mp4").unlink()
@@ -103,9 +119,9 @@ def test_rows_that_were_ok_are_copied(load: Load, video_folder: Path, v3: Breaka
     assert verify(cache.root).ok
 
 
-def test_a_clip_that_fails_again(load: Load, v3: Breakable) -> None:
+def test_a_clip_that_fails_again(load: Load, v3: Breakable, with_failure: Failing) -> None:
     config = load(ONE_SHARD)
-    cache = with_failure(config, v3)
+    cache = with_failure(config)
     before = same_bytes(cache.root)
     v3.path.write_bytes(b"words")
     (failure,) = extract(config, retry_failed=True).failures
@@ -114,10 +130,10 @@ def test_a_clip_that_fails_again(load: Load, v3: Breakable) -> None:
     assert {name: after[name] for name in after if "data" in name} == {n: before[n] for n in before if "data" in n}
 
 
-def test_the_later_of_two_runs_does_nothing_again(load: Load, v3: Breakable) -> None:
+def test_the_later_of_two_runs_does_nothing_again(load: Load, v3: Breakable, with_failure: Failing) -> None:
     """Also where the clip failed again: the record is not the one that was planned on."""
     config = load(ONE_SHARD)
-    cache = with_failure(config, v3)
+    cache = with_failure(config)
     v3.damage()
     later = make_plan(config, cache, retry_failed=True)
     assert extract(config, retry_failed=True).clips_run == 1
@@ -126,9 +142,9 @@ def test_the_later_of_two_runs_does_nothing_again(load: Load, v3: Breakable) -> 
     assert events == [UnitSealedElsewhere(unit=later.units[0])]
 
 
-def test_damage_is_not_copied_under_a_new_checksum(load: Load, whole: Cache, v3: Breakable) -> None:
+def test_damage_is_not_copied_under_a_new_checksum(load: Load, whole: Cache, with_failure: Failing) -> None:
     config = load()
-    cache = with_failure(config, v3)
+    cache = with_failure(config)
     path = Path(cache.root) / "data.zarr/features/tiny/res4/c.0.0.0.0.0"
     content = bytearray(path.read_bytes())
     content[100] ^= 1  # in the row of v1
@@ -195,10 +211,10 @@ def test_a_repaired_video_and_retry_failed(
     assert new == old
 
 
-def test_stages_that_read_a_retried_one_are_reopened_for_the_same_clips(load: Load, v3: Breakable) -> None:
+def test_stages_that_read_a_retried_one_are_reopened_for_the_same_clips(load: Load, with_failure: Failing) -> None:
     """Regions fail still, because features were not selected, and say so; no row of theirs is lost."""
     config = load()
-    cache = with_failure(config, v3)
+    cache = with_failure(config)
     before = rows_of(cache.root, "regions/tiny/res4")
     outcome = extract(config, stages=["proposals"], retry_failed=True)
     assert [unit.keys for unit in outcome.plan.units] == [("clips", "proposals", "regions/tiny")]

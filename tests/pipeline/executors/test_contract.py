@@ -28,6 +28,8 @@ EXECUTORS = {
     "dask, a cluster of its own": ["run.executor=dask", "run.workers=1"],
     "slurm": ["run.executor=slurm", "run.workers=1"],
 }
+IN_FULL = ("dask, a cluster of its own", "slurm")
+RAISING = [pytest.param(name, marks=[pytest.mark.faults] * (name in IN_FULL)) for name in EXECUTORS]
 FAILED = "left/v3.mp4:0:center"
 
 
@@ -55,14 +57,13 @@ def run(config: Config, cache: Cache) -> list[Event]:
 class TestExecutor:
     """The contract. A new executor is a line in EXECUTORS."""
 
-    def test_same_bytes_and_an_account_of_all(self, load: Load, video_folder: Path, overrides: list[str]) -> None:
+    def test_same_bytes_and_an_account_of_all(
+        self, load: Load, complete: Callable[[Config], Cache], video_folder: Path, overrides: list[str]
+    ) -> None:
         """One clip fails. Another run's lease on shard 1 goes stale while the others are done."""
         (video_folder / "left" / "v3.mp4").write_text("no video")
-        whole, config = load(name="whole"), load(*overrides)
-        for each in (whole, config):
-            index(each)
-        extract(whole)
-        cache = Cache(config.cache)
+        whole, config = complete(load(name="whole")), load(*overrides)
+        cache = index(config).cache
         dead = Leases(cache.storage, seconds=0.1)
         assert dead.take(1, ("clips",))
         dead._closing.set()  # refreshed no more, and never given back
@@ -71,12 +72,14 @@ class TestExecutor:
         assert {event.unit.shard: event.failed_clips for event in sealed} == {0: (FAILED,), 2: (), 1: ()}
         assert [event.unit.shard for event in sealed][2:] == [1]
         assert sum(event.clips for event in events if isinstance(event, ClipsDone)) == 6
-        assert same_bytes(cache.root) == same_bytes(whole.cache)
+        assert same_bytes(cache.root) == same_bytes(whole.root)
         assert [*cache.storage.names("leases"), *cache.storage.names("probes")] == []
 
+    @pytest.mark.parametrize("overrides", RAISING, indirect=True)
     def test_what_a_worker_raises_arrives(
         self, load: Load, inline_document: dict[str, Any], overrides: list[str]
     ) -> None:
+        """By default not where it comes the way of another executor, or of a log that test_slurm.py writes itself."""
         config = load(*overrides)
         index(config)
         extract(load("run.executor=inline"), limit=2)
