@@ -11,9 +11,10 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
-# SIGKILL at 100 random moments on both stores; takes minutes. FAULTS_SEED=n repeats the moments that it printed.
+# SIGKILL at 100 random moments on both stores, and tables of faults in full; takes minutes. FAULTS_SEED=n repeats the
+# moments that it printed.
 test-faults: .venv/installed
-	$(BIN)/pytest -m faults -s tests/faults
+	$(BIN)/pytest -m faults -s
 
 # Compares with detectron2, which README.md says how to build; skips, with the reason, where it is not installed.
 test-parity: .venv/installed
