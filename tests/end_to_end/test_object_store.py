@@ -3,9 +3,8 @@
 import json
 import logging
 import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,31 +21,42 @@ from typer.testing import CliRunner
 from cache_schemas.cache import Cache
 from cache_schemas.reader import CachedClips
 from cli.app import app
-from pipeline.config import Config, check_config
+from pipeline.config import Config, check_config, load_config
 from pipeline.extraction import extract
 from pipeline.indexing import index
 from pipeline.verification import repair, verify
 from tests.caches import same_bytes, write_config
-from tests.conftest import moving_square, write_video
+from tests.command_server import SCRIPTS, Run
+from tests.conftest import six_videos, tiny_stages
 from tests.s3_server import Server, running, used
 
-TOGETHER = Path(__file__).parent.parent / "faults" / "extract_together.py"
 ARRAYS = ["regions/tiny/res4", "features/tiny/res4", "proposals/boxes", "proposals/count"]
 INLINE = {"executor": "inline", "threads": 1, "batch_size": 2}
 
 
-def said(*arguments: object) -> str:
+@pytest.fixture
+def said(run: Run) -> Callable[..., str]:
     """What a command prints, run in a process of its own."""
-    command = [sys.executable, "-m", "cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+    def command(*arguments: object) -> str:
+        ended = run(*arguments)
+        assert ended.code == 0, ended.said
+        return ended.told
+
+    return command
 
 
 @pytest.fixture
 def kinegraph_here() -> Callable[..., Any]:
     """Commands run in this process."""
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of six videos."""
+    folder = tmp_path_factory.mktemp("shared")
+    return tiny_stages(folder / "cache", six_videos(folder / "videos"))
 
 
 def made(document: dict[str, Any], cache: object) -> Config:
@@ -57,10 +67,23 @@ def made(document: dict[str, Any], cache: object) -> Config:
     return config
 
 
-@pytest.fixture
-def undisturbed(tmp_path: Path, tiny_document: dict[str, Any]) -> dict[str, Any]:
-    """The bytes of the same cache in a folder."""
-    return same_bytes(made(tiny_document, tmp_path / "whole").cache)
+@pytest.fixture(scope="module")
+def here(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """The same cache in a folder."""
+    return Cache(made(document, tmp_path_factory.mktemp("here") / "cache").cache)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(here: Cache) -> dict[str, Any]:
+    """Its bytes."""
+    return same_bytes(here.root)
+
+
+@pytest.fixture(scope="module")
+def there(document: dict[str, Any], s3_server: Server) -> Iterator[Cache]:
+    """A cache at a URL, of all stages, which tests only read."""
+    with pytest.MonkeyPatch.context() as patch, used(s3_server, patch) as bucket:
+        yield Cache(made(document, f"{bucket}/deep/cache").cache)
 
 
 @pytest.fixture
@@ -78,20 +101,27 @@ def objects(url: str, below: str) -> list[str]:
 
 
 def test_the_whole_way_by_commands(
-    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], url: str, s3_server: Server
+    tmp_path: Path,
+    document: dict[str, Any],
+    undisturbed: dict[str, Any],
+    url: str,
+    s3_server: Server,
+    run: Run,
+    said: Callable[..., str],
 ) -> None:
     """Killed before the first record of the regions, when other stages are sealed and orphans lie about."""
     recipe = {"head": "avg_pool", "epochs": 1, "run": str(tmp_path / "run"), "val_split": None}
-    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": url, "train": recipe})
+    config = write_config(tmp_path / "my.yaml", document | {"cache": url, "train": recipe})
     said("index", config)
 
-    def kill(method: str, path: str) -> None:
-        if method == "PUT" and "/ledger/regions/" in path:
-            running.send_signal(signal.SIGKILL)
+    def kill_at_the_regions(pid: int) -> None:
+        def kill(method: str, path: str) -> None:
+            if method == "PUT" and "/ledger/regions/" in path:
+                os.kill(pid, signal.SIGKILL)
 
-    s3_server.before = kill
-    with subprocess.Popen([sys.executable, "-m", "cli", "extract", str(config)]) as running:
-        assert running.wait(90) == -signal.SIGKILL
+        s3_server.before = kill
+
+    assert run("extract", config, started=kill_at_the_regions).code == -signal.SIGKILL
     s3_server.before = lambda method, path: None
     done = json.loads(said("status", url, "--json"))["stages"]["proposals"]["shards"]["done"]
     assert done > 0
@@ -107,13 +137,12 @@ def test_the_whole_way_by_commands(
 
 
 def test_two_runs_share_the_shards(
-    tmp_path: Path, tiny_document: dict[str, Any], video_folder: Path, url: str, s3_server: Server
+    tmp_path: Path, document: dict[str, Any], url: str, s3_server: Server, run: Run
 ) -> None:
     """Nothing is sealed before more leases are taken than one inline run takes ahead."""
-    for number in range(10):
-        write_video(video_folder / "left" / f"more{number}.mp4", moving_square(12, 96, 80, seed=number))
-    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": url, "run": INLINE})
-    said("index", config)
+    one_clip = {"cache": url, "run": INLINE, "store": {"shard_clips": 1}}
+    config = write_config(tmp_path / "my.yaml", document | one_clip)
+    index(load_config(config))
     leases: set[str] = set()
     both_at_work = threading.Event()
 
@@ -126,10 +155,10 @@ def test_two_runs_share_the_shards(
             assert both_at_work.wait(60)
 
     s3_server.before = wait
-    command = [sys.executable, str(TOGETHER), str(config), "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    clips = [int(line) for line in done.stdout.split()]
-    assert sum(clips) == 16, f"no clip is run twice: {clips}"
+    ended = run(config, 2, script=str(SCRIPTS / "extract_together.py"))
+    assert ended.code == 0, ended.said
+    clips = [int(line) for line in ended.told.split()]
+    assert sum(clips) == 6, f"no clip is run twice: {clips}"
     assert all(clips), clips
     assert objects(url, "leases") == []
     assert verify(url).ok
@@ -151,13 +180,13 @@ def careless(careless_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def test_without_conditional_puts_leases_are_off(
     tmp_path: Path,
-    tiny_document: dict[str, Any],
+    document: dict[str, Any],
     undisturbed: dict[str, Any],
     careless: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, "kinegraph")
-    config = check_config(tiny_document | {"cache": careless, "run": INLINE}, "test")
+    config = check_config(document | {"cache": careless, "run": INLINE}, "test")
     index(config)
     assert not extract(config, part=(0, 2)).failures
     assert not caplog.messages, "who runs a part knows already"
@@ -170,11 +199,11 @@ def test_without_conditional_puts_leases_are_off(
 
 
 def test_without_leases_a_worker_that_dies_is_replaced(
-    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], careless: str, careless_server: Server
+    tmp_path: Path, document: dict[str, Any], careless: str, careless_server: Server
 ) -> None:
-    """In the middle of its first unit: whatever it had pulled runs again."""
-    run = {"workers": 2, "threads": 1, "batch_size": 2}
-    config = check_config(tiny_document | {"cache": careless, "run": run}, "test")
+    """In the middle of its unit."""
+    options = {"workers": 2, "threads": 1, "batch_size": 2}  # the second has nothing to do, and is not started
+    config = check_config(document | {"cache": careless, "run": options, "store": {"shard_clips": 6}}, "test")
     index(config)
     lost = threading.Event()
 
@@ -186,29 +215,37 @@ def test_without_leases_a_worker_that_dies_is_replaced(
     careless_server.before = kill
     assert not extract(config).failures
     assert lost.is_set()
-    assert same_bytes(copied(careless, tmp_path / "copy")) == undisturbed
+    here = made(document | {"store": {"shard_clips": 6}}, tmp_path / "here")
+    assert same_bytes(copied(careless, tmp_path / "copy")) == same_bytes(here.cache)
 
 
 def test_stages_one_after_the_other(
-    tmp_path: Path, tiny_document: dict[str, Any], undisturbed: dict[str, Any], url: str
+    tmp_path: Path, document: dict[str, Any], undisturbed: dict[str, Any], url: str
 ) -> None:
     """Regions from maps and boxes that are fetched."""
-    config = check_config(tiny_document | {"cache": url, "run": INLINE}, "test")
+    config = check_config(document | {"cache": url, "run": INLINE}, "test")
     index(config)
     for stage in ("features", "proposals", "regions"):
         assert not extract(config, stages=[stage]).failures
     assert same_bytes(copied(url, tmp_path / "copy")) == undisturbed
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_clips_are_read_as_from_a_folder(
-    tmp_path: Path, tiny_document: dict[str, Any], url: str, compression: str, s3_server: Server
+def test_clips_are_read_as_from_a_folder(here: Cache, there: Cache, s3_server: Server) -> None:
+    read_alike(here, there, s3_server)
+
+
+def test_compressed_clips_are_read_as_from_a_folder(
+    tmp_path: Path, document: dict[str, Any], here: Cache, url: str, s3_server: Server
 ) -> None:
-    document = tiny_document | {"store": {"shard_clips": 2, "compression": compression}}
-    there, here = (CachedClips(made(document, place).cache, ARRAYS) for place in (url, tmp_path / "here"))
+    compressed = document | {"store": {"shard_clips": 2, "compression": "zstd"}}
+    read_alike(here, Cache(made(compressed, url).cache), s3_server)
+
+
+def read_alike(here: Cache, there: Cache, s3_server: Server) -> None:
+    clips_there, clips_here = CachedClips(there, ARRAYS), CachedClips(here, ARRAYS)
     s3_server.requests.clear()
     for _ in range(2):
-        ours, theirs = there.batch([5, 0, 3, 5]), here.batch([5, 0, 3, 5])
+        ours, theirs = clips_there.batch([5, 0, 3, 5]), clips_here.batch([5, 0, 3, 5])
         for name in theirs:
             np.testing.assert_array_equal(ours[name].numpy(), theirs[name].numpy())
     gets = len(s3_server.requests)
@@ -217,9 +254,9 @@ def test_clips_are_read_as_from_a_folder(
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_loaders_read_in_processes_of_their_own(tiny_document: dict[str, Any], url: str, method: str) -> None:
+def test_loaders_read_in_processes_of_their_own(there: Cache, method: str) -> None:
     """Also once this process has read."""
-    clips = CachedClips(made(tiny_document, url).cache, ARRAYS)
+    clips = CachedClips(there, ARRAYS)
     first = clips[0]
     rows = range(len(clips))
     loader = DataLoader(rows, batch_size=3, num_workers=1, multiprocessing_context=method, collate_fn=clips.batch)
@@ -229,20 +266,21 @@ def test_loaders_read_in_processes_of_their_own(tiny_document: dict[str, Any], u
         np.testing.assert_array_equal(batches[0][name][0].numpy(), first[name].numpy())
 
 
-def test_zarr_and_xarray_open_it_at_its_url(tiny_document: dict[str, Any], url: str) -> None:
-    cache = Cache(made(tiny_document, url).cache)
-    group = zarr.open_group(f"{url}/data.zarr", mode="r")
-    row = cache.store.open_shard(cache.array("regions/tiny/res4"), 1).row(0)
+def test_zarr_and_xarray_open_it_at_its_url(there: Cache) -> None:
+    group = zarr.open_group(f"{there.root}/data.zarr", mode="r")
+    row = there.store.open_shard(there.array("regions/tiny/res4"), 1).row(0)
     np.testing.assert_array_equal(np.asarray(group["regions/tiny/res4"][2]), row)  # type: ignore[index]
-    dataset = xarray.open_zarr(f"{url}/data.zarr", group="proposals", consolidated=False)
+    dataset = xarray.open_zarr(f"{there.root}/data.zarr", group="proposals", consolidated=False)
     assert dataset["boxes"].dims == ("row", "frame_by_2", "proposal", "box_edge")
     assert int(dataset["count"].load().min()) >= 0
 
 
-def test_damage_is_found_and_mended(tiny_document: dict[str, Any], url: str, tmp_path: Path) -> None:
-    config = made(tiny_document, url)
+def test_damage_is_found_and_mended(
+    document: dict[str, Any], there: Cache, undisturbed: dict[str, Any], url: str, tmp_path: Path
+) -> None:
+    fsspec.filesystem("s3").copy(there.root, url, recursive=True)
+    config = check_config(document | {"cache": url, "run": INLINE}, "test")
     storage = Cache(url).storage
-    before = same_bytes(copied(url, tmp_path / "before"))
     names = sorted(name for name in storage.names("data.zarr/regions") if "/c." in name)
     storage.put(names[0], [storage.get(names[0])[:-1]])
     storage.delete(names[1])
@@ -253,14 +291,14 @@ def test_damage_is_found_and_mended(tiny_document: dict[str, Any], url: str, tmp
     ]
     repair(Cache(url), found)
     assert not extract(config).failures
-    assert same_bytes(copied(url, tmp_path / "after")) == before
+    assert same_bytes(copied(url, tmp_path / "after")) == undisturbed
 
 
 def test_what_the_commands_say(
-    kinegraph_here: Callable[..., Any], tmp_path: Path, tiny_document: dict[str, Any], s3: str
+    kinegraph_here: Callable[..., Any], tmp_path: Path, document: dict[str, Any], s3: str
 ) -> None:
     """Exit code 2 where another URL should be given, 1 where the server does not do what is asked."""
-    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": f"{s3}-none/cache"})
+    config = write_config(tmp_path / "my.yaml", document | {"cache": f"{s3}-none/cache"})
     for code, message, command in (
         (2, "No cache at s3://", ("status", f"{s3}/nothing/here")),
         (2, "Protocol not known: s4", ("verify", s3.replace("s3://", "s4://"))),
@@ -272,9 +310,9 @@ def test_what_the_commands_say(
 
 
 def test_a_plan_tells_of_no_disk(
-    kinegraph_here: Callable[..., Any], tmp_path: Path, tiny_document: dict[str, Any], url: str
+    kinegraph_here: Callable[..., Any], tmp_path: Path, document: dict[str, Any], url: str
 ) -> None:
-    config = write_config(tmp_path / "my.yaml", tiny_document | {"cache": url})
+    config = write_config(tmp_path / "my.yaml", document | {"cache": url})
     assert kinegraph_here("index", config).exit_code == 0
     cost = json.loads(kinegraph_here("plan", config, "--json").stdout)
     assert (cost["free_bytes"], cost["units"]) == (None, 3)
