@@ -21,7 +21,8 @@ from cache_schemas import stopping
 from cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, status_array
 from cache_schemas.cache import MANIFEST, Cache, Stage
 from cache_schemas.clips_table import ClipRow, ClipsTable
-from cache_schemas.documents import parsed
+from cache_schemas.documents import RESTORE, parsed
+from cache_schemas.errors import CacheError
 from cache_schemas.fingerprint import fingerprint
 from pipeline.comparing import (
     Comparer,
@@ -46,6 +47,10 @@ VERDICTS = "upgrade"
 LEASE_SECONDS = 60.0
 MAX_NAMED = 20  # clips in a report, of each kind
 ADVICE = "Remove it and give the command again."
+
+
+class VerdictMissing(CacheError):
+    """Nothing tells what an upgrade that was stopped was to do with a shard."""
 
 
 @dataclass(kw_only=True)
@@ -118,22 +123,26 @@ def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: Progres
     """
     cache = Cache(root, half_upgraded=True)
     cache.storage.sweep()
+    if is_latest(cache) and not any(cache.storage.names(VERDICTS)):
+        return _report(cache)
+    with alone(cache.storage, LEASE_SECONDS):  # what another upgrade did meanwhile is read anew
+        return _upgrade(Cache(root, half_upgraded=True), drop_unread=drop_unread, on_progress=on_progress)
+
+
+def _upgrade(cache: Cache, *, drop_unread: bool, on_progress: Progress) -> FrameReport:
     report = _report(cache)
-    if is_latest(cache):
-        if any(cache.storage.names(VERDICTS)):  # it was stopped at its very end
-            with alone(cache.storage, LEASE_SECONDS):
-                _remove_verdicts(cache)
+    if is_latest(cache):  # it was stopped at its very end
+        _remove_verdicts(cache)
         return report
-    with alone(cache.storage, LEASE_SECONDS):
-        if cache.manifest["upgrading"]:
-            for verdict in map(partial(_read, cache), range(cache.num_shards)):
-                report.add(verdict)
-        else:
-            for verdict in _verdicts(cache, drop_unread=drop_unread, keep=True, on_progress=on_progress):
-                report.add(verdict)
-            if report.shards["unread"]:
-                return report
-        _apply(cache, on_progress)
+    if cache.manifest["upgrading"]:
+        for verdict in map(partial(_read, cache), range(cache.num_shards)):
+            report.add(verdict)
+    else:
+        for verdict in _verdicts(cache, drop_unread=drop_unread, keep=True, on_progress=on_progress):
+            report.add(verdict)
+        if report.shards["unread"]:
+            return report
+    _apply(cache, on_progress)
     report.upgraded = True
     return report
 
@@ -182,14 +191,18 @@ def _name(shard: int) -> str:
 
 
 def _read(cache: Cache, shard: int) -> Verdict:
-    return parsed(f"{cache.root}/{_name(shard)}", cache.storage.get(_name(shard)), Verdict, ADVICE)
+    where = f"{cache.root}/{_name(shard)}"
+    try:
+        return parsed(where, cache.storage.get(_name(shard)), Verdict, ADVICE)
+    except FileNotFoundError:
+        raise VerdictMissing(f"{where} is gone, and without it the upgrade cannot go on. {RESTORE}") from None
 
 
 def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
     """The verdict of a run that was stopped, unless the shard is another one since."""
     try:
         verdict = _read(cache, shard)
-    except FileNotFoundError:
+    except VerdictMissing:
         return None
     return verdict if verdict.of == comparer.state(shard) else None
 

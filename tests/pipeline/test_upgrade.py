@@ -327,6 +327,31 @@ def test_a_run_that_began_before_an_upgrade_seals_nothing_after_it(monkeypatch: 
 
 
 @pytest.mark.parametrize("made", ["zarr"], indirect=True)
+def test_two_upgrades_at_once(monkeypatch: pytest.MonkeyPatch, old: Old) -> None:
+    """The second waits for the first, and finds nothing to do."""
+    root = Path(old().cache)
+    really_alone = module.alone
+
+    def alone(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        assert upgrade(root).upgraded
+        return really_alone(*arguments)
+
+    monkeypatch.setattr(module, "alone", alone)
+    report = upgrade(root)
+    assert (report.is_latest, report.upgraded) == (True, False)
+
+
+@pytest.mark.parametrize("made", ["zarr"], indirect=True)
+def test_an_upgrade_does_not_go_on_without_its_verdicts(old: Old) -> None:
+    root = Path(old().cache)
+    cache = Cache(root)
+    module._put_manifest(cache, cache.manifest | {"upgrading": True, "schema_version": 2})
+    with pytest.raises(CacheError, match=r"upgrade/000000\.json is gone.* Restore it from a copy"):
+        upgrade(root)
+
+
+@pytest.mark.parametrize("made", ["zarr"], indirect=True)
 def test_stages_that_an_earlier_kinegraph_began_after_an_upgrade(old: Old) -> None:
     """It had opened the cache before it."""
     config = old()
