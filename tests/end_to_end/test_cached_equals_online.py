@@ -14,6 +14,8 @@ from cache_schemas.cache import Cache
 from cache_schemas.clips_table import ClipRow
 from cache_schemas.reader import CachedClips
 from pipeline.config import Config
+from pipeline.extraction import extract
+from pipeline.indexing import index
 from pipeline.trainable import build_for
 from stages.backbones.build import build_backbone
 from stages.backbones.catalogue import entry
@@ -194,13 +196,19 @@ def test_regions_of_maps_are_those_of_the_cache_where_crops_are_cut_and_mirrored
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_float16_storage(config_for: Callable[..., Config], expected: list[Online], precision: str) -> None:
-    """fp32 rounded to float16: 0.1 % RMS of the standard deviation; computed in fp16: 0.4 %, in bf16: 2 %."""
-    cache = made(config_for(backbones={"tiny": tiny(precision=precision)}))
+    """fp32 rounded to float16: 0.1 % RMS of the standard deviation; computed in fp16: 0.4 %, in bf16: 2 %.
+
+    Of two rows: what a CPU has no instructions for is slow.
+    """
+    config = config_for(backbones={"tiny": tiny(precision=precision)}, store={"shard_clips": 2})
+    index(config)
+    extract(config, limit=1)
+    cache = Cache(config.cache)
     tolerance = {"fp32": 1e-3, "fp16": 4e-3, "bf16": 2e-2}[precision]
-    maps, regions = (np.stack([getattr(row, name).numpy() for row in expected]) for name in ("maps", "regions"))
-    assert relative_rms(cached(cache, "features/tiny/res4").astype(np.float32), maps) < tolerance
-    assert relative_rms(cached(cache, "features/tiny/res4_pooled"), maps.mean((3, 4))) < tolerance
-    assert relative_rms(cached(cache, "regions/tiny/res4").astype(np.float32), regions) < tolerance
+    maps, regions = (np.stack([getattr(row, name).numpy() for row in expected[:2]]) for name in ("maps", "regions"))
+    assert relative_rms(cached(cache, "features/tiny/res4")[:2].astype(np.float32), maps) < tolerance
+    assert relative_rms(cached(cache, "features/tiny/res4_pooled")[:2], maps.mean((3, 4))) < tolerance
+    assert relative_rms(cached(cache, "regions/tiny/res4")[:2].astype(np.float32), regions) < tolerance
 
 
 @pytest.mark.parametrize("name", ["avg_pool", "strg"])
@@ -226,9 +234,9 @@ def test_a_head_gives_the_same_logits(cache: Cache, expected: list[Online], name
 @pytest.mark.parametrize(
     ("model", "tap", "last", "precision"),
     [
-        ("resnet18", "res4", "res5", "fp32"),
+        ("resnet18", "res4", "res5", "bf16"),
         ("bn_inception", "inception_4d", "inception_5b", "fp32"),
-        ("tsm_r50", "res4", "res5", "bf16"),
+        ("tsm_r50", "res4", "res5", "fp32"),
         ("i3d_r50", "res4", "res5", "fp32"),
     ],
 )
@@ -238,18 +246,22 @@ def test_a_tail_goes_on_where_the_cache_ends(
 ) -> None:
     """The last tap from the cached one against the whole network in float32, RMS in standard deviations.
 
-    0.1 % for float16, as which it is stored; 2 % where it was computed in bf16.
+    0.1 % for float16, as which it is stored; 2 % where it was computed in bf16, by the smallest network. Two clips.
     """
     net = {"model": model, "weights": "random:0", "taps": [tap], "size": 64, "store": ["maps"], "precision": precision}
     train = {"head": "avg_pool", "options": {"tail": {"from": tap}}}
-    config = config_for(backbones={"net": net}, proposals=None, regions=None, train=train)
-    cache = made(config)
+    clips = {"num_frames": 8, "sampling": "uniform", "crops": ["center"]}
+    sections = {"clips": clips, "store": {"shard_clips": 2}, "proposals": None, "regions": None}
+    config = config_for(backbones={"net": net}, train=train, **sections)
+    index(config)
+    extract(config, limit=1)
+    cache = Cache(config.cache)
     head = build_for(cache, config.train.recipe).eval()
     assert isinstance(head, TailedHead)
-    found = head.tail(CachedClips(cache, head.reads).batch(ROWS)[f"features/net/{tap}"])
+    found = head.tail(CachedClips(cache, head.reads).batch(range(2))[f"features/net/{tap}"])
     whole = build_backbone(model, "random:0", [last])
     mean, std = (torch.tensor(values) for values in (entry(model).mean, entry(model).std))
-    for row, cached_way in zip(cache.clips.rows(0, len(ROWS)), found, strict=True):
+    for row, cached_way in zip(cache.clips.rows(0, 2), found, strict=True):
         (clip,) = decode_clips(row.path, [row], Wanted(num_frames=8, squares=frozenset([SQUARE])), 60.0)
         assert isinstance(clip, DecodedClip)
         pixels = (torch.from_numpy(clip.squares[SQUARE]).float() / 255 - mean) / std

@@ -1,7 +1,9 @@
 """Killed at any step of an upgrade, a cache is as it was or opened by nothing else, and the next run ends it."""
 
+import functools
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,35 +42,50 @@ AFTER = {"verdicts removed": ("unlink", "*/upgrade/000001.json", 1)}
 
 
 @pytest.fixture(scope="module")
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Caches `old`, by the first rules, and `upgraded`, undisturbed."""
-    root = tmp_path_factory.mktemp(request.param)
-    document = tiny_stages(root / "old", of_each_kind(root / "videos")) | {
-        "store": {"kind": request.param, "shard_clips": 2}
-    }
-    document["run"] |= {"executor": "inline"}
-    config = check_config(document, "old")
-    with first_rules():
-        index(config)
-        extract(config)
-    shutil.copytree(root / "old", root / "upgraded")
-    upgrade(root / "upgraded")
-    return root
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By kind of store, caches `old`, by the first rules, and `upgraded`, undisturbed."""
+
+    @functools.cache
+    def made(kind: str) -> Path:
+        root = tmp_path_factory.mktemp(kind)
+        document = tiny_stages(root / "old", of_each_kind(root / "videos")) | {
+            "store": {"kind": kind, "shard_clips": 2}
+        }
+        document["run"] |= {"executor": "inline"}
+        config = check_config(document, "old")
+        with first_rules():
+            index(config)
+            extract(config)
+        shutil.copytree(root / "old", root / "upgraded")
+        upgrade(root / "upgraded")
+        return root
+
+    return made
 
 
 def content(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-STEPS = [("zarr", step) for step in (*BEFORE, *MIDWAY, *AFTER)] + [("hdf5", "its object"), ("hdf5", "its record")]
+IN_FULL = ("rows written", "a record")  # before each, a cache looks much as before the step that follows
+STEPS = [
+    *(
+        pytest.param("zarr", step, marks=[pytest.mark.faults] * (step in IN_FULL))
+        for step in (*BEFORE, *MIDWAY, *AFTER)
+    ),
+    ("hdf5", "its object"),
+    ("hdf5", "its record"),
+]
 
 
-@pytest.mark.parametrize(("made", "step"), STEPS, indirect=["made"])
-def test_at_every_step(tmp_path: Path, made: Path, run: Run, step: str) -> None:
+@pytest.mark.parametrize(("kind", "step"), STEPS)
+def test_at_every_step(tmp_path: Path, make: Callable[[str], Path], run: Run, kind: str, step: str) -> None:
+    """By default at all steps but those IN_FULL in zarr, and in HDF5 where objects are written otherwise."""
+    made = make(kind)
     operation, path, count = (BEFORE | MIDWAY | AFTER)[step]
     cache = tmp_path / "cache"
     shutil.copytree(made / "old", cache)
-    pattern = PATTERNS[Cache(cache).manifest["store"]["kind"]].get(path, path)
+    pattern = PATTERNS[kind].get(path, path)
     ended = run(*UPGRADE, cache, strike=["SIGKILL", operation, pattern, count])
     assert ended.code == -signal.SIGKILL, ended.said
     if step in MIDWAY:
@@ -81,8 +98,8 @@ def test_at_every_step(tmp_path: Path, made: Path, run: Run, step: str) -> None:
     assert content(cache) == content(made / "upgraded")
 
 
-@pytest.mark.parametrize("made", ["zarr"], indirect=True)
-def test_other_commands_say_what_to_do_meanwhile(tmp_path: Path, made: Path, run: Run) -> None:
+def test_other_commands_say_what_to_do_meanwhile(tmp_path: Path, make: Callable[[str], Path], run: Run) -> None:
+    made = make("zarr")
     cache = tmp_path / "cache"
     shutil.copytree(made / "old", cache)
     run(*UPGRADE, cache, strike=["SIGKILL", "replace", "*/clips.parquet", 1])

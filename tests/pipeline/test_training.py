@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -30,26 +32,36 @@ from stages.heads.head import HeadError
 from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
 from stages.training.records import EpochRecord
 from stages.training.state import STATE_FILE
-from tests.conftest import moving_square, write_video
+from tests.conftest import moving_square, tiny_stages, write_video
+from tests.pipeline.conftest import Videos
 
 SPLITS = {"train": 4, "val": 2, "test": 2}
 
 
-@pytest.fixture
-def config(tmp_path: Path, tiny_document: dict[str, Any]) -> Config:
-    """An extracted cache with two classes in three splits, and three recipes."""
-    root = tmp_path / "split_videos"
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Videos, dict[str, Any]]:
+    """Two classes in three splits; the document of a cache of them, which is extracted."""
+    folder = tmp_path_factory.mktemp("extracted")
     for split, count in SPLITS.items():
         for number in range(count):
             video = moving_square(12, 96, 80, seed=number)
-            write_video(root / split / ("left" if number % 2 else "right") / f"{split}{number}.mp4", video)
+            label = "left" if number % 2 else "right"
+            write_video(folder / "split_videos" / split / label / f"{split}{number}.mp4", video)
+    document = tiny_stages(folder / "cache", folder / "split_videos")
+    index(check_config(document, "test"))
+    extract(check_config(document, "test"))
+    return Videos(folder / "split_videos"), document
+
+
+@pytest.fixture
+def config(tmp_path: Path, extracted: tuple[Videos, dict[str, Any]]) -> Iterator[Config]:
+    """A copy of that cache, and three recipes. Tests may change the videos."""
+    videos, document = extracted
+    shutil.copytree(document["cache"], tmp_path / "cache")
     variants = {"pool": {"head": "avg_pool"}, "graph": {"options": {"graphs": "similarity"}}}
     train = {"head": "strg", "options": {"dim": 8}, "epochs": 2, "run": str(tmp_path / "runs"), "variants": variants}
-    document = tiny_document | {"dataset": {"kind": "folder", "root": str(root)}, "train": train}
-    found = check_config(document, "test")
-    index(found)
-    extract(found)
-    return found
+    yield check_config(document | {"cache": str(tmp_path / "cache"), "train": train}, "test")
+    videos.put_back()
 
 
 def changed(config: Config, **sections: dict[str, Any]) -> Config:
