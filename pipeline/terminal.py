@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 from tqdm.utils import disp_len
@@ -121,20 +121,23 @@ class Bar:
     """A bar and words beside it, where stderr is a terminal; nothing elsewhere. `total` 0: not known; no line stays."""
 
     def __init__(self, total: int) -> None:
-        self.is_shown = sys.stderr.isatty()
-        form = "{percentage:3.0f}%|{bar}| {desc}" if total else "{desc}"
-        self._bar = tqdm(
-            total=total or None, disable=not self.is_shown, file=sys.stderr, bar_format=form, leave=total > 0
-        )
+        self.is_shown, self.total = sys.stderr.isatty(), total
+        self._bar: Any = None
 
     def show(self, done: int, total: int, parts: Sequence[str]) -> None:
         """The parts that there is room for, beside a bar of ten columns or more."""
         if not self.is_shown:
             return
-        self._bar.ncols = width = columns(sys.stderr) or USUAL_COLUMNS
-        self._bar.total = total or None
-        room = width - len("100%|| ") - LEAST_BAR if total else width - 1
-        self._bar.set_description_str(fitting([*map(on_one_line, parts)], room), refresh=False)
+        width = columns(sys.stderr) or USUAL_COLUMNS
+        room = width - len("100%|| ") - LEAST_BAR if self.total else width - 1
+        words = fitting([*map(on_one_line, parts)], room)
+        if self._bar is None:
+            form = "{percentage:3.0f}%|{bar}| {desc}" if self.total else "{desc}"
+            self._bar = tqdm(
+                total=total or None, desc=words, ncols=width, file=sys.stderr, bar_format=form, leave=self.total > 0
+            )
+        self._bar.ncols, self._bar.total = width, total or None
+        self._bar.set_description_str(words, refresh=False)
         if done > self._bar.n:
             self._bar.update(done - self._bar.n)
         else:
@@ -142,4 +145,6 @@ class Bar:
 
     def close(self) -> None:
         """Leave the bar as it is in the end."""
-        self._bar.close()
+        self.is_shown = False
+        if self._bar is not None:
+            self._bar.close()

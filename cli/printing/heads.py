@@ -43,10 +43,10 @@ class TrainingLines:
     def step(self, run: "RunPlace", record: "StepRecord") -> None:
         done = record.step / record.num_steps
         metric = [f"val {record.metric[0]} {record.metric[1]:.3f}"] if record.metric else []
-        parts = [
-            _epoch(run, record.epoch), f"step {record.step:,} of {record.num_steps:,}", f"loss {record.loss:.4f}",
-            *_left(self._paces.setdefault(run, Pace(done)), done, run), *metric, speed(record.clips_per_second),
-        ]  # fmt: skip
+        left = _left(self._paces.setdefault(run, Pace(done)), done, run)
+        step = f"step {record.step:,} of {record.num_steps:,}"
+        parts = [_epoch(run, record.epoch), step, *left, f"loss {record.loss:.4f}", *metric]
+        parts.append(speed(record.clips_per_second))
         if sys.stderr.isatty():
             line = shown(fitting(parts, (columns(sys.stderr) or USUAL_COLUMNS) - 1))
             print(f"{_line_start()}{line}", end="", file=sys.stderr, flush=True)
@@ -60,7 +60,7 @@ def _epoch(run: "RunPlace", epoch: int) -> str:
 
 def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
     """For this run and those after it, as if these took as long."""
-    return pace.left(done, 1 + run.runs_after)
+    return [f"{left} in all" if run.num_runs > 1 else left for left in pace.left(done, 1 + run.runs_after)]
 
 
 def _line_start() -> str:

@@ -51,6 +51,8 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
         left = paces[what].left(done, total)
         parts = [f"{what}: {done:,} of {total:,}" if total else f"{what}: {done:,}", *left]
         bars[what].show(done, total, parts)
+        if 0 < total <= done:
+            bars[what].close()
         if not sys.stderr.isatty() and left and timer.is_due():
             note_at_work(", ".join(parts))
 

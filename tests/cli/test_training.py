@@ -183,7 +183,7 @@ def test_progress_is_quiet_without_a_terminal(
     assert capsys.readouterr().err == ""
     now.now += 30
     lines.step(run, replace(step, step=20))
-    told = "epoch 2 of 20, step 20 of 200, loss 0.5000, 0:39:00 left, val mAP 0.250, 123 clips/s\n"
+    told = "epoch 2 of 20, step 20 of 200, 0:39:00 left in all, loss 0.5000, val mAP 0.250, 123 clips/s\n"
     assert re.sub(r"^\d\d:\d\d:\d\d ", "", capsys.readouterr().err) == f"run 3 of 6 (strg, seed 1), {told}"
     alone = RunPlace(name="strg", seed=0, num_epochs=20)
     lines.epoch(alone, epoch)
