@@ -37,7 +37,7 @@ def indexed(found: "Indexed") -> None:
     for warning in found.warnings:
         note(f"warning: {on_one_line(warning)}")
     note_listed(
-        f"{counted(len(found.unreadable), 'video')} could not be opened; extract will mark their clips as failed:",
+        f"{counted(len(found.unreadable), 'video')} could not be opened; extract will mark the clips as failed:",
         [f"{video}: {error}" for video, error in found.unreadable.items()],
     )
     note_listed(
