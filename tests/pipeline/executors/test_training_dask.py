@@ -27,26 +27,32 @@ from stages.heads.head import HeadError
 from stages.training import engine
 from stages.training.engine import TrainingDiverged
 from stages.training.records import EpochRecord
-from tests.conftest import moving_square, write_video
+from tests.conftest import moving_square, tiny_stages, write_video
 from tests.dask_cluster import in_this_process
 
 
-@pytest.fixture
-def inline(tmp_path: Path, tiny_document: dict[str, Any]) -> Config:
-    """A recipe on a cache of two splits, to train here."""
-    root = tmp_path / "split_videos"
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A cache of two splits, which tests only read."""
+    folder = tmp_path_factory.mktemp("extracted")
     for split in ("train", "val"):
         for number in range(2):
             video = moving_square(12, 96, 80, seed=number)
-            write_video(root / split / ("left" if number else "right") / f"{split}{number}.mp4", video)
-    train = {"head": "avg_pool", "options": {"dropout": 0.5}, "epochs": 3, "threads": 1, "run": str(tmp_path / "here")}
+            write_video(folder / "videos" / split / ("left" if number else "right") / f"{split}{number}.mp4", video)
+    train = {"head": "avg_pool", "options": {"dropout": 0.5}, "epochs": 3, "threads": 1}
     run = {"executor": "inline", "threads": 1, "batch_size": 2}
-    config = check_config(
-        tiny_document | {"dataset": {"kind": "folder", "root": str(root)}, "train": train, "run": run}, "test"
-    )
+    document = tiny_stages(folder / "cache", folder / "videos") | {"train": train, "run": run}
+    config = check_config(document, "test")
     index(config)
     extract(config, stages=["features"])
     return config
+
+
+@pytest.fixture
+def inline(extracted: Config, tmp_path: Path) -> Config:
+    """A recipe on it, to train here."""
+    train = extracted.train.model_copy(update={"run": str(tmp_path / "here")})
+    return extracted.model_copy(update={"train": train})
 
 
 def on(cluster: LocalCluster, inline: Config, tmp_path: Path, **train: Any) -> Config:
