@@ -109,10 +109,12 @@ class ZarrStore:
                 self._put_if_changed(name, content)
         for group in groups:
             names = [name for name in COORDINATES if f"{group}/{name}/zarr.json" not in documents]  # no array has it
-            if coordinates and (renew or not are_there(found(self.storage, f"{group}/zarr.json"), names, num_rows)):
+            document = found(self.storage, f"{group}/zarr.json")
+            if coordinates and (renew or not are_there(document, names, num_rows)):
                 made = [one for one in coordinates() if one.name in names]
-                put_coordinates(self.storage, group, made)
-                self._put_if_changed(f"{group}/zarr.json", group_document(made, num_rows))
+                if document != (content := group_document(made, num_rows)):
+                    put_coordinates(self.storage, group, made)
+                    self.storage.put(f"{group}/zarr.json", [content])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
         """The zarr.json that are missing, damaged, or not those of `specs` with rows in `num_rows`."""
