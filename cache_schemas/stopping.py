@@ -113,7 +113,7 @@ def _watch(pipe: int, numbers: frozenset[int], limit_seconds: float) -> None:
 
 def _end(number: int, why: str) -> None:
     """End this process, and the processes that it started, whatever they are at."""
-    line = f"\nended: {why}. What is sealed stays; the same command goes on from there.\n"
+    line = f"\nended: {why}.\nWhat is sealed stays; the same command goes on from there.\n"
     with suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:  # a full pipe would block; sys.stderr may be locked
             os.write(2, line.encode())

@@ -11,7 +11,7 @@ from cache_schemas.words import on_one_line, shown
 from pipeline.terminal import TIME_OF_DAY, USUAL_COLUMNS, Bar, LineTimer, Pace, columns, folded, joined
 
 MAX_LISTED = 10
-LEAST_WORDS = 30  # columns, of cells that are folded
+LEAST_WORDS = 20  # columns, of cells that are folded
 
 
 def note(text: str) -> None:

@@ -133,7 +133,7 @@ native({name!r})
     ended_with, stdout, stderr = ended(program)
     assert ended_with == code
     assert stderr == (
-        f"\nended: 0.5 s after {name} it had not stopped by itself. What is sealed stays; "
+        f"\nended: 0.5 s after {name} it had not stopped by itself.\nWhat is sealed stays; "
         "the same command goes on from there.\n"
     )
     while runs(int(stdout)):
@@ -169,7 +169,7 @@ stopping.obey(limit_seconds=1000)
 threading.Timer(0.9, send, ["SIGTERM"]).start()
 native("SIGTERM")
 """
-    line = "\nended: a second SIGTERM came. What is sealed stays; the same command goes on from there.\n"
+    line = "\nended: a second SIGTERM came.\nWhat is sealed stays; the same command goes on from there.\n"
     assert ended(program) == (143, "", line)
 
 
