@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 pytest.importorskip("moto.server", reason="the tests of object stores need `pip install 'moto[server]'`")
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from werkzeug.serving import make_server
 
 Conditions = Literal["kept", "ignored", "refused", "unnamed"]
@@ -52,7 +52,7 @@ def running(conditions: Conditions = "kept", port: int = 0) -> Iterator[Server]:
     Conditional puts are kept, ignored, refused (501), or kept without naming the header. Moto looks whether an object
     is there, then puts it; one request at a time makes that one step, as it is at S3.
     """
-    moto, server, one_at_a_time = DomainDispatcherApplication(create_backend_app), Server(), threading.Lock()
+    moto, server, one_at_a_time = create_backend_app("s3"), Server(), threading.Lock()
 
     def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         server.received(environ["REQUEST_METHOD"], environ["PATH_INFO"])

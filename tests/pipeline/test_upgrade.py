@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -230,17 +231,17 @@ def test_what_goes_by_times_is_made_again_where_they_change(old: Old, key: str, 
 
 @pytest.mark.parametrize("made", ["zarr"], indirect=True)
 def test_at_a_url(old: Old, s3: str) -> None:
-    config = old()
-    copy = export_cache(Cache(config.cache), f"{s3}/cache", kind="zarr").cache
-    assert upgrade(copy.root).upgraded
+    config, url = old(), f"{s3}/cache"
+    fsspec.filesystem("s3").put(config.cache, url, recursive=True)
+    assert upgrade(url).upgraded
     upgrade(config.cache)
-    here, there = Cache(config.cache), Cache(copy.root)
+    here, there = Cache(config.cache), Cache(url)
     assert there.manifest == here.manifest
     assert there.clips.table == here.clips.table
     for key in KEYS:
         assert there.stage(key).document() == here.stage(key).document()
         assert there.ledger.shards(key) == [0, 1]
-    assert verify(copy.root).ok
+    assert verify(url).ok
     assert not [*there.storage.names("leases"), *there.storage.names("upgrade")]
 
 
