@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.machinery import ExtensionFileLoader
 from time import monotonic
 from time import sleep as pause
 from types import FrameType
@@ -28,6 +29,7 @@ from typing import Protocol, TypeVar
 
 POLL_SECONDS = 0.1
 LIMIT_SECONDS = 30.0  # from the signal to the end of the process
+LOADING = {"create_module", "exec_module"}  # of importlib's loaders
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)
@@ -84,12 +86,23 @@ def obey(
 class _Imports:
     """A safe point before each module that is imported: torch takes 30 s to import on a busy machine.
 
-    It stops imports of the command, not those of what tidies up after the stop.
+    It stops imports of the command, not those of what tidies up after the stop, and not those that a native module
+    makes while it is created: torch's drops the exception, and the command went on.
     """
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
-        if not _noted.is_raised:
+        if _noted.signal and not _noted.is_raised and not _is_in_native_module():
             check()
+
+
+def _is_in_native_module() -> bool:
+    """Whether a caller is a native module that is being created."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name in LOADING and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _note(number: int, frame: FrameType | None) -> None:

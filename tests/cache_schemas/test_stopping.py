@@ -69,6 +69,33 @@ except stopping.Terminated:
     assert ended(program) == (0, "colorsys\n", "")
 
 
+def test_a_native_module_that_drops_exceptions_drops_no_stop() -> None:
+    program = """
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+class Loader(ExtensionFileLoader):
+    def create_module(self, spec):
+        try:
+            send("SIGTERM")
+            import colorsys
+            print("created")
+        except KeyboardInterrupt:
+            print("dropped")
+    def exec_module(self, module):
+        pass
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, Loader(name, "native.so")) if name == "native" else None
+sys.meta_path.insert(0, Finder())
+stopping.obey()
+import native
+try:
+    import wave
+except stopping.Terminated:
+    print("stopped")
+"""
+    assert ended(program) == (0, "created\nstopped\n", "")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_signal_raises_at_the_next_safe_point_and_at_each_after_it(name: str) -> None:
     program = f"""
