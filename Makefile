@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 3
 BIN := .venv/bin
 
-.PHONY: demo test test-faults test-slurm test-parity lint bench
+.PHONY: demo test test-faults test-install test-slurm test-parity lint bench
 demo: .venv/installed
 	$(BIN)/kinegraph demo --seeds $(SEEDS)
 
@@ -15,6 +15,10 @@ test: .venv/installed
 # moments that it printed.
 test-faults: .venv/installed
 	$(BIN)/pytest -m faults -s
+
+# Installs a wheel and this checkout into clean environments and runs them beside modules of a user.
+test-install: .venv/installed
+	$(BIN)/pytest -m install tests/test_installed.py
 
 # Compares with detectron2, which README.md says how to build; skips, with the reason, where it is not installed.
 test-parity: .venv/installed

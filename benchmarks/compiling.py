@@ -9,10 +9,10 @@ import time
 
 import torch
 
-from stages.backbones.catalogue import entry
-from stages.backbones.extract import FeatureExtractor
-from stages.backbones.options import BackboneOptions
-from stages.device import pick_device
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.extract import FeatureExtractor
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.device import pick_device
 
 RUNS = 5
 CASES = {"i3d_r50": (8, 224), "resnet50": (8, 224)}  # frames, px

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schemas.arrays import ArraySpec
-from cache_schemas.cache import Cache
-from cache_schemas.storage import LocalStorage
-from cache_schemas.zarr_shards import ZarrStore
-from pipeline.config import load_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.zarr_shards import ZarrStore
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
 
 DEMO = Path(__file__).parent.parent / "pipeline" / "demo.yaml"
 CODECS, RUNS, CLIPS = ("none", "lz4", "zstd"), 9, 64

@@ -17,13 +17,13 @@ from typing import Any
 
 import psutil
 
-from pipeline.config import Config
-from pipeline.events import Event, UnitSealed
-from pipeline.executors.contract import MAX_DEATHS, Job
-from pipeline.executors.dask import Submission
-from pipeline.executors.dask_cluster import connected
-from pipeline.executors.dask_station import Station
-from pipeline.plan import WorkUnit
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.events import Event, UnitSealed
+from kinegraph.pipeline.executors.contract import MAX_DEATHS, Job
+from kinegraph.pipeline.executors.dask import Submission
+from kinegraph.pipeline.executors.dask_cluster import connected
+from kinegraph.pipeline.executors.dask_station import Station
+from kinegraph.pipeline.plan import WorkUnit
 
 WORKERS, KEYS = 2, ("clips", "features/i3d", "proposals", "regions/i3d")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stages.decode.stream import open_video
+from kinegraph.stages.decode.stream import open_video
 
 RUNS = 7
 SHAPE = (64, 240, 320, 3)

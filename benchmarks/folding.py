@@ -10,10 +10,10 @@ import time
 import torch
 from torch import Tensor
 
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
-from stages.backbones.folding import fold_batch_norms
-from stages.device import computing_in, frozen_on
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.folding import fold_batch_norms
+from kinegraph.stages.device import computing_in, frozen_on
 
 RUNS = 5
 CASES = {"i3d_r50": (16, 224), "resnet50": (16, 224), "bn_inception": (16, 224)}  # frames, px

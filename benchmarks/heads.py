@@ -13,8 +13,8 @@ import time
 import torch
 import torch.nn.functional as F
 
-from stages.heads.build import build_head
-from stages.heads.sizes import SIZES, PaperSize, clips_of
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.sizes import SIZES, PaperSize, clips_of
 
 STEPS = 3
 

@@ -15,9 +15,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from cache_schemas.regular import open_regular
-from stages.decode import numbered_images
-from stages.decode.numbered_images import open_images
+from kinegraph.cache_schemas.regular import open_regular
+from kinegraph.stages.decode import numbered_images
+from kinegraph.stages.decode.numbered_images import open_images
 
 RATE, RUNS = 12.0, 5
 

@@ -22,7 +22,7 @@ def clips_per_second(config: list[str], policy: dict[str, str]) -> float:
     subprocess.run(["rm", "-rf", cache], check=True)
     environment = os.environ | policy
     for command in ("index", "extract"):
-        arguments = [sys.executable, "-m", "cli", command, str(CONFIG), *config]
+        arguments = [sys.executable, "-m", "kinegraph", command, str(CONFIG), *config]
         said = subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment).stdout
     return float(re.search(r"\(([\d.]+) clips/s\)", said).group(1))
 

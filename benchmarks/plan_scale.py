@@ -22,14 +22,14 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from cache_schemas.arrays import status_array
-from cache_schemas.cache import CLASSES, Cache, Stage
-from cache_schemas.clips_table import SCHEMA, ClipsTable
-from cache_schemas.ledger import Record, SealedObject, Source, encoded
-from cache_schemas.storage import open_storage
-from cache_schemas.zarr_shards import object_name
-from pipeline.config import check_config
-from pipeline.declare import clips_options, declare
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import CLASSES, Cache, Stage
+from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
+from kinegraph.cache_schemas.ledger import Record, SealedObject, Source, encoded
+from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.zarr_shards import object_name
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.declare import clips_options, declare
 
 ROWS, SHARD_CLIPS, CLIPS_PER_VIDEO, FRAMES = 1_000_000, 64, 10, 32
 DIGEST, SHARD, SEALED_AT = "0123456789abcdef" * 2, 987_654_321, "sealed at"
@@ -68,7 +68,7 @@ def clips_table() -> ClipsTable:
 
 def simulate(document: dict[str, Any]) -> None:
     """A cache whose ledger says that all shards but the last are done."""
-    from pipeline.worker import Worker  # torch would count in the peak of each command
+    from kinegraph.pipeline.worker import Worker  # torch would count in the peak of each command
 
     config = check_config(document, "benchmark")
     cache = Cache.create(config.cache, clips_options(config.clips), config.store.model_dump())
@@ -133,7 +133,7 @@ def template(key: str, num_videos: int, *, stage: str, objects: tuple[str, ...])
 def measure(what: str, arguments: list[str], exit_code: int = 0) -> str:
     """Run a command, print what it took, and give what it said."""
     begun = time.perf_counter()
-    command = [sys.executable, "-m", "cli", *arguments]
+    command = [sys.executable, "-m", "kinegraph", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         assert running.stdout is not None
         said = running.stdout.read()

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import torch
 
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
-from stages.backbones.extract import FeatureExtractor
-from stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.extract import FeatureExtractor
+from kinegraph.stages.backbones.options import BackboneOptions
 
 RUNS = 3
 CASES = {"i3d_r50": (1, 16, 224), "resnet50": (1, 16, 224)}  # clips, frames, px

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import zarr
 
-from cache_schemas.arrays import ArraySpec
-from cache_schemas.hdf5_shards import Hdf5Store
-from cache_schemas.storage import LocalStorage
-from cache_schemas.store import Store
-from cache_schemas.zarr_shards import DATA, ZarrStore
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.hdf5_shards import Hdf5Store
+from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.store import Store
+from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore
 
 RUNS, CLIPS = 9, 64
 SPEC = ArraySpec(

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.crops import crop_rectangle
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
-from stages.decode.squares import FramePixels, Square
-from stages.decode.stream import open_video, probe
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.crops import crop_rectangle
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.decode.squares import FramePixels, Square
+from kinegraph.stages.decode.stream import open_video, probe
 
 PILLOW = Square(size=224, resize_short=256, every=1)
 OTHERS = {

@@ -19,11 +19,11 @@ from typing import Any
 import av
 import numpy as np
 
-from cache_schemas.clips_table import ClipRow
-from stages.decode.clips import DecodedClip, Wanted, decode_clips
-from stages.decode.open_videos import OpenVideos
-from stages.decode.squares import Square
-from stages.decode.stream import LATEST_RULES
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.squares import Square
+from kinegraph.stages.decode.stream import LATEST_RULES
 
 RATE, INTERVAL_SECONDS, FRAMES, NO_LIMIT = 25, 4.0, 32, float("inf")
 WANTED = Wanted(num_frames=FRAMES, squares=frozenset([Square(size=224, every=1)]))

@@ -16,7 +16,7 @@ def seconds(arguments: list[str]) -> float:
 
 def main() -> None:
     seconds(["-c", "import torch"])  # warms the page cache
-    pairs = [(seconds(["-m", "cli", "--help"]), seconds(["-c", "import torch"])) for _ in range(RUNS)]
+    pairs = [(seconds(["-m", "kinegraph", "--help"]), seconds(["-c", "import torch"])) for _ in range(RUNS)]
     ours, torch_alone = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     print(f"kinegraph --help {ours:.2f} s, `import torch` alone {torch_alone:.2f} s, ratio {ratio:.2f}")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schemas.arrays import ArraySpec
-from cache_schemas.storage import LocalStorage
-from cache_schemas.zarr_shards import ZarrStore
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.zarr_shards import ZarrStore
 
 RUNS, CLIPS = 15, 64
 SPEC = ArraySpec(

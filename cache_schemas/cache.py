@@ -10,17 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
-from cache_schemas.clips_table import ClipRow, ClipsTable
-from cache_schemas.coordinates import Coordinate, coordinates_of, label_names
-from cache_schemas.crops import Framing
-from cache_schemas.documents import Classes, IndexedDataset, Labels, Manifest, StageDocument, read_document
-from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
-from cache_schemas.fingerprint import Options, differences, fingerprint
-from cache_schemas.ledger import Ledger
-from cache_schemas.storage import open_storage
-from cache_schemas.store import comparable, open_store
-from cache_schemas.words import counted
+from kinegraph.cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
+from kinegraph.cache_schemas.coordinates import Coordinate, coordinates_of, label_names
+from kinegraph.cache_schemas.crops import Framing
+from kinegraph.cache_schemas.documents import Classes, IndexedDataset, Labels, Manifest, StageDocument, read_document
+from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
+from kinegraph.cache_schemas.fingerprint import Options, differences, fingerprint
+from kinegraph.cache_schemas.ledger import Ledger
+from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.store import comparable, open_store
+from kinegraph.cache_schemas.words import counted
 
 UPGRADE = "kinegraph verify {} --frames --repair"
 MANIFEST, CLASSES, LABELS, DATASET, STAGES = "cache.json", "classes.json", "labels.json", "dataset.json", "stages"

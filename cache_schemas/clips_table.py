@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache_schemas.crops import Framing, Rectangle, directed, seen_rectangle
-from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
-from cache_schemas.regular import require_regular
-from cache_schemas.storage import Storage
+from kinegraph.cache_schemas.crops import Framing, Rectangle, directed, seen_rectangle
+from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
+from kinegraph.cache_schemas.regular import require_regular
+from kinegraph.cache_schemas.storage import Storage
 
 TABLE = "clips.parquet"
 ROW_GROUP_ROWS = 8192  # what is read to get at one row

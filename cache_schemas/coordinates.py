@@ -14,9 +14,9 @@ import xxhash
 from numcodecs import zstd
 from numcodecs.vlen import VLenUTF8
 
-from cache_schemas.arrays import ABOUT, SCHEMA_VERSION
-from cache_schemas.clips_table import TABLE
-from cache_schemas.storage import Storage
+from kinegraph.cache_schemas.arrays import ABOUT, SCHEMA_VERSION
+from kinegraph.cache_schemas.clips_table import TABLE
+from kinegraph.cache_schemas.storage import Storage
 
 COORDINATES = {  # name -> what it is
     "clip_id": "video, clip and crop of the row: <video_id>:<clip>:<crop>",

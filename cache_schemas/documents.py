@@ -4,11 +4,11 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
-from cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, ArraySpec
-from cache_schemas.errors import CacheError, newer_schema
-from cache_schemas.fingerprint import fingerprint
-from cache_schemas.names import ObjectName
-from cache_schemas.storage import Storage
+from kinegraph.cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, ArraySpec
+from kinegraph.cache_schemas.errors import CacheError, newer_schema
+from kinegraph.cache_schemas.fingerprint import fingerprint
+from kinegraph.cache_schemas.names import ObjectName
+from kinegraph.cache_schemas.storage import Storage
 
 Model = TypeVar("Model", bound=BaseModel)
 RESTORE = "Restore it from a copy."

@@ -4,7 +4,7 @@ from typing import Any
 
 import fsspec
 
-from cache_schemas.errors import UnknownStorage
+from kinegraph.cache_schemas.errors import UnknownStorage
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # of kinegraph, by scheme
 

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 
 import xxhash
 
-from cache_schemas.errors import CacheNotWritable, not_writable
-from cache_schemas.regular import open_regular
+from kinegraph.cache_schemas.errors import CacheNotWritable, not_writable
+from kinegraph.cache_schemas.regular import open_regular
 
 TEMPORARY_PREFIX = ".tmp-"
 FOREIGN_AGE_SECONDS = 3600.0

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from cache_schemas.arrays import ABOUT, SCHEMA_VERSION, ArraySpec
-from cache_schemas.coordinates import Made
-from cache_schemas.errors import CacheError, out_of_descriptors
-from cache_schemas.mapping import mapped
-from cache_schemas.regular import require_regular
-from cache_schemas.storage import Storage
-from cache_schemas.zarr_shards import Written
+from kinegraph.cache_schemas.arrays import ABOUT, SCHEMA_VERSION, ArraySpec
+from kinegraph.cache_schemas.coordinates import Made
+from kinegraph.cache_schemas.errors import CacheError, out_of_descriptors
+from kinegraph.cache_schemas.mapping import mapped
+from kinegraph.cache_schemas.regular import require_regular
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.zarr_shards import Written
 
 if TYPE_CHECKING:
-    from cache_schemas.store import Shard
+    from kinegraph.cache_schemas.store import Shard
 
 DATA = "data.h5"
 ALIGNMENT_BYTES = 8  # of chunks in a file, so that mapped rows are aligned

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
-from cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION
-from cache_schemas.documents import MAX_SHARD_CLIPS, parsed
-from cache_schemas.errors import CacheError
-from cache_schemas.names import ObjectName
-from cache_schemas.storage import Span, Storage
+from kinegraph.cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION
+from kinegraph.cache_schemas.documents import MAX_SHARD_CLIPS, parsed
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.names import ObjectName
+from kinegraph.cache_schemas.storage import Span, Storage
 
 LEDGER = "ledger"
 ADVICE = "`kinegraph verify --repair` removes it, and the next extract redoes the shard."

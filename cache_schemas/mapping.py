@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cache_schemas.errors import out_of_descriptors
-from cache_schemas.regular import require_regular
+from kinegraph.cache_schemas.errors import out_of_descriptors
+from kinegraph.cache_schemas.regular import require_regular
 
 
 def mapped(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from cache_schemas.errors import UnsafeName
+from kinegraph.cache_schemas.errors import UnsafeName
 
 SHOWN_CHARACTERS = 80
 _STAYS_BELOW = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[^/\\\0]+(?:/[^/\\\0]+)*", re.DOTALL)

@@ -10,12 +10,12 @@ import fsspec
 import xxhash
 from fsspec.asyn import sync
 
-from cache_schemas.errors import StorageError
-from cache_schemas.file_systems import open_file_system
-from cache_schemas.files import Buffer
-from cache_schemas.names import checked_name
-from cache_schemas.patience import Patience, is_away, status_of, told
-from cache_schemas.storage import ROOT, Span
+from kinegraph.cache_schemas.errors import StorageError
+from kinegraph.cache_schemas.file_systems import open_file_system
+from kinegraph.cache_schemas.files import Buffer
+from kinegraph.cache_schemas.names import checked_name
+from kinegraph.cache_schemas.patience import Patience, is_away, status_of, told
+from kinegraph.cache_schemas.storage import ROOT, Span
 
 CHUNK_BYTES = 16 << 20  # of one request, where an object only passes through
 # A put that takes longer is given up and repeated: botocore asks for `100 Continue`, and aiohttp waits for it for ever.

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-from cache_schemas.stopping import asked as stop_asked
-from cache_schemas.stopping import sleep
+from kinegraph.cache_schemas.stopping import asked as stop_asked
+from kinegraph.cache_schemas.stopping import sleep
 
 # Less than what is left of a lease's 300 s (run.lease_seconds) when it was due to be refreshed as the store went away:
 # the leases of a run that outlasts it are still good.

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
-from cache_schemas.arrays import crop_array
-from cache_schemas.cache import CLASSES, Cache
-from cache_schemas.clips_table import TABLE, ClipsTable, crop_of
-from cache_schemas.crops import seen_rectangle
-from cache_schemas.errors import CacheError
-from cache_schemas.fingerprint import Options, fingerprint
-from cache_schemas.memory import available_bytes
-from cache_schemas.store import Shard
-from cache_schemas.words import counted
+from kinegraph.cache_schemas.arrays import crop_array
+from kinegraph.cache_schemas.cache import CLASSES, Cache
+from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable, crop_of
+from kinegraph.cache_schemas.crops import seen_rectangle
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.fingerprint import Options, fingerprint
+from kinegraph.cache_schemas.memory import available_bytes
+from kinegraph.cache_schemas.store import Shard
+from kinegraph.cache_schemas.words import counted
 
 if TYPE_CHECKING:
     from pyarrow import Table

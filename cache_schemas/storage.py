@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from cache_schemas.errors import UnknownStorage, UnsafeName
-from cache_schemas.files import (
+from kinegraph.cache_schemas.errors import UnknownStorage, UnsafeName
+from kinegraph.cache_schemas.files import (
     TEMPORARY_PREFIX,
     Buffer,
     create_exclusively,
@@ -15,9 +15,9 @@ from cache_schemas.files import (
     sweep,
     write_whole,
 )
-from cache_schemas.names import checked_name
-from cache_schemas.regular import open_regular, read_whole
-from cache_schemas.urls import has_login, has_query, without_secret
+from kinegraph.cache_schemas.names import checked_name
+from kinegraph.cache_schemas.regular import open_regular, read_whole
+from kinegraph.cache_schemas.urls import has_login, has_query, without_secret
 
 ROOT = ("", ".")
 
@@ -204,6 +204,8 @@ def open_storage(root: Path | str) -> Storage:
         return LocalStorage(root)
     if scheme == "file":
         return LocalStorage(rest)
-    from cache_schemas.object_storage import ObjectStorage  # takes time to import, which a folder need not wait for
+    from kinegraph.cache_schemas.object_storage import (
+        ObjectStorage,  # takes time to import, which a folder need not wait for
+    )
 
     return ObjectStorage(str(root))

@@ -5,11 +5,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cache_schemas.arrays import ArraySpec
-from cache_schemas.compression import by_kind
-from cache_schemas.coordinates import Made
-from cache_schemas.storage import Storage
-from cache_schemas.zarr_shards import Written, ZarrStore
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.compression import by_kind
+from kinegraph.cache_schemas.coordinates import Made
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.zarr_shards import Written, ZarrStore
 
 
 class Shard(Protocol):
@@ -63,7 +63,9 @@ class Store(Protocol):
 def open_store(storage: Storage, layout: Mapping[str, Any]) -> Store:
     """The store that cache.json describes under `store`."""
     if layout["kind"] == "hdf5":
-        from cache_schemas.hdf5_shards import Hdf5Store  # h5py takes longer to import than all else that plans
+        from kinegraph.cache_schemas.hdf5_shards import (
+            Hdf5Store,  # h5py takes longer to import than all else that plans
+        )
 
         return Hdf5Store(storage, layout["shard_clips"])
     return ZarrStore(storage, layout["shard_clips"], layout["compression"])

@@ -11,10 +11,10 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from cache_schemas.arrays import ArraySpec
-from cache_schemas.compression import NONE, decode
-from cache_schemas.mapping import mapped
-from cache_schemas.storage import Span, Storage
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.compression import NONE, decode
+from kinegraph.cache_schemas.mapping import mapped
+from kinegraph.cache_schemas.storage import Span, Storage
 
 ABSENT = 2**64 - 1
 

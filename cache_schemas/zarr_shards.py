@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import numpy as np
 
-from cache_schemas.arrays import ArraySpec
-from cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, encode
-from cache_schemas.coordinates import COORDINATES, Made, are_there, found, group_document, put_coordinates
-from cache_schemas.storage import Span, Storage
-from cache_schemas.zarr_reading import (
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, encode
+from kinegraph.cache_schemas.coordinates import COORDINATES, Made, are_there, found, group_document, put_coordinates
+from kinegraph.cache_schemas.storage import Span, Storage
+from kinegraph.cache_schemas.zarr_reading import (
     ABSENT,
     CompressedShardView,
     FetchedShard,
@@ -29,7 +29,7 @@ from cache_schemas.zarr_reading import (
 )
 
 if TYPE_CHECKING:
-    from cache_schemas.store import Shard
+    from kinegraph.cache_schemas.store import Shard
 
 DATA = "data.zarr"
 Written = dict[str, tuple[int, str]]
@@ -109,12 +109,10 @@ class ZarrStore:
                 self._put_if_changed(name, content)
         for group in groups:
             names = [name for name in COORDINATES if f"{group}/{name}/zarr.json" not in documents]  # no array has it
-            document = found(self.storage, f"{group}/zarr.json")
-            if coordinates and (renew or not are_there(document, names, num_rows)):
+            if coordinates and (renew or not are_there(found(self.storage, f"{group}/zarr.json"), names, num_rows)):
                 made = [one for one in coordinates() if one.name in names]
-                if document != (content := group_document(made, num_rows)):
-                    put_coordinates(self.storage, group, made)
-                    self.storage.put(f"{group}/zarr.json", [content])
+                put_coordinates(self.storage, group, made)
+                self._put_if_changed(f"{group}/zarr.json", group_document(made, num_rows))
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
         """The zarr.json that are missing, damaged, or not those of `specs` with rows in `num_rows`."""

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cache_schemas.words import shown
-from cli import caches, exchange, heads, start
-from cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals, stopped
-from cli.printing.text import note
-from cli.streams import open_standard_streams
-from pipeline.terminal import TIME_OF_DAY, columns, folded
+from kinegraph.cache_schemas.words import shown
+from kinegraph.cli import caches, exchange, heads, start
+from kinegraph.cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals, stopped
+from kinegraph.cli.printing.text import note
+from kinegraph.cli.streams import open_standard_streams
+from kinegraph.pipeline.terminal import TIME_OF_DAY, columns, folded
 
 
 class Commands(TyperGroup):
@@ -88,8 +88,8 @@ def slurm_task(
     index: Annotated[int, typer.Argument(metavar="INDEX", help="Of the task in its array.")],
 ) -> int:
     """One task of a job array; `extract` and `train` submit them with --executor slurm."""
-    from cli.printing.heads import TrainingLines
-    from pipeline.executors.slurm_task import run_task, tell_completion
+    from kinegraph.cli.printing.heads import TrainingLines
+    from kinegraph.pipeline.executors.slurm_task import run_task, tell_completion
 
     lines = TrainingLines()
     code = exit_code(lambda: run_task(folder, index, on_epoch=lines.epoch, on_step=lines.step))

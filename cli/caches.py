@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
-from cli.options import (
+from kinegraph.cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
+from kinegraph.cli.options import (
     AsJson,
     CachePath,
     ConfigPath,
@@ -20,14 +20,14 @@ from cli.options import (
     load,
     run_overrides,
 )
-from cli.printing import caches as printing
-from cli.printing.text import counting, note
-from stages.errors import UsageError
+from kinegraph.cli.printing import caches as printing
+from kinegraph.cli.printing.text import counting, note
+from kinegraph.stages.errors import UsageError
 
 
 def index(config: ConfigPath, as_json: AsJson = False, overrides: Overrides = []) -> None:
     """List the videos of a data set and choose the clips: writes clips.parquet."""
-    from pipeline.indexing import index as run
+    from kinegraph.pipeline.indexing import index as run
 
     with counting() as progress:
         found = run(load(config, overrides), progress)
@@ -50,11 +50,11 @@ def plan(
     overrides: Overrides = [],
 ) -> None:
     """Show what extract would do and cost; writes nothing."""
-    from cache_schemas.cache import Cache
-    from pipeline import plan as planning
-    from pipeline.advice import advice, open_files_advice, random_in_config, random_weights_advice
-    from pipeline.estimate import estimate
-    from pipeline.indexed_dataset import check_for_extraction
+    from kinegraph.cache_schemas.cache import Cache
+    from kinegraph.pipeline import plan as planning
+    from kinegraph.pipeline.advice import advice, open_files_advice, random_in_config, random_weights_advice
+    from kinegraph.pipeline.estimate import estimate
+    from kinegraph.pipeline.indexed_dataset import check_for_extraction
 
     settings = load(config, overrides)
     cache = Cache(settings.cache)
@@ -70,7 +70,7 @@ def plan(
     cost = estimate(settings, cache, made)
     measured = None
     if calibrate:
-        from pipeline.calibration import calibrate as run_one
+        from kinegraph.pipeline.calibration import calibrate as run_one
 
         measured = run_one(settings, cache, made)
     if as_json:
@@ -96,9 +96,9 @@ def extract(
     overrides: Overrides = [],
 ) -> int:
     """Decode videos, run the frozen networks, seal shards. Goes on where it was stopped."""
-    from pipeline.advice import advice, random_in_config, random_weights_advice
-    from pipeline.extraction import extract as run
-    from pipeline.plan import parse_part
+    from kinegraph.pipeline.advice import advice, random_in_config, random_weights_advice
+    from kinegraph.pipeline.extraction import extract as run
+    from kinegraph.pipeline.plan import parse_part
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     for sentence in [*advice(settings), *random_weights_advice(random_in_config(settings))]:
@@ -117,16 +117,16 @@ def status(
     as_csv: Annotated[bool, typer.Option("--csv", help="With --failed: print csv.")] = False,
 ) -> None:
     """How far a cache is: done, missing and failed, from its ledger; and what its SLURM jobs are at."""
-    from cache_schemas.cache import Cache
-    from pipeline.advice import open_files_advice, random_in_cache, random_weights_advice
-    from pipeline.status import status as read
+    from kinegraph.cache_schemas.cache import Cache
+    from kinegraph.pipeline.advice import open_files_advice, random_in_cache, random_weights_advice
+    from kinegraph.pipeline.status import status as read
 
     if as_csv and (as_json or not failed):
         raise UsageError("--csv: allowed with --failed, and without --json")
     opened = Cache(cache)
     if failed:
-        from cli.printing import failures
-        from pipeline.failures import failed_clips
+        from kinegraph.cli.printing import failures
+        from kinegraph.pipeline.failures import failed_clips
 
         write = failures.as_csv if as_csv else failures.as_json if as_json else failures.as_text
         write(failed_clips(opened))
@@ -163,8 +163,8 @@ def verify(
     ] = False,
 ) -> int:
     """Check every sealed object against the ledger: existence, size, checksum, shape and values."""
-    from cache_schemas.cache import Cache
-    from pipeline import verification
+    from kinegraph.cache_schemas.cache import Cache
+    from kinegraph.pipeline import verification
 
     if drop_unread and not (frames and repair):
         raise UsageError("--drop-unread: allowed with --frames --repair")
@@ -182,7 +182,7 @@ def verify(
 
 def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
     """0: no clip shows other frames, or the cache was upgraded; 1: some do, or cannot be compared."""
-    from pipeline.upgrade import compare_frames, upgrade
+    from kinegraph.pipeline.upgrade import compare_frames, upgrade
 
     with counting() as progress:
         if repair:

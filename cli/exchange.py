@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
-from cli.options import CachePath, check_choice
-from cli.printing import exchange as printing
-from cli.printing.text import counting
-from stages.errors import UsageError
+from kinegraph.cli.exits import EXIT_CLIPS_FAILED, EXIT_FAILED
+from kinegraph.cli.options import CachePath, check_choice
+from kinegraph.cli.printing import exchange as printing
+from kinegraph.cli.printing.text import counting
+from kinegraph.stages.errors import UsageError
 
 TARGETS, CODECS = ("zarr", "hdf5", "npy"), ("none", "lz4", "zstd")  # of export
 FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames")  # of import
@@ -25,8 +25,8 @@ def export(
     array: Annotated[list[str], typer.Option(metavar="NAME", help="With --to npy: only this array.")] = [],
 ) -> int:
     """Copy a cache to another store, or its arrays to files for other tools; checks every checksum it reads."""
-    from cache_schemas.cache import Cache
-    from pipeline import exporting, exporting_npy
+    from kinegraph.cache_schemas.cache import Cache
+    from kinegraph.pipeline import exporting, exporting_npy
 
     check_choice("--to", to, TARGETS)
     check_choice("--compression", compression, CODECS)
@@ -67,8 +67,8 @@ def import_(
     frames: Annotated[int | None, typer.Option(min=1, metavar="T", help="Take T frames of each video.")] = None,
 ) -> int:
     """Take features that others made into a cache, so that heads train on them."""
-    from pipeline.imported_stages import Naming
-    from pipeline.importing import import_features
+    from kinegraph.pipeline.imported_stages import Naming
+    from kinegraph.pipeline.importing import import_features
 
     check_choice("--kind", kind, FORMATS)
     naming = Naming(name=name, tap=tap)

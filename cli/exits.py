@@ -9,12 +9,12 @@ from typing import NoReturn
 
 import typer
 
-from cache_schemas import stopping
-from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
-from cache_schemas.stopping import Terminated as Terminated  # for those who run commands
-from cli.printing.text import note
-from pipeline.errors import OutOfTimeError
-from stages.errors import UsageError
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
+from kinegraph.cache_schemas.stopping import Terminated as Terminated  # for those who run commands
+from kinegraph.cli.printing.text import note
+from kinegraph.pipeline.errors import OutOfTimeError
+from kinegraph.stages.errors import UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME = 1, 2, 3, 75
 

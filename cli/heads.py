@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cache_schemas.words import counted
-from cli.exits import EXIT_FAILED
-from cli.options import (
+from kinegraph.cache_schemas.words import counted
+from kinegraph.cli.exits import EXIT_FAILED
+from kinegraph.cli.options import (
     AsJson,
     ConfigPath,
     Overrides,
@@ -20,14 +20,14 @@ from cli.options import (
     load,
     run_overrides,
 )
-from cli.printing import heads as printing
-from cli.printing.result_tables import TABLE_FORMS
-from cli.printing.text import note, note_at_work
-from stages.errors import UsageError
+from kinegraph.cli.printing import heads as printing
+from kinegraph.cli.printing.result_tables import TABLE_FORMS
+from kinegraph.cli.printing.text import note, note_at_work
+from kinegraph.stages.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.training import TrainedRun
+    from kinegraph.pipeline.config import Config
+    from kinegraph.pipeline.training import TrainedRun
 
 
 def train(
@@ -51,8 +51,8 @@ def train(
     overrides: Overrides = [],
 ) -> None:
     """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
-    from pipeline.training import RunsDiverged, train_runs
-    from stages.training.together import rank
+    from kinegraph.pipeline.training import RunsDiverged, train_runs
+    from kinegraph.stages.training.together import rank
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     names = [name for name in head.split(",") if name]
@@ -74,10 +74,10 @@ def train(
 
 def _trained_on_cluster(settings: "Config", names: list[str], seeds: int, *, overwrite: bool) -> "list[TrainedRun]":
     if settings.run.executor == "slurm":
-        from pipeline.training_array import train_on_slurm
+        from kinegraph.pipeline.training_array import train_on_slurm
 
         return train_on_slurm(settings, names, seeds, overwrite=overwrite)
-    from pipeline.training_dask import train_on_dask
+    from kinegraph.pipeline.training_dask import train_on_dask
 
     return train_on_dask(settings, names, seeds, overwrite=overwrite, on_epoch=printing.TrainingLines().epoch)
 
@@ -91,8 +91,8 @@ def results(
     check_choice("--to", form, TABLE_FORMS)
     if form and as_json:
         raise UsageError(f"--to {form}: allowed without --json")
-    from pipeline.advice import random_weights_advice
-    from pipeline.results import find_results
+    from kinegraph.pipeline.advice import random_weights_advice
+    from kinegraph.pipeline.results import find_results
 
     found = find_results(runs)
     for sentence in random_weights_advice(sorted({key for _, run in found for key in run.random_weights or ()})):
@@ -128,10 +128,10 @@ def evaluate(
     ] = [],
 ) -> int:
     """Score a trained run on its test split, or each run below a folder, and print a table of these."""
-    from pipeline import scoring
-    from pipeline.advice import random_weights_advice
-    from pipeline.breakdown import by_attribute, read_attributes
-    from stages.training.checkpoint import load_record
+    from kinegraph.pipeline import scoring
+    from kinegraph.pipeline.advice import random_weights_advice
+    from kinegraph.pipeline.breakdown import by_attribute, read_attributes
+    from kinegraph.stages.training.checkpoint import load_record
 
     if (folders := scoring.runs_below(run)) != [run]:
         files = {"--submission": submission, "--confusion": confusion, "--attributes": attributes}
@@ -172,9 +172,9 @@ def _evaluate_all(
     as_json: bool,
 ) -> int:
     """Score runs one after the other; what stops one does not stop the others, and makes the exit code 1."""
-    from cache_schemas.errors import CacheError
-    from pipeline import scoring
-    from pipeline.advice import random_weights_advice
+    from kinegraph.cache_schemas.errors import CacheError
+    from kinegraph.pipeline import scoring
+    from kinegraph.pipeline.advice import random_weights_advice
 
     scored = {}
     for folder in folders:
@@ -200,7 +200,7 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List backbones and proposal networks: taps, parameters, GMACs, and where weights come from."""
-    from pipeline import models as known
+    from kinegraph.pipeline import models as known
 
     rows = known.heads() if of_heads else known.models()
     if as_json:
@@ -223,7 +223,7 @@ def demo(
     overrides: Overrides = [],
 ) -> None:
     """Generate videos, extract, train all heads, evaluate, print one table. No network, no GPU."""
-    from pipeline.demo import CONFIG, demo_config, run_demo
+    from kinegraph.pipeline.demo import CONFIG, demo_config, run_demo
 
     chosen = demo_config(config or CONFIG, out, overrides)
     found = run_demo(chosen, seeds, note_at_work, overwrite=overwrite)

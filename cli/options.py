@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.errors import UsageError
+from kinegraph.stages.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from kinegraph.pipeline.config import Config
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file.")]
 CachePath = Annotated[str, typer.Argument(metavar="CACHE", help="Folder or URL of a cache.")]
@@ -51,6 +51,6 @@ def run_overrides(
 
 
 def load(path: Path, overrides: list[str]) -> "Config":
-    from pipeline.config import load_config
+    from kinegraph.pipeline.config import load_config
 
     return load_config(path, overrides)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cache_schemas.words import counted
-from cli.printing.text import say
+from kinegraph.cache_schemas.words import counted
+from kinegraph.cli.printing.text import say
 
 
 def init(
@@ -21,7 +21,7 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented config for the videos below a folder. An existing file stays."""
-    from pipeline.first_config import first_config, write_first_config
+    from kinegraph.pipeline.first_config import first_config, write_first_config
 
     made = first_config(folder, out, annotations)
     write_first_config(made)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cache_schemas.arrays import (
+from kinegraph.cache_schemas.arrays import (
     ArraySpec,
     clip_arrays,
     feature_arrays,
@@ -20,16 +20,16 @@ from cache_schemas.arrays import (
     region_arrays,
     status_array,
 )
-from pipeline.cluster_options import DaskOptions, JobQueueOptions
-from pipeline.config import Config, RunOptions, StoreOptions, TrainSection
-from pipeline.executors.slurm_options import SlurmOptions
-from stages.backbones.options import BackboneOptions
-from stages.clips.folders import VIDEO_SUFFIXES
-from stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
-from stages.decode.numbered_images import IMAGE_SUFFIXES
-from stages.heads.tail_options import InsertionOptions, TailOptions
-from stages.options import StageOptions
-from stages.proposals.options import (
+from kinegraph.pipeline.cluster_options import DaskOptions, JobQueueOptions
+from kinegraph.pipeline.config import Config, RunOptions, StoreOptions, TrainSection
+from kinegraph.pipeline.executors.slurm_options import SlurmOptions
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
+from kinegraph.stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
+from kinegraph.stages.decode.numbered_images import IMAGE_SUFFIXES
+from kinegraph.stages.heads.tail_options import InsertionOptions, TailOptions
+from kinegraph.stages.options import StageOptions
+from kinegraph.stages.proposals.options import (
     CheckpointOptions,
     Detectron2Options,
     FileOptions,
@@ -37,10 +37,10 @@ from stages.proposals.options import (
     TinyOptions,
     TorchvisionOptions,
 )
-from stages.regions.options import RegionOptions
-from stages.remote.options import StagingOptions
-from stages.scene_graphs.options import GraphFileOptions, InteractionGraphOptions
-from stages.scene_graphs.vocabulary import Vocabulary
+from kinegraph.stages.regions.options import RegionOptions
+from kinegraph.stages.remote.options import StagingOptions
+from kinegraph.stages.scene_graphs.options import GraphFileOptions, InteractionGraphOptions
+from kinegraph.stages.scene_graphs.vocabulary import Vocabulary
 
 TARGET = Path(__file__).with_name("config.md")
 SCHEMA = Path(__file__).with_name("config.schema.json")

@@ -6,13 +6,13 @@ files than HDF5 opens.
 
 from collections.abc import Iterator, Sequence
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import open_files_limit
-from cache_schemas.reader import features_options
-from cache_schemas.words import counted
-from pipeline.config import Config
-from stages.clips.options import ClipOptions
-from stages.weights.sources import Sampling, is_random, known_source
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import open_files_limit
+from kinegraph.cache_schemas.reader import features_options
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.config import Config
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.weights.sources import Sampling, is_random, known_source
 
 FAR = 2.0  # times more or less
 

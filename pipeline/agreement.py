@@ -2,9 +2,9 @@
 
 import json
 
-from cache_schemas.cache import FEATURES, Cache, Stage
-from cache_schemas.crops import Framing
-from cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.cache import FEATURES, Cache, Stage
+from kinegraph.cache_schemas.crops import Framing
+from kinegraph.cache_schemas.errors import CacheMismatch
 
 
 def require_same_stage(cache: Cache, stage: Stage) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from cache_schemas.regular import read_regular
-from stages.errors import UsageError
+from kinegraph.cache_schemas.regular import read_regular
+from kinegraph.stages.errors import UsageError
 
 CLASS_COLUMN = "class"
 Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value

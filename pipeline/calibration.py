@@ -10,14 +10,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import TABLE
-from pipeline.config import Config
-from pipeline.events import Preparing
-from pipeline.indexed_dataset import move_rows, moved_root
-from pipeline.plan import Plan, WorkUnit
-from pipeline.progress import Progress, clips_of
-from pipeline.worker import Worker
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import TABLE
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.events import Preparing
+from kinegraph.pipeline.indexed_dataset import move_rows, moved_root
+from kinegraph.pipeline.plan import Plan, WorkUnit
+from kinegraph.pipeline.progress import Progress, clips_of
+from kinegraph.pipeline.worker import Worker
 
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 

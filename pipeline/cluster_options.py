@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.options import MAX_SECONDS, StageOptions
+from kinegraph.stages.options import MAX_SECONDS, StageOptions
 
 LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "job_directives_skip")  # of dask-jobqueue
 

@@ -10,21 +10,21 @@ import numpy as np
 import xxhash
 from pydantic import BaseModel, ConfigDict
 
-from cache_schemas.cache import Cache, Stage
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.errors import CacheError
-from cache_schemas.ledger import Record, encoded
-from pipeline.contents import ShardContents
-from pipeline.indexing import video_rows
-from stages.clips.datasets import Video
-from stages.clips.options import ClipOptions
-from stages.decode.clips import VERSION as CLIPS_VERSION
-from stages.decode.clips import Wanted
-from stages.decode.errors import DecodeError
-from stages.decode.stream import Probe, probe
-from stages.decode.two_rules import Comparison, compare
-from stages.remote.faults import CredentialsError, NetworkError, Stopped
-from stages.remote.staging import Staging
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.ledger import Record, encoded
+from kinegraph.pipeline.contents import ShardContents
+from kinegraph.pipeline.indexing import video_rows
+from kinegraph.stages.clips.datasets import Video
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
+from kinegraph.stages.decode.clips import Wanted
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import Probe, probe
+from kinegraph.stages.decode.two_rules import Comparison, compare
+from kinegraph.stages.remote.faults import CredentialsError, NetworkError, Stopped
+from kinegraph.stages.remote.staging import Staging
 
 FRAME_TIMES = "clips/frame_times"
 Times = tuple[tuple[float, ...] | None, ...]

@@ -10,29 +10,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from cache_schemas.compression import NONE, by_kind
-from cache_schemas.crops import Framing
-from cache_schemas.documents import shortened
-from cache_schemas.words import counted
-from pipeline.cluster_options import DaskOptions
-from pipeline.config_file import read_config_file, read_yaml
-from pipeline.errors import ConfigError
-from pipeline.executors.slurm_options import SlurmOptions
-from stages.backbones.catalogue import entry as backbone_entry
-from stages.backbones.catalogue import owner
-from stages.backbones.entry import BackboneEntry
-from stages.backbones.options import BackboneOptions
-from stages.backbones.pixels import framing_of
-from stages.backbones.taps import Tap
-from stages.clips.options import ClipOptions, DatasetOptions, InteractionsOptions
-from stages.options import MAX_SECONDS, StageOptions
-from stages.proposals.catalogue import entry as proposal_entry
-from stages.proposals.options import ProposalOptions
-from stages.regions.options import RegionOptions
-from stages.remote.options import StagingOptions
-from stages.scene_graphs.options import GraphOptions, InteractionGraphOptions
-from stages.training.options import TrainOptions
-from stages.weights.sources import check_word
+from kinegraph.cache_schemas.compression import NONE, by_kind
+from kinegraph.cache_schemas.crops import Framing
+from kinegraph.cache_schemas.documents import shortened
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.cluster_options import DaskOptions
+from kinegraph.pipeline.config_file import read_config_file, read_yaml
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.executors.slurm_options import SlurmOptions
+from kinegraph.stages.backbones.catalogue import entry as backbone_entry
+from kinegraph.stages.backbones.catalogue import owner
+from kinegraph.stages.backbones.entry import BackboneEntry
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.pixels import framing_of
+from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.clips.options import ClipOptions, DatasetOptions, InteractionsOptions
+from kinegraph.stages.options import MAX_SECONDS, StageOptions
+from kinegraph.stages.proposals.catalogue import entry as proposal_entry
+from kinegraph.stages.proposals.options import ProposalOptions
+from kinegraph.stages.regions.options import RegionOptions
+from kinegraph.stages.remote.options import StagingOptions
+from kinegraph.stages.scene_graphs.options import GraphOptions, InteractionGraphOptions
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.weights.sources import check_word
 
 Codec = Literal["none", "lz4", "zstd"]
 ArrayKind = Literal["clips", "features", "proposals", "regions", "graphs", "status"]

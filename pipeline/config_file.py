@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from cache_schemas.documents import shortened
-from cache_schemas.regular import NotRegularError, open_regular
-from pipeline.errors import ConfigError
+from kinegraph.cache_schemas.documents import shortened
+from kinegraph.cache_schemas.regular import NotRegularError, open_regular
+from kinegraph.pipeline.errors import ConfigError
 
 MAX_FILE_BYTES = 1 << 20
 MAX_TEXT_CHARACTERS = 4096  # of one value: a path has as many at most

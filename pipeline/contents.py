@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cache_schemas import stopping
-from cache_schemas.arrays import GRAPH_TIMES, STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
-from cache_schemas.cache import Cache, Stage
-from cache_schemas.ledger import Record
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import GRAPH_TIMES, STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.ledger import Record
 
 Rows = dict[str, np.ndarray]
 GRAPH_PARTS = ("times", "count", "objects", "linked", "relations")

@@ -3,18 +3,25 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from cache_schemas.arrays import ArraySpec, clip_arrays, feature_arrays, graph_arrays, proposal_arrays, region_arrays
-from cache_schemas.cache import Cache, Stage
-from cache_schemas.fingerprint import Options
-from pipeline.config import Config
-from pipeline.errors import ConfigError
-from stages.backbones.options import BackboneOptions
-from stages.backbones.pixels import own_pixels, pixels_of
-from stages.clips.interactions import GENERATOR_VERSION
-from stages.clips.options import ClipOptions, InteractionsOptions
-from stages.decode.clips import VERSION as CLIPS_VERSION
-from stages.scene_graphs.options import GraphOptions
-from stages.versions import FEATURES_VERSION, GRAPHS_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
+from kinegraph.cache_schemas.arrays import (
+    ArraySpec,
+    clip_arrays,
+    feature_arrays,
+    graph_arrays,
+    proposal_arrays,
+    region_arrays,
+)
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.fingerprint import Options
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
+from kinegraph.stages.clips.interactions import GENERATOR_VERSION
+from kinegraph.stages.clips.options import ClipOptions, InteractionsOptions
+from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
+from kinegraph.stages.scene_graphs.options import GraphOptions
+from kinegraph.stages.versions import FEATURES_VERSION, GRAPHS_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
 
 MAX_OBJECT_BYTES = 256 * 2**20
 MAX_SHARD_CLIPS = 64

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from cache_schemas.clips_table import ClipRow, Interval
-from pipeline.config import sentences
-from pipeline.errors import ConfigError
-from pipeline.indexing import video_rows
-from stages.clips.datasets import Video
-from stages.clips.options import ClipOptions
-from stages.decode import stream
-from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
-from stages.decode.counting import probe_counted
-from stages.decode.errors import DecodeError
-from stages.decode.numbered_images import probe_images
-from stages.decode.open_videos import OpenVideos
-from stages.decode.squares import Square
+from kinegraph.cache_schemas.clips_table import ClipRow, Interval
+from kinegraph.pipeline.config import sentences
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.indexing import video_rows
+from kinegraph.stages.clips.datasets import Video
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.decode import stream
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.counting import probe_counted
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import probe_images
+from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.squares import Square
 
 NO_LIMIT = float("inf")
 MAX_FRAME_RATE = 1000  # images a second, as in a config

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
 
-from cache_schemas.cache import Cache
-from cache_schemas.reader import CachedClips
-from cache_schemas.words import counted
-from pipeline.config import Config, load_config
-from pipeline.errors import ConfigError
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.results import RunResults
-from pipeline.scoring import evaluate_run
-from pipeline.training import RunsDiverged, TrainedRun, train_runs, wanted_runs
-from pipeline.wanted_run import WantedRun
-from stages.training.checkpoint import is_trained
-from stages.training.clips import require_usable
-from stages.training.evaluation import EvaluationResult
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.results import RunResults
+from kinegraph.pipeline.scoring import evaluate_run
+from kinegraph.pipeline.training import RunsDiverged, TrainedRun, train_runs, wanted_runs
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.training.checkpoint import is_trained
+from kinegraph.stages.training.clips import require_usable
+from kinegraph.stages.training.evaluation import EvaluationResult
 
 CONFIG = Path(__file__).with_name("demo.yaml")
 ABOUT = {  # by variant; of others the name of the head is shown

@@ -5,8 +5,8 @@ from socket import gethostname
 
 import torch
 
-from pipeline.config import Config
-from stages.device import require_cuda, share_of_devices
+from kinegraph.pipeline.config import Config
+from kinegraph.stages.device import require_cuda, share_of_devices
 
 
 def on_device_of(config: Config, number: int) -> Config:

@@ -1,6 +1,6 @@
 """Errors of the pipeline that a user can act on."""
 
-from stages.errors import UsageError
+from kinegraph.stages.errors import UsageError
 
 
 class ConfigError(UsageError):

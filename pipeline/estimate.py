@@ -4,15 +4,15 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable
-from cache_schemas.files import free_inodes
-from cache_schemas.words import counted
-from pipeline.config import Config
-from pipeline.feed import BATCHES_AHEAD
-from pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
-from pipeline.plan import Plan
-from stages.errors import UsageError
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable
+from kinegraph.cache_schemas.files import free_inodes
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.feed import BATCHES_AHEAD
+from kinegraph.pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
+from kinegraph.pipeline.plan import Plan
+from kinegraph.stages.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

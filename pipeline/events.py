@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.plan import WorkUnit
+from kinegraph.pipeline.plan import WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,19 +7,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cache_schemas.arrays import status_array
-from cache_schemas.cache import CLASSES, DATASET, LABELS, Cache, Stage
-from cache_schemas.clips_table import TABLE, ClipsTable
-from cache_schemas.compression import NONE
-from cache_schemas.errors import CacheError
-from cache_schemas.ledger import Exported, Record
-from cache_schemas.storage import open_storage
-from cache_schemas.words import counted
-from pipeline.errors import ExchangeError
-from pipeline.filling import Progress, fill, unheard
-from pipeline.indexing import reopen_partial
-from pipeline.sealing import Rows
-from pipeline.verification import whole_contents
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, Cache, Stage
+from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
+from kinegraph.cache_schemas.compression import NONE
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.ledger import Exported, Record
+from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.filling import Progress, fill, unheard
+from kinegraph.pipeline.indexing import reopen_partial
+from kinegraph.pipeline.sealing import Rows
+from kinegraph.pipeline.verification import whole_contents
 
 NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from cache_schemas import stopping
-from cache_schemas.arrays import ArraySpec
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.errors import CacheError
-from cache_schemas.files import shortened
-from cache_schemas.ledger import Record
-from cache_schemas.storage import Storage, open_storage
-from cache_schemas.store import Shard
-from pipeline.errors import ExchangeError
-from pipeline.filling import Progress, unheard
-from pipeline.verification import require_whole
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.files import shortened
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.cache_schemas.storage import Storage, open_storage
+from kinegraph.cache_schemas.store import Shard
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.filling import Progress, unheard
+from kinegraph.pipeline.verification import require_whole
 
 MANIFEST, CLIPS = "manifest.json", "clips.csv"
 HEADER = "row,clip_id,video_id,file,index,split,labels,start_seconds,end_seconds,frame_width,frame_height,failed"

@@ -4,17 +4,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cache_schemas.cache import Cache
-from cache_schemas.ledger import Failure
-from pipeline.config import Config
-from pipeline.estimate import estimate
-from pipeline.executors.contract import Executor, Job
-from pipeline.indexed_dataset import adopt_root, check_for_extraction
-from pipeline.leases import warn_if_off
-from pipeline.plan import Plan, make_plan
-from pipeline.progress import Progress, clips_of
-from pipeline.sources import reopen_changed, reopen_files
-from pipeline.walltime import allotment
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.ledger import Failure
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.estimate import estimate
+from kinegraph.pipeline.executors.contract import Executor, Job
+from kinegraph.pipeline.indexed_dataset import adopt_root, check_for_extraction
+from kinegraph.pipeline.leases import warn_if_off
+from kinegraph.pipeline.plan import Plan, make_plan
+from kinegraph.pipeline.progress import Progress, clips_of
+from kinegraph.pipeline.sources import reopen_changed, reopen_files
+from kinegraph.pipeline.walltime import allotment
 
 log = logging.getLogger("kinegraph")
 
@@ -81,18 +81,18 @@ def extract(
 def executor_of(config: Config) -> Executor:
     """The executor that the config names, imported here because it may import torch or dask."""
     if config.run.executor == "inline":
-        from pipeline.executors.inline import InlineExecutor
+        from kinegraph.pipeline.executors.inline import InlineExecutor
 
         return InlineExecutor()
     if config.run.executor == "dask":
-        from pipeline.executors.dask import DaskExecutor
+        from kinegraph.pipeline.executors.dask import DaskExecutor
 
         return DaskExecutor()
     if config.run.executor == "slurm":
-        from pipeline.executors.slurm import SlurmExecutor
+        from kinegraph.pipeline.executors.slurm import SlurmExecutor
 
         return SlurmExecutor()
-    from pipeline.executors.local import LocalExecutor
+    from kinegraph.pipeline.executors.local import LocalExecutor
 
     return LocalExecutor(config.run.workers)
 

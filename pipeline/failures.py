@@ -7,10 +7,10 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import video_of
-from cache_schemas.ledger import Record
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import video_of
+from kinegraph.cache_schemas.ledger import Record
 
 UPSTREAM = "upstream"
 

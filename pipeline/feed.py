@@ -12,18 +12,18 @@ from typing import TypeVar
 
 import numpy as np
 
-from cache_schemas import stopping
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.ledger import Source
-from pipeline.leases import Doing
-from pipeline.plan import WorkUnit
-from stages.decode.clips import DecodedClip, Wanted, decode_clips
-from stages.decode.errors import DecodeError
-from stages.decode.open_videos import OpenVideos
-from stages.decode.squares import Square
-from stages.decode.stream import LATEST_RULES
-from stages.remote.options import StagingOptions
-from stages.remote.staging import AtHand, Staging
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.pipeline.leases import Doing
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.squares import Square
+from kinegraph.stages.decode.stream import LATEST_RULES
+from kinegraph.stages.remote.options import StagingOptions
+from kinegraph.stages.remote.staging import AtHand, Staging
 
 Item = TypeVar("Item")
 BATCHES_AHEAD = 2

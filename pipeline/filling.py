@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.ledger import Record
-from pipeline.leases import Leases, NoLeases, leases_on
-from pipeline.sealing import Rows, write_and_seal
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.pipeline.leases import Leases, NoLeases, leases_on
+from kinegraph.pipeline.sealing import Rows, write_and_seal
 
 LEASE_SECONDS = 300.0
 REVISIT_SECONDS = 1.0

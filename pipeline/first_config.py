@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache_schemas.words import counted
-from pipeline.config import check_config
-from pipeline.config_file import read_yaml
-from pipeline.errors import ConfigError
-from stages.clips.csv_list import REQUIRED
-from stages.clips.datasets import Listing, list_videos
-from stages.clips.options import FolderOptions
-from stages.remote.urls import is_url
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.config_file import read_yaml
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.clips.csv_list import REQUIRED
+from kinegraph.stages.clips.datasets import Listing, list_videos
+from kinegraph.stages.clips.options import FolderOptions
+from kinegraph.stages.remote.urls import is_url
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 IMAGES_A_SECOND = 25.0

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from cache_schemas.cache import CLASSES, Cache
-from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, row_order
-from cache_schemas.fingerprint import Options
-from cache_schemas.storage import Storage
-from cache_schemas.words import counted
-from pipeline.errors import ExchangeError
-from pipeline.indexing import NAN, reopen_partial
-from stages.clips.datasets import Listing, Video, list_videos
-from stages.clips.folders import VIDEO_SUFFIXES
-from stages.clips.options import FolderOptions
+from kinegraph.cache_schemas.cache import CLASSES, Cache
+from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, row_order
+from kinegraph.cache_schemas.fingerprint import Options
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.indexing import NAN, reopen_partial
+from kinegraph.stages.clips.datasets import Listing, Video, list_videos
+from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
+from kinegraph.stages.clips.options import FolderOptions
 
 IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in place of clip options, in cache.json
 

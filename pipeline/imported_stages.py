@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import xxhash
 
-from cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, region_arrays
-from cache_schemas.cache import Stage
-from cache_schemas.fingerprint import Options, canonical
-from cache_schemas.ledger import Source
-from pipeline.errors import ExchangeError
-from stages.imports.layout import Layout
-from stages.versions import IMPORTS_VERSION
+from kinegraph.cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, region_arrays
+from kinegraph.cache_schemas.cache import Stage
+from kinegraph.cache_schemas.fingerprint import Options, canonical
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.stages.imports.layout import Layout
+from kinegraph.stages.versions import IMPORTS_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)

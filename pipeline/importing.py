@@ -5,21 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache_schemas import stopping
-from cache_schemas.cache import MANIFEST, Cache, Stage
-from cache_schemas.compression import NONE
-from cache_schemas.ledger import Failure, Record, Source
-from cache_schemas.storage import open_storage
-from pipeline.declare import rows_that_fit
-from pipeline.errors import ExchangeError
-from pipeline.filling import Progress, fill, unheard
-from pipeline.imported_rows import IMPORTED_CLIPS, RowsToFill, matched, rows_to_fill, write_rows
-from pipeline.imported_stages import Naming, imported_options, imported_stages
-from pipeline.sealing import Provenance, Rows, StageOutput, describe
-from pipeline.versions import versions
-from stages.imports.features import FeatureFiles, UnusableError, VideoFeatures
-from stages.imports.layout import chosen_frames, common_layout
-from stages.imports.recognise import open_features
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.compression import NONE
+from kinegraph.cache_schemas.ledger import Failure, Record, Source
+from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.pipeline.declare import rows_that_fit
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.filling import Progress, fill, unheard
+from kinegraph.pipeline.imported_rows import IMPORTED_CLIPS, RowsToFill, matched, rows_to_fill, write_rows
+from kinegraph.pipeline.imported_stages import Naming, imported_options, imported_stages
+from kinegraph.pipeline.sealing import Provenance, Rows, StageOutput, describe
+from kinegraph.pipeline.versions import versions
+from kinegraph.stages.imports.features import FeatureFiles, UnusableError, VideoFeatures
+from kinegraph.stages.imports.layout import chosen_frames, common_layout
+from kinegraph.stages.imports.recognise import open_features
 
 READ_WITH = ("kinegraph", "git", "python", "numpy", "h5py")
 

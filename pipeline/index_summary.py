@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from cache_schemas.words import counted
-from stages.clips.datasets import Listing, Video
-from stages.decode.errors import DecodeError
-from stages.decode.stream import Probe
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.clips.datasets import Listing, Video
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import Probe
 
 MANY_VIDEOS = 200  # labelled ones: a class that occurs once among so many may be a slip
 SHOWN = 5

@@ -4,15 +4,15 @@ import json
 import os
 from typing import Any
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import Config
-from pipeline.indexing import write_dataset
-from pipeline.sources import has_changed
-from stages.decode.opening import on_disk
-from stages.remote.urls import FILE, is_url
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.indexing import write_dataset
+from kinegraph.pipeline.sources import has_changed
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.remote.urls import FILE, is_url
 
 LABEL_KEYS = {"classes", "multi_label", "splits"}  # of a folder; no frame depends on them
 PATH_KEYS = {"root", "annotations", "classes", "digits"}

@@ -7,25 +7,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
-from cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
-from cache_schemas.crops import crop_rectangle, is_mirrored
-from cache_schemas.errors import CacheError
-from cache_schemas.storage import Storage, open_storage
-from pipeline.config import Config
-from pipeline.declare import auto_shard_clips, clips_options
-from pipeline.errors import ConfigError
-from pipeline.index_summary import SplitSummary, label_warnings, summaries
-from pipeline.own_files import check_own_files
-from pipeline.probing import probe_all
-from stages.clips.datasets import Listing, Video, list_videos
-from stages.clips.options import ClipOptions, DatasetOptions
-from stages.clips.sampling import sampled
-from stages.decode.errors import DecodeError
-from stages.decode.numbered_images import probe_images
-from stages.decode.stream import Probe
-from stages.remote.staging import Staging
-from stages.remote.urls import is_url
+from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
+from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
+from kinegraph.cache_schemas.crops import crop_rectangle, is_mirrored
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.storage import Storage, open_storage
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.declare import auto_shard_clips, clips_options
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.index_summary import SplitSummary, label_warnings, summaries
+from kinegraph.pipeline.own_files import check_own_files
+from kinegraph.pipeline.probing import probe_all
+from kinegraph.stages.clips.datasets import Listing, Video, list_videos
+from kinegraph.stages.clips.options import ClipOptions, DatasetOptions
+from kinegraph.stages.clips.sampling import sampled
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import probe_images
+from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.remote.staging import Staging
+from kinegraph.stages.remote.urls import is_url
 
 NAN = float("nan")
 REQUESTS_AT_ONCE = 16  # threads that wait for a network more than they compute

@@ -7,14 +7,14 @@ from typing import Any
 
 import xxhash
 
-from cache_schemas.cache import Cache
-from cache_schemas.fingerprint import differences
-from cache_schemas.reader import CachedClips, features_fingerprint
-from pipeline.config import Config
-from pipeline.results import comparable
-from pipeline.wanted_run import WantedRun
-from stages.training.checkpoint import RunExists, is_trained, load_record
-from stages.training.clips import identified
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.fingerprint import differences
+from kinegraph.cache_schemas.reader import CachedClips, features_fingerprint
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.results import comparable
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.training.checkpoint import RunExists, is_trained, load_record
+from kinegraph.stages.training.clips import identified
 
 WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other seeds of its head."
 

@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from cache_schemas import stopping
-from cache_schemas.files import HOST, alive, start_ticks
-from cache_schemas.storage import Storage
-from pipeline.errors import AnotherRunError
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.files import HOST, alive, start_ticks
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.pipeline.errors import AnotherRunError
 
 LEASES = "leases"
 NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")

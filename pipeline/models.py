@@ -3,11 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from stages.backbones.catalogue import CATALOGUE
-from stages.backbones.entry import BackboneEntry
-from stages.backbones.taps import Tap
-from stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, ProposalEntry
-from stages.weights.sources import WeightSource
+from kinegraph.stages.backbones.catalogue import CATALOGUE
+from kinegraph.stages.backbones.entry import BackboneEntry
+from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, ProposalEntry
+from kinegraph.stages.weights.sources import WeightSource
 
 
 def models() -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def models() -> list[dict[str, Any]]:
 
 def heads() -> list[dict[str, Any]]:
     """The document that `models --heads --json` prints: a row for each head, at the size of its paper."""
-    from stages.heads.sizes import SIZES, count
+    from kinegraph.stages.heads.sizes import SIZES, count
 
     rows = []
     for size in SIZES:

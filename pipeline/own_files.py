@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable
-from pipeline.config import Config
-from pipeline.errors import ConfigError
-from stages.proposals.options import FileOptions
-from stages.scene_graphs.options import GraphFileOptions
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.proposals.options import FileOptions
+from kinegraph.stages.scene_graphs.options import GraphFileOptions
 
 
 def check_own_files(config: Config, videos: Iterable[str]) -> None:

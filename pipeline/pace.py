@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from cache_schemas.ledger import Record
+from kinegraph.cache_schemas.ledger import Record
 
 RECENT_RECORDS = 50
 

@@ -5,15 +5,15 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cache_schemas.arrays import status_array
-from cache_schemas.cache import Cache
-from cache_schemas.ledger import Record
-from pipeline.agreement import require_same_stage
-from pipeline.config import Config
-from pipeline.declare import Declared, clips_options, declare, known_digests
-from pipeline.errors import ConfigError
-from pipeline.own_files import check_own_files_of
-from pipeline.sources import Changed, changed_files, changed_videos, is_made_from
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.pipeline.agreement import require_same_stage
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.declare import Declared, clips_options, declare, known_digests
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.own_files import check_own_files_of
+from kinegraph.pipeline.sources import Changed, changed_files, changed_videos, is_made_from
 
 
 @dataclass(frozen=True, kw_only=True)

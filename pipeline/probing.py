@@ -5,10 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from cache_schemas import stopping
-from cache_schemas.words import counted
-from stages.decode.errors import DecodeError
-from stages.decode.stream import Probe
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import Probe
 
 LOOK_SECONDS = 0.2  # between two looks at what takes too long
 MOST_HANGING = 64  # threads that wait for a video whose time is up

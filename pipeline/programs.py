@@ -4,8 +4,8 @@ import functools
 import logging
 import subprocess
 
-from cache_schemas import stopping
-from pipeline.errors import ProgramMissing
+from kinegraph.cache_schemas import stopping
+from kinegraph.pipeline.errors import ProgramMissing
 
 log = logging.getLogger("kinegraph")
 

@@ -7,11 +7,19 @@ from contextlib import ExitStack
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from cache_schemas.cache import Cache
-from cache_schemas.words import counted
-from pipeline.events import ClipsDone, Event, Preparing, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
-from pipeline.plan import WorkUnit
-from pipeline.terminal import Bar, LineTimer, Pace, speed
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.events import (
+    ClipsDone,
+    Event,
+    Preparing,
+    UnitLeased,
+    UnitSealed,
+    UnitSealedElsewhere,
+    WorkerLost,
+)
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.terminal import Bar, LineTimer, Pace, speed
 
 log = logging.getLogger("kinegraph")
 

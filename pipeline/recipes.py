@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Sequence
 
-from pipeline.config import Config, TrainSection
-from pipeline.errors import ConfigError
-from stages.heads.build import HEADS
-from stages.heads.head import TapOptions
-from stages.heads.own import is_own
-from stages.training import together
-from stages.training.options import TrainOptions
+from kinegraph.pipeline.config import Config, TrainSection
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.heads.build import HEADS
+from kinegraph.stages.heads.head import TapOptions
+from kinegraph.stages.heads.own import is_own
+from kinegraph.stages.training import together
+from kinegraph.stages.training.options import TrainOptions
 
 log = logging.getLogger("kinegraph")
 

@@ -6,14 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cache_schemas.documents import RESTORE, parsed
-from cache_schemas.errors import CacheError
-from cache_schemas.files import write_whole
-from cache_schemas.reader import CachedClips
-from cache_schemas.regular import NotRegularError, read_regular
-from stages.errors import UsageError
-from stages.training.options import FREE, TrainOptions
-from stages.training.records import RECORD_FILE
+from kinegraph.cache_schemas.documents import RESTORE, parsed
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.regular import NotRegularError, read_regular
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.options import FREE, TrainOptions
+from kinegraph.stages.training.records import RECORD_FILE
 
 RESULTS_FILE = "results.json"
 OLDER = (

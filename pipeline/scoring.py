@@ -11,20 +11,20 @@ from typing import Any
 
 import torch
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheNotFound
-from cache_schemas.files import write_whole
-from cache_schemas.reader import features_fingerprint, features_options
-from pipeline.advice import random_in_cache
-from pipeline.config import Config, apply_override, check_config
-from pipeline.errors import ConfigError
-from pipeline.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
-from pipeline.trainable import spec_of
-from pipeline.training import opened_clips
-from stages.clips.folders import VIDEO_SUFFIXES
-from stages.device import pick_device
-from stages.errors import UsageError
-from stages.training.checkpoint import (
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheNotFound
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.reader import features_fingerprint, features_options
+from kinegraph.pipeline.advice import random_in_cache
+from kinegraph.pipeline.config import Config, apply_override, check_config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
+from kinegraph.pipeline.trainable import spec_of
+from kinegraph.pipeline.training import opened_clips
+from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
+from kinegraph.stages.device import pick_device
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.checkpoint import (
     RunError,
     RunRecord,
     is_trained,
@@ -34,10 +34,10 @@ from stages.training.checkpoint import (
     require_same_features,
     require_same_kind_of_labels,
 )
-from stages.training.clips import identified, is_labelled
-from stages.training.evaluation import EvaluationResult, evaluate
-from stages.training.metrics import confusion
-from stages.training.records import RECORD_FILE
+from kinegraph.stages.training.clips import identified, is_labelled
+from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
+from kinegraph.stages.training.metrics import confusion
+from kinegraph.stages.training.records import RECORD_FILE
 
 log = logging.getLogger("kinegraph")
 OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run.device")

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
-from cache_schemas.cache import Cache, Stage
-from cache_schemas.clips_table import video_of
-from cache_schemas.errors import CacheMismatch
-from cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
-from stages.decode.source import source_identity
+from kinegraph.cache_schemas.arrays import STATUS_FAILED, STATUS_OK, STATUS_WARNED, ArraySpec, status_array
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.clips_table import video_of
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
+from kinegraph.stages.decode.source import source_identity
 
 Rows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one stage
 

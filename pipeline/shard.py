@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.ledger import Source
-from cache_schemas.store import Shard
-from pipeline.feed import Batch
-from pipeline.leases import Leases, NoLeases
-from pipeline.plan import WorkUnit
-from pipeline.sealing import StageOutput, check_times, seal
-from stages.decode.clips import DecodedClip
-from stages.decode.errors import DecodeError
-from stages.device import upload
-from stages.proposals.source import ClipFrames, ClipProposals, ProposalError
-from stages.regions.extract import clip_regions
-from stages.scene_graphs.source import GraphError
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.cache_schemas.store import Shard
+from kinegraph.pipeline.feed import Batch
+from kinegraph.pipeline.leases import Leases, NoLeases
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.sealing import StageOutput, check_times, seal
+from kinegraph.stages.decode.clips import DecodedClip
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.device import upload
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
+from kinegraph.stages.regions.extract import clip_regions
+from kinegraph.stages.scene_graphs.source import GraphError
 
 if TYPE_CHECKING:
-    from pipeline.worker import Worker
+    from kinegraph.pipeline.worker import Worker
 
 FRAME_TIMES = "clips/frame_times"
 DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}

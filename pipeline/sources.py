@@ -6,25 +6,25 @@ import stat
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipRow, ClipsTable, merged, video_of
-from cache_schemas.ledger import Record, Source
-from pipeline.config import Config
-from pipeline.indexing import REQUESTS_AT_ONCE, probed, video_rows
-from stages.clips.datasets import Video
-from stages.decode.errors import DecodeError
-from stages.decode.numbered_images import images_changed
-from stages.decode.opening import on_disk
-from stages.decode.source import source_identity
-from stages.proposals.options import FileOptions
-from stages.remote.faults import CredentialsError, NetworkError
-from stages.remote.staging import Staging
-from stages.remote.urls import is_url
-from stages.scene_graphs.options import GraphFileOptions
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable, merged, video_of
+from kinegraph.cache_schemas.ledger import Record, Source
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.indexing import REQUESTS_AT_ONCE, probed, video_rows
+from kinegraph.stages.clips.datasets import Video
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import images_changed
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.source import source_identity
+from kinegraph.stages.proposals.options import FileOptions
+from kinegraph.stages.remote.faults import CredentialsError, NetworkError
+from kinegraph.stages.remote.staging import Staging
+from kinegraph.stages.remote.urls import is_url
+from kinegraph.stages.scene_graphs.options import GraphFileOptions
 
 if TYPE_CHECKING:
-    from stages.remote.remote import Remote
+    from kinegraph.stages.remote.remote import Remote
 
 Changed = dict[int, list[str]]  # shard -> videos
 log = logging.getLogger("kinegraph")
@@ -105,7 +105,7 @@ def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
     """For each URL whether its video is not the one of `Source`; False for all that cannot be reached."""
     if not videos:
         return []
-    from stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+    from kinegraph.stages.remote.remote import Remote  # takes time to import, which folders need not wait for
 
     remote = Remote(tries=2)
     with stopping.threads(REQUESTS_AT_ONCE) as pool:

@@ -3,11 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from cache_schemas.cache import Cache
-from pipeline.executors.slurm_states import STATES
-from pipeline.executors.slurm_submission import Submission, submissions
-from pipeline.leases import Lease, live_leases
-from pipeline.pace import Sealed, clips_per_second
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.executors.slurm_states import STATES
+from kinegraph.pipeline.executors.slurm_submission import Submission, submissions
+from kinegraph.pipeline.leases import Lease, live_leases
+from kinegraph.pipeline.pace import Sealed, clips_per_second
 
 MAX_JOBS = 3  # the newest: each takes questions to SLURM
 

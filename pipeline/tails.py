@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from cache_schemas.cache import Cache, Stage
-from stages.backbones.build import backbone_digest, build_backbone
-from stages.backbones.catalogue import entry
-from stages.heads.head import Head, HeadError, Spec
-from stages.heads.inputs import CROP
-from stages.heads.places import FAMILIES
-from stages.heads.tail import parse_tail, tail_source
-from stages.heads.tail_options import TailOptions
-from stages.heads.tailed import TailedHead
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.stages.backbones.build import backbone_digest, build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.heads.head import Head, HeadError, Spec
+from kinegraph.stages.heads.inputs import CROP
+from kinegraph.stages.heads.places import FAMILIES
+from kinegraph.stages.heads.tail import parse_tail, tail_source
+from kinegraph.stages.heads.tail_options import TailOptions
+from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 from tqdm.utils import disp_len
 
-from cache_schemas.words import on_one_line
+from kinegraph.cache_schemas.words import on_one_line
 
 USUAL_COLUMNS = 80
 TIME_OF_DAY = "%H:%M:%S"

@@ -5,21 +5,21 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from cache_schemas.cache import Cache, Stage
-from cache_schemas.reader import CachedClips
-from pipeline.advice import random_in_cache, random_weights_advice
-from pipeline.config import Config
-from pipeline.declare import declare
-from pipeline.errors import ConfigError
-from pipeline.indexed_dataset import check_for_training
-from pipeline.tails import require_whole_maps, with_tail_of
-from pipeline.wanted_run import WantedRun
-from stages.heads.build import build_head, rebuild_head
-from stages.heads.head import Head, HeadError, Spec
-from stages.heads.own import OwnHead
-from stages.heads.tail import parse_tail, tail_source
-from stages.training import together
-from stages.training.options import TrainOptions
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.advice import random_in_cache, random_weights_advice
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.declare import declare
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.indexed_dataset import check_for_training
+from kinegraph.pipeline.tails import require_whole_maps, with_tail_of
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.heads.build import build_head, rebuild_head
+from kinegraph.stages.heads.head import Head, HeadError, Spec
+from kinegraph.stages.heads.own import OwnHead
+from kinegraph.stages.heads.tail import parse_tail, tail_source
+from kinegraph.stages.training import together
+from kinegraph.stages.training.options import TrainOptions
 
 log = logging.getLogger("kinegraph")
 

@@ -11,39 +11,39 @@ from pathlib import Path
 
 import torch
 
-from cache_schemas.cache import Cache
-from cache_schemas.files import remove_durably, sweep, write_whole
-from cache_schemas.reader import CachedClips, features_options
-from cache_schemas.words import counted
-from pipeline.advice import random_in_cache
-from pipeline.config import Config
-from pipeline.devices import on_device_of
-from pipeline.errors import ConfigError
-from pipeline.kept_runs import require_same_recipes, trained_on
-from pipeline.recipes import recipes
-from pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
-from pipeline.terminal import clock
-from pipeline.trainable import build_for, require_trainable
-from pipeline.versions import versions
-from pipeline.wanted_run import RunPlace, WantedRun, places
-from stages.device import pick_device
-from stages.heads.head import Head
-from stages.heads.own import OwnHead, is_own
-from stages.processes import in_processes
-from stages.training import together
-from stages.training.checkpoint import (
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.files import remove_durably, sweep, write_whole
+from kinegraph.cache_schemas.reader import CachedClips, features_options
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.advice import random_in_cache
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.devices import on_device_of
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.kept_runs import require_same_recipes, trained_on
+from kinegraph.pipeline.recipes import recipes
+from kinegraph.pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
+from kinegraph.pipeline.terminal import clock
+from kinegraph.pipeline.trainable import build_for, require_trainable
+from kinegraph.pipeline.versions import versions
+from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
+from kinegraph.stages.device import pick_device
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.heads.own import OwnHead, is_own
+from kinegraph.stages.processes import in_processes
+from kinegraph.stages.training import together
+from kinegraph.stages.training.checkpoint import (
     CODE_FILE,
     describe_run,
     is_trained,
     require_free,
     save_run,
 )
-from stages.training.engine import TrainingDiverged, seeded, train
-from stages.training.options import TrainOptions
-from stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
-from stages.training.schedules import Schedule
-from stages.training.state import STATE_FILE, remove_state
-from stages.training.tensorboard import scalar_log
+from kinegraph.stages.training.engine import TrainingDiverged, seeded, train
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
+from kinegraph.stages.training.schedules import Schedule
+from kinegraph.stages.training.state import STATE_FILE, remove_state
+from kinegraph.stages.training.tensorboard import scalar_log
 
 LOG_FOLDER = "tensorboard"
 log = logging.getLogger("kinegraph")

@@ -4,16 +4,24 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.words import counted
-from pipeline.config import Config
-from pipeline.errors import SlurmError
-from pipeline.executors import slurm
-from pipeline.executors.slurm_submission import Submission, Work, logs_of_failed, submit, under_way
-from pipeline.training import RunsDiverged, TrainedRun, checked_runs, discard, told_of, trained_runs, untrained
-from pipeline.wanted_run import WantedRun
-from stages.training.checkpoint import is_trained
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import SlurmError
+from kinegraph.pipeline.executors import slurm
+from kinegraph.pipeline.executors.slurm_submission import Submission, Work, logs_of_failed, submit, under_way
+from kinegraph.pipeline.training import (
+    RunsDiverged,
+    TrainedRun,
+    checked_runs,
+    discard,
+    told_of,
+    trained_runs,
+    untrained,
+)
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.training.checkpoint import is_trained
 
 log = logging.getLogger("kinegraph")
 

@@ -10,21 +10,21 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from pipeline.config import Config
-from pipeline.errors import ClusterLost
-from pipeline.executors.dask_checks import (
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ClusterLost
+from kinegraph.pipeline.executors.dask_checks import (
     absolute_root,
     check_cache,
     check_run_folder,
     check_workers,
 )
-from pipeline.executors.dask_cluster import are_children, connected, resources
-from pipeline.executors.dask_training import IgnoreInterrupts, RunTask, run_task
-from pipeline.executors.dask_walltime import LeaveInTime
-from pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
-from pipeline.training import (
+from kinegraph.pipeline.executors.dask_cluster import are_children, connected, resources
+from kinegraph.pipeline.executors.dask_training import IgnoreInterrupts, RunTask, run_task
+from kinegraph.pipeline.executors.dask_walltime import LeaveInTime
+from kinegraph.pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
+from kinegraph.pipeline.training import (
     OnEpoch,
     RunsDiverged,
     TrainedRun,
@@ -35,11 +35,11 @@ from pipeline.training import (
     trained_runs,
     untrained,
 )
-from pipeline.versions import agreed_versions
-from pipeline.wanted_run import RunPlace, WantedRun, places
-from stages.training.checkpoint import is_trained
-from stages.training.engine import TrainingDiverged
-from stages.training.records import EpochRecord
+from kinegraph.pipeline.versions import agreed_versions
+from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
+from kinegraph.stages.training.checkpoint import is_trained
+from kinegraph.stages.training.engine import TrainingDiverged
+from kinegraph.stages.training.records import EpochRecord
 
 RUNS_AT_ONCE = 1  # of one worker process: torch's generators and threads are the process's
 log = logging.getLogger("kinegraph")

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from cache_schemas import stopping
-from cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, status_array
-from cache_schemas.cache import MANIFEST, Cache, Stage
-from cache_schemas.clips_table import ClipRow, ClipsTable
-from cache_schemas.documents import RESTORE, parsed
-from cache_schemas.errors import CacheError
-from cache_schemas.fingerprint import fingerprint
-from pipeline.comparing import (
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, status_array
+from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
+from kinegraph.cache_schemas.documents import RESTORE, parsed
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.fingerprint import fingerprint
+from kinegraph.pipeline.comparing import (
     Comparer,
     Timing,
     Verdict,
@@ -34,14 +34,14 @@ from pipeline.comparing import (
     record_digest,
     rules_of,
 )
-from pipeline.contents import recorded_status
-from pipeline.declare import clips_options
-from pipeline.filling import Progress, unheard
-from pipeline.leases import alone, require_alone
-from pipeline.sealing import write_and_seal
-from stages.decode.clips import VERSION as CLIPS_VERSION
-from stages.remote.options import StagingOptions
-from stages.remote.staging import Staging
+from kinegraph.pipeline.contents import recorded_status
+from kinegraph.pipeline.declare import clips_options
+from kinegraph.pipeline.filling import Progress, unheard
+from kinegraph.pipeline.leases import alone, require_alone
+from kinegraph.pipeline.sealing import write_and_seal
+from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
+from kinegraph.stages.remote.options import StagingOptions
+from kinegraph.stages.remote.staging import Staging
 
 VERDICTS = "upgrade"
 LEASE_SECONDS = 60.0

@@ -6,15 +6,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cache_schemas import stopping
-from cache_schemas.arrays import status_array
-from cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache, Stage
-from cache_schemas.clips_table import TABLE, ClipsTable
-from cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, CacheTooNew, StorageError, UnknownStorage
-from cache_schemas.ledger import Record, SealedObject
-from cache_schemas.regular import NotRegularError
-from cache_schemas.storage import Storage
-from pipeline.contents import ShardContents, proposals_per_frame
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
+from kinegraph.cache_schemas.errors import (
+    CacheError,
+    CacheMismatch,
+    CacheNotFound,
+    CacheTooNew,
+    StorageError,
+    UnknownStorage,
+)
+from kinegraph.cache_schemas.ledger import Record, SealedObject
+from kinegraph.cache_schemas.regular import NotRegularError
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.pipeline.contents import ShardContents, proposals_per_frame
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline import programs
-from pipeline.errors import ProgramMissing
+from kinegraph.pipeline import programs
+from kinegraph.pipeline.errors import ProgramMissing
 
 PACKAGES = ("kinegraph", "torch", "torchvision", "av", "numpy", "pillow", "zarr", "h5py")
 MUST_AGREE = ("kinegraph", "torch")  # of all machines that work on one cache at a time

@@ -6,8 +6,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from pipeline import programs
-from pipeline.errors import OutOfTimeError, ProgramMissing, WalltimeError
+from kinegraph.pipeline import programs
+from kinegraph.pipeline.errors import OutOfTimeError, ProgramMissing, WalltimeError
 
 SIGNAL_SECONDS = 60  # before its end, SLURM is asked to tell a job; it may do so up to a minute earlier than that
 SHORT_SECONDS = 10 * SIGNAL_SECONDS  # a job this short is not told: it might be stopped as soon as it has begun

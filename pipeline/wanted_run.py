@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from stages.training.options import TrainOptions
+from kinegraph.stages.training.options import TrainOptions
 
 
 class WantedRun(BaseModel):

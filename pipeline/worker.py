@@ -10,29 +10,37 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache, Stage
-from pipeline.agreement import require_same_stage
-from pipeline.config import Config
-from pipeline.declare import declare
-from pipeline.devices import described
-from pipeline.events import ClipsDone, Event, Preparing, UnitLeased, UnitSealed, UnitSealedElsewhere, UnitSuspected
-from pipeline.feed import Batch, Feed
-from pipeline.leases import Leases, NoLeases, leases_on
-from pipeline.plan import WorkUnit
-from pipeline.sealing import Provenance
-from pipeline.shard import ShardInProgress
-from pipeline.verification import shard_problems
-from pipeline.versions import versions
-from pipeline.walltime import Schedule, allotment
-from stages.backbones.extract import FeatureExtractor
-from stages.decode.clips import Wanted, WholeFrame
-from stages.decode.squares import Square
-from stages.device import pick_device
-from stages.proposals.source import ProposalSource
-from stages.proposals.sources import build_source
-from stages.scene_graphs.source import GraphSource
-from stages.scene_graphs.sources import build_graph_source
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.pipeline.agreement import require_same_stage
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.declare import declare
+from kinegraph.pipeline.devices import described
+from kinegraph.pipeline.events import (
+    ClipsDone,
+    Event,
+    Preparing,
+    UnitLeased,
+    UnitSealed,
+    UnitSealedElsewhere,
+    UnitSuspected,
+)
+from kinegraph.pipeline.feed import Batch, Feed
+from kinegraph.pipeline.leases import Leases, NoLeases, leases_on
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.sealing import Provenance
+from kinegraph.pipeline.shard import ShardInProgress
+from kinegraph.pipeline.verification import shard_problems
+from kinegraph.pipeline.versions import versions
+from kinegraph.pipeline.walltime import Schedule, allotment
+from kinegraph.stages.backbones.extract import FeatureExtractor
+from kinegraph.stages.decode.clips import Wanted, WholeFrame
+from kinegraph.stages.decode.squares import Square
+from kinegraph.stages.device import pick_device
+from kinegraph.stages.proposals.source import ProposalSource
+from kinegraph.stages.proposals.sources import build_source
+from kinegraph.stages.scene_graphs.source import GraphSource
+from kinegraph.stages.scene_graphs.sources import build_graph_source
 
 Report = Callable[[Event], None]
 REVISIT_SECONDS = 1.0

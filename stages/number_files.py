@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from cache_schemas.regular import open_regular
+from kinegraph.cache_schemas.regular import open_regular
 
 GIB = 1 << 30
 MOST_EXPANSION = 100  # of what unpacks to more than a GiB

@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
-from cache_schemas import stopping
+from kinegraph.cache_schemas import stopping
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 VideoWriter = Callable[..., Path]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VIDEOS = SHARED / "videos"
-OWN_TARGETS = ("faults", "parity", "slurm")  # markers of tests that run only with `-m`, as `make test-<marker>` does
+# Markers of tests that run only with `-m`, as `make test-<marker>` does.
+OWN_TARGETS = ("faults", "install", "parity", "slurm")
 # What CI may skip, besides tests of the folder SHARED: it cannot install these.
 ALLOWED_SKIPS = (
     "no GPU",

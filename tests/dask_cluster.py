@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import dask.config
 from distributed import LocalCluster
 
-from pipeline.config import RunOptions
-from pipeline.executors.dask_cluster import local_cluster, settings
-from pipeline.executors.dask_station import UNITS_AT_ONCE
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.executors.dask_cluster import local_cluster, settings
+from kinegraph.pipeline.executors.dask_station import UNITS_AT_ONCE
 
 
 @contextmanager

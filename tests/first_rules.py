@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.declare
-import pipeline.feed
-import stages.remote.staging
-from stages.decode.stream import probe
+import kinegraph.pipeline.declare
+import kinegraph.pipeline.feed
+import kinegraph.stages.remote.staging
+from kinegraph.stages.decode.stream import probe
 from tests.coded_videos import write
 
 
@@ -19,9 +19,9 @@ from tests.coded_videos import write
 def first_rules() -> Iterator[None]:
     """In this process, `index` and `extract` are those of version 1."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.declare, "CLIPS_VERSION", 1)
-        patch.setattr(pipeline.feed, "LATEST_RULES", 1)
-        patch.setattr(stages.remote.staging, "probe", partial(probe, rules=1))
+        patch.setattr(kinegraph.pipeline.declare, "CLIPS_VERSION", 1)
+        patch.setattr(kinegraph.pipeline.feed, "LATEST_RULES", 1)
+        patch.setattr(kinegraph.stages.remote.staging, "probe", partial(probe, rules=1))
         yield
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from pipeline.config import check_config, load_config
-from pipeline.config_file import read_config_file
-from pipeline.errors import ConfigError
+from kinegraph.pipeline.config import check_config, load_config
+from kinegraph.pipeline.config_file import read_config_file
+from kinegraph.pipeline.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 

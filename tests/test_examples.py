@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cache_schemas.arrays import crop_array
-from pipeline.config import Config, load_config
-from pipeline.declare import declare
-from pipeline.demo import CONFIG as DEMO
-from stages.backbones.catalogue import CATALOGUE, TIMM_PREFIX
-from stages.backbones.entry import INFLATE
-from stages.heads.build import HEADS, rebuild_head
-from stages.heads.head import Head
-from stages.training.losses import clip_loss
-from stages.training.options import TrainOptions
+from kinegraph.cache_schemas.arrays import crop_array
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.declare import declare
+from kinegraph.pipeline.demo import CONFIG as DEMO
+from kinegraph.stages.backbones.catalogue import CATALOGUE, TIMM_PREFIX
+from kinegraph.stages.backbones.entry import INFLATE
+from kinegraph.stages.heads.build import HEADS, rebuild_head
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.losses import clip_loss
+from kinegraph.stages.training.options import TrainOptions
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CONFIGS = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.yaml"))

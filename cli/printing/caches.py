@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cache_schemas.words import counted, on_one_line
-from cli.printing.failures import by_video
-from cli.printing.text import duration, note, note_listed, say, say_table, size, wrapped
-from pipeline.terminal import speed
+from kinegraph.cache_schemas.words import counted, on_one_line
+from kinegraph.cli.printing.failures import by_video
+from kinegraph.cli.printing.text import duration, note, note_listed, say, say_table, size, wrapped
+from kinegraph.pipeline.terminal import speed
 
 if TYPE_CHECKING:
-    from pipeline.calibration import Calibration
-    from pipeline.estimate import Estimate
-    from pipeline.extraction import Outcome
-    from pipeline.index_summary import SplitSummary
-    from pipeline.indexing import Indexed
-    from pipeline.plan import Plan
-    from pipeline.upgrade import FrameReport
-    from pipeline.verification import Verification
+    from kinegraph.pipeline.calibration import Calibration
+    from kinegraph.pipeline.estimate import Estimate
+    from kinegraph.pipeline.extraction import Outcome
+    from kinegraph.pipeline.index_summary import SplitSummary
+    from kinegraph.pipeline.indexing import Indexed
+    from kinegraph.pipeline.plan import Plan
+    from kinegraph.pipeline.upgrade import FrameReport
+    from kinegraph.pipeline.verification import Verification
 
 MAX_LOGS = 3
 CLIP_STATES = ("ok", "warned", "failed", "missing")
@@ -224,7 +224,7 @@ def compared(found: "FrameReport", repair: bool) -> None:
 
 def _videos(clips: dict[str, str]) -> list[str]:
     """A line for each video and words; of one clip by its own name."""
-    from cache_schemas.clips_table import video_of
+    from kinegraph.cache_schemas.clips_table import video_of
 
     alike: dict[tuple[str, str], list[str]] = {}
     for clip, words in clips.items():

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cache_schemas.words import counted
-from cli.printing.failures import by_video
-from cli.printing.text import note, note_listed, say, say_whole
+from kinegraph.cache_schemas.words import counted
+from kinegraph.cli.printing.failures import by_video
+from kinegraph.cli.printing.text import note, note_listed, say, say_whole
 
 if TYPE_CHECKING:
-    from pipeline.exporting import ExportedCache
-    from pipeline.exporting_npy import ExportedFiles
-    from pipeline.importing import Imported
+    from kinegraph.pipeline.exporting import ExportedCache
+    from kinegraph.pipeline.exporting_npy import ExportedFiles
+    from kinegraph.pipeline.importing import Imported
 
 
 def exported_cache(found: "ExportedCache") -> None:

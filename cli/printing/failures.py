@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cache_schemas.words import counted, on_one_line
-from cli.printing.text import say
+from kinegraph.cache_schemas.words import counted, on_one_line
+from kinegraph.cli.printing.text import say
 
 if TYPE_CHECKING:
-    from cache_schemas.ledger import Failure
-    from pipeline.failures import FailedClip
+    from kinegraph.cache_schemas.ledger import Failure
+    from kinegraph.pipeline.failures import FailedClip
 
 COLUMNS = ("video", "clip", "stages", "reason", "words")
 
@@ -21,8 +21,8 @@ def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
 
     Failures of intervals count for their video.
     """
-    from cache_schemas.clips_table import ClipsTable, video_of
-    from cache_schemas.storage import open_storage
+    from kinegraph.cache_schemas.clips_table import ClipsTable, video_of
+    from kinegraph.cache_schemas.storage import open_storage
 
     whole = ClipsTable.read_video_names(open_storage(cache)) if failures else {}
     found: dict[tuple[str, str], list[Failure]] = {}

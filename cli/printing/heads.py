@@ -7,20 +7,20 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from cache_schemas.fingerprint import canonical, differences
-from cache_schemas.words import counted, shown
-from cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, written
-from cli.printing.text import few, listed, note, note_at_work, say, say_page, say_table, say_whole, wrapped
-from pipeline.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
+from kinegraph.cache_schemas.fingerprint import canonical, differences
+from kinegraph.cache_schemas.words import counted, shown
+from kinegraph.cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, written
+from kinegraph.cli.printing.text import few, listed, note, note_at_work, say, say_page, say_table, say_whole, wrapped
+from kinegraph.pipeline.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
 
 if TYPE_CHECKING:
-    from pipeline.breakdown import AttributeScore
-    from pipeline.demo import DemoResult
-    from pipeline.results import RunResults, SplitCounts
-    from pipeline.scoring import RunScores
-    from pipeline.training import TrainedRun
-    from pipeline.wanted_run import RunPlace
-    from stages.training.records import EpochRecord, StepRecord
+    from kinegraph.pipeline.breakdown import AttributeScore
+    from kinegraph.pipeline.demo import DemoResult
+    from kinegraph.pipeline.results import RunResults, SplitCounts
+    from kinegraph.pipeline.scoring import RunScores
+    from kinegraph.pipeline.training import TrainedRun
+    from kinegraph.pipeline.wanted_run import RunPlace
+    from kinegraph.stages.training.records import EpochRecord, StepRecord
 
 SHOWN_CLASSES = 5
 

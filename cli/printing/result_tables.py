@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
-from cache_schemas.words import on_one_line
+from kinegraph.cache_schemas.words import on_one_line
 
 if TYPE_CHECKING:
-    from pipeline.results import RunResults
+    from kinegraph.pipeline.results import RunResults
 
 TABLE_FORMS = ("csv", "md", "latex")
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config
-from pipeline.errors import SetAsideError
-from pipeline.events import Event
-from pipeline.plan import WorkUnit
-from pipeline.walltime import Allotment
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import SetAsideError
+from kinegraph.pipeline.events import Event
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.walltime import Allotment
 
 Report = Callable[[Event], None]
 MAX_DEATHS = 3  # of workers at one unit, before it is left for the end

@@ -12,17 +12,17 @@ from typing import Any
 from dask.utils import key_split
 from distributed import Client, Future, KilledWorker
 
-from cache_schemas import stopping
-from pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
-from pipeline.events import Event, Preparing, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
-from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
-from pipeline.executors.dask_checks import absolute_root, check_cluster
-from pipeline.executors.dask_cluster import are_children, connected, resources
-from pipeline.executors.dask_station import UNITS_AT_ONCE, Station, run_unit
-from pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
-from pipeline.leases import lease_of
-from pipeline.plan import WorkUnit
-from pipeline.versions import agreed_versions
+from kinegraph.cache_schemas import stopping
+from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
+from kinegraph.pipeline.events import Event, Preparing, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
+from kinegraph.pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
+from kinegraph.pipeline.executors.dask_checks import absolute_root, check_cluster
+from kinegraph.pipeline.executors.dask_cluster import are_children, connected, resources
+from kinegraph.pipeline.executors.dask_station import UNITS_AT_ONCE, Station, run_unit
+from kinegraph.pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, Workers
+from kinegraph.pipeline.leases import lease_of
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.versions import agreed_versions
 
 REVISIT_SECONDS = 1.0
 FORGET_EVERY = 1000  # submissions
@@ -40,7 +40,9 @@ class DaskExecutor:
 
     def run(self, job: Job, report: Report) -> None:
         if not job.units:
-            from pipeline.executors.inline import InlineExecutor  # torch, which a client of a cluster needs not
+            from kinegraph.pipeline.executors.inline import (
+                InlineExecutor,  # torch, which a client of a cluster needs not
+            )
 
             InlineExecutor().run(job, report)  # builds the networks, to see that they are those of the cache
             return

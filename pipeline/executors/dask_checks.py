@@ -9,17 +9,17 @@ from pathlib import Path
 
 from distributed import Client
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.errors import UnknownStorage
-from cache_schemas.storage import LocalStorage, Storage, open_storage
-from cache_schemas.words import counted
-from pipeline.config import RunOptions
-from pipeline.errors import ClusterError
-from pipeline.executors.contract import Job
-from pipeline.executors.dask_cluster import needs_gpu
-from pipeline.executors.dask_jobs import JobWatch
-from pipeline.versions import MUST_AGREE, differing_versions, versions
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import UnknownStorage
+from kinegraph.cache_schemas.storage import LocalStorage, Storage, open_storage
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.errors import ClusterError
+from kinegraph.pipeline.executors.contract import Job
+from kinegraph.pipeline.executors.dask_cluster import needs_gpu
+from kinegraph.pipeline.executors.dask_jobs import JobWatch
+from kinegraph.pipeline.versions import MUST_AGREE, differing_versions, versions
 
 LOOK_SECONDS = 1.0
 log = logging.getLogger("kinegraph")

@@ -11,13 +11,13 @@ import dask
 import dask.config
 from distributed import Client, LocalCluster
 
-from cache_schemas.regular import CONFIG_BYTES, NotRegularError, read_regular
-from pipeline.cluster_options import DaskOptions
-from pipeline.config import RunOptions
-from pipeline.errors import ClusterError
-from pipeline.executors.contract import MAX_DEATHS
-from pipeline.executors.dask_jobs import LOOPBACK, job_cluster
-from pipeline.executors.dask_station import UNITS_AT_ONCE
+from kinegraph.cache_schemas.regular import CONFIG_BYTES, NotRegularError, read_regular
+from kinegraph.pipeline.cluster_options import DaskOptions
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.errors import ClusterError
+from kinegraph.pipeline.executors.contract import MAX_DEATHS
+from kinegraph.pipeline.executors.dask_jobs import LOOPBACK, job_cluster
+from kinegraph.pipeline.executors.dask_station import UNITS_AT_ONCE
 
 NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 

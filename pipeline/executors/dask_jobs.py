@@ -18,10 +18,10 @@ from typing import Any
 
 from distributed.core import Status
 
-from pipeline.cluster_options import JobQueueOptions
-from pipeline.config import RunOptions
-from pipeline.errors import ClusterError, ProgramMissing
-from pipeline.programs import run, tell_once
+from kinegraph.pipeline.cluster_options import JobQueueOptions
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.errors import ClusterError, ProgramMissing
+from kinegraph.pipeline.programs import run, tell_once
 
 LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
 DEMAND_SECONDS = "1s"  # adapting starts jobs for work that takes longer; a unit takes minutes

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 from distributed import Reschedule, WorkerPlugin, get_worker
 from distributed import Worker as DaskWorker
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheError
-from pipeline.config import Config
-from pipeline.errors import ClusterError, OutOfTimeError
-from pipeline.events import ClipsDone, Event, Preparing
-from pipeline.executors.dask_walltime import WorkerTime, job_around, leave, time_of
-from pipeline.leases import leases_on
-from pipeline.plan import WorkUnit
-from pipeline.versions import differing_versions
-from pipeline.walltime import Allotment
-from stages.errors import UsageError
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ClusterError, OutOfTimeError
+from kinegraph.pipeline.events import ClipsDone, Event, Preparing
+from kinegraph.pipeline.executors.dask_walltime import WorkerTime, job_around, leave, time_of
+from kinegraph.pipeline.leases import leases_on
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.versions import differing_versions
+from kinegraph.pipeline.walltime import Allotment
+from kinegraph.stages.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.worker import Worker
+    from kinegraph.pipeline.worker import Worker
 
 UNITS_AT_ONCE = 4  # of one process: one is computed, one sealed, one decoded, and one waits, so that none is waited for
 IDLE_SECONDS = 120.0
@@ -140,7 +140,7 @@ class Station(WorkerPlugin):
             _give_back_gpu_memory()
 
     def _run_until_idle(self) -> None:
-        from pipeline.worker import Pass
+        from kinegraph.pipeline.worker import Pass
 
         worker = self._open()
         with closing(leases_on(worker.cache.storage, self.config.run.lease_seconds)) as leases:
@@ -154,8 +154,8 @@ class Station(WorkerPlugin):
     def _open(self) -> "Worker":
         """Load the networks. Raises what a worker that came late cannot do: ClusterError, CacheNotFound, ..."""
         schedule = self._begin_time().schedule
-        from pipeline.devices import on_device_of, on_gpu_if_asked
-        from pipeline.worker import Worker
+        from kinegraph.pipeline.devices import on_device_of, on_gpu_if_asked
+        from kinegraph.pipeline.worker import Worker
 
         if differing := differing_versions(self.versions):
             raise ClusterError(f"worker {self._dask_worker.address} has {differing}. Install the same on all machines.")

@@ -10,15 +10,15 @@ from distributed import Reschedule, WorkerPlugin, get_worker
 from distributed import Worker as DaskWorker
 from distributed.core import Status
 
-from pipeline.config import Config
-from pipeline.errors import ClusterError
-from pipeline.executors.dask_station import SPEAKING, gpu_of
-from pipeline.versions import differing_versions
-from pipeline.wanted_run import RunPlace, WantedRun
-from stages.errors import UsageError
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ClusterError
+from kinegraph.pipeline.executors.dask_station import SPEAKING, gpu_of
+from kinegraph.pipeline.versions import differing_versions
+from kinegraph.pipeline.wanted_run import RunPlace, WantedRun
+from kinegraph.stages.errors import UsageError
 
 if TYPE_CHECKING:
-    from stages.training.records import EpochRecord
+    from kinegraph.stages.training.records import EpochRecord
 
 ENDING = {Status.closing, Status.closed, Status.failed}
 _alone = threading.Lock()
@@ -63,9 +63,9 @@ def run_task(task: RunTask) -> Exception | None:
             return ClusterError(f"worker {worker.address} has {differing}. Install the same on all machines.")
         import torch
 
-        from pipeline.devices import on_device_of, on_gpu_if_asked
-        from pipeline.training import train_wanted
-        from stages.training.engine import TrainingDiverged
+        from kinegraph.pipeline.devices import on_device_of, on_gpu_if_asked
+        from kinegraph.pipeline.training import train_wanted
+        from kinegraph.stages.training.engine import TrainingDiverged
 
         config = on_device_of(task.config, int(worker.name)) if task.of_client else task.config
         try:

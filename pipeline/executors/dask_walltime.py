@@ -14,7 +14,7 @@ import psutil
 from distributed import Worker as DaskWorker
 from distributed import WorkerPlugin
 
-from pipeline.walltime import Allotment, Schedule, allotment
+from kinegraph.pipeline.walltime import Allotment, Schedule, allotment
 
 FRESH_SECONDS = 60.0  # what a worker and its client may take until there is work; later than that it was idle
 RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5

@@ -6,10 +6,10 @@ from time import monotonic
 from distributed import Client
 from distributed.core import Status
 
-from pipeline.config import RunOptions
-from pipeline.errors import ClusterLost, OutOfTimeError
-from pipeline.executors.dask_cluster import most_workers
-from pipeline.executors.dask_jobs import JobWatch
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError
+from kinegraph.pipeline.executors.dask_cluster import most_workers
+from kinegraph.pipeline.executors.dask_jobs import JobWatch
 
 COUNT_WORKERS_SECONDS = 5.0
 STARTING_PATIENCE = 10  # times as long, while workers are being started: a crowded machine may take minutes for it

@@ -1,8 +1,8 @@
 """Everything in the calling thread: the executor to debug with."""
 
-from pipeline.executors.contract import Job, Report
-from pipeline.walltime import Schedule
-from pipeline.worker import Worker
+from kinegraph.pipeline.executors.contract import Job, Report
+from kinegraph.pipeline.walltime import Schedule
+from kinegraph.pipeline.worker import Worker
 
 
 class InlineExecutor:

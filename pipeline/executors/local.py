@@ -11,18 +11,18 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.files import HOST
-from pipeline.config import Config
-from pipeline.devices import on_device_of
-from pipeline.errors import OutOfTimeError, WalltimeError
-from pipeline.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
-from pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
-from pipeline.leases import lease_of
-from pipeline.plan import WorkUnit
-from pipeline.walltime import Allotment, Schedule
-from pipeline.worker import Worker
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.files import HOST
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.devices import on_device_of
+from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
+from kinegraph.pipeline.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
+from kinegraph.pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
+from kinegraph.pipeline.leases import lease_of
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.walltime import Allotment, Schedule
+from kinegraph.pipeline.worker import Worker
 
 
 class LocalExecutor:

@@ -3,15 +3,15 @@
 import logging
 from collections.abc import Sequence
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import video_of
-from cache_schemas.words import counted
-from pipeline.errors import SlurmError
-from pipeline.events import ClipsDone, Preparing, UnitSealed
-from pipeline.executors.contract import Job, Report
-from pipeline.executors.slurm_states import USAGE
-from pipeline.executors.slurm_submission import (
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import video_of
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.errors import SlurmError
+from kinegraph.pipeline.events import ClipsDone, Preparing, UnitSealed
+from kinegraph.pipeline.executors.contract import Job, Report
+from kinegraph.pipeline.executors.slurm_states import USAGE
+from kinegraph.pipeline.executors.slurm_submission import (
     Submission,
     Work,
     cancel_pending,
@@ -19,7 +19,7 @@ from pipeline.executors.slurm_submission import (
     submit,
     under_way,
 )
-from pipeline.plan import WorkUnit
+from kinegraph.pipeline.plan import WorkUnit
 
 POLL_SECONDS = 15.0
 log = logging.getLogger("kinegraph")
@@ -58,7 +58,7 @@ def _require_progress(submission: Submission, num_sealed: int, num_left: int) ->
 
 def _check_weights(job: Job, report: Report) -> None:
     """With no units there are keys whose weights are to be compared, which takes no array."""
-    from pipeline.executors.local import LocalExecutor
+    from kinegraph.pipeline.executors.local import LocalExecutor
 
     LocalExecutor(1).run(job, report)
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.options import StageOptions
+from kinegraph.stages.options import StageOptions
 
 OURS = ("array", "chdir", "open-mode", "output")  # tasks and logs are found by them
 

@@ -4,8 +4,8 @@ import math
 import shlex
 from pathlib import Path
 
-from pipeline.config import RunOptions
-from pipeline.walltime import SHORT_SECONDS, SIGNAL_SECONDS
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.walltime import SHORT_SECONDS, SIGNAL_SECONDS
 
 LOG = "log-{index}.txt"
 
@@ -26,7 +26,14 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
         **_limits(run),
         **run.slurm.options,
     }
-    command = [python, "-P", "-m", "cli", "slurm-task", str(folder)]  # -P: a `cli` in the working folder is not ours
+    command = [
+        python,
+        "-P",
+        "-m",
+        "kinegraph",
+        "slurm-task",
+        str(folder),
+    ]  # -P: a folder `kinegraph` in the working folder is not ours
     return "\n".join(
         [
             "#!/bin/bash",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from pipeline.errors import ProgramMissing
-from pipeline.programs import run, tell_once
+from kinegraph.pipeline.errors import ProgramMissing
+from kinegraph.pipeline.programs import run, tell_once
 
 State = Literal["pending", "running", "done", "stopped", "failed", "unknown"]
 STATES: tuple[State, ...] = ("pending", "running", "done", "stopped", "failed", "unknown")

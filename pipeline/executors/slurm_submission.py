@@ -17,21 +17,21 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from cache_schemas import stopping
-from cache_schemas.cache import Cache
-from cache_schemas.documents import parsed, read_document
-from cache_schemas.files import write_whole
-from cache_schemas.names import ObjectName
-from cache_schemas.regular import open_regular, read_regular
-from cache_schemas.storage import Storage
-from pipeline.config import Config
-from pipeline.errors import ProgramMissing, SlurmError
-from pipeline.executors.slurm_script import LOG, array_script
-from pipeline.executors.slurm_states import ArrayState, TaskState, array_state, exited
-from pipeline.plan import WorkUnit
-from pipeline.programs import run, tell_once
-from pipeline.wanted_run import WantedRun
-from stages.errors import UsageError
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.documents import parsed, read_document
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.names import ObjectName
+from kinegraph.cache_schemas.regular import open_regular, read_regular
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ProgramMissing, SlurmError
+from kinegraph.pipeline.executors.slurm_script import LOG, array_script
+from kinegraph.pipeline.executors.slurm_states import ArrayState, TaskState, array_state, exited
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.programs import run, tell_once
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.errors import UsageError
 
 FOLDER = "slurm"
 CONFIG_FILE, WORK_FILE, SCRIPT_FILE, COMPLETION_FILE = "config.yaml", "work.json", "script.sh", "ended-{index}.json"

@@ -7,19 +7,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cache_schemas.cache import Cache
-from cache_schemas.files import write_whole
-from pipeline.config import Config, load_config
-from pipeline.devices import on_gpu_if_asked
-from pipeline.events import UnitSealedElsewhere
-from pipeline.executors.contract import Job, Report
-from pipeline.executors.local import run_here
-from pipeline.executors.slurm import unsealed
-from pipeline.executors.slurm_submission import COMPLETION_FILE, CONFIG_FILE, DIVERGED_FILE, Work
-from pipeline.plan import WorkUnit
-from pipeline.progress import Progress, clips_of
-from pipeline.walltime import allotment
-from pipeline.wanted_run import places
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.devices import on_gpu_if_asked
+from kinegraph.pipeline.events import UnitSealedElsewhere
+from kinegraph.pipeline.executors.contract import Job, Report
+from kinegraph.pipeline.executors.local import run_here
+from kinegraph.pipeline.executors.slurm import unsealed
+from kinegraph.pipeline.executors.slurm_submission import COMPLETION_FILE, CONFIG_FILE, DIVERGED_FILE, Work
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.progress import Progress, clips_of
+from kinegraph.pipeline.walltime import allotment
+from kinegraph.pipeline.wanted_run import places
 
 
 def run_task(folder: Path, index: int, **heard: Any) -> None:
@@ -47,8 +47,8 @@ def _completion(folder: Path, index: int) -> Path:
 
 def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: Mapping[str, Any]) -> None:
     """Train one run; where it diverges, leave word of that."""
-    from pipeline.training import train_wanted
-    from stages.training.engine import TrainingDiverged
+    from kinegraph.pipeline.training import train_wanted
+    from kinegraph.stages.training.engine import TrainingDiverged
 
     diverged_file.unlink(missing_ok=True)
     place = replace(places(work.runs)[index], runs_after=0)  # other tasks train the others

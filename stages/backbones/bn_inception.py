@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.backbones.backbone import Backbone, frame_by_frame
+from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
 # Channels of: 1x1; 3x3 reduce, 3x3; double 3x3 reduce, both double 3x3; pool projection. 0: the block has no such
 # branch, halves the map and passes its input through a pool.

@@ -7,23 +7,23 @@ from typing import Any
 import torch
 from torchvision import models
 
-from stages.backbones.backbone import Backbone
-from stages.backbones.bn_inception import BNInception
-from stages.backbones.catalogue import TIMM_PREFIX, entry
-from stages.backbones.entry import INFLATE, BackboneEntry
-from stages.backbones.inception_v3 import InceptionV3
-from stages.backbones.inflation import inflate
-from stages.backbones.resnet2d import ResNet2D
-from stages.backbones.resnet3d import ResNet3D
-from stages.backbones.resnet3d_layouts import LAYOUTS
-from stages.backbones.sync_cnn import SyncCnn
-from stages.backbones.temporal_shift import ShiftedResNet
-from stages.backbones.timm_image import TimmImage
-from stages.backbones.tiny_i3d import TinyI3D
-from stages.backbones.torchvision_video import S3D, R2Plus1D
-from stages.errors import WeightsError
-from stages.weights.load import load_weights, tensors_digest, weights_digest
-from stages.weights.random import initialise
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.bn_inception import BNInception
+from kinegraph.stages.backbones.catalogue import TIMM_PREFIX, entry
+from kinegraph.stages.backbones.entry import INFLATE, BackboneEntry
+from kinegraph.stages.backbones.inception_v3 import InceptionV3
+from kinegraph.stages.backbones.inflation import inflate
+from kinegraph.stages.backbones.resnet2d import ResNet2D
+from kinegraph.stages.backbones.resnet3d import ResNet3D
+from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
+from kinegraph.stages.backbones.sync_cnn import SyncCnn
+from kinegraph.stages.backbones.temporal_shift import ShiftedResNet
+from kinegraph.stages.backbones.timm_image import TimmImage
+from kinegraph.stages.backbones.tiny_i3d import TinyI3D
+from kinegraph.stages.backbones.torchvision_video import S3D, R2Plus1D
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.load import load_weights, tensors_digest, weights_digest
+from kinegraph.stages.weights.random import initialise
 
 BUILDERS: dict[str, Callable[[], Backbone]] = {
     "resnet18": lambda: ResNet2D(models.resnet18()),

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from stages.backbones.entry import AS_TRAINED, GEOMETRY, INFLATE, PAPER, BackboneEntry, Counts, Options
-from stages.backbones.resnet3d_layouts import LAYOUTS
-from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
-from stages.weights.registry import BACKBONE_WEIGHTS
-from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
+from kinegraph.stages.backbones.entry import AS_TRAINED, GEOMETRY, INFLATE, PAPER, BackboneEntry, Counts, Options
+from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
+from kinegraph.stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
+from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
+from kinegraph.stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
 
 TIMM_PREFIX = "timm/"
 HALF_VALID = (3, 2)  # of Inception-V3, whose layers do not pad
@@ -204,7 +204,7 @@ def entry(name: str, options: Options = {}, weights: str = "") -> BackboneEntry:
     Raises ValueError, listing what there is, if there is no such backbone or option.
     """
     if name.startswith(TIMM_PREFIX):
-        from stages.backbones.timm_image import timm_entry
+        from kinegraph.stages.backbones.timm_image import timm_entry
 
         known = timm_entry(name.removeprefix(TIMM_PREFIX))
     elif name in CATALOGUE:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from stages.errors import UsageError
+from kinegraph.stages.errors import UsageError
 
 
 def require_compiler(device: torch.device) -> None:

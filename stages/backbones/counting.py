@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.backbones.build import untrained
-from stages.backbones.entry import BackboneEntry
+from kinegraph.stages.backbones.build import untrained
+from kinegraph.stages.backbones.entry import BackboneEntry
 
 
 def count(known: BackboneEntry, **options: int | str) -> tuple[int, float]:

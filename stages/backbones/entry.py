@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from stages.backbones.taps import Tap
-from stages.weights.sources import WeightSource, known_source
+from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.weights.sources import WeightSource, known_source
 
 Options = Mapping[str, int | str]
 GEOMETRY, AS_TRAINED, PAPER = "geometry", "as_trained", "paper"  # what the other options start from

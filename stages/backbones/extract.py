@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stages.backbones.build import backbone_digest, build_backbone
-from stages.backbones.catalogue import CATALOGUE, entry
-from stages.backbones.compiling import require_compiler
-from stages.backbones.folding import fold_batch_norms
-from stages.backbones.options import BackboneOptions
-from stages.backbones.pixels import pixels_of
-from stages.device import computing_in, frozen_on, require_precision
+from kinegraph.stages.backbones.build import backbone_digest, build_backbone
+from kinegraph.stages.backbones.catalogue import CATALOGUE, entry
+from kinegraph.stages.backbones.compiling import require_compiler
+from kinegraph.stages.backbones.folding import fold_batch_norms
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.pixels import pixels_of
+from kinegraph.stages.device import computing_in, frozen_on, require_precision
 
 # B clips, T frames, C channels, S side of the square input, H W size of a map.
 

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.options import StageOptions
-from stages.weights.sources import ChannelOrder, Channels
+from kinegraph.stages.options import StageOptions
+from kinegraph.stages.weights.sources import ChannelOrder, Channels
 
 
 class BackboneOptions(StageOptions):

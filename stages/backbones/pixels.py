@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from cache_schemas.crops import Framing
-from stages.backbones.catalogue import entry, owner
-from stages.backbones.entry import BackboneEntry
-from stages.backbones.options import BackboneOptions
-from stages.weights.sources import Pixels, known_source
+from kinegraph.cache_schemas.crops import Framing
+from kinegraph.stages.backbones.catalogue import entry, owner
+from kinegraph.stages.backbones.entry import BackboneEntry
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.weights.sources import Pixels, known_source
 
 
 def own_pixels(known: BackboneEntry) -> Pixels:

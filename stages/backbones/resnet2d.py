@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 from torchvision.models import ResNet
 
-from stages.backbones.backbone import Backbone, frame_by_frame
+from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
 # B clips, T frames, C channels, H, W.
 

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from stages.backbones.backbone import Backbone
-from stages.backbones.non_local import NonLocal
-from stages.backbones.resnet3d_layouts import STAGES, Layout
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.non_local import NonLocal
+from kinegraph.stages.backbones.resnet3d_layouts import STAGES, Layout
 
 EXPANSION = 4
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
+from kinegraph.stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
 
 STAGES = ("res2", "res3", "res4", "res5")
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.backbone import Backbone
 
 WIDTHS = {"sync_cnn": (512, 512, 512), "tiny_sync_cnn": (16, 32, 64)}
 LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # frames that the last convolution spans

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted
 
 Window = tuple[int, int]  # kernel and stride of a layer; what is padded only to keep its size is left out
 HALF_UP: Window = (1, 2)  # ceil(n / 2): stride 2, padded by half of an odd kernel

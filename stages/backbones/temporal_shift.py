@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import Bottleneck
 
-from stages.backbones.backbone import Backbone, frame_by_frame
-from stages.backbones.resnet2d import ResNet2D
+from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
+from kinegraph.stages.backbones.resnet2d import ResNet2D
 
 SHIFT_DIVISOR = 8
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.backbones.backbone import Backbone, frame_by_frame
-from stages.backbones.entry import BackboneEntry
-from stages.backbones.taps import Tap
+from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
+from kinegraph.stages.backbones.entry import BackboneEntry
+from kinegraph.stages.backbones.taps import Tap
 
 # B clips, T frames, C channels, H, W.
 

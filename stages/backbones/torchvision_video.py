@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torchvision.models.video import r2plus1d_18, s3d
 
-from stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.backbone import Backbone
 
 
 class S3D(Backbone):

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from cache_schemas.clips_table import Interval, interval_id
-from cache_schemas.regular import TABLE_BYTES, read_regular
-from cache_schemas.words import counted
-from stages.clips.csv_list import csv_lines, decoded
-from stages.clips.errors import DatasetError
-from stages.clips.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
-from stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
-from stages.decode.errors import DecodeError
-from stages.decode.numbered_images import NumberedImages
-from stages.decode.opening import on_disk, printable
-from stages.remote.urls import FILE, UrlError, is_url, located
+from kinegraph.cache_schemas.clips_table import Interval, interval_id
+from kinegraph.cache_schemas.regular import TABLE_BYTES, read_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.clips.csv_list import csv_lines, decoded
+from kinegraph.stages.clips.errors import DatasetError
+from kinegraph.stages.clips.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
+from kinegraph.stages.clips.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import NumberedImages
+from kinegraph.stages.decode.opening import on_disk, printable
+from kinegraph.stages.remote.urls import FILE, UrlError, is_url, located
 
 if TYPE_CHECKING:
-    from stages.remote.remote import Remote
+    from kinegraph.stages.remote.remote import Remote
 
 SET_RATE = "For folders of images set dataset.frame_rate: how many images a second they are."
 log = logging.getLogger("kinegraph")
@@ -180,7 +180,7 @@ def _listing(
 
 
 def _remote(tries: int) -> "Remote":
-    from stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+    from kinegraph.stages.remote.remote import Remote  # takes time to import, which folders need not wait for
 
     return Remote(tries)
 
@@ -269,7 +269,7 @@ def _interval(where: str, start: str, end: str) -> Interval | None:
 
 
 def _list_interactions(options: InteractionsOptions, progress: Callable[[int], None] | None) -> Listing:
-    from stages.clips.interactions import generate
+    from kinegraph.stages.clips.interactions import generate
 
     root = Path(options.root)
     counts = {split: getattr(options, split) for split in SPLITS}
@@ -278,7 +278,7 @@ def _list_interactions(options: InteractionsOptions, progress: Callable[[int], N
 
 
 def _list_sync_mnist(options: SyncMnistOptions, progress: Callable[[int], None] | None) -> Listing:
-    from stages.clips.sync_mnist import classes, generate
+    from kinegraph.stages.clips.sync_mnist import classes, generate
 
     generate(options, workers=os.cpu_count() or 1, progress=progress)
     entries = _from_csv(options.root, str(Path(options.root, "annotations.csv")), tries=1)

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import xxhash
 from PIL import Image
 
-from cache_schemas.regular import DOCUMENT_BYTES, MIB, open_regular, read_regular
-from stages.clips.drawing import FIRST_UNSEEN_DIGIT, bundled_digits
-from stages.errors import UsageError
+from kinegraph.cache_schemas.regular import DOCUMENT_BYTES, MIB, open_regular, read_regular
+from kinegraph.stages.clips.drawing import FIRST_UNSEEN_DIGIT, bundled_digits
+from kinegraph.stages.errors import UsageError
 
 SIDE_PX = 28
 UInt8Array = npt.NDArray[np.uint8]

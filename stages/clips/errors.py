@@ -1,6 +1,6 @@
 """A data set that cannot be listed."""
 
-from stages.errors import UsageError
+from kinegraph.stages.errors import UsageError
 
 
 class DatasetError(UsageError):

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from stages.clips.errors import DatasetError
-from stages.decode.numbered_images import NumberedImages, numbered_images, numbered_name
-from stages.decode.opening import printable
+from kinegraph.stages.clips.errors import DatasetError
+from kinegraph.stages.decode.numbered_images import NumberedImages, numbered_images, numbered_name
+from kinegraph.stages.decode.opening import printable
 
 VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .asf .avc .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2ts .m2v .m4v .mjpeg "

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cache_schemas import stopping
-from cache_schemas.files import TEMPORARY_PREFIX, sweep
-from cache_schemas.regular import CONFIG_BYTES, read_regular
-from stages.processes import in_processes
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.files import TEMPORARY_PREFIX, sweep
+from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
+from kinegraph.stages.processes import in_processes
 
 VIDEOS_AT_ONCE = 16  # of one process
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, base_of, crops_of, is_crop
-from stages.options import MAX_SEED, SplitName, StageOptions
-from stages.remote.urls import UrlError, checked, is_url
+from kinegraph.cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, base_of, crops_of, is_crop
+from kinegraph.stages.options import MAX_SEED, SplitName, StageOptions
+from kinegraph.stages.remote.urls import UrlError, checked, is_url
 
 MAX_VIDEOS = 10_000_000  # of a split
 ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

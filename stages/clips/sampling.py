@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from cache_schemas.clips_table import Interval
-from stages.clips.options import ClipOptions
-from stages.decode.timeline import PresentedFrames
+from kinegraph.cache_schemas.clips_table import Interval
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.decode.timeline import PresentedFrames
 
 INSIDE_SECONDS = 1e-5  # so long before the end of an interval no frame is taken yet that is presented at its end
 

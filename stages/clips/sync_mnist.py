@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.clips.digits import SIDE_PX, DigitImages, digits_of
-from stages.clips.generating import GeneratedVideo, encode, generate_videos
-from stages.clips.options import SyncMnistOptions
+from kinegraph.stages.clips.digits import SIDE_PX, DigitImages, digits_of
+from kinegraph.stages.clips.generating import GeneratedVideo, encode, generate_videos
+from kinegraph.stages.clips.options import SyncMnistOptions
 
 GENERATOR_VERSION = 2
 NUM_FRAMES = 10

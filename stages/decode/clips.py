@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from cache_schemas.clips_table import ClipRow
-from stages.decode.durations import TRUNCATED_SECONDS
-from stages.decode.errors import DecodeError
-from stages.decode.numbered_images import OpenImages, open_images
-from stages.decode.open_videos import OpenVideos
-from stages.decode.seeking import SeekLost
-from stages.decode.squares import FramePixels, Size, Square
-from stages.decode.stream import LATEST_RULES, PYAV_ERRORS, OpenVideo, TimedFrame, open_video
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import OpenImages, open_images
+from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.seeking import SeekLost
+from kinegraph.stages.decode.squares import FramePixels, Size, Square
+from kinegraph.stages.decode.stream import LATEST_RULES, PYAV_ERRORS, OpenVideo, TimedFrame, open_video
 
 VERSION = LATEST_RULES  # of what this file computes; part of every fingerprint below it
 

@@ -8,10 +8,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stages.decode.durations import TRUNCATED_SECONDS
-from stages.decode.errors import DecodeError
-from stages.decode.stream import OpenVideo, Probe, Seekable, open_video, probe
-from stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames, formats, frame_rate
+from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import OpenVideo, Probe, Seekable, open_video, probe
+from kinegraph.stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames, formats, frame_rate
 
 ONE_PICTURE_A_PACKET = frozenset({"av1", "h264", "hevc", "mjpeg", "vp9"})
 WHOLE_PICTURES = frozenset({"mov", "matroska"})  # containers that keep both fields of a picture together

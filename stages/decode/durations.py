@@ -6,11 +6,11 @@ import av
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from cache_schemas.words import counted
-from stages.decode.timeline import JOINED, MAX_GAP_SECONDS, formats
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.decode.timeline import JOINED, MAX_GAP_SECONDS, formats
 
 if TYPE_CHECKING:
-    from stages.decode.stream import OpenVideo
+    from kinegraph.stages.decode.stream import OpenVideo
 
 TRUNCATED_SECONDS = 0.5  # a shorter gap before the promised end is how encoders round
 TOGETHER = frozenset({"matroska", "flv", "asf", "asf_o"})  # containers that tell one end for all streams, on one clock

@@ -1,6 +1,6 @@
 """Why a video gave no frames, in the ledger's words."""
 
-from cache_schemas.ledger import Reason
+from kinegraph.cache_schemas.ledger import Reason
 
 
 class DecodeError(Exception):

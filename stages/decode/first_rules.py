@@ -13,10 +13,10 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from stages.decode.pictures import Orientation, display_matrix
+from kinegraph.stages.decode.pictures import Orientation, display_matrix
 
 if TYPE_CHECKING:
-    from stages.decode.stream import OpenVideo
+    from kinegraph.stages.decode.stream import OpenVideo
 
 FLOAT_NOISE_SECONDS = 1e-6
 ROUNDING_SECONDS = 0.5

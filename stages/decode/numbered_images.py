@@ -19,14 +19,14 @@ import numpy as np
 import xxhash
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cache_schemas import stopping
-from cache_schemas.ledger import Source
-from cache_schemas.regular import open_regular
-from cache_schemas.words import counted
-from stages.decode.errors import DecodeError
-from stages.decode.opening import on_disk
-from stages.decode.stream import Probe, TimedFrame
-from stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.cache_schemas.regular import open_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.stream import Probe, TimedFrame
+from kinegraph.stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .ppm .tif .tiff .webp".split())
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder of Pillow sees a file

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from stages.decode.opening import on_disk
-from stages.decode.stream import OpenVideo, begin_video
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.stream import OpenVideo, begin_video
 
 FirstWanted = Callable[[float], float]  # the first time that is wanted, s, of a video with a slack of so many seconds
 Identity = tuple[int, int, int, int]

@@ -10,8 +10,8 @@ import av.error
 from av.container import InputContainer
 from av.format import ContainerFormat
 
-from cache_schemas.regular import NotRegularError, require_regular
-from stages.decode.errors import DecodeError
+from kinegraph.cache_schemas.regular import NotRegularError, require_regular
+from kinegraph.stages.decode.errors import DecodeError
 
 # Demuxers that open files or addresses which a file names: playlists, session descriptions, numbered images.
 FOLLOWING = frozenset("concat concatf dash hls imf image2 lavfi rtp rtsp sap sdp vobsub webm_dash_manifest".split())

@@ -21,11 +21,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from stages.decode.opening import open_container
-from stages.decode.timeline import Timeline, formats
+from kinegraph.stages.decode.opening import open_container
+from kinegraph.stages.decode.timeline import Timeline, formats
 
 if TYPE_CHECKING:
-    from stages.decode.stream import OpenVideo
+    from kinegraph.stages.decode.stream import OpenVideo
 
 MIN_SKIP_SECONDS = 5.0  # of video; less is decoded about as fast as a seek takes
 INDEXED = frozenset({"mov", "matroska"})

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import xxhash
 
-from cache_schemas.ledger import Source
-from cache_schemas.regular import open_regular
-from stages.decode.opening import on_disk
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.cache_schemas.regular import open_regular
+from kinegraph.stages.decode.opening import on_disk
 
 SAMPLE_BYTES = 65536
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.crops import Framing, Rectangle, cut_origin, resized_frame
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.crops import Framing, Rectangle, cut_origin, resized_frame
 
 Size = tuple[int, int]
 

@@ -21,15 +21,15 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from cache_schemas.words import counted
-from stages.decode import durations, first_rules, pictures, seeking
-from stages.decode.durations import PacketCount
-from stages.decode.errors import DecodeError
-from stages.decode.first_rules import FirstTimeline
-from stages.decode.opening import on_disk, open_container, require_file
-from stages.decode.pictures import Orientation
-from stages.decode.seeking import SeekLost
-from stages.decode.timeline import PresentedFrames, Timeline, first_stamps
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.decode import durations, first_rules, pictures, seeking
+from kinegraph.stages.decode.durations import PacketCount
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.first_rules import FirstTimeline
+from kinegraph.stages.decode.opening import on_disk, open_container, require_file
+from kinegraph.stages.decode.pictures import Orientation
+from kinegraph.stages.decode.seeking import SeekLost
+from kinegraph.stages.decode.timeline import PresentedFrames, Timeline, first_stamps
 
 NOBODY = "NULL"  # who complains of headers of which FFmpeg, looking for the format, has seen a part only
 MAX_COMPLAINTS = 5  # kept per video, of each kind

@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from cache_schemas.clips_table import Interval
+from kinegraph.cache_schemas.clips_table import Interval
 
 NO_TIMESTAMPS = 0x0080  # FFmpeg's AVFMT_NOTIMESTAMPS: a raw stream
 DECODE_TIMES = frozenset({"avi", "asf", "asf_o"})

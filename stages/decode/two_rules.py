@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from cache_schemas.clips_table import ClipRow
-from stages.decode.clips import DecodedClip, Wanted, decode_clips
-from stages.decode.errors import DecodeError
-from stages.decode.pictures import Orientation
-from stages.decode.stream import LATEST_RULES, PYAV_ERRORS, open_video
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.pictures import Orientation
+from kinegraph.stages.decode.stream import LATEST_RULES, PYAV_ERRORS, open_video
 
 NO_LIMIT = float("inf")
 Change = Literal["none", "times", "frames", "unread"]

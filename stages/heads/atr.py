@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.maps import MapHead, MapOptions, each_frame
-from stages.options import StageOptions
+from kinegraph.stages.heads.maps import MapHead, MapOptions, each_frame
+from kinegraph.stages.options import StageOptions
 
 
 class AtrBlockOptions(StageOptions):

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from stages.heads.head import Classifier, Head, Spec, TapOptions
-from stages.heads.inputs import choose_source
+from kinegraph.stages.heads.head import Classifier, Head, Spec, TapOptions
+from kinegraph.stages.heads.inputs import choose_source
 
 
 class AvgPoolOptions(TapOptions):

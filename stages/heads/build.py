@@ -4,23 +4,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stages.heads.atr import Atr
-from stages.heads.avg_pool import AvgPool
-from stages.heads.conv3d import Conv3dHead
-from stages.heads.conv_lstm import ConvLstm
-from stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
-from stages.heads.inputs import TapMissing
-from stages.heads.lstm import Lstm
-from stages.heads.non_local import NonLocalHead
-from stages.heads.own import OwnHead, built, is_own
-from stages.heads.proposal_pool import ProposalPool
-from stages.heads.rstg import Rstg
-from stages.heads.st_sgn import RelationMatrix, StSgn
-from stages.heads.strg import Strg
-from stages.heads.tail import MakeNetwork, build_tail, empty, parse_tail, trained
-from stages.heads.tailed import TailedHead, gives, spec_above
-from stages.heads.trg import Trg
-from stages.heads.trn import Trn
+from kinegraph.stages.heads.atr import Atr
+from kinegraph.stages.heads.avg_pool import AvgPool
+from kinegraph.stages.heads.conv3d import Conv3dHead
+from kinegraph.stages.heads.conv_lstm import ConvLstm
+from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec, TapOptions
+from kinegraph.stages.heads.inputs import TapMissing
+from kinegraph.stages.heads.lstm import Lstm
+from kinegraph.stages.heads.non_local import NonLocalHead
+from kinegraph.stages.heads.own import OwnHead, built, is_own
+from kinegraph.stages.heads.proposal_pool import ProposalPool
+from kinegraph.stages.heads.rstg import Rstg
+from kinegraph.stages.heads.st_sgn import RelationMatrix, StSgn
+from kinegraph.stages.heads.strg import Strg
+from kinegraph.stages.heads.tail import MakeNetwork, build_tail, empty, parse_tail, trained
+from kinegraph.stages.heads.tailed import TailedHead, gives, spec_above
+from kinegraph.stages.heads.trg import Trg
+from kinegraph.stages.heads.trn import Trn
 
 HEADS: dict[str, type[Head]] = {
     "avg_pool": AvgPool,

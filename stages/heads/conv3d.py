@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.backbones.non_local import NonLocal
-from stages.heads.head import HeadError
-from stages.heads.maps import MapHead, MapOptions, TimeFirst
-from stages.options import StageOptions
+from kinegraph.stages.backbones.non_local import NonLocal
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.heads.maps import MapHead, MapOptions, TimeFirst
+from kinegraph.stages.options import StageOptions
 
 
 class Conv3dOptions(MapOptions):

@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, Spec
-from stages.heads.inputs import choose_source
-from stages.heads.maps import MapOptions, MapReader, each_frame
+from kinegraph.stages.heads.head import Classifier, Head, Spec
+from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.maps import MapOptions, MapReader, each_frame
 
 
 class ConvLstmOptions(MapOptions):

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.errors import UsageError
-from stages.options import StageOptions
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.options import StageOptions
 
 Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
 # kind of array -> prefix, suffix, rank of one clip

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from cache_schemas.words import counted
-from stages.heads.head import KINDS, HeadError, Source, Spec, TapOptions
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.heads.head import KINDS, HeadError, Source, Spec, TapOptions
 
 BOXES = "proposals/boxes"
 COUNT = "proposals/count"

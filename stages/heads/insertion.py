@@ -11,17 +11,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from stages.backbones.backbone import Backbone
-from stages.backbones.non_local import NonLocal
-from stages.heads.atr import AtrBlock, AtrBlockOptions
-from stages.heads.conv3d import Conv3dBlock, Conv3dBlockOptions
-from stages.heads.head import HeadError
-from stages.heads.maps import TimeFirst
-from stages.heads.places import Family, Place
-from stages.heads.rstg import RstgBlockOptions, RstgToMap
-from stages.heads.tail_options import InsertionOptions
-from stages.heads.trg import TrgBlock, TrgBlockOptions
-from stages.options import StageOptions
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.non_local import NonLocal
+from kinegraph.stages.heads.atr import AtrBlock, AtrBlockOptions
+from kinegraph.stages.heads.conv3d import Conv3dBlock, Conv3dBlockOptions
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.heads.maps import TimeFirst
+from kinegraph.stages.heads.places import Family, Place
+from kinegraph.stages.heads.rstg import RstgBlockOptions, RstgToMap
+from kinegraph.stages.heads.tail_options import InsertionOptions
+from kinegraph.stages.heads.trg import TrgBlock, TrgBlockOptions
+from kinegraph.stages.options import StageOptions
 
 Shape = tuple[int, int, int, int]  # T, C, H, W
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.device import through_lstm
-from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
-from stages.heads.inputs import choose_source
-from stages.heads.maps import each_frame
+from kinegraph.stages.device import through_lstm
+from kinegraph.stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
+from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.maps import each_frame
 
 
 class LstmOptions(TapOptions):

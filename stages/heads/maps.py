@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, Source, Spec, TapOptions
-from stages.heads.inputs import choose_source, project_maps
+from kinegraph.stages.heads.head import Classifier, Head, Source, Spec, TapOptions
+from kinegraph.stages.heads.inputs import choose_source, project_maps
 
 
 class MapOptions(TapOptions):

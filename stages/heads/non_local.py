@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pydantic import Field
 from torch import nn
 
-from stages.backbones.non_local import NonLocal
-from stages.heads.head import HeadError
-from stages.heads.maps import MapHead, MapOptions, TimeFirst
+from kinegraph.stages.backbones.non_local import NonLocal
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.heads.maps import MapHead, MapOptions, TimeFirst
 
 
 class NonLocalOptions(MapOptions):

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from cache_schemas.regular import CONFIG_BYTES, read_regular
-from cache_schemas.words import counted
-from stages.heads.head import Head, HeadError, HeadOptions, Spec
+from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec
 
 DIGEST = "@"
 WHAT_IT_OFFERS = "docs/own_head.md shows what a head must offer"

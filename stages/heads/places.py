@@ -6,9 +6,9 @@ from functools import partial
 
 from torch import nn
 
-from stages.backbones import bn_inception, inception_v3
-from stages.backbones.backbone import Backbone
-from stages.backbones.resnet3d_layouts import LAYOUTS
+from kinegraph.stages.backbones import bn_inception, inception_v3
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Spec, TapOptions
-from stages.heads.inputs import MapRegionReader, RegionReader, Regions, choose_source, project_maps
-from stages.heads.maps import each_frame
+from kinegraph.stages.heads.head import Spec, TapOptions
+from kinegraph.stages.heads.inputs import MapRegionReader, RegionReader, Regions, choose_source, project_maps
+from kinegraph.stages.heads.maps import each_frame
 
 
 class ProjectedRegionOptions(TapOptions):

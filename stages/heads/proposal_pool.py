@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Classifier, Head, Spec
-from stages.heads.inputs import masked_mean
-from stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
+from kinegraph.stages.heads.head import Classifier, Head, Spec
+from kinegraph.stages.heads.inputs import masked_mean
+from kinegraph.stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
 
 
 class ProposalPoolOptions(ProjectedRegionOptions):

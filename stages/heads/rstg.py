@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from stages.device import through_lstm
-from stages.heads.grid_graph import POSITION_CELLS, links, pooling, positions, upsampling
-from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
-from stages.heads.inputs import choose_source
-from stages.options import StageOptions
+from kinegraph.stages.device import through_lstm
+from kinegraph.stages.heads.grid_graph import POSITION_CELLS, links, pooling, positions, upsampling
+from kinegraph.stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
+from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.options import StageOptions
 
 Schedule = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
 State = tuple[Tensor, ...]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.heads.build import build_head
-from stages.heads.head import Spec
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import Spec
 
 
 @dataclass(frozen=True, kw_only=True)

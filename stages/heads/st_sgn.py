@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.head import Head, HeadError, HeadOptions, Spec
-from stages.heads.inputs import missing
-from stages.heads.sequences import Reducer, SliceClassifier
+from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec
+from kinegraph.stages.heads.inputs import missing
+from kinegraph.stages.heads.sequences import Reducer, SliceClassifier
 
 COUNT, TIMES = "graphs/count", "graphs/times"
 OBJECTS, LINKED, RELATIONS = "graphs/objects", "graphs/linked", "graphs/relations"

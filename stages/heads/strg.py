@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.heads.graphs import collect_all, collect_next, collect_previous, iou_graphs, similarity_graph
-from stages.heads.head import Classifier, Head, HeadError, Spec
-from stages.heads.inputs import Regions, masked_mean
-from stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
+from kinegraph.stages.heads.graphs import collect_all, collect_next, collect_previous, iou_graphs, similarity_graph
+from kinegraph.stages.heads.head import Classifier, Head, HeadError, Spec
+from kinegraph.stages.heads.inputs import Regions, masked_mean
+from kinegraph.stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
 
 Collect = Callable[[Tensor], Tensor]  # nodes X [B, T, N, C] -> G X, of the same shape
 

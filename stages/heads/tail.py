@@ -10,15 +10,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from stages.backbones.backbone import Backbone
-from stages.backbones.build import build_backbone, untrained
-from stages.backbones.catalogue import entry
-from stages.backbones.entry import GEOMETRY, PAPER, BackboneEntry
-from stages.heads.head import HeadError, Source, Spec, TapOptions
-from stages.heads.inputs import choose_source
-from stages.heads.insertion import Shape, block_options, insert, is_inserted
-from stages.heads.places import FAMILIES
-from stages.heads.tail_options import TailOptions
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.build import build_backbone, untrained
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.entry import GEOMETRY, PAPER, BackboneEntry
+from kinegraph.stages.heads.head import HeadError, Source, Spec, TapOptions
+from kinegraph.stages.heads.inputs import choose_source
+from kinegraph.stages.heads.insertion import Shape, block_options, insert, is_inserted
+from kinegraph.stages.heads.places import FAMILIES
+from kinegraph.stages.heads.tail_options import TailOptions
 
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 MakeNetwork = Callable[[TailOptions], Backbone]

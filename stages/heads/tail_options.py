@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from stages.options import StageOptions
+from kinegraph.stages.options import StageOptions
 
 
 def _listed(value: Any) -> Any:

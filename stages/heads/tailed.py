@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from stages.heads.head import Head, HeadError, Spec
-from stages.heads.insertion import is_inserted
-from stages.heads.tail import Tail
-from stages.heads.tail_options import TailOptions
+from kinegraph.stages.heads.head import Head, HeadError, Spec
+from kinegraph.stages.heads.insertion import is_inserted
+from kinegraph.stages.heads.tail import Tail
+from kinegraph.stages.heads.tail_options import TailOptions
 
 
 class TailedHead(Head):

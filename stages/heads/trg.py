@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.device import without_autocast
-from stages.heads.maps import MapHead, MapOptions, each_frame
-from stages.options import StageOptions
+from kinegraph.stages.device import without_autocast
+from kinegraph.stages.heads.maps import MapHead, MapOptions, each_frame
+from kinegraph.stages.options import StageOptions
 
 
 class TrgBlockOptions(StageOptions):

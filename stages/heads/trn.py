@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.device import upload
-from stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
-from stages.heads.inputs import choose_source
+from kinegraph.stages.device import upload
+from kinegraph.stages.heads.head import Classifier, Head, HeadError, Spec, TapOptions
+from kinegraph.stages.heads.inputs import choose_source
 
 
 class TrnOptions(TapOptions):

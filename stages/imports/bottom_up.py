@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from cache_schemas.ledger import Source
-from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_floats
-from stages.imports.npy_files import ids_of_files, source_of
-from stages.number_files import ArrayFileError, read_npz
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_floats
+from kinegraph.stages.imports.npy_files import ids_of_files, source_of
+from kinegraph.stages.number_files import ArrayFileError, read_npz
 
 SUFFIX = ".npz"
 KEYS = ("x", "bbox", "num_bbox")

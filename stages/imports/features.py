@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from cache_schemas.ledger import Reason, Source
-from stages.errors import UsageError
+from kinegraph.cache_schemas.ledger import Reason, Source
+from kinegraph.stages.errors import UsageError
 
 
 class FeatureFileError(UsageError):

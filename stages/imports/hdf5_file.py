@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import xxhash
 
-from cache_schemas.ledger import Source
-from stages.clips.folders import VIDEO_SUFFIXES
-from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_features
-from stages.number_files import ArrayFileError, require_expansion, require_plain
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
+from kinegraph.stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_features
+from kinegraph.stages.number_files import ArrayFileError, require_expansion, require_plain
 
 
 class Hdf5File:

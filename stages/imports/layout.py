@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache_schemas.words import counted
-from stages.imports.features import FeatureFileError, FeatureFiles, UnusableError, VideoFeatures
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.imports.features import FeatureFileError, FeatureFiles, UnusableError, VideoFeatures
 
 RAGGED = frozenset({"boxes", "regions"})  # roles whose axis behind time may differ among videos
 

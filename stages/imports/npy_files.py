@@ -5,11 +5,11 @@ from pathlib import Path
 
 import xxhash
 
-from cache_schemas.errors import out_of_descriptors
-from cache_schemas.files import file_digest
-from cache_schemas.ledger import Source
-from stages.imports.features import UnusableError, VideoFeatures, as_features
-from stages.number_files import ArrayFileError, read_npy
+from kinegraph.cache_schemas.errors import out_of_descriptors
+from kinegraph.cache_schemas.files import file_digest
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.stages.imports.features import UnusableError, VideoFeatures, as_features
+from kinegraph.stages.number_files import ArrayFileError, read_npy
 
 SUFFIX = ".npy"
 

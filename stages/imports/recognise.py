@@ -5,11 +5,11 @@ from pathlib import Path
 
 import h5py
 
-from cache_schemas.regular import NotRegularError, require_regular
-from stages.imports.bottom_up import BottomUpFiles, BottomUpFrames, are_frames
-from stages.imports.features import FeatureFileError, FeatureFiles
-from stages.imports.hdf5_file import Hdf5File
-from stages.imports.npy_files import NpyFiles
+from kinegraph.cache_schemas.regular import NotRegularError, require_regular
+from kinegraph.stages.imports.bottom_up import BottomUpFiles, BottomUpFrames, are_frames
+from kinegraph.stages.imports.features import FeatureFileError, FeatureFiles
+from kinegraph.stages.imports.hdf5_file import Hdf5File
+from kinegraph.stages.imports.npy_files import NpyFiles
 
 KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
     "npy": lambda path, dataset: NpyFiles(path),

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from cache_schemas.regular import read_regular
-from cache_schemas.words import counted
-from stages.number_files import read_npz
-from stages.proposals.options import FileOptions
+from kinegraph.cache_schemas.regular import read_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.number_files import read_npz
+from kinegraph.stages.proposals.options import FileOptions
 
 # F frames listed, K boxes in all of them.
 

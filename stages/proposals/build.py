@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from stages.errors import WeightsError
-from stages.proposals.catalogue import entry
-from stages.proposals.detectron2_rpn import (
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.proposals.catalogue import entry
+from kinegraph.stages.proposals.detectron2_rpn import (
     CELL_ANCHORS,
     RESNET50,
     Block,
@@ -17,11 +17,11 @@ from stages.proposals.detectron2_rpn import (
     Widths,
     kept_in_old_files,
 )
-from stages.proposals.rpn import RpnProposer
-from stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
-from stages.weights.load import load_weights, locate, read_known
-from stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
-from stages.weights.sources import known_source
+from kinegraph.stages.proposals.rpn import RpnProposer
+from kinegraph.stages.proposals.tiny_rpn import TinyPyramid, tiny_region_proposal_network
+from kinegraph.stages.weights.load import load_weights, locate, read_known
+from kinegraph.stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
+from kinegraph.stages.weights.sources import known_source
 
 BRIGHTNESS_STD = 64.0  # of pixels in 0..255, roughly
 
@@ -64,7 +64,7 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
 
 
 def _calibrate(proposer: Detectron2Proposer) -> None:
-    """Random weights as `stages.weights.random` draws them, for blocks of other names and pixels in 0..255."""
+    """Random weights as `stages/weights/random.py` draws them, for blocks of other names and pixels in 0..255."""
     stem = proposer.backbone.bottom_up.stem.conv1.norm
     stem.weight.fill_(1 / BRIGHTNESS_STD)
     for block in proposer.modules():

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.proposals.selection import Proposals, candidates, padded, select
+from kinegraph.stages.proposals.selection import Proposals, candidates, padded, select
 
 # F frames, C channels, A anchors per cell, h w frame size, H W size of a map.
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import yaml
 
-from cache_schemas.regular import open_regular
-from cache_schemas.words import counted
-from stages.errors import UsageError, WeightsError
-from stages.proposals.build import IGNORED
-from stages.proposals.options import Detectron2Options
-from stages.proposals.source import ClipFrames, ClipProposals
-from stages.weights.files import read_state
+from kinegraph.cache_schemas.regular import open_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.errors import UsageError, WeightsError
+from kinegraph.stages.proposals.build import IGNORED
+from kinegraph.stages.proposals.options import Detectron2Options
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
+from kinegraph.stages.weights.files import read_state
 
 SECOND_STAGE = "roi_heads."
 

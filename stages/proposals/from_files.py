@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schemas.words import counted
-from stages.proposals.box_files import BoxFileError, VideoBoxes, boxes_in_pixels, read_boxes
-from stages.proposals.options import FileOptions
-from stages.proposals.source import ClipFrames, ClipProposals, ProposalError
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.proposals.box_files import BoxFileError, VideoBoxes, boxes_in_pixels, read_boxes
+from kinegraph.stages.proposals.options import FileOptions
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
 
 CLOCK_NOISE_SECONDS = 1e-6  # times in files are rounded
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.device import computing_in, frozen_on, require_precision, upload
-from stages.proposals.build import build_proposer
-from stages.proposals.catalogue import entry
-from stages.proposals.options import CheckpointOptions, TinyOptions, TorchvisionOptions
-from stages.proposals.source import ClipFrames, ClipProposals
-from stages.weights.load import weights_digest
+from kinegraph.stages.device import computing_in, frozen_on, require_precision, upload
+from kinegraph.stages.proposals.build import build_proposer
+from kinegraph.stages.proposals.catalogue import entry
+from kinegraph.stages.proposals.options import CheckpointOptions, TinyOptions, TorchvisionOptions
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
+from kinegraph.stages.weights.load import weights_digest
 
 PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333: the maps of a ResNet-50 with FPN took 1.3 GB
 

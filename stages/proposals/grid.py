@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from stages.proposals.options import GridOptions
-from stages.proposals.source import ClipFrames, ClipProposals
+from kinegraph.stages.proposals.options import GridOptions
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
 
 
 class GridSource:

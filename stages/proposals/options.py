@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.options import StageOptions
-from stages.proposals.catalogue import entry
-from stages.video_files import check_pattern, path_for
+from kinegraph.stages.options import StageOptions
+from kinegraph.stages.proposals.catalogue import entry
+from kinegraph.stages.video_files import check_pattern, path_for
 
 Size = tuple[int, int]
 Top = Annotated[int, Field(ge=1, le=10_000, description="boxes a frame, at most, best first")]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from stages.device import without_autocast
-from stages.proposals.selection import Proposals, candidates, padded, select
+from kinegraph.stages.device import without_autocast
+from kinegraph.stages.proposals.selection import Proposals, candidates, padded, select
 
 # F frames, A anchors per cell, h w frame size, H W size of a map.
 

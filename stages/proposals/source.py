@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from cache_schemas.ledger import Reason
-from stages.regions.geometry import boxes_in_crop
+from kinegraph.cache_schemas.ledger import Reason
+from kinegraph.stages.regions.geometry import boxes_in_crop
 
 # T frames, N proposals, h w size of the frames a source asked for.
 

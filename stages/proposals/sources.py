@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from stages.proposals.from_detectron2 import Detectron2Source
-from stages.proposals.from_files import FileSource
-from stages.proposals.from_networks import NetworkSource
-from stages.proposals.grid import GridSource
-from stages.proposals.options import (
+from kinegraph.stages.proposals.from_detectron2 import Detectron2Source
+from kinegraph.stages.proposals.from_files import FileSource
+from kinegraph.stages.proposals.from_networks import NetworkSource
+from kinegraph.stages.proposals.grid import GridSource
+from kinegraph.stages.proposals.options import (
     CheckpointOptions,
     Detectron2Options,
     FileOptions,
@@ -18,7 +18,7 @@ from stages.proposals.options import (
     TinyOptions,
     TorchvisionOptions,
 )
-from stages.proposals.source import ProposalSource
+from kinegraph.stages.proposals.source import ProposalSource
 
 SOURCES: dict[type, Callable[[Any, torch.device], ProposalSource]] = {
     TorchvisionOptions: NetworkSource,

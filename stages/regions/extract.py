@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.device import upload
-from stages.regions.geometry import to_input
-from stages.regions.options import RegionOptions
-from stages.regions.roi import Regions, region_features
+from kinegraph.stages.device import upload
+from kinegraph.stages.regions.geometry import to_input
+from kinegraph.stages.regions.options import RegionOptions
+from kinegraph.stages.regions.roi import Regions, region_features
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from stages.options import StageOptions
+from kinegraph.stages.options import StageOptions
 
 
 class RegionOptions(StageOptions):

@@ -7,8 +7,8 @@ headers is a FileNotFoundError. So the causes of an error are looked at too.
 from collections.abc import Iterator
 from typing import Literal
 
-from cache_schemas.patience import status_in
-from stages.decode.errors import DecodeError
+from kinegraph.cache_schemas.patience import status_in
+from kinegraph.stages.decode.errors import DecodeError
 
 Fault = Literal["missing", "refused", "credentials", "network"]
 GONE = (404, 410)

@@ -7,7 +7,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from cache_schemas.ledger import Source
+from kinegraph.cache_schemas.ledger import Source
 
 ETAGS = ("ETag", "etag")
 MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")

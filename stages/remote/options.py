@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from stages.options import StageOptions
+from kinegraph.stages.options import StageOptions
 
 GIB = 1 << 30
 

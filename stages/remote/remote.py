@@ -18,16 +18,24 @@ from urllib.parse import unquote
 import fsspec
 from fsspec.callbacks import Callback
 
-from cache_schemas import stopping
-from cache_schemas.errors import CacheError
-from cache_schemas.file_systems import open_file_system
-from stages.decode.errors import DecodeError
-from stages.decode.source import sampled_digest
-from stages.decode.stream import Probe, Seekable, probe
-from stages.errors import UsageError
-from stages.remote.faults import CredentialsError, NetworkError, NoRanges, Stopped, fault_of, in_words, too_large
-from stages.remote.info import RemoteInfo
-from stages.remote.urls import HTTP, origin
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.file_systems import open_file_system
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.source import sampled_digest
+from kinegraph.stages.decode.stream import Probe, Seekable, probe
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.remote.faults import (
+    CredentialsError,
+    NetworkError,
+    NoRanges,
+    Stopped,
+    fault_of,
+    in_words,
+    too_large,
+)
+from kinegraph.stages.remote.info import RemoteInfo
+from kinegraph.stages.remote.urls import HTTP, origin
 
 T = TypeVar("T")
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0

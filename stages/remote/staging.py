@@ -9,20 +9,20 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cache_schemas import stopping
-from cache_schemas.ledger import Source
-from stages.decode.counting import probe_counted
-from stages.decode.numbered_images import images_identity
-from stages.decode.source import source_identity
-from stages.decode.stream import Probe, probe
-from stages.remote.faults import NoRanges, Stopped, too_large
-from stages.remote.folder import OwnFolder, StagingError
-from stages.remote.info import RemoteInfo
-from stages.remote.options import StagingOptions
-from stages.remote.urls import is_url
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.stages.decode.counting import probe_counted
+from kinegraph.stages.decode.numbered_images import images_identity
+from kinegraph.stages.decode.source import source_identity
+from kinegraph.stages.decode.stream import Probe, probe
+from kinegraph.stages.remote.faults import NoRanges, Stopped, too_large
+from kinegraph.stages.remote.folder import OwnFolder, StagingError
+from kinegraph.stages.remote.info import RemoteInfo
+from kinegraph.stages.remote.options import StagingOptions
+from kinegraph.stages.remote.urls import is_url
 
 if TYPE_CHECKING:
-    from stages.remote.remote import Remote
+    from kinegraph.stages.remote.remote import Remote
 
 COPIERS = 4  # at a time; one rarely fills a network
 MAX_ENDING = 16  # characters; a longer one is but a name with a dot in it
@@ -119,7 +119,9 @@ class Staging:
     def _remote(self) -> "Remote":
         with self._lock:
             if self._known_remote is None:
-                from stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+                from kinegraph.stages.remote.remote import (
+                    Remote,  # takes time to import, which folders need not wait for
+                )
 
                 self._known_remote = Remote(self._options.tries, self._stopping)
             return self._known_remote

@@ -3,8 +3,8 @@
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from cache_schemas.urls import has_login, has_query, without_secret
-from stages.errors import UsageError
+from kinegraph.cache_schemas.urls import has_login, has_query, without_secret
+from kinegraph.stages.errors import UsageError
 
 FILE = "file://"
 HTTP = ("http", "https")

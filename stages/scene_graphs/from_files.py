@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schemas.clips_table import ClipRow
-from stages.scene_graphs.graph_files import FrameGraph, GraphFileError, read_graphs
-from stages.scene_graphs.options import GraphFileOptions
-from stages.scene_graphs.source import ClipGraphs, GraphError
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.scene_graphs.graph_files import FrameGraph, GraphFileError, read_graphs
+from kinegraph.stages.scene_graphs.options import GraphFileOptions
+from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphError
 
 log = logging.getLogger("kinegraph")
 

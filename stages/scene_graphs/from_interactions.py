@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from cache_schemas.clips_table import ClipRow
-from stages.clips.interactions import FPS, NUM_FRAMES, truth, video_path
-from stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
-from stages.scene_graphs.source import ClipGraphs, GraphError
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.clips.interactions import FPS, NUM_FRAMES, truth, video_path
+from kinegraph.stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
+from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphError
 
 TOUCHING_PX = 1.25  # things in contact are up to 1 px apart, things that pass by 1.5 px or more
 NEAR_PX = 10.0

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from cache_schemas.regular import read_regular
-from cache_schemas.words import counted
-from stages.scene_graphs.options import GraphFileOptions
-from stages.scene_graphs.vocabulary import Vocabulary, plain
+from kinegraph.cache_schemas.regular import read_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.scene_graphs.options import GraphFileOptions
+from kinegraph.stages.scene_graphs.vocabulary import Vocabulary, plain
 
 
 class GraphFileError(ValueError):

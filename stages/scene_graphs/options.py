@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.options import StageOptions
-from stages.scene_graphs.vocabulary import Vocabulary, resolved
-from stages.video_files import check_pattern, path_for
+from kinegraph.stages.options import StageOptions
+from kinegraph.stages.scene_graphs.vocabulary import Vocabulary, resolved
+from kinegraph.stages.video_files import check_pattern, path_for
 
 INTERACTION_RELATIONS = (
     "near", "touching", "left_of", "right_of", "above", "below", "approaching", "leaving", "moving_together",

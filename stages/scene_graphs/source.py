@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.ledger import Reason
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.ledger import Reason
 
 # T graphs of a clip, M objects of a graph, R relations.
 

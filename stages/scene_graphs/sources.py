@@ -1,10 +1,10 @@
 """From the `graphs` section of a config to its source. Imports no torch."""
 
-from stages.clips.options import DatasetOptions, InteractionsOptions
-from stages.scene_graphs.from_files import FileGraphs
-from stages.scene_graphs.from_interactions import InteractionGraphs
-from stages.scene_graphs.options import GraphFileOptions, GraphOptions
-from stages.scene_graphs.source import GraphSource
+from kinegraph.stages.clips.options import DatasetOptions, InteractionsOptions
+from kinegraph.stages.scene_graphs.from_files import FileGraphs
+from kinegraph.stages.scene_graphs.from_interactions import InteractionGraphs
+from kinegraph.stages.scene_graphs.options import GraphFileOptions, GraphOptions
+from kinegraph.stages.scene_graphs.source import GraphSource
 
 
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from cache_schemas.regular import CONFIG_BYTES, read_regular
-from stages.options import StageOptions
+from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
+from kinegraph.stages.options import StageOptions
 
 
 def plain(name: str) -> str:

@@ -10,21 +10,21 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cache_schemas.documents import RESTORE, Count, parsed, shortened
-from cache_schemas.errors import CacheError
-from cache_schemas.files import write_whole
-from cache_schemas.fingerprint import Options, differences
-from cache_schemas.names import ObjectName
-from cache_schemas.regular import NotRegularError, read_regular, require_regular
-from cache_schemas.words import counted
-from stages.clips.options import without_views
-from stages.errors import UsageError
-from stages.heads.build import rebuild_head
-from stages.heads.head import Head, HeadError, Spec
-from stages.heads.own import OwnHead, is_own
-from stages.training.clips import Clips
-from stages.training.options import TrainOptions
-from stages.training.records import RECORD_FILE
+from kinegraph.cache_schemas.documents import RESTORE, Count, parsed, shortened
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.fingerprint import Options, differences
+from kinegraph.cache_schemas.names import ObjectName
+from kinegraph.cache_schemas.regular import NotRegularError, read_regular, require_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.clips.options import without_views
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.build import rebuild_head
+from kinegraph.stages.heads.head import Head, HeadError, Spec
+from kinegraph.stages.heads.own import OwnHead, is_own
+from kinegraph.stages.training.clips import Clips
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import RECORD_FILE
 
 MODEL_FILE = "model.safetensors"
 CODE_FILE = "head.py"  # of a run with a head of one's own

@@ -9,10 +9,10 @@ import torch
 import xxhash
 from torch import Tensor
 
-from cache_schemas import stopping
-from cache_schemas.arrays import GRAPH_TIMES
-from cache_schemas.words import counted
-from stages.errors import UsageError
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import GRAPH_TIMES
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.errors import UsageError
 
 Batch = dict[str, Tensor]
 
@@ -26,7 +26,7 @@ class UnusableClips(UsageError):
 
 
 class Clips(Protocol):
-    """The ok clips of one split. `cache_schemas.reader.CachedClips` is one."""
+    """The ok clips of one split. `kinegraph.cache_schemas.reader.CachedClips` is one."""
 
     @property
     def spec(self) -> Mapping[str, tuple[int, ...]]:

@@ -12,21 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cache_schemas import stopping
-from cache_schemas.documents import shortened
-from cache_schemas.files import remove_durably
-from stages.device import computing_in, require_precision
-from stages.errors import UsageError
-from stages.heads.head import Head
-from stages.training import together
-from stages.training.clips import Clips, read_batches, require_finite, require_usable
-from stages.training.evaluation import ScoresNotFinite, evaluate
-from stages.training.losses import class_weights, clip_loss, clip_weights
-from stages.training.optimizers import build_ema, build_optimizer
-from stages.training.options import TrainOptions
-from stages.training.records import EpochRecord, StepRecord, TrainResult
-from stages.training.schedules import Schedule
-from stages.training.state import MISFITS, damaged, generators, identity, load_state, save_state, set_generators
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.documents import shortened
+from kinegraph.cache_schemas.files import remove_durably
+from kinegraph.stages.device import computing_in, require_precision
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training import together
+from kinegraph.stages.training.clips import Clips, read_batches, require_finite, require_usable
+from kinegraph.stages.training.evaluation import ScoresNotFinite, evaluate
+from kinegraph.stages.training.losses import class_weights, clip_loss, clip_weights
+from kinegraph.stages.training.optimizers import build_ema, build_optimizer
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import EpochRecord, StepRecord, TrainResult
+from kinegraph.stages.training.schedules import Schedule
+from kinegraph.stages.training.state import (
+    MISFITS,
+    damaged,
+    generators,
+    identity,
+    load_state,
+    save_state,
+    set_generators,
+)
 
 STEP_RECORD_SECONDS = 1.0
 RANK_SEEDS = 2**32  # between the seeds of processes that train together, so that their dropout differs

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.heads.head import Head
-from stages.training.clips import Clips, is_labelled, read_batches, require_clips, require_finite, require_usable
-from stages.training.losses import clip_loss
-from stages.training.metrics import charades_map, class_accuracy, topk
-from stages.training.options import TrainOptions
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.clips import (
+    Clips,
+    is_labelled,
+    read_batches,
+    require_clips,
+    require_finite,
+    require_usable,
+)
+from kinegraph.stages.training.losses import clip_loss
+from kinegraph.stages.training.metrics import charades_map, class_accuracy, topk
+from kinegraph.stages.training.options import TrainOptions
 
 
 class ScoresNotFinite(RuntimeError):

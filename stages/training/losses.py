@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cache_schemas.words import counted
-from stages.errors import UsageError
-from stages.training.clips import Clips
-from stages.training.options import TrainOptions
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.clips import Clips
+from kinegraph.stages.training.options import TrainOptions
 
 
 def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.heads.head import Head
-from stages.training.options import TrainOptions
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.options import TrainOptions
 
 
 def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.options import MAX_SECONDS, MAX_SEED, SplitName, StageOptions
+from kinegraph.stages.options import MAX_SECONDS, MAX_SEED, SplitName, StageOptions
 
 # options that may change while a run rests: they do not touch its numbers (threads: their last bits)
 FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_minutes", "checkpoint_steps"}

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.training.options import TrainOptions
+from kinegraph.stages.training.options import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from cache_schemas.documents import shortened
-from cache_schemas.files import remove_durably, write_whole
-from cache_schemas.fingerprint import differences
-from stages.errors import UsageError, WeightsError
-from stages.heads.head import Head
-from stages.training.clips import Clips, identified
-from stages.training.options import FREE, TrainOptions
-from stages.training.together import num_processes
-from stages.weights.torch_files import require_sound
+from kinegraph.cache_schemas.documents import shortened
+from kinegraph.cache_schemas.files import remove_durably, write_whole
+from kinegraph.cache_schemas.fingerprint import differences
+from kinegraph.stages.errors import UsageError, WeightsError
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.clips import Clips, identified
+from kinegraph.stages.training.options import FREE, TrainOptions
+from kinegraph.stages.training.together import num_processes
+from kinegraph.stages.weights.torch_files import require_sound
 
 STATE_FILE = "state.pt"
 ADVICE = "Remove it, or begin the run anew with --overwrite."

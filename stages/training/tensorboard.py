@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UsageError
-from stages.training.records import EpochRecord
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.records import EpochRecord
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from stages.device import require_cuda
-from stages.errors import UsageError
+from kinegraph.stages.device import require_cuda
+from kinegraph.stages.errors import UsageError
 
 PATIENCE = timedelta(hours=2)  # while the first process validates, the others wait
 T = TypeVar("T")

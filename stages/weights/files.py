@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cache_schemas.regular import NotRegularError, require_regular
-from stages.errors import WeightsError
-from stages.number_files import ArrayFileError, require_expansion
-from stages.weights.pickles import OF_NUMPY, NumberType, PlainArray, no_bytes, read_pickle
-from stages.weights.torch_files import require_sound
+from kinegraph.cache_schemas.regular import NotRegularError, require_regular
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.number_files import ArrayFileError, require_expansion
+from kinegraph.stages.weights.pickles import OF_NUMPY, NumberType, PlainArray, no_bytes, read_pickle
+from kinegraph.stages.weights.torch_files import require_sound
 
 WRAPPERS = ("model_state", "state_dict", "model", "blobs")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DistributedDataParallel, torch.compile, Lightning

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Size, Tensor, nn
 
-from cache_schemas.words import counted
-from stages.errors import WeightsError
-from stages.weights.architecture import architecture
-from stages.weights.formats.convert import Converted
-from stages.weights.formats.format import State
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.architecture import architecture
+from kinegraph.stages.weights.formats.convert import Converted
+from kinegraph.stages.weights.formats.format import State
 
 MAX_LISTED = 12
 FIRST_STAGE_2D, FIRST_STAGE_3D = "layer1.", "res2."

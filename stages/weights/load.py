@@ -13,16 +13,16 @@ from types import MappingProxyType
 import torch
 from torch import Size, nn
 
-from cache_schemas import stopping
-from cache_schemas.regular import NotRegularError, open_regular, require_regular
-from cache_schemas.words import counted
-from stages.errors import WeightsError
-from stages.weights.files import read_state
-from stages.weights.fill import fill
-from stages.weights.formats.convert import Converted, convert
-from stages.weights.formats.format import State
-from stages.weights.random import initialise
-from stages.weights.sources import WeightSource, known_source
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.regular import NotRegularError, open_regular, require_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.files import read_state
+from kinegraph.stages.weights.fill import fill
+from kinegraph.stages.weights.formats.convert import Converted, convert
+from kinegraph.stages.weights.formats.format import State
+from kinegraph.stages.weights.random import initialise
+from kinegraph.stages.weights.sources import WeightSource, known_source
 
 STAGES_FOLDER = Path(__file__).parents[1]
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from cache_schemas.regular import NotRegularError, open_regular
-from stages.errors import WeightsError
+from kinegraph.cache_schemas.regular import NotRegularError, open_regular
+from kinegraph.stages.errors import WeightsError
 
 NUMBER = re.compile(r"[<>=|]?(\?|b1|[iu][1248]|f(2|4|8|16)|c(8|16|32))")  # as dtypes are called in pickles
 ORDERS = ("<", ">", "=", "|")

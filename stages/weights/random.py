@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidual
 
-from stages.backbones.non_local import NonLocal
+from kinegraph.stages.backbones.non_local import NonLocal
 
 BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
 

@@ -4,8 +4,8 @@ Only torchvision and the BN-Inception file publish (leading digits of) their sha
 checked at the download; that of the file that was used is in the fingerprint of every cache.
 """
 
-from cache_schemas.crops import Resize
-from stages.weights.sources import (
+from kinegraph.cache_schemas.crops import Resize
+from kinegraph.stages.weights.sources import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     KINETICS_MEAN,
@@ -230,7 +230,7 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
             path="backbones/shipped/tiny_i3d.safetensors",
             file_name="tiny_i3d.safetensors",
             sha256="ec3706c8191455a9c1afd665c0d2ac9365443c463d9091e1081e34dacbf1a8c3",
-            licence="as this package; made by stages.training.tiny_networks",
+            licence="as this package; made by kinegraph.stages.training.tiny_networks",
         )
     },
     "tiny_sync_cnn": {
@@ -238,7 +238,7 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
             path="backbones/shipped/tiny_sync_cnn.safetensors",
             file_name="tiny_sync_cnn.safetensors",
             sha256="a253e49676c519d8706a1497092cda7d027cede758611bdf65165ef8a4198e57",
-            licence="as this package; made by stages.training.sync_networks",
+            licence="as this package; made by kinegraph.stages.training.sync_networks",
         )
     },
 }

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cache_schemas.crops import Framing, Resize
-from cache_schemas.words import counted
+from kinegraph.cache_schemas.crops import Framing, Resize
+from kinegraph.cache_schemas.words import counted
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINETICS_MEAN, KINETICS_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cache_schemas.regular import open_regular
-from stages.errors import WeightsError
-from stages.number_files import ArrayFileError, require_expansion
-from stages.weights.pickles import ArrayUnpickler
+from kinegraph.cache_schemas.regular import open_regular
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.number_files import ArrayFileError, require_expansion
+from kinegraph.stages.weights.pickles import ArrayUnpickler
 
 MOST_TUPLES = 1000  # in one tuple, those in its tuples counted too
 OLD_PARTS = 5  # pickles in a file of before torch 1.6, of which the fourth holds the tensors

@@ -7,8 +7,8 @@ import threading
 import pytest
 import xxhash
 
-from cache_schemas.errors import UnsafeName
-from cache_schemas.storage import LocalStorage, Span, Storage
+from kinegraph.cache_schemas.errors import UnsafeName
+from kinegraph.cache_schemas.storage import LocalStorage, Span, Storage
 
 
 class StorageContract:

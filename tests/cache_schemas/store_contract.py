@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_schemas.arrays import ArraySpec, status_array
-from cache_schemas.storage import LocalStorage, Storage
-from cache_schemas.store import Store
+from kinegraph.cache_schemas.arrays import ArraySpec, status_array
+from kinegraph.cache_schemas.storage import LocalStorage, Storage
+from kinegraph.cache_schemas.store import Store
 
 SHARD_CLIPS = 4
 LARGE = (16, 200)  # a row of it is an inner chunk of its own

@@ -7,8 +7,8 @@ import pytest
 import xarray
 import zarr
 
-from cache_schemas.reader import CachedClips
-from pipeline.verification import verify
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.verification import verify
 
 ARCHIVE = Path(__file__).with_name("archive")
 ARRAYS = [

@@ -6,9 +6,9 @@ from unittest.mock import Mock
 import pyarrow.parquet as pq
 import pytest
 
-from cache_schemas import clips_table
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipRow, ClipsTable
+from kinegraph.cache_schemas import clips_table
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 
 LAYOUT = {"kind": "zarr", "shard_clips": 3, "compression": "none"}
 

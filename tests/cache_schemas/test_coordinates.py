@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import xarray
 
-from cache_schemas import coordinates
-from cache_schemas.arrays import ArraySpec, status_array
-from cache_schemas.cache import CLASSES, LABELS, Cache
-from cache_schemas.clips_table import ClipsTable
-from cache_schemas.coordinates import Coordinate, coordinates_of, label_names
-from cache_schemas.storage import LocalStorage
-from cache_schemas.zarr_shards import DATA, ZarrStore
+from kinegraph.cache_schemas import coordinates
+from kinegraph.cache_schemas.arrays import ArraySpec, status_array
+from kinegraph.cache_schemas.cache import CLASSES, LABELS, Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable
+from kinegraph.cache_schemas.coordinates import Coordinate, coordinates_of, label_names
+from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore
 
 ARCHIVE = Path(__file__).parent / "archive" / "v1"
 GROUPS = ["clips", "features/tiny", "proposals", "regions/tiny", "status", "status/features", "status/regions"]

@@ -8,9 +8,17 @@ import pytest
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from cache_schemas.crops import Framing, crop_rectangle, crops_of, cut_origin, is_crop, resized_frame, seen_rectangle
-from stages.clips.options import ClipOptions
-from stages.decode.squares import FramePixels, Square
+from kinegraph.cache_schemas.crops import (
+    Framing,
+    crop_rectangle,
+    crops_of,
+    cut_origin,
+    is_crop,
+    resized_frame,
+    seen_rectangle,
+)
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.decode.squares import FramePixels, Square
 from tests.stages.decode.conftest import clip_row
 
 SIZES = [(320, 240), (240, 320), (341, 256), (256, 343), (299, 255), (97, 61), (64, 64), (1001, 333)]

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import xxhash
 
-from cache_schemas.errors import CacheNotWritable
-from cache_schemas.files import (
+from kinegraph.cache_schemas.errors import CacheNotWritable
+from kinegraph.cache_schemas.files import (
     HOST,
     TEMPORARY_PREFIX,
     _host,

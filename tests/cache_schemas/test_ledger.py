@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cache_schemas.ledger import Ledger, Record, Source, encoded
-from cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.ledger import Ledger, Record, Source, encoded
+from kinegraph.cache_schemas.storage import LocalStorage
 
 
 def test_shards_are_those_with_a_record(tmp_path: Path) -> None:

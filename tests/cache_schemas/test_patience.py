@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import aiohttp
 import pytest
 
-from cache_schemas import patience
-from cache_schemas.errors import StorageError
-from cache_schemas.object_storage import ObjectStorage
-from cache_schemas.patience import PATIENCE_SECONDS, Patience
+from kinegraph.cache_schemas import patience
+from kinegraph.cache_schemas.errors import StorageError
+from kinegraph.cache_schemas.object_storage import ObjectStorage
+from kinegraph.cache_schemas.patience import PATIENCE_SECONDS, Patience
 
 
 class Clock:

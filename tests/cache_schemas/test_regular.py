@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_schemas.regular import MIB, NotRegularError, open_regular, read_regular, require_regular
+from kinegraph.cache_schemas.regular import MIB, NotRegularError, open_regular, read_regular, require_regular
 
 
 def test_a_link_to_a_regular_file_is_one(tmp_path: Path) -> None:

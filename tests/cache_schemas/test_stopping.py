@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_schemas import stopping
+from kinegraph.cache_schemas import stopping
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["SIGINT", "SIGTERM", "SIGUSR1"]
@@ -20,7 +20,7 @@ EXCEPTION = {"SIGINT": "KeyboardInterrupt", "SIGTERM": "Terminated", "SIGUSR1": 
 START = """
 import os, queue, signal, subprocess, sys, threading, time
 from concurrent.futures import Future
-from cache_schemas import stopping
+from kinegraph.cache_schemas import stopping
 
 def send(name):
     os.kill(os.getpid(), signal.Signals[name])

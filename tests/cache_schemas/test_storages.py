@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheNotFound, StorageError, UnknownStorage, UnsafeName
-from cache_schemas.object_storage import ObjectStorage
-from cache_schemas.storage import LocalStorage, Span, Storage, open_storage
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheNotFound, StorageError, UnknownStorage, UnsafeName
+from kinegraph.cache_schemas.object_storage import ObjectStorage
+from kinegraph.cache_schemas.storage import LocalStorage, Span, Storage, open_storage
 from tests.cache_schemas.storage_contract import StorageContract
 from tests.s3_server import Conditions, Server, running, used
 

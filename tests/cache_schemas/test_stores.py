@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import zarr
 
-from cache_schemas.hdf5_shards import Hdf5Store
-from cache_schemas.storage import LocalStorage, Storage, open_storage
-from cache_schemas.store import Store, open_store
-from cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
+from kinegraph.cache_schemas.hdf5_shards import Hdf5Store
+from kinegraph.cache_schemas.storage import LocalStorage, Storage, open_storage
+from kinegraph.cache_schemas.store import Store, open_store
+from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
 from tests.cache_schemas.store_contract import (
     SHARD_CLIPS,
     SPECS,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cache_schemas.urls import has_login, without_secret
+from kinegraph.cache_schemas.urls import has_login, without_secret
 
 
 @pytest.mark.parametrize("scheme", ["s3://", "https://", "sftp://", "zip://in.zip::s3://", "simplecache::https://"])

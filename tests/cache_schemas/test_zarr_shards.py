@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
-from cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, status_array
-from cache_schemas.storage import LocalStorage
-from cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
+from kinegraph.cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, status_array
+from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
 
 
 def store_at(folder: Path) -> ZarrStore:

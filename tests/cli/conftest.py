@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.app import app
+from kinegraph.cli.app import app
 from tests.caches import write_config
 
 Command = Callable[..., Any]

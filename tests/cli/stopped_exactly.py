@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from cli.exits import exit_code, stop_on_signals
-from pipeline.feed import _in_background
-from stages.training.clips import read_batches
+from kinegraph.cli.exits import exit_code, stop_on_signals
+from kinegraph.pipeline.feed import _in_background
+from kinegraph.stages.training.clips import read_batches
 
 MAIN = threading.get_ident()
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline import extraction
-from pipeline.config import Config, load_config
-from pipeline.errors import OutOfTimeError
-from pipeline.executors import slurm_submission
-from pipeline.executors.slurm_states import ArrayState, TaskState
-from pipeline.executors.slurm_submission import Submission, Work, submissions, submit
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline import extraction
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.errors import OutOfTimeError
+from kinegraph.pipeline.executors import slurm_submission
+from kinegraph.pipeline.executors.slurm_states import ArrayState, TaskState
+from kinegraph.pipeline.executors.slurm_submission import Submission, Work, submissions, submit
 
 Command = Callable[..., Any]
 

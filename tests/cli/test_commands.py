@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from cli.app import app
-from stages.heads.build import HEADS
+from kinegraph.cli.app import app
+from kinegraph.stages.heads.build import HEADS
 from tests.caches import same_bytes
 from tests.conftest import moving_square, write_video
 
@@ -298,13 +298,13 @@ NO_TORCH = """
 import sys
 sys.modules.update(torch=None, torchvision=None)
 sys.argv[0] = "kinegraph"
-from cli.app import main
+from kinegraph.cli.app import main
 main()
 """
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = [sys.executable, "-m", "cli", "models", "--json"]
+    command = [sys.executable, "-m", "kinegraph", "models", "--json"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as models:
         assert models.stdout is not None
         assert models.stderr is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
+from kinegraph.cache_schemas.cache import Cache
 from tests.caches import write_config
 from tests.conftest import six_videos, tiny_stages
 

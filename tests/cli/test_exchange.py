@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.exchange import FORMATS
-from stages.imports.recognise import KINDS
+from kinegraph.cli.exchange import FORMATS
+from kinegraph.stages.imports.recognise import KINDS
 from tests.foreign import C, boxes, features, write_annotations, write_npy, write_npz
 
 Command = Callable[..., Any]
@@ -115,7 +115,7 @@ def test_wrong_usage_of_export(
 WITHOUT_TORCH = """
 import json, sys
 sys.modules.update(torch=None, torchvision=None)
-from cli.app import app
+from kinegraph.cli.app import app
 print([app(arguments, standalone_mode=False) for arguments in json.loads(sys.argv[1])])
 """
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable, interval_id
-from cache_schemas.ledger import Failure, Record
-from cache_schemas.storage import open_storage
-from cli.printing.failures import by_video
-from pipeline.config import check_config
-from pipeline.declare import declare
-from pipeline.indexing import index
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable, interval_id
+from kinegraph.cache_schemas.ledger import Failure, Record
+from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cli.printing.failures import by_video
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.declare import declare
+from kinegraph.pipeline.indexing import index
 from tests.conftest import six_videos, tiny_stages
 from tests.stages.decode.conftest import clip_row
 

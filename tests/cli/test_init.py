@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.config import load_config
+from kinegraph.pipeline.config import load_config
 from tests.conftest import six_videos
 
 Command = Callable[..., Any]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
+from kinegraph.cache_schemas.cache import Cache
 from tests.caches import write_config
 from tests.foreign import C, features, write_npy
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline.config import load_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.verification import verify
-from stages.training.checkpoint import is_trained
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.training.checkpoint import is_trained
 from tests.caches import same_bytes, write_config
 from tests.cli.stopped_exactly import MOMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
-KINEGRAPH = [sys.executable, "-m", "cli"]
+KINEGRAPH = [sys.executable, "-m", "kinegraph"]
 GOES_ON = "stopped. What is sealed stays; the same command goes on from there.\n"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
@@ -51,7 +51,10 @@ def config(tmp_path: Path, tiny_document: dict[str, Any]) -> Path:
 
 def stopped_after(command: list[str], seconds: float, sent: signal.Signals) -> tuple[int, str]:
     """The signal comes so long after the process says that it obeys; exit code and stderr."""
-    program = "import cli.__main__, cache_schemas.stopping as s; s.obey(); print(flush=True); cli.__main__.main()"
+    program = (
+        "from kinegraph.__main__ import main; import kinegraph.cache_schemas.stopping as s; s.obey(); "
+        "print(flush=True); main()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
@@ -121,7 +124,7 @@ class Finder:
             number, sent = 0, number
             os.kill(os.getpid(), sent)
 sys.meta_path.insert(0, Finder())
-from cli.__main__ import main
+from kinegraph.__main__ import main
 main()
 """
     done = subprocess.run(
@@ -135,8 +138,8 @@ main()
 def test_a_caller_that_catches_the_stop_ends_with_its_code() -> None:
     program = """
 import os, signal
-from cache_schemas import stopping
-from cli.exits import Terminated, stop_on_signals
+from kinegraph.cache_schemas import stopping
+from kinegraph.cli.exits import Terminated, stop_on_signals
 stop_on_signals()
 os.kill(os.getpid(), signal.SIGTERM)
 try:
@@ -153,11 +156,11 @@ def test_ctrl_c_before_any_signal_is_obeyed() -> None:
 import os, runpy, signal, sys
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "cache_schemas.stopping":
+        if name == "kinegraph.cache_schemas.stopping":
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 sys.argv = ["kinegraph", "models"]
-runpy.run_module("cli", run_name="__main__")
+runpy.run_module("kinegraph", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import check_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.results import RunResults, write_results
-from stages.training.options import TrainOptions
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.results import RunResults, write_results
+from kinegraph.stages.training.options import TrainOptions
 from tests.caches import write_config
 from tests.conftest import six_videos, tiny_stages
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import check_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.results import read_results
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.results import read_results
 from tests.caches import write_config
 from tests.conftest import six_videos, tiny_stages
 

@@ -9,8 +9,8 @@ from importlib.metadata import version
 import pytest
 import typer
 
-from cli.app import COMMANDS
-from cli.exits import exit_code
+from kinegraph.cli.app import COMMANDS
+from kinegraph.cli.exits import exit_code
 
 NAMES = [*(command.__name__.strip("_") for command in COMMANDS), "slurm-task"]
 Ended = tuple[int, str, str]  # exit code, stdout, stderr
@@ -20,7 +20,7 @@ def ended(commands: Sequence[Sequence[str]]) -> list[Ended]:
     """All commands at once, each in a process of its own."""
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "kinegraph", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         for arguments in commands
     ]
@@ -48,7 +48,7 @@ def test_a_shell_completes_commands_and_options() -> None:
     }
     for line, completed in words.items():
         shell = {"_KINEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
-        run = "import sys; sys.argv[:] = ['kinegraph']; from cli.app import main; main()"
+        run = "import sys; sys.argv[:] = ['kinegraph']; from kinegraph.cli.app import main; main()"
         process = subprocess.run(
             [sys.executable, "-c", run], env=os.environ | shell, capture_output=True, text=True, check=False
         )

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config, check_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
 from tests.conftest import moving_square, write_video
 
 BAD = "b/bad.mp4"

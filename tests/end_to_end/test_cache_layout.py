@@ -9,8 +9,8 @@ import pytest
 import xarray
 import zarr
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config
 from tests.end_to_end.conftest import BAD, made
 
 # name: shape of a row, dtype, dimension names, fill value, units, frame_step

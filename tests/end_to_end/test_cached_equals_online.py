@@ -10,25 +10,25 @@ import torch
 import zarr
 from torch import Tensor
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.reader import CachedClips
-from pipeline.config import Config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.trainable import build_for
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
-from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
-from stages.decode.squares import Square
-from stages.heads.build import build_head
-from stages.heads.head import Source
-from stages.heads.inputs import MapRegionReader, RegionReader
-from stages.heads.tailed import TailedHead
-from stages.proposals.build import build_proposer
-from stages.proposals.catalogue import entry as proposal_entry
-from stages.regions.geometry import boxes_in_crop, to_input
-from stages.regions.roi import region_features
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.trainable import build_for
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.squares import Square
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import Source
+from kinegraph.stages.heads.inputs import MapRegionReader, RegionReader
+from kinegraph.stages.heads.tailed import TailedHead
+from kinegraph.stages.proposals.build import build_proposer
+from kinegraph.stages.proposals.catalogue import entry as proposal_entry
+from kinegraph.stages.regions.geometry import boxes_in_crop, to_input
+from kinegraph.stages.regions.roi import region_features
 from tests.end_to_end.conftest import made, tiny
 
 ROWS, SQUARE = range(6), Square(size=64, every=1)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import check_config
-from pipeline.declare import CLIPS_VERSION
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from stages.clips.interactions import encode, interaction
-from stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.declare import CLIPS_VERSION
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.stages.clips.interactions import encode, interaction
+from kinegraph.stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
 from tests.caches import rows_of
 
 VERSIONS = (2, 1, 1, 1)  # for which the outputs below were recorded

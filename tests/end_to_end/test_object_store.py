@@ -18,13 +18,13 @@ import zarr
 from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
-from cache_schemas.cache import Cache
-from cache_schemas.reader import CachedClips
-from cli.app import app
-from pipeline.config import Config, check_config, load_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.verification import repair, verify
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cli.app import app
+from kinegraph.pipeline.config import Config, check_config, load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.verification import repair, verify
 from tests.caches import same_bytes, write_config
 from tests.command_server import SCRIPTS, Run
 from tests.conftest import six_videos, tiny_stages

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.app import app
-from pipeline.advice import advice, random_in_config
-from pipeline.config import load_config
+from kinegraph.cli.app import app
+from kinegraph.pipeline.advice import advice, random_in_config
+from kinegraph.pipeline.config import load_config
 from tests.conftest import moving_square, write_video
 
 ROOT = Path(__file__).resolve().parents[2]

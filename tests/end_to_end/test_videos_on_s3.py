@@ -8,10 +8,10 @@ import fsspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.app import app
-from pipeline.config import check_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
+from kinegraph.cli.app import app
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
 from tests.caches import same_bytes, write_config
 from tests.s3_server import Server
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from cli.app import main
+from kinegraph.cli.app import main
 
 if __name__ == "__main__":
     last = int(sys.argv.pop(1))

@@ -33,19 +33,19 @@ from typing import IO, Any, NoReturn
 
 import fsspec
 
-import cache_schemas.files
-import cache_schemas.hdf5_shards
-import cache_schemas.reader
-import pipeline.executors.inline
-import pipeline.executors.local
-import pipeline.extraction
-import pipeline.feed
-import pipeline.indexing
-import pipeline.status
-import pipeline.upgrade
-import pipeline.verification
-from cli.app import main
-from pipeline.versions import versions
+import kinegraph.cache_schemas.files
+import kinegraph.cache_schemas.hdf5_shards
+import kinegraph.cache_schemas.reader
+import kinegraph.pipeline.executors.inline
+import kinegraph.pipeline.executors.local
+import kinegraph.pipeline.extraction
+import kinegraph.pipeline.feed
+import kinegraph.pipeline.indexing
+import kinegraph.pipeline.status
+import kinegraph.pipeline.upgrade
+import kinegraph.pipeline.verification
+from kinegraph.cli.app import main
+from kinegraph.pipeline.versions import versions
 
 REQUEST_SECONDS = 60
 
@@ -71,9 +71,9 @@ def half_written(target: Path) -> None:
     """Where the operation `write` strikes."""
 
 
-really_write = cache_schemas.files._write_temporary
+really_write = kinegraph.cache_schemas.files._write_temporary
 OPERATIONS: dict[str, tuple[Any, str, Callable[..., object]]] = {
-    "decode": (pipeline.feed, "decode_clips", lambda path, *_: path),
+    "decode": (kinegraph.pipeline.feed, "decode_clips", lambda path, *_: path),
     "write": (sys.modules[__name__], "half_written", lambda target: target),
     "fsync": (os, "fsync", descriptor_path),
     "replace": (os, "replace", lambda source, target: target),
@@ -97,7 +97,7 @@ def strike(sent: str, operation: str, pattern: str, count: int, again: bool) -> 
         return really(*arguments)
 
     setattr(module, name, call)
-    cache_schemas.files._write_temporary = write_in_halves
+    kinegraph.cache_schemas.files._write_temporary = write_in_halves
 
 
 def child(request: dict[str, Any], stdout: IO[bytes], stderr: IO[bytes]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import check_config, load_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.verification import verify
+from kinegraph.pipeline.config import check_config, load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.verification import verify
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, six_videos, tiny_stages, write_video
 

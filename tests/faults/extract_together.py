@@ -6,9 +6,9 @@ Usage: python extract_together.py CONFIG PROCESSES
 import os
 import sys
 
-import pipeline.executors.local  # noqa: F401  (loads torch once, before the start)
-from pipeline.config import load_config
-from pipeline.extraction import extract
+import kinegraph.pipeline.executors.local  # noqa: F401  (loads torch once, before the start)
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import extract
 
 if __name__ == "__main__":
     children = []

@@ -9,11 +9,11 @@ import sys
 import time
 from typing import Any
 
-import pipeline.shard
-from cache_schemas.storage import open_storage
-from pipeline.config import load_config
-from pipeline.extraction import extract
-from pipeline.leases import live_leases
+import kinegraph.pipeline.shard
+from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.leases import live_leases
 
 config = load_config(sys.argv[1])
 
@@ -29,5 +29,5 @@ def add(*arguments: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-pipeline.shard.ShardInProgress.add = add  # type: ignore[method-assign]
+kinegraph.pipeline.shard.ShardInProgress.add = add  # type: ignore[method-assign]
 extract(config)

@@ -11,20 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheError
-from cli.app import app
-from pipeline import indexed_dataset
-from pipeline.config import load_config
-from pipeline.executors.slurm_submission import submissions
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.leases import lease_of, live_leases
-from pipeline.results import find_results
-from pipeline.status import status
-from pipeline.training import train_runs
-from stages.errors import UsageError
-from stages.training.checkpoint import load_run
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cli.app import app
+from kinegraph.pipeline import indexed_dataset
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.executors.slurm_submission import submissions
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.leases import lease_of, live_leases
+from kinegraph.pipeline.results import find_results
+from kinegraph.pipeline.status import status
+from kinegraph.pipeline.training import train_runs
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.checkpoint import load_run
 from tests.caches import write_config
 from tests.conftest import six_videos, tiny_stages
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheError, CacheTooNew
-from cache_schemas.reader import CachedClips
-from pipeline.config import load_config
-from pipeline.extraction import extract
-from pipeline.status import status
-from pipeline.verification import repair, verify
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheError, CacheTooNew
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.status import status
+from kinegraph.pipeline.verification import repair, verify
 from tests.caches import same_bytes
 from tests.faults.conftest import Prepared
 

@@ -17,16 +17,16 @@ import pytest
 from distributed import LocalCluster, WorkerPlugin
 from distributed import Worker as DaskWorker
 
-import pipeline.feed
-from cache_schemas.cache import Cache
-from pipeline.config import Config, check_config, load_config
-from pipeline.errors import ClusterLost, SetAsideError
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.training import train_runs
-from pipeline.training_dask import train_on_dask
-from pipeline.verification import verify
-from stages.training.state import STATE_FILE
+import kinegraph.pipeline.feed
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config, check_config, load_config
+from kinegraph.pipeline.errors import ClusterLost, SetAsideError
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.training import train_runs
+from kinegraph.pipeline.training_dask import train_on_dask
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.training.state import STATE_FILE
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
 from tests.dask_cluster import running, worker_pids
@@ -114,7 +114,7 @@ def test_the_client_is_killed(
     """Units that run come to their end, those that wait are forgotten."""
     config = on_dask(document, dask_cluster.scheduler_address)
     path = write_config(tmp_path / "client.yaml", document)
-    command = [sys.executable, "-m", "cli", "extract", str(path), "--scheduler", dask_cluster.scheduler_address]
+    command = [sys.executable, "-m", "kinegraph", "extract", str(path), "--scheduler", dask_cluster.scheduler_address]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as client:
         with at_the_first_record(config.cache, client.kill):
             pass
@@ -129,7 +129,7 @@ def test_a_run_is_stopped(
 ) -> None:
     """By Ctrl-C, which a terminal sends to the worker processes too, or by a batch system, which need not."""
     path = write_config(tmp_path / "client.yaml", document)
-    command = [sys.executable, "-m", "cli", "extract", str(path), "--executor", "dask", "--workers", "2"]
+    command = [sys.executable, "-m", "kinegraph", "extract", str(path), "--executor", "dask", "--workers", "2"]
     send = os.killpg if number == signal.SIGINT else os.kill
     with (
         subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as client,
@@ -202,14 +202,14 @@ class Deadly(WorkerPlugin):
         self.video = video
 
     def setup(self, worker: DaskWorker) -> None:
-        really_decode = pipeline.feed.decode_clips
+        really_decode = kinegraph.pipeline.feed.decode_clips
 
         def decode(path: str, *arguments: Any) -> Any:
             if path.endswith(self.video):
                 os.kill(os.getpid(), signal.SIGKILL)
             return really_decode(path, *arguments)
 
-        pipeline.feed.decode_clips = decode
+        kinegraph.pipeline.feed.decode_clips = decode
 
 
 @pytest.mark.faults

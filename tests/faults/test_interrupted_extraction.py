@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline.config import load_config
-from pipeline.extraction import extract
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import extract
 from tests.caches import same_bytes
 from tests.command_server import SCRIPTS, Run
 from tests.faults.conftest import Prepared, goes_on

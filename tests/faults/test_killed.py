@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
 from tests.caches import write_config
 from tests.command_server import Run
 from tests.faults.conftest import Prepared, goes_on

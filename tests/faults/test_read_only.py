@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
 from tests.command_server import Ended, Run
 from tests.faults.conftest import Prepared
 

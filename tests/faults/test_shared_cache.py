@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.files import HOST
-from pipeline.config import Config, load_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.leases import Lease, Leases
-from pipeline.status import status
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.files import HOST
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.leases import Lease, Leases
+from kinegraph.pipeline.status import status
 from tests.caches import same_bytes, write_config
 from tests.command_server import SCRIPTS, Run
 from tests.conftest import moving_square, write_video

@@ -10,14 +10,14 @@ import pytest
 from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
-from cache_schemas import object_storage, patience
-from cache_schemas.cache import Cache
-from cache_schemas.storage import open_storage
-from cli.app import app
-from pipeline.config import Config, check_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.verification import verify
+from kinegraph.cache_schemas import object_storage, patience
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cli.app import app
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.verification import verify
 from tests.caches import same_bytes, write_config
 from tests.faults.conftest import Prepared
 from tests.s3_away import Outage, server_process

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import check_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.upgrade import upgrade
-from pipeline.verification import verify
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.upgrade import upgrade
+from kinegraph.pipeline.verification import verify
 from tests.caches import write_config
 from tests.command_server import Run
 from tests.conftest import tiny_stages

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config, load_config
-from pipeline.extraction import Outcome, extract
-from pipeline.indexing import index
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.extraction import Outcome, extract
+from kinegraph.pipeline.indexing import index
 from tests.caches import write_config
 from tests.conftest import six_videos
 

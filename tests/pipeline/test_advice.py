@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.advice import advice
-from pipeline.config import Config
-from pipeline.declare import declare
+from kinegraph.pipeline.advice import advice
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.declare import declare
 
 
 def config(tiny_document: dict[str, Any], clips: dict[str, Any] | None = None, **backbone: Any) -> Config:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import Config
-from pipeline.declare import declare
-from pipeline.indexing import index
-from pipeline.plan import make_plan
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.declare import declare
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
 
 Load = Callable[..., Config]
 NET = "backbones={net: {model: resnet18, weights: imagenet1k_v1, taps: [res5]}}"

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.breakdown import AttributeScore, by_attribute, read_attributes
-from stages.errors import UsageError
+from kinegraph.pipeline.breakdown import AttributeScore, by_attribute, read_attributes
+from kinegraph.stages.errors import UsageError
 
 CLASSES = ("open", "close", "sit", "run")
 AVERAGE_PRECISION = {"open": 0.5, "close": 0.25, "sit": 1.0}  # run has no positive

@@ -7,13 +7,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch
-from pipeline.calibration import Calibration, calibrate
-from pipeline.config import Config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.calibration import Calibration, calibrate
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
 
 Load = Callable[..., Config]
 
@@ -58,7 +58,7 @@ def test_what_is_sealed_is_read_and_not_run_again(load: Load, monkeypatch: pytes
     config = load()
     index(config)
     extract(config, stages=["features", "proposals"])
-    monkeypatch.setattr("pipeline.feed.decode_clips", Mock(side_effect=AssertionError("decoded")))
+    monkeypatch.setattr("kinegraph.pipeline.feed.decode_clips", Mock(side_effect=AssertionError("decoded")))
     found = calibrated(config, stages=["regions"])
     assert found is not None
     assert "regions/tiny" in found.stage_seconds

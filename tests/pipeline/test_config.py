@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, check_config, load_config
-from pipeline.errors import ConfigError
+from kinegraph.pipeline.config import Config, check_config, load_config
+from kinegraph.pipeline.errors import ConfigError
 from tests.caches import write_config
 
 

@@ -7,8 +7,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from pipeline.config import Config, apply_override, check_config, load_config
-from pipeline.errors import ConfigError
+from kinegraph.pipeline.config import Config, apply_override, check_config, load_config
+from kinegraph.pipeline.errors import ConfigError
 
 TENFOLD = [(chr(98 + n), ",".join([f"*{chr(97 + n)}"] * 10)) for n in range(9)]
 ALIASES = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [{below}]\n" for name, below in TENFOLD)

@@ -14,14 +14,14 @@ import dask.config
 import pytest
 from distributed import Client, LocalCluster
 
-from pipeline.config import Config, RunOptions, load_config
-from pipeline.errors import ClusterError, ConfigError
-from pipeline.executors import dask_cluster as clusters
-from pipeline.executors.contract import Job
-from pipeline.executors.dask import DaskExecutor
-from pipeline.executors.dask_checks import _check_versions, _unseen, check_cluster
-from pipeline.indexing import index
-from pipeline.plan import make_plan
+from kinegraph.pipeline.config import Config, RunOptions, load_config
+from kinegraph.pipeline.errors import ClusterError, ConfigError
+from kinegraph.pipeline.executors import dask_cluster as clusters
+from kinegraph.pipeline.executors.contract import Job
+from kinegraph.pipeline.executors.dask import DaskExecutor
+from kinegraph.pipeline.executors.dask_checks import _check_versions, _unseen, check_cluster
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
 from tests.caches import write_config
 
 Load = Callable[..., Config]
@@ -178,7 +178,7 @@ def test_a_cache_that_workers_do_not_see(job: Job, monkeypatch: pytest.MonkeyPat
     """What this process writes there does not appear where they look."""
     with Client(job.config.run.dask.scheduler) as client:
         check_cluster(client, job)
-        monkeypatch.setattr("pipeline.executors.dask_checks.absolute_root", lambda root: f"{root}-elsewhere")
+        monkeypatch.setattr("kinegraph.pipeline.executors.dask_checks.absolute_root", lambda root: f"{root}-elsewhere")
         with pytest.raises(ClusterError, match=r"worker tcp://\S+ does not see the cache .*-elsewhere \(FileNotFoundE"):
             check_cluster(client, job)
         assert list(job.cache.storage.names("probes")) == []

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.config import Config
-from pipeline.errors import ClusterError, ConfigError
-from pipeline.executors import dask_cluster as clusters
-from pipeline.executors import dask_jobs
-from pipeline.executors.dask_checks import check_workers
-from pipeline.executors.dask_jobs import is_over, job_cluster
-from pipeline.executors.dask_workers import Workers
-from pipeline.programs import tell_once
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ClusterError, ConfigError
+from kinegraph.pipeline.executors import dask_cluster as clusters
+from kinegraph.pipeline.executors import dask_jobs
+from kinegraph.pipeline.executors.dask_checks import check_workers
+from kinegraph.pipeline.executors.dask_jobs import is_over, job_cluster
+from kinegraph.pipeline.executors.dask_workers import Workers
+from kinegraph.pipeline.programs import tell_once
 
 Load = Callable[..., Config]
 JOBS = "run.dask.jobqueue={kind: slurm, jobs: 2, options: {cores: 4, memory: 4GB}}"
@@ -125,7 +125,7 @@ def test_jobs_that_end_and_bring_no_worker(
 ) -> None:
     """Each is submitted anew; the third is enough."""
     monkeypatch.setattr(dask_jobs, "LOOK_EVERY_SECONDS", 0.2)
-    monkeypatch.setattr("pipeline.executors.dask_checks.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("kinegraph.pipeline.executors.dask_checks.LOOK_SECONDS", 0.1)
     commands = slurm(sbatch=TAKES, scancel=KNOWS_NONE, squeue=KNOWS_NONE)
     run = load("run.executor=dask", JOBS, "run.dask.interface=lo").run
     with (
@@ -159,7 +159,7 @@ class Jobs:
 def workers_of(load: Load, monkeypatch: pytest.MonkeyPatch) -> Callable[[Jobs], Workers]:
     """Those of a cluster that had one; they and the jobs are looked at as often as one asks."""
     monkeypatch.setattr(dask_jobs, "LOOK_EVERY_SECONDS", 0)
-    monkeypatch.setattr("pipeline.executors.dask_workers.COUNT_WORKERS_SECONDS", 0)
+    monkeypatch.setattr("kinegraph.pipeline.executors.dask_workers.COUNT_WORKERS_SECONDS", 0)
 
     def workers(jobs: Jobs) -> Workers:
         client = SimpleNamespace(

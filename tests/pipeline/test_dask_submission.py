@@ -10,16 +10,16 @@ import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
 
-from cache_schemas.storage import open_storage
-from pipeline.config import Config
-from pipeline.errors import ClusterLost, OutOfTimeError
-from pipeline.events import Event, UnitLeased, UnitSealed
-from pipeline.executors import dask as executor
-from pipeline.executors.contract import MAX_DEATHS, Job
-from pipeline.executors.dask import Submission
-from pipeline.executors.dask_station import UNITS_AT_ONCE, Station
-from pipeline.plan import WorkUnit
-from pipeline.walltime import Allotment
+from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError
+from kinegraph.pipeline.events import Event, UnitLeased, UnitSealed
+from kinegraph.pipeline.executors import dask as executor
+from kinegraph.pipeline.executors.contract import MAX_DEATHS, Job
+from kinegraph.pipeline.executors.dask import Submission
+from kinegraph.pipeline.executors.dask_station import UNITS_AT_ONCE, Station
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.walltime import Allotment
 
 KEYS = ("clips",)
 

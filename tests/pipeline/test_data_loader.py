@@ -18,8 +18,8 @@ from torch.utils.data import (
     random_split,
 )
 
-from cache_schemas.cache import Cache
-from cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
 
 ARRAYS = ["features/tiny/res4_pooled", "regions/tiny/res4", "proposals/count"]
 FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

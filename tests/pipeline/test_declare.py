@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import check_config
-from pipeline.declare import declare
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.declare import declare
 
 
 def stage(**backbone: Any) -> Any:

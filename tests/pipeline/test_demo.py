@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cli import heads as commands
-from cli.printing import heads as printing
-from pipeline import demo, training
-from pipeline.config import Config, check_config
-from pipeline.demo import demo_config, run_demo
-from pipeline.results import read_results
-from pipeline.scoring import RunScores, evaluate_run
-from pipeline.training import RunsDiverged, TrainedRun
-from stages.training.checkpoint import RunExists
-from stages.training.clips import UnusableClips
-from stages.training.engine import TrainingDiverged
-from stages.training.records import RECORD_FILE
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cli import heads as commands
+from kinegraph.cli.printing import heads as printing
+from kinegraph.pipeline import demo, training
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.demo import demo_config, run_demo
+from kinegraph.pipeline.results import read_results
+from kinegraph.pipeline.scoring import RunScores, evaluate_run
+from kinegraph.pipeline.training import RunsDiverged, TrainedRun
+from kinegraph.stages.training.checkpoint import RunExists
+from kinegraph.stages.training.clips import UnusableClips
+from kinegraph.stages.training.engine import TrainingDiverged
+from kinegraph.stages.training.records import RECORD_FILE
 from tests.conftest import moving_square, tiny_stages, write_video
 
 ALL_HEADS = Path(__file__).resolve().parents[2] / "examples" / "all_heads.yaml"

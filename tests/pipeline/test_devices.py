@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config import Config
-from pipeline.devices import described, on_gpu_if_asked
-from pipeline.executors.dask_station import gpu_of
-from pipeline.executors.slurm_options import SlurmOptions
-from stages.errors import UsageError
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.devices import described, on_gpu_if_asked
+from kinegraph.pipeline.executors.dask_station import gpu_of
+from kinegraph.pipeline.executors.slurm_options import SlurmOptions
+from kinegraph.stages.errors import UsageError
 
 
 def test_records_name_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config
-from pipeline.estimate import estimate, hours
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from stages.errors import UsageError
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.estimate import estimate, hours
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.stages.errors import UsageError
 
 Load = Callable[..., Config]
 

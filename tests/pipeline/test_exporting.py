@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import Config, check_config
-from pipeline.errors import ExchangeError
-from pipeline.exporting import export_cache
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.training import train_runs
-from pipeline.verification import verify
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.exporting import export_cache
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.training import train_runs
+from kinegraph.pipeline.verification import verify
 from tests.caches import same_bytes
 from tests.conftest import moving_square, six_videos, tiny_stages, write_video
 

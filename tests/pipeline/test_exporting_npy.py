@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.reader import CachedClips
-from pipeline.config import Config
-from pipeline.errors import ExchangeError
-from pipeline.exporting import export_cache
-from pipeline.exporting_npy import export_npy, file_name
-from pipeline.extraction import extract
-from pipeline.indexing import index
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.exporting import export_cache
+from kinegraph.pipeline.exporting_npy import export_npy, file_name
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
 
 Load = Callable[..., Config]
 MAPS, COUNT = "features/tiny/res4", "proposals/count"

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import zarr
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch, CacheNotFound
-from pipeline.config import Config
-from pipeline.errors import ConfigError
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan, parse_part, why
-from stages.decode.clips import decode_clips
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch, CacheNotFound
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan, parse_part, why
+from kinegraph.stages.decode.clips import decode_clips
 from tests.caches import rows_of, same_bytes
 from tests.conftest import moving_square, write_video
 
@@ -116,7 +116,7 @@ def test_one_pass_for_all_stages_or_none(load: Load, monkeypatch: pytest.MonkeyP
         opened.append(Path(path).name)
         return decode_clips(path, *arguments)
 
-    monkeypatch.setattr("pipeline.feed.decode_clips", counted)
+    monkeypatch.setattr("kinegraph.pipeline.feed.decode_clips", counted)
     config = load("clips.per_video=2", "store.shard_clips=4")
     index(config)
     extract(config, stages=["features", "proposals"])
@@ -267,7 +267,7 @@ def test_the_same_weights_under_another_name_fit(load: Load, tmp_path: Path, who
     """Fingerprints hold the digest of a weight file, not its path."""
     from safetensors.torch import save_file
 
-    from stages.backbones.build import build_backbone
+    from kinegraph.stages.backbones.build import build_backbone
 
     for name in ("a", "b"):
         save_file(build_backbone("tiny_i3d", "random:0", ["res4"]).state_dict(), tmp_path / f"{name}.safetensors")
@@ -287,7 +287,7 @@ def test_nothing_indexed_yet(load: Load) -> None:
 
 def test_frames_that_moved_are_noticed(load: Load, video_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features today and proposals tomorrow must be of the same frames, also if size and time say nothing."""
-    monkeypatch.setattr("pipeline.plan.changed_videos", lambda *_: {})
+    monkeypatch.setattr("kinegraph.pipeline.plan.changed_videos", lambda *_: {})
     config = load()
     index(config)
     extract(config, stages=["features"])
@@ -308,7 +308,9 @@ def test_an_error_in_the_worker_leaves_nothing_behind(load: Load, monkeypatch: p
 
 def test_workers_that_die_at_once_are_no_success(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for want of memory while the networks load: before any of them took a shard."""
-    monkeypatch.setattr("pipeline.executors.local._work", os.abort)  # called with arguments, it fails: exit code 1
+    monkeypatch.setattr(
+        "kinegraph.pipeline.executors.local._work", os.abort
+    )  # called with arguments, it fails: exit code 1
     config = load("run.executor=local", "run.workers=2")
     index(config)
     with pytest.raises(RuntimeError, match="3 workers died before they took a shard, the last with exit code 1"):

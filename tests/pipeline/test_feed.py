@@ -10,13 +10,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from cache_schemas.clips_table import ClipRow
-from pipeline.config import Config
-from pipeline.feed import Batch, Feed
-from pipeline.indexing import index
-from pipeline.plan import WorkUnit
-from stages.decode.clips import DecodedClip, Square, Wanted
-from stages.decode.open_videos import begin_video
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.feed import Batch, Feed
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted
+from kinegraph.stages.decode.open_videos import begin_video
 from tests.coded_videos import HEIGHT, WIDTH, read, write
 from tests.stages.decode.conftest import clip_row
 
@@ -85,7 +85,7 @@ def test_an_error_while_decoding_reaches_the_caller(feed: MakeFeed, monkeypatch:
     def broken(*arguments: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("pipeline.feed.decode_clips", broken)
+    monkeypatch.setattr("kinegraph.pipeline.feed.decode_clips", broken)
     with pytest.raises(MemoryError, match="no room"):
         list(feed(2).batches(UNITS))
 
@@ -103,7 +103,7 @@ def test_a_long_video_is_read_on_over_unit_borders(
         for n, start in enumerate(0.5 * number for number in range(30))
     ]
     begun = Mock(side_effect=begin_video)
-    monkeypatch.setattr("stages.decode.open_videos.begin_video", begun)
+    monkeypatch.setattr("kinegraph.stages.decode.open_videos.begin_video", begun)
     square = Square(size=WIDTH, every=1)
     feed = Feed(
         lambda unit: rows[6 * unit.shard : 6 * unit.shard + 6],

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache_schemas.clips_table import SCHEMA, ClipsTable
-from cache_schemas.errors import CacheMismatch
-from cache_schemas.fingerprint import fingerprint
-from cache_schemas.reader import CachedClips
-from pipeline.config import Config
-from pipeline.declare import clips_options
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.verification import verify
-from stages.clips.options import ClipOptions
+from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.fingerprint import fingerprint
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.declare import clips_options
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.clips.options import ClipOptions
 from tests.caches import same_bytes
 from tests.coded_videos import write
 from tests.conftest import moving_square, write_video

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipRow
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import Config, check_config
-from pipeline.errors import ConfigError
-from pipeline.extraction import Outcome, extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.verification import verify
-from stages.clips.interactions import generate, truth
-from stages.scene_graphs.source import ClipGraphs
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.extraction import Outcome, extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.clips.interactions import generate, truth
+from kinegraph.stages.scene_graphs.source import ClipGraphs
 from tests.caches import rows_of, same_bytes
 
 BAD = "left/v1.mp4"
@@ -92,7 +92,7 @@ def test_once_clips_are_sealed_nothing_is_decoded(
     def never(*args: Any) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("pipeline.feed.decode_clips", never)
+    monkeypatch.setattr("kinegraph.pipeline.feed.decode_clips", never)
     extract(apart)
     assert same_bytes(apart.cache) == same_bytes(together.cache)
 
@@ -158,7 +158,7 @@ def test_verify_knows_graphs_that_make_no_sense(
                 vars(found)[part][place] = value
             return found
 
-    monkeypatch.setattr("pipeline.worker.build_graph_source", lambda options, dataset: Broken())
+    monkeypatch.setattr("kinegraph.pipeline.worker.build_graph_source", lambda options, dataset: Broken())
     run(config())
     (problem,) = verify(config().cache).problems
     assert (problem.stage, problem.shard, problem.kind) == ("graphs", 0, part)

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import Config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.verification import verify
-from stages.clips.errors import DatasetError
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.clips.errors import DatasetError
 from tests.caches import same_bytes
 from tests.conftest import moving_square
 

@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 import xarray
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch
-from cache_schemas.reader import CachedClips
-from pipeline.config import Config, check_config
-from pipeline.errors import ConfigError, ExchangeError
-from pipeline.exporting import export_cache
-from pipeline.exporting_npy import export_npy
-from pipeline.extraction import extract
-from pipeline.imported_rows import matched
-from pipeline.imported_stages import Naming
-from pipeline.importing import import_features
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.scoring import evaluate_run
-from pipeline.training import train_runs
-from pipeline.verification import verify
-from stages.imports.features import FeatureFileError
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import ConfigError, ExchangeError
+from kinegraph.pipeline.exporting import export_cache
+from kinegraph.pipeline.exporting_npy import export_npy
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.imported_rows import matched
+from kinegraph.pipeline.imported_stages import Naming
+from kinegraph.pipeline.importing import import_features
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.scoring import evaluate_run
+from kinegraph.pipeline.training import train_runs
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.imports.features import FeatureFileError
 from tests.caches import rows_of, same_bytes
 from tests.foreign import C, boxes, features, write_annotations, write_hdf5, write_npy, write_npz
 

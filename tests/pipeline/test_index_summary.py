@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cli.printing.text import note, note_listed, say, shown, table
-from pipeline.config import Config
-from pipeline.errors import ConfigError
-from pipeline.exporting_npy import export_npy
-from pipeline.extraction import extract
-from pipeline.index_summary import label_warnings
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from stages.clips.datasets import Listing, Video
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cli.printing.text import note, note_listed, say, shown, table
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.exporting_npy import export_npy
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.index_summary import label_warnings
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.stages.clips.datasets import Listing, Video
 from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]

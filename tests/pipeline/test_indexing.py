@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import xarray
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import TABLE
-from cache_schemas.errors import CacheError, CacheMismatch
-from cache_schemas.reader import CachedClips
-from pipeline.config import Config
-from pipeline.extraction import extract
-from pipeline.indexing import index
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import TABLE
+from kinegraph.cache_schemas.errors import CacheError, CacheMismatch
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
 from tests.caches import same_bytes
 from tests.conftest import moving_square, write_video
 
@@ -234,7 +234,7 @@ def test_a_newer_schema_is_refused(load: Load) -> None:
     ],
 )
 def test_shards_hold_whole_videos_and_fit_in_256_mib(load: Load, overrides: list[str], expected: int) -> None:
-    from pipeline.declare import auto_shard_clips
+    from kinegraph.pipeline.declare import auto_shard_clips
 
     config = load("store.shard_clips=auto", *overrides)
     assert auto_shard_clips(config) == expected

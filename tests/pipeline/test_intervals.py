@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pipeline.feed
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import SCHEMA, ClipRow
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import Config
-from pipeline.estimate import estimate
-from pipeline.exporting_npy import export_npy
-from pipeline.extraction import extract
-from pipeline.importing import import_features
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+import kinegraph.pipeline.feed
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import SCHEMA, ClipRow
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.estimate import estimate
+from kinegraph.pipeline.exporting_npy import export_npy
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.importing import import_features
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
 from tests.caches import rows_of, same_bytes
 from tests.coded_videos import write
 from tests.conftest import moving_square, write_video
@@ -167,7 +167,7 @@ def test_a_video_is_decoded_once_for_all_its_intervals(listed: Load, monkeypatch
         decoded.append([row.video_id for row in of_video])
         return decode_clips(path, of_video, *rest)
 
-    monkeypatch.setattr(pipeline.feed, "decode_clips", noted)
+    monkeypatch.setattr(kinegraph.pipeline.feed, "decode_clips", noted)
     config = listed("store.shard_clips=4", *NO_MAPS)
     index(config)
     assert not extract(config).failures

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cache_schemas.errors import StorageError
-from cache_schemas.files import HOST, start_ticks
-from cache_schemas.storage import LocalStorage
-from pipeline.leases import Lease, Leases, NoLeases, lease_of, leases_on, live_leases, warn_if_off
+from kinegraph.cache_schemas.errors import StorageError
+from kinegraph.cache_schemas.files import HOST, start_ticks
+from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.pipeline.leases import Lease, Leases, NoLeases, lease_of, leases_on, live_leases, warn_if_off
 from tests.clock import Clock
 
 Make = Callable[..., Leases]
@@ -25,7 +25,7 @@ KEYS = ("clips",)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("pipeline.leases.monotonic", made)
+    monkeypatch.setattr("kinegraph.pipeline.leases.monotonic", made)
     return made
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import TooManyOpenFiles, open_files_limit
-from pipeline.advice import open_files_advice
-from pipeline.imported_rows import IMPORTED_CLIPS
-from pipeline.importing import import_features
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import TooManyOpenFiles, open_files_limit
+from kinegraph.pipeline.advice import open_files_advice
+from kinegraph.pipeline.imported_rows import IMPORTED_CLIPS
+from kinegraph.pipeline.importing import import_features
 from tests.foreign import features, write_npy
 
 POOLED = "features/imported/last_pooled"
@@ -28,10 +28,10 @@ def limit():
 READ_ALL = f"""
 import numpy as np, torch
 from torch.utils.data import DataLoader
-from cache_schemas.cache import Cache
-from cache_schemas.reader import CachedClips
-from pipeline.verification import verify
-from pipeline.exporting import export_cache
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.verification import verify
+from kinegraph.pipeline.exporting import export_cache
 clips = CachedClips(sys.argv[1], [{POOLED!r}])
 next(iter(DataLoader(clips, batch_size=2, num_workers=1)))
 limit()
@@ -85,7 +85,7 @@ def test_plain_h5py_takes_what_it_cannot_open_for_missing(cache: Cache) -> None:
 
 def test_the_file_and_the_limit_are_named(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the process has no descriptor left, whoever took them."""
-    monkeypatch.setattr("cache_schemas.errors.open_files_limit", lambda: 77)
+    monkeypatch.setattr("kinegraph.cache_schemas.errors.open_files_limit", lambda: 77)
     spec, (soft, hard) = cache.array(POOLED), resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
@@ -105,7 +105,7 @@ def test_the_file_and_the_limit_are_named(cache: Cache, monkeypatch: pytest.Monk
 def test_shards_beyond_the_limit_are_told_of_in_hdf5(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_files_limit() > 0
     assert open_files_advice(cache) == []
-    monkeypatch.setattr("pipeline.advice.open_files_limit", lambda: SHARDS)
+    monkeypatch.setattr("kinegraph.pipeline.advice.open_files_limit", lambda: SHARDS)
     told = open_files_advice(cache)
     if cache.manifest["store"]["kind"] == "zarr":
         assert told == []

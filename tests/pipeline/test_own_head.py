@@ -10,17 +10,17 @@ import torch
 import yaml
 
 import kinegraph
-from cache_schemas.cache import Cache
-from pipeline.config import Config, load_config
-from pipeline.kept_runs import RunExists
-from pipeline.scoring import evaluate_run
-from pipeline.trainable import build_for
-from pipeline.training import train_runs, wanted_runs
-from pipeline.wanted_run import WantedRun
-from stages.heads.build import build_head
-from stages.heads.head import HeadError
-from stages.training.checkpoint import RunError, load_record
-from stages.training.state import StateError
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.kept_runs import RunExists
+from kinegraph.pipeline.scoring import evaluate_run
+from kinegraph.pipeline.trainable import build_for
+from kinegraph.pipeline.training import train_runs, wanted_runs
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.training.checkpoint import RunError, load_record
+from kinegraph.stages.training.state import StateError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_head.md"
 CODE = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cache_schemas.ledger import Record
-from pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.pipeline.pace import RECENT_RECORDS, Sealed, clips_per_second
 
 
 def test_one_worker_with_a_pause() -> None:

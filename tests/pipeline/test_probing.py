@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import probing
-from pipeline.config import check_config
-from pipeline.indexing import index
-from pipeline.probing import VideosHangError, probe_all
-from stages.decode.errors import DecodeError
-from stages.decode.stream import Probe, probe
+from kinegraph.pipeline import probing
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.probing import VideosHangError, probe_all
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import Probe, probe
 
 FOUND = Probe(duration=1.0, frame_width=4, frame_height=4)
 
@@ -71,7 +71,7 @@ def test_index_marks_it_and_a_later_one_fills_it_in(
             release.wait()
         return probe(path)
 
-    monkeypatch.setattr("stages.remote.staging.probe", hanging)
+    monkeypatch.setattr("kinegraph.stages.remote.staging.probe", hanging)
     config = check_config(tiny_document | {"run": {"video_timeout_seconds": 5.0}}, "test")
     indexed = index(config)
     assert {video: error.reason for video, error in indexed.unreadable.items()} == dict.fromkeys(
@@ -88,7 +88,7 @@ def test_index_marks_it_and_a_later_one_fills_it_in(
 def test_the_process_ends_while_a_thread_hangs(tmp_path: Path) -> None:
     script = (
         "import threading\n"
-        "from pipeline.probing import probe_all\n"
+        "from kinegraph.pipeline.probing import probe_all\n"
         "print(*probe_all(['x'], lambda path: threading.Event().wait(), 1, lambda path: 0.01))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from pipeline.events import ClipsDone, Preparing, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
-from pipeline.plan import WorkUnit
-from pipeline.progress import Progress
+from kinegraph.pipeline.events import ClipsDone, Preparing, UnitLeased, UnitSealed, UnitSealedElsewhere, WorkerLost
+from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.progress import Progress
 from tests.clock import Clock
 from tests.terminal import Terminal
 
@@ -72,7 +72,7 @@ def test_what_it_does_before_the_first_clips_is_told(
     """In a log each network once, however many workers load it; then a line now and then, with the time left."""
     caplog.set_level(logging.INFO, "kinegraph")
     now = Clock()
-    monkeypatch.setattr("pipeline.terminal.time.monotonic", now)
+    monkeypatch.setattr("kinegraph.pipeline.terminal.time.monotonic", now)
     progress = Progress({0: 40, 1: 40, 2: 20})
     for _ in range(2):
         progress(Preparing(doing="loading networks: i3d (i3d_r50)"))

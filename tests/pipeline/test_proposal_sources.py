@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config
-from pipeline.extraction import Outcome, extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.verification import verify
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import Outcome, extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.verification import verify
 from tests.caches import rows_of, same_bytes
 
 Load = Callable[..., Config]
@@ -60,7 +60,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("pipeline.feed.decode_clips", never)
+    monkeypatch.setattr("kinegraph.pipeline.feed.decode_clips", never)
 
 
 def test_a_grid_under_crops(load: Load) -> None:

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheError
-from cache_schemas.reader import CachedClips
-from pipeline.config import Config
-from pipeline.extraction import extract
-from pipeline.importing import import_features
-from pipeline.indexing import index
-from pipeline.scoring import evaluate_run
-from pipeline.training import train_runs
-from stages.heads.head import Source
-from stages.heads.inputs import MapRegionReader
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.importing import import_features
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.scoring import evaluate_run
+from kinegraph.pipeline.training import train_runs
+from kinegraph.stages.heads.head import Source
+from kinegraph.stages.heads.inputs import MapRegionReader
 
 Load = Callable[..., Config]
 ARRAYS = ["regions/tiny/res4", "proposals/boxes", "proposals/count"]
@@ -70,9 +70,9 @@ def test_preloaded_clips_need_no_files(cache: Cache) -> None:
 
 def test_preloading_more_than_memory_holds_is_refused(whole: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = 6 * sum(whole.array(name).row_bytes for name in ARRAYS)
-    monkeypatch.setattr("cache_schemas.reader.available_bytes", lambda: needed)
+    monkeypatch.setattr("kinegraph.cache_schemas.reader.available_bytes", lambda: needed)
     assert len(CachedClips(whole, ARRAYS, preload=True)) == 6
-    monkeypatch.setattr("cache_schemas.reader.available_bytes", lambda: needed - 1)
+    monkeypatch.setattr("kinegraph.cache_schemas.reader.available_bytes", lambda: needed - 1)
     with pytest.raises(CacheError, match=f"6 clips of .* take {needed:,} bytes, and {needed - 1:,} bytes of memory"):
         CachedClips(whole, ARRAYS, preload=True)
 

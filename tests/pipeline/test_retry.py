@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config
-from pipeline.events import Event, Preparing, UnitSealedElsewhere
-from pipeline.executors.contract import Job
-from pipeline.executors.inline import InlineExecutor
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.verification import verify
-from stages.decode.clips import decode_clips
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.events import Event, Preparing, UnitSealedElsewhere
+from kinegraph.pipeline.executors.contract import Job
+from kinegraph.pipeline.executors.inline import InlineExecutor
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.decode.clips import decode_clips
 from tests.caches import rows_of, same_bytes
 from tests.conftest import moving_square, write_video
 
@@ -55,7 +55,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(path).name)
         return decode_clips(path, *arguments)
 
-    monkeypatch.setattr("pipeline.feed.decode_clips", counted)
+    monkeypatch.setattr("kinegraph.pipeline.feed.decode_clips", counted)
     return names
 
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from cache_schemas.reader import CachedClips
-from pipeline.config import Config, check_config
-from pipeline.errors import ConfigError
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.results import SplitCounts, read_results
-from pipeline.scoring import RunScores, evaluate_run, write_confusion, write_submission
-from pipeline.training import TrainedRun, train_runs
-from stages.errors import UsageError
-from stages.training.checkpoint import load_run
-from stages.training.evaluation import EvaluationResult, VideoScores
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.results import SplitCounts, read_results
+from kinegraph.pipeline.scoring import RunScores, evaluate_run, write_confusion, write_submission
+from kinegraph.pipeline.training import TrainedRun, train_runs
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.checkpoint import load_run
+from kinegraph.stages.training.evaluation import EvaluationResult, VideoScores
 from tests.conftest import moving_square, write_video
 
 

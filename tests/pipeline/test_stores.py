@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import zarr
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch
-from cache_schemas.reader import CachedClips
-from cache_schemas.storage import LocalStorage
-from pipeline.config import Config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.verification import verify
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.verification import verify
 from tests.caches import rows_of, same_bytes
 from tests.conftest import moving_square, write_video
 

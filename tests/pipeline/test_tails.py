@@ -10,21 +10,21 @@ import pytest
 import safetensors.torch
 import torch
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config, check_config
-from pipeline.extraction import extract
-from pipeline.imported_stages import Naming
-from pipeline.importing import import_features
-from pipeline.indexing import index
-from pipeline.scoring import evaluate_run
-from pipeline.tails import require_whole_maps
-from pipeline.trainable import build_for
-from pipeline.training import train_runs
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
-from stages.heads.build import build_head
-from stages.heads.head import HeadError
-from stages.training.options import TrainOptions
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.imported_stages import Naming
+from kinegraph.pipeline.importing import import_features
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.scoring import evaluate_run
+from kinegraph.pipeline.tails import require_whole_maps
+from kinegraph.pipeline.trainable import build_for
+from kinegraph.pipeline.training import train_runs
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.training.options import TrainOptions
 from tests.conftest import moving_square, write_video
 from tests.foreign import write_npy
 

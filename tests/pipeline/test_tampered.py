@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cache_schemas.cache import Cache
-from cache_schemas.clips_table import ClipsTable
-from cache_schemas.errors import CacheError
-from cli.app import app
-from pipeline.config import check_config
-from pipeline.errors import ConfigError, ExchangeError
-from pipeline.executors.slurm_submission import Work, submissions, submit
-from pipeline.exporting_npy import export_npy, file_name
-from pipeline.imported_stages import Naming
-from pipeline.leases import live_leases
-from pipeline.verification import verify
-from stages.training.checkpoint import RunError, load_record
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cli.app import app
+from kinegraph.pipeline.config import check_config
+from kinegraph.pipeline.errors import ConfigError, ExchangeError
+from kinegraph.pipeline.executors.slurm_submission import Work, submissions, submit
+from kinegraph.pipeline.exporting_npy import export_npy, file_name
+from kinegraph.pipeline.imported_stages import Naming
+from kinegraph.pipeline.leases import live_leases
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.training.checkpoint import RunError, load_record
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "cache_schemas" / "archive" / "v1"
 CLIMBING = ["../../../x", "features/tiny/../../../../x", "/tmp/x", "features//tiny", "features\\tiny", "a\0b", ".", ""]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cache_schemas.words import counted
-from pipeline import terminal
-from pipeline.terminal import Bar, LineTimer, Pace, clock, columns, fitting, folded, speed
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline import terminal
+from kinegraph.pipeline.terminal import Bar, LineTimer, Pace, clock, columns, fitting, folded, speed
 from tests.clock import Clock
 from tests.terminal import Terminal
 
@@ -20,7 +20,7 @@ ADVICE = "random weights: backbones.i3d. Features and boxes of random networks t
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr("pipeline.terminal.time.monotonic", found)
+    monkeypatch.setattr("kinegraph.pipeline.terminal.time.monotonic", found)
     return found
 
 

@@ -13,25 +13,25 @@ from typing import Any
 import pytest
 import torch
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheError
-from cache_schemas.reader import CachedClips
-from pipeline import training
-from pipeline.config import Config, check_config
-from pipeline.errors import ConfigError
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.recipes import recipes
-from pipeline.results import read_results
-from pipeline.scoring import evaluate_run
-from pipeline.trainable import build_for
-from pipeline.training import train_runs
-from pipeline.wanted_run import RunPlace
-from stages import processes
-from stages.heads.head import HeadError
-from stages.training.checkpoint import MODEL_FILE, RunError, RunExists
-from stages.training.records import EpochRecord
-from stages.training.state import STATE_FILE
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline import training
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.recipes import recipes
+from kinegraph.pipeline.results import read_results
+from kinegraph.pipeline.scoring import evaluate_run
+from kinegraph.pipeline.trainable import build_for
+from kinegraph.pipeline.training import train_runs
+from kinegraph.pipeline.wanted_run import RunPlace
+from kinegraph.stages import processes
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.training.checkpoint import MODEL_FILE, RunError, RunExists
+from kinegraph.stages.training.records import EpochRecord
+from kinegraph.stages.training.state import STATE_FILE
 from tests.conftest import moving_square, tiny_stages, write_video
 from tests.pipeline.conftest import Videos
 
@@ -89,7 +89,7 @@ def test_preloaded_clips_train_the_same(config: Config, monkeypatch: pytest.Monk
     assert [record["loss"] for record in preloaded.results.history] == [
         record["loss"] for record in mapped.results.history
     ]
-    monkeypatch.setattr("cache_schemas.reader.available_bytes", lambda: 0)
+    monkeypatch.setattr("kinegraph.cache_schemas.reader.available_bytes", lambda: 0)
     with pytest.raises(CacheError, match="0 bytes of memory are free"):
         train_runs(changed(config, train={"preload": True}), overwrite=True)
 

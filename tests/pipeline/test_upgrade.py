@@ -11,24 +11,24 @@ import fsspec
 import numpy as np
 import pytest
 
-from cache_schemas.arrays import status_array
-from cache_schemas.cache import Cache, Stage
-from cache_schemas.errors import CacheError, CacheMismatch, CacheTooNew
-from cache_schemas.files import HOST
-from cache_schemas.ledger import Record
-from cache_schemas.storage import LocalStorage
-from pipeline import leases
-from pipeline import upgrade as module
-from pipeline.config import Config, check_config
-from pipeline.errors import AnotherRunError
-from pipeline.exporting import export_cache
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.leases import Lease
-from pipeline.sealing import write_and_seal
-from pipeline.upgrade import compare_frames, upgrade
-from pipeline.verification import verify
-from stages.decode.source import source_identity
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheTooNew
+from kinegraph.cache_schemas.files import HOST
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.pipeline import leases
+from kinegraph.pipeline import upgrade as module
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import AnotherRunError
+from kinegraph.pipeline.exporting import export_cache
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.leases import Lease
+from kinegraph.pipeline.sealing import write_and_seal
+from kinegraph.pipeline.upgrade import compare_frames, upgrade
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.decode.source import source_identity
 from tests.caches import same_bytes
 from tests.conftest import moving_square, tiny_stages, write_video
 from tests.first_rules import first_rules, of_each_kind

@@ -8,16 +8,16 @@ from typing import Any
 import fsspec
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import Config, check_config
-from pipeline.errors import ConfigError
-from pipeline.extraction import Outcome, extract
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.verification import verify
-from stages.clips.errors import DatasetError
-from stages.remote.faults import NetworkError
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.extraction import Outcome, extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.verification import verify
+from kinegraph.stages.clips.errors import DatasetError
+from kinegraph.stages.remote.faults import NetworkError
 from tests.caches import same_bytes
 from tests.conftest import moving_square, write_video
 from tests.http_server import Server, serving
@@ -28,7 +28,7 @@ LOCAL_TIMES = ("mtime_ns", "etag")
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.remote.remote.FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("kinegraph.stages.remote.remote.FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ import h5py
 import numpy as np
 import pytest
 
-from cache_schemas.arrays import status_array
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheError
-from cache_schemas.ledger import Record
-from pipeline.config import Config
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.status import status
-from pipeline.verification import repair, verify
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.status import status
+from kinegraph.pipeline.verification import repair, verify
 from tests.caches import same_bytes
 from tests.conftest import moving_square, write_video
 

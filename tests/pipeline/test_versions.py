@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import versions as module
-from pipeline.versions import agreed_versions, differing_versions
+from kinegraph.pipeline import versions as module
+from kinegraph.pipeline.versions import agreed_versions, differing_versions
 
 HERE = {"kinegraph": "0.1.0", "torch": "2.11.0", "av": "18"}
 

@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline import walltime
-from pipeline.config import Config
-from pipeline.errors import OutOfTimeError, WalltimeError
-from pipeline.events import Event, UnitSealed
-from pipeline.executors import local
-from pipeline.executors.contract import Job
-from pipeline.executors.inline import InlineExecutor
-from pipeline.executors.local import LocalExecutor
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.leases import Leases
-from pipeline.plan import make_plan
-from pipeline.shard import ShardInProgress
-from pipeline.walltime import Allotment, Schedule, allotment
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline import walltime
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
+from kinegraph.pipeline.events import Event, UnitSealed
+from kinegraph.pipeline.executors import local
+from kinegraph.pipeline.executors.contract import Job
+from kinegraph.pipeline.executors.inline import InlineExecutor
+from kinegraph.pipeline.executors.local import LocalExecutor
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.leases import Leases
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.shard import ShardInProgress
+from kinegraph.pipeline.walltime import Allotment, Schedule, allotment
 from tests.caches import same_bytes
 from tests.clock import Clock
 
@@ -131,7 +131,7 @@ def test_waiting_for_others_ends_with_the_time(
             if clock.now >= 1100:
                 others.close()
 
-        monkeypatch.setattr("cache_schemas.stopping.sleep", wait)
+        monkeypatch.setattr("kinegraph.cache_schemas.stopping.sleep", wait)
         with pytest.raises(OutOfTimeError, match=r"100 s of this job are over; what is left is with other runs"):
             executor.run(job, lambda event: None)
     assert waits == [1000, 1050]
@@ -201,7 +201,7 @@ def test_an_answer_that_does_not_come_is_no_limit(
         raise subprocess.TimeoutExpired("scontrol", 30)
 
     monkeypatch.setenv("SLURM_JOB_ID", "8")
-    monkeypatch.setattr("cache_schemas.stopping.run", fails)
+    monkeypatch.setattr("kinegraph.cache_schemas.stopping.run", fails)
     assert allotment(None) is None
     assert "timed out after 30 seconds, so it is not known when SLURM job 8 must end" in caplog.text
 

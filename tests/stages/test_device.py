@@ -5,9 +5,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from stages.device import pick_device, require_precision, share_of_devices
-from stages.errors import UsageError
-from stages.training.together import own_device
+from kinegraph.stages.device import pick_device, require_precision, share_of_devices
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.together import own_device
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.number_files import ArrayFileError, read_npy, read_npz, require_expansion
+from kinegraph.stages.number_files import ArrayFileError, read_npy, read_npz, require_expansion
 
 KIB, GIB = 1 << 10, 1 << 30
 

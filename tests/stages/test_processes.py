@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from stages.processes import in_processes
+from kinegraph.stages.processes import in_processes
 
 
 def die_at_two(number: int, job: int) -> int:

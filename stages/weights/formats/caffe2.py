@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from stages.weights.formats.format import Format, Pair, State
+from kinegraph.stages.weights.formats.format import Format, Pair, State
 
 NORM_EPS = 1e-5
 NORM_SHIFT = re.compile(r"((?:.+\.)?(?:bn\d|downsample\.1|norm))\.bias")

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from stages.weights.formats.caffe2 import CAFFE2
-from stages.weights.formats.format import Format, State
-from stages.weights.formats.pytorchvideo import POOLED, UNPOOLED
-from stages.weights.formats.slowfast import SLOWFAST
-from stages.weights.formats.tsn import BN_INCEPTION, TSM, TSN
+from kinegraph.stages.weights.formats.caffe2 import CAFFE2
+from kinegraph.stages.weights.formats.format import Format, State
+from kinegraph.stages.weights.formats.pytorchvideo import POOLED, UNPOOLED
+from kinegraph.stages.weights.formats.slowfast import SLOWFAST
+from kinegraph.stages.weights.formats.tsn import BN_INCEPTION, TSM, TSN
 
 FORMATS = (SLOWFAST, CAFFE2, POOLED, UNPOOLED, TSM, TSN, BN_INCEPTION)
 

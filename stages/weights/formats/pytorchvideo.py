@@ -1,6 +1,6 @@
 """pytorchvideo's names (`model_state` of a .pyth): blocks are numbered, and the pool after res2 has a number too."""
 
-from stages.weights.formats.format import Format, with_leaves
+from kinegraph.stages.weights.formats.format import Format, with_leaves
 
 
 def _layers(numbers: dict[int, int]) -> dict[str, str]:

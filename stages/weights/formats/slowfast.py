@@ -1,6 +1,6 @@
 """SlowFast's names (facebookresearch/SlowFast): `model_state` of a .pyth, single pathway."""
 
-from stages.weights.formats.format import Format, with_leaves
+from kinegraph.stages.weights.formats.format import Format, with_leaves
 
 _RESIDUAL, _BLOCK = "s{stage}.pathway0_res{block}", "res{stage}.{block}"
 _NONLOCAL, _AFTER = "s{stage}.pathway0_nonlocal{block}", "res{stage}.after.{block}"

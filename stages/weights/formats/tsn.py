@@ -4,7 +4,7 @@ TSM wraps the first convolution of a block, which gives it `.net` in its name. B
 names it has in Caffe.
 """
 
-from stages.weights.formats.format import Format, State
+from kinegraph.stages.weights.formats.format import Format, State
 
 _HEADS = {r"new_fc\..+": "classifier", r"base_model\.(fc|classifier|last_linear)\..+": "classifier"}
 

@@ -9,10 +9,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cache_schemas.arrays import SCHEMA_VERSION
-from pipeline.config import load_config
-from pipeline.extraction import extract
-from pipeline.indexing import index
+from kinegraph.cache_schemas.arrays import SCHEMA_VERSION
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
 from tests.caches import write_config
 from tests.conftest import moving_square, write_video
 

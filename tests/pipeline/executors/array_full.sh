@@ -16,4 +16,4 @@
 set -e
 module load cuda
 export OMP_NUM_THREADS=6
-exec /env/bin/python -P -m cli slurm-task /shared/cache/slurm/20260101 "$SLURM_ARRAY_TASK_ID"
+exec /env/bin/python -P -m kinegraph slurm-task /shared/cache/slurm/20260101 "$SLURM_ARRAY_TASK_ID"

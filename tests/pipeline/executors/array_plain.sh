@@ -7,4 +7,4 @@
 #SBATCH --requeue
 #SBATCH --cpus-per-task=1
 #SBATCH --signal=B:USR1@60
-exec /env/bin/python -P -m cli slurm-task /shared/cache/slurm/20260101 "$SLURM_ARRAY_TASK_ID"
+exec /env/bin/python -P -m kinegraph slurm-task /shared/cache/slurm/20260101 "$SLURM_ARRAY_TASK_ID"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.executors import slurm
+from kinegraph.pipeline.executors import slurm
 from tests.pipeline.executors import fake_slurm
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.errors import CacheMismatch
-from pipeline.config import Config
-from pipeline.errors import SlurmError
-from pipeline.events import ClipsDone, Event, UnitSealed
-from pipeline.executors.contract import Job
-from pipeline.extraction import executor_of, extract
-from pipeline.indexing import index
-from pipeline.leases import Leases
-from pipeline.plan import make_plan
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import SlurmError
+from kinegraph.pipeline.events import ClipsDone, Event, UnitSealed
+from kinegraph.pipeline.executors.contract import Job
+from kinegraph.pipeline.extraction import executor_of, extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.leases import Leases
+from kinegraph.pipeline.plan import make_plan
 from tests.caches import same_bytes
 
 Load = Callable[..., Config]

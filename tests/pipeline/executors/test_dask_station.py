@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config import Config
-from pipeline.executors.contract import Job
-from pipeline.executors.dask import DaskExecutor, _station
-from pipeline.executors.dask_station import Station
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.walltime import allotment
-from pipeline.worker import Worker
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.executors.contract import Job
+from kinegraph.pipeline.executors.dask import DaskExecutor, _station
+from kinegraph.pipeline.executors.dask_station import Station
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.walltime import allotment
+from kinegraph.pipeline.worker import Worker
 from tests.dask_cluster import in_this_process
 
 
@@ -23,8 +23,8 @@ def test_the_time_of_the_command_is_told_by_each_machines_own_clock(
     load: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scheduler's clock is an hour ahead of the command's, a worker's two hours behind the scheduler's."""
-    monkeypatch.setattr("pipeline.executors.dask.agreed_versions", dict)
-    monkeypatch.setattr("pipeline.executors.dask_station.job_around", lambda worker, walltime_seconds: None)
+    monkeypatch.setattr("kinegraph.pipeline.executors.dask.agreed_versions", dict)
+    monkeypatch.setattr("kinegraph.pipeline.executors.dask_station.job_around", lambda worker, walltime_seconds: None)
     client: Any = SimpleNamespace(run_on_scheduler=lambda tell: tell() + 3600)
     config = load("run.executor=dask", "run.dask.scheduler=tcp://x:1")
     job = Job(config=config, cache=index(config).cache, keys=(), units=(), allotted=allotment(600.0))

@@ -14,20 +14,20 @@ import pytest
 from distributed import LocalCluster
 from distributed import Worker as DaskWorker
 
-from cache_schemas.cache import Cache
-from pipeline import walltime
-from pipeline.config import Config
-from pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
-from pipeline.events import Event, WorkerLost
-from pipeline.executors import dask_station, dask_walltime, dask_workers
-from pipeline.executors.contract import Job
-from pipeline.executors.dask import DaskExecutor
-from pipeline.executors.dask_station import Station
-from pipeline.executors.dask_walltime import FRESH_SECONDS, time_of
-from pipeline.indexing import index
-from pipeline.plan import make_plan
-from pipeline.shard import ShardInProgress
-from pipeline.walltime import Allotment
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline import walltime
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
+from kinegraph.pipeline.events import Event, WorkerLost
+from kinegraph.pipeline.executors import dask_station, dask_walltime, dask_workers
+from kinegraph.pipeline.executors.contract import Job
+from kinegraph.pipeline.executors.dask import DaskExecutor
+from kinegraph.pipeline.executors.dask_station import Station
+from kinegraph.pipeline.executors.dask_walltime import FRESH_SECONDS, time_of
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.plan import make_plan
+from kinegraph.pipeline.shard import ShardInProgress
+from kinegraph.pipeline.walltime import Allotment
 from tests.caches import same_bytes
 from tests.dask_cluster import in_this_process
 
@@ -202,7 +202,7 @@ def test_the_end_of_a_job_comes_into_a_unit_that_began_late(
 def test_no_worker_is_left(load: Load, monkeypatch: pytest.MonkeyPatch, in_order: bool, error: type[Exception]) -> None:
     """Nobody waits for ever for workers that somebody else has to start."""
     monkeypatch.setattr(dask_workers, "COUNT_WORKERS_SECONDS", 0.05)
-    monkeypatch.setattr("pipeline.executors.dask.COUNT_WORKERS_SECONDS", 0.05)
+    monkeypatch.setattr("kinegraph.pipeline.executors.dask.COUNT_WORKERS_SECONDS", 0.05)
     with in_this_process(1) as cluster:
         job = job_of(load, cluster)
         options = job.config.run.dask.model_copy(update={"timeout_seconds": 0.3})

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from distributed.core import Status
 
-from pipeline.config import Config
-from pipeline.errors import ClusterLost
-from pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, STARTING_PATIENCE, Workers
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ClusterLost
+from kinegraph.pipeline.executors.dask_workers import COUNT_WORKERS_SECONDS, STARTING_PATIENCE, Workers
 from tests.clock import Clock
 
 PATIENCE_SECONDS = 30.0
@@ -35,7 +35,7 @@ class Cluster:
 @pytest.fixture
 def made(load: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Workers]]:
     clock = Clock()
-    monkeypatch.setattr("pipeline.executors.dask_workers.monotonic", clock)
+    monkeypatch.setattr("kinegraph.pipeline.executors.dask_workers.monotonic", clock)
     run = load("run.executor=dask", f"run.dask.timeout_seconds={PATIENCE_SECONDS}").run
 
     def cluster_and_workers(*nannies: Status) -> tuple[Any, Workers]:

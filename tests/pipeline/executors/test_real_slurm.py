@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from pipeline.config import Config, load_config
-from pipeline.errors import SlurmError
-from pipeline.executors import slurm
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.status import status
-from pipeline.training_array import train_on_slurm
-from pipeline.verification import verify
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.errors import SlurmError
+from kinegraph.pipeline.executors import slurm
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.status import status
+from kinegraph.pipeline.training_array import train_on_slurm
+from kinegraph.pipeline.verification import verify
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
 from tests.pipeline.executors import real_slurm
@@ -86,7 +86,7 @@ def test_an_array_extracts_and_trains(config: Path, tmp_path: Path) -> None:
 
 SLOW = """
 import time
-from pipeline.shard import ShardInProgress
+from kinegraph.pipeline.shard import ShardInProgress
 seal = ShardInProgress.seal
 def slowly(shard, leases):
     time.sleep({seconds})
@@ -141,7 +141,7 @@ def test_a_task_that_dies_and_one_that_is_requeued(
 ) -> None:
     """SIGKILL of one task, `scontrol requeue` of the other, in the middle of their shards."""
     slowly(3)
-    command = [sys.executable, "-m", "cli", "extract", str(config), "--executor", "slurm", "--workers", "2"]
+    command = [sys.executable, "-m", "kinegraph", "extract", str(config), "--executor", "slurm", "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as client:
         cache = Path(load_config(config).cache)
         _wait_for(lambda: len(list(cache.glob("leases/*.json"))) >= 2)

@@ -4,30 +4,32 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cache_schemas.cache import Cache
-from cache_schemas.words import counted
-from pipeline.config import Config
-from pipeline.errors import ProgramMissing, SlurmError
-from pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
-from pipeline.executors import slurm, slurm_task
-from pipeline.executors.contract import Job
-from pipeline.executors.inline import InlineExecutor
-from pipeline.executors.slurm import SlurmExecutor, unsealed
-from pipeline.executors.slurm_states import ArrayState, TaskState
-from pipeline.executors.slurm_submission import Submission, Work, _job_id, submissions, submit
-from pipeline.executors.slurm_task import parts_from, run_task, tell_completion
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.leases import Leases
-from pipeline.plan import WorkUnit, make_plan
-from pipeline.programs import tell_once
-from pipeline.status import status
-from pipeline.worker import Worker
-from stages.errors import UsageError
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ProgramMissing, SlurmError
+from kinegraph.pipeline.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
+from kinegraph.pipeline.executors import slurm, slurm_submission, slurm_task
+from kinegraph.pipeline.executors.contract import Job
+from kinegraph.pipeline.executors.inline import InlineExecutor
+from kinegraph.pipeline.executors.slurm import SlurmExecutor, unsealed
+from kinegraph.pipeline.executors.slurm_states import ArrayState, TaskState
+from kinegraph.pipeline.executors.slurm_submission import Submission, Work, _job_id, submissions, submit
+from kinegraph.pipeline.executors.slurm_task import parts_from, run_task, tell_completion
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.leases import Leases
+from kinegraph.pipeline.plan import WorkUnit, make_plan
+from kinegraph.pipeline.programs import tell_once
+from kinegraph.pipeline.status import status
+from kinegraph.pipeline.worker import Worker
+from kinegraph.stages.errors import UsageError
 from tests.caches import same_bytes
 
 Load = Callable[..., Config]
@@ -82,6 +84,25 @@ class InThisProcess:
             )
 
         monkeypatch.setattr(slurm, "submit", submitted)
+
+
+def test_an_array_that_an_older_version_queued_is_submitted_again(
+    load: Load, fake: Path, monkeypatch: pytest.MonkeyPatch, whole: Cache
+) -> None:
+    """Its tasks run the module `cli`, which is there no more, and say so."""
+    job = indexed(load)
+    with monkeypatch.context() as patch:
+        older = partial(_replaced, slurm_submission.array_script)
+        patch.setattr(slurm_submission, "array_script", older)
+        queued = submit(job.config, Work(kind="extract", num_tasks=1, keys=job.keys, units=job.units))
+    assert extract(job.config).clips_run == 6
+    assert same_bytes(job.cache.root) == same_bytes(whole.root)
+    assert "No module named cli" in (queued.folder / "log-0.txt").read_text()
+    assert len(submissions(job.cache.storage)) == 2
+
+
+def _replaced(script: Callable[..., str], *arguments: Any, **options: Any) -> str:
+    return script(*arguments, **options).replace("-m kinegraph", "-m cli")
 
 
 def test_what_is_left_is_submitted_again(
@@ -156,7 +177,7 @@ def test_the_same_command_watches_an_array_under_way(load: Load, fake: Path) -> 
         (jobs / "0").write_text("COMPLETED 0")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cache_schemas.stopping.sleep", ends)
+        patch.setattr("kinegraph.cache_schemas.stopping.sleep", ends)
         SlurmExecutor().run(job, unheard)
     assert polls == 1
     assert [path.name for path in (fake / "jobs").iterdir()] == ["1"]
@@ -179,7 +200,7 @@ def test_an_array_that_did_all_is_over_whatever_slurm_says(load: Load, fake: Pat
         InlineExecutor().run(job, unheard)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cache_schemas.stopping.sleep", sealed_meanwhile)
+        patch.setattr("kinegraph.cache_schemas.stopping.sleep", sealed_meanwhile)
         SlurmExecutor().run(job, unheard)
     assert len(polls) == 1
     assert [path.name for path in (fake / "jobs").iterdir()] == ["1"]
@@ -212,7 +233,7 @@ def test_a_task_without_the_gpu_that_was_asked_for_ends_in_words(load: Load, mon
 def _recorded(job: Job, work: Work) -> Submission:
     """A submission, without sbatch."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.executors.slurm_submission._sbatch", lambda script: "1")
+        patch.setattr("kinegraph.pipeline.executors.slurm_submission._sbatch", lambda script: "1")
         submit(job.config, work)
     (submission,) = submissions(job.cache.storage)
     return submission
@@ -258,7 +279,7 @@ def test_a_task_loads_its_networks_once_and_waits_last(load: Load, monkeypatch: 
             others.close()
 
         monkeypatch.setattr(Worker, "__init__", built)
-        monkeypatch.setattr("cache_schemas.stopping.sleep", given_back)
+        monkeypatch.setattr("kinegraph.cache_schemas.stopping.sleep", given_back)
         run_task(submission.folder, 1)
     assert not unsealed(job.cache, job.units)
     assert len(workers) == 1

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import RunOptions
-from pipeline.executors.slurm_script import array_script
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.executors.slurm_script import array_script
 
 RECORDED = Path(__file__).parent
 FULL = {

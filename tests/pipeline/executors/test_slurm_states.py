@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.executors.slurm_states import State, TaskState, array_state, exited, indexes_in, state_of
-from pipeline.programs import tell_once
+from kinegraph.pipeline.executors.slurm_states import State, TaskState, array_state, exited, indexes_in, state_of
+from kinegraph.pipeline.programs import tell_once
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_controller_knows_better_than_accounting_what_runs(
 ) -> None:
     """Where it has a task no more that says that it failed, the task is over, though accounting calls it running."""
     job(fake, "RUNNING 0")
-    monkeypatch.setattr("pipeline.executors.slurm_states._squeue", lambda job_id: [] if answers else None)
+    monkeypatch.setattr("kinegraph.pipeline.executors.slurm_states._squeue", lambda job_id: [] if answers else None)
     assert array_state("1", 1, {0: exited(2)}.get).tasks[0].state == state
 
 

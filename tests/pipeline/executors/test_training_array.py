@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from pipeline import training, training_array
-from pipeline.config import Config, check_config
-from pipeline.errors import SlurmError
-from pipeline.executors import slurm_submission, slurm_task
-from pipeline.executors.slurm_states import ArrayState, TaskState
-from pipeline.executors.slurm_submission import Submission, Work
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.training import RunsDiverged, TrainedRun, train_runs, train_wanted
-from pipeline.training_array import train_on_slurm
-from stages.training.engine import TrainingDiverged
+from kinegraph.pipeline import training, training_array
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import SlurmError
+from kinegraph.pipeline.executors import slurm_submission, slurm_task
+from kinegraph.pipeline.executors.slurm_states import ArrayState, TaskState
+from kinegraph.pipeline.executors.slurm_submission import Submission, Work
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.training import RunsDiverged, TrainedRun, train_runs, train_wanted
+from kinegraph.pipeline.training_array import train_on_slurm
+from kinegraph.stages.training.engine import TrainingDiverged
 from tests.conftest import moving_square, write_video
 
 ENDED = ArrayState(tasks={0: TaskState(state="failed", detail="TIMEOUT")}, answered=True)

@@ -11,22 +11,22 @@ import pytest
 from distributed import Client, KilledWorker, LocalCluster
 from distributed import Worker as DaskWorker
 
-from pipeline import training, training_dask
-from pipeline.config import Config, check_config
-from pipeline.errors import ClusterError, ClusterLost
-from pipeline.executors import dask_training, dask_walltime
-from pipeline.executors.dask_training import RunTask, run_task
-from pipeline.extraction import extract
-from pipeline.indexing import index
-from pipeline.training import RunsDiverged, TrainedRun, train_runs, wanted_runs
-from pipeline.training_dask import train_on_dask
-from pipeline.versions import agreed_versions
-from pipeline.walltime import Allotment
-from pipeline.wanted_run import RunPlace, places
-from stages.heads.head import HeadError
-from stages.training import engine
-from stages.training.engine import TrainingDiverged
-from stages.training.records import EpochRecord
+from kinegraph.pipeline import training, training_dask
+from kinegraph.pipeline.config import Config, check_config
+from kinegraph.pipeline.errors import ClusterError, ClusterLost
+from kinegraph.pipeline.executors import dask_training, dask_walltime
+from kinegraph.pipeline.executors.dask_training import RunTask, run_task
+from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.training import RunsDiverged, TrainedRun, train_runs, wanted_runs
+from kinegraph.pipeline.training_dask import train_on_dask
+from kinegraph.pipeline.versions import agreed_versions
+from kinegraph.pipeline.walltime import Allotment
+from kinegraph.pipeline.wanted_run import RunPlace, places
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.training import engine
+from kinegraph.stages.training.engine import TrainingDiverged
+from kinegraph.stages.training.records import EpochRecord
 from tests.conftest import moving_square, tiny_stages, write_video
 from tests.dask_cluster import in_this_process
 
@@ -134,7 +134,7 @@ def test_a_folder_of_runs_that_workers_do_not_see(
         def elsewhere(root: str) -> str:
             return f"{root}-elsewhere" if root == config.train.run else root
 
-        monkeypatch.setattr("pipeline.executors.dask_checks.absolute_root", elsewhere)
+        monkeypatch.setattr("kinegraph.pipeline.executors.dask_checks.absolute_root", elsewhere)
         with pytest.raises(ClusterError, match=r"worker tcp://\S+ does not see the folder of runs .*/there \(File"):
             train_on_dask(config)
     assert not [*Path(config.train.run).iterdir()]

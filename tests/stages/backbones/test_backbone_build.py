@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.backbones import build
-from stages.backbones.backbone import Backbone
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
-from stages.backbones.folding import NORMS, fold_batch_norms
-from stages.device import computing_in, frozen_on
-from stages.weights.load import weights_digest
+from kinegraph.stages.backbones import build
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.folding import NORMS, fold_batch_norms
+from kinegraph.stages.device import computing_in, frozen_on
+from kinegraph.stages.weights.load import weights_digest
 
 TAPS = ["stem", "res2", "res3", "res4", "res5"]
 

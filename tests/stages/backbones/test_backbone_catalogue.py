@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from stages.backbones.build import BUILDERS, untrained
-from stages.backbones.catalogue import CATALOGUE, entry
-from stages.backbones.inception_v3 import InceptionV3
-from stages.backbones.resnet3d_layouts import LAYOUTS
-from stages.weights.sources import WeightSource
+from kinegraph.stages.backbones.build import BUILDERS, untrained
+from kinegraph.stages.backbones.catalogue import CATALOGUE, entry
+from kinegraph.stages.backbones.inception_v3 import InceptionV3
+from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
+from kinegraph.stages.weights.sources import WeightSource
 
 
 def test_every_backbone_has_an_entry_and_a_builder() -> None:
@@ -149,5 +149,7 @@ def test_a_weight_source_is_public_or_shipped() -> None:
 
 
 def test_planning_needs_no_torch() -> None:
-    modules = "stages.backbones.catalogue, stages.proposals.catalogue, stages.regions.geometry"
+    modules = (
+        "kinegraph.stages.backbones.catalogue, kinegraph.stages.proposals.catalogue, kinegraph.stages.regions.geometry"
+    )
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; sys.exit('torch' in sys.modules)"], check=True)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.inception import InceptionAux
 
-from stages.backbones.build import untrained
-from stages.backbones.catalogue import CATALOGUE
-from stages.backbones.counting import count
+from kinegraph.stages.backbones.build import untrained
+from kinegraph.stages.backbones.catalogue import CATALOGUE
+from kinegraph.stages.backbones.counting import count
 
 # Model, what is not as in the catalogue, millions of parameters, GMACs. None: not published, or see below.
 PUBLISHED = [

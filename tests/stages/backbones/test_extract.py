@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.backbones.build import backbone_digest, build_backbone
-from stages.backbones.catalogue import entry
-from stages.backbones.compiling import require_compiler
-from stages.backbones.extract import FeatureExtractor
-from stages.backbones.options import BackboneOptions
-from stages.errors import UsageError
+from kinegraph.stages.backbones.build import backbone_digest, build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.compiling import require_compiler
+from kinegraph.stages.backbones.extract import FeatureExtractor
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.errors import UsageError
 
 
 @pytest.mark.parametrize(

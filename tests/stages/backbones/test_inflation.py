@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.backbones.backbone import Backbone
-from stages.backbones.build import backbone_digest, build_backbone
-from stages.backbones.catalogue import entry
-from stages.backbones.inflation import repeated
-from stages.backbones.options import BackboneOptions
-from stages.backbones.pixels import own_pixels, pixels_of
-from stages.errors import WeightsError
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.build import backbone_digest, build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.inflation import repeated
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
+from kinegraph.stages.errors import WeightsError
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stages.backbones.build import build_backbone, untrained
-from stages.backbones.non_local import NonLocal
-from stages.backbones.resnet3d import ResNet3D, Stage
+from kinegraph.stages.backbones.build import build_backbone, untrained
+from kinegraph.stages.backbones.non_local import NonLocal
+from kinegraph.stages.backbones.resnet3d import ResNet3D, Stage
 
 
 def clip(*shape: int) -> Tensor:

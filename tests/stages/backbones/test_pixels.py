@@ -9,11 +9,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from stages.backbones.catalogue import entry
-from stages.backbones.extract import FeatureExtractor
-from stages.backbones.options import BackboneOptions
-from stages.backbones.pixels import own_pixels, pixels_of
-from stages.weights.registry import BACKBONE_WEIGHTS
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.extract import FeatureExtractor
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
+from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
 
 SHIPPED = Path(__file__).parents[3] / "stages/backbones/shipped/tiny_i3d.safetensors"
 BRIGHT = (0.1, 0.2, 0.3)

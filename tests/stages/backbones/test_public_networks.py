@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torchvision.models import Inception3
 from torchvision.models.video import r2plus1d_18, s3d
 
-from stages.backbones.build import build_backbone, untrained
-from stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.build import build_backbone, untrained
+from kinegraph.stages.backbones.catalogue import entry
 
 
 def noise(*shape: int) -> Tensor:

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
-from stages.backbones.build import build_backbone
-from stages.backbones.resnet3d import Bottleneck3D, ResNet3D
-from stages.backbones.resnet3d_layouts import LAYOUTS, STAGES
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.resnet3d import Bottleneck3D, ResNet3D
+from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS, STAGES
 
 FROZEN_MEANS = {"stem": 0.469866, "res2": 0.321752, "res3": 0.269547, "res4": 0.208004, "res5": 0.147233}
 

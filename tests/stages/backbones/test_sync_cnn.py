@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.backbones.build import build_backbone, untrained
-from stages.backbones.sync_cnn import WIDTHS
-from stages.clips.options import SyncMnistOptions
-from stages.clips.sync_mnist import SyncMnist, cast, constant, drawn
-from stages.heads.build import build_head
-from stages.training.sync_networks import CellClassifier, scenes
+from kinegraph.stages.backbones.build import build_backbone, untrained
+from kinegraph.stages.backbones.sync_cnn import WIDTHS
+from kinegraph.stages.clips.options import SyncMnistOptions
+from kinegraph.stages.clips.sync_mnist import SyncMnist, cast, constant, drawn
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.training.sync_networks import CellClassifier, scenes
 
 SMALL = SyncMnist(
     options=SyncMnistOptions(

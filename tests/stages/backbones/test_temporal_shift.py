@@ -3,8 +3,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck
 
-from stages.backbones.build import build_backbone
-from stages.backbones.temporal_shift import ShiftedConv, ShiftedResNet, shifted
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.temporal_shift import ShiftedConv, ShiftedResNet, shifted
 
 
 def test_an_eighth_comes_from_the_next_frame_and_an_eighth_from_the_one_before() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
-from stages.errors import WeightsError
-from stages.weights.load import weights_digest
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.load import weights_digest
 
 
 def clips(*shape: int) -> Tensor:

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from stages.backbones.build import build_backbone
-from stages.backbones.catalogue import entry
-from stages.backbones.tiny_i3d import TinyI3D
-from stages.clips.interactions import interaction
-from stages.regions.roi import region_features
-from stages.training.tiny_networks import batches, directions
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.backbones.tiny_i3d import TinyI3D
+from kinegraph.stages.clips.interactions import interaction
+from kinegraph.stages.regions.roi import region_features
+from kinegraph.stages.training.tiny_networks import batches, directions
 
 
 def test_maps_have_the_catalogues_shapes():

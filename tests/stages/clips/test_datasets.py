@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.clips.datasets import Listing, dealt_split, list_videos
-from stages.clips.errors import DatasetError
-from stages.clips.folders import below_url
-from stages.clips.options import FolderOptions
+from kinegraph.stages.clips.datasets import Listing, dealt_split, list_videos
+from kinegraph.stages.clips.errors import DatasetError
+from kinegraph.stages.clips.folders import below_url
+from kinegraph.stages.clips.options import FolderOptions
 
 
 def touch(root: Path, *names: str) -> None:

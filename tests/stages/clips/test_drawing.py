@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from stages.clips.drawing import FIRST_UNSEEN_DIGIT, FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
+from kinegraph.stages.clips.drawing import (
+    FIRST_UNSEEN_DIGIT,
+    FRAME_SIZE,
+    boxes_around,
+    draw,
+    ground,
+    pick_digit,
+    sprite,
+)
 
 
 def square(side: int) -> np.ndarray:
@@ -39,7 +47,7 @@ def test_a_sprite_shows_its_digit_and_stays_within_its_square():
 
 def test_unseen_digits_are_those_from_the_first_unseen_on(monkeypatch: pytest.MonkeyPatch):
     images = np.arange(1797)[:, None, None] * np.ones((8, 8))
-    monkeypatch.setattr("stages.clips.drawing.bundled_digits", lambda: (images, np.arange(1797)))
+    monkeypatch.setattr("kinegraph.stages.clips.drawing.bundled_digits", lambda: (images, np.arange(1797)))
     rng = np.random.default_rng(0)
     seen = [pick_digit(rng, unseen=False)[1] for _ in range(500)]
     unseen = [pick_digit(rng, unseen=True)[1] for _ in range(500)]

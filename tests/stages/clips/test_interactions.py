@@ -7,8 +7,17 @@ import av
 import numpy as np
 import pytest
 
-from stages.clips.drawing import FRAME_SIZE
-from stages.clips.interactions import CLASSES, MOTIONS, NUM_FRAMES, REVERSED, encode, generate, interaction, video_path
+from kinegraph.stages.clips.drawing import FRAME_SIZE
+from kinegraph.stages.clips.interactions import (
+    CLASSES,
+    MOTIONS,
+    NUM_FRAMES,
+    REVERSED,
+    encode,
+    generate,
+    interaction,
+    video_path,
+)
 
 VIDEOS = {"train": 10, "test": 3}
 
@@ -103,7 +112,7 @@ def test_test_clips_bear_digits_that_training_never_shows(monkeypatch: pytest.Mo
         asked.append(unseen)
         return np.zeros((8, 8)), 0
 
-    monkeypatch.setattr("stages.clips.interactions.pick_digit", record)
+    monkeypatch.setattr("kinegraph.stages.clips.interactions.pick_digit", record)
     for split in ("train", "val", "test"):
         interaction(0, split, 0)
     assert asked == [False] * 8 + [True] * 4

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_schemas.crops import crop_rectangle
-from stages.clips.options import ClipOptions
-from stages.clips.sampling import clip_frames, clip_interval, clip_times, sampled
-from stages.decode.timeline import PresentedFrames
+from kinegraph.cache_schemas.crops import crop_rectangle
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.clips.sampling import clip_frames, clip_interval, clip_times, sampled
+from kinegraph.stages.decode.timeline import PresentedFrames
 
 
 def test_uniform_takes_the_middle_of_equal_parts() -> None:

@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from stages.clips.datasets import list_videos
-from stages.clips.digits import DigitImages
-from stages.clips.options import SyncMnistOptions
-from stages.clips.sync_mnist import (
+from kinegraph.stages.clips.datasets import list_videos
+from kinegraph.stages.clips.digits import DigitImages
+from kinegraph.stages.clips.options import SyncMnistOptions
+from kinegraph.stages.clips.sync_mnist import (
     LAST_CORNER,
     NUM_FRAMES,
     SyncMnist,

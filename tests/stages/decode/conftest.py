@@ -8,7 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
-from cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.clips_table import ClipRow
 
 LEVELS = 12  # grey levels between neighbouring frames: more than any codec here is off by
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import kinegraph
-from stages.decode.clips import DecodedClip, Wanted, decode_clips
-from stages.decode.errors import DecodeError
-from stages.decode.stream import OpenVideo, probe
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import OpenVideo, probe
 from tests.coded_videos import clip_options, joined, read, taken, write
 from tests.stages.decode.conftest import clip_row
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
-from stages.decode.errors import DecodeError
-from stages.decode.opening import printable
-from stages.decode.source import source_identity
-from stages.decode.stream import probe
+from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.opening import printable
+from kinegraph.stages.decode.source import source_identity
+from kinegraph.stages.decode.stream import probe
 from tests.conftest import moving_square, write_video
 from tests.stages.decode.conftest import clip_row, counting_frames, write_at
 

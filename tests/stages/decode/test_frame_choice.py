@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache_schemas.clips_table import ClipRow
-from stages.decode.clips import DecodedClip, Square, Wanted, WholeFrame, decode_clips
-from stages.decode.stream import OpenVideo, open_video
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.stream import OpenVideo, open_video
 from tests.stages.decode.conftest import clip_row, counting_frames, numbers, write_at
 
 SMALL, COARSE = Square(size=16, every=1), Square(size=8, every=2)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache_schemas import stopping
-from stages.decode import numbered_images
-from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
-from stages.decode.errors import DecodeError
-from stages.decode.numbered_images import READERS, images_changed, images_identity, open_images, probe_images
+from kinegraph.cache_schemas import stopping
+from kinegraph.stages.decode import numbered_images
+from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import READERS, images_changed, images_identity, open_images, probe_images
 from tests.stages.decode.conftest import clip_row
 
 RATE = 12.0

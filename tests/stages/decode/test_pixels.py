@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.decode.clips import DecodedClip, Square, Wanted, WholeFrame, decode_clips
-from stages.decode.stream import open_video, probe
+from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.stream import open_video, probe
 from tests.conftest import VIDEOS, rotate_mp4, write_video
 from tests.stages.decode.conftest import clip_row, counting_frames, numbers, write_at
 

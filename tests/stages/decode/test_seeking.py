@@ -13,11 +13,11 @@ import av
 import numpy as np
 import pytest
 
-from stages.decode import seeking
-from stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
-from stages.decode.errors import DecodeError
-from stages.decode.open_videos import OpenVideos
-from stages.decode.stream import OpenVideo
+from kinegraph.stages.decode import seeking
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.stream import OpenVideo
 from tests.coded_videos import HEIGHT, WIDTH, cut_by_edit_list, drawn, read, write
 from tests.stages.decode.conftest import clip_row
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from stages.decode.stream import open_video
+from kinegraph.stages.decode.stream import open_video
 from tests.conftest import VIDEOS
 from tests.stages.decode.independent_digests import DIGESTS
 

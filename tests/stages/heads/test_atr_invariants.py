@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.heads.atr import (
+from kinegraph.stages.heads.atr import (
     AtrBlock,
     AtrBlockOptions,
     EfficientReasoner,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.heads.build import HEADS, build_head
-from stages.heads.head import HeadError
+from kinegraph.stages.heads.build import HEADS, build_head
+from kinegraph.stages.heads.head import HeadError
 
 Spec = dict[str, tuple[int, ...]]
 HALF = {"regions/i3d/res5", "features/i3d/res5"}  # cached as float16

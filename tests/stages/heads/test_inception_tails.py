@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.backbones.backbone import Backbone
-from stages.backbones.bn_inception import BNInception
-from stages.backbones.build import build_backbone, untrained
-from stages.backbones.catalogue import entry
-from stages.heads.conv3d import Conv3dBlock, Conv3dBlockOptions
-from stages.heads.head import HeadError
-from stages.heads.insertion import Followed
-from stages.heads.places import FAMILIES
-from stages.heads.tail import Tail, build_tail, empty, parse_tail
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.bn_inception import BNInception
+from kinegraph.stages.backbones.build import build_backbone, untrained
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.heads.conv3d import Conv3dBlock, Conv3dBlockOptions
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.heads.insertion import Followed
+from kinegraph.stages.heads.places import FAMILIES
+from kinegraph.stages.heads.tail import Tail, build_tail, empty, parse_tail
 
 # Model -> cached tap, shape of its maps for one clip, side of the frames, the blocks above.
 CACHED: dict[str, tuple[str, tuple[int, ...], int, tuple[str, str, str]]] = {

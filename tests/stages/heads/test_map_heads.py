@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.device import upload
-from stages.heads.build import build_head
-from stages.heads.conv_lstm import ConvLstmLayer
-from stages.heads.head import Head, HeadError
-from stages.heads.maps import each_frame
-from stages.heads.trn import draw_tuples
+from kinegraph.stages.device import upload
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.conv_lstm import ConvLstmLayer
+from kinegraph.stages.heads.head import Head, HeadError
+from kinegraph.stages.heads.maps import each_frame
+from kinegraph.stages.heads.trn import draw_tuples
 
 Spec = dict[str, tuple[int, ...]]
 MakeBatch = Callable[..., dict[str, Tensor]]
@@ -164,7 +164,7 @@ def test_trn_draws_the_tuples_of_a_step_in_order_and_uploads_them_at_once(
     """The order is that of every run there has been: a run that goes on draws what it would have drawn."""
     head, batch = lively(build_head("trn", spec, 3, dropout=0.0)).train(), make_batch()
     uploaded = Mock(wraps=upload)
-    monkeypatch.setattr("stages.heads.trn.upload", uploaded)
+    monkeypatch.setattr("kinegraph.stages.heads.trn.upload", uploaded)
     torch.manual_seed(1)
     logits = head(batch)
     uploaded.assert_called_once()

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.heads.build import build_head
-from stages.heads.head import Head, HeadError
-from stages.regions.extract import clip_regions
-from stages.regions.options import RegionOptions
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import Head, HeadError
+from kinegraph.stages.regions.extract import clip_regions
+from kinegraph.stages.regions.options import RegionOptions
 
 Spec = dict[str, tuple[int, ...]]
 MakeBatch = Callable[..., dict[str, Tensor]]

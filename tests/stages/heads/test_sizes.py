@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from stages.backbones.catalogue import entry
-from stages.heads.build import HEADS, build_head
-from stages.heads.sizes import SIZES, clips_of, count
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.heads.build import HEADS, build_head
+from kinegraph.stages.heads.sizes import SIZES, clips_of, count
 
 SIZE = {size.head: size for size in SIZES}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.heads.build import build_head
-from stages.heads.head import Head, HeadError
-from stages.heads.st_sgn import read_graphs, relation_matrices
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import Head, HeadError
+from kinegraph.stages.heads.st_sgn import read_graphs, relation_matrices
 
 Batch = dict[str, Tensor]
 B, T, M, R, O, CLASSES = 3, 6, 4, 5, 7, 4  # noqa: E741

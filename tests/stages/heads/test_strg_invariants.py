@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.heads.build import build_head
-from stages.heads.graphs import iou_graphs, pairwise_iou, similarity_graph
-from stages.heads.head import Head
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.graphs import iou_graphs, pairwise_iou, similarity_graph
+from kinegraph.stages.heads.head import Head
 
 Spec = dict[str, tuple[int, ...]]
 Batch = dict[str, Tensor]

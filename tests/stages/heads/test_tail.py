@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.backbones import build
-from stages.backbones.backbone import Backbone
-from stages.backbones.build import build_backbone, untrained
-from stages.backbones.catalogue import entry
-from stages.heads.build import build_head, rebuild_head
-from stages.heads.head import HeadError
-from stages.heads.insertion import Followed
-from stages.heads.tail import NORMS, Tail, build_tail, empty, parse_tail, trained
-from stages.heads.tail_options import TailOptions
+from kinegraph.stages.backbones import build
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.build import build_backbone, untrained
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.heads.build import build_head, rebuild_head
+from kinegraph.stages.heads.head import HeadError
+from kinegraph.stages.heads.insertion import Followed
+from kinegraph.stages.heads.tail import NORMS, Tail, build_tail, empty, parse_tail, trained
+from kinegraph.stages.heads.tail_options import TailOptions
 
 # B clips, T frames, C channels, H, W.
 

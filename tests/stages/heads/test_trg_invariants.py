@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.heads.build import build_head
-from stages.heads.trg import Attention, BilinearRelation, DotRelation, Mean, TrgBlock, TrgBlockOptions
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.trg import Attention, BilinearRelation, DotRelation, Mean, TrgBlock, TrgBlockOptions
 
 Lively = Callable[[nn.Module], nn.Module]
 T, N, C, H, W = 4, 3, 5, 3, 4

@@ -7,11 +7,11 @@ import h5py
 import numpy as np
 import pytest
 
-from cache_schemas.arrays import ArraySpec
-from cache_schemas.hdf5_shards import Hdf5ShardView, shard_image
-from stages.imports.features import UnusableError
-from stages.imports.hdf5_file import Hdf5File
-from stages.imports.recognise import open_features
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.hdf5_shards import Hdf5ShardView, shard_image
+from kinegraph.stages.imports.features import UnusableError
+from kinegraph.stages.imports.hdf5_file import Hdf5File
+from kinegraph.stages.imports.recognise import open_features
 from tests.foreign import C, features, write_hdf5
 
 

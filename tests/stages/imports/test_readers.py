@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.imports.features import FeatureFileError, UnusableError, VideoFeatures
-from stages.imports.layout import chosen_frames, common_layout
-from stages.imports.recognise import open_features
+from kinegraph.stages.imports.features import FeatureFileError, UnusableError, VideoFeatures
+from kinegraph.stages.imports.layout import chosen_frames, common_layout
+from kinegraph.stages.imports.recognise import open_features
 from tests.foreign import C, boxes, features, write_hdf5, write_npy, write_npz
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.proposals.options import SourceOptions
-from stages.proposals.source import ClipFrames, ClipProposals, ProposalSource
-from stages.proposals.sources import build_source
+from kinegraph.stages.proposals.options import SourceOptions
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalSource
+from kinegraph.stages.proposals.sources import build_source
 
 FRAMES_PER_SECOND, VIDEO_FRAMES = 8, 40
 HEIGHT, WIDTH = 90, 122

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.proposals.from_files import FileSource
-from stages.proposals.options import FileOptions
-from stages.proposals.source import ClipFrames, ClipProposals, ProposalError
+from kinegraph.stages.proposals.from_files import FileSource
+from kinegraph.stages.proposals.options import FileOptions
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
 
 WIDTH, HEIGHT = 100, 50
 Frames = list[dict[str, Any]]

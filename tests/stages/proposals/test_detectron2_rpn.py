@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stages.errors import WeightsError
-from stages.proposals import detectron2_rpn
-from stages.proposals.build import build_proposer
-from stages.proposals.catalogue import entry
-from stages.proposals.detectron2_rpn import (
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.proposals import detectron2_rpn
+from kinegraph.stages.proposals.build import build_proposer
+from kinegraph.stages.proposals.catalogue import entry
+from kinegraph.stages.proposals.detectron2_rpn import (
     CELL_ANCHORS,
     PRE_NMS_TOP,
     RESNET50,
@@ -27,9 +27,9 @@ from stages.proposals.detectron2_rpn import (
     Widths,
     level_anchors,
 )
-from stages.proposals.options import CheckpointOptions
-from stages.proposals.selection import BOX_CODER, candidates, select
-from stages.weights.files import read_state
+from kinegraph.stages.proposals.options import CheckpointOptions
+from kinegraph.stages.proposals.selection import BOX_CODER, candidates, select
+from kinegraph.stages.weights.files import read_state
 from tests.conftest import SHARED
 from tests.stages.proposals.source_contract import built, clip_of
 from tests.stages.proposals.test_sources import TINY_CHECKPOINT

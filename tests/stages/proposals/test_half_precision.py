@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torchvision.ops import box_iou
 
-from stages.proposals.from_networks import NetworkSource
-from stages.proposals.options import TinyOptions, TorchvisionOptions
-from stages.proposals.source import ClipProposals
+from kinegraph.stages.proposals.from_networks import NetworkSource
+from kinegraph.stages.proposals.options import TinyOptions, TorchvisionOptions
+from kinegraph.stages.proposals.source import ClipProposals
 from tests.stages.proposals.source_contract import clip_of
 
 FIXTURES = Path(__file__).with_name("fixtures")

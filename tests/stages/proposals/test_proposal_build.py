@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torchvision.models import detection
 
-from stages.errors import WeightsError
-from stages.proposals.build import PROPOSERS, build_proposer
-from stages.proposals.rpn import RpnProposer
-from stages.weights.load import weights_digest
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.proposals.build import PROPOSERS, build_proposer
+from kinegraph.stages.proposals.rpn import RpnProposer
+from kinegraph.stages.weights.load import weights_digest
 
 SMALL = "fasterrcnn_mobilenet_v3_large_320_fpn"
 TORCHVISION = [name for name in PROPOSERS if name.startswith("fasterrcnn_")]

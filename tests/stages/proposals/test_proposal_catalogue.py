@@ -5,11 +5,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from stages.proposals.build import PROPOSERS
-from stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, entry
-from stages.proposals.options import ProposalOptions
-from stages.proposals.rpn import RpnProposer
-from stages.proposals.selection import padded
+from kinegraph.stages.proposals.build import PROPOSERS
+from kinegraph.stages.proposals.catalogue import COUNTED_FRAME, PROPOSALS, entry
+from kinegraph.stages.proposals.options import ProposalOptions
+from kinegraph.stages.proposals.rpn import RpnProposer
+from kinegraph.stages.proposals.selection import padded
 
 
 def test_every_proposal_network_has_an_entry_and_a_builder() -> None:

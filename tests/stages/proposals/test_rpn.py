@@ -8,11 +8,11 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from stages.proposals.build import PROPOSERS
-from stages.proposals.rpn import RpnProposer
-from stages.proposals.selection import Proposals
-from stages.weights.random import initialise
-from stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD
+from kinegraph.stages.proposals.build import PROPOSERS
+from kinegraph.stages.proposals.rpn import RpnProposer
+from kinegraph.stages.proposals.selection import Proposals
+from kinegraph.stages.weights.random import initialise
+from kinegraph.stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD
 
 
 def random_frames(num: int, height: int, width: int) -> Tensor:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.errors import UsageError, WeightsError
-from stages.proposals.options import (
+from kinegraph.stages.errors import UsageError, WeightsError
+from kinegraph.stages.proposals.options import (
     CheckpointOptions,
     Detectron2Options,
     FileOptions,
@@ -19,7 +19,7 @@ from stages.proposals.options import (
     TinyOptions,
     TorchvisionOptions,
 )
-from stages.proposals.sources import SOURCES, build_source
+from kinegraph.stages.proposals.sources import SOURCES, build_source
 from tests.stages.proposals.source_contract import FRAMES_PER_SECOND, HEIGHT, VIDEO_FRAMES, WIDTH, SourceContract
 
 TINY_CHECKPOINT = Path(__file__).with_name("fixtures") / "tiny_rpn.pkl"
@@ -70,7 +70,7 @@ class TestGrid(SourceContract):
         return GridOptions(source="grid", cells=(3, 4))
 
     def test_cells_by_hand(self) -> None:
-        from stages.proposals.grid import grid_boxes
+        from kinegraph.stages.proposals.grid import grid_boxes
 
         assert grid_boxes(2, 3, 90, 60).tolist() == [
             [0, 0, 30, 30], [30, 0, 60, 30], [60, 0, 90, 30],

@@ -1,10 +1,10 @@
 import torch
 from torchvision.ops import box_iou
 
-from stages.clips.interactions import interaction
-from stages.proposals.build import build_proposer
-from stages.proposals.catalogue import entry
-from stages.proposals.tiny_rpn import TinyPyramid
+from kinegraph.stages.clips.interactions import interaction
+from kinegraph.stages.proposals.build import build_proposer
+from kinegraph.stages.proposals.catalogue import entry
+from kinegraph.stages.proposals.tiny_rpn import TinyPyramid
 
 
 def test_pyramid_levels():

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
-from stages.regions.geometry import boxes_in_crop, to_input
-from stages.regions.roi import region_features
+from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from kinegraph.stages.regions.geometry import boxes_in_crop, to_input
+from kinegraph.stages.regions.roi import region_features
 from tests.stages.decode.conftest import clip_row, write_at
 
 CROP = (10.0, 20.0, 50.0, 60.0)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from stages.regions import roi
-from stages.regions.extract import clip_regions
-from stages.regions.geometry import to_input
-from stages.regions.options import RegionOptions
-from stages.regions.roi import region_features as regions
+from kinegraph.stages.regions import roi
+from kinegraph.stages.regions.extract import clip_regions
+from kinegraph.stages.regions.geometry import to_input
+from kinegraph.stages.regions.options import RegionOptions
+from kinegraph.stages.regions.roi import region_features as regions
 from tests.conftest import SHARED
 
 STRIDE = 10

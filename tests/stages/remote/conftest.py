@@ -6,7 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from stages.remote.options import GIB, StagingOptions
+from kinegraph.stages.remote.options import GIB, StagingOptions
 from tests.http_server import Server, serving
 
 Options = Callable[..., StagingOptions]
@@ -14,8 +14,8 @@ Options = Callable[..., StagingOptions]
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.remote.remote.FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr("stages.remote.remote.LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("kinegraph.stages.remote.remote.FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("kinegraph.stages.remote.remote.LONGEST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import aiohttp
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from s3fs.errors import translate_boto_error
 
-from stages.remote.faults import Fault, fault_of, in_words
+from kinegraph.stages.remote.faults import Fault, fault_of, in_words
 
 
 def of_http(status: int) -> aiohttp.ClientResponseError:

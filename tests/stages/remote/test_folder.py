@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from stages.remote.folder import OwnFolder, StagingError
+from kinegraph.stages.remote.folder import OwnFolder, StagingError
 
 DIES = """
 import os, signal, sys
-from stages.remote.folder import OwnFolder
+from kinegraph.stages.remote.folder import OwnFolder
 own = OwnFolder(sys.argv[1])
 (own.path / "copy.mp4").write_bytes(b"left behind")
 print(own.path, flush=True)

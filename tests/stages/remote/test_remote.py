@@ -8,14 +8,14 @@ import fsspec
 import numpy as np
 import pytest
 
-from stages.decode.counting import probe_counted
-from stages.decode.errors import DecodeError
-from stages.decode.source import SAMPLE_BYTES, source_identity
-from stages.decode.stream import probe
-from stages.remote.faults import NetworkError
-from stages.remote.info import RemoteInfo
-from stages.remote.remote import Remote
-from stages.remote.staging import Staging
+from kinegraph.stages.decode.counting import probe_counted
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.source import SAMPLE_BYTES, source_identity
+from kinegraph.stages.decode.stream import probe
+from kinegraph.stages.remote.faults import NetworkError
+from kinegraph.stages.remote.info import RemoteInfo
+from kinegraph.stages.remote.remote import Remote
+from kinegraph.stages.remote.staging import Staging
 from tests.conftest import moving_square, write_video
 from tests.http_server import Server, serving
 from tests.stages.remote.conftest import Options
@@ -30,7 +30,7 @@ def video(web_folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small video has several."""
-    monkeypatch.setattr("stages.remote.remote.HEADER_BLOCK_BYTES", 512)
+    monkeypatch.setattr("kinegraph.stages.remote.remote.HEADER_BLOCK_BYTES", 512)
 
 
 def noise() -> np.ndarray:
@@ -54,7 +54,7 @@ def test_a_server_without_ranges_is_no_news(
     web_folder: Path, options: Options, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FFmpeg asks again after a failure, which PyAV would print."""
-    monkeypatch.setattr("stages.remote.remote.HEADER_BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("kinegraph.stages.remote.remote.HEADER_BLOCK_BYTES", 1 << 16)
     path = write_video(web_folder / "v.mp4", noise())
     with serving(web_folder, ranges=False) as web, Staging(options(max_bytes=10**7)) as staging:
         assert staging.probe(f"{web.url}/v.mp4") == probe(str(path))

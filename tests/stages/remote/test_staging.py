@@ -10,12 +10,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from cache_schemas.errors import UnknownStorage
-from stages.decode.errors import DecodeError
-from stages.decode.source import source_identity
-from stages.remote.faults import CredentialsError, NetworkError
-from stages.remote.folder import StagingError
-from stages.remote.staging import Staging
+from kinegraph.cache_schemas.errors import UnknownStorage
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.source import source_identity
+from kinegraph.stages.remote.faults import CredentialsError, NetworkError
+from kinegraph.stages.remote.folder import StagingError
+from kinegraph.stages.remote.staging import Staging
 from tests.http_server import Server
 from tests.stages.remote.conftest import Options
 

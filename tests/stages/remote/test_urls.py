@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.remote.urls import UrlError, checked, is_url, located, origin
+from kinegraph.stages.remote.urls import UrlError, checked, is_url, located, origin
 
 SECRETS = [
     "https://ann:s3cret@host/videos",

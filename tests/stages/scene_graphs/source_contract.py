@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cache_schemas.arrays import graph_arrays
-from cache_schemas.clips_table import ClipRow
-from stages.scene_graphs.options import GraphOptions
-from stages.scene_graphs.source import ClipGraphs, GraphSource
+from kinegraph.cache_schemas.arrays import graph_arrays
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.scene_graphs.options import GraphOptions
+from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphSource
 
 FRAME_TIMES = np.arange(16) / 8
 

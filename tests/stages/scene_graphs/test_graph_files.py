@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from cache_schemas.clips_table import ClipRow
-from stages.scene_graphs.from_files import FileGraphs
-from stages.scene_graphs.options import GraphFileOptions
-from stages.scene_graphs.source import ClipGraphs, GraphError
-from stages.scene_graphs.vocabulary import NAMED
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.scene_graphs.from_files import FileGraphs
+from kinegraph.stages.scene_graphs.options import GraphFileOptions
+from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphError
+from kinegraph.stages.scene_graphs.vocabulary import NAMED
 from tests.stages.scene_graphs.source_contract import GraphSourceContract, a_row
 
 NAMES = {"classes": ["person", "cup", "chair"], "relations": ["holding", "sitting_on"], "ignored_relations": ["unsure"]}

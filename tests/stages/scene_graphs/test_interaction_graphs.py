@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cache_schemas.clips_table import ClipRow
-from stages.clips.interactions import CLASSES, FPS, interaction, truth, video_path
-from stages.scene_graphs.from_interactions import InteractionGraphs, relations_to_person
-from stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
-from stages.scene_graphs.source import GraphError
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.clips.interactions import CLASSES, FPS, interaction, truth, video_path
+from kinegraph.stages.scene_graphs.from_interactions import InteractionGraphs, relations_to_person
+from kinegraph.stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
+from kinegraph.stages.scene_graphs.source import GraphError
 from tests.stages.scene_graphs.source_contract import FRAME_TIMES, GraphSourceContract, a_row
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.heads.build import build_head
-from stages.training import engine
-from stages.training.engine import seeded, train
-from stages.training.options import TrainOptions
-from stages.training.records import EpochRecord, TrainResult
-from stages.training.state import STATE_FILE
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.training import engine
+from kinegraph.stages.training.engine import seeded, train
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import EpochRecord, TrainResult
+from kinegraph.stages.training.state import STATE_FILE
 from tests.stages.training.conftest import POOLED, ClipsInMemory
 
 CPU = torch.device("cpu")

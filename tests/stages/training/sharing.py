@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.training import together
-from stages.training.records import EpochRecord
+from kinegraph.stages.training import together
+from kinegraph.stages.training.records import EpochRecord
 from tests.stages.training.resuming import CPU, OPTIONS, run
 
 # 37 clips: the last batch has a single one

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-import stages.training.checkpoint as checkpoint
-from stages.heads.build import build_head
-from stages.heads.head import Head
-from stages.training.checkpoint import (
+import kinegraph.stages.training.checkpoint as checkpoint
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.checkpoint import (
     RunError,
     RunExists,
     RunNotFound,
@@ -20,7 +20,7 @@ from stages.training.checkpoint import (
     require_same_features,
     save_run,
 )
-from stages.training.options import TrainOptions
+from kinegraph.stages.training.options import TrainOptions
 
 FEATURES = {"clips": {"fps": 6.0, "per_video": 1}, "features/tiny": {"model": "tiny_i3d"}}
 NAMES = ("jump", "run", "sit")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from stages.training.clips import identified
+from kinegraph.stages.training.clips import identified
 from tests.stages.training.resuming import clips
 
 

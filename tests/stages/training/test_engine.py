@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import stages.training.engine as engine
-from stages.errors import UsageError
-from stages.heads.build import build_head
-from stages.heads.head import Head
-from stages.training.clips import FeaturesNotFinite, UnusableClips
-from stages.training.engine import TrainingDiverged, seeded, train
-from stages.training.evaluation import EvaluationResult, VideoScores, evaluate
-from stages.training.options import TrainOptions
-from stages.training.records import EpochRecord, StepRecord, TrainResult
+import kinegraph.stages.training.engine as engine
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.clips import FeaturesNotFinite, UnusableClips
+from kinegraph.stages.training.engine import TrainingDiverged, seeded, train
+from kinegraph.stages.training.evaluation import EvaluationResult, VideoScores, evaluate
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import EpochRecord, StepRecord, TrainResult
 
 CPU = torch.device("cpu")
 MakeClips = Callable[..., Any]

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.heads.head import Head
-from stages.training.evaluation import ScoresNotFinite, evaluate
-from stages.training.options import TrainOptions
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.evaluation import ScoresNotFinite, evaluate
+from kinegraph.stages.training.options import TrainOptions
 
 CPU = torch.device("cpu")
 POOLED = "features/tiny/res5_pooled"

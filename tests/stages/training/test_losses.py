@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from stages.errors import UsageError
-from stages.training.losses import class_weights, clip_loss
-from stages.training.options import TrainOptions
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.losses import class_weights, clip_loss
+from kinegraph.stages.training.options import TrainOptions
 
 MakeClips = Callable[..., Any]
 BALANCED = TrainOptions(class_weights="balanced")

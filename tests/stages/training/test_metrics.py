@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stages.training.metrics import charades_map, class_accuracy, confusion, topk
+from kinegraph.stages.training.metrics import charades_map, class_accuracy, confusion, topk
 
 INF = math.inf
 

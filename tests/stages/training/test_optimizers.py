@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from stages.heads.build import build_head
-from stages.heads.head import Head
-from stages.training.optimizers import build_ema, build_optimizer
-from stages.training.options import TrainOptions
+from kinegraph.stages.heads.build import build_head
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.training.optimizers import build_ema, build_optimizer
+from kinegraph.stages.training.options import TrainOptions
 
 SPEC = {"features/tiny/res5_pooled": (4, 8)}
 

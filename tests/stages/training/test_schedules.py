@@ -1,7 +1,7 @@
 import pytest
 
-from stages.training.options import TrainOptions
-from stages.training.schedules import Schedule, num_plateaus
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.schedules import Schedule, num_plateaus
 
 
 def _factors(steps_per_epoch: int, **values: object) -> list[float]:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.training.records import EpochRecord
-from stages.training.tensorboard import scalar_log
+from kinegraph.stages.training.records import EpochRecord
+from kinegraph.stages.training.tensorboard import scalar_log
 
 pytest.importorskip("tensorboard")
 

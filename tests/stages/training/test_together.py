@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from stages.errors import UsageError
-from stages.training import together
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training import together
 from tests.stages.training.resuming import CPU, run
 from tests.stages.training.sharing import flat, plain
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from stages.training.options import TrainOptions
+from kinegraph.stages.training.options import TrainOptions
 
 
 def test_the_skeleton_of_a_config_is_valid_as_it_is() -> None:
@@ -45,5 +45,5 @@ def test_every_option_says_what_it_is_for() -> None:
 
 
 def test_options_are_read_without_torch() -> None:
-    code = "import sys, stages.training.options; sys.exit('torch' in sys.modules)"
+    code = "import sys, kinegraph.stages.training.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.errors import WeightsError
-from stages.weights.files import read_state
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.files import read_state
 
 STATE = {"conv1.weight": torch.arange(6.0).view(2, 3), "bn1.bias": torch.ones(3)}
 forms = pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "before torch 1.6"])

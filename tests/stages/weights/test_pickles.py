@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.errors import WeightsError
-from stages.weights.files import read_pickle, read_state
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.files import read_pickle, read_state
 
 ARRAYS = {
     "conv1_w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -99,7 +99,7 @@ FOLLOWED = b"".join(
 READ_THEM = """
 import sys
 from pathlib import Path
-from stages.weights.files import WeightsError, read_state
+from kinegraph.stages.weights.files import WeightsError, read_state
 
 for path in map(Path, sys.argv[1:]):
     print(path.name, flush=True)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torchvision.models import get_model_weights
 
-from cache_schemas.crops import Framing
-from stages.backbones.build import untrained
-from stages.backbones.catalogue import CATALOGUE, entry
-from stages.backbones.non_local import NonLocal
-from stages.backbones.options import BackboneOptions
-from stages.backbones.pixels import framing_of
-from stages.backbones.resnet3d_layouts import LAYOUTS
-from stages.weights.registry import BACKBONE_WEIGHTS
-from stages.weights.sources import WeightSource, known_source
+from kinegraph.cache_schemas.crops import Framing
+from kinegraph.stages.backbones.build import untrained
+from kinegraph.stages.backbones.catalogue import CATALOGUE, entry
+from kinegraph.stages.backbones.non_local import NonLocal
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.backbones.pixels import framing_of
+from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
+from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
+from kinegraph.stages.weights.sources import WeightSource, known_source
 
 SOURCES = [(model, name, source) for model, named in BACKBONE_WEIGHTS.items() for name, source in named.items()]
 TORCHVISION = ["resnet18", "resnet34", "resnet50", "resnet101", "inception_v3", "s3d", "r2plus1d_18"]
@@ -169,5 +169,6 @@ def test_a_local_file_is_known_by_the_name_of_a_public_one() -> None:
 
 
 def test_the_registry_needs_no_torch() -> None:
-    command = "import sys, stages.weights.registry, stages.backbones.pixels; sys.exit('torch' in sys.modules)"
+    modules = "kinegraph.stages.weights.registry, kinegraph.stages.backbones.pixels"
+    command = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", command], check=True)

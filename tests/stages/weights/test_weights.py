@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stages.backbones.build import build_backbone
-from stages.errors import WeightsError
-from stages.weights import load as module
-from stages.weights.load import load_weights, locate, weights_digest
-from stages.weights.registry import BACKBONE_WEIGHTS
-from stages.weights.sources import WeightSource
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights import load as module
+from kinegraph.stages.weights.load import load_weights, locate, weights_digest
+from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
+from kinegraph.stages.weights.sources import WeightSource
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.backbones.build import build_backbone
+from kinegraph.stages.backbones.build import build_backbone
 
 # Their model, ours, and the numbers of the blocks after which our taps sit.
 CASES = [

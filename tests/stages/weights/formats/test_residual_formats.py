@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.backbones.backbone import Backbone
-from stages.backbones.build import build_backbone, untrained
-from stages.errors import WeightsError
-from stages.weights.files import read_state
-from stages.weights.formats.caffe2 import CAFFE2
-from stages.weights.formats.convert import PLAIN, convert
-from stages.weights.formats.pytorchvideo import POOLED, UNPOOLED
-from stages.weights.formats.slowfast import SLOWFAST
-from stages.weights.load import load_weights
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.build import build_backbone, untrained
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.files import read_state
+from kinegraph.stages.weights.formats.caffe2 import CAFFE2
+from kinegraph.stages.weights.formats.convert import PLAIN, convert
+from kinegraph.stages.weights.formats.pytorchvideo import POOLED, UNPOOLED
+from kinegraph.stages.weights.formats.slowfast import SLOWFAST
+from kinegraph.stages.weights.load import load_weights
 from tests.stages.weights.formats.published import CLASSIFIERS, tensors
 
 FORMATS = {"slowfast": SLOWFAST, "caffe2": CAFFE2, "pytorchvideo": UNPOOLED, "pytorchvideo_pooled": POOLED}

@@ -9,12 +9,12 @@ from torch import nn
 from torchvision import models
 from torchvision.models import video
 
-from stages.backbones.build import build_backbone, untrained
-from stages.backbones.catalogue import entry
-from stages.errors import WeightsError
-from stages.weights.files import read_state
-from stages.weights.formats.convert import convert
-from stages.weights.load import load_weights
+from kinegraph.stages.backbones.build import build_backbone, untrained
+from kinegraph.stages.backbones.catalogue import entry
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.files import read_state
+from kinegraph.stages.weights.formats.convert import convert
+from kinegraph.stages.weights.load import load_weights
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "resnet18": (models.resnet18, {"fc"}),

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.backbones.backbone import Backbone
-from stages.backbones.build import build_backbone
-from stages.errors import WeightsError
-from stages.weights.files import read_state
-from stages.weights.formats.convert import convert
+from kinegraph.stages.backbones.backbone import Backbone
+from kinegraph.stages.backbones.build import build_backbone
+from kinegraph.stages.errors import WeightsError
+from kinegraph.stages.weights.files import read_state
+from kinegraph.stages.weights.formats.convert import convert
 
 HEAD = {"module.new_fc.weight": torch.zeros(174, 8), "module.new_fc.bias": torch.zeros(174)}
 CLIPS = torch.linspace(-2, 2, 3 * 4 * 64 * 64).sin().reshape(1, 3, 4, 64, 64)

@@ -1,10 +1,10 @@
-"""`python -m cli` is the command `kinegraph`. Signals are obeyed before anything is imported that takes time."""
+"""`python -m kinegraph` is the command `kinegraph`. Signals are obeyed before anything is imported that takes time."""
 
 import sys
 
 try:
-    from cache_schemas import stopping
-    from cli.streams import open_standard_streams
+    from kinegraph.cache_schemas import stopping
+    from kinegraph.cli.streams import open_standard_streams
 except KeyboardInterrupt:  # Python's own, for as long as no signal is obeyed
     sys.exit(130)
 
@@ -14,11 +14,11 @@ def main() -> None:
     open_standard_streams()
     stopping.obey()
     try:
-        from cli.app import main as run
+        from kinegraph.cli.app import main as run
 
         run()
     except KeyboardInterrupt as stop:  # each import is a safe point, those of typer too, which show wrong usage
-        from cli.exits import end_process, stopped
+        from kinegraph.cli.exits import end_process, stopped
 
         end_process(stopped(type(stop)))
 
