@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -12,12 +11,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kinegraph.cache_schemas.words import shown
 from kinegraph.cli import caches, exchange, heads, start
 from kinegraph.cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals, stopped
 from kinegraph.cli.printing.text import note
 from kinegraph.cli.streams import open_standard_streams
-from kinegraph.pipeline.terminal import TIME_OF_DAY, columns, folded
+from kinegraph.pipeline.terminal import log_to_stderr
 
 
 class Commands(TyperGroup):
@@ -32,16 +30,6 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> None:
         raise typer.Exit(exit_code(lambda: super(Commands, self).invoke(ctx)))
-
-
-class ShownLines(logging.Formatter):
-    """Log lines without what a terminal would obey; folded on a terminal, with the time of day elsewhere."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = shown(super().format(record)).rstrip()
-        if not sys.stderr.isatty():
-            return f"{self.formatTime(record, TIME_OF_DAY)} {line}"
-        return folded(line, columns(sys.stderr))
 
 
 app = typer.Typer(
@@ -102,11 +90,8 @@ def main() -> None:
     # OpenMP threads that spin while they wait are a little faster on a quiet machine and much slower on one whose
     # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(ShownLines())
-    logging.basicConfig(handlers=[lines])
+    log_to_stderr()
     logging.getLogger("kinegraph").setLevel(logging.INFO)  # of others (botocore is talkative) warnings will do
-    logging.captureWarnings(True)
     open_standard_streams()
     stop_on_signals()
     try:

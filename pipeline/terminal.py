@@ -1,6 +1,7 @@
 """What a command says while it works: a bar on a terminal, lines with the time of day elsewhere."""
 
 import datetime
+import logging
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 from tqdm.utils import disp_len
 
-from kinegraph.cache_schemas.words import on_one_line
+from kinegraph.cache_schemas.words import on_one_line, shown
 
 USUAL_COLUMNS = 80
 TIME_OF_DAY = "%H:%M:%S"
@@ -82,6 +83,24 @@ def speed(clips_per_second: float) -> str:
 
 def _figure(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
+class ShownLines(logging.Formatter):
+    """Log lines without what a terminal would obey; folded on a terminal, with the time of day elsewhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = shown(super().format(record)).rstrip()
+        if not sys.stderr.isatty():
+            return f"{self.formatTime(record, TIME_OF_DAY)} {line}"
+        return folded(line, columns(sys.stderr))
+
+
+def log_to_stderr() -> None:
+    """Write log lines, and warnings of Python, as a command does; for its worker processes, too."""
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(ShownLines())
+    logging.basicConfig(handlers=[lines])
+    logging.captureWarnings(True)
 
 
 class Pace:

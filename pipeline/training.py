@@ -22,7 +22,7 @@ from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.kept_runs import require_same_recipes, trained_on
 from kinegraph.pipeline.recipes import recipes
 from kinegraph.pipeline.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
-from kinegraph.pipeline.terminal import clock
+from kinegraph.pipeline.terminal import clock, log_to_stderr
 from kinegraph.pipeline.trainable import build_for, require_trainable
 from kinegraph.pipeline.versions import versions
 from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
@@ -221,6 +221,7 @@ def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
 
 def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
     """In the process `number` of several, on its share of the cores; `train.threads` goes beyond it."""
+    log_to_stderr()
     torch.set_num_threads(job.config.run.worker_threads)
     return _tried(replace(job, config=on_device_of(job.config, number)))
 

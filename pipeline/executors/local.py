@@ -21,6 +21,7 @@ from kinegraph.pipeline.events import Event, UnitSealed, UnitSealedElsewhere, Wo
 from kinegraph.pipeline.executors.contract import MAX_DEATHS, Job, Report, set_aside
 from kinegraph.pipeline.leases import lease_of
 from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.terminal import log_to_stderr
 from kinegraph.pipeline.walltime import Allotment, Schedule
 from kinegraph.pipeline.worker import Worker
 
@@ -183,6 +184,7 @@ def _work(
     config: Config, cache: str, keys: tuple[str, ...], number: int, connection: Connection, allotted: Allotment | None
 ) -> None:
     """The child's side: the `number`-th worker here, which asks for units until there are none, or no time."""
+    log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(decided_by_parent, signal.SIG_IGN)
     stopping.obey([signal.SIGTERM], second_ends=False)  # the parent's may come after one to all processes

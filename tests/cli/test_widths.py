@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kinegraph.cli.app import ShownLines
 from kinegraph.cli.printing import caches as printing
 from kinegraph.cli.printing.text import table
 from kinegraph.pipeline.results import write_results
+from kinegraph.pipeline.terminal import ShownLines
 from tests.caches import write_config
 from tests.cli.test_tables import a_run
 from tests.conftest import moving_square, tiny_stages, write_video
