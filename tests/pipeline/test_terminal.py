@@ -38,9 +38,9 @@ def test_no_count_stands_before_a_plural_by_itself() -> None:
     pattern = rf"(?<!of )(?<!from )(?<!shard )(\{{[^{{}}]*\}}|%d) ({nouns})\b(?!/s)"
     root = Path(__file__).resolve().parent.parent.parent
     paths = [path for room in ("cache_schemas", "stages", "pipeline", "cli") for path in (root / room).rglob("*.py")]
-    texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    texts = {path: path.read_text(encoding="utf-8") for path in paths}
     assert len(texts) > 100
-    found = [f"{name}: {hit.group()}" for name, text in texts.items() for hit in re.finditer(pattern, text)]
+    found = [f"{path}: {hit.group()}" for path, text in texts.items() for hit in re.finditer(pattern, text)]
     assert found == []
 
 
