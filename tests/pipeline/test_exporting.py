@@ -127,7 +127,7 @@ def test_what_was_sealed_stays_and_what_the_source_redid_is_copied_again(load: L
 def test_killed_again_and_again_it_goes_on(with_failures: Cache, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for moment in (2, 37):  # cache.json renamed but not durable; in the midst of sealing twelve shards
+    for moment in (2, 61):  # cache.json renamed but not durable; in the midst of sealing twelve shards
         command = [sys.executable, str(KILLED), str(moment), "export", with_failures.root, str(out), "--to", "hdf5"]
         assert subprocess.run(command, check=False, timeout=120, env=environment).returncode == -signal.SIGKILL
     before = sealed_times(out)
