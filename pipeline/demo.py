@@ -1,5 +1,6 @@
 """`kinegraph demo`: the whole way of a config, and one table at the end."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from kinegraph.pipeline.results import RunResults
 from kinegraph.pipeline.scoring import evaluate_run
 from kinegraph.pipeline.training import RunsDiverged, TrainedRun, train_runs, wanted_runs
 from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.device import is_slow_at, pick_device
 from kinegraph.stages.training.checkpoint import is_trained
 from kinegraph.stages.training.clips import require_usable
 from kinegraph.stages.training.evaluation import EvaluationResult
 
+log = logging.getLogger("kinegraph")
 CONFIG = Path(__file__).with_name("demo.yaml")
 ABOUT = {  # by variant; of others the name of the head is shown
     "avg_pool": "control: appearance",
@@ -68,12 +71,20 @@ class DemoResult:
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """The config, with everything below `out` where that is given.
+    """The config, with everything below `out` where that is given, and in float32 where the device is slow at bf16.
 
+    Logs which backbones it changes so. `overrides` come last.
     Raises ConfigError if it has no videos to make or no variants to compare.
     """
-    places = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
-    config = load_config(path, [*(f"{key}={out}/{name}" for key, name in places.items()), *overrides])
+    names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
+    places = [f"{key}={out}/{name}" for key, name in names.items()]
+    config = load_config(path, [*places, *overrides])
+    device = pick_device(config.run.device)
+    slow = [name for name, backbone in config.backbones.items() if is_slow_at(backbone.precision, device)]
+    asked = {override.partition("=")[0] for override in overrides}
+    if slow := [f"backbones.{name}.precision" for name in slow if f"backbones.{name}.precision" not in asked]:
+        log.info("%s: fp32. This CPU has no instructions for bf16", ", ".join(slow))
+        config = load_config(path, [*places, *overrides, *(f"{key}=fp32" for key in slow)])
     if config.dataset is None or not config.train.variants:
         raise ConfigError(f"{path}: a demo needs the sections dataset and train.variants")
     return config

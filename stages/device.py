@@ -67,6 +67,14 @@ def require_precision(precision: str, device: torch.device, key: str) -> None:
             raise UsageError(f"{key}: given 'bf16', which {torch.cuda.get_device_name()} does not compute in; use fp16")
 
 
+def is_slow_at(precision: str, device: torch.device) -> bool:
+    """Whether `device` is a CPU without instructions for bf16, as those without AVX-512.
+
+    Convolutions in bf16 take up to 100 times longer there than in float32.
+    """
+    return precision == "bf16" and device.type == "cpu" and not bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Autocast to `precision`; plain float32 for fp32, without TF32."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
@@ -81,7 +89,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
     """lstm(sequences, state); without autocast on CPUs without AVX-512, for which oneDNN has no LSTM in bf16."""
     device = sequences.device
-    if device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not is_slow_at("bf16", device):
         return lstm(sequences, state)
     with without_autocast(device):
         return lstm(sequences.float(), None if state is None else tuple(x.float() for x in state))

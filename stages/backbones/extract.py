@@ -1,5 +1,6 @@
 """Features of clips: a frozen backbone on uint8 pixels."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +12,9 @@ from kinegraph.stages.backbones.compiling import require_compiler
 from kinegraph.stages.backbones.folding import fold_batch_norms
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import pixels_of
-from kinegraph.stages.device import computing_in, frozen_on, require_precision
+from kinegraph.stages.device import computing_in, frozen_on, is_slow_at, require_precision
 
+log = logging.getLogger("kinegraph")
 # B clips, T frames, C channels, S side of the square input, H W size of a map.
 
 
@@ -25,6 +27,12 @@ class FeatureExtractor:
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
         require_precision(options.precision, device, f"precision of backbone {options.model}")
+        if is_slow_at(options.precision, device):
+            log.warning(
+                "%s computes in bf16, for which this CPU has no instructions. fp32 can be 100 times faster here. "
+                "It needs another cache: --set backbones.NAME.precision=fp32 --set cache=...",
+                options.model,
+            )
         if compiled:
             require_compiler(device)
         backbone = build_backbone(options.model, options.weights, options.taps, **options.options)

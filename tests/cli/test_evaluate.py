@@ -72,7 +72,7 @@ def test_a_split_without_labels_gets_scores_and_no_metrics(
     run, scores = tmp_path / "run", tmp_path / "scores.txt"
     told = kinegraph("evaluate", run, "--submission", scores)
     assert told.exit_code == 0
-    assert told.stdout == "3 videos of split test are scored; none has a label to hold scores against\n"
+    assert told.stdout == "scored: 3 videos of split test; none has a label to hold scores against\n"
     assert [len(line.split()) for line in scores.read_text().splitlines()] == [3, 3]
     found = json.loads(kinegraph("evaluate", run, "--json").stdout)
     assert (found["metrics"], found["loss"], found["num_videos"], found["num_failed"]) == ({}, None, 3, 1)
@@ -118,7 +118,10 @@ def test_a_part_of_a_data_set_says_what_labels_do_not(labelled: Labelled, kinegr
     assert (found["metrics"].keys(), found["num_videos"]) == ({"mAP", "wAP"}, 3)
     assert found["classes_without_positives"] == ["jump", "sit"]
     assert [len(line.split()) for line in scores.read_text().splitlines()] == [1 + 3, 1 + 3]
-    for dataset, words in ({"classes": whole["classes"]}, "one label a video"), ({}, "2 classes are not the run's 3"):
+    for dataset, words in (
+        ({"classes": whole["classes"]}, "one label a video"),
+        ({}, "it has 2 classes, not the run's 3"),
+    ):
         labelled(*lines, **dataset)
         told = kinegraph("evaluate", run)
         assert told.exit_code == 2

@@ -211,7 +211,7 @@ def test_no_gpu(job: Job) -> None:
     on_gpu = job.config.model_copy(update={"run": job.config.run.model_copy(update={"device": "cuda"})})
     with (
         Client(job.config.run.dask.scheduler) as client,
-        pytest.raises(ClusterError, match=r"none of the 2 workers of tcp://\S+ has the resource GPU"),
+        pytest.raises(ClusterError, match=r"none of 2 workers of tcp://\S+ has the resource GPU"),
     ):
         check_cluster(client, Job(config=on_gpu, cache=job.cache, keys=job.keys, units=job.units))
 

@@ -38,6 +38,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return demo_config(ALL_HEADS, tmp_path_factory.mktemp("demo"), [*FEW, *GRAPHS_ALONE, HEADS, "train.epochs=1"])
 
 
+def test_where_bf16_is_slow_networks_compute_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "is_slow_at", lambda precision, device: precision == "bf16")
+    assert demo_config(demo.CONFIG, None).backbones["tiny"].precision == "fp32"
+    asked = demo_config(demo.CONFIG, None, ["backbones.tiny.precision=bf16"])
+    assert asked.backbones["tiny"].precision == "bf16"
+
+
 def _times(config: Config) -> list[int]:
     """When each run was recorded."""
     return [path.stat().st_mtime_ns for path in sorted(Path(config.train.run).rglob(RECORD_FILE))]

@@ -155,13 +155,15 @@ def test_a_damaged_shard_is_named_and_not_sealed(with_failures: Cache, tmp_path:
     assert verify(found.cache.root).ok
 
 
-def test_another_cache_is_not_written_into(load: Load, with_failures: Cache, tmp_path: Path) -> None:
+def test_another_cache_is_not_written_into(
+    load: Load, with_failures: Cache, tmp_path: Path, video_folder: Path
+) -> None:
     with pytest.raises(ExchangeError, match="is the cache to be exported"):
         export_cache(with_failures, f"{with_failures.root}/../whole", kind="hdf5")
     export_cache(with_failures, tmp_path / "out", kind="zarr")
     with pytest.raises(CacheMismatch, match="kind: 'zarr' -> 'hdf5'"):
         export_cache(with_failures, tmp_path / "out", kind="hdf5")
-    other = load("store.shard_clips=3", f"dataset.root={tmp_path / 'videos' / 'left'}", name="other")
+    other = load("store.shard_clips=3", f"dataset.root={video_folder / 'left'}", name="other")
     index(other)
     before = data(tmp_path / "out")
     with pytest.raises(ExchangeError, match="holds other rows"):

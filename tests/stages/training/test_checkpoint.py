@@ -150,7 +150,7 @@ def test_a_run_refuses_a_cache_that_it_was_not_made_for(tmp_path: Path, clips: A
         require_fit(record, {POOLED: (4, 9)}, NAMES)
     with pytest.raises(RunError, match=f"cache f00d.*{POOLED} is missing"):
         require_fit(record, {}, NAMES)
-    with pytest.raises(RunError, match="its 3 classes are not the run's 3, or in another order"):
+    with pytest.raises(RunError, match="it has 3 classes, not the run's 3, or another order"):
         require_fit(record, clips.spec, ("run", "jump", "sit"))
 
 

@@ -35,5 +35,5 @@ def test_given_weights_are_one_per_class(make_clips: MakeClips) -> None:
     given = class_weights(make_clips(), TrainOptions(class_weights=(1, 2, 3)))
     assert given is not None
     assert given.tolist() == [1, 2, 3]
-    with pytest.raises(UsageError, match=r"given 2 numbers, allowed: one for each of the 3 classes"):
+    with pytest.raises(UsageError, match=r"given 2 numbers, allowed: one for each class of the cache, 3"):
         class_weights(make_clips(), TrainOptions(class_weights=(1, 2)))

@@ -177,7 +177,7 @@ def full_file(path: Path, style: str, model: str) -> Path:
     ("style", "trained", "model", "parts"),
     [
         ("slowfast", "i3d_r50", "c2d_r50", ["SlowFast's names", "I3D-R50", "spans 5 frames, that of this network 1"]),
-        ("pytorchvideo", "slowonly_r50", "i3d_r50", ["without a pool", "looks like SlowOnly-R50", "spans 1 frames"]),
+        ("pytorchvideo", "slowonly_r50", "i3d_r50", ["without a pool", "looks like SlowOnly-R50", "spans 1 frame,"]),
         ("pytorchvideo_pooled", "i3d_r50", "i3d_r101", ["I3D-R50", "res4.6.bn1.bias (blocks.4.res_blocks.6."]),
         ("slowfast", "nonlocal_i3d_r50", "i3d_r50", ["non-local I3D-R50", "conv_g.bias (res3.after.1.g.bias)"]),
         ("slowfast", "i3d_r50", "nonlocal_i3d_r50", ["res3.after.1.g.bias (s3.pathway0_nonlocal1.conv_g.bias)"]),
