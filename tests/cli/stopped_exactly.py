@@ -1,12 +1,15 @@
-"""A command's loops, with a signal at a moment of the lock's choice: `python stopped_exactly.py MOMENT`.
+"""A command's loops, with a signal at a moment of the lock's choice: `python stopped_exactly.py MOMENT...`.
 
 Sent inside a call of `threading.Condition`, when its lock has just been taken or given back. A handler that raised
-there would leave the lock as it is, and the process waiting for ever. Ends as the command would.
+there would leave the lock as it is, and the process waiting for ever. Each moment is that of a forked process, which
+ends as the command would. Prints each one's exit code and stderr as JSON.
 """
 
+import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -66,8 +69,24 @@ MOMENTS: dict[str, tuple[Callable[[], None], str, str, int]] = {
     "got": (feed, "__exit__", "get", 3),
 }
 
-if __name__ == "__main__":
-    command, method, caller, count = MOMENTS[sys.argv[1]]
+
+def run(moment: str) -> None:
+    command, method, caller, count = MOMENTS[moment]
     setattr(threading.Condition, method, struck(getattr(threading.Condition, method), caller, count))
     stop_on_signals()
     sys.exit(exit_code(command))
+
+
+def ended(moment: str) -> tuple[int, str]:
+    """Exit code and stderr of a child for which `moment` comes."""
+    with tempfile.TemporaryFile("w+") as said:
+        if (child := os.fork()) == 0:
+            os.dup2(said.fileno(), 2)
+            run(moment)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        return code, said.read()
+
+
+if __name__ == "__main__":
+    print(json.dumps({moment: ended(moment) for moment in sys.argv[1:]}))

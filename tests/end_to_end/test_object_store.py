@@ -136,6 +136,7 @@ def test_the_whole_way_by_commands(
     assert (tmp_path / "run").is_dir()
 
 
+@pytest.mark.faults
 def test_two_runs_share_the_shards(
     tmp_path: Path, document: dict[str, Any], url: str, s3_server: Server, run: Run
 ) -> None:
@@ -198,6 +199,7 @@ def test_without_conditional_puts_leases_are_off(
     assert same_bytes(copied(careless, tmp_path / "copy")) == undisturbed
 
 
+@pytest.mark.faults
 def test_without_leases_a_worker_that_dies_is_replaced(
     tmp_path: Path, document: dict[str, Any], careless: str, careless_server: Server
 ) -> None:
@@ -219,6 +221,7 @@ def test_without_leases_a_worker_that_dies_is_replaced(
     assert same_bytes(copied(careless, tmp_path / "copy")) == same_bytes(here.cache)
 
 
+@pytest.mark.faults
 def test_stages_one_after_the_other(
     tmp_path: Path, document: dict[str, Any], undisturbed: dict[str, Any], url: str
 ) -> None:
@@ -252,7 +255,7 @@ def read_alike(here: Cache, there: Cache, s3_server: Server) -> None:
     assert gets == len(ARRAYS) * (3 + 2 * 3), "an index of each of 3 shards, then each of 3 rows in each batch"
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.faults)])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_loaders_read_in_processes_of_their_own(there: Cache, method: str) -> None:
     """Also once this process has read."""
