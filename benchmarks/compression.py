@@ -14,7 +14,7 @@ import numpy as np
 
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.zarr_shards import ZarrStore
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.extraction import extract

@@ -26,7 +26,7 @@ from kinegraph.cache_schemas.arrays import status_array
 from kinegraph.cache_schemas.cache import CLASSES, Cache, Stage
 from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
 from kinegraph.cache_schemas.ledger import Record, SealedObject, Source, encoded
-from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.zarr_shards import object_name
 from kinegraph.pipeline.config import check_config
 from kinegraph.pipeline.declare import clips_options, declare
@@ -75,7 +75,7 @@ def simulate(document: dict[str, Any]) -> None:
     storage = open_storage(config.cache)
     storage.put(CLASSES, [json.dumps([f"class_{n}" for n in range(100)]).encode()])
     clips_table().write(storage)
-    stages = Worker(config, cache, declare(config, {}).stages, report=print).stages  # begins them all
+    stages = Worker(config, cache, declare(config, {}).stages, report=print).networks.stages  # begins them all
     videos = cache.clips.column("video_id")
     for stage in stages.values():
         Path(config.cache, cache.ledger.name(stage.key, 0)).parent.mkdir(parents=True)

@@ -18,7 +18,7 @@ import zarr
 
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.hdf5_shards import Hdf5Store
-from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.store import Store
 from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import ArraySpec
-from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.zarr_shards import ZarrStore
 
 RUNS, CLIPS = 15, 64

@@ -18,8 +18,9 @@ from kinegraph.cache_schemas.documents import Classes, IndexedDataset, Labels, M
 from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from kinegraph.cache_schemas.fingerprint import Options, differences, fingerprint
 from kinegraph.cache_schemas.ledger import Ledger
-from kinegraph.cache_schemas.storage import open_storage
-from kinegraph.cache_schemas.store import comparable, open_store
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.cache_schemas.store import comparable
+from kinegraph.cache_schemas.stores import open_store
 from kinegraph.cache_schemas.words import counted
 
 UPGRADE = "kinegraph verify {} --frames --repair"

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -19,10 +18,7 @@ from kinegraph.cache_schemas.errors import CacheError, out_of_descriptors
 from kinegraph.cache_schemas.mapping import mapped
 from kinegraph.cache_schemas.regular import require_regular
 from kinegraph.cache_schemas.storage import Storage
-from kinegraph.cache_schemas.zarr_shards import Written
-
-if TYPE_CHECKING:
-    from kinegraph.cache_schemas.store import Shard
+from kinegraph.cache_schemas.store import Shard, Written
 
 DATA = "data.h5"
 ALIGNMENT_BYTES = 8  # of chunks in a file, so that mapped rows are aligned
@@ -227,6 +223,6 @@ class Hdf5Store:
         """Map sealed shards, (array, shard) each. Raises as `open_shard`."""
         return [self.open_shard(spec, shard) for spec, shard in wanted]
 
-    def rows(self, places: Sequence[tuple["Shard", int]]) -> Iterable[np.ndarray]:
+    def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
         """Rows of opened shards, (shard, index) each: read-only views."""
         return (shard.row(index) for shard, index in places)

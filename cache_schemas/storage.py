@@ -1,23 +1,10 @@
-"""Where the bytes of a cache lie: whole objects by name below one root."""
+"""The contract of storages: where the bytes of a cache lie, whole objects by name below one root."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from kinegraph.cache_schemas.errors import UnknownStorage, UnsafeName
-from kinegraph.cache_schemas.files import (
-    TEMPORARY_PREFIX,
-    Buffer,
-    create_exclusively,
-    file_digest,
-    remove_durably,
-    sweep,
-    write_whole,
-)
-from kinegraph.cache_schemas.names import checked_name
-from kinegraph.cache_schemas.regular import open_regular, read_whole
-from kinegraph.cache_schemas.urls import has_login, has_query, without_secret
+from kinegraph.cache_schemas.files import Buffer
 
 ROOT = ("", ".")
 
@@ -93,119 +80,3 @@ class Storage(Protocol):
     def local_path(self, name: str) -> Path | None:
         """Where the object lies as a file, for mapping it; None where it is no file."""
         ...
-
-
-class LocalStorage:
-    """A folder on a POSIX file system.
-
-    Reading follows symbolic links. Writing and removing follow those above the root, and refuse folders below it that
-    links place outside: a cache that someone else made must not write elsewhere.
-    """
-
-    def __init__(self, root: Path | str) -> None:
-        self.root = str(root)
-        self._folder = Path(root)
-
-    def put(self, name: str, parts: Iterable[Buffer]) -> tuple[int, str]:
-        return write_whole(self._to_change(name), parts)
-
-    def create(self, name: str, content: bytes) -> bool:
-        return create_exclusively(self._to_change(name), content)
-
-    def creates_exclusively(self) -> bool:
-        return True
-
-    def get(self, name: str) -> bytes:
-        return _read_part(f"{self._folder}/{checked_name(name)}", 0, None)
-
-    def read(self, spans: Sequence[Span]) -> list[bytes]:
-        folder = str(self._folder)  # a Path takes longer than a ledger record
-        return [_read_part(f"{folder}/{checked_name(name)}", start, stop) for name, start, stop in spans]
-
-    def exists(self, name: str) -> bool:
-        return self._at(name).exists()
-
-    def digest(self, name: str) -> tuple[int, str]:
-        return file_digest(self._at(name))
-
-    def written_at(self, name: str) -> float | None:
-        return (self._folder / checked_name(name)).stat().st_mtime
-
-    def names(self, folder: str) -> Iterator[str]:
-        return _names(str(self._at(folder)), folder)
-
-    def delete(self, name: str) -> None:
-        remove_durably(self._to_change(name))
-
-    def sweep(self) -> None:
-        sweep(self._folder)
-
-    def local_path(self, name: str) -> Path | None:
-        return self._at(name)
-
-    def _at(self, name: str) -> Path:
-        return self._folder / (name if name in ROOT else checked_name(name))
-
-    def _to_change(self, name: str) -> Path:
-        """Where an object lies that is to be written or removed. Raises UnsafeName where a link leads outside."""
-        path, folder = self._folder / checked_name(name), str(self._folder)
-        for part in name.split("/")[:-1]:
-            folder = f"{folder}/{part}"
-            if os.path.islink(folder):  # noqa: PTH114 -- for each object that is written
-                break
-        else:
-            return path
-        real, root = os.path.realpath(path.parent), os.path.realpath(self._folder)
-        if os.path.commonpath([real, root]) != root:
-            raise UnsafeName(
-                f"{path} would be written to {real}, outside of the cache: a symbolic link leads there. Move that "
-                "folder into the cache, or let a link be the whole cache."
-            )
-        return path
-
-
-def _names(path: str, folder: str) -> Iterator[str]:
-    """Names of the objects in the folder at `path`, each below the name `folder`."""
-    try:
-        entries = os.scandir(path)
-    except FileNotFoundError:
-        return
-    with entries:  # they know what is a folder: no stat per file
-        for entry in entries:
-            if entry.is_dir():
-                yield from _names(entry.path, f"{folder}/{entry.name}")
-            elif not entry.name.startswith(TEMPORARY_PREFIX):
-                yield f"{folder}/{entry.name}"
-
-
-def _read_part(path: str, start: int, stop: int | None) -> bytes:
-    if start == 0 and stop is None:
-        return read_whole(path)
-    with open_regular(path) as file:
-        if start == 0:
-            return file.read(stop)
-        first = file.seek(start) if start >= 0 else file.seek(max(0, file.seek(0, os.SEEK_END) + start))
-        return file.read() if stop is None else file.read(stop - first)
-
-
-def open_storage(root: Path | str) -> Storage:
-    """The storage behind a cache's path, or behind its URL.
-
-    Raises UnknownStorage for a URL of a kind that is not installed, or with a secret in it: it is printed and logged.
-    """
-    if has_login(str(root)) or has_query(str(root)):
-        raise UnknownStorage(
-            f"{without_secret(str(root))} names a user, a password or a query, which would be printed and written to "
-            "logs. Give them to fsspec instead, in its environment variables (AWS_PROFILE, AWS_ACCESS_KEY_ID, ...) or "
-            "config files."
-        )
-    scheme, separator, rest = str(root).partition("://")
-    if not separator:
-        return LocalStorage(root)
-    if scheme == "file":
-        return LocalStorage(rest)
-    from kinegraph.cache_schemas.object_storage import (
-        ObjectStorage,  # takes time to import, which a folder need not wait for
-    )
-
-    return ObjectStorage(str(root))

@@ -1,4 +1,4 @@
-"""One contract for how arrays lie in a cache, and the stores that keep it."""
+"""The contract of stores: how arrays lie in a cache."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -8,8 +8,8 @@ import numpy as np
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.compression import by_kind
 from kinegraph.cache_schemas.coordinates import Made
-from kinegraph.cache_schemas.storage import Storage
-from kinegraph.cache_schemas.zarr_shards import Written, ZarrStore
+
+Written = dict[str, tuple[int, str]]  # by object: bytes and digest
 
 
 class Shard(Protocol):
@@ -58,17 +58,6 @@ class Store(Protocol):
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
         """Rows of opened shards, (shard, index) each, side by side where they lie far away. Raises as `Shard.row`."""
         ...
-
-
-def open_store(storage: Storage, layout: Mapping[str, Any]) -> Store:
-    """The store that cache.json describes under `store`."""
-    if layout["kind"] == "hdf5":
-        from kinegraph.cache_schemas.hdf5_shards import (
-            Hdf5Store,  # h5py takes longer to import than all else that plans
-        )
-
-        return Hdf5Store(storage, layout["shard_clips"])
-    return ZarrStore(storage, layout["shard_clips"], layout["compression"])
 
 
 def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 import google_crc32c
 import numpy as np
@@ -19,6 +18,7 @@ from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.compression import NONE, Compression, codec_metadata, codec_of, encode
 from kinegraph.cache_schemas.coordinates import COORDINATES, Made, are_there, found, group_document, put_coordinates
 from kinegraph.cache_schemas.storage import Span, Storage
+from kinegraph.cache_schemas.store import Shard, Written
 from kinegraph.cache_schemas.zarr_reading import (
     ABSENT,
     CompressedShardView,
@@ -28,11 +28,7 @@ from kinegraph.cache_schemas.zarr_reading import (
     index_bytes,
 )
 
-if TYPE_CHECKING:
-    from kinegraph.cache_schemas.store import Shard
-
 DATA = "data.zarr"
-Written = dict[str, tuple[int, str]]
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 _ONE_BYTE = {"name": "bytes"}
 
@@ -184,7 +180,7 @@ class ZarrStore:
         """One sealed shard, opened. Raises as `open_shards`."""
         return self.open_shards([(spec, shard)])[0]
 
-    def rows(self, places: Sequence[tuple["Shard", int]]) -> Iterable[np.ndarray]:
+    def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
         """Rows of opened shards, (shard, index) each, read-only: views, or fetched all at once."""
         fetched = [(shard, index) for shard, index in places if isinstance(shard, FetchedShard)]
         return fetched_rows(self.storage, fetched) if fetched else (shard.row(index) for shard, index in places)

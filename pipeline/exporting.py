@@ -13,7 +13,7 @@ from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
 from kinegraph.cache_schemas.compression import NONE
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Exported, Record
-from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.pipeline.filling import Progress, fill, unheard

@@ -19,7 +19,8 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import shortened
 from kinegraph.cache_schemas.ledger import Record
-from kinegraph.cache_schemas.storage import Storage, open_storage
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.pipeline.filling import Progress, unheard

@@ -9,7 +9,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
 from kinegraph.cache_schemas.compression import NONE
 from kinegraph.cache_schemas.ledger import Failure, Record, Source
-from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.declare import rows_that_fit
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.pipeline.filling import Progress, fill, unheard

@@ -11,7 +11,8 @@ from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Ca
 from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
 from kinegraph.cache_schemas.crops import crop_rectangle, is_mirrored
 from kinegraph.cache_schemas.errors import CacheError
-from kinegraph.cache_schemas.storage import Storage, open_storage
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.declare import auto_shard_clips, clips_options
 from kinegraph.pipeline.errors import ConfigError

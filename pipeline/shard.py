@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from kinegraph.cache_schemas.ledger import Source
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.feed import Batch
 from kinegraph.pipeline.leases import Leases, NoLeases
+from kinegraph.pipeline.networks import Networks
 from kinegraph.pipeline.plan import WorkUnit
 from kinegraph.pipeline.sealing import StageOutput, check_times, seal
 from kinegraph.stages.decode.clips import DecodedClip
@@ -23,9 +23,6 @@ from kinegraph.stages.device import upload
 from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
 from kinegraph.stages.regions.extract import clip_regions
 from kinegraph.stages.scene_graphs.source import GraphError
-
-if TYPE_CHECKING:
-    from kinegraph.pipeline.worker import Worker
 
 FRAME_TIMES = "clips/frame_times"
 DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
@@ -37,14 +34,14 @@ class ShardInProgress:
     Keys that are reopened start with the rows they have; of a batch they take those of their failed clips.
     """
 
-    def __init__(self, worker: "Worker", unit: WorkUnit, clip_ids: list[str]) -> None:
-        self.worker, self.unit, self.cache, self.config = worker, unit, worker.cache, worker.config
-        self.outputs = {key: StageOutput(stage=worker.stages[key], clip_ids=clip_ids) for key in unit.keys}
+    def __init__(self, networks: Networks, unit: WorkUnit, clip_ids: list[str]) -> None:
+        self.networks, self.unit, self.cache, self.config = networks, unit, networks.cache, networks.config
+        self.outputs = {key: StageOutput(stage=networks.stages[key], clip_ids=clip_ids) for key in unit.keys}
         for record in unit.reopened:
-            self.outputs[record.key].keep(worker.cache, record)
-        self.times = StageOutput(stage=worker.stages["clips"], clip_ids=clip_ids)  # as decoded now
-        self.backbones = worker.backbones_to_run(unit)
-        self.decodes = worker.wanted(unit) is not None
+            self.outputs[record.key].keep(networks.cache, record)
+        self.times = StageOutput(stage=networks.stages["clips"], clip_ids=clip_ids)  # as decoded now
+        self.backbones = networks.backbones_to_run(unit)
+        self.decodes = networks.wanted(unit) is not None
         self.sources: dict[str, Source] = {}
         self.seconds: dict[str, float] = {}
         self._views: dict[str, Shard] = {}
@@ -82,7 +79,9 @@ class ShardInProgress:
 
     def _run_backbone(self, name: str, batch: Batch, ok: list[int]) -> None:
         with self._timed(f"features/{name}"):
-            maps = self.worker.features[name].maps(upload(batch.pixels[self.worker.square(name)], self.worker.device))
+            maps = self.networks.features[name].maps(
+                upload(batch.pixels[self.networks.square(name)], self.networks.device)
+            )
             stored = {tap: self._store(name, tap, found, batch, ok) for tap, found in maps.items()}
         if f"regions/{name}" in self.outputs:
             with self._timed(f"regions/{name}"):
@@ -142,7 +141,7 @@ class ShardInProgress:
 
     def _take_graphs(self, batch: Batch, slot: int) -> None:
         row, clip, number = batch.rows[slot], batch.clips[slot], batch.offset + slot
-        options, source, output = self.config.graphs, self.worker.graph_source, self.outputs["graphs"]
+        options, source, output = self.config.graphs, self.networks.graph_source, self.outputs["graphs"]
         assert isinstance(clip, DecodedClip)
         assert options is not None
         assert source is not None
@@ -161,7 +160,7 @@ class ShardInProgress:
         """Those of the whole frames of a clip, or why it has none."""
         options = self.config.proposals
         assert options is not None
-        assert self.worker.proposer is not None
+        assert self.networks.proposer is not None
         self.outputs["proposals"].note_file(row.video_id, options.file_of(row.video_name))
         frames = ClipFrames(
             video_id=row.video_name,
@@ -173,7 +172,7 @@ class ShardInProgress:
             video_frames=clip.video_frames,
         )
         try:
-            return self.worker.proposer.propose(frames)
+            return self.networks.proposer.propose(frames)
         except ProposalError as error:
             return error
 
@@ -213,7 +212,7 @@ class ShardInProgress:
         for tap in self.config.backbones[name].taps:
             for slot in self._lacking(f"regions/{name}", batch, ok):
                 number = batch.offset + slot
-                maps = upload(self._cached(f"features/{name}/{tap}", number).copy(), self.worker.device)
+                maps = upload(self._cached(f"features/{name}/{tap}", number).copy(), self.networks.device)
                 self._regions(name, tap, maps, batch.rows[slot], number)
 
     def _regions(self, name: str, tap: str, maps: Tensor, row: ClipRow, number: int) -> None:
@@ -259,7 +258,7 @@ class ShardInProgress:
             if not leases.is_ours(shard) or self.cache.ledger.has(output.stage.key, shard):
                 return None
             self._inherit(output)
-            provenance = replace(self.worker.provenance, attempt=leases.attempt(shard))
+            provenance = replace(self.networks.provenance, attempt=leases.attempt(shard))
             record = seal(self.cache, shard, output, self.sources, provenance, self.seconds)
             if record is None:
                 return None

@@ -3,22 +3,18 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.cache import Cache, Stage
-from kinegraph.pipeline.agreement import require_same_stage
+from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.declare import declare
-from kinegraph.pipeline.devices import described
 from kinegraph.pipeline.events import (
     ClipsDone,
-    Event,
     Preparing,
     UnitLeased,
     UnitSealed,
@@ -27,22 +23,12 @@ from kinegraph.pipeline.events import (
 )
 from kinegraph.pipeline.feed import Batch, Feed
 from kinegraph.pipeline.leases import Leases, NoLeases, leases_on
+from kinegraph.pipeline.networks import Networks, Report
 from kinegraph.pipeline.plan import WorkUnit
-from kinegraph.pipeline.sealing import Provenance
 from kinegraph.pipeline.shard import ShardInProgress
 from kinegraph.pipeline.verification import shard_problems
-from kinegraph.pipeline.versions import versions
 from kinegraph.pipeline.walltime import Schedule, allotment
-from kinegraph.stages.backbones.extract import FeatureExtractor
-from kinegraph.stages.decode.clips import Wanted, WholeFrame
-from kinegraph.stages.decode.squares import Square
-from kinegraph.stages.device import pick_device
-from kinegraph.stages.proposals.source import ProposalSource
-from kinegraph.stages.proposals.sources import build_source
-from kinegraph.stages.scene_graphs.source import GraphSource
-from kinegraph.stages.scene_graphs.sources import build_graph_source
 
-Report = Callable[[Event], None]
 REVISIT_SECONDS = 1.0
 log = logging.getLogger("kinegraph")
 
@@ -70,45 +56,9 @@ class Worker:
     ) -> None:
         self.config, self.cache, self.report = config, cache, report
         self.schedule = schedule or Schedule(allotment(config.run.walltime_seconds))
-        keys = set(keys)
         self.threads = config.run.worker_threads
         torch.set_num_threads(self.threads)
-        self.device = pick_device(config.run.device)
-        entries = {key.partition("/")[2] for key in keys if "/" in key}
-        self.features = {name: self._extractor(name) for name in stopping.checked(sorted(entries))}
-        self.proposer: ProposalSource | None = None
-        if config.proposals is not None and "proposals" in keys:
-            if config.proposals.weights_word:
-                self._tell_loading("proposals", config.proposals.source)
-            self.proposer = build_source(config.proposals, self.device)
-        self.graph_source: GraphSource | None = None
-        if config.graphs is not None and "graphs" in keys:
-            self.graph_source = build_graph_source(config.graphs, config.dataset)
-        self.stages = self._declared(keys)
-        self.provenance = Provenance(
-            versions=versions(),
-            device=described(self.device),
-            batch_size=config.run.batch_size,
-            threads=self.threads,
-        )
-
-    def _tell_loading(self, name: str, network: str) -> None:
-        self.report(Preparing(doing=f"loading networks: {name} ({network})"))
-
-    def _extractor(self, name: str) -> FeatureExtractor:
-        self._tell_loading(name, self.config.backbones[name].model)
-        return FeatureExtractor(self.config.backbones[name], self.device, compiled=self.config.run.compile)
-
-    def _declared(self, keys: set[str]) -> dict[str, Stage]:
-        digests = {f"features/{name}": extractor.digest for name, extractor in self.features.items()}
-        if self.proposer is not None:
-            digests["proposals"] = self.proposer.digest
-        declared = declare(self.config, digests)
-        for key in declared.with_read(keys):
-            require_same_stage(self.cache, declared.stages[key])
-        stages = {key: stage for key, stage in declared.stages.items() if key in keys}
-        self.cache.declare(*stages.values())
-        return stages
+        self.networks = Networks(config, cache, keys, report)
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
         """Run the units, those that others have leased once these are done or dead; then all are sealed.
@@ -183,7 +133,7 @@ class Worker:
             if ledger.has(key, unit.shard):
                 if key not in planned or ledger.read(key, unit.shard) != planned[key]:
                     continue
-                if problem := next(shard_problems(self.cache, self.stages[key], planned[key]), None):
+                if problem := next(shard_problems(self.cache, self.networks.stages[key], planned[key]), None):
                     log.warning("%s shard %d runs again as a whole: %s: %s", key, unit.shard, *reversed(problem))
                     ledger.unseal(key, unit.shard)
                 else:
@@ -198,7 +148,7 @@ class Worker:
         """
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),
-            self.wanted,
+            self.networks.wanted,
             batch_size=self.config.run.batch_size,
             timeout_seconds=self.config.run.video_timeout_seconds,
             threads=decode_threads,
@@ -213,7 +163,7 @@ class Worker:
             for batch in stopping.checked(batches):
                 if shard is None:
                     over.leases.note(batch.unit.shard, "computing")
-                    shard = ShardInProgress(self, batch.unit, batch.clip_ids)
+                    shard = ShardInProgress(self.networks, batch.unit, batch.clip_ids)
                 shard.spent("waiting for decode", asked)
                 self._compute(shard, batch)
                 if batch.is_last:
@@ -243,31 +193,3 @@ class Worker:
             self.report(UnitLeased(unit=shard.unit))
         else:
             self.report(UnitSealed(unit=shard.unit, failed_clips=failed_clips))
-
-    def backbones_to_run(self, unit: WorkUnit) -> list[str]:
-        """Entries that a unit has to run: for features, or for maps that regions need and that nobody stored."""
-        return [
-            name
-            for name in self.features
-            if f"features/{name}" in unit.keys
-            or (f"regions/{name}" in unit.keys and not self.maps_stored(name, unit.shard))
-        ]
-
-    def maps_stored(self, name: str, shard: int) -> bool:
-        """Whether the shard's maps of a backbone entry lie sealed in the cache."""
-        return "maps" in self.config.backbones[name].store and self.cache.ledger.has(f"features/{name}", shard)
-
-    def wanted(self, unit: WorkUnit) -> Wanted | None:
-        """What a unit needs of its videos; None where all it reads is cached."""
-        squares = frozenset(self.square(name) for name in self.backbones_to_run(unit))
-        whole, numbered, clips = None, False, self.config.clips
-        if self.config.proposals is not None and "proposals" in unit.keys:
-            numbered = self.config.proposals.takes_numbers
-            if self.config.proposals.takes_pixels:
-                whole = WholeFrame(network_size=self.config.proposals.input_size, every=self.config.proposals.every)
-        if not (squares or whole or numbered or "clips" in unit.keys):
-            return None
-        return Wanted(num_frames=clips.num_frames, squares=squares, whole=whole, numbered=numbered, short=clips.short)
-
-    def square(self, name: str) -> Square:
-        return Square(**asdict(self.config.framing_of(name)), every=self.config.backbones[name].every)

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,6 +71,17 @@ def _wrong_imports(path: Path) -> Iterator[str]:
             yield f"{path}: {module}; {room} may import {allowed} only"
         elif package == "kinegraph" and below[0] == "stages" and below[1] in forbidden:
             yield f"{path}: {module} in stages/{rest[0]}"
+
+
+def test_imports_make_no_circle() -> None:
+    """Those inside functions and under TYPE_CHECKING count: what two files know of each other belongs into a third."""
+    names = {".".join(("kinegraph", *path.relative_to(ROOT).with_suffix("").parts)): path for path in FILES}
+    below = {
+        name: {found for module in imported(path) for found in (module, module.rpartition(".")[0]) if found in names}
+        for name, path in names.items()
+    }
+    assert "kinegraph.cache_schemas.cache" in below["kinegraph.pipeline.plan"]
+    TopologicalSorter(below).prepare()  # raises CycleError, which names the circle
 
 
 def test_functions_fit_on_a_screen() -> None:

@@ -22,7 +22,7 @@ def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
     Failures of intervals count for their video.
     """
     from kinegraph.cache_schemas.clips_table import ClipsTable, video_of
-    from kinegraph.cache_schemas.storage import open_storage
+    from kinegraph.cache_schemas.storages import open_storage
 
     whole = ClipsTable.read_video_names(open_storage(cache)) if failures else {}
     found: dict[tuple[str, str], list[Failure]] = {}

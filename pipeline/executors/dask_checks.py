@@ -12,7 +12,9 @@ from distributed import Client
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import UnknownStorage
-from kinegraph.cache_schemas.storage import LocalStorage, Storage, open_storage
+from kinegraph.cache_schemas.local_storage import LocalStorage
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.config import RunOptions
 from kinegraph.pipeline.errors import ClusterError

@@ -6,7 +6,6 @@ durations. Nothing new is made by these rules.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import av
 from av.container import InputContainer
@@ -14,9 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from kinegraph.stages.decode.pictures import Orientation, display_matrix
-
-if TYPE_CHECKING:
-    from kinegraph.stages.decode.stream import OpenVideo
+from kinegraph.stages.decode.reading import VideoBeingRead
 
 FLOAT_NOISE_SECONDS = 1e-6
 ROUNDING_SECONDS = 0.5
@@ -47,7 +44,7 @@ class FirstTimeline:
         return self._latest
 
 
-def promised(video: "OpenVideo") -> float | None:
+def promised(video: VideoBeingRead) -> float | None:
     """As `durations.promised`, of version 1."""
     stream, container = video.stream, video.container
     counted = stream.frames * video.frame_period
@@ -59,7 +56,7 @@ def promised(video: "OpenVideo") -> float | None:
     return None
 
 
-def duration(video: "OpenVideo", first: VideoFrame) -> float:
+def duration(video: VideoBeingRead, first: VideoFrame) -> float:
     """As `durations.duration`, of version 1."""
     return promised(video) or video.read_to_end().pts_span_seconds() + video.frame_period
 

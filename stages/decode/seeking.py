@@ -14,7 +14,7 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av.logging
 from av.packet import Packet
@@ -22,10 +22,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from kinegraph.stages.decode.opening import open_container
+from kinegraph.stages.decode.reading import VideoBeingRead
 from kinegraph.stages.decode.timeline import Timeline, formats
-
-if TYPE_CHECKING:
-    from kinegraph.stages.decode.stream import OpenVideo
 
 MIN_SKIP_SECONDS = 5.0  # of video; less is decoded about as fast as a seek takes
 INDEXED = frozenset({"mov", "matroska"})
@@ -43,7 +41,7 @@ class SeekLost(Exception):
 class Seeker:
     """Where seeks of one video may lead, and whether what follows the last one is as proved."""
 
-    def __init__(self, video: "OpenVideo") -> None:
+    def __init__(self, video: VideoBeingRead) -> None:
         self._video, self._stream = video, video.stream
         self._codec = codec_name(video.stream)
         self._base = float(video.stream.time_base or 0)
@@ -115,7 +113,7 @@ class Seeker:
         return frame.key_frame or self._codec in ("h264", "hevc")
 
 
-def key_stamps(video: "OpenVideo") -> list[int]:
+def key_stamps(video: VideoBeingRead) -> list[int]:
     """Stamps of the key frames in a container's index, in ticks; none where seeks are not proved to be exact.
 
     Matroska's index is read through another opening: FFmpeg reads it at the first seek.

@@ -23,13 +23,14 @@ from av.video.stream import VideoStream
 
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.decode import durations, first_rules, pictures, seeking
-from kinegraph.stages.decode.durations import PacketCount
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.first_rules import FirstTimeline
 from kinegraph.stages.decode.opening import on_disk, open_container, require_file
+from kinegraph.stages.decode.packets import PacketCount
 from kinegraph.stages.decode.pictures import Orientation
+from kinegraph.stages.decode.reading import VideoBeingRead
 from kinegraph.stages.decode.seeking import SeekLost
-from kinegraph.stages.decode.timeline import PresentedFrames, Timeline, first_stamps
+from kinegraph.stages.decode.timeline import PresentedFrames, ShownTimes, Timeline, first_stamps
 
 NOBODY = "NULL"  # who complains of headers of which FFmpeg, looking for the format, has seen a part only
 MAX_COMPLAINTS = 5  # kept per video, of each kind
@@ -52,9 +53,9 @@ class Rules:
     """What a version of `clips` makes of a file: the stream, when its frames are shown, for how long, which way up."""
 
     chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
-    timeline: Callable[[InputContainer, VideoStream, Sequence[int]], Timeline | FirstTimeline]
-    promised: Callable[["OpenVideo"], float | None]
-    duration: Callable[["OpenVideo", VideoFrame], float]
+    timeline: Callable[[InputContainer, VideoStream, Sequence[int]], ShownTimes]
+    promised: Callable[[VideoBeingRead], float | None]
+    duration: Callable[[VideoBeingRead, VideoFrame], float]
     orientation: Callable[[VideoFrame], Orientation]
 
 
@@ -117,7 +118,7 @@ class OpenVideo:
         self._reformatter = VideoReformatter()
         stamps, self._packets = first_stamps(container, stream, container.demux())
         self.timeline = rules.timeline(container, stream, stamps)
-        self.packets = PacketCount(self)
+        self.packets = PacketCount(container, stream)
         self._demuxed = self._demux()
         self._pending: deque[VideoFrame] = deque()  # decoded, not yet given
         self.sizes: list[tuple[float, tuple[int, int]]] = []  # of frames as shown, and since when

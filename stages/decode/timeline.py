@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -141,6 +141,20 @@ class PresentedFrames:
         first = bisect_right(range(self.number), start + self.slack_seconds, key=self.seconds) - 1
         last = bisect_left(range(self.number), end - self.slack_seconds, key=self.seconds)
         return range(first, max(first + 1, last))
+
+
+class ShownTimes(Protocol):
+    """When the frames of one stream are shown. `frame_period` and `slack_seconds` are in seconds."""
+
+    complaints: list[str]
+    frame_period: float
+    slack_seconds: float
+    is_raw: bool  # no container: frames are counted
+    has_decode_times: bool  # in place of presentation times
+
+    def seconds(self, frame: VideoFrame) -> float | None:
+        """Seconds since the first frame; None where the frame is not to be shown."""
+        ...
 
 
 class Timeline:

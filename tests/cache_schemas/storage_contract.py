@@ -8,7 +8,8 @@ import pytest
 import xxhash
 
 from kinegraph.cache_schemas.errors import UnsafeName
-from kinegraph.cache_schemas.storage import LocalStorage, Span, Storage
+from kinegraph.cache_schemas.local_storage import LocalStorage
+from kinegraph.cache_schemas.storage import Span, Storage
 
 
 class StorageContract:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from kinegraph.cache_schemas.arrays import ArraySpec, status_array
-from kinegraph.cache_schemas.storage import LocalStorage, Storage
+from kinegraph.cache_schemas.local_storage import LocalStorage
+from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.store import Store
 
 SHARD_CLIPS = 4

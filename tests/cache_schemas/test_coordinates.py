@@ -14,7 +14,7 @@ from kinegraph.cache_schemas.arrays import ArraySpec, status_array
 from kinegraph.cache_schemas.cache import CLASSES, LABELS, Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.cache_schemas.coordinates import Coordinate, coordinates_of, label_names
-from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore
 
 ARCHIVE = Path(__file__).parent / "archive" / "v1"

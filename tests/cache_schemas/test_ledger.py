@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kinegraph.cache_schemas.ledger import Ledger, Record, Source, encoded
-from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
 
 
 def test_shards_are_those_with_a_record(tmp_path: Path) -> None:

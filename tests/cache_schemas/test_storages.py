@@ -13,8 +13,10 @@ from s3fs import S3FileSystem
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheNotFound, StorageError, UnknownStorage, UnsafeName
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.object_storage import ObjectStorage
-from kinegraph.cache_schemas.storage import LocalStorage, Span, Storage, open_storage
+from kinegraph.cache_schemas.storage import Span, Storage
+from kinegraph.cache_schemas.storages import open_storage
 from tests.cache_schemas.storage_contract import StorageContract
 from tests.s3_server import Conditions, Server, running, used
 

@@ -11,8 +11,11 @@ import pytest
 import zarr
 
 from kinegraph.cache_schemas.hdf5_shards import Hdf5Store
-from kinegraph.cache_schemas.storage import LocalStorage, Storage, open_storage
-from kinegraph.cache_schemas.store import Store, open_store
+from kinegraph.cache_schemas.local_storage import LocalStorage
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.cache_schemas.store import Store
+from kinegraph.cache_schemas.stores import open_store
 from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
 from tests.cache_schemas.store_contract import (
     SHARD_CLIPS,

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from kinegraph.cache_schemas.arrays import ArraySpec, feature_arrays, proposal_arrays, status_array
-from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore, array_metadata, object_name
 
 

@@ -13,7 +13,7 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable, interval_id
 from kinegraph.cache_schemas.ledger import Failure, Record
-from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cli.printing.failures import by_video
 from kinegraph.pipeline.config import check_config
 from kinegraph.pipeline.declare import declare

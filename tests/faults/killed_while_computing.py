@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import kinegraph.pipeline.shard
-from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.extraction import extract
 from kinegraph.pipeline.leases import live_leases

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from kinegraph.cache_schemas import object_storage, patience
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cli.app import app
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.extraction import extract

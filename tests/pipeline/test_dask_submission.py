@@ -10,7 +10,7 @@ import pytest
 from dask.utils import key_split
 from distributed import Client, LocalCluster
 
-from kinegraph.cache_schemas.storage import open_storage
+from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError
 from kinegraph.pipeline.events import Event, UnitLeased, UnitSealed

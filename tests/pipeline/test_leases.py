@@ -14,7 +14,7 @@ import pytest
 
 from kinegraph.cache_schemas.errors import StorageError
 from kinegraph.cache_schemas.files import HOST, start_ticks
-from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.pipeline.leases import Lease, Leases, NoLeases, lease_of, leases_on, live_leases, warn_if_off
 from tests.clock import Clock
 

@@ -11,8 +11,8 @@ import zarr
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.reader import CachedClips
-from kinegraph.cache_schemas.storage import LocalStorage
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction import extract
 from kinegraph.pipeline.indexing import index

@@ -16,7 +16,7 @@ from kinegraph.cache_schemas.cache import Cache, Stage
 from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheTooNew
 from kinegraph.cache_schemas.files import HOST
 from kinegraph.cache_schemas.ledger import Record
-from kinegraph.cache_schemas.storage import LocalStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.pipeline import leases
 from kinegraph.pipeline import upgrade as module
 from kinegraph.pipeline.config import Config, check_config

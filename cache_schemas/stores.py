@@ -1,0 +1,18 @@
+"""The stores that there are, by what cache.json says under `store`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.store import Store
+from kinegraph.cache_schemas.zarr_shards import ZarrStore
+
+
+def open_store(storage: Storage, layout: Mapping[str, Any]) -> Store:
+    """The store that cache.json describes under `store`."""
+    if layout["kind"] == "hdf5":
+        # h5py takes longer to import than all else that plans
+        from kinegraph.cache_schemas.hdf5_shards import Hdf5Store
+
+        return Hdf5Store(storage, layout["shard_clips"])
+    return ZarrStore(storage, layout["shard_clips"], layout["compression"])

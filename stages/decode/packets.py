@@ -1,0 +1,96 @@
+"""What the packets of a video say of its length, decoded or not. Torch-free."""
+
+from typing import Any
+
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.decode.timeline import JOINED, MAX_GAP_SECONDS, ShownTimes, formats
+
+
+class PacketCount:
+    """What the packets say that were read so far, decoded or not.
+
+    `latest_end_seconds` is of all streams, on the container's clock.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._stream, self._may_be_joined = stream, bool(formats(container) & JOINED)
+        self._base = float(stream.time_base or 0)
+        self._spans: list[tuple[int, int]] = []  # first and last pts of each recording
+        self._last_dts: int | None = None
+        self._decoded_seconds = 0.0
+        self._first_seconds: float | None = None
+        self._is_stamped = True
+        self.jumps: list[str] = []
+        self.number = 0
+        self._streams = container.streams
+        self._ends: dict[int, int] = {}  # by stream, in its ticks
+        self.early_pts: list[int] = []  # of packets before the first frame
+
+    @property
+    def latest_end_seconds(self) -> float:
+        ends = [float(end * (self._streams[number].time_base or 0)) for number, end in self._ends.items()]
+        return max(ends, default=0.0)
+
+    @property
+    def note(self) -> str:
+        """What is to be known of a file in which recordings were joined."""
+        if not self.jumps:
+            return ""
+        return f"time stamps jump {counted(len(self.jumps), 'time')}, first {self.jumps[0]}: its frames are counted on"
+
+    def add(self, packet: "Packet[Any]", period: float, before_first_frame: bool) -> None:
+        if packet.size == 0:
+            return
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is not None:
+            number, end = packet.stream_index, stamp + (packet.duration or 0)
+            self._ends[number] = max(end, self._ends.get(number, end))
+        if packet.stream_index == self._stream.index and not packet.is_discard:
+            self.number += 1
+            self._add_to_span(packet, period)
+            if before_first_frame and packet.pts is not None:
+                self.early_pts.append(packet.pts)
+
+    def _add_to_span(self, packet: "Packet[Any]", period: float) -> None:
+        """Presentation times lie in one span a recording; the next begins where decode times fall, or all leap."""
+        pts, self._is_stamped = packet.pts, self._is_stamped and packet.pts is not None
+        fell = self._follow_decode_times(packet.dts, period)
+        if pts is None:
+            return
+        first, last = self._spans[-1] if self._spans else (pts, pts)
+        if fell or (self._may_be_joined and (pts - last) * self._base > MAX_GAP_SECONDS):
+            self.jumps.append(f"from {last * self._base:.2f} s to {pts * self._base:.2f} s")
+            self._spans.append((pts, pts))
+        else:
+            self._spans[-1:] = [(min(first, pts), max(last, pts))]
+
+    def _follow_decode_times(self, dts: int | None, period: float) -> bool:
+        """Whether they go back with this packet. One without a decode time follows the last by one period."""
+        before = self._decoded_seconds
+        now = before + period if dts is None else dts * self._base
+        step = 0.0 if dts is None or self._last_dts is None else (dts - self._last_dts) * self._base
+        if self._first_seconds is None:
+            self._first_seconds = now
+        if step < 0 or (self._may_be_joined and step > MAX_GAP_SECONDS):
+            self._first_seconds += now - before - period
+        self._decoded_seconds, self._last_dts = now, self._last_dts if dts is None else dts
+        return step < 0
+
+    def pts_span_seconds(self) -> float:
+        """From the least presentation time to the greatest."""
+        pts = [tick for span in self._spans for tick in span]
+        return (max(pts) - min(pts)) * self._base if pts else 0.0
+
+    def shown_seconds(self, timeline: ShownTimes, first_pts: int | None) -> float:
+        """From the first frame, of stamp `first_pts`, to the end of the last packet."""
+        period = timeline.frame_period
+        if timeline.is_raw:
+            return self.number * period
+        if timeline.has_decode_times or not self._is_stamped or not self._spans or first_pts is None:
+            return self._decoded_seconds - (self._first_seconds or 0.0) + period
+        spans = [(max(first, first_pts) if n == 0 else first, last) for n, (first, last) in enumerate(self._spans)]
+        return sum((last - first) * self._base + period for first, last in spans)
