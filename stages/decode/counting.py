@@ -86,7 +86,7 @@ def _missing_seconds(video: OpenVideo) -> float:
     if not video.is_at_end or (promised := video.promised_duration) is None:
         return 0.0
     if video.timeline.has_decode_times:  # the first frame has that of the packet with which it was given
-        there = video.packets.shown_seconds(video, None)
+        there = video.packets.shown_seconds(video.timeline, None)
     else:
         there = video.packets.latest_end_seconds - video.first_stamp_seconds
     missing = promised - there

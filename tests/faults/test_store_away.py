@@ -78,7 +78,7 @@ def in_full(*values: str) -> Any:
     ("kind", "at", "when"),
     [
         ("stopped", "/data.zarr/features", "before"),
-        ("refused", "/ledger/proposals/", "after"),
+        in_full("refused", "/ledger/proposals/", "after"),
         in_full("stopped", "/leases/", "before"),
         in_full("stopped", "/leases/", "after"),
         in_full("stopped", "/data.zarr/features", "after"),

@@ -324,7 +324,7 @@ def test_it_learns_the_order_of_two_frames() -> None:
     assert (head(clips).argmax(1) == labels).all()
 
 
-@pytest.mark.parametrize("output", ["vec", "map"])
+@pytest.mark.parametrize("output", ["vec", pytest.param("map", marks=pytest.mark.faults)])
 def test_it_learns_32_random_clips_by_heart(output: str) -> None:
     clips = {"features/i3d/res5": torch.randn(32, 3, 48, 4, 4)}
     labels = torch.arange(32) % 4

@@ -33,7 +33,7 @@ def overlaps(exact: ClipProposals, found: ClipProposals) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("precision", "mean", "share"), [("bf16", 0.9, 0.9), ("fp16", 0.98, 0.95)])
-@pytest.mark.parametrize("scene", ["scene0", "scene1"])
+@pytest.mark.parametrize("scene", ["scene0", pytest.param("scene1", marks=pytest.mark.faults)])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_50_best_of_float32_are_found(
     network: str, scene: str, precision: str, mean: float, share: float, monkeypatch: pytest.MonkeyPatch
