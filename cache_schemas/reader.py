@@ -169,8 +169,8 @@ class CachedClips:
         if free is not None and needed > free:
             raise CacheError(
                 f"{self.cache.root}: {counted(len(self), 'clip')} of {', '.join(self.specs)} take {needed:,} "
-                "bytes, and "
-                f"{free:,} bytes of memory are free. Do without preload, or read fewer arrays or another split."
+                f"bytes, and {free:,} bytes of memory are free. Do without preload, or read fewer arrays or another "
+                "split."
             )
         found = {name: self._read(name, self.rows) for name in self.specs}
         self._views.clear()

@@ -29,10 +29,9 @@ def open_files_advice(cache: Cache) -> list[str]:
         return []
     return [
         f"{cache.root}/data.h5 joins {counted(cache.num_shards, 'shard file')}, and a process may open {limit} "
-        "files (ulimit -n). "
-        "kinegraph reads them all. Plain h5py reads fill values (NaN) for each file that it cannot open, without an "
-        "error. Before you read data.h5 with h5py, raise the limit (ulimit -n $(ulimit -Hn)). Or give a new cache "
-        "larger shards (store.shard_clips), or copy this one with `kinegraph export CACHE OUT --to zarr`."
+        "files (ulimit -n). kinegraph reads them all. Plain h5py reads fill values (NaN) for each file that it cannot "
+        "open, without an error. Before you read data.h5 with h5py, raise the limit (ulimit -n $(ulimit -Hn)). Or give "
+        "a new cache larger shards (store.shard_clips), or copy this one with `kinegraph export CACHE OUT --to zarr`."
     ]
 
 

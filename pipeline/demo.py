@@ -73,7 +73,7 @@ class DemoResult:
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
     """The config, with everything below `out` where that is given, and in float32 where the device is slow at bf16.
 
-    Logs which backbones it changes so. `overrides` come last.
+    `overrides` go before both. Logs which backbones compute in float32 instead.
     Raises ConfigError if it has no videos to make or no variants to compare.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
@@ -81,10 +81,10 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
     config = load_config(path, [*places, *overrides])
     device = pick_device(config.run.device)
     slow = [name for name, backbone in config.backbones.items() if is_slow_at(backbone.precision, device)]
-    asked = {override.partition("=")[0] for override in overrides}
-    if slow := [f"backbones.{name}.precision" for name in slow if f"backbones.{name}.precision" not in asked]:
-        log.info("%s: fp32. This CPU has no instructions for bf16", ", ".join(slow))
-        config = load_config(path, [*places, *overrides, *(f"{key}=fp32" for key in slow)])
+    if slow:
+        config = load_config(path, [*places, *(f"backbones.{name}.precision=fp32" for name in slow), *overrides])
+    if changed := [f"backbones.{name}.precision" for name in slow if config.backbones[name].precision == "fp32"]:
+        log.info("%s: fp32. This CPU has no instructions for bf16", ", ".join(changed))
     if config.dataset is None or not config.train.variants:
         raise ConfigError(f"{path}: a demo needs the sections dataset and train.variants")
     return config

@@ -44,9 +44,8 @@ class Estimate:
         if self.free_inodes is not None and self.files > self.free_inodes:
             raise UsageError(
                 f"{where}: {counted(self.files, 'file')} to write, {counted(self.free_inodes, 'inode')} free, one "
-                "for each file. Remove "
-                "files, take larger shards (`store.shard_clips`, in a new cache), `store.kind: hdf5` (one file for all "
-                "arrays of a stage), or extract a part (--limit, --shards)."
+                "for each file. Remove files, take larger shards (`store.shard_clips`, in a new cache), "
+                "`store.kind: hdf5` (one file for all arrays of a stage), or extract a part (--limit, --shards)."
             )
 
 

@@ -61,8 +61,7 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
     if count > 1:
         raise ExchangeError(
             f"{cache.root} has {counted(count, 'row')} of {video} (clips and crops), features of a video cannot "
-            "tell them apart. "
-            "Import into another folder."
+            "tell them apart. Import into another folder."
         )
 
 

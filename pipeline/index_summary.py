@@ -89,7 +89,7 @@ def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
         more = ", ..." if once[SHOWN:] else ""
         warnings.append(
             f"found once among {counted(num_labelled, 'labelled video')}: {len(once):,} of "
-            f"{counted(len(listing.classes), 'class')}, "
-            f"{', '.join(once[:SHOWN])}{more}. Are they misspelt? dataset.classes says which are allowed."
+            f"{counted(len(listing.classes), 'class')}, {', '.join(once[:SHOWN])}{more}. "
+            "Are they misspelt? dataset.classes says which are allowed."
         )
     return warnings

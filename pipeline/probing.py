@@ -80,8 +80,7 @@ class _Pool:
             if len(self._hanging) >= MOST_HANGING:
                 raise VideosHangError(
                     f"{counted(len(self._hanging), 'video')} gave {words}, the last is {path}. Does their file "
-                    "system answer? "
-                    "Nothing was indexed: run the same command again when it does."
+                    "system answer? Nothing was indexed: run the same command again when it does."
                 )
             self.start_thread()
             yield path, DecodeError("timeout", words)

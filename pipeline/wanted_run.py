@@ -46,13 +46,14 @@ class RunPlace:
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
     """Of each run; those that are `trained` take no time, and `workers` share the others."""
+    takes_time = [run not in trained for run in runs]
     return [
         RunPlace(
             name=run.name,
             seed=run.options.seed,
             number=number,
             num_runs=len(runs),
-            runs_after=sum(other not in trained for other in runs[number:]) / workers,
+            runs_after=sum(takes_time[number:]) / workers,
         )
         for number, run in enumerate(runs, 1)
     ]

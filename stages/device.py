@@ -72,7 +72,7 @@ def is_slow_at(precision: str, device: torch.device) -> bool:
 
     Convolutions in bf16 take up to 100 times longer there than in float32.
     """
-    return precision == "bf16" and device.type == "cpu" and not bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -89,7 +89,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
     """lstm(sequences, state); without autocast on CPUs without AVX-512, for which oneDNN has no LSTM in bf16."""
     device = sequences.device
-    if device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not is_slow_at("bf16", device):
+    if not torch.is_autocast_enabled("cpu") or not is_slow_at("bf16", device):
         return lstm(sequences, state)
     with without_autocast(device):
         return lstm(sequences.float(), None if state is None else tuple(x.float() for x in state))

@@ -41,10 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # a job in a shell's background; what tests start would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in (
-        "COLUMNS",
-        "LINES",
-    ):  # Python's readline, which pytest imports, sets them behind the back of os.environ
+    # Python's readline, which pytest imports, sets these behind the back of os.environ.
+    for name in ("COLUMNS", "LINES"):
         os.unsetenv(name)
         os.environ.pop(name, None)
     if hasattr(config, "workerinput"):

@@ -40,9 +40,8 @@ class DaskExecutor:
 
     def run(self, job: Job, report: Report) -> None:
         if not job.units:
-            from kinegraph.pipeline.executors.inline import (
-                InlineExecutor,  # torch, which a client of a cluster needs not
-            )
+            # torch, which a client of a cluster needs not
+            from kinegraph.pipeline.executors.inline import InlineExecutor
 
             InlineExecutor().run(job, report)  # builds the networks, to see that they are those of the cache
             return

@@ -135,8 +135,7 @@ def _check_gpus(client: Client) -> None:
     if not any(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values()):
         raise ClusterError(
             f"run.device: given cuda, but none of {counted(len(workers), 'worker')} of {_address(client)} has the "
-            "resource "
-            "GPU. Start workers with `dask worker --resources GPU=1`, or say --set run.device=auto."
+            "resource GPU. Start workers with `dask worker --resources GPU=1`, or say --set run.device=auto."
         )
 
 

@@ -51,8 +51,7 @@ def _require_progress(submission: Submission, num_sealed: int, num_left: int) ->
     if mistaken or not num_sealed:
         raise SlurmError(
             f"SLURM job {submission.job_id} ended with {counted(num_sealed, 'shard')} sealed and {num_left:,} "
-            "left, and is not "
-            f"submitted again.\n{logs_of_failed(submission, state)}"
+            f"left, and is not submitted again.\n{logs_of_failed(submission, state)}"
         )
 
 

@@ -26,14 +26,8 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
         **_limits(run),
         **run.slurm.options,
     }
-    command = [
-        python,
-        "-P",
-        "-m",
-        "kinegraph",
-        "slurm-task",
-        str(folder),
-    ]  # -P: a folder `kinegraph` in the working folder is not ours
+    # -P: a folder `kinegraph` in the working folder is not ours
+    command = [python, "-P", "-m", "kinegraph", "slurm-task", str(folder)]
     return "\n".join(
         [
             "#!/bin/bash",

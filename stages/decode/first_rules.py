@@ -47,7 +47,7 @@ class FirstTimeline:
 def promised(video: VideoBeingRead) -> float | None:
     """As `durations.promised`, of version 1."""
     stream, container = video.stream, video.container
-    counted = stream.frames * video.frame_period
+    counted = stream.frames * video.timeline.frame_period
     if stream.duration is not None and stream.time_base is not None:
         told = float(stream.duration * stream.time_base)
         return counted if counted - told > ROUNDING_SECONDS else told
@@ -58,7 +58,7 @@ def promised(video: VideoBeingRead) -> float | None:
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
     """As `durations.duration`, of version 1."""
-    return promised(video) or video.read_to_end().pts_span_seconds() + video.frame_period
+    return promised(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
 
 
 def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:

@@ -294,8 +294,7 @@ class OpenVideo:
             self.passed_seconds = self.first_stamp_seconds - float(min(passed) * frame.time_base)
             self.timeline.complaints.append(
                 f"passed over: {counted(len(passed), 'frame')} at the start, {self.passed_seconds:.2f} s, as what "
-                "these "
-                "are made from is missing"
+                "these are made from is missing"
             )
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:

@@ -132,8 +132,7 @@ def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
     if shape != [2, num_classes]:
         raise HeadError(
             f"{type(head).__name__}: forward returns {shape} for 2 clips and {counted(num_classes, 'class')}; "
-            "logits [2, "
-            f"{num_classes}] are needed."
+            f"logits [2, {num_classes}] are needed."
         )
 
 

@@ -51,8 +51,7 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
     if num_frames is None and ours.num_frames != theirs.num_frames:
         raise FeatureFileError(
             f"{there} has {counted(ours.num_frames, 'frame')}, {here} has {theirs.num_frames}, in a cache all "
-            "have as many: "
-            "--frames T takes T of each, evenly spread, and repeats the last where there are fewer"
+            "have as many: --frames T takes T of each, evenly spread, and repeats the last where there are fewer"
         )
     if _fixed(ours) != _fixed(theirs):
         raise FeatureFileError(f"{there} has shape {_said(ours)} a frame, {here} has {_said(theirs)}")

@@ -119,8 +119,7 @@ def _load(model: torch.nn.Module, path: Path) -> None:
     if missing or unused:
         raise WeightsError(
             f"{path} does not belong to this config: {counted(len(missing), 'tensor')} missing "
-            f"({', '.join(missing[:5])}), "
-            f"{len(unused)} unused ({', '.join(unused[:5])})"
+            f"({', '.join(missing[:5])}), {len(unused)} unused ({', '.join(unused[:5])})"
         )
 
 

@@ -119,9 +119,8 @@ class Staging:
     def _remote(self) -> "Remote":
         with self._lock:
             if self._known_remote is None:
-                from kinegraph.stages.remote.remote import (
-                    Remote,  # takes time to import, which folders need not wait for
-                )
+                # takes time to import, which folders need not wait for
+                from kinegraph.stages.remote.remote import Remote
 
                 self._known_remote = Remote(self._options.tries, self._stopping)
             return self._known_remote

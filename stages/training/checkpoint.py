@@ -180,8 +180,7 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
     if class_names != record.class_names:
         problems.append(
             f"it has {counted(len(class_names), 'class')}, not the run's {record.num_classes}, or another order: "
-            "name them "
-            "in dataset.classes"
+            "name them in dataset.classes"
         )
     if problems:
         raise RunError(

@@ -41,8 +41,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def test_where_bf16_is_slow_networks_compute_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "is_slow_at", lambda precision, device: precision == "bf16")
     assert demo_config(demo.CONFIG, None).backbones["tiny"].precision == "fp32"
-    asked = demo_config(demo.CONFIG, None, ["backbones.tiny.precision=bf16"])
-    assert asked.backbones["tiny"].precision == "bf16"
+    whole = "backbones.tiny={model: tiny_i3d, weights: shipped, taps: [res4], precision: bf16}"
+    for override in ("backbones.tiny.precision=bf16", whole):
+        asked = demo_config(demo.CONFIG, None, [override])
+        assert asked.backbones["tiny"].precision == "bf16"
 
 
 def _times(config: Config) -> list[int]:
