@@ -26,7 +26,7 @@ test-parity: .venv/installed
 
 # Needs root and Debian's slurm-wlm and munge; skips, with the reason, where they cannot be started.
 test-slurm: .venv/installed
-	$(BIN)/pytest -m slurm tests/pipeline/executors
+	$(BIN)/pytest -m slurm tests/pipeline/extraction/executors
 
 lint: .venv/installed
 	$(BIN)/ruff check .

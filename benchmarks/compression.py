@@ -16,9 +16,9 @@ from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.zarr_shards import ZarrStore
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 
 DEMO = Path(__file__).parent.parent / "pipeline" / "demo.yaml"
 CODECS, RUNS, CLIPS = ("none", "lz4", "zstd"), 9, 64

@@ -17,13 +17,14 @@ from typing import Any
 
 import psutil
 
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.clusters.dask.cluster import connected
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.events import Event, UnitSealed
-from kinegraph.pipeline.executors.contract import MAX_DEATHS, Job
-from kinegraph.pipeline.executors.dask import Submission
-from kinegraph.pipeline.executors.dask_cluster import connected
-from kinegraph.pipeline.executors.dask_station import Station
-from kinegraph.pipeline.plan import WorkUnit
+from kinegraph.pipeline.extraction.events import Event, UnitSealed
+from kinegraph.pipeline.extraction.executors.contract import Job
+from kinegraph.pipeline.extraction.executors.dask import Submission
+from kinegraph.pipeline.extraction.executors.dask_station import Station
+from kinegraph.pipeline.shards.leases import MAX_DEATHS
 
 WORKERS, KEYS = 2, ("clips", "features/i3d", "proposals", "regions/i3d")
 

@@ -28,8 +28,8 @@ from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
 from kinegraph.cache_schemas.ledger import Record, SealedObject, Source, encoded
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.zarr_shards import object_name
+from kinegraph.pipeline.caches.declared import clips_options, declare
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.declare import clips_options, declare
 
 ROWS, SHARD_CLIPS, CLIPS_PER_VIDEO, FRAMES = 1_000_000, 64, 10, 32
 DIGEST, SHARD, SEALED_AT = "0123456789abcdef" * 2, 987_654_321, "sealed at"
@@ -68,7 +68,7 @@ def clips_table() -> ClipsTable:
 
 def simulate(document: dict[str, Any]) -> None:
     """A cache whose ledger says that all shards but the last are done."""
-    from kinegraph.pipeline.worker import Worker  # torch would count in the peak of each command
+    from kinegraph.pipeline.extraction.worker import Worker  # torch would count in the peak of each command
 
     config = check_config(document, "benchmark")
     cache = Cache.create(config.cache, clips_options(config.clips), config.store.model_dump())

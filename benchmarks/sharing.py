@@ -26,9 +26,9 @@ import av
 import numpy as np
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 
 LOOPBACK = "127.0.0.1"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -64,7 +64,7 @@ def document(cache: str, root: Path) -> dict[str, Any]:
 
 def run(config: dict[str, Any], together: Barrier, done: Any) -> None:
     """In a process of its own: how many clips, which are units here, went through its network."""
-    import kinegraph.pipeline.executors.local  # noqa: F401  (torch)
+    import kinegraph.pipeline.extraction.executors.local  # noqa: F401  (torch)
 
     together.wait()
     done.put(extract(check_config(config, "sharing")).clips_run)

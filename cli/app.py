@@ -15,7 +15,7 @@ from kinegraph.cli import caches, exchange, heads, start
 from kinegraph.cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals, stopped
 from kinegraph.cli.printing.text import note
 from kinegraph.cli.streams import open_standard_streams
-from kinegraph.pipeline.terminal import log_to_stderr
+from kinegraph.pipeline.machine.terminal import log_to_stderr
 
 
 class Commands(TyperGroup):
@@ -77,7 +77,7 @@ def slurm_task(
 ) -> int:
     """One task of a job array; `extract` and `train` submit them with --executor slurm."""
     from kinegraph.cli.printing.heads import TrainingLines
-    from kinegraph.pipeline.executors.slurm_task import run_task, tell_completion
+    from kinegraph.pipeline.slurm_task import run_task, tell_completion
 
     lines = TrainingLines()
     code = exit_code(lambda: run_task(folder, index, on_epoch=lines.epoch, on_step=lines.step))

@@ -27,7 +27,7 @@ from kinegraph.stages.errors import UsageError
 
 def index(config: ConfigPath, as_json: AsJson = False, overrides: Overrides = []) -> None:
     """List the videos of a data set and choose the clips: writes clips.parquet."""
-    from kinegraph.pipeline.indexing import index as run
+    from kinegraph.pipeline.caches.indexing import index as run
 
     with counting() as progress:
         found = run(load(config, overrides), progress)
@@ -51,10 +51,10 @@ def plan(
 ) -> None:
     """Show what extract would do and cost; writes nothing."""
     from kinegraph.cache_schemas.cache import Cache
-    from kinegraph.pipeline import plan as planning
     from kinegraph.pipeline.advice import advice, open_files_advice, random_in_config, random_weights_advice
-    from kinegraph.pipeline.estimate import estimate
-    from kinegraph.pipeline.indexed_dataset import check_for_extraction
+    from kinegraph.pipeline.caches import plan as planning
+    from kinegraph.pipeline.caches.indexed_dataset import check_for_extraction
+    from kinegraph.pipeline.extraction.estimate import estimate
 
     settings = load(config, overrides)
     cache = Cache(settings.cache)
@@ -70,7 +70,7 @@ def plan(
     cost = estimate(settings, cache, made)
     measured = None
     if calibrate:
-        from kinegraph.pipeline.calibration import calibrate as run_one
+        from kinegraph.pipeline.extraction.calibration import calibrate as run_one
 
         measured = run_one(settings, cache, made)
     if as_json:
@@ -97,8 +97,8 @@ def extract(
 ) -> int:
     """Decode videos, run the frozen networks, seal shards. Goes on where it was stopped."""
     from kinegraph.pipeline.advice import advice, random_in_config, random_weights_advice
-    from kinegraph.pipeline.extraction import extract as run
-    from kinegraph.pipeline.plan import parse_part
+    from kinegraph.pipeline.caches.plan import parse_part
+    from kinegraph.pipeline.extraction.run import extract as run
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     for sentence in [*advice(settings), *random_weights_advice(random_in_config(settings))]:
@@ -126,7 +126,7 @@ def status(
     opened = Cache(cache)
     if failed:
         from kinegraph.cli.printing import failures
-        from kinegraph.pipeline.failures import failed_clips
+        from kinegraph.pipeline.caches.failures import failed_clips
 
         write = failures.as_csv if as_csv else failures.as_json if as_json else failures.as_text
         write(failed_clips(opened))
@@ -164,7 +164,7 @@ def verify(
 ) -> int:
     """Check every sealed object against the ledger: existence, size, checksum, shape and values."""
     from kinegraph.cache_schemas.cache import Cache
-    from kinegraph.pipeline import verification
+    from kinegraph.pipeline.caches import verification
 
     if drop_unread and not (frames and repair):
         raise UsageError("--drop-unread: allowed with --frames --repair")
@@ -182,7 +182,7 @@ def verify(
 
 def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
     """0: no clip shows other frames, or the cache was upgraded; 1: some do, or cannot be compared."""
-    from kinegraph.pipeline.upgrade import compare_frames, upgrade
+    from kinegraph.pipeline.upgrading.upgrade import compare_frames, upgrade
 
     with counting() as progress:
         if repair:

@@ -26,7 +26,8 @@ def export(
 ) -> int:
     """Copy a cache to another store, or its arrays to files for other tools; checks every checksum it reads."""
     from kinegraph.cache_schemas.cache import Cache
-    from kinegraph.pipeline import exporting, exporting_npy
+    from kinegraph.pipeline.exchange import to_npy as exporting_npy
+    from kinegraph.pipeline.exchange import to_store as exporting
 
     check_choice("--to", to, TARGETS)
     check_choice("--compression", compression, CODECS)
@@ -67,8 +68,8 @@ def import_(
     frames: Annotated[int | None, typer.Option(min=1, metavar="T", help="Take T frames of each video.")] = None,
 ) -> int:
     """Take features that others made into a cache, so that heads train on them."""
-    from kinegraph.pipeline.imported_stages import Naming
-    from kinegraph.pipeline.importing import import_features
+    from kinegraph.pipeline.exchange.imported_stages import Naming
+    from kinegraph.pipeline.exchange.importing import import_features
 
     check_choice("--kind", kind, FORMATS)
     naming = Naming(name=name, tap=tap)

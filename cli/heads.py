@@ -27,7 +27,7 @@ from kinegraph.stages.errors import UsageError
 
 if TYPE_CHECKING:
     from kinegraph.pipeline.config import Config
-    from kinegraph.pipeline.training import TrainedRun
+    from kinegraph.pipeline.training.table import TrainedRun
 
 
 def train(
@@ -51,7 +51,7 @@ def train(
     overrides: Overrides = [],
 ) -> None:
     """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
-    from kinegraph.pipeline.training import RunsDiverged, train_runs
+    from kinegraph.pipeline.training.table import RunsDiverged, train_runs
     from kinegraph.stages.training.together import rank
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
@@ -74,10 +74,10 @@ def train(
 
 def _trained_on_cluster(settings: "Config", names: list[str], seeds: int, *, overwrite: bool) -> "list[TrainedRun]":
     if settings.run.executor == "slurm":
-        from kinegraph.pipeline.training_array import train_on_slurm
+        from kinegraph.pipeline.training.on_slurm import train_on_slurm
 
         return train_on_slurm(settings, names, seeds, overwrite=overwrite)
-    from kinegraph.pipeline.training_dask import train_on_dask
+    from kinegraph.pipeline.training.on_dask import train_on_dask
 
     return train_on_dask(settings, names, seeds, overwrite=overwrite, on_epoch=printing.TrainingLines().epoch)
 
@@ -92,7 +92,7 @@ def results(
     if form and as_json:
         raise UsageError(f"--to {form}: allowed without --json")
     from kinegraph.pipeline.advice import random_weights_advice
-    from kinegraph.pipeline.results import find_results
+    from kinegraph.pipeline.training.results import find_results
 
     found = find_results(runs)
     for sentence in random_weights_advice(sorted({key for _, run in found for key in run.random_weights or ()})):
@@ -128,9 +128,9 @@ def evaluate(
     ] = [],
 ) -> int:
     """Score a trained run on its test split, or each run below a folder, and print a table of these."""
-    from kinegraph.pipeline import scoring
     from kinegraph.pipeline.advice import random_weights_advice
-    from kinegraph.pipeline.breakdown import by_attribute, read_attributes
+    from kinegraph.pipeline.training import scoring
+    from kinegraph.pipeline.training.breakdown import by_attribute, read_attributes
     from kinegraph.stages.training.checkpoint import load_record
 
     if (folders := scoring.runs_below(run)) != [run]:
@@ -173,8 +173,8 @@ def _evaluate_all(
 ) -> int:
     """Score runs one after the other; what stops one does not stop the others, and makes the exit code 1."""
     from kinegraph.cache_schemas.errors import CacheError
-    from kinegraph.pipeline import scoring
     from kinegraph.pipeline.advice import random_weights_advice
+    from kinegraph.pipeline.training import scoring
 
     scored = {}
     for folder in folders:

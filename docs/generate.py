@@ -20,9 +20,8 @@ from kinegraph.cache_schemas.arrays import (
     region_arrays,
     status_array,
 )
-from kinegraph.pipeline.cluster_options import DaskOptions, JobQueueOptions
+from kinegraph.pipeline.cluster_options import DaskOptions, JobQueueOptions, SlurmOptions
 from kinegraph.pipeline.config import Config, RunOptions, StoreOptions, TrainSection
-from kinegraph.pipeline.executors.slurm_options import SlurmOptions
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
 from kinegraph.stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions, SyncMnistOptions

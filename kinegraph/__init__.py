@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from kinegraph.cache_schemas.cache import Cache, open_cache
     from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
     from kinegraph.cache_schemas.reader import CachedClips
+    from kinegraph.pipeline.caches.decoding import Frames, VideoFacts, decode, probe
+    from kinegraph.pipeline.caches.verification import Verification, verify
     from kinegraph.pipeline.config import Config, load_config
-    from kinegraph.pipeline.decoding import Frames, VideoFacts, decode, probe
     from kinegraph.pipeline.errors import ConfigError
-    from kinegraph.pipeline.scoring import RunScores
-    from kinegraph.pipeline.training import TrainedRun
-    from kinegraph.pipeline.verification import Verification, verify
+    from kinegraph.pipeline.training.scoring import RunScores
+    from kinegraph.pipeline.training.table import TrainedRun
     from kinegraph.stages.backbones.backbone import Backbone
     from kinegraph.stages.decode.errors import DecodeError
     from kinegraph.stages.heads.head import Head, HeadOptions, Spec
@@ -69,9 +69,9 @@ _MODULES = {
     "cache_schemas.errors": ("CacheError", "CacheMismatch", "CacheNotFound"),
     "cache_schemas.reader": ("CachedClips",),
     "pipeline.config": ("Config", "load_config"),
-    "pipeline.decoding": ("Frames", "VideoFacts", "decode", "probe"),
+    "pipeline.caches.decoding": ("Frames", "VideoFacts", "decode", "probe"),
     "pipeline.errors": ("ConfigError",),
-    "pipeline.verification": ("Verification", "verify"),
+    "pipeline.caches.verification": ("Verification", "verify"),
     "stages.decode.errors": ("DecodeError",),
     "stages.heads.head": ("Head", "HeadOptions"),
 }
@@ -94,8 +94,8 @@ def __dir__() -> list[str]:
 def train(
     config: "Config", heads: "Sequence[str]" = (), seeds: int = 1, *, overwrite: bool = False
 ) -> "list[TrainedRun]":
-    """`kinegraph train` on this machine: every named head or variant with `seeds` seeds. See pipeline/training.py."""
-    from kinegraph.pipeline.training import train_runs
+    """`kinegraph train` on this machine: every named head or variant with `seeds` seeds. See training/table.py."""
+    from kinegraph.pipeline.training.table import train_runs
 
     return train_runs(config, heads, seeds, overwrite=overwrite)
 
@@ -108,8 +108,8 @@ def evaluate(
     *,
     allow_code: bool = False,
 ) -> "RunScores":
-    """`kinegraph evaluate`: the scores of a trained run on its test split, or another. See pipeline/scoring.py."""
-    from kinegraph.pipeline.scoring import evaluate_run
+    """`kinegraph evaluate`: the scores of a trained run on its test split, or another. See training/scoring.py."""
+    from kinegraph.pipeline.training.scoring import evaluate_run
 
     return evaluate_run(run, cache, split, overrides, allow_code=allow_code)
 

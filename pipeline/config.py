@@ -14,10 +14,9 @@ from kinegraph.cache_schemas.compression import NONE, by_kind
 from kinegraph.cache_schemas.crops import Framing
 from kinegraph.cache_schemas.documents import shortened
 from kinegraph.cache_schemas.words import counted
-from kinegraph.pipeline.cluster_options import DaskOptions
+from kinegraph.pipeline.cluster_options import DaskOptions, SlurmOptions
 from kinegraph.pipeline.config_file import read_config_file, read_yaml
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.pipeline.executors.slurm_options import SlurmOptions
 from kinegraph.stages.backbones.catalogue import entry as backbone_entry
 from kinegraph.stages.backbones.catalogue import owner
 from kinegraph.stages.backbones.entry import BackboneEntry

@@ -4,10 +4,10 @@ from collections import Counter
 from typing import Any
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.pipeline.executors.slurm_states import STATES
-from kinegraph.pipeline.executors.slurm_submission import Submission, submissions
-from kinegraph.pipeline.leases import Lease, live_leases
-from kinegraph.pipeline.pace import Sealed, clips_per_second
+from kinegraph.pipeline.clusters.slurm.states import STATES
+from kinegraph.pipeline.clusters.slurm.submission import Submission, submissions
+from kinegraph.pipeline.shards.leases import Lease, live_leases
+from kinegraph.pipeline.shards.pace import Sealed, clips_per_second
 
 MAX_JOBS = 3  # the newest: each takes questions to SLURM
 

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 import dask.config
 from distributed import LocalCluster
 
+from kinegraph.pipeline.clusters.dask.cluster import UNITS_AT_ONCE, local_cluster, settings
 from kinegraph.pipeline.config import RunOptions
-from kinegraph.pipeline.executors.dask_cluster import local_cluster, settings
-from kinegraph.pipeline.executors.dask_station import UNITS_AT_ONCE
 
 
 @contextmanager

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ["cache_schemas", "stages", "pipeline", "cli"]  # each may import those before it
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 MAX_FUNCTION_LINES = 60
+MAX_BOXES, MAX_FLOORS = 20, 8  # of pipeline/: its wings and the files beside them
 
 # Rooms of stages/, and the rooms beside them that they may not import: stage 1 and stage 2 meet only in the cache.
 EXTRACTORS = {"decode", "backbones", "proposals", "regions", "scene_graphs"}
@@ -22,17 +23,17 @@ WITHOUT_TORCH = [
     "kinegraph.cache_schemas.hdf5_shards",
     "kinegraph.cache_schemas.zarr_shards",
     "kinegraph.pipeline.config",
-    "kinegraph.pipeline.feed",
-    "kinegraph.pipeline.indexing",
-    "kinegraph.pipeline.plan",
+    "kinegraph.pipeline.extraction.feed",
+    "kinegraph.pipeline.caches.indexing",
+    "kinegraph.pipeline.caches.plan",
     "kinegraph.pipeline.status",
-    "kinegraph.pipeline.verification",
-    "kinegraph.pipeline.upgrade",
-    "kinegraph.pipeline.extraction",
-    "kinegraph.pipeline.executors.slurm",
-    "kinegraph.pipeline.exporting",
-    "kinegraph.pipeline.exporting_npy",
-    "kinegraph.pipeline.importing",
+    "kinegraph.pipeline.caches.verification",
+    "kinegraph.pipeline.upgrading.upgrade",
+    "kinegraph.pipeline.extraction.run",
+    "kinegraph.pipeline.extraction.executors.slurm",
+    "kinegraph.pipeline.exchange.to_store",
+    "kinegraph.pipeline.exchange.to_npy",
+    "kinegraph.pipeline.exchange.importing",
     "kinegraph.cli.app",
     "kinegraph",
 ]
@@ -50,7 +51,7 @@ def imported(path: Path) -> Iterator[str]:
 
 def test_there_is_something_to_check() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(ROOMS)
-    assert "kinegraph.cache_schemas.cache.Cache" in set(imported(ROOT / "pipeline" / "plan.py"))
+    assert "kinegraph.cache_schemas.cache.Cache" in set(imported(ROOT / "pipeline" / "caches" / "plan.py"))
     inside_functions = set(imported(ROOT / "cli" / "heads.py"))
     assert "kinegraph.pipeline.demo.run_demo" in inside_functions
 
@@ -73,15 +74,35 @@ def _wrong_imports(path: Path) -> Iterator[str]:
             yield f"{path}: {module} in stages/{rest[0]}"
 
 
+def imports_among(boxes: dict[str, str]) -> dict[str, set[str]]:
+    """Which boxes the files of each box import; `boxes`: the box of each module."""
+    below: dict[str, set[str]] = {box: set() for box in boxes.values()}
+    for path in FILES:
+        name = ".".join(("kinegraph", *path.relative_to(ROOT).with_suffix("").parts))
+        for module in imported(path) if name in boxes else ():
+            below[boxes[name]] |= {boxes[it] for it in (module, module.rpartition(".")[0]) if it in boxes}
+    return below
+
+
+MODULES = [".".join(("kinegraph", *path.relative_to(ROOT).with_suffix("").parts)) for path in FILES]
+
+
 def test_imports_make_no_circle() -> None:
     """Those inside functions and under TYPE_CHECKING count: what two files know of each other belongs into a third."""
-    names = {".".join(("kinegraph", *path.relative_to(ROOT).with_suffix("").parts)): path for path in FILES}
-    below = {
-        name: {found for module in imported(path) for found in (module, module.rpartition(".")[0]) if found in names}
-        for name, path in names.items()
-    }
-    assert "kinegraph.cache_schemas.cache" in below["kinegraph.pipeline.plan"]
+    below = imports_among({name: name for name in MODULES})
+    assert "kinegraph.cache_schemas.cache" in below["kinegraph.pipeline.caches.plan"]
     TopologicalSorter(below).prepare()  # raises CycleError, which names the circle
+
+
+def test_wings_of_the_pipeline_make_no_circle_and_few_floors() -> None:
+    boxes = {name: name.split(".")[2] for name in MODULES if name.startswith("kinegraph.pipeline.")}
+    below = {box: found - {box} for box, found in imports_among(boxes).items() if box != "__init__"}
+    floors: dict[str, int] = {}
+    for box in TopologicalSorter(below).static_order():
+        floors[box] = 1 + max((floors[found] for found in below[box]), default=0)
+    assert floors["shards"] < floors["extraction"] < floors["training"]
+    assert len(floors) <= MAX_BOXES
+    assert max(floors.values()) <= MAX_FLOORS
 
 
 def test_functions_fit_on_a_screen() -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kinegraph.cache_schemas.arrays import crop_array
+from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import Config, load_config
-from kinegraph.pipeline.declare import declare
 from kinegraph.pipeline.demo import CONFIG as DEMO
 from kinegraph.stages.backbones.catalogue import CATALOGUE, TIMM_PREFIX
 from kinegraph.stages.backbones.entry import INFLATE

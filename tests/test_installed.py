@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import fake_slurm
 from tests.caches import same_bytes, write_config
 from tests.conftest import six_videos, tiny_stages
-from tests.pipeline.executors import fake_slurm
 
 pytestmark = pytest.mark.install
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +62,7 @@ def test_the_package_is_the_one_name(python: Path, folder: Path) -> None:
     assert "load_config" in told
     if is_wheel:
         assert run(python, "-c", BARE, folder=python.parent).strip() == "[]"
-    assert run(python, "-c", "import kinegraph.pipeline.plan as plan; print(plan.make_plan)", folder=ROOT)
+    assert run(python, "-c", "import kinegraph.pipeline.caches.plan as plan; print(plan.make_plan)", folder=ROOT)
 
 
 def test_the_command_and_its_workers(python: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 from kinegraph.cache_schemas.words import counted, on_one_line
 from kinegraph.cli.printing.failures import by_video
 from kinegraph.cli.printing.text import duration, note, note_listed, say, say_table, size, wrapped
-from kinegraph.pipeline.terminal import speed
+from kinegraph.pipeline.machine.terminal import speed
 
 if TYPE_CHECKING:
-    from kinegraph.pipeline.calibration import Calibration
-    from kinegraph.pipeline.estimate import Estimate
-    from kinegraph.pipeline.extraction import Outcome
-    from kinegraph.pipeline.index_summary import SplitSummary
-    from kinegraph.pipeline.indexing import Indexed
-    from kinegraph.pipeline.plan import Plan
-    from kinegraph.pipeline.upgrade import FrameReport
-    from kinegraph.pipeline.verification import Verification
+    from kinegraph.pipeline.caches.index_summary import SplitSummary
+    from kinegraph.pipeline.caches.indexing import Indexed
+    from kinegraph.pipeline.caches.plan import Plan
+    from kinegraph.pipeline.caches.verification import Verification
+    from kinegraph.pipeline.extraction.calibration import Calibration
+    from kinegraph.pipeline.extraction.estimate import Estimate
+    from kinegraph.pipeline.extraction.run import Outcome
+    from kinegraph.pipeline.upgrading.upgrade import FrameReport
 
 MAX_LOGS = 3
 CLIP_STATES = ("ok", "warned", "failed", "missing")

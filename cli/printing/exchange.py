@@ -8,9 +8,9 @@ from kinegraph.cli.printing.failures import by_video
 from kinegraph.cli.printing.text import note, note_listed, say, say_whole
 
 if TYPE_CHECKING:
-    from kinegraph.pipeline.exporting import ExportedCache
-    from kinegraph.pipeline.exporting_npy import ExportedFiles
-    from kinegraph.pipeline.importing import Imported
+    from kinegraph.pipeline.exchange.importing import Imported
+    from kinegraph.pipeline.exchange.to_npy import ExportedFiles
+    from kinegraph.pipeline.exchange.to_store import ExportedCache
 
 
 def exported_cache(found: "ExportedCache") -> None:

@@ -11,7 +11,7 @@ from kinegraph.cli.printing.text import say
 
 if TYPE_CHECKING:
     from kinegraph.cache_schemas.ledger import Failure
-    from kinegraph.pipeline.failures import FailedClip
+    from kinegraph.pipeline.caches.failures import FailedClip
 
 COLUMNS = ("video", "clip", "stages", "reason", "words")
 

@@ -11,14 +11,14 @@ from kinegraph.cache_schemas.fingerprint import canonical, differences
 from kinegraph.cache_schemas.words import counted, shown
 from kinegraph.cli.printing.result_tables import folder_of, on_equal_clips, splits_of, spread, written
 from kinegraph.cli.printing.text import few, listed, note, note_at_work, say, say_page, say_table, say_whole, wrapped
-from kinegraph.pipeline.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
+from kinegraph.pipeline.machine.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
 
 if TYPE_CHECKING:
-    from kinegraph.pipeline.breakdown import AttributeScore
     from kinegraph.pipeline.demo import DemoResult
-    from kinegraph.pipeline.results import RunResults, SplitCounts
-    from kinegraph.pipeline.scoring import RunScores
-    from kinegraph.pipeline.training import TrainedRun
+    from kinegraph.pipeline.training.breakdown import AttributeScore
+    from kinegraph.pipeline.training.results import RunResults, SplitCounts
+    from kinegraph.pipeline.training.scoring import RunScores
+    from kinegraph.pipeline.training.table import TrainedRun
     from kinegraph.pipeline.wanted_run import RunPlace
     from kinegraph.stages.training.records import EpochRecord, StepRecord
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kinegraph.cache_schemas.words import on_one_line
 
 if TYPE_CHECKING:
-    from kinegraph.pipeline.results import RunResults
+    from kinegraph.pipeline.training.results import RunResults
 
 TABLE_FORMS = ("csv", "md", "latex")
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {

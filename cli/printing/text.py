@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from tqdm.utils import disp_len
 
 from kinegraph.cache_schemas.words import on_one_line, shown
-from kinegraph.pipeline.terminal import TIME_OF_DAY, USUAL_COLUMNS, Bar, LineTimer, Pace, columns, folded, joined
+from kinegraph.pipeline.machine.terminal import (
+    TIME_OF_DAY,
+    USUAL_COLUMNS,
+    Bar,
+    LineTimer,
+    Pace,
+    columns,
+    folded,
+    joined,
+)
 
 MAX_LISTED = 10
 LEAST_WORDS = 20  # columns, of cells that are folded

@@ -8,7 +8,7 @@ import xarray
 import zarr
 
 from kinegraph.cache_schemas.reader import CachedClips
-from kinegraph.pipeline.verification import verify
+from kinegraph.pipeline.caches.verification import verify
 
 ARCHIVE = Path(__file__).with_name("archive")
 ARRAYS = [

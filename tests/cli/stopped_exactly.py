@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from kinegraph.cli.exits import exit_code, stop_on_signals
-from kinegraph.pipeline.feed import _in_background
+from kinegraph.pipeline.extraction.feed import _in_background
 from kinegraph.stages.training.clips import read_batches
 
 MAIN = threading.get_ident()

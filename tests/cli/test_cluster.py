@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.pipeline import extraction
+from kinegraph.pipeline.clusters.slurm import submission as slurm_submission
+from kinegraph.pipeline.clusters.slurm.states import ArrayState, TaskState
+from kinegraph.pipeline.clusters.slurm.submission import Submission, Work, submissions, submit
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.errors import OutOfTimeError
-from kinegraph.pipeline.executors import slurm_submission
-from kinegraph.pipeline.executors.slurm_states import ArrayState, TaskState
-from kinegraph.pipeline.executors.slurm_submission import Submission, Work, submissions, submit
+from kinegraph.pipeline.extraction import run as extraction
 
 Command = Callable[..., Any]
 

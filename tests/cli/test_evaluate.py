@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import write_config
 from tests.conftest import moving_square, tiny_stages, write_video
 

@@ -15,9 +15,9 @@ from kinegraph.cache_schemas.clips_table import ClipsTable, interval_id
 from kinegraph.cache_schemas.ledger import Failure, Record
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cli.printing.failures import by_video
+from kinegraph.pipeline.caches.declared import declare
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.declare import declare
-from kinegraph.pipeline.indexing import index
 from tests.conftest import six_videos, tiny_stages
 from tests.stages.decode.conftest import clip_row
 

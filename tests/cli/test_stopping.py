@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.verification import verify
+from kinegraph.pipeline.extraction.run import extract
 from kinegraph.stages.training.checkpoint import is_trained
 from tests.caches import same_bytes, write_config
 from tests.cli.stopped_exactly import MOMENTS

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.results import RunResults, write_results
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.training.results import RunResults, write_results
 from kinegraph.stages.training.options import TrainOptions
 from tests.caches import write_config
 from tests.conftest import six_videos, tiny_stages

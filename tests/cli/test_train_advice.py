@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.results import read_results
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.training.results import read_results
 from tests.caches import write_config
 from tests.conftest import six_videos, tiny_stages
 

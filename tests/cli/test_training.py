@@ -13,7 +13,7 @@ import torch
 
 from kinegraph.cli.exits import exit_code
 from kinegraph.cli.printing import heads as printing
-from kinegraph.pipeline.results import RunResults, SplitCounts, write_results
+from kinegraph.pipeline.training.results import RunResults, SplitCounts, write_results
 from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord, StepRecord
@@ -177,7 +177,7 @@ def test_progress_is_quiet_without_a_terminal(
     epoch = EpochRecord(epoch=2, loss=0.5, metrics={"mAP": 0.3}, seconds=1.5, learning_rate=0.1, clips_per_second=123.4)
     run = RunPlace(name="strg", seed=1, number=3, num_runs=6, runs_after=3, num_epochs=20)
     now = Clock()
-    monkeypatch.setattr("kinegraph.pipeline.terminal.time.monotonic", now)
+    monkeypatch.setattr("kinegraph.pipeline.machine.terminal.time.monotonic", now)
     lines = printing.TrainingLines()
     lines.step(run, replace(step, step=10))
     assert capsys.readouterr().err == ""

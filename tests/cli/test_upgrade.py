@@ -11,9 +11,9 @@ import pytest
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cli.printing import text
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import write_config
 from tests.clock import Clock
 from tests.conftest import tiny_stages
@@ -91,7 +91,7 @@ def test_videos_that_cannot_be_read(kinegraph: Command, config: Path, cache: Pat
 def test_progress_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A line every half minute, with the time that is left at the pace so far."""
     now = Clock()
-    monkeypatch.setattr("kinegraph.pipeline.terminal.time.monotonic", now)
+    monkeypatch.setattr("kinegraph.pipeline.machine.terminal.time.monotonic", now)
     with text.counting() as progress:
         for done in range(1, 6):
             progress("comparing", done, 1000)

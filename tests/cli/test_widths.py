@@ -10,8 +10,8 @@ import pytest
 
 from kinegraph.cli.printing import caches as printing
 from kinegraph.cli.printing.text import table
-from kinegraph.pipeline.results import write_results
-from kinegraph.pipeline.terminal import ShownLines
+from kinegraph.pipeline.machine.terminal import ShownLines
+from kinegraph.pipeline.training.results import write_results
 from tests.caches import write_config
 from tests.cli.test_tables import a_run
 from tests.conftest import moving_square, tiny_stages, write_video

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, check_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 from tests.conftest import moving_square, write_video
 
 BAD = "b/bad.mp4"

@@ -13,10 +13,10 @@ from torch import Tensor
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.trainable import build_for
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.training.trainable import build_for
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips

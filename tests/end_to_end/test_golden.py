@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from kinegraph.pipeline.caches.declared import CLIPS_VERSION
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.declare import CLIPS_VERSION
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 from kinegraph.stages.clips.interactions import encode, interaction
 from kinegraph.stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
 from tests.caches import rows_of

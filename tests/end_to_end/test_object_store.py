@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.cli.app import app
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.verification import repair, verify
 from kinegraph.pipeline.config import Config, check_config, load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.verification import repair, verify
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import same_bytes, write_config
 from tests.command_server import SCRIPTS, Run
 from tests.conftest import six_videos, tiny_stages

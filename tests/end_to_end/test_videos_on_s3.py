@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kinegraph.cli.app import app
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import same_bytes, write_config
 from tests.s3_server import Server
 

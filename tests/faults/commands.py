@@ -36,16 +36,16 @@ import fsspec
 import kinegraph.cache_schemas.files
 import kinegraph.cache_schemas.hdf5_shards
 import kinegraph.cache_schemas.reader
-import kinegraph.pipeline.executors.inline
-import kinegraph.pipeline.executors.local
-import kinegraph.pipeline.extraction
-import kinegraph.pipeline.feed
-import kinegraph.pipeline.indexing
+import kinegraph.pipeline.caches.indexing
+import kinegraph.pipeline.caches.verification
+import kinegraph.pipeline.extraction.executors.inline
+import kinegraph.pipeline.extraction.executors.local
+import kinegraph.pipeline.extraction.feed
+import kinegraph.pipeline.extraction.run
 import kinegraph.pipeline.status
-import kinegraph.pipeline.upgrade
-import kinegraph.pipeline.verification
+import kinegraph.pipeline.upgrading.upgrade
 from kinegraph.cli.app import main
-from kinegraph.pipeline.versions import versions
+from kinegraph.pipeline.machine.versions import versions
 
 REQUEST_SECONDS = 60
 
@@ -73,7 +73,7 @@ def half_written(target: Path) -> None:
 
 really_write = kinegraph.cache_schemas.files._write_temporary
 OPERATIONS: dict[str, tuple[Any, str, Callable[..., object]]] = {
-    "decode": (kinegraph.pipeline.feed, "decode_clips", lambda path, *_: path),
+    "decode": (kinegraph.pipeline.extraction.feed, "decode_clips", lambda path, *_: path),
     "write": (sys.modules[__name__], "half_written", lambda target: target),
     "fsync": (os, "fsync", descriptor_path),
     "replace": (os, "replace", lambda source, target: target),

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import check_config, load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.verification import verify
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, six_videos, tiny_stages, write_video
 

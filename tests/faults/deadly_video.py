@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kinegraph.pipeline.feed
+import kinegraph.pipeline.extraction.feed
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.extraction.run import extract
 
-really_decode = kinegraph.pipeline.feed.decode_clips
+really_decode = kinegraph.pipeline.extraction.feed.decode_clips
 
 
 def decode(path: str, *arguments: Any) -> Any:
@@ -26,6 +26,6 @@ def decode(path: str, *arguments: Any) -> Any:
     return really_decode(path, *arguments)
 
 
-kinegraph.pipeline.feed.decode_clips = decode
+kinegraph.pipeline.extraction.feed.decode_clips = decode
 if __name__ == "__main__":
     extract(load_config(sys.argv[1]))

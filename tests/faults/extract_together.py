@@ -6,9 +6,9 @@ Usage: python extract_together.py CONFIG PROCESSES
 import os
 import sys
 
-import kinegraph.pipeline.executors.local  # noqa: F401  (loads torch once, before the start)
+import kinegraph.pipeline.extraction.executors.local  # noqa: F401  (loads torch once, before the start)
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.extraction.run import extract
 
 if __name__ == "__main__":
     children = []

@@ -9,11 +9,11 @@ import sys
 import time
 from typing import Any
 
-import kinegraph.pipeline.shard
+import kinegraph.pipeline.extraction.shard
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.leases import live_leases
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.shards.leases import live_leases
 
 config = load_config(sys.argv[1])
 
@@ -29,5 +29,5 @@ def add(*arguments: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-kinegraph.pipeline.shard.ShardInProgress.add = add  # type: ignore[method-assign]
+kinegraph.pipeline.extraction.shard.ShardInProgress.add = add  # type: ignore[method-assign]
 extract(config)

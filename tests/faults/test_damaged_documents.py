@@ -14,15 +14,15 @@ from typer.testing import CliRunner, Result
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cli.app import app
-from kinegraph.pipeline import indexed_dataset
+from kinegraph.pipeline.caches import indexed_dataset
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.clusters.slurm.submission import submissions
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.executors.slurm_submission import submissions
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.leases import lease_of, live_leases
-from kinegraph.pipeline.results import find_results
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.shards.leases import lease_of, live_leases
 from kinegraph.pipeline.status import status
-from kinegraph.pipeline.training import train_runs
+from kinegraph.pipeline.training.results import find_results
+from kinegraph.pipeline.training.table import train_runs
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.training.checkpoint import load_run
 from tests.caches import write_config

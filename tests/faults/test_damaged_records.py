@@ -10,10 +10,10 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError, CacheTooNew
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.caches.verification import repair, verify
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.status import status
-from kinegraph.pipeline.verification import repair, verify
 from tests.caches import same_bytes
 from tests.faults.conftest import Prepared
 

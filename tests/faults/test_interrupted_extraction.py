@@ -10,7 +10,7 @@ import pytest
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import same_bytes
 from tests.command_server import SCRIPTS, Run
 from tests.faults.conftest import Prepared, goes_on

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import write_config
 from tests.command_server import Run
 from tests.faults.conftest import Prepared, goes_on

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.plan import make_plan
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.plan import make_plan
 from tests.caches import write_config
 from tests.command_server import Ended, Run
 from tests.faults.conftest import Prepared, goes_on

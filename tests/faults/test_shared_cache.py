@@ -15,10 +15,10 @@ import pytest
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.files import HOST
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.leases import Lease, Leases
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.shards.leases import Lease, Leases
 from kinegraph.pipeline.status import status
 from tests.caches import same_bytes, write_config
 from tests.command_server import SCRIPTS, Run

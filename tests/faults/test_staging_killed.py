@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.indexing import index
 from tests.caches import same_bytes, write_config
 from tests.command_server import Ended, Run
 from tests.conftest import six_videos, tiny_stages

@@ -14,10 +14,10 @@ from kinegraph.cache_schemas import object_storage, patience
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cli.app import app
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config, check_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.verification import verify
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import same_bytes, write_config
 from tests.faults.conftest import Prepared
 from tests.s3_away import Outage, server_process

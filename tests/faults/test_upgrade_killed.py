@@ -10,11 +10,11 @@ import pytest
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import check_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.upgrade import upgrade
-from kinegraph.pipeline.verification import verify
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.upgrading.upgrade import upgrade
 from tests.caches import write_config
 from tests.command_server import Run
 from tests.conftest import tiny_stages

@@ -1,4 +1,4 @@
-"""Caches made in this process, on one thread. Those of untouched videos are made once and copied."""
+"""Caches made in this process, on one thread, made once and copied for untouched videos; and a SLURM of our own."""
 
 import json
 import os
@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, load_config
-from kinegraph.pipeline.extraction import Outcome, extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.executors import slurm
+from kinegraph.pipeline.extraction.run import Outcome, extract
+from tests import fake_slurm
 from tests.caches import write_config
 from tests.conftest import six_videos
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Extract = Callable[..., Outcome]
 
@@ -98,3 +102,18 @@ def whole(load: Callable[..., Config], complete: Callable[[Config], Cache]) -> C
     cache = complete(load(name="whole"))
     assert not any(record.failures for key in cache.stage_keys() for record in cache.ledger.records(key))
     return cache
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """State of a fake SLURM whose commands are on the PATH."""
+    home = tmp_path / "fake"
+    home.mkdir()
+    fake_slurm.install(home / "bin")
+    monkeypatch.setenv("FAKE_SLURM", str(home))
+    monkeypatch.setenv("PATH", f"{home / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.1)
+    yield home
+    fake_slurm.stop_all(home)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from kinegraph.pipeline.advice import advice
+from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.declare import declare
 
 
 def config(tiny_document: dict[str, Any], clips: dict[str, Any] | None = None, **backbone: Any) -> Config:

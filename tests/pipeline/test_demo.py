@@ -10,12 +10,13 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cli import heads as commands
 from kinegraph.cli.printing import heads as printing
-from kinegraph.pipeline import demo, training
+from kinegraph.pipeline import demo
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.demo import demo_config, run_demo
-from kinegraph.pipeline.results import read_results
-from kinegraph.pipeline.scoring import RunScores, evaluate_run
-from kinegraph.pipeline.training import RunsDiverged, TrainedRun
+from kinegraph.pipeline.training import table as training
+from kinegraph.pipeline.training.results import read_results
+from kinegraph.pipeline.training.scoring import RunScores, evaluate_run
+from kinegraph.pipeline.training.table import RunsDiverged, TrainedRun
 from kinegraph.stages.training.checkpoint import RunExists
 from kinegraph.stages.training.clips import UnusableClips
 from kinegraph.stages.training.engine import TrainingDiverged

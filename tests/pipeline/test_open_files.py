@@ -13,8 +13,8 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import TooManyOpenFiles, open_files_limit
 from kinegraph.pipeline.advice import open_files_advice
-from kinegraph.pipeline.imported_rows import IMPORTED_CLIPS
-from kinegraph.pipeline.importing import import_features
+from kinegraph.pipeline.exchange.imported_rows import IMPORTED_CLIPS
+from kinegraph.pipeline.exchange.importing import import_features
 from tests.foreign import features, write_npy
 
 POOLED = "features/imported/last_pooled"
@@ -30,8 +30,8 @@ import numpy as np, torch
 from torch.utils.data import DataLoader
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
-from kinegraph.pipeline.verification import verify
-from kinegraph.pipeline.exporting import export_cache
+from kinegraph.pipeline.caches.verification import verify
+from kinegraph.pipeline.exchange.to_store import export_cache
 clips = CachedClips(sys.argv[1], [{POOLED!r}])
 next(iter(DataLoader(clips, batch_size=2, num_workers=1)))
 limit()

@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.importing import import_features
-from kinegraph.pipeline.indexing import index
-from kinegraph.pipeline.scoring import evaluate_run
-from kinegraph.pipeline.training import train_runs
+from kinegraph.pipeline.exchange.importing import import_features
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.training.scoring import evaluate_run
+from kinegraph.pipeline.training.table import train_runs
 from kinegraph.stages.heads.head import Source
 from kinegraph.stages.heads.inputs import MapRegionReader
 

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 from kinegraph.cache_schemas.arrays import SCHEMA_VERSION
+from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
-from kinegraph.pipeline.extraction import extract
-from kinegraph.pipeline.indexing import index
+from kinegraph.pipeline.extraction.run import extract
 from tests.caches import write_config
 from tests.conftest import moving_square, write_video
 

@@ -10,7 +10,7 @@ import pytest
 
 import kinegraph
 from kinegraph.cache_schemas.clips_table import Interval
-from kinegraph.pipeline.indexing import video_rows
+from kinegraph.pipeline.caches.indexing import video_rows
 from kinegraph.stages.clips.datasets import Video
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.decode import numbered_images

@@ -1,0 +1,169 @@
+"""Videos, and files read beside them, that changed since they were cached. Torch-free."""
+
+import logging
+import os
+import stat
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable, merged, video_of
+from kinegraph.cache_schemas.ledger import Record, Source
+from kinegraph.pipeline.caches.indexing import REQUESTS_AT_ONCE, probed, video_rows
+from kinegraph.pipeline.config import Config
+from kinegraph.stages.clips.datasets import Video
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import images_changed
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.decode.source import source_identity
+from kinegraph.stages.proposals.options import FileOptions
+from kinegraph.stages.remote.faults import CredentialsError, NetworkError
+from kinegraph.stages.remote.staging import Staging
+from kinegraph.stages.remote.urls import is_url
+from kinegraph.stages.scene_graphs.options import GraphFileOptions
+
+if TYPE_CHECKING:
+    from kinegraph.stages.remote.remote import Remote
+
+Changed = dict[int, list[str]]  # shard -> videos
+log = logging.getLogger("kinegraph")
+
+
+def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
+    """Shard -> videos that are not what the shard's frames were decoded from: one stat, or request, per video.
+
+    The content is read only where the size is the same and the time is not. A video that is gone, or one with a
+    failed clip, has not changed; `retry_failed` tries the latter again, and looks at those of which clips were kept.
+    Of videos at URLs that cannot be reached nothing is known, which a warning says.
+    """
+    paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
+    path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
+    known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals
+    found: Changed = {}
+    elsewhere: list[tuple[int, str, str, Source]] = []
+    for record in stopping.checked(cache.ledger.records("clips", shards)):
+        failed = _videos_to_retry(cache, record) if retry_failed else _failed_videos(record)
+        for video, source in record.sources.items():
+            if video in failed or video not in path_of:
+                continue
+            if is_url(path_of[video]):
+                elsewhere.append((record.shard, video, path_of[video], source))
+            else:
+                identity = (path_of[video], source.size, source.mtime_ns, source.digest)
+                if identity not in known:
+                    known[identity] = has_changed(path_of[video], source)
+                if known[identity]:
+                    found.setdefault(record.shard, []).append(video)
+    asked = list(dict.fromkeys((url, source) for *_, url, source in elsewhere))
+    now_other = dict(zip(asked, _have_changed(asked), strict=True))
+    for shard, video, url, source in elsewhere:
+        if now_other[url, source]:
+            found.setdefault(shard, []).append(video)
+    return found
+
+
+def _failed_videos(record: Record) -> set[str]:
+    return {video_of(failure.clip_id) for failure in record.failures}
+
+
+def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
+    """Videos of which no clip of the shard is to be kept."""
+    failed = {failure.clip_id for failure in record.failures}
+    return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
+
+
+def changed_files(config: Config, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
+    """By key: videos whose file is not what the key was made from; files that are gone have not changed."""
+    found: dict[str, Changed] = {}
+    for key, options in (("proposals", config.proposals), ("graphs", config.graphs)):
+        if not isinstance(options, FileOptions | GraphFileOptions):
+            continue
+        name_of = ClipsTable.read_video_names(cache.storage)
+        for record in stopping.checked(cache.ledger.records(key, shards)):
+            for video, source in record.files.items():
+                if has_changed(options.file_of(name_of.get(video, video)), source):
+                    found.setdefault(key, {}).setdefault(record.shard, []).append(video)
+    return found
+
+
+def has_changed(path: str, source: Source) -> bool:
+    """Whether a file, or folder of images, is another than it was. False for one that is gone."""
+    try:
+        now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
+    except OSError:
+        return False
+    if stat.S_ISDIR(now.st_mode):
+        return images_changed(path, source)
+    if now.st_size != source.size or now.st_mtime_ns == source.mtime_ns:
+        return now.st_size != source.size
+    identity = source_identity(path)
+    return identity is not None and identity.digest != source.digest
+
+
+def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
+    """For each URL whether its video is not the one of `Source`; False for all that cannot be reached."""
+    if not videos:
+        return []
+    from kinegraph.stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+
+    remote = Remote(tries=2)
+    with stopping.threads(REQUESTS_AT_ONCE) as pool:
+        try:
+            return [*stopping.mapped(pool, lambda video: _has_changed_at(remote, *video), videos)]
+        except (NetworkError, CredentialsError) as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            log.warning("Videos at URLs are not looked at for changes since they were cached: %s", error)
+            return [False for _ in videos]
+
+
+def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
+    try:
+        now = remote.info(url)
+        if now.size is None or now.size != source.size:
+            return now.size is not None
+        return not now.is_version(source) and remote.digest(url, now.size) != source.digest
+    except DecodeError:
+        return False
+
+
+def is_made_from(key: str, files_of: str) -> bool:
+    """Whether a stage key is made from the files that the key `files_of` is read from."""
+    return key == files_of or (files_of == "proposals" and key.startswith("regions/"))
+
+
+def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
+    """Unseal what `changed_files` gave, and the regions made from changed boxes."""
+    for files_of, shards in changed.items():
+        keys = [key for key in reversed(cache.stage_keys()) if is_made_from(key, files_of)]
+        for shard in shards:
+            for key in keys:
+                cache.ledger.unseal(key, shard)
+
+
+def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
+    """Unseal every key of the shards with changed videos.
+
+    Raises CacheMismatch, with nothing changed, where a video's times or frame size are no longer those of its rows.
+    """
+    videos = {video for of_shard in changed.values() for video in of_shard}
+    with Staging(config.run.staging) as staging:
+        for shard in changed:
+            for row in [row for row in cache.rows(shard) if row.video_id in videos]:
+                _check_fits(row, config, staging)
+    for shard in changed:
+        for key in reversed(cache.stage_keys()):
+            cache.ledger.unseal(key, shard)
+
+
+def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
+    """Raise CacheMismatch where a video's times or frame size are not those of a row."""
+    video = Video(
+        video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
+        interval=row.interval, frame_rate=row.frame_rate,
+    )  # fmt: skip
+    try:
+        found = probed(video, staging, config.clips.by_number)
+    except DecodeError:
+        return  # extraction says what is wrong with it
+    merged([row], [new for new in video_rows(video, found, config.clips) if new.clip_id == row.clip_id])

@@ -1,0 +1,186 @@
+"""Frames of single videos, outside any cache: `kinegraph.probe` and `kinegraph.decode`. Torch-free."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from kinegraph.cache_schemas.clips_table import ClipRow, Interval
+from kinegraph.pipeline.caches.indexing import video_rows
+from kinegraph.pipeline.config import sentences
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.clips.datasets import Video
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.decode import stream
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.counting import probe_counted
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import probe_images
+from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.squares import Square
+
+NO_LIMIT = float("inf")
+MAX_FRAME_RATE = 1000  # images a second, as in a config
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """What `probe` tells: seconds from the first frame to the end of the last, pixels as shown, frames a second.
+
+    `warning` is what went wrong while the file was read; empty if nothing did.
+    """
+
+    duration: float
+    width: int
+    height: int
+    rate: float
+    warning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """Frames of a video or an interval: `pixels` [T, H, W, 3] uint8 RGB, `times` [T] in seconds from the first frame.
+
+    `warning` is what the decoder complained about; empty if it did not.
+    """
+
+    pixels: np.ndarray
+    times: np.ndarray
+    warning: str
+
+
+def probe(path: str | Path, *, frame_rate: float | None = None) -> VideoFacts:
+    """Duration, size and rate of a video file, or of a folder of numbered images at `frame_rate` images a second.
+
+    Raises DecodeError, and ConfigError where `frame_rate` cannot be used.
+    """
+    told = _probed(str(path), frame_rate)
+    return VideoFacts(
+        duration=told.duration,
+        width=told.frame_width,
+        height=told.frame_height,
+        rate=told.rate,
+        warning=told.warning,
+    )
+
+
+def decode(
+    path: str | Path,
+    *,
+    times: Sequence[float] | None = None,
+    clips: Mapping[str, Any] | ClipOptions | None = None,
+    intervals: Sequence[Interval] | None = None,
+    size: int | None = None,
+    frame_rate: float | None = None,
+) -> list[Frames | DecodeError]:
+    """Frames of a video in one pass, by the rules by which caches are made.
+
+    `times`: seconds from the first frame, any number in any order; the whole picture is shown. In an interval, a time
+    before its start gives the frame at its start, and a time after its end the last frame before the end. `clips`: the
+    options of a config's section `clips` (or their defaults) instead. `intervals`: (start, end) in seconds; without,
+    the whole video. `size`: side of the squares to which crops are resized, a whole frame is squeezed; without, crops
+    keep their pixels. `frame_rate`: images a second, where `path` is a folder of numbered images.
+
+    Returns one result an interval, one in all without: frames, or why there are none. Where `clips` asks for several
+    clips or crops of a video, each has a result of its own: interval by interval, clip by clip, crop by crop. Raises
+    ConfigError where options cannot be used.
+    """
+    options = _options(times, clips)
+    if size is not None and (not isinstance(size, Integral) or size < 1):
+        raise ConfigError(f"decode: size: given {size!r}, allowed: whole numbers from 1 on")
+    spans: Sequence[Interval | None] = [None] if intervals is None else [_interval(pair) for pair in intervals]
+    try:
+        rows = _rows(str(path), options, spans, times, frame_rate)
+    except DecodeError as error:
+        return [error] * (len(spans) * options.rows_per_video)
+    if not rows:
+        return []
+    square = Square(size=size, every=1) if size is not None else None
+    wanted = Wanted(
+        num_frames=len(rows[0].target_times),
+        squares=frozenset([square] if square else []),
+        whole=None if square else WholeFrame(network_size=lambda height, width: (height, width), every=1),
+        short=options.short,
+        may_repeat=times is not None,
+    )
+    decoded = decode_clips(str(path), rows, wanted, NO_LIMIT, stream.LATEST_RULES, OpenVideos())
+    return [_frames(clip, row, square) for row, clip in zip(rows, decoded, strict=True)]
+
+
+def _options(times: Sequence[float] | None, clips: Mapping[str, Any] | ClipOptions | None) -> ClipOptions:
+    if times is not None:
+        if clips is not None:
+            raise ConfigError("decode: given times and clips, allowed: one of them")
+        if not len(times):
+            raise ConfigError("decode: times: given none, allowed: at least one")
+        if odd := [seconds for seconds in times if not isfinite(seconds)]:
+            raise ConfigError(f"decode: times: given {odd[0]}, allowed: finite numbers of seconds")
+        return ClipOptions(num_frames=1, crops=("full",))
+    try:
+        return ClipOptions.model_validate({} if clips is None else clips)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"decode: clips.{line}" for line in sentences(error, section="clips"))) from error
+
+
+def _interval(pair: Interval) -> Interval:
+    try:
+        start, end = map(float, pair)
+    except (TypeError, ValueError):
+        start = end = float("nan")
+    if not 0 <= start < end < float("inf"):
+        raise ConfigError(f"decode: intervals: given {pair!r}, allowed: (start, end) in seconds, 0 <= start < end")
+    return start, end
+
+
+def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
+    """Raises DecodeError, and ConfigError where `frame_rate` cannot be used."""
+    if frame_rate is not None:
+        if not 0 < frame_rate <= MAX_FRAME_RATE:
+            raise ConfigError(f"frame_rate: given {frame_rate}, allowed: above 0, at most {MAX_FRAME_RATE}")
+        return probe_images(path, frame_rate)
+    if "\0" not in path and Path(path).is_dir():
+        words = (
+            f"{path} is a folder; a file is expected, or frame_rate, images a second, for a folder of numbered images"
+        )
+        raise DecodeError("unreadable", words)
+    return probe_counted(path) if by_number else stream.probe(path)
+
+
+def _rows(
+    path: str,
+    options: ClipOptions,
+    spans: Sequence[Interval | None],
+    times: Sequence[float] | None,
+    frame_rate: float | None,
+) -> list[ClipRow]:
+    told = _probed(path, frame_rate, by_number=options.by_number)
+    rows: list[ClipRow] = []
+    for number, span in enumerate(spans):
+        video = Video(
+            video_id=str(number), path=path, split="", labels=(), list_index=number, interval=span,
+            frame_rate=frame_rate,
+        )  # fmt: skip
+        rows += video_rows(video, told, options)
+    return rows if times is None else [replace(row, target_times=_within(row, times)) for row in rows]
+
+
+def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
+    """The times, none before the start of the row's interval; decoding takes no frame from its end on."""
+    start = float("-inf") if row.interval is None else row.interval[0]
+    return tuple(max(float(seconds), start) for seconds in times)
+
+
+def _frames(clip: DecodedClip | DecodeError, row: ClipRow, square: Square | None) -> Frames | DecodeError:
+    if isinstance(clip, DecodeError):
+        return clip
+    if square is not None:
+        return Frames(pixels=clip.squares[square], times=clip.frame_times, warning=clip.warning)
+    assert clip.whole is not None
+    x1, y1, x2, y2 = (round(edge) for edge in row.crop)
+    pixels = clip.whole[:, y1:y2, x1:x2]
+    return Frames(pixels=pixels[:, :, ::-1] if row.mirrored else pixels, times=clip.frame_times, warning=clip.warning)

@@ -1,0 +1,152 @@
+"""Whether the data set of a config is the one that its cache was indexed with. Torch-free."""
+
+import json
+import os
+from typing import Any
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipsTable
+from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.pipeline.caches.changes import has_changed
+from kinegraph.pipeline.caches.indexing import write_dataset
+from kinegraph.pipeline.config import Config
+from kinegraph.stages.decode.opening import on_disk
+from kinegraph.stages.remote.urls import FILE, is_url
+
+LABEL_KEYS = {"classes", "multi_label", "splits"}  # of a folder; no frame depends on them
+PATH_KEYS = {"root", "annotations", "classes", "digits"}
+Changes = dict[str, tuple[Any, Any]]  # key below dataset -> as indexed, as asked for
+
+
+def changes(config: Config, cache: Cache) -> Changes:
+    """The dataset options that differ; none where the config has no `dataset`, or nothing tells how it was indexed."""
+    indexed = cache.dataset
+    if config.dataset is None or indexed is None:
+        return {}
+    asked = config.dataset.model_dump(mode="json")
+    if indexed.get("kind") != asked["kind"]:
+        return {"kind": (indexed.get("kind"), asked["kind"])}
+    roots = str(indexed.get("root")), asked["root"]
+    return {
+        key: (was, asked[key])
+        for key, was in indexed.items()
+        if key in asked and was != asked[key] and not (key in PATH_KEYS and _same_place(was, asked[key], roots, key))
+    }
+
+
+def check_for_extraction(config: Config, cache: Cache) -> list[str]:
+    """What to say of dataset options that differ from those of the index, where extraction can go on all the same.
+
+    That is so for labels and splits, and for a root to which all videos moved. Raises CacheMismatch.
+    """
+    changed = changes(config, cache)
+    labels = {key: values for key, values in changed.items() if key in LABEL_KEYS}
+    others = {key: values for key, values in changed.items() if key not in LABEL_KEYS}
+    said = []
+    if others.keys() == {"root"}:
+        old, new = others["root"]
+        if fault := _fault_of_move(cache, new):
+            raise _mismatch(cache, changed, f"The videos did not move there as a whole: {fault}.")
+        said.append(f"dataset.root: all videos moved from {old} to {new}; sealed shards stay.")
+    elif others:
+        raise _mismatch(cache, changed)
+    if labels:
+        said.append(
+            f"{_listed(cache, labels)}\nFeatures do not depend on them. Labels and splits stay as they were indexed; "
+            "run `kinegraph index CONFIG` again before you train."
+        )
+    return said
+
+
+def check_for_training(config: Config, cache: Cache) -> list[str]:
+    """The same for training, which reads no videos: only their root may differ. Raises CacheMismatch."""
+    changed = changes(config, cache)
+    if changed.keys() - {"root"}:
+        raise _mismatch(cache, changed)
+    if not changed:
+        return []
+    return [
+        f"{_listed(cache, changed)}\nTraining goes on with the clips that are in the cache. If these are other videos, "
+        "run `kinegraph index CONFIG` again."
+    ]
+
+
+def moved_root(config: Config, cache: Cache) -> str | None:
+    """The root of the config where it is not the one that was indexed; `check_for_extraction` tells whether it may."""
+    changed = changes(config, cache)
+    return str(changed["root"][1]) if "root" in changed else None
+
+
+def adopt_root(config: Config, cache: Cache) -> None:
+    """Make the rows name the videos below the root of the config, where `moved_root` gives one."""
+    root = moved_root(config, cache)
+    if root is None or config.dataset is None or cache.dataset is None:
+        return
+    move_rows(cache, root)
+    asked = config.dataset.model_dump(mode="json")
+    write_dataset(
+        cache.storage, cache.dataset | {key: asked[key] for key in PATH_KEYS & asked.keys() & cache.dataset.keys()}
+    )
+
+
+def move_rows(cache: Cache, root: str) -> None:
+    """Rewrite clips.parquet with the paths of videos below `root`; other videos keep theirs."""
+    places = _below(cache, root)
+    table = ClipsTable.read(cache.storage)
+    columns = (table.column(name) for name in ("video_id", "path"))
+    paths = [str(places.get(str(video), path)) for video, path in zip(*columns, strict=True)]
+    table.with_paths(paths).write(cache.storage)
+
+
+def _below(cache: Cache, root: str) -> dict[str, str]:
+    """video_id -> where it lies below `root`, of each video that was indexed below a root."""
+    name_of = ClipsTable.read_video_names(cache.storage)
+    videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()
+    names = {video: name_of.get(video, video) for video in videos}
+    folder = root.removeprefix(FILE).rstrip("/")
+    return {video: f"{folder}/{name}" for video, name in names.items() if not name.startswith("/") and not is_url(name)}
+
+
+def _fault_of_move(cache: Cache, root: str) -> str:
+    """Why the videos below `root` do not count as those that were indexed; nothing where they do."""
+    if is_url(root):
+        return "whether videos at a URL are the same, only `index` tells"
+    places = _below(cache, root)
+    table = ClipsTable.read_columns(cache.storage, ["video_id", "frame_width"])
+    columns = (table.column(name).to_pylist() for name in ("video_id", "frame_width"))
+    for video, width in stopping.checked(zip(*columns, strict=True)):
+        if width and video in places and not os.path.exists(on_disk(places[video])):  # noqa: PTH110 -- a million Paths
+            return f"{places[video]} does not exist"
+    num_compared = 0
+    for record in stopping.checked(cache.ledger.records("clips")):
+        for video in record.sources.keys() & places.keys():
+            num_compared += 1
+            if has_changed(places[video], record.sources[video]):
+                return f"{places[video]} is not the file that was extracted"
+    return "" if num_compared or not places else "nothing is extracted yet, so there is no digest to compare"
+
+
+def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
+    """Whether two options name one file or folder, or files at the same place below two roots."""
+    if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
+        return False
+    if "\0" in was + asked or not was or not asked:  # no names of files
+        return False
+    if os.path.realpath(was.removeprefix(FILE)) == os.path.realpath(asked.removeprefix(FILE)):
+        return True
+    below = [os.path.relpath(path, root) for path, root in zip((was, asked), roots, strict=True)]
+    return key != "root" and below[0] == below[1] and not below[0].startswith("..")
+
+
+def _listed(cache: Cache, changed: Changes) -> str:
+    lines = "".join(f"\n  dataset.{key}: {json.dumps(was)} -> {json.dumps(now)}" for key, (was, now) in changed.items())
+    return f"{cache.root} was indexed with other dataset options (indexed -> asked for):{lines}"
+
+
+def _mismatch(cache: Cache, changed: Changes, why: str = "") -> CacheMismatch:
+    reason = f"\n{why}" if why else ""
+    return CacheMismatch(
+        f"{_listed(cache, changed)}{reason}\nRun `kinegraph index CONFIG` again with these options (rows and sealed "
+        "shards of the same videos stay), or set the options back."
+    )

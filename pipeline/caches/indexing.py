@@ -1,0 +1,233 @@
+"""`kinegraph index`: from a data set to rows, and the cache that holds them. Torch-free."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
+from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
+from kinegraph.cache_schemas.crops import crop_rectangle, is_mirrored
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.pipeline.caches.declared import auto_shard_clips, clips_options
+from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, summaries
+from kinegraph.pipeline.caches.own_files import check_own_files
+from kinegraph.pipeline.caches.probing import probe_all
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.clips.datasets import Listing, Video, list_videos
+from kinegraph.stages.clips.options import ClipOptions, DatasetOptions
+from kinegraph.stages.clips.sampling import sampled
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.numbered_images import probe_images
+from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.remote.staging import Staging
+from kinegraph.stages.remote.urls import is_url
+
+NAN = float("nan")
+REQUESTS_AT_ONCE = 16  # threads that wait for a network more than they compute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """What an index found: rows in all, new ones, the videos that could not be opened, and by id the intervals that go
+    beyond their video's end, and those that begin only there.
+
+    `complaints` says, by path, what is odd about videos that can be read. `splits` has the figures of each split,
+    `left_out` how many files are no videos, by ending, `warnings` what looks odd about the labels.
+    """
+
+    cache: Cache
+    num_videos: int
+    num_intervals: int
+    num_new_rows: int
+    unreadable: dict[str, DecodeError]
+    complaints: dict[str, str]
+    beyond_end: list[str]
+    after_end: list[str]
+    splits: dict[str, SplitSummary]
+    left_out: dict[str, int]
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "cache": self.cache.root,
+            "videos": self.num_videos,
+            "intervals": self.num_intervals,
+            "rows": len(self.cache.clips),
+            "new_rows": self.num_new_rows,
+            "shards": self.cache.num_shards,
+            "shard_clips": self.cache.shard_clips,
+            "classes": len(self.cache.classes),
+            "splits": {split: found.to_json() for split, found in self.splits.items()},
+            "left_out": self.left_out,
+            "unreadable": {video: str(error) for video, error in self.unreadable.items()},
+            "complaints": self.complaints,
+            "beyond_end": self.beyond_end,
+            "after_end": self.after_end,
+            "warnings": self.warnings,
+        }
+
+
+def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
+    """List the data set, probe what is new, and write clips.parquet; existing rows keep their number.
+
+    A video that cannot be opened keeps its rows, without times; extraction will say why it failed, and a later
+    index fills them in. Raises DatasetError, CacheMismatch, VideosHangError, ConfigError without a `dataset`.
+    """
+    storage = open_storage(config.cache)
+    if config.dataset is None:
+        raise ConfigError("dataset: missing; `kinegraph index` needs to know where the videos are")
+    if storage.exists(MANIFEST):
+        known = Cache(config.cache)
+        known.check_clips(clips_options(config.clips))
+        known.check_layout(config.store.model_dump())
+    made = 0
+
+    def count(new: int) -> None:
+        nonlocal made
+        made += new
+        on_progress("generating videos", made, 0)
+
+    listing = list_videos(config.dataset, count, tries=config.run.staging.tries)
+    check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
+    layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config)}
+    cache = Cache.create(config.cache, clips_options(config.clips), layout)
+    begun = storage.exists(TABLE)
+    if cache.stage_keys() and not begun:
+        where = f"{storage.root}/{TABLE}"
+        raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
+    old = list(cache.clips.rows()) if begun else []
+    probes = _probe_all(listing, config, on_progress)
+    rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
+    table = merged(old, rows) if old else sorted(rows, key=row_order)
+    if len(table) > len(old) and len(old) % cache.shard_clips:
+        reopen_partial(cache, len(old) // cache.shard_clips)
+    _write(storage, listing, table)
+    write_dataset(storage, _entered(config.dataset, listing))
+    Cache(config.cache).declare_arrays(renew=True)
+    intervals = [
+        (video.video_id, *video.interval, _duration(probes[video.path]))
+        for video in listing.videos
+        if video.interval is not None
+    ]
+    return Indexed(
+        cache=Cache(config.cache),
+        num_videos=len(probes),
+        num_intervals=len(intervals),
+        num_new_rows=len(table) - len(old),
+        unreadable={
+            name_of_video(video.video_id, video.interval): found
+            for video in listing.videos
+            if isinstance(found := probes[video.path], DecodeError)
+        },
+        complaints=_complaints(probes),
+        beyond_end=[name for name, start, end, duration in intervals if start < duration < end],
+        after_end=[name for name, start, _, duration in intervals if duration <= start],
+        splits=summaries(listing, probes, config.clips.rows_per_video),
+        left_out=dict(listing.left_out),
+        warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
+    )
+
+
+def _write(storage: Storage, listing: Listing, table: Sequence[ClipRow]) -> None:
+    storage.put(CLASSES, [json.dumps(listing.classes, ensure_ascii=False, indent=1).encode()])
+    storage.put(LABELS, [json.dumps({"multi_label": listing.multi_label}).encode()])
+    ClipsTable.from_rows(table).write(storage)
+
+
+def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:
+    """Record the options that a data set was listed with; after the rows, so that they never say more than is there."""
+    storage.put(DATASET, [json.dumps({"options": options}, ensure_ascii=False, indent=1).encode()])
+
+
+def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
+    """The options that had an effect on what was listed."""
+    entered = options.model_dump(mode="json")
+    if entered["kind"] == "folder" and not listing.dealt:
+        del entered["splits"]
+    if entered.get("frame_rate") and not any(video.frame_rate for video in listing.videos):
+        del entered["frame_rate"]
+    return entered
+
+
+def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:
+    """By path, what is odd about videos that can be read."""
+    return {path: found.warning for path, found in probes.items() if isinstance(found, Probe) and found.warning}
+
+
+def _duration(found: Probe | DecodeError) -> float:
+    """NaN, which nothing is beyond, of a video that cannot be opened."""
+    return found.duration if isinstance(found, Probe) else NAN
+
+
+def reopen_partial(cache: Cache, shard: int) -> None:
+    """Unseal the last shard before rows are appended to it: its objects will hold more rows."""
+    for key in reversed(cache.stage_keys()):
+        cache.ledger.unseal(key, shard)
+
+
+def _probe_all(
+    listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
+) -> dict[str, Probe | DecodeError]:
+    """By path, as intervals of a video share it. A video on a disk has run.video_timeout_seconds, a URL others."""
+    run = config.run
+    found: dict[str, Probe | DecodeError] = {}
+    videos = {video.path: video for video in listing.videos}
+    threads = REQUESTS_AT_ONCE if any(map(is_url, videos)) else os.cpu_count() or 1
+
+    def limit_seconds(path: str) -> float:
+        return math.inf if is_url(path) else run.video_timeout_seconds
+
+    with Staging(run.staging) as staging:
+        by_number = config.clips.by_number
+        answers = probe_all([*videos], lambda path: probed(videos[path], staging, by_number), threads, limit_seconds)
+        for done, (path, result) in enumerate(answers, 1):
+            found[path] = result
+            on_progress("reading headers", done, len(videos))
+    return found
+
+
+def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
+    """What indexing needs to know of a video, with its frames if `by_number`, or of a folder of images.
+
+    Raises DecodeError.
+    """
+    if video.frame_rate is not None:
+        return probe_images(video.path, video.frame_rate, video.images)
+    return staging.probe(video.path, by_number)
+
+
+def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
+    """All rows of one video, or interval of one: every clip under every crop."""
+    for clip in range(options.per_video):
+        for crop in options.crop_names:
+            known: dict[str, Any] = {
+                "clip_id": f"{video.video_id}:{clip}:{crop}",
+                "video_id": video.video_id,
+                "path": video.path,
+                "split": video.split,
+                "labels": video.labels,
+                "list_index": video.list_index,
+                "interval": video.interval,
+                "mirrored": is_mirrored(crop),
+                "frame_rate": video.frame_rate,
+            }
+            if isinstance(found, DecodeError):
+                yield ClipRow(
+                    **known, start_seconds=NAN, end_seconds=NAN,
+                    target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
+                )  # fmt: skip
+                continue
+            taken = sampled(options, found.duration, clip, video.interval, found.frames)
+            start, end = taken.interval
+            yield ClipRow(
+                **known, start_seconds=start, end_seconds=end, target_times=taken.times, target_frames=taken.frames,
+                crop=crop_rectangle(crop, found.frame_width, found.frame_height),
+                frame_width=found.frame_width, frame_height=found.frame_height,
+            )  # fmt: skip

@@ -1,0 +1,175 @@
+"""What is missing: the work units of a config on a cache. Torch-free, writes nothing."""
+
+from collections import Counter
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.pipeline.caches.agreement import require_same_stage
+from kinegraph.pipeline.caches.changes import Changed, changed_files, changed_videos, is_made_from
+from kinegraph.pipeline.caches.declared import Declared, clips_options, declare, known_digests
+from kinegraph.pipeline.caches.own_files import check_own_files_of
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnit:
+    """One shard and the stage keys to write for it, in the order in which they run.
+
+    `reopened`: the records of those keys that are sealed; only the clips that failed in them are tried again.
+    """
+
+    shard: int
+    keys: tuple[str, ...]
+    reopened: tuple[Record, ...] = ()
+
+    @property
+    def retried(self) -> frozenset[str] | None:
+        """The clips to run; None for all of the shard, where a key is not sealed."""
+        if len(self.reopened) < len(self.keys):
+            return None
+        return frozenset(failure.clip_id for record in self.reopened for failure in record.failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The units that are missing, and how many shards the selection has in all.
+
+    `unchecked`: keys that were begun with weights of another name (or read such a key). Whether the weights are the
+    same shows once the network is built. `changed`: shard -> videos that changed since it was sealed; all its keys run
+    again. `changed_files`: by key, likewise, videos whose file of boxes or scene graphs changed; what is made from it
+    runs again.
+    """
+
+    declared: Declared
+    keys: tuple[str, ...]
+    shards: range | tuple[int, ...]
+    units: tuple[WorkUnit, ...]
+    unchecked: tuple[str, ...] = ()
+    changed: Changed = field(default_factory=dict)
+    changed_files: dict[str, Changed] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Shards of the selection per stage key, and the keys that are unchecked."""
+        missing = Counter(key for unit in self.units for key in unit.keys)
+        shards = {key: {"done": len(self.shards) - missing[key], "missing": missing[key]} for key in self.keys}
+        return {"schema": 1, "stages": shards, "unchecked": list(self.unchecked), "changed": self.changed_videos}
+
+    @property
+    def changed_videos(self) -> list[str]:
+        """Videos that changed, or whose file did."""
+        changes = (self.changed, *self.changed_files.values())
+        return sorted({video for found in changes for videos in found.values() for video in videos})
+
+    def num_objects(self, cache: Cache) -> int:
+        """Files the units will write, ledger records included."""
+        stages = self.declared.stages
+        per_key = {key: cache.store.objects_per_shard(len(stages[key].arrays) + 1) + 1 for key in stages}
+        return sum(per_key[key] for unit in self.units for key in unit.keys)
+
+    def num_bytes(self, cache: Cache) -> int:
+        """Bytes of the arrays the units will write, before compression."""
+        stages = self.declared.stages
+        row = {key: sum(s.row_bytes for s in (*stages[key].arrays, status_array(key))) for key in stages}
+        return sum(row[key] * len(cache.shard_rows(unit.shard)) for unit in self.units for key in unit.keys)
+
+
+def make_plan(
+    config: Config,
+    cache: Cache,
+    *,
+    stages: Sequence[str] = (),
+    part: tuple[int, int] = (0, 1),
+    limit: int | None = None,
+    retry_failed: bool = False,
+) -> Plan:
+    """The units that `extract` would run.
+
+    `part` (I, N) keeps shards with index % N == I; `limit` keeps the shards of the first `limit` rows. `retry_failed`
+    reopens shards with failed clips.
+    Raises CacheMismatch where the cache holds a stage made with other options, ConfigError for an unknown stage, and
+    for two videos that would share a file of boxes or scene graphs.
+    """
+    cache.check_clips(clips_options(config.clips))
+    cache.check_layout(config.store.model_dump())
+    check_own_files_of(config, cache)
+    declared = declare(config, known_digests(config, cache))
+    keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))
+    unchecked = []
+    for key in declared.with_read(keys):
+        if declared.known(key):
+            require_same_stage(cache, declared.stages[key])
+        elif cache.has_stage(key):
+            unchecked.append(key)
+    num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
+    shards = range(part[0], num_shards, part[1])
+    sealed = {key: set(cache.ledger.shards(key)) for key in keys}
+    changed, files = changed_videos(cache, shards, retry_failed), changed_files(config, cache, shards)
+    failed = _with_failures(cache, declared, keys, shards) if retry_failed else {}
+    units = []
+    for shard in shards:
+        reread = [files_of for files_of, found in files.items() if shard in found]
+        again = {key for key in keys if shard in changed or any(is_made_from(key, files_of) for files_of in reread)}
+        missing = {key for key in keys if key in again or shard not in sealed[key]}
+        reopened = tuple(record for record in failed.get(shard, ()) if record.key not in again)
+        if shard in changed:
+            reopened = ()
+        missing |= {record.key for record in reopened}
+        if missing:
+            in_order = tuple(key for key in declared.stages if key in missing)
+            units.append(WorkUnit(shard=shard, keys=in_order, reopened=reopened))
+    touched = {*keys} | {key for unit in units for key in unit.keys}
+    keys = tuple(key for key in declared.stages if key in touched)
+    return Plan(
+        declared=declared,
+        keys=keys,
+        shards=shards,
+        units=tuple(units),
+        unchecked=tuple(unchecked),
+        changed=changed,
+        changed_files=files,
+    )
+
+
+def _with_failures(
+    cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
+) -> dict[int, list[Record]]:
+    """Shard -> the records of `keys` with failed clips, and of keys that read them and failed for the same clips."""
+    found: dict[int, list[Record]] = {}
+    retried: dict[int, set[str]] = {}
+    for key in declared.stages:
+        reads = {*declared.with_read([key])} - {"clips", key}
+        for record in cache.ledger.records(key, shards) if key in keys or reads & {*keys} else ():
+            clips = {failure.clip_id for failure in record.failures}
+            if clips and (key in keys or clips & retried.get(record.shard, set())):
+                found.setdefault(record.shard, []).append(record)
+                retried.setdefault(record.shard, set()).update(clips)
+    return found
+
+
+def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
+    """The selected keys and those they read from the cache; frame times come with every decode."""
+    needed = {*keys, "clips"}
+    if any(key.startswith("regions/") for key in keys):
+        needed.add("proposals")
+    return [key for key in declared.stages if key in needed]
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """`I/N` with 0 <= I < N."""
+    index, separator, count = text.partition("/")
+    if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ConfigError(f"--shards {text}: expected I/N with 0 <= I < N, for example 0/4")
+    return int(index), int(count)
+
+
+def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
+    """Per stage key, the options in which the config differs from the cache, `cached -> asked for`; None: not begun."""
+    declared = declare(config, known_digests(config, cache))
+    return {
+        key: cache.stage_differences(stage) if cache.has_stage(key) else None for key, stage in declared.stages.items()
+    }

@@ -1,0 +1,226 @@
+"""`kinegraph verify`: is what the ledger says on disk, and does it make sense? Torch-free."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
+from kinegraph.cache_schemas.errors import (
+    CacheError,
+    CacheMismatch,
+    CacheNotFound,
+    CacheTooNew,
+    StorageError,
+    UnknownStorage,
+)
+from kinegraph.cache_schemas.ledger import Record, SealedObject
+from kinegraph.cache_schemas.regular import NotRegularError
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.pipeline.shards.contents import ShardContents, proposals_per_frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is not as it should be; docs/design.md lists the kinds. `metadata` belongs to no shard.
+
+    A `document` belongs to no stage either; `detail` says what is wrong with it.
+    """
+
+    stage: str
+    shard: int | None
+    object: str
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """All problems of a cache; none means that every sealed byte is as it was written, and plausible.
+
+    `warnings` name what is possible but seldom meant; they are no problems. Nor are frames with fewer boxes than
+    `proposals.top`: `proposals_per_frame` is their mean number, None where there are none.
+    """
+
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
+    proposals_per_frame: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        def listed(found: tuple[Problem, ...]) -> list[dict[str, Any]]:
+            return [{key: value for key, value in asdict(one).items() if value or key != "detail"} for one in found]
+
+        return {
+            "ok": self.ok,
+            "problems": listed(self.problems),
+            "warnings": listed(self.warnings),
+            "proposals_per_frame": self.proposals_per_frame,
+        }
+
+
+def verify(path: Path | str) -> Verification:
+    """Check every sealed object: existence, size, checksum, shape, values; and what describes the arrays.
+
+    Objects that no record names are no concern of it. Raises CacheNotFound, CacheTooNew, StorageError, and
+    CacheMismatch for a cache that is half upgraded.
+    """
+    try:
+        cache = Cache(path)
+    except (CacheNotFound, CacheMismatch, CacheTooNew, UnknownStorage, StorageError):
+        raise
+    except CacheError as error:
+        return Verification(problems=(_document_problem(MANIFEST, error),))
+    found = list(_document_problems(cache))
+    damaged = {problem.object for problem in found}
+    stages = [cache.stage(key) for key in cache.stage_keys() if cache.stage_name(key) not in damaged]
+    if TABLE not in damaged:  # it says which rows there are
+        for stage in stages:
+            found += [*_metadata_problems(cache, stage), *_stage_problems(cache, stage)]
+    return Verification(
+        problems=tuple(problem for problem in found if problem.kind != "zeros"),
+        warnings=tuple(problem for problem in found if problem.kind == "zeros"),
+        proposals_per_frame=None if damaged else proposals_per_frame(cache),
+    )
+
+
+def _document_problems(cache: Cache) -> Iterator[Problem]:
+    """Documents of the whole cache, and of its stages, that are missing or cannot be understood."""
+    readers: dict[str, Callable[[], object]] = {
+        TABLE: lambda: ClipsTable.check(cache.storage),
+        CLASSES: lambda: cache.classes,
+        LABELS: lambda: cache.multi_label,
+        DATASET: lambda: cache.dataset,
+    }
+    readers |= {cache.stage_name(key): partial(cache.stage, key) for key in cache.stage_keys()}
+    for name, read in readers.items():
+        try:
+            read()
+        except (CacheTooNew, StorageError):
+            raise
+        except CacheError as error:
+            yield _document_problem(name, error)
+
+
+def _document_problem(name: str, error: CacheError) -> Problem:
+    return Problem(stage="", shard=None, object=name, kind="document", detail=str(error))
+
+
+def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
+    """Un-mark the shards with problems, so that the next extract redoes just those; write bad metadata anew.
+
+    Documents stay as they are: nothing else in the cache says what they said.
+    """
+    metadata = [problem.object for problem in problems if problem.kind == "metadata"]
+    for name in metadata:
+        cache.storage.delete(name)
+    for problem in problems:
+        if problem.shard is not None:
+            cache.ledger.unseal(problem.stage, problem.shard)
+    if metadata:
+        cache.declare_arrays()
+
+
+def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
+    """(object, kind) of everything wrong with one sealed shard."""
+    return (found for found in _shard_findings(cache, stage, record) if found[1] != "zeros")
+
+
+def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
+    """Arrays with sealed shards that a reader would not find, or not read as they were written."""
+    shards = cache.ledger.shards(stage.key)
+    if shards:
+        sealed = min((shards[-1] + 1) * cache.shard_clips, cache.num_rows)
+        specs = (*stage.arrays, status_array(stage.key))
+        for name in cache.store.misdeclared(specs, range(sealed, cache.num_rows + 1)):
+            yield Problem(stage=stage.key, shard=None, object=name, kind="metadata")
+
+
+def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
+    for shard in cache.ledger.shards(stage.key):
+        try:
+            record = cache.ledger.read(stage.key, shard)
+        except CacheTooNew:
+            raise
+        except CacheError:
+            record_name = cache.ledger.name(stage.key, shard)
+            yield Problem(stage=stage.key, shard=shard, object=record_name, kind="record")
+            continue
+        for name, kind in _shard_findings(cache, stage, record) if record else ():
+            yield Problem(stage=stage.key, shard=shard, object=name, kind=kind)
+
+
+def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
+    """(object, kind) of all there is to say about one shard; values are looked at only where all bytes are whole."""
+    record_name = cache.ledger.name(stage.key, record.shard)
+    if record.fingerprint != stage.fingerprint:
+        yield record_name, "fingerprint"
+    damaged = False
+    for name, sealed in stopping.checked(record.objects.items()):
+        if kind := object_problem(cache.storage, name, sealed):
+            damaged = True
+            yield name, kind
+    if record.num_rows != len(cache.shard_rows(record.shard)):
+        yield record_name, "rows"
+    elif not damaged:
+        try:
+            contents = ShardContents(cache, stage, record)
+        except KeyError:
+            yield record_name, "rows"
+            return
+        yield from ((_object_of(record, array), kind) for array, kind in contents.problems())
+        yield from ((_object_of(record, array), "zeros") for array in contents.zeros())
+
+
+def _object_of(record: Record, array: str) -> str:
+    """The sealed object that holds an array; the array's name where the record lists none."""
+    return next((name for name in record.objects if f"/{array}/" in name), array)
+
+
+def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> None:
+    """Raise CacheError, naming the object, unless these objects of a record are as they were sealed."""
+    for name in names:
+        if kind := object_problem(storage, name, record.objects[name]):
+            raise _damaged(f"{storage.root}/{name}", kind, record)
+
+
+def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
+    """All rows of a sealed shard, its objects held against its record. Raises CacheError for one that is damaged."""
+    require_whole(cache.storage, record, record.objects)
+    where = f"{cache.root}/{cache.ledger.name(record.key, record.shard)}"
+    if record.fingerprint != stage.fingerprint:
+        raise _damaged(where, "fingerprint", record)
+    if record.num_rows != len(cache.shard_rows(record.shard)):
+        raise _damaged(where, "rows", record)
+    try:
+        contents = ShardContents(cache, stage, record)
+    except KeyError as error:
+        raise _damaged(where, "rows", record) from error
+    for name in contents.undecodable:
+        raise _damaged(f"{cache.root}: {name}", "shape", record)
+    return contents
+
+
+def _damaged(where: str, kind: str, record: Record) -> CacheError:
+    return CacheError(
+        f"{where} is damaged ({kind}; {record.key} shard {record.shard}). `kinegraph verify --repair` un-marks "
+        "the shard, so that the next extract redoes it."
+    )
+
+
+def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
+    """What is wrong with one object, or nothing."""
+    try:
+        size, digest = storage.digest(name)
+    except (FileNotFoundError, NotRegularError):
+        return "missing"
+    if size != sealed.size:
+        return "size"
+    return "" if digest == sealed.xxh3_128 else "checksum"

@@ -1,0 +1,154 @@
+"""What is asked of a Dask cluster before it gets work: errors that come early name the worker and what it lacks."""
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from distributed import Client
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import UnknownStorage
+from kinegraph.cache_schemas.local_storage import LocalStorage
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.clusters.dask.cluster import needs_gpu
+from kinegraph.pipeline.clusters.dask.jobs import JobWatch
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.errors import ClusterError
+from kinegraph.pipeline.machine.versions import MUST_AGREE, differing_versions, versions
+
+LOOK_SECONDS = 1.0
+log = logging.getLogger("kinegraph")
+
+
+def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> None:
+    """Raise ClusterError unless there are workers that see the cache and the first video of its shard `shard`."""
+    check_workers(client, run)
+    check_cache(client, cache)
+    _check_video(client, cache.rows(shard)[0].path)
+
+
+def check_workers(client: Client, run: RunOptions) -> None:
+    """Raise ClusterError unless there are workers, with these versions, and with a GPU where one is asked for."""
+    _wait_for_workers(client, run)
+    _check_versions(client)
+    if needs_gpu(run):
+        _check_gpus(client)
+
+
+def _wait_for_workers(client: Client, run: RunOptions) -> None:
+    """Wait for the first worker: a batch system may take its time, others may not."""
+    if run.dask.jobqueue is not None:
+        log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)
+        watch = JobWatch(client.cluster, run.dask.jobqueue, had_worker=False)
+        while not client.nthreads():
+            watch.look(num_workers=0)
+            stopping.sleep(LOOK_SECONDS)
+        return
+    until = time.monotonic() + run.dask.timeout_seconds
+    while not client.nthreads():
+        if time.monotonic() >= until:
+            raise ClusterError(
+                f"The Dask scheduler at {_address(client)} has no worker after {run.dask.timeout_seconds:g} s. Start "
+                f"some with `dask worker {_address(client)}`."
+            )
+        stopping.sleep(stopping.POLL_SECONDS)
+
+
+def _check_versions(client: Client) -> None:
+    """By functions of Python's own, which workers without kinegraph know too. Who comes later asks itself; git, too."""
+    expected = {package: versions()[package] for package in MUST_AGREE}
+    workers = list(client.scheduler_info(n_workers=-1)["workers"])
+    answers = {package: client.run(version, package, workers=workers, on_error="return") for package in expected}
+    lines = {}
+    for worker in workers:
+        theirs = [answers[package].get(worker) for package in expected]
+        if not any(isinstance(answer, OSError | None) for answer in theirs):  # that one left meanwhile
+            told = (answer if isinstance(answer, str) else "not installed" for answer in theirs)
+            lines[worker] = differing_versions(expected, dict(zip(expected, told, strict=True)))
+    _refuse({worker: f"has {line}" for worker, line in lines.items() if line}, "Install the same on all machines.")
+
+
+def check_cache(client: Client, cache: Cache) -> None:
+    """Raise ClusterError unless all workers see this cache, and not another under its name."""
+    _check_seen(client, cache.storage, f"probes/{uuid.uuid4().hex}", f"the cache {absolute_root(cache.root)}")
+
+
+def check_run_folder(client: Client, folder: Path) -> None:
+    """Raise ClusterError unless all workers see this folder; it is made if it is not there."""
+    _check_seen(client, LocalStorage(folder), f".probe-{uuid.uuid4().hex}", f"the folder of runs {folder}")
+
+
+def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None:
+    """Write something there, and ask all workers for it."""
+    content = uuid.uuid4().bytes
+    storage.put(probe, [content])
+    try:
+        answers = client.run(_unseen, absolute_root(storage.root), probe, content)
+    finally:
+        storage.delete(probe)
+    _refuse(
+        {worker: f"does not see {what} ({answer})" for worker, answer in answers.items() if answer},
+        "Put it where all machines find it under the same path (and name it by an absolute path), or start the workers "
+        "where they do.",
+    )
+
+
+def _unseen(root: str, probe: str, content: bytes) -> str:
+    """On a worker: why it does not see the probe as the client does; nothing where it does."""
+    try:
+        same = open_storage(root).get(probe) == content
+    except UnknownStorage as error:
+        return str(error)
+    except OSError as error:
+        return f"{type(error).__name__} in {Path.cwd()}"
+    return "" if same else "another of its name"
+
+
+def _check_video(client: Client, video: str) -> None:
+    """Where the video is a file that this process sees, all workers must see it under the path of the index."""
+    if not Path(video).exists():
+        return
+    there = client.run(_absolute, video)
+    here = _absolute(video)
+    _refuse(
+        {worker: f"does not see the video {video}: {answer}" for worker, answer in there.items() if answer != here},
+        f"Here it is {here}. Put videos where all machines find them under the same path (dataset.root is best "
+        "absolute), or start the workers where they do.",
+    )
+
+
+def _absolute(path: str) -> str:
+    """What a path means in this process."""
+    absolute = str(Path(path).absolute())
+    return absolute if Path(path).exists() else f"there is no {absolute}"
+
+
+def _check_gpus(client: Client) -> None:
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not any(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values()):
+        raise ClusterError(
+            f"run.device: given cuda, but none of {counted(len(workers), 'worker')} of {_address(client)} has the "
+            "resource GPU. Start workers with `dask worker --resources GPU=1`, or say --set run.device=auto."
+        )
+
+
+def absolute_root(root: str) -> str:
+    """A cache's root that means the same in any working directory."""
+    return root if "://" in root else str(Path(root).absolute())
+
+
+def _address(client: Client) -> str:
+    address: str = client.scheduler_info(n_workers=0)["address"]
+    return address
+
+
+def _refuse(problems: Mapping[str, str], what_to_do: str) -> None:
+    if problems:
+        lines = "\n".join(f"  worker {worker} {problem}" for worker, problem in problems.items())
+        raise ClusterError(f"Dask workers that cannot do the work:\n{lines}\n{what_to_do}")

@@ -1,0 +1,201 @@
+"""Dask workers as jobs of a batch system (dask-jobqueue), and what becomes of jobs that bring no worker.
+
+Dask-jobqueue asks nobody about a job once it is submitted: one that is refused, or ends before its worker has reached
+the scheduler, it counts as one that waits in the queue, for ever.
+"""
+
+import logging
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from distributed.core import Status
+
+from kinegraph.pipeline.cluster_options import JobQueueOptions
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.errors import ClusterError, ProgramMissing
+from kinegraph.pipeline.machine.programs import run, tell_once
+
+LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
+DEMAND_SECONDS = "1s"  # adapting starts jobs for work that takes longer; a unit takes minutes
+MAX_FRUITLESS = 3  # jobs in a row that brought no worker
+LOOK_EVERY_SECONDS = 30.0  # more than the 15 s after which dask-jobqueue replaces a job whose worker left
+ASK_SECONDS = 60.0
+ASK = {
+    "slurm": ("squeue", "-h", "-o", "%T", "-j"),
+    "pbs": ("qstat",),
+    "lsf": ("bjobs", "-noheader", "-o", "stat"),
+    "sge": ("qstat", "-j"),
+}
+SAYS_OVER = {
+    "slurm": r"\s*|.*invalid job id.*",  # it lists what is not over
+    "pbs": r".*(unknown job|has finished).*",
+    "lsf": r".*(done|exit|is not found).*",
+    "sge": r".*do not exist.*",
+}
+log = logging.getLogger("kinegraph")
+
+
+@contextmanager
+def ctrl_c_kept() -> Iterator[None]:
+    """Around the import of dask_jobqueue, which makes Ctrl-C exit with 0 (its `runner.py`)."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _cluster_classes() -> dict[str, Any]:
+    with ctrl_c_kept():
+        from dask_jobqueue.lsf import LSFCluster
+        from dask_jobqueue.pbs import PBSCluster
+        from dask_jobqueue.sge import SGECluster
+        from dask_jobqueue.slurm import SLURMCluster
+    return {"slurm": SLURMCluster, "pbs": PBSCluster, "lsf": LSFCluster, "sge": SGECluster}
+
+
+def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *, gpu: bool) -> Any:
+    """A cluster that submits jobs as there is work. Raises ClusterError where dask-jobqueue refuses its options."""
+    interface = run.dask.interface
+    ours: dict[str, Any] = {
+        "processes": 1,
+        "interface": interface or LOOPBACK_INTERFACE,
+        "scheduler_options": {"dashboard_address": run.dask.dashboard} | ({} if interface else {"host": LOOPBACK}),
+        "job_script_prologue": [
+            f"cd {shlex.quote(os.getcwd())}",  # noqa: PTH109 -- paths of a config are relative
+            "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",  # as in `settings` of dask_cluster.py
+        ],
+        # Without it a worker takes a task per core, and adapting starts fewer jobs than there is work for.
+        "worker_extra_args": ["--nthreads", str(tasks_at_once), *(["--resources", "GPU=1"] if gpu else [])],
+    }
+    if run.jobs_walltime_seconds is not None:
+        ours["walltime"] = walltime_of(options.kind, run.jobs_walltime_seconds)
+    given = dict(options.options)
+    for key in ("job_script_prologue", "worker_extra_args"):
+        ours[key] += given.pop(key, [])
+    cluster_class = _cluster_classes()[options.kind]
+    try:
+        cluster = cluster_class(job_cls=_telling(cluster_class.job_cls), **ours | given)
+    except (TypeError, ValueError) as error:
+        raise ClusterError(f"run.dask.jobqueue.options: given {options.options}; dask-jobqueue: {error}") from error
+    if not interface and not given.keys() & {"interface", "scheduler_options"}:
+        log.warning(
+            "run.dask.interface is not set, so the scheduler listens on loopback: workers of jobs on other nodes "
+            "cannot reach it. Name the network between the nodes, as ib0 (`ip -brief address` lists them)"
+        )
+    cluster.adapt(minimum_jobs=1, maximum_jobs=options.jobs, target_duration=DEMAND_SECONDS)
+    return cluster
+
+
+def _telling(job_class: Any) -> Any:
+    """The job class, with what the batch system said in `refusal` where it took none.
+
+    Raised, it would become a traceback in a log, and the job would count as submitted all the same.
+    """
+    known: set[str] = set()
+
+    async def start(job: Any) -> None:
+        try:
+            await job_class.start(job)
+        except (OSError, RuntimeError, ValueError) as error:
+            job.refusal = str(error).partition("stderr:")[2].strip() or str(error)
+            if isinstance(error, FileNotFoundError):
+                job.refusal = f"{error.filename} is not on the PATH; run this where jobs are submitted from"
+            job.status = Status.running
+            if job.refusal not in known:  # where a site limits their number, more are tried now and then
+                known.add(job.refusal)
+                log.warning("a job that was to be a Dask worker is refused: %s", job.refusal)
+
+    async def close(job: Any) -> None:
+        try:
+            await job_class.close(job)
+        except FileNotFoundError as error:
+            tell_once(f"{error.filename} is not on the PATH, so job {job.job_id} goes on; end it by hand")
+        job.status = Status.closed  # dask-jobqueue forgets to, and distributed checks those that are still in memory
+
+    return type(job_class.__name__, (job_class,), {"start": start, "close": close, "refusal": ""})
+
+
+def walltime_of(kind: str, seconds: float) -> str:
+    """A job's walltime as its batch system reads it; LSF counts minutes."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    if kind == "lsf":
+        minutes, rest = minutes + (rest > 0), 0
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}" if kind == "lsf" else f"{hours:02}:{minutes:02}:{rest:02}"
+
+
+class JobWatch:
+    """Looks after the jobs of a cluster: one that was refused, or that ended and brought no worker, is submitted anew.
+
+    How long a job waits in the queue does not matter. `had_worker`: whether a job of this kind brought one before; a
+    refusal may then be for the moment.
+    """
+
+    def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
+        self.cluster, self.kind, self.had_worker = cluster, options.kind, had_worker
+        self.fruitless = 0
+        self._ended: set[str] = set()
+        self._looked = time.monotonic()
+
+    def look(self, num_workers: int) -> None:
+        """Raise ClusterError where there is no worker, and jobs are refused or end again and again without one."""
+        self.fruitless = 0 if num_workers else self.fruitless
+        jobs = dict(self.cluster.workers)
+        refused = {name: job.refusal for name, job in jobs.items() if job.refusal}
+        told = f"{self.kind} refused the job that was to be a Dask worker: {next(iter(refused.values()), '')}"
+        none_is_left = bool(refused) and len(refused) == len(jobs) and not num_workers
+        if none_is_left and not self.had_worker:
+            raise ClusterError(told)
+        if num_workers >= len(jobs) or time.monotonic() - self._looked < LOOK_EVERY_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if none_is_left:
+            self._count(told)
+        over = [*refused, *self._without_worker({name: job for name, job in jobs.items() if name not in refused})]
+        if over:
+            self.cluster.sync(self.cluster.scale_down, over)  # adapting submits others
+
+    def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
+        """The jobs that had ended when last looked at, too: one that had a worker is forgotten by then."""
+        at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
+        ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}
+        found, self._ended = sorted(ended & self._ended), ended - self._ended
+        for name in found:
+            self._count(
+                f"{self.kind} job {jobs[name].job_id} ended, and no worker came of it; its output lies in "
+                f"{jobs[name].log_directory or os.getcwd()}",  # noqa: PTH109 -- where jobs begin
+                f" Can a node reach the scheduler at {self.cluster.scheduler_address} (run.dask.interface), and does "
+                "it have this Python environment?",
+            )
+        return found
+
+    def _count(self, told: str, question: str = "") -> None:
+        """Note a job that brought no worker."""
+        self.fruitless += 1
+        if self.fruitless >= MAX_FRUITLESS:
+            raise ClusterError(f"{told}. So it went {MAX_FRUITLESS} times in a row.{question}")
+        log.warning("%s; another is submitted", told)
+
+
+def is_over(kind: str, job_id: str) -> bool:
+    """Whether the batch system says that a job is over, or does not know it any more; False where it is not clear."""
+    try:
+        done = run(*ASK[kind], job_id, seconds=ASK_SECONDS)
+    except ProgramMissing as error:
+        tell_once(
+            f"{error}, so a job that ends without a worker is not noticed. Run this where jobs are submitted from."
+        )
+        return False
+    except subprocess.TimeoutExpired:
+        return False
+    return re.fullmatch(SAYS_OVER[kind], (done.stdout + done.stderr).lower(), re.DOTALL) is not None

@@ -1,0 +1,87 @@
+"""How many workers a Dask cluster has, and whether any are left. Torch-free."""
+
+import logging
+from time import monotonic
+
+from distributed import Client
+from distributed.core import Status
+
+from kinegraph.pipeline.clusters.dask.cluster import most_workers
+from kinegraph.pipeline.clusters.dask.jobs import JobWatch
+from kinegraph.pipeline.config import RunOptions
+from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError
+
+COUNT_WORKERS_SECONDS = 5.0
+STARTING_PATIENCE = 10  # times as long, while workers are being started: a crowded machine may take minutes for it
+UP = {Status.init, Status.starting, Status.running}  # of a nanny, whatever becomes of its worker
+log = logging.getLogger("kinegraph")
+
+
+class Workers:
+    """The workers of a client's cluster, which had one already, counted now and then; they may come and go.
+
+    They are gone from the first count that finds none: a count may take long to be answered, or fail.
+    `left_in_order`: whether the last that left did so by itself, as at the end of its job, and did not die.
+    """
+
+    def __init__(self, client: Client, run: RunOptions) -> None:
+        self.client, self.run = client, run
+        self.address = client.scheduler_info(n_workers=0)["address"]
+        self.left_in_order = False
+        jobs = run.dask.jobqueue
+        self._jobs = None if jobs is None else JobWatch(client.cluster, jobs, had_worker=True)
+        self._counted, self._number = float("-inf"), 0
+        self._gone_since: float | None = None
+        self._told = False
+
+    def most(self) -> int:
+        """How many there may be: those that are up, or as many as the config has started."""
+        self._count()
+        return max(self._number, most_workers(self.run))
+
+    def require(self) -> None:
+        """Raise where there are none for long, other than jobs that wait in a queue.
+
+        ClusterLost, OutOfTimeError, or, where jobs bring none, ClusterError.
+        """
+        self._count()
+        if self._jobs is not None:
+            self._jobs.look(self._number)
+            return
+        if self._gone_since is None:
+            return
+        gone_seconds, patience = monotonic() - self._gone_since, self.run.dask.timeout_seconds
+        if gone_seconds >= patience and self._is_starting():
+            patience *= STARTING_PATIENCE
+            self._tell_once(patience)
+        if gone_seconds < patience:
+            return
+        error = OutOfTimeError if self.left_in_order else ClusterLost
+        raise error(
+            f"The last worker of the Dask scheduler at {self.address} {'left' if self.left_in_order else 'died'}, and "
+            f"none came within {patience:g} s. What is sealed stays; the same command goes on once there are workers."
+        )
+
+    def _is_starting(self) -> bool:
+        """Whether the workers' nannies are processes of this command's cluster: each starts its worker anew."""
+        nannies = getattr(self.client.cluster, "workers", {}).values()
+        return any(nanny.status in UP for nanny in nannies)
+
+    def _tell_once(self, patience: float) -> None:
+        if not self._told:
+            self._told = True
+            log.warning("Dask's workers died and are being started, which takes long; waiting up to %g s", patience)
+
+    def _count(self) -> None:
+        if monotonic() - self._counted < COUNT_WORKERS_SECONDS:
+            return
+        try:
+            self._number = len(self.client.nthreads())
+        except OSError:  # a scheduler that is gone shows in what it was to do; one that is slow says nothing of workers
+            return
+        finally:
+            self._counted = monotonic()
+        if self._number:
+            self._gone_since = None
+        elif self._gone_since is None:
+            self._gone_since = self._counted

@@ -1,0 +1,62 @@
+"""The batch script of a job array, from the config alone. Torch-free."""
+
+import math
+import shlex
+from pathlib import Path
+
+from kinegraph.pipeline.clusters.walltime import SHORT_SECONDS, SIGNAL_SECONDS
+from kinegraph.pipeline.config import RunOptions
+
+LOG = "log-{index}.txt"
+
+
+def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tasks: int, python: str) -> str:
+    """The script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`.
+
+    The command replaces the shell, so that it gets the signals. A task that SLURM requeues goes on in its log.
+    """
+    options = {
+        "job-name": "kinegraph",
+        "array": f"0-{num_tasks - 1}" + (f"%{run.slurm.max_running}" if run.slurm.max_running else ""),
+        "chdir": _quoted(working_folder),
+        "output": _quoted(folder / LOG.format(index="%a")),
+        "open-mode": "append",
+        "requeue": True,
+        "cpus-per-task": run.slurm.cpus or run.worker_threads,
+        **_limits(run),
+        **run.slurm.options,
+    }
+    # -P: a folder `kinegraph` in the working folder is not ours
+    command = [python, "-P", "-m", "kinegraph", "slurm-task", str(folder)]
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *(
+                f"#SBATCH --{key}" + ("" if value is True else f"={value}")
+                for key, value in options.items()
+                if value is not False
+            ),
+            *(("set -e", *run.slurm.setup) if run.slurm.setup else ()),
+            f'exec {shlex.join(command)} "$SLURM_ARRAY_TASK_ID"',
+            "",
+        ]
+    )
+
+
+def _limits(run: RunOptions) -> dict[str, str | int]:
+    """Memory, GPUs and time, where they are given; SLURM counts minutes."""
+    found: dict[str, str | int] = {}
+    if run.slurm.memory_gb is not None:
+        found["mem"] = f"{run.slurm.memory_gb}G"
+    if run.slurm.gpus:
+        found["gres"] = f"gpu:{run.slurm.gpus}"
+    if run.walltime_seconds is not None:
+        found["time"] = math.ceil(run.walltime_seconds / 60)
+    if run.walltime_seconds is None or run.walltime_seconds >= SHORT_SECONDS:
+        found["signal"] = f"B:USR1@{SIGNAL_SECONDS}"
+    return found
+
+
+def _quoted(path: Path) -> str:
+    """A path as sbatch reads it from a comment line, which is not the shell's way."""
+    return f'"{path}"' if " " in str(path) else str(path)

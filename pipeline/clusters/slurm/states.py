@@ -1,0 +1,186 @@
+"""What became of the tasks of a job array: sacct, squeue, scontrol and the completion files are asked, in that order.
+
+Clusters differ in what they remember and for how long. A task that nobody knows is `unknown`, which is never done.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from kinegraph.pipeline.errors import ProgramMissing
+from kinegraph.pipeline.machine.programs import run, tell_once
+
+State = Literal["pending", "running", "done", "stopped", "failed", "unknown"]
+STATES: tuple[State, ...] = ("pending", "running", "done", "stopped", "failed", "unknown")
+ASK_SECONDS = 60.0
+USAGE = 2  # exit code of what a user has to mend
+STOPS = {75, 130, 143}  # exit codes of a clean stop with work left: out of time, or told to
+PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+RUNNING = {"CONFIGURING", "COMPLETING", "RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
+FAILED = {
+    "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+    "RECONFIG_FAIL", "REVOKED", "TIMEOUT",
+}  # fmt: skip
+INDEXES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
+
+Said = Iterable[tuple[int, "TaskState"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskState:
+    """What is known of a task; `detail` in SLURM's words, or the exit code."""
+
+    state: State
+    detail: str = ""
+    exit_code: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in ("pending", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayState:
+    """All tasks by index. Where the controller has not `answered`, an unknown task may still run.
+
+    `missing`: says so where none of SLURM's programs is here.
+    """
+
+    tasks: dict[int, TaskState]
+    answered: bool
+    missing: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return all(task.is_over and (self.answered or task.state != "unknown") for task in self.tasks.values())
+
+
+def state_of(word: str, exit_code: int) -> TaskState:
+    """SLURM's word for a state, with the exit code of the task, as ours."""
+    first = (word.split() or [""])[0].rstrip("+")  # `CANCELLED by 1000`, `CANCELLED+`
+    if first == "COMPLETED":
+        return TaskState(state="done")
+    if first == "FAILED":
+        return exited(exit_code) if exit_code else TaskState(state="failed", detail=first)
+    if first in FAILED:
+        return TaskState(state="failed", detail=first)
+    if first in PENDING:
+        return TaskState(state="pending", detail=first)
+    return TaskState(state="running" if first in RUNNING else "unknown", detail=first)
+
+
+def exited(exit_code: int) -> TaskState:
+    """The state of a task that ended by itself."""
+    if exit_code == 0:
+        return TaskState(state="done")
+    state: State = "stopped" if exit_code in STOPS else "failed"
+    return TaskState(state=state, detail=f"exit code {exit_code}", exit_code=exit_code)
+
+
+def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
+    """The state of each task; `completion` reads its completion file. Later sources are asked for what is left.
+
+    A task that says itself that it ended did so, even where accounting calls it running: where it did all, or where the
+    controller has it no more. SLURM lets others go on.
+    """
+    queued = cache(lambda: _queued(job_id))
+    tasks: dict[int, TaskState] = {}
+    answered, missing, sources = False, list[str](), (_sacct, _squeue, _scontrol)
+    for source in sources:
+        if len(tasks) == num_tasks:
+            break
+        try:
+            said = source(job_id)
+        except ProgramMissing as error:
+            missing.append(str(error))
+            said = None
+        answered = said is not None
+        for index, state in said or ():
+            if index < num_tasks and state.state != "unknown":
+                tasks.setdefault(index, state)
+    for index in range(num_tasks):
+        if index in tasks and tasks[index].is_over:
+            continue
+        ended = completion(index)
+        if index not in tasks:
+            tasks[index] = ended or TaskState(state="unknown")
+        elif ended is not None and (ended.state == "done" or index not in queued()):
+            tasks[index] = ended
+    told = ""
+    if len(missing) == len(sources) and any(task.state == "unknown" for task in tasks.values()):
+        told = f"{', '.join(missing)}, so nobody can say what became of jobs. Run this where jobs are submitted from."
+        tell_once(told)
+    return ArrayState(tasks=tasks, answered=answered, missing=told)
+
+
+def _sacct(job_id: str) -> Said | None:
+    said = ask("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "JobID,State,ExitCode")
+    return None if said is None else list(_rows(said, job_id))
+
+
+def _squeue(job_id: str) -> Said | None:
+    said = ask("squeue", "-h", "-r", "-j", job_id, "-o", "%i|%T|0:0")
+    return None if said is None else list(_rows(said, job_id))
+
+
+def _queued(job_id: str) -> Container[int]:
+    """The tasks that the controller has; all where it does not answer."""
+    try:
+        said = _squeue(job_id)
+    except ProgramMissing:
+        said = None
+    return range(sys.maxsize) if said is None else {index for index, _ in said}
+
+
+def _rows(said: str, job_id: str) -> Iterator[tuple[int, TaskState]]:
+    for line in said.splitlines():
+        task, _, rest = line.strip().partition("|")
+        word, _, code = rest.partition("|")
+        job, _, indexes = task.partition("_")
+        if job == job_id:
+            for index in indexes_in(indexes):
+                yield index, state_of(word, _code(code))
+
+
+def _scontrol(job_id: str) -> Said | None:
+    said = ask("scontrol", "--oneliner", "show", "job", job_id)
+    return None if said is None else list(_blocks(said))
+
+
+def _blocks(said: str) -> Iterator[tuple[int, TaskState]]:
+    for line in said.splitlines():
+        fields = dict(re.findall(r"(\w+)=(\S*)", line))
+        for index in indexes_in(fields.get("ArrayTaskId", "")):
+            yield index, state_of(fields.get("JobState", ""), _code(fields.get("ExitCode", "")))
+
+
+def indexes_in(text: str) -> Iterator[int]:
+    """Indexes of array tasks in SLURM's way of writing: `3`, `[0,4-7%2]`, `[0-20:2]`."""
+    for part in text.strip("[]").partition("%")[0].split(","):
+        if found := INDEXES.fullmatch(part):
+            first, last, step = found.groups()
+            yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _code(text: str) -> int:
+    """The exit code in `code:signal`."""
+    code = text.partition(":")[0]
+    return int(code) if code.isdigit() else 0
+
+
+def ask(*command: str) -> str | None:
+    """What a command of SLURM says; nothing where it does not know the job, None where SLURM does not answer.
+
+    Raises ProgramMissing.
+    """
+    try:
+        done = run(*command, seconds=ASK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode:
+        return "" if "invalid job id" in done.stderr.lower() else None
+    return done.stdout

@@ -1,0 +1,246 @@
+"""One job array: what it works on, in a folder that its tasks read, and a record in the cache for all who ask.
+
+The record is `slurm/<name>.json` in the cache; the folder holds the config, the work, the script, logs and completion
+files. Torch-free.
+"""
+
+import datetime
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.documents import parsed, read_document
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.names import ObjectName
+from kinegraph.cache_schemas.regular import open_regular, read_regular
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.clusters.slurm.script import LOG, array_script
+from kinegraph.pipeline.clusters.slurm.states import ArrayState, TaskState, array_state, exited
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ProgramMissing, SlurmError
+from kinegraph.pipeline.machine.programs import run, tell_once
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.errors import UsageError
+
+FOLDER = "slurm"
+CONFIG_FILE, WORK_FILE, SCRIPT_FILE, COMPLETION_FILE = "config.yaml", "work.json", "script.sh", "ended-{index}.json"
+DIVERGED_FILE = "diverged-{index}.txt"
+SUBMIT_SECONDS = 300.0
+RECENT = 10  # submissions of a cache that may be under way; each takes questions to SLURM
+ADVICE = "It says nothing about what is done: remove it."
+TAIL_LINES, TAIL_BYTES = 10, 8192
+JOB_ID = re.compile(r"(\d+)(?:;\S+)?")  # as `sbatch --parsable` prints it: `12`, or `12;cluster` on several clusters
+MAX_TASKS = 100_000  # of an array; `run.workers` allows a tenth. Who asks for their states looks for a file of each
+MAX_SAID = 500  # characters of a site's words in an error
+
+Kind = Literal["extract", "train"]
+NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
+
+
+class Work(BaseModel):
+    """What the tasks of an array do among them: an extraction's units and all keys they touch, or training runs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Kind
+    num_tasks: NumTasks
+    keys: tuple[str, ...] = ()
+    units: tuple[WorkUnit, ...] = ()
+    runs: tuple[WantedRun, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> "Work":
+        return parsed(str(folder / WORK_FILE), read_regular(folder / WORK_FILE), cls)
+
+
+class Completion(BaseModel):
+    """What a task says when it ends."""
+
+    exit_code: int
+
+
+class Submission(BaseModel):
+    """The record of a job array."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: ObjectName
+    kind: Kind
+    job_id: str = Field(pattern=r"^([^-]|$)")  # an option of scancel begins otherwise
+    folder: Path
+    num_tasks: NumTasks
+    submitted_at: str
+
+    @property
+    def record_name(self) -> str:
+        return f"{FOLDER}/{self.name}.json"
+
+    def work(self) -> Work:
+        return Work.read(self.folder)
+
+    def state(self) -> ArrayState:
+        return array_state(self.job_id, self.num_tasks, self._completion)
+
+    def watched_state(self) -> ArrayState:
+        """As `state`, for who waits for the end of the tasks. Raises ProgramMissing where nobody here could tell it."""
+        state = self.state()
+        if state.missing and not state.is_over:
+            raise ProgramMissing(f"SLURM job {self.job_id} may still run: {state.missing}")
+        return state
+
+    def has_ended(self, state: ArrayState) -> bool:
+        """Whether each task is over, or says itself that it ended. SLURM's accounting may miss the end of a task."""
+        return state.is_over or all(
+            task.is_over or self._completion(index) is not None for index, task in state.tasks.items()
+        )
+
+    def tail(self, index: int) -> list[str]:
+        """The last lines of a task's log; none where there is no log."""
+        try:
+            with open_regular(self.folder / LOG.format(index=index)) as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+        except FileNotFoundError:
+            return []
+
+    def divergence(self, index: int) -> str | None:
+        """What a task said whose run diverged."""
+        try:
+            return read_regular(self.folder / DIVERGED_FILE.format(index=index)).decode()
+        except FileNotFoundError:
+            return None
+
+    def _completion(self, index: int) -> TaskState | None:
+        try:
+            path = self.folder / COMPLETION_FILE.format(index=index)
+            return exited(parsed(str(path), read_regular(path), Completion).exit_code)
+        except FileNotFoundError:
+            return None
+
+
+def submissions(storage: Storage) -> list[Submission]:
+    """All that the cache knows of, the newest first."""
+    prefix = f"{FOLDER}/"
+    names = [name for name in storage.names(FOLDER) if name.count("/") == prefix.count("/") and name.endswith(".json")]
+    return [read_document(storage, name, Submission, ADVICE) for name in sorted(names, reverse=True)]
+
+
+def under_way(storage: Storage, kind: Kind) -> Iterator[Submission]:
+    """Recent submissions with tasks that wait or run, or of which nobody can say. Raises ProgramMissing."""
+    return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.watched_state().is_over)
+
+
+def submit(config: Config, work: Work) -> Submission:
+    """Write the folder, hand the array to sbatch, and record it in the cache.
+
+    Raises UsageError where sbatch is not there or refuses, SlurmError where it does not answer.
+    """
+    cache = Cache(config.cache)
+    now = datetime.datetime.now(datetime.UTC)
+    name = f"{now:%Y%m%d-%H%M%S-%f}"
+    folder = _folder_for(config, cache) / name
+    script = array_script(
+        config.run, folder=folder, working_folder=Path.cwd(), num_tasks=work.num_tasks, python=sys.executable
+    )
+    files = {CONFIG_FILE: _config_of_tasks(config), WORK_FILE: work.model_dump_json().encode()}
+    for file, content in (files | {SCRIPT_FILE: script.encode()}).items():
+        if config.run.slurm.folder is None:
+            cache.storage.put(f"{FOLDER}/{name}/{file}", [content])  # refuses links that lead out of the cache
+        else:
+            write_whole(folder / file, [content])
+    try:
+        job_id = _sbatch(folder / SCRIPT_FILE)
+    except UsageError:
+        shutil.rmtree(folder)
+        stopping.check()
+        raise
+    submission = Submission(
+        name=name,
+        kind=work.kind,
+        job_id=job_id,
+        folder=folder,
+        num_tasks=work.num_tasks,
+        submitted_at=now.isoformat(timespec="seconds"),
+    )
+    cache.storage.put(submission.record_name, [submission.model_dump_json(indent=1).encode()])
+    return submission
+
+
+def _config_of_tasks(config: Config) -> bytes:
+    """The config as YAML, with each task a single worker of its own."""
+    document = config.model_dump(mode="json", exclude_unset=True)
+    task_run = {"executor": "local", "workers": 1, "threads": config.run.worker_threads}
+    return yaml.safe_dump(document | {"run": document.get("run", {}) | task_run}, sort_keys=False).encode()
+
+
+def _folder_for(config: Config, cache: Cache) -> Path:
+    if config.run.slurm.folder is not None:
+        return Path(config.run.slurm.folder).absolute()
+    below_cache = cache.storage.local_path(FOLDER)
+    if below_cache is None:
+        raise UsageError(
+            f"run.slurm.folder: {config.cache} is no folder, so scripts and logs need one that all nodes see; name it."
+        )
+    return below_cache.absolute()
+
+
+def _sbatch(script: Path) -> str:
+    try:
+        done = run("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS, to_its_end=True)
+    except ProgramMissing as error:
+        raise ProgramMissing(
+            f"{error}: run this where jobs are submitted from. For another scheduler, start jobs with "
+            "`kinegraph extract CONFIG --shards I/N`."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(
+            f"sbatch did not answer within {SUBMIT_SECONDS:.0f} s. See with squeue whether it took {script} or not."
+        ) from None
+    if done.returncode:
+        raise UsageError(f"sbatch refused the job (run.slurm): {done.stderr.strip()}")
+    return _job_id(done.stdout, script)
+
+
+def _job_id(said: str, script: Path) -> str:
+    """The job id among what sbatch, and maybe the site around it, printed. Raises SlurmError where it is not clear."""
+    ids = {match[1] for line in said.splitlines() if (match := JOB_ID.fullmatch(line.strip()))}
+    if len(ids) != 1:
+        raise SlurmError(
+            f"sbatch took {script}. One job id, a line of digits, was expected of it; {len(ids)} were found in what it "
+            f"said: {said.strip()[:MAX_SAID]!r}. The job may wait or run: find it with squeue and end it with scancel "
+            "before this command is run again. What prints to sbatch's stdout here should print to stderr."
+        )
+    return ids.pop()
+
+
+def cancel_pending(submission: Submission) -> None:
+    """Take what has not begun out of the queue; its failing does no harm."""
+    try:
+        run("scancel", "--state=PENDING", submission.job_id, seconds=SUBMIT_SECONDS)
+    except (ProgramMissing, subprocess.TimeoutExpired) as error:
+        tell_once(
+            f"{error}, so tasks of SLURM job {submission.job_id} that have not begun stay in the queue; they find "
+            f"nothing to do. `scancel --state=PENDING {submission.job_id}` takes them out."
+        )
+
+
+def logs_of_failed(submission: Submission, state: ArrayState, most: int = 3) -> str:
+    """The ends of the logs of tasks that did not end well, for an error message."""
+    told = []
+    for index, task in state.tasks.items():
+        if task.state in ("failed", "stopped", "unknown"):
+            tail = submission.tail(index) or ["(no log: do the nodes see this folder?)"]
+            path = submission.folder / LOG.format(index=index)
+            told.append("\n".join([f"task {index}: {task.state} {task.detail}, {path} ends with", *tail]))
+    return "\n".join(told[:most])

@@ -1,0 +1,130 @@
+"""Which rows imported features belong to: those of a cache, of a csv, or one for each video. Torch-free."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from kinegraph.cache_schemas.cache import CLASSES, Cache
+from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, row_order
+from kinegraph.cache_schemas.fingerprint import Options
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.caches.indexing import NAN, reopen_partial
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.stages.clips.datasets import Listing, Video, list_videos
+from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
+from kinegraph.stages.clips.options import FolderOptions
+
+IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in place of clip options, in cache.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsToFill:
+    """All rows a cache is to have, and the names of their labels."""
+
+    rows: tuple[ClipRow, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def video_ids(self) -> list[str]:
+        return [row.video_id for row in self.rows]
+
+
+def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
+    """The rows of `cache`; those that a csv lists below `root`; or, without either, one for each of `videos`.
+
+    Raises ExchangeError where a video of `cache` has several rows, for a csv that does not fit it, or where labels are
+    given to a cache that `index` made.
+    """
+    old: tuple[ClipRow, ...] = ()
+    if cache is not None and cache.storage.exists(TABLE):
+        old = tuple(cache.clips.rows())
+        if cache.manifest["clips"] != IMPORTED_CLIPS:
+            _check_indexed(cache, old, annotations)
+    if annotations is not None:
+        return _annotated(old, root, annotations)
+    if cache is not None and old:
+        return RowsToFill(rows=old, classes=tuple(cache.classes))
+    listed = (
+        Video(video_id=video, path=str(root / video), split="train", labels=(), list_index=place)
+        for place, video in enumerate(sorted(videos))
+    )
+    return RowsToFill(rows=tuple(map(_row, listed)), classes=())
+
+
+def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | None) -> None:
+    if annotations is not None:
+        raise ExchangeError(f"--annotations: {cache.root} has the labels that `kinegraph index` gave it")
+    video, count = Counter(row.video_id for row in rows).most_common(1)[0]
+    if count > 1:
+        raise ExchangeError(
+            f"{cache.root} has {counted(count, 'row')} of {video} (clips and crops), features of a video cannot "
+            "tell them apart. Import into another folder."
+        )
+
+
+def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToFill:
+    """Rows of all videos of a csv; those that are in `old` already keep their number and id."""
+    if not annotations.exists():
+        raise ExchangeError(f"--annotations: no file {annotations} (looked from {Path.cwd()})")
+    listing = list_videos(FolderOptions(kind="folder", root=str(root), annotations=str(annotations)))
+    listed = {video.video_id: video for video in listing.videos}
+    known = matched([row.video_id for row in old], listed)
+    if absent := [row.video_id for row in old if row.video_id not in known]:
+        raise ExchangeError(
+            f"{annotations} has no line for {absent[0]} ({counted(len(absent), 'video')}); rows are never removed"
+        )
+    kept = [(row, listed[known[row.video_id]]) for row in old]
+    rows = [replace(row, labels=video.labels, split=video.split, list_index=video.list_index) for row, video in kept]
+    return RowsToFill(rows=(*rows, *_new_rows(listing, {*known.values()})), classes=listing.classes)
+
+
+def _new_rows(listing: Listing, known: set[str]) -> list[ClipRow]:
+    return sorted((_row(video) for video in listing.videos if video.video_id not in known), key=row_order)
+
+
+def _row(video: Video) -> ClipRow:
+    """The row of a video of which nothing is known but its features."""
+    return ClipRow(
+        clip_id=f"{video.video_id}:0:full", video_id=video.video_id, path=video.path, split=video.split,
+        labels=video.labels, start_seconds=NAN, end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0,
+        frame_height=0, list_index=video.list_index, interval=video.interval,
+    )  # fmt: skip
+
+
+def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
+    """Give a cache of imported features its rows; those that it has must come first among them."""
+    storage: Storage = cache.storage
+    num_old = ClipsTable.count(storage) if storage.exists(TABLE) else 0
+    if num_old < len(rows.rows) and num_old % cache.shard_clips:
+        reopen_partial(cache, num_old // cache.shard_clips)
+    storage.put(CLASSES, [json.dumps(rows.classes, ensure_ascii=False, indent=1).encode()])
+    ClipsTable.from_rows(rows.rows).write(storage)
+    return Cache(cache.root)
+
+
+def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
+    """Video id -> its name among `names`: the same, or the same but for a video's ending.
+
+    Raises ExchangeError where several fit without their endings.
+    """
+    videos, names = set(videos), set(names)
+    found = {video: video for video in videos & names}
+    wanted, offered = (_by_stem(ids - found.keys()) for ids in (videos, names))
+    for stem in wanted.keys() & offered.keys():
+        if len(wanted[stem]) > 1 or len(offered[stem]) > 1:
+            both = " and ".join(", ".join(sorted(ids[stem])) for ids in (wanted, offered))
+            raise ExchangeError(f"{both} differ in endings alone: which belongs to which? Name them in full.")
+        found[wanted[stem][0]] = offered[stem][0]
+    return found
+
+
+def _by_stem(ids: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in ids:
+        path = PurePosixPath(name)
+        stem = str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else name
+        found.setdefault(stem, []).append(name)
+    return found

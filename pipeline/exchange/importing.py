@@ -1,0 +1,175 @@
+"""`kinegraph import`: features that others made become stages of a cache. Torch-free."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.compression import NONE
+from kinegraph.cache_schemas.ledger import Failure, Record, Source
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.pipeline.caches.declared import rows_that_fit
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.exchange.imported_rows import IMPORTED_CLIPS, RowsToFill, matched, rows_to_fill, write_rows
+from kinegraph.pipeline.exchange.imported_stages import Naming, imported_options, imported_stages
+from kinegraph.pipeline.machine.versions import versions
+from kinegraph.pipeline.shards.sealing import Provenance, Rows, StageOutput, describe
+from kinegraph.pipeline.shards.taking_over import Progress, fill, unheard
+from kinegraph.stages.imports.features import FeatureFiles, UnusableError, VideoFeatures
+from kinegraph.stages.imports.layout import chosen_frames, common_layout
+from kinegraph.stages.imports.recognise import open_features
+
+READ_WITH = ("kinegraph", "git", "python", "numpy", "h5py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What an import ended with. `left_out`: videos among the files that have no row; `failures`: one per clip."""
+
+    cache: Cache
+    kind: str
+    naming: Naming
+    stages: tuple[Stage, ...]
+    num_videos: int
+    left_out: tuple[str, ...]
+    failures: tuple[Failure, ...]
+
+
+def import_features(
+    features: Path,
+    into: Path | str,
+    *,
+    naming: Naming | None = None,
+    kind: str | None = None,
+    dataset: str | None = None,
+    annotations: Path | None = None,
+    num_frames: int | None = None,
+    on_progress: Progress = unheard,
+) -> Imported:
+    """Seal the features at `features` as features/<name> (and proposals and regions/<name>) of the cache `into`.
+
+    Rows are those of the cache, or made from `annotations`, or one a video. A video without features is a failed clip;
+    a video among the files that has no row is left out. `num_frames`: take so many of each video, see `chosen_frames`.
+    All is read before anything is written: for digests, and to know the shapes. Killed anywhere, it can be run again.
+
+    Raises FeatureFileError, ExchangeError, DatasetError, and CacheMismatch where the cache has other features there.
+    """
+    naming = naming or Naming()
+    files = open_features(features, kind, dataset)
+    known = Cache(into) if open_storage(into).exists(MANIFEST) else None
+    root = features if features.is_dir() else features.parent
+    videos = files.videos()
+    rows = rows_to_fill(known, videos, root, annotations)
+    names = matched(rows.video_ids, videos)
+    if not names:
+        told = f"{videos[0]}, ...; the rows are of {rows.video_ids[0]}, ..."
+        raise ExchangeError(f"no video has features: {features} has those of {told}")
+    # Of all videos, those without a row among them: it may come later, and must find the same stages.
+    sources = {video: files.source(video) for video in _counted("digests", videos, on_progress)}
+    layout = common_layout(files, _counted("shapes", videos, on_progress), num_frames)
+    stages = imported_stages(naming, layout, imported_options(files.kind, sources, num_frames))
+    cache = _begin(known, into, rows, stages)
+    work = _Work(
+        cache=cache, files=files, naming=naming, names=names, sources=sources, num_frames=layout.num_frames,
+        stages={stage.key: stage for stage in stages},
+    )  # fmt: skip
+    fill(cache, _missing(cache, stages), work.prepare, on_progress)
+    return Imported(
+        cache=cache,
+        kind=files.kind,
+        naming=naming,
+        stages=stages,
+        num_videos=len(names),
+        left_out=tuple(sorted(sources.keys() - {*names.values()})),
+        failures=_failures(cache, stages),
+    )
+
+
+def _counted(what: str, videos: Sequence[str], on_progress: Progress) -> Iterator[str]:
+    for done, video in enumerate(stopping.checked(videos), 1):
+        yield video
+        on_progress(f"reading {what}", done, len(videos))
+
+
+def _begin(known: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
+    """The cache with all its rows and the stages begun; rows of a cache that `index` made stay as they are."""
+    if known is None:
+        shard_clips = rows_that_fit(spec for stage in stages for spec in stage.arrays)
+        known = Cache.create(into, IMPORTED_CLIPS, {"kind": "zarr", "shard_clips": shard_clips, "compression": NONE})
+    for stage in stages:
+        known.check_stage(stage)
+    known.storage.sweep()
+    if known.manifest["clips"] == IMPORTED_CLIPS:
+        known = write_rows(known, rows)
+    known.declare(*stages, renew=True)
+    return known
+
+
+def _missing(cache: Cache, stages: Sequence[Stage]) -> dict[int, list[str]]:
+    sealed = {stage.key: set(cache.ledger.shards(stage.key)) for stage in stages}
+    missing = {shard: [key for key in sealed if shard not in sealed[key]] for shard in range(cache.num_shards)}
+    return {shard: keys for shard, keys in missing.items() if keys}
+
+
+def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
+    found: dict[str, Failure] = {}
+    for stage in stages:
+        for record in cache.ledger.records(stage.key):
+            for failure in record.failures:
+                found.setdefault(failure.clip_id, failure)
+    return tuple(found[clip_id] for clip_id in sorted(found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Turns files into rows. `names`: video of the cache -> of the files; `sources`: of the videos of the files."""
+
+    cache: Cache
+    files: FeatureFiles
+    naming: Naming
+    names: Mapping[str, str]
+    sources: Mapping[str, Source]
+    num_frames: int
+    stages: Mapping[str, Stage]
+
+    def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, Rows]]:
+        """Record and rows of each key of one shard."""
+        begun = time.monotonic()
+        numbers = self.cache.shard_rows(shard)
+        rows = list(self.cache.clips.rows(numbers.start, numbers.stop))
+        clip_ids = [row.clip_id for row in rows]
+        outputs = [StageOutput(stage=self.stages[key], clip_ids=clip_ids) for key in keys]
+        for number, row in enumerate(stopping.checked(rows)):
+            try:
+                features = self._features(row.video_id)
+            except UnusableError as error:
+                for output in outputs:
+                    output.fail(number, error.reason, error.detail)
+            else:
+                for output in outputs:
+                    self._store(features, output, number)
+        found = {row.video_id: self.sources[self.names[row.video_id]] for row in rows if row.video_id in self.names}
+        seconds = {"import": time.monotonic() - begun}
+        made_by = {name: word for name, word in versions().items() if name in READ_WITH}
+        provenance = Provenance(versions=made_by, device="", batch_size=0, threads=0)
+        for output in outputs:
+            yield describe(shard, output, found, provenance, seconds), output.finished()
+
+    def _features(self, video: str) -> VideoFeatures:
+        """The frames of a video that are taken. Raises UnusableError."""
+        if video not in self.names:
+            raise UnusableError("missing", f"no features of {video} among the files")
+        found = self.files.read(self.names[video])
+        found = found.at(chosen_frames(found.num_frames, self.num_frames))
+        found.check_finite(self.files.where(self.names[video]))
+        return found
+
+    def _store(self, features: VideoFeatures, output: StageOutput, number: int) -> None:
+        """One row of each array; zero past a video's regions, and where the files hold nothing."""
+        for name, rows in output.arrays.items():
+            rows[number] = 0
+            if (role := self.naming.role_of.get(name)) is not None:
+                values = features.arrays[role]
+                rows[number][tuple(slice(size) for size in values.shape)] = values

@@ -1,0 +1,190 @@
+"""`kinegraph export --to npy`: one .npy per array and video, for other tools. Torch-free."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import ArraySpec
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.files import shortened
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.cache_schemas.store import Shard
+from kinegraph.pipeline.caches.verification import require_whole
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.shards.taking_over import Progress, unheard
+
+MANIFEST, CLIPS = "manifest.json", "clips.csv"
+HEADER = "row,clip_id,video_id,file,index,split,labels,start_seconds,end_seconds,frame_width,frame_height,failed"
+Videos = Mapping[str, Sequence[int]]  # video_id -> its rows, in order
+
+
+@dataclass(kw_only=True)
+class ExportedFiles:
+    """What an export wrote. `unsealed`: stage -> videos left out because a row of theirs is not sealed in it.
+
+    `num_failed`: clips that hold fill values in some stage. `damaged`: one sentence for each shard left out.
+    """
+
+    num_files: int = 0
+    num_failed: int = 0
+    unsealed: dict[str, list[str]] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+
+def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progress: Progress = unheard) -> ExportedFiles:
+    """Write <out>/<array>/<video_id>.npy [clips, ...] for the arrays `names` (all, if none), and what each is.
+
+    Clips and crops stand in row order; failed ones hold fill values (NaN in floats, -1 in `proposals/count`) and are
+    listed in clips.csv; manifest.json says how the features were made. Each file appears whole; all are written anew
+    at each call, and the manifest says `complete` at the end.
+
+    Raises ExchangeError for an array that is not there, and where `out` holds something else.
+    """
+    specs = _chosen(source, names)
+    storage = open_storage(out)
+    storage.sweep()
+    manifest = _manifest(source, specs)
+    _claim(storage, manifest)
+    rows = list(source.clips.rows())
+    videos: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        videos.setdefault(row.video_id, []).append(number)
+    exported = ExportedFiles()
+    failed: dict[str, list[str]] = {}
+    stages = {key: list(group) for key, group in groupby(specs, key=lambda spec: spec.stage)}
+    for key, of_stage in stages.items():
+        records = {record.shard: record for record in source.ledger.records(key)}
+        for record in records.values():
+            for failure in record.failures:
+                failed.setdefault(failure.clip_id, []).append(f"{key}: {failure.reason}")
+        for done, files in enumerate(_stage_files(source, of_stage, records, videos, exported), 1):
+            for name, content in files.items():
+                _put_npy(storage, name, content)
+            exported.num_files += len(files)
+            on_progress(f"writing {key}", done, len(videos))
+    exported.num_failed = len(failed)
+    storage.put(CLIPS, [_clips_csv(rows, videos, source.classes, failed)])
+    _put_json(storage, manifest | {"complete": True, "not_sealed": exported.unsealed, "damaged": exported.damaged})
+    return exported
+
+
+def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
+    """The specs of the arrays, those of one stage together."""
+    known = source.arrays()
+    if unknown := [name for name in names if name not in known]:
+        raise ExchangeError(f"--array {unknown[0]}: {source.root} has {', '.join(known) or 'no array yet'}")
+    if not known:
+        raise ExchangeError(f"{source.root} has no array yet; run `kinegraph extract CONFIG` first")
+    return [spec for name, spec in known.items() if not names or name in names]
+
+
+def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
+    """What tells how the features were made."""
+    stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
+    arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
+    return {
+        "kinegraph": version("kinegraph"),
+        "complete": False,
+        "clips": source.manifest["clips"],
+        "classes": source.classes,
+        "stages": {key: {k: v for k, v in document.items() if k != "arrays"} for key, document in stages.items()},
+        "arrays": arrays,
+    }
+
+
+def _claim(storage: Storage, manifest: dict[str, Any]) -> None:
+    """Begin an export, or begin it anew. Raises ExchangeError where something else lies there."""
+    if storage.exists(MANIFEST):
+        there = json.loads(storage.get(MANIFEST))
+        same = json.loads(json.dumps(manifest))
+        if any(there.get(key) != same[key] for key in ("clips", "stages", "arrays")):
+            raise ExchangeError(f"{storage.root} holds an export of other features or arrays; name an empty folder")
+    elif any(storage.names(".")):
+        raise ExchangeError(f"{storage.root} is neither empty nor such an export; name an empty folder")
+    _put_json(storage, manifest)
+
+
+def _put_json(storage: Storage, document: dict[str, Any]) -> None:
+    storage.put(MANIFEST, [json.dumps(document, indent=1, sort_keys=True).encode()])
+
+
+def _stage_files(
+    source: Cache,
+    specs: Sequence[ArraySpec],
+    records: Mapping[int, Record],
+    videos: Videos,
+    exported: ExportedFiles,
+) -> Iterator[dict[str, np.ndarray]]:
+    """File name -> rows, of each video that is sealed and whole in the stage of `specs`."""
+
+    @lru_cache(maxsize=2)  # videos come in the order of their first rows
+    def opened(shard: int) -> dict[str, Shard] | None:
+        try:
+            return _open_checked(source, specs, records[shard])
+        except CacheError as error:
+            exported.damaged.append(str(error))
+            return None
+
+    for video, numbers in stopping.checked(videos.items()):
+        places = [divmod(number, source.shard_clips) for number in numbers]
+        if any(shard not in records for shard, _ in places):
+            exported.unsealed.setdefault(specs[0].stage, []).append(video)
+            continue
+        shards = [opened(shard) for shard, _ in places]
+        files = {}
+        for spec in specs:
+            rows = [views[spec.name].row(row) for views, (_, row) in zip(shards, places, strict=True) if views]
+            if len(rows) == len(places):
+                files[f"{spec.name}/{file_name(video)}"] = np.stack(rows)
+        yield files
+
+
+def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
+    """The arrays of one sealed shard; only objects that hold one of them are read. Raises CacheError for damage."""
+    holding = [name for name in record.objects if any(f"/{spec.name}/" in name for spec in specs)]
+    require_whole(source.storage, record, holding or record.objects)  # an HDF5 file holds all arrays of its stage
+    return {spec.name: source.store.open_shard(spec, record.shard) for spec in specs}
+
+
+def file_name(video_id: str) -> str:
+    """`<video_id>.npy`, below its array's folder also where the id is an absolute path or climbs up by `..`.
+
+    A part that is too long for a file's name is shortened, with a digest.
+    """
+    parts = f"{video_id}.npy".replace("%", "%25").replace("\0", "%00").replace("\\", "%5C").split("/")
+    return "/".join(part.replace(".", "%2E") if part in (".", "..") else shortened(part) or "%" for part in parts)
+
+
+def _put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
+    storage.put(name, [header.getvalue(), rows.data])
+
+
+def _clips_csv(
+    rows: Sequence[ClipRow], videos: Videos, classes: Sequence[str], failed: Mapping[str, list[str]]
+) -> bytes:
+    """Which place of which file is which clip: `file` below each array's folder, `index` in its first axis."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER.split(","))
+    index = {number: place for numbers in videos.values() for place, number in enumerate(numbers)}
+    for number, row in enumerate(rows):
+        labels = ";".join(classes[label] for label in row.labels)
+        place = (number, row.clip_id, row.video_id, file_name(row.video_id), index[number])
+        times = (row.start_seconds, row.end_seconds, row.frame_width, row.frame_height)
+        writer.writerow([*place, row.split, labels, *times, "; ".join(failed.get(row.clip_id, ()))])
+    return text.getvalue().encode()

@@ -1,0 +1,130 @@
+"""`kinegraph export --to zarr|hdf5`: the same cache in another store, or compressed otherwise. Torch-free."""
+
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, Cache, Stage
+from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
+from kinegraph.cache_schemas.compression import NONE
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.ledger import Exported, Record
+from kinegraph.cache_schemas.storages import open_storage
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.caches.indexing import reopen_partial
+from kinegraph.pipeline.caches.verification import whole_contents
+from kinegraph.pipeline.errors import ExchangeError
+from kinegraph.pipeline.shards.sealing import Rows
+from kinegraph.pipeline.shards.taking_over import Progress, fill, unheard
+
+NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedCache:
+    """What an export ended with, in shards of all stages. `damaged`: one sentence for each that was not copied."""
+
+    cache: Cache
+    num_sealed: int
+    num_copied: int
+    num_unsealed: int
+    damaged: tuple[str, ...]
+
+
+def export_cache(
+    source: Cache, out: Path | str, *, kind: str, compression: str | None = None, on_progress: Progress = unheard
+) -> ExportedCache:
+    """Copy every sealed shard of `source` to a cache at `out`; what is sealed there is left, unless it is outdated.
+
+    The values, rows, stages and what the ledger says of them stay; each object is held against its checksum before it
+    is copied. `compression` is for zarr; None: as in `source`. The same kind and compression make a checked copy.
+
+    Raises ExchangeError or CacheMismatch where `out` is another cache.
+    """
+    if Path(source.root).resolve() == Path(out).resolve():
+        raise ExchangeError(f"{out} is the cache to be exported; name another folder")
+    stages = {key: source.stage(key) for key in source.stage_keys()}
+    copy = _begin(source, out, kind, compression)
+    for stage in stages.values():
+        copy.check_stage(stage)
+    copy.declare(*stages.values(), renew=True)
+    _reopen_outdated(source, copy)
+    missing = _missing(source, copy)
+    damaged: set[str] = set()
+
+    def prepare(shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, Rows]]:
+        for key in keys:
+            try:
+                yield _read(source, stages[key], shard)
+            except CacheError as error:
+                damaged.add(str(error))
+
+    fill(copy, missing, prepare, on_progress)
+    num_missing, num_sealed = (sum(map(len, counted)) for counted in (missing.values(), _sealed(source).values()))
+    return ExportedCache(
+        cache=copy,
+        num_sealed=num_sealed,
+        num_copied=num_missing - len(damaged),
+        num_unsealed=len(stages) * source.num_shards - num_sealed,
+        damaged=tuple(sorted(damaged)),
+    )
+
+
+def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -> Cache:
+    """The cache at `out`, with all rows and no stage that was not there."""
+    given = source.manifest["store"]["compression"] if compression is None else compression
+    layout = source.manifest["store"] | {"kind": kind, "compression": NONE if kind == "hdf5" else given}
+    open_storage(out).sweep()
+    copy = Cache.create(out, source.manifest["clips"], layout)
+    if copy.shard_clips != source.shard_clips:
+        raise ExchangeError(
+            f"{out} has shards of {counted(copy.shard_clips, 'row')}, {source.root} of {source.shard_clips}."
+        )
+    clip_ids = source.clips.column("clip_id")
+    there = ClipsTable.read(copy.storage).column("clip_id") if copy.storage.exists(TABLE) else []
+    if there != clip_ids[: len(there)]:
+        raise ExchangeError(f"{out} holds other rows than {source.root}: not a copy of it. Choose another folder.")
+    if len(there) < len(clip_ids) and len(there) % copy.shard_clips:
+        reopen_partial(copy, len(there) // copy.shard_clips)
+    for name in filter(source.storage.exists, (CLASSES, LABELS, TABLE, DATASET)):
+        copy.storage.put(name, [source.storage.get(name)])
+    return copy
+
+
+def _reopen_outdated(source: Cache, copy: Cache) -> None:
+    """Unseal what was exported from shards that `source` has computed anew since."""
+    for key in copy.stage_keys():
+        for there in copy.ledger.records(key):
+            now = source.ledger.read(key, there.shard) if there.exported else None
+            if now and now.model_copy(update=NEW_IN_A_COPY) != there.model_copy(update=NEW_IN_A_COPY):
+                copy.ledger.unseal(key, there.shard)
+
+
+def _sealed(cache: Cache) -> dict[str, set[int]]:
+    return {key: set(cache.ledger.shards(key)) for key in cache.stage_keys()}
+
+
+def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
+    """Shard -> keys that are sealed in `source` alone."""
+    missing: dict[int, list[str]] = {}
+    there = _sealed(copy)
+    for key, shards in _sealed(source).items():
+        for shard in shards - there[key]:
+            missing.setdefault(shard, []).append(key)
+    return dict(sorted(missing.items()))
+
+
+def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, Rows]:
+    """One shard's record, as it will be in a copy, and all its rows. Raises CacheError where it is damaged."""
+    record = source.ledger.read(stage.key, shard)
+    if record is None:
+        raise CacheError(f"{stage.key} shard {shard} of {source.root} was unsealed while it was exported.")
+    contents = whole_contents(source, stage, record)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    exported = Exported(kind=source.manifest["store"]["kind"], kinegraph=version("kinegraph"), at=now)
+    rows = [(spec, contents.rows[spec.name]) for spec in (*stage.arrays, status_array(stage.key))]
+    return record.model_copy(update={"exported": exported}), rows

@@ -1,0 +1,114 @@
+"""`kinegraph plan --calibrate`: one work unit run for its pace, in a cache that is thrown away. Needs torch."""
+
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import TABLE
+from kinegraph.pipeline.caches.indexed_dataset import move_rows, moved_root
+from kinegraph.pipeline.caches.plan import Plan, WorkUnit
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction.events import Preparing
+from kinegraph.pipeline.extraction.progress import Progress, clips_of
+from kinegraph.pipeline.extraction.worker import Worker
+
+RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What one unit took on this machine, and what that means for the rest.
+
+    `seconds` from the first video to the last seal, without the start of Python and networks; `stage_seconds`: what of
+    it went where. `peak_bytes`: resident memory of the process. `hours` for all that is missing, with `workers` such
+    workers side by side; None where no clip could be decoded, which tells nothing.
+    """
+
+    clips: int
+    failed: int
+    device: str
+    threads: int
+    workers: int
+    seconds: float
+    stage_seconds: dict[str, float]
+    peak_bytes: int
+    hours: float | None
+
+    @property
+    def clips_per_second(self) -> float:
+        """Of one worker."""
+        return self.clips / self.seconds
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"clips_per_second": self.clips_per_second}
+
+
+def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
+    """Run one unit of the plan in a temporary folder; None where nothing is missing. The cache is only read.
+
+    Raises what extraction raises: WeightsError, or CacheMismatch for weights other than the cache's.
+    """
+    if not plan.units:
+        return None
+    unit = _typical(plan.units)
+    inline = config.run.executor == "inline"
+    progress = Progress(clips_of(cache, [unit]), "calibrate")
+    progress(Preparing(doing=f"running shard {unit.shard} in a temporary folder"))
+    with closing(progress), tempfile.TemporaryDirectory(prefix="kinegraph-") as folder:
+        scratch = _scratch(cache, folder)
+        if root := moved_root(config, cache):
+            move_rows(scratch, root)
+        worker = Worker(config, scratch, plan.keys, progress)
+        for stage in worker.networks.stages.values():
+            cache.check_stage(stage)
+        read = [key for key in plan.declared.with_read(unit.keys) if key not in unit.keys]
+        _copy_sealed(cache, scratch, read, unit.shard)
+        begun = time.monotonic()
+        worker.run([unit], decode_threads=0 if inline else worker.threads)
+        seconds = time.monotonic() - begun
+        records = [scratch.ledger.read(key, unit.shard) for key in unit.keys]
+    failed = len({failure.clip_id for record in records if record for failure in record.failures})
+    clips, workers = len(cache.shard_rows(unit.shard)), 1 if inline else config.run.workers
+    missing = sum(len(cache.shard_rows(other.shard)) for other in plan.units)
+    return Calibration(
+        clips=clips,
+        failed=failed,
+        device=str(worker.networks.device),
+        threads=worker.threads,
+        workers=workers,
+        seconds=round(seconds, 3),
+        stage_seconds=records[-1].seconds if records[-1] else {},
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES,
+        hours=missing / (clips / seconds * workers) / 3600 if failed < clips else None,
+    )
+
+
+def _typical(units: Sequence[WorkUnit]) -> WorkUnit:
+    """The first of the units whose keys most units have."""
+    ((keys, _),) = Counter(unit.keys for unit in units).most_common(1)
+    return next(unit for unit in units if unit.keys == keys)
+
+
+def _scratch(cache: Cache, folder: str) -> Cache:
+    """A cache of the same rows and layout, with nothing in it."""
+    scratch = Cache.create(folder, cache.manifest["clips"], cache.manifest["store"])
+    scratch.storage.put(TABLE, [cache.storage.get(TABLE)])
+    return scratch
+
+
+def _copy_sealed(cache: Cache, scratch: Cache, keys: Sequence[str], shard: int) -> None:
+    """Give the scratch cache what the keys have sealed of a shard."""
+    begun = [key for key in keys if cache.has_stage(key)]
+    scratch.declare(*(cache.stage(key) for key in begun))
+    for key in begun:
+        if record := cache.ledger.read(key, shard):
+            for name in record.objects:
+                scratch.storage.put(name, [cache.storage.get(name)])
+            scratch.ledger.seal(record)

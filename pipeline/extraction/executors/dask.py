@@ -1,0 +1,234 @@
+"""A Dask cluster: a task per work unit, few at a time; arrays never travel, what a task gives back are events."""
+
+import itertools
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from dask.utils import key_split
+from distributed import Client, Future, KilledWorker
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.clusters.dask.checks import absolute_root, check_cluster
+from kinegraph.pipeline.clusters.dask.cluster import UNITS_AT_ONCE, are_children, connected, resources
+from kinegraph.pipeline.clusters.dask.workers import COUNT_WORKERS_SECONDS, Workers
+from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
+from kinegraph.pipeline.extraction.events import Event, Preparing, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
+from kinegraph.pipeline.extraction.executors.contract import Job, Report, set_aside
+from kinegraph.pipeline.extraction.executors.dask_station import Station, run_unit
+from kinegraph.pipeline.machine.versions import agreed_versions
+from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
+
+REVISIT_SECONDS = 1.0
+FORGET_EVERY = 1000  # submissions
+_submitted = itertools.count(1)  # a key that was used before would be taken for the task that had it
+log = logging.getLogger("kinegraph")
+
+
+class DaskExecutor:
+    """Workers wherever `run.dask` says. A unit runs again only where its worker died.
+
+    A unit that three workers did not survive is left for the end, when it has the cluster for itself. If its worker
+    dies again, it is set aside. That a worker leaves because its own job ends is no death; where the time of the
+    command ends, what was begun is waited for.
+    """
+
+    def run(self, job: Job, report: Report) -> None:
+        if not job.units:
+            # torch, which a client of a cluster needs not
+            from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
+
+            InlineExecutor().run(job, report)  # builds the networks, to see that they are those of the cache
+            return
+        with connected(job.config.run) as client:
+            log.info("Dask's dashboard: %s", client.dashboard_link)
+            check_cluster(client, job.config.run, job.cache, job.units[0].shard)
+            report(Preparing(doing="Dask's workers load the networks"))
+            station = _station(job, client)
+            client.register_plugin(station, name=station.name)
+            try:
+                suspects = Submission(client, job, station, report).run(job.units, MAX_DEATHS)
+                alone = [left for unit in suspects for left in _alone(client, job, station, report, unit)]
+            finally:
+                with suppress(OSError):  # the cluster may be gone, and the stations with it
+                    client.unregister_worker_plugin(station.name)
+                job.cache.storage.sweep()
+        limit = job.config.run.dask.memory_limit
+        hint = f" If it took too much memory (run.dask.memory_limit: {limit}), the workers' nannies say so."
+        set_aside(alone, job.cache.num_shards, hint)
+
+
+def _station(job: Job, client: Client) -> Station:
+    root, of_client, allotted = absolute_root(job.cache.root), are_children(job.config.run), job.allotted
+    if allotted is not None and not of_client:
+        allotted = allotted.on_clock(_scheduler_ahead_seconds(client))
+    return Station(job.config, root, job.keys, agreed_versions(), of_client=of_client, allotted=allotted)
+
+
+def _scheduler_ahead_seconds(client: Client) -> float:
+    """How far the scheduler's clock is ahead of this process's."""
+    asked = time.time()
+    theirs: float = client.run_on_scheduler(time.time)
+    return theirs - (asked + time.time()) / 2
+
+
+def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
+    """Run a suspect once more, with nothing beside it; gives it back if its worker dies."""
+    lease = lease_of(job.cache.storage, unit.shard)
+    max_deaths = lease.deaths_if_holder_died + 1 if lease else MAX_DEATHS
+    return Submission(client, job, station, report).run([unit], max_deaths)
+
+
+class Submission:
+    """Units on their way through the scheduler, as many at a time as keep all workers busy."""
+
+    def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
+        self.client, self.job, self.station, self.report = client, job, station, report
+        self.in_flight: dict[str, tuple[Future[Any], WorkUnit]] = {}
+        self.early_deaths = 0  # in a row
+        self._attempts: dict[int, int] = {}  # at shards, as seen when a worker died
+        self._lost: deque[tuple[int, ...]] = deque()  # by the client's thread: what a dead worker had
+        self.leased: list[WorkUnit] = []
+        self.watchers: dict[int, tuple[str, ...]] = {}
+        self.suspects: list[WorkUnit] = []
+        self.out_of_time: OutOfTimeError | WalltimeError | None = None
+        self._settled: queue.Queue[Future[Any]] = queue.Queue()
+        self._workers = Workers(client, job.config.run)
+
+    def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
+        """Run the units, those that others have leased once these are done or dead; gives the suspects.
+
+        Raises OutOfTimeError or WalltimeError once what was begun is done, and ClusterLost.
+        """
+        self.client.subscribe_topic("all", self._note)
+        try:
+            while True:
+                self._pass(deque(units), max_deaths)
+                if not self.leased:
+                    return self.suspects
+                stopping.sleep(REVISIT_SECONDS)
+                if self.job.allotted is not None:
+                    self.job.allotted.require_time_to_wait()
+                units, self.leased = self.leased, []
+        finally:
+            self.client.unsubscribe_topic("all")
+            with suppress(OSError):
+                self.client.cancel([future for future, _ in self.in_flight.values()])
+
+    def _pass(self, waiting: deque[WorkUnit], max_deaths: int) -> None:
+        while True:
+            while waiting and self.out_of_time is None and len(self.in_flight) < UNITS_AT_ONCE * self._workers.most():
+                self._submit(waiting.popleft(), max_deaths)
+            if not self.in_flight:
+                break
+            with suppress(queue.Empty):
+                self._settle(stopping.get(self._settled, COUNT_WORKERS_SECONDS), max_deaths)
+            while self._lost:
+                self._died(self._lost.popleft())
+            self._workers.require()
+        if self.out_of_time is not None:
+            raise self.out_of_time
+
+    def _submit(self, unit: WorkUnit, max_deaths: int) -> None:
+        number = next(_submitted)
+        if number % FORGET_EVERY == 0:
+            with suppress(OSError):  # a scheduler that went away shows in the futures
+                self.client.run_on_scheduler(forget_submissions)
+        key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{number}"
+        taken = resources(self.job.config.run) or None
+        future = self.client.submit(
+            run_unit, self.station.name, unit, max_deaths, key=key, pure=False, resources=taken,
+            workers=self.watchers.get(unit.shard), allow_other_workers=unit.shard in self.watchers,
+        )  # fmt: skip
+        self.in_flight[key] = future, unit
+        future.add_done_callback(self._settled.put)
+
+    def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
+        """Whether so many workers were at the unit. The scheduler counts those that had only pulled it ahead, too."""
+        storage = self.job.cache.storage
+        if not storage.creates_exclusively():
+            return True  # whether it or a neighbour killed the workers shows when it runs alone
+        lease = lease_of(storage, unit.shard)
+        return lease is not None and lease.deaths_if_holder_died >= max_deaths
+
+    def _settle(self, future: Future[Any], max_deaths: int) -> None:
+        """Take in what became of a unit. Raises what its `Worker` raised, and ClusterLost."""
+        _, unit = self.in_flight.pop(str(future.key))
+        if future.status == "error":
+            error = future.exception()
+            if not isinstance(error, KilledWorker):
+                raise error
+            (self.suspects if self._may_have_killed(unit, max_deaths) else self.leased).append(unit)
+        elif future.status == "finished":
+            self._take(future.result())
+            if unit in self.leased and unit.shard not in self.watchers:
+                self._remember_watcher(future, unit)
+        else:
+            raise ClusterLost(f"The Dask scheduler at {self._workers.address} went away. What is sealed stays.")
+
+    def _take(self, found: tuple[Event, ...] | Exception) -> None:
+        if isinstance(found, OutOfTimeError | WalltimeError):
+            self.out_of_time = found
+            return
+        if isinstance(found, Exception):
+            raise found
+        for event in found:
+            if isinstance(event, UnitLeased):
+                self.leased.append(event.unit)
+            elif isinstance(event, UnitSuspected):
+                self.suspects.append(event.unit)
+            elif isinstance(event, UnitSealed):
+                self.early_deaths = 0
+            self.report(event)
+
+    def _remember_watcher(self, future: Future[Any], unit: WorkUnit) -> None:
+        """The worker that found a unit leased visits it again: only who looks on for long sees a lease go stale."""
+        with suppress(OSError):
+            self.watchers[unit.shard] = self.client.who_has([future])[future.key]
+
+    def _died(self, shards: tuple[int, ...]) -> None:
+        """A worker died that had these shards: a lease says of each, by its attempt, whether the worker was at it.
+
+        Raises ClusterLost where workers die again and again, and none was at any.
+        """
+        storage = self.job.cache.storage
+        if not shards or not storage.creates_exclusively():
+            return
+        attempts = {shard: lease.attempt for shard in shards if (lease := lease_of(storage, shard))}
+        was_early = all(attempt <= self._attempts.get(shard, 0) for shard, attempt in attempts.items())
+        self._attempts |= attempts
+        self.early_deaths = self.early_deaths + 1 if was_early else 0
+        if self.early_deaths >= MAX_DEATHS:
+            raise ClusterLost(
+                "Dask workers died again and again before they took a shard. Is there memory for the networks in each "
+                f"process (run.dask.memory_limit: {self.job.config.run.dask.memory_limit})? Their logs say more."
+            )
+
+    def _note(self, event: tuple[float, Any]) -> None:
+        """Dask's own word of a worker that died, from the client's thread."""
+        message = event[1]
+        if message.get("action") != "remove-worker":
+            return
+        self._workers.left_in_order = message["expected"]
+        if not message["expected"]:
+            known = [self.in_flight.get(key) for key in message["processing-tasks"]]
+            shards = tuple(sorted(found[1].shard for found in known if found is not None))
+            self._lost.append(shards)
+            self.report(WorkerLost(shards=shards, exit_code=None, set_aside=()))
+
+
+def forget_submissions(dask_scheduler: Any) -> None:
+    """Run by the scheduler: drop what it keeps of each submission when that is over.
+
+    600 bytes: its spans note, for ever, that it was a `Future`, and dask caches what kind of key each of the last
+    100,000 is.
+    """
+    for span in dask_scheduler.extensions["spans"].spans.values():
+        if metadata := getattr(span, "metadata", None):  # older versions keep none
+            metadata["collections"] = [told for told in metadata["collections"] if told != {"type": "Future"}]
+    key_split.cache_clear()

@@ -1,0 +1,12 @@
+"""Everything in the calling thread: the executor to debug with."""
+
+from kinegraph.pipeline.clusters.walltime import Schedule
+from kinegraph.pipeline.extraction.executors.contract import Job, Report
+from kinegraph.pipeline.extraction.worker import Worker
+
+
+class InlineExecutor:
+    """One worker here; decoding and the network take turns."""
+
+    def run(self, job: Job, report: Report) -> None:
+        Worker(job.config, job.cache, job.keys, report, Schedule(job.allotted)).run(job.units, decode_threads=0)

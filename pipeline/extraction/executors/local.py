@@ -1,0 +1,221 @@
+"""This machine: one worker in this process, or several in processes of their own."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.files import HOST
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.clusters.walltime import Allotment, Schedule
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
+from kinegraph.pipeline.extraction.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
+from kinegraph.pipeline.extraction.executors.contract import Job, Report, set_aside
+from kinegraph.pipeline.extraction.worker import Worker
+from kinegraph.pipeline.machine.devices import on_device_of
+from kinegraph.pipeline.machine.terminal import log_to_stderr
+from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
+
+
+class LocalExecutor:
+    """`workers` processes that pull units one by one; a single worker runs in this process.
+
+    A unit that three workers did not survive, in this run or (with a single worker) in runs before it, is left for the
+    end and gets a process of its own. If that dies too, the unit is set aside.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def run(self, job: Job, report: Report) -> None:
+        if self.workers == 1 or not job.units:
+            run_here(job, job.units, report)
+        else:
+            _run_alone(job, _Pool(job, report).run(min(self.workers, len(job.units))), report)
+
+
+def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
+    """One worker in this process runs `units`, which are asked for as it gets to them."""
+    worker = Worker(job.config, job.cache, job.keys, report, Schedule(job.allotted))
+    _run_alone(job, worker.run(units, decode_threads=worker.threads, max_deaths=MAX_DEATHS), report)
+
+
+def _run_alone(job: Job, suspects: Iterable[WorkUnit], report: Report) -> None:
+    alone = [_Pool(replace(job, units=(unit,)), report, max_deaths=1) for unit in suspects]
+    set_aside((unit for pool in alone for unit in pool.run(1)), job.cache.num_shards)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A worker's last word: the exception that ended it."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class _OutOfTime:
+    """A worker's last word: what it began is sealed, and it can begin no more of what it pulled."""
+
+    error: OutOfTimeError | WalltimeError
+
+
+class _Wants:
+    """A worker asks for its next unit."""
+
+
+@dataclass
+class _Member:
+    number: int
+    process: BaseProcess
+    connection: Connection
+    in_flight: dict[int, WorkUnit] = field(default_factory=dict)
+
+
+class _Pool:
+    """The parent's side. A unit whose worker died runs again; after `max_deaths` it is a suspect, and left."""
+
+    def __init__(self, job: Job, report: Report, max_deaths: int = MAX_DEATHS) -> None:
+        self.job, self.report, self.max_deaths = job, report, max_deaths
+        self.waiting = deque(job.units)
+        self.deaths: Counter[int] = Counter()
+        self.early_deaths = 0
+        self.suspects: list[WorkUnit] = []
+        self.out_of_time: OutOfTimeError | WalltimeError | None = None
+        self.members: list[_Member] = []
+
+    def run(self, workers: int) -> list[WorkUnit]:
+        """Run the units; gives the suspects. Workers for whom it is too late leave the others to theirs."""
+        try:
+            self.members = [self._start(number) for number in range(workers)]
+            while self.members:
+                stopping.check()
+                ready = wait([m.connection for m in self.members], stopping.POLL_SECONDS)
+                for member in [m for m in self.members if m.connection in ready]:
+                    self._listen(member)
+        finally:
+            for member in self.members:
+                member.process.terminate()
+            for member in self.members:
+                member.process.join()
+        if self.out_of_time is not None:
+            raise self.out_of_time
+        return self.suspects
+
+    def _start(self, number: int) -> _Member:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (self.job.config, self.job.cache.root, self.job.keys, number, theirs, self.job.allotted)
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        with stopping.unheard_by_children():
+            process.start()
+        theirs.close()
+        return _Member(number, process, ours)
+
+    def _listen(self, member: _Member) -> None:
+        try:
+            message = member.connection.recv()
+        except (EOFError, OSError):  # it died, perhaps in the middle of a message
+            self._ended(member)
+            return
+        if isinstance(message, _Failed):
+            raise message.error
+        if isinstance(message, _OutOfTime):
+            self.out_of_time = message.error
+            member.in_flight.clear()
+            return
+        if isinstance(message, _Wants):
+            unit = self.waiting.popleft() if self.waiting else None
+            if unit is not None:
+                member.in_flight[unit.shard] = unit
+            with suppress(OSError):  # it died after asking, which the next message, its end of file, tells
+                member.connection.send(unit)
+            return
+        if isinstance(message, UnitSealed | UnitSealedElsewhere):
+            del member.in_flight[message.unit.shard]
+        self.report(message)
+
+    def _ended(self, member: _Member) -> None:
+        member.process.join()
+        self.members.remove(member)
+        if not member.in_flight and not member.process.exitcode:
+            return
+        self.job.cache.storage.sweep()
+        guilty = {shard for shard in member.in_flight if self._was_at(member, shard)}
+        self.early_deaths += not guilty
+        aside = []
+        for shard, unit in member.in_flight.items():
+            self.deaths[shard] += shard in guilty
+            if self.deaths[shard] >= self.max_deaths:
+                self.suspects.append(unit)
+                aside.append(shard)
+            else:
+                self.waiting.append(unit)
+        lost = tuple(member.in_flight)
+        self.report(WorkerLost(shards=lost, exit_code=member.process.exitcode, set_aside=tuple(aside)))
+        if self.early_deaths >= MAX_DEATHS:
+            raise RuntimeError(
+                f"{self.early_deaths} workers died before they took a shard, the last with exit code "
+                f"{member.process.exitcode}. Is there memory for `run.workers` copies of the networks?"
+            )
+        if self.waiting and self.out_of_time is None:
+            self.members.append(self._start(member.number))
+
+    def _was_at(self, member: _Member, shard: int) -> bool:
+        """Whether the dead process may have died of the shard: not where it waited for another run, or pulled it ahead.
+
+        Without leases, every unit that it pulled may have killed it.
+        """
+        if not self.job.cache.storage.creates_exclusively():
+            return True
+        lease = lease_of(self.job.cache.storage, shard)
+        return lease is not None and (lease.host, lease.pid, lease.ahead) == (HOST, member.process.pid, False)
+
+
+def _work(
+    config: Config, cache: str, keys: tuple[str, ...], number: int, connection: Connection, allotted: Allotment | None
+) -> None:
+    """The child's side: the `number`-th worker here, which asks for units until there are none, or no time."""
+    log_to_stderr()
+    for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(decided_by_parent, signal.SIG_IGN)
+    stopping.obey([signal.SIGTERM], second_ends=False)  # the parent's may come after one to all processes
+    sending, asking = threading.Lock(), threading.Lock()
+
+    def send(message: object) -> None:
+        with sending:
+            connection.send(message)
+
+    def report(event: Event) -> None:
+        send(event)
+
+    def units() -> Iterator[WorkUnit]:
+        while True:
+            with asking:
+                send(_Wants())
+                unit = connection.recv()
+            if unit is None:
+                return
+            yield unit
+
+    last_word: object = None
+    try:
+        worker = Worker(on_device_of(config, number), Cache(cache), keys, report, Schedule(allotted))
+        worker.run(units(), decode_threads=worker.threads)
+    except KeyboardInterrupt:
+        os._exit(1)  # what was being written is cleaned up; tearing torch down under running threads only makes noise
+    except (OutOfTimeError, WalltimeError) as error:
+        last_word = _OutOfTime(error)
+    except Exception as error:
+        last_word = _Failed(error)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another worker's last word may come first; nothing is left to tidy
+    if last_word:
+        send(last_word)

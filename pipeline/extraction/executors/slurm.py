@@ -1,0 +1,124 @@
+"""A SLURM job array: submitted here, run by `slurm_task`, watched through the ledger."""
+
+import logging
+from collections.abc import Sequence
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.clips_table import video_of
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.clusters.slurm.states import USAGE
+from kinegraph.pipeline.clusters.slurm.submission import (
+    Submission,
+    Work,
+    cancel_pending,
+    logs_of_failed,
+    submit,
+    under_way,
+)
+from kinegraph.pipeline.errors import SlurmError
+from kinegraph.pipeline.extraction.events import ClipsDone, Preparing, UnitSealed
+from kinegraph.pipeline.extraction.executors.contract import Job, Report
+
+POLL_SECONDS = 15.0
+log = logging.getLogger("kinegraph")
+
+
+class SlurmExecutor:
+    """Submits an array of `run.workers` tasks and waits; submits again what is left, as long as each array seals some.
+    Raises SlurmError where one does not, or ends with an error that a user has to mend.
+
+    An array of an earlier command that works on the same shards is watched instead. Leaving it (Ctrl-C, a lost
+    connection) leaves the array in SLURM.
+    """
+
+    def run(self, job: Job, report: Report) -> None:
+        if not job.units:
+            _check_weights(job, report)
+        left = list(job.units)
+        while left:
+            submission = _watched_instead(job, left) or _submitted(job, left)
+            before, left = left, _watch(submission, job.cache, left, report)
+            if left:
+                _require_progress(submission, len(before) - len(left), len(left))
+
+
+def _require_progress(submission: Submission, num_sealed: int, num_left: int) -> None:
+    """Raise SlurmError where another array would end as this one did."""
+    state = submission.state()
+    mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
+    if mistaken or not num_sealed:
+        raise SlurmError(
+            f"SLURM job {submission.job_id} ended with {counted(num_sealed, 'shard')} sealed and {num_left:,} "
+            f"left, and is not submitted again.\n{logs_of_failed(submission, state)}"
+        )
+
+
+def _check_weights(job: Job, report: Report) -> None:
+    """With no units there are keys whose weights are to be compared, which takes no array."""
+    from kinegraph.pipeline.extraction.executors.local import LocalExecutor
+
+    LocalExecutor(1).run(job, report)
+
+
+def _submitted(job: Job, units: Sequence[WorkUnit]) -> Submission:
+    work = Work(kind="extract", num_tasks=min(job.config.run.workers, len(units)), keys=job.keys, units=tuple(units))
+    submission = submit(job.config, work)
+    log.info(
+        "SLURM job %s: %s for %s, logs in %s. It goes on without this command; see `kinegraph status %s`",
+        submission.job_id, counted(submission.num_tasks, "task"), counted(len(units), "shard"), submission.folder,
+        job.config.cache,
+    )  # fmt: skip
+    return submission
+
+
+def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
+    """A submission under way that does some of these units."""
+    asked = {(unit.shard, key) for unit in units for key in unit.keys}
+    for submission in under_way(job.cache.storage, "extract"):
+        if any((unit.shard, key) in asked for unit in submission.work().units for key in unit.keys):
+            log.info(
+                "SLURM job %s works on these shards already: watching it, nothing is submitted (`scancel %s` ends it)",
+                submission.job_id, submission.job_id,
+            )  # fmt: skip
+            return submission
+    return None
+
+
+def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], report: Report) -> list[WorkUnit]:
+    """Report what is sealed until the array is over; gives the units that are not."""
+    left = list(units)
+    report(Preparing(doing=f"waiting for SLURM job {submission.job_id}"))
+    while True:
+        state = submission.watched_state()
+        before, left = left, unsealed(cache, left)
+        still = {unit.shard for unit in left}
+        for unit in before:
+            if unit.shard not in still:
+                _report_sealed(cache, unit, report)
+        if not left:
+            cancel_pending(submission)
+        if state.is_over or (not left and submission.has_ended(state)):
+            return left
+        stopping.sleep(POLL_SECONDS)
+
+
+def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
+    """The units of which some key has no record, or still the one that is to be replaced."""
+    sealed = {key: set(cache.ledger.shards(key)) for key in {key for unit in units for key in unit.keys}}
+    return [
+        unit
+        for unit in units
+        if any(unit.shard not in sealed[key] for key in unit.keys)
+        or any(cache.ledger.read(record.key, unit.shard) == record for record in unit.reopened)
+    ]
+
+
+def _report_sealed(cache: Cache, unit: WorkUnit, report: Report) -> None:
+    retried = unit.retried
+    clips = [clip for clip in cache.clip_ids(unit.shard) if retried is None or clip in retried]
+    records = [cache.ledger.read(key, unit.shard) for key in unit.keys]
+    failed = {failure.clip_id for record in records if record for failure in record.failures}
+    report(ClipsDone(clips=len(clips), videos=len({video_of(clip) for clip in clips}), waiting="waiting for SLURM"))
+    report(UnitSealed(unit=unit, failed_clips=tuple(sorted(failed))))

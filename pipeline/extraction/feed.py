@@ -1,0 +1,266 @@
+"""Decoding ahead of the network: threads decode videos, one more assembles batches, bounded queues between them."""
+
+import itertools
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.ledger import Source
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.shards.leases import Doing
+from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.open_videos import OpenVideos
+from kinegraph.stages.decode.squares import Square
+from kinegraph.stages.decode.stream import LATEST_RULES
+from kinegraph.stages.remote.options import StagingOptions
+from kinegraph.stages.remote.staging import AtHand, Staging
+
+Item = TypeVar("Item")
+BATCHES_AHEAD = 2
+LEFT_OPEN = 2  # videos of which a following unit may want more; each holds some decoded frames
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """`batch_size` consecutive rows of a shard, from row `offset`; the last batch of a shard holds fewer.
+
+    `clip_ids` are those of the whole unit.
+    `pixels` [batch_size, T, S, S, 3] uint8 are zero where a clip failed and where there is none.
+    """
+
+    unit: WorkUnit
+    clip_ids: list[str]
+    offset: int
+    rows: list[ClipRow]
+    is_last: bool
+    clips: list[DecodedClip | DecodeError] = field(default_factory=list)
+    pixels: dict[Square, np.ndarray] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Video:
+    """Neighbouring rows of one video in one unit, their numbers in the shard, and the clips of the whole unit.
+
+    Intervals of a video are decoded together. `undecoded`: one item for each video of the unit that is not decoded yet.
+    """
+
+    unit: WorkUnit
+    clip_ids: list[str]
+    rows: list[ClipRow]
+    numbers: list[int]
+    is_last: bool
+    undecoded: list[None]
+
+
+_Decoded = tuple[list[DecodedClip | DecodeError], Source | None]
+_File = AbstractContextManager[AtHand]
+
+
+class Feed:
+    """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing.
+
+    Batches are cut from whole shards; of a unit that retries clips, only those that hold one are made. Videos at URLs
+    are copied ahead of the decoder, as `staging` says. `note` is told, by any thread, when a video of a unit begins to
+    be decoded, and when the last one is.
+    """
+
+    def __init__(
+        self,
+        rows_of: Callable[[WorkUnit], list[ClipRow]],
+        wanted: Callable[[WorkUnit], Wanted | None],
+        *,
+        batch_size: int,
+        timeout_seconds: float,
+        threads: int,
+        staging: StagingOptions | None = None,
+        note: Callable[[WorkUnit, Doing], None] = lambda unit, doing: None,
+    ) -> None:
+        self._note = note
+        self._rows_of, self._wanted = rows_of, wanted
+        self._staging = staging or StagingOptions()
+        self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
+
+    def batches(self, units: Iterable[WorkUnit]) -> Generator[Batch]:
+        """All batches of all units, in order; decoding runs ahead over unit borders. Close it to stop the threads.
+
+        With no threads everything happens in the caller, for debugging.
+        """
+        open_videos = OpenVideos(LEFT_OPEN)
+        if self._threads == 0:
+            with closing(open_videos), Staging(self._staging) as staging:
+                yield from self._assembled(
+                    (video, self._decode(video, self._begun(video, staging), open_videos))
+                    for video in self._videos(units)
+                )
+            return
+        pool_of = stopping.threads(self._threads, "decode")
+        with pool_of as pool, closing(open_videos), Staging(self._staging) as staging:
+            closed = threading.Event()
+            decoded = self._decoded_ahead(pool, units, staging, closed, open_videos)
+            try:
+                yield from _in_background(self._assembled(decoded), closed)
+            finally:
+                closed.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_Video]:
+        for unit in units:
+            rows = self._rows_of(unit)
+            clip_ids, numbers = [row.clip_id for row in rows], self._numbers(unit, rows)
+            groups = [list(group) for _, group in itertools.groupby(numbers, key=lambda number: rows[number].path)]
+            undecoded = [None] * len(groups)
+            for of_video in groups:
+                is_last = of_video is groups[-1]
+                yield _Video(unit, clip_ids, [rows[number] for number in of_video], of_video, is_last, undecoded)
+
+    def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
+        """The rows that go through the networks: all, or whole batches around the clips to retry."""
+        retried = unit.retried
+        if retried is None:
+            return list(range(len(rows)))
+        batches = {number // self._batch_size for number, row in enumerate(rows) if row.clip_id in retried}
+        return [number for number in range(len(rows)) if number // self._batch_size in batches]
+
+    def _begun(self, video: _Video, staging: Staging) -> _File:
+        """The video's file, or a copy that is on its way; no copy where no pixels are wanted."""
+        path = video.rows[0].path
+        return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
+
+    def _decode(self, video: _Video, file: _File, open_videos: OpenVideos) -> _Decoded:
+        self._note(video.unit, "decoding")
+        decoded = self._clips(video, file, open_videos)
+        video.undecoded.pop()
+        if not video.undecoded:
+            self._note(video.unit, "decoded")
+        return decoded
+
+    def _clips(self, video: _Video, file: _File, open_videos: OpenVideos) -> _Decoded:
+        wanted = self._wanted(video.unit)
+        if wanted is None:
+            return [DecodedClip.blank(0) for _ in video.rows], None
+        try:
+            with file as at_hand:
+                # a copy goes when it was used: it is closed then
+                lent_by = open_videos if at_hand.original is None else OpenVideos()
+                clips = decode_clips(at_hand.file, video.rows, wanted, self._timeout, LATEST_RULES, lent_by)
+                return [_named(clip, at_hand) for clip in clips], at_hand.identity()
+        except DecodeError as error:  # it could not be copied
+            return [error for _ in video.rows], None
+
+    def _decoded_ahead(
+        self,
+        pool: ThreadPoolExecutor,
+        units: Iterable[WorkUnit],
+        staging: Staging,
+        closed: threading.Event,
+        open_videos: OpenVideos,
+    ) -> Iterator[tuple[_Video, _Decoded]]:
+        """Decoded videos in order, with enough clips under way to fill two batches."""
+        capacity = 2 * self._batch_size + self._threads
+        under_way: deque[tuple[_Video, Future[_Decoded]]] = deque()
+        clips = 0
+        for video in self._videos(units):
+            if closed.is_set():
+                return
+            under_way.append((video, pool.submit(self._decode, video, self._begun(video, staging), open_videos)))
+            clips += len(video.rows)
+            while clips > capacity and len(under_way) > 1:
+                first, future = under_way.popleft()
+                clips -= len(first.rows)
+                yield first, future.result()
+        for first, future in under_way:
+            yield first, future.result()
+
+    def _assembled(self, decoded: Iterable[tuple[_Video, _Decoded]]) -> Iterator[Batch]:
+        rows: list[ClipRow] = []
+        numbers: list[int] = []
+        clips: list[DecodedClip | DecodeError] = []
+        sources: dict[str, Source] = {}
+        for video, (of_video, source) in decoded:
+            rows, numbers, clips = rows + video.rows, numbers + video.numbers, clips + of_video
+            if source is not None:
+                sources |= {row.video_id: source for row in video.rows}
+            while len(rows) >= self._batch_size or (video.is_last and rows):
+                size = self._batch_size
+                is_last = video.is_last and len(rows) <= size
+                batch = Batch(
+                    unit=video.unit,
+                    clip_ids=video.clip_ids,
+                    offset=numbers[0],
+                    rows=rows[:size],
+                    is_last=is_last,
+                    clips=clips[:size],
+                    sources=sources,
+                )
+                self._fill_pixels(batch)
+                yield batch
+                rows, numbers, clips, sources = rows[size:], numbers[size:], clips[size:], {}
+
+    def _fill_pixels(self, batch: Batch) -> None:
+        """Move the clips' pixels into the batch."""
+        wanted = self._wanted(batch.unit)
+        if wanted is None:
+            return
+        for square in wanted.squares:
+            frames = -(-wanted.num_frames // square.every)
+            pixels = np.zeros((self._batch_size, frames, square.size, square.size, 3), np.uint8)
+            for slot, clip in enumerate(batch.clips):
+                if isinstance(clip, DecodedClip):
+                    pixels[slot] = clip.squares.pop(square)
+            batch.pixels[square] = pixels
+
+
+def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
+    """The clip, with the video's own name in what is said of it."""
+    if isinstance(clip, DecodeError):
+        return DecodeError(clip.reason, video.named(clip.detail))
+    clip.warning = video.named(clip.warning)
+    return clip
+
+
+class _End:
+    """Last item of a background iterator: how it ended."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[Item]:
+    """The items, made up to BATCHES_AHEAD ahead on a thread of their own, until `closed` is set."""
+    ready: queue.Queue[Item | _End] = queue.Queue(BATCHES_AHEAD)
+
+    def put(item: Item | _End) -> None:
+        while not closed.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item)
+                if closed.is_set():
+                    return
+            put(_End(None))
+        except BaseException as error:
+            put(_End(error))
+
+    thread = threading.Thread(target=work, name="assemble", daemon=True)
+    thread.start()
+    while not isinstance(item := stopping.get(ready), _End):
+        yield item
+    if item.error is not None:
+        raise item.error

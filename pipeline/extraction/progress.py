@@ -1,0 +1,125 @@
+"""What an extraction says while it runs: a bar on a terminal, a quiet line now and then elsewhere."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.extraction.events import (
+    ClipsDone,
+    Event,
+    Preparing,
+    UnitLeased,
+    UnitSealed,
+    UnitSealedElsewhere,
+    WorkerLost,
+)
+from kinegraph.pipeline.machine.terminal import Bar, LineTimer, Pace, speed
+
+log = logging.getLogger("kinegraph")
+
+
+def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
+    """Shard -> clips to run, of each unit."""
+    return {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in units}
+
+
+class Progress:
+    """Counts events; also remembers which clips failed. What other runs seal is not among the clips of this one.
+
+    `num_clips`: shard -> clips to run, of each unit. `task` begins each line of a log.
+    """
+
+    def __init__(self, num_clips: Mapping[int, int], task: str = "extract") -> None:
+        self.num_clips, self.task = num_clips, task
+        self.failed: set[str] = set()
+        self.total_units, self.total_clips = len(num_clips), sum(num_clips.values())
+        self.units_done = self.units_elsewhere = 0
+        self.clips = self.videos = 0
+        self._leased: set[int] = set()
+        self._knows_others = self._has_waited = False
+        self.doing = "starting"
+        self._told: set[str] = set()
+        self._begun = time.monotonic()
+        self._pace: Pace | None = None  # from when networks were loaded
+        self._lines = LineTimer()
+        self._around = ExitStack()
+        self._bar = Bar(self.total_clips)
+        if self._bar.is_shown:  # else messages would begin at the end of the bar
+            self._around.enter_context(logging_redirect_tqdm())
+        self._show()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ClipsDone):
+            self._pace = self._pace or Pace(seconds_ago=self.seconds)
+            self.clips += event.clips
+            self.videos += event.videos
+            self.doing = f"mostly {event.waiting}"
+        elif isinstance(event, Preparing):
+            self._prepare(event.doing)
+        elif isinstance(event, UnitSealed):
+            self.units_done += 1
+            self._leased.discard(event.unit.shard)
+            self.failed |= set(event.failed_clips)
+        elif isinstance(event, UnitSealedElsewhere):
+            self._note_elsewhere(event.unit.shard)
+        elif isinstance(event, UnitLeased):
+            self._leased.add(event.unit.shard)
+        elif isinstance(event, WorkerLost):
+            how = "" if event.exit_code is None else f" (exit code {event.exit_code})"
+            shards = ", ".join(map(str, event.shards))
+            log.warning("a worker died%s%s", how, f" with shards {shards}" if shards else ", at no shard")
+        self._tell_of_others()
+        self._show()
+
+    def _prepare(self, doing: str) -> None:
+        """Several workers load the same networks, which a log says once."""
+        self._pace = Pace(self.clips) if not self.clips else self._pace
+        self.doing = doing
+        if not self._bar.is_shown and doing not in self._told:
+            self._told.add(doing)
+            log.info("%s: %s", self.task, doing)
+
+    def _note_elsewhere(self, shard: int) -> None:
+        self.units_done += 1
+        self.units_elsewhere += 1
+        self._leased.discard(shard)
+        self.total_clips -= self.num_clips[shard]
+
+    def _tell_of_others(self) -> None:
+        """Once that there are other runs, and once that there is nothing else to do than to wait for them."""
+        if not self._knows_others and (self._leased or self.units_elsewhere):
+            self._knows_others = True
+            log.info("another run is at work on this cache; this one does the shards that nobody is at")
+        if not self._has_waited and self._leased and len(self._leased) + self.units_done == self.total_units:
+            self._has_waited = True
+            log.info(
+                "others have taken all shards that are left; waiting until these are sealed, or can be taken over "
+                "because a run died. Ctrl-C loses nothing"
+            )
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    def _show(self) -> None:
+        shards = f"{self.units_done:,} of {counted(self.total_units, 'shard')}"
+        clips = f"{self.clips:,} of {counted(self.total_clips, 'clip')}"
+        pace = []
+        if self._pace is not None and self.clips:
+            pace = [
+                speed(self.clips / (time.monotonic() - self._pace.since)),
+                *self._pace.left(self.clips, self.total_clips),
+            ]
+        self._bar.show(self.clips, self.total_clips, [clips, *pace, shards, self.doing] if pace else [self.doing])
+        if not self._bar.is_shown and pace and self._lines.is_due():
+            log.info("%s: %s", self.task, ", ".join([shards, clips, *pace, self.doing]))
+
+    def close(self) -> None:
+        self._bar.close()
+        self._around.close()

@@ -1,0 +1,107 @@
+"""`kinegraph extract`: plan, run, and say what failed. Torch is imported by the executor, and only if there is work."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.ledger import Failure
+from kinegraph.pipeline.caches.changes import reopen_changed, reopen_files
+from kinegraph.pipeline.caches.indexed_dataset import adopt_root, check_for_extraction
+from kinegraph.pipeline.caches.plan import Plan, make_plan
+from kinegraph.pipeline.clusters.walltime import allotment
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction.estimate import estimate
+from kinegraph.pipeline.extraction.executors.contract import Executor, Job
+from kinegraph.pipeline.extraction.progress import Progress, clips_of
+from kinegraph.pipeline.shards.leases import warn_if_off
+
+log = logging.getLogger("kinegraph")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an extraction ended with. `failures`: one per clip, over the requested shards and stages.
+
+    `units_elsewhere`: so many units of the plan were done by other runs meanwhile.
+    """
+
+    plan: Plan
+    failures: tuple[Failure, ...]
+    num_clips: int
+    clips_run: int
+    units_elsewhere: int
+    seconds: float
+
+
+def extract(
+    config: Config,
+    *,
+    stages: Sequence[str] = (),
+    part: tuple[int, int] = (0, 1),
+    limit: int | None = None,
+    retry_failed: bool = False,
+) -> Outcome:
+    """Compute and seal what the cache lacks; of what is sealed only failed clips are tried again, if asked for.
+
+    Raises CacheNotFound where nothing was indexed yet, CacheMismatch, also for another data set than was indexed,
+    ConfigError, WeightsError, and what an executor's `run` raises.
+    """
+    allotted = allotment(config.run.command_walltime_seconds)
+    cache = Cache(config.cache)
+    for sentence in check_for_extraction(config, cache):
+        log.warning("%s", sentence)
+    cache.storage.sweep()
+    adopt_root(config, cache)
+    plan = make_plan(config, cache, stages=stages, part=part, limit=limit, retry_failed=retry_failed)
+    if plan.changed_videos:
+        reopen_changed(config, cache, plan.changed)
+        reopen_files(cache, plan.changed_files)
+        log.info("changed since they were cached, their shards run again: %s", ", ".join(plan.changed_videos))
+    estimate(config, cache, plan).check_fits(cache.root)
+    progress = Progress(clips_of(cache, plan.units))
+    try:
+        if plan.units and part[1] == 1:
+            warn_if_off(cache.storage)
+        if plan.units or plan.unchecked:
+            job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units, allotted=allotted)
+            executor_of(config).run(job, progress)
+    finally:
+        progress.close()
+    return Outcome(
+        plan=plan,
+        failures=tuple(failures(cache, plan)),
+        num_clips=sum(len(cache.shard_rows(shard)) for shard in plan.shards),
+        clips_run=progress.clips,
+        units_elsewhere=progress.units_elsewhere,
+        seconds=progress.seconds,
+    )
+
+
+def executor_of(config: Config) -> Executor:
+    """The executor that the config names, imported here because it may import torch or dask."""
+    if config.run.executor == "inline":
+        from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
+
+        return InlineExecutor()
+    if config.run.executor == "dask":
+        from kinegraph.pipeline.extraction.executors.dask import DaskExecutor
+
+        return DaskExecutor()
+    if config.run.executor == "slurm":
+        from kinegraph.pipeline.extraction.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor()
+    from kinegraph.pipeline.extraction.executors.local import LocalExecutor
+
+    return LocalExecutor(config.run.workers)
+
+
+def failures(cache: Cache, plan: Plan) -> list[Failure]:
+    """The failures in the plan's shards, one per clip: that of the first stage it failed in."""
+    found: dict[str, Failure] = {}
+    for key in plan.keys:
+        for record in cache.ledger.records(key, plan.shards):
+            for failure in record.failures:
+                found.setdefault(failure.clip_id, failure)
+    return [found[clip_id] for clip_id in sorted(found)]

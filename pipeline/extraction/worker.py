@@ -1,0 +1,195 @@
+"""One worker: loads the networks once, then turns work units into sealed shards."""
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.caches.verification import shard_problems
+from kinegraph.pipeline.clusters.walltime import Schedule, allotment
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.extraction.events import (
+    ClipsDone,
+    Preparing,
+    UnitLeased,
+    UnitSealed,
+    UnitSealedElsewhere,
+    UnitSuspected,
+)
+from kinegraph.pipeline.extraction.feed import Batch, Feed
+from kinegraph.pipeline.extraction.networks import Networks, Report
+from kinegraph.pipeline.extraction.shard import ShardInProgress
+from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
+
+REVISIT_SECONDS = 1.0
+log = logging.getLogger("kinegraph")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over units: under which leases, and what it leaves over, leased by others, `suspects`, or `too_late`."""
+
+    leases: Leases | NoLeases
+    max_deaths: float
+    leased: list[WorkUnit] = field(default_factory=list)
+    suspects: list[WorkUnit] = field(default_factory=list)
+    too_late: list[WorkUnit] = field(default_factory=list)
+
+
+class Worker:
+    """Runs units of one config on one cache. Networks are built, and stages declared, at construction.
+
+    `schedule`: the time there is for units; if not given, from now what the config and the job around it leave.
+    Raises WeightsError, or CacheMismatch where the weights are not those the cache was made with.
+    """
+
+    def __init__(
+        self, config: Config, cache: Cache, keys: Iterable[str], report: Report, schedule: Schedule | None = None
+    ) -> None:
+        self.config, self.cache, self.report = config, cache, report
+        self.schedule = schedule or Schedule(allotment(config.run.walltime_seconds))
+        self.threads = config.run.worker_threads
+        torch.set_num_threads(self.threads)
+        self.networks = Networks(config, cache, keys, report)
+
+    def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
+        """Run the units, those that others have leased once these are done or dead; then all are sealed.
+
+        Gives the suspects: units that `max_deaths` workers did not survive, left alone. Whatever stops it, what is
+        sealed stays and nothing else counts.
+        Raises OutOfTimeError once what was begun is sealed and no other unit can end in time, WalltimeError where not
+        even one can.
+        """
+        suspects = []
+        self.report(Preparing(doing="decoding the first videos"))
+        with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases, self._explained_stop():
+            while True:
+                over = Pass(leases, max_deaths)
+                self._run_in_time(iter(units), over, decode_threads)
+                suspects += over.suspects
+                if over.too_late:
+                    raise self.schedule.stopped()
+                if not over.leased:
+                    return suspects
+                stopping.sleep(REVISIT_SECONDS)
+                if self.schedule.allotted is not None:
+                    self.schedule.allotted.require_time_to_wait()
+                units = over.leased
+
+    @contextmanager
+    def _explained_stop(self) -> Iterator[None]:
+        """A job's end that comes before that of its first unit is an error, not a stop to go on from."""
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if (error := self.schedule.cut_off()) is not None:
+                raise error from stop
+            raise
+
+    def _run_in_time(self, units: Iterator[WorkUnit], over: Pass, decode_threads: int) -> None:
+        """Where time matters the first unit runs by itself: none is pulled ahead before one has shown what it takes."""
+        while self.schedule.lacks_measure and (first := next(units, None)) is not None:
+            self.run_free([first], over, decode_threads=decode_threads)
+        self.run_free(units, over, decode_threads=decode_threads)
+
+    def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
+        """The units whose lease is ours now, without the keys that another worker sealed in the meantime."""
+        for unit in units:
+            if not self.schedule.has_room():
+                over.too_late.append(unit)
+                return
+            if over.leases.deaths(unit.shard) >= over.max_deaths:
+                over.suspects.append(unit)
+                self.report(UnitSuspected(unit=unit))
+                continue
+            if not over.leases.take(unit.shard, unit.keys):
+                over.leased.append(unit)
+                self.report(UnitLeased(unit=unit))
+                continue
+            self.cache.check_not_upgraded()  # an upgrade looks for leases, and ours is there now
+            if (left := self._left(unit)).keys:
+                self.schedule.begin(unit.shard)
+                yield left
+            else:
+                over.leases.release(unit.shard)
+                self.report(UnitSealedElsewhere(unit=unit))
+
+    def _left(self, unit: WorkUnit) -> WorkUnit:
+        """What nobody did meanwhile: keys without a record, or with the one that is to be replaced.
+
+        A shard of which not all is as it was sealed is run whole: its good rows cannot be told from the others.
+        """
+        ledger, planned = self.cache.ledger, {record.key: record for record in unit.reopened}
+        keys, reopened = [], []
+        for key in unit.keys:
+            if ledger.has(key, unit.shard):
+                if key not in planned or ledger.read(key, unit.shard) != planned[key]:
+                    continue
+                if problem := next(shard_problems(self.cache, self.networks.stages[key], planned[key]), None):
+                    log.warning("%s shard %d runs again as a whole: %s: %s", key, unit.shard, *reversed(problem))
+                    ledger.unseal(key, unit.shard)
+                else:
+                    reopened.append(planned[key])
+            keys.append(key)
+        return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
+
+    def run_free(self, units: Iterable[WorkUnit], over: Pass, *, decode_threads: int) -> None:
+        """Run the units that nobody else is at. None waits for another worker, which might wait for one of ours.
+
+        What becomes of each unit is reported: sealed here or elsewhere, leased, or suspected.
+        """
+        feed = Feed(
+            lambda unit: self.cache.rows(unit.shard),
+            self.networks.wanted,
+            batch_size=self.config.run.batch_size,
+            timeout_seconds=self.config.run.video_timeout_seconds,
+            threads=decode_threads,
+            staging=self.config.run.staging,
+            note=lambda unit, doing: over.leases.note(unit.shard, doing),
+        )
+        batches_of = feed.batches(self._taken(units, over))
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer, closing(batches_of) as batches:
+            pending: Future[None] | None = None
+            shard: ShardInProgress | None = None
+            asked = time.monotonic()
+            for batch in stopping.checked(batches):
+                if shard is None:
+                    over.leases.note(batch.unit.shard, "computing")
+                    shard = ShardInProgress(self.networks, batch.unit, batch.clip_ids)
+                shard.spent("waiting for decode", asked)
+                self._compute(shard, batch)
+                if batch.is_last:
+                    asked = time.monotonic()
+                    if pending is not None:
+                        stopping.result(pending)
+                    shard.spent("waiting for writer", asked)
+                    pending, shard = writer.submit(self._seal, shard, over), None
+                asked = time.monotonic()
+            if pending is not None:
+                stopping.result(pending)
+
+    def _compute(self, shard: ShardInProgress, batch: Batch) -> None:
+        shard.add(batch)
+        videos = len({row.video_id for row in batch.rows})
+        waiting = max(shard.seconds, key=lambda kind: shard.seconds[kind])
+        retried = batch.unit.retried
+        clips = sum(retried is None or row.clip_id in retried for row in batch.rows)
+        self.report(ClipsDone(clips=clips, videos=videos, waiting=waiting))
+
+    def _seal(self, shard: ShardInProgress, over: Pass) -> None:
+        failed_clips = shard.seal(over.leases)
+        over.leases.release(shard.unit.shard)
+        self.schedule.end(shard.unit.shard)
+        if failed_clips is None:
+            over.leased.append(shard.unit)
+            self.report(UnitLeased(unit=shard.unit))
+        else:
+            self.report(UnitSealed(unit=shard.unit, failed_clips=failed_clips))

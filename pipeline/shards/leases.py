@@ -1,0 +1,354 @@
+"""Leases: which worker is at which shard, so that two runs on one cache do not do the same work. Torch-free.
+
+The newest lease of a shard is the one that counts. A takeover creates the next one exclusively, so of two thieves one
+wins. Leases save work only: what is done is said by the ledger, which is read again after a lease is won and before
+anything is sealed.
+"""
+
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from os import getpid
+from socket import gethostname
+from time import monotonic
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.files import HOST, alive, start_ticks
+from kinegraph.cache_schemas.storage import Storage
+from kinegraph.pipeline.errors import AnotherRunError
+
+LEASES = "leases"
+NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
+MAX_SECONDS = 7 * 86_400.0  # after which a lease of a holder that nobody hears of counts as stale, at most
+MAX_DEATHS = 3  # of workers at one unit, before it is left for the end
+REFRESHES = 4  # within the time after which a lease counts as stale
+Doing = Literal["decoding", "decoded", "computing"]
+log = logging.getLogger("kinegraph")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """One worker's word that it is at a shard. `attempt` - 1 workers had the shard before and never gave it back.
+
+    `deaths` of these workers may have died of the shard; None stands for all, as in leases of earlier versions. While
+    the shard is only pulled `ahead`, this worker cannot die of it: nothing of it is computed, and none of its videos is
+    being decoded. `started`: the `start_ticks` of process `pid`, 0 if unknown.
+    `refreshed_at` (s since 1970, of the holder's clock) is for people; whether a lease is stale never depends on it.
+    """
+
+    shard: int
+    attempt: int
+    seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+    keys: tuple[str, ...] = ()
+    holder: str = ""
+    host: str = ""
+    host_name: str = ""
+    pid: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    started: int = 0
+    deaths: int | None = None
+    ahead: bool = False
+    refreshes: int = 0
+    refreshed_at: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{LEASES}/{self.shard:06d}{f'.{self.attempt}' if self.attempt > 1 else ''}.json"
+
+    @property
+    def content(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    def is_same_as(self, other: "Lease") -> bool:
+        """Whether both are one attempt of one holder, refreshed or not."""
+        return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
+
+    @property
+    def holder_is_dead(self) -> bool:
+        """Whether the holder was a process of this machine and is gone; False of other machines' holders."""
+        return self.host == HOST and not alive(self.pid, self.started)
+
+    @property
+    def deaths_before(self) -> int:
+        return self.attempt - 1 if self.deaths is None else self.deaths
+
+    @property
+    def deaths_if_holder_died(self) -> int:
+        return self.deaths_before + (not self.ahead)
+
+
+def live_leases(storage: Storage) -> Iterator[Lease]:
+    """The newest lease of each shard, of those that look alive: for display."""
+    now = cache(lambda: _now(storage))
+    newest: dict[int, int] = {}
+    for shard, attempt in _listed(storage):
+        newest[shard] = max(attempt, newest.get(shard, 0))
+    for shard, attempt in newest.items():
+        lease = _read(storage, Lease(shard=shard, attempt=attempt, seconds=0.0))
+        if lease is not None and not lease.holder_is_dead and _was_refreshed_lately(storage, lease, now):
+            yield lease
+
+
+def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], float | None]) -> bool:
+    """By the storage's clock, which is one for all; True where the storage does not tell."""
+    try:
+        written = storage.written_at(lease.name)
+    except FileNotFoundError:
+        return False
+    present = now() if written is not None else None
+    return written is None or present is None or present - written < lease.seconds
+
+
+def _now(storage: Storage) -> float | None:
+    """The time by the storage's clock, which a new object shows; None where nothing can be written."""
+    probe = f"probes/{uuid.uuid4().hex}"
+    try:
+        storage.put(probe, [b""])
+        written = storage.written_at(probe)
+        storage.delete(probe)
+    except OSError:
+        return None
+    return written
+
+
+def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
+    """The newest lease of a shard, None where there is none. One that cannot be read is stale after `seconds`."""
+    attempts = [attempt for other, attempt in _listed(storage) if other == shard]
+    return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
+
+
+def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
+    for name in storage.names(LEASES):
+        if match := NAME.fullmatch(name):
+            yield int(match[1]), int(match[2] or 1)
+
+
+def _read(storage: Storage, nobodys: Lease) -> Lease | None:
+    """What lies under the lease's name: itself where that cannot be read, None where it is gone by now."""
+    try:
+        lease = DOCUMENT.validate_json(storage.get(nobodys.name))
+        return replace(lease, shard=nobodys.shard, attempt=nobodys.attempt)
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        return nobodys
+
+
+DOCUMENT = TypeAdapter(Lease)
+
+
+class NoLeases:
+    """Stands in for `Leases` where the storage cannot exclude others: every shard is ours, for all one knows."""
+
+    def take(self, shard: int, keys: tuple[str, ...]) -> bool:
+        return True
+
+    def deaths(self, shard: int) -> int:
+        return 0
+
+    def attempt(self, shard: int) -> int:
+        return 1
+
+    def is_ours(self, shard: int) -> bool:
+        return True
+
+    def note(self, shard: int, doing: Doing) -> None: ...
+
+    def release(self, shard: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Leases:
+    """The leases of one worker, refreshed by a thread until they are released; close it to release them all.
+
+    Another's lease is stale once its holder is a dead process of this machine, or once its content has not changed for
+    its `seconds` while this object looked on, by this machine's monotonic clock: no other clock matters.
+    """
+
+    def __init__(self, storage: Storage, seconds: float) -> None:
+        self.storage, self.seconds = storage, seconds
+        self.holder = uuid.uuid4().hex
+        self._held: dict[int, Lease] = {}  # in the order in which they were taken
+        self._computing: set[int] = set()
+        self._watched: dict[int, tuple[Lease, float]] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._refresher = threading.Thread(target=self._refresh_all, name="lease", daemon=True)
+        self._refresher.start()
+
+    def take(self, shard: int, keys: tuple[str, ...]) -> bool:
+        """Take the shard's lease if it is free or stale; says whether it is ours now."""
+        found = lease_of(self.storage, shard, self.seconds)
+        if found is not None and not self._is_stale(found):
+            return False
+        lease = Lease(
+            shard=shard,
+            attempt=found.attempt + 1 if found else 1,
+            seconds=self.seconds,
+            keys=keys,
+            holder=self.holder,
+            host=HOST,
+            host_name=gethostname(),
+            pid=getpid(),
+            started=start_ticks(getpid()),
+            deaths=found.deaths_if_holder_died if found else 0,
+            ahead=bool(self._held),
+            refreshed_at=time.time(),
+        )
+        if not self.storage.create(lease.name, lease.content):
+            return False
+        if lease_of(self.storage, shard) != lease:  # a newer one came while we looked, and took the one we saw away
+            self.storage.delete(lease.name)
+            return False
+        with self._lock:
+            self._held[shard] = lease
+            self._watched.pop(shard, None)
+            self._delete_older(lease)
+        return True
+
+    def deaths(self, shard: int) -> int:
+        """How many workers may have died of the shard: they were at it, and never gave it back."""
+        found = lease_of(self.storage, shard, self.seconds)
+        if found is None:
+            return 0
+        return found.deaths_if_holder_died if self._is_stale(found) else found.deaths_before
+
+    def attempt(self, shard: int) -> int:
+        """Which attempt at the shard ours is, from 1."""
+        return self._held[shard].attempt
+
+    def is_ours(self, shard: int) -> bool:
+        """Whether nobody took the shard over since `take`."""
+        with self._lock:
+            return self._still_held(shard) is not None
+
+    def note(self, shard: int, doing: Doing) -> None:
+        """Write into the lease whether this process may die of the shard, where that changed.
+
+        It may not while the shard is only pulled ahead: before its first video is decoded, and from the last video to
+        the first batch. Of the shards that it holds, the first one always counts, so that no death is nobody's.
+        """
+        with self._lock:
+            lease = self._held.get(shard)
+            if lease is None:
+                return
+            if doing == "computing":
+                self._computing.add(shard)
+            is_first = shard == next(iter(self._held))
+            ahead = doing == "decoded" and not is_first and shard not in self._computing
+            if ahead != lease.ahead:
+                self._try_to_renew(shard, ahead=ahead)
+
+    def release(self, shard: int) -> None:
+        """Give the shard back; what another took over stays with it."""
+        with self._lock:
+            lease = self._still_held(shard)
+            self._held.pop(shard, None)
+            self._computing.discard(shard)
+            if lease is not None:
+                self._delete_older(lease)
+                self.storage.delete(lease.name)
+
+    def close(self) -> None:
+        """Give everything back; what a store that is away keeps goes stale there."""
+        self._closing.set()
+        self._refresher.join()
+        try:
+            for shard in list(self._held):
+                self.release(shard)
+        except OSError as error:  # it must not hide why the run ends
+            log.warning("leases could not be given back, and count for %g s more: %s", self.seconds, error)
+
+    def _is_stale(self, found: Lease) -> bool:
+        if found.holder_is_dead:
+            return True
+        seen, since = self._watched.get(found.shard, (None, 0.0))
+        if seen != found:
+            since = monotonic()
+            self._watched[found.shard] = (found, since)
+        return monotonic() - since >= found.seconds
+
+    def _still_held(self, shard: int) -> Lease | None:
+        """Our lease, if the newest there is ours: a refresh whose answer was lost may or may not have arrived."""
+        lease = self._held.get(shard)
+        found = lease_of(self.storage, shard) if lease is not None else None
+        return lease if lease is not None and found is not None and found.is_same_as(lease) else None
+
+    def _delete_older(self, lease: Lease) -> None:
+        for attempt in range(1, lease.attempt):
+            self.storage.delete(replace(lease, attempt=attempt).name)
+
+    def _refresh_all(self) -> None:
+        while not self._closing.wait(self.seconds / REFRESHES):
+            for shard in list(self._held):
+                self._refresh(shard)
+
+    def _refresh(self, shard: int) -> None:
+        with self._lock:
+            self._try_to_renew(shard)
+
+    def _try_to_renew(self, shard: int, **changes: Any) -> None:
+        try:
+            if (lease := self._still_held(shard)) is not None:
+                fresh = replace(lease, refreshes=lease.refreshes + 1, refreshed_at=time.time(), **changes)
+                self.storage.put(fresh.name, [fresh.content])
+                self._held[shard] = fresh
+        except OSError as error:
+            log.warning("the lease of shard %d could not be refreshed: %s", shard, error)
+
+
+def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
+    """A worker's leases, or none where two could hold the same."""
+    return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
+
+
+@contextmanager
+def alone(storage: Storage, seconds: float) -> Iterator[None]:
+    """Hold shard 0's lease, and all that dead runs have left. Raises AnotherRunError while another run is at work."""
+    if not storage.creates_exclusively():
+        log.warning("%s keeps no leases. Make sure that no other run is at work on this cache.", storage.root)
+    with closing(leases_on(storage, seconds)) as leases:
+        for shard in sorted({0, *(shard for shard, _ in _listed(storage))}):
+            first = lease_of(storage, shard)
+            while not leases.take(shard, ()):
+                now = lease_of(storage, shard)
+                if first is not None and now is not None and now != first:
+                    raise AnotherRunError(_busy(storage, now))
+                first = first or now
+                stopping.sleep(seconds / REFRESHES / REFRESHES)
+        yield
+
+
+def require_alone(storage: Storage) -> None:
+    """Raise AnotherRunError where another process has a lease that looks alive."""
+    for lease in live_leases(storage):
+        if (lease.host, lease.pid) != (HOST, getpid()):
+            raise AnotherRunError(_busy(storage, lease))
+
+
+def _busy(storage: Storage, lease: Lease) -> str:
+    who = f"process {lease.pid} of {lease.host_name or lease.host}"
+    return (
+        f"{storage.root}: {who} is at work on shard {lease.shard}. Stop all other runs on this cache, then give the "
+        "command again."
+    )
+
+
+def warn_if_off(storage: Storage) -> None:
+    """Say what to do where there are no leases."""
+    if not storage.creates_exclusively():
+        log.warning(
+            "%s lets two writers create the same object (no conditional put), so leases are off. Where several runs "
+            "share this cache, give each its part with --shards I/N, or they do the same work.",
+            storage.root,
+        )

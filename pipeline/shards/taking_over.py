@@ -1,0 +1,53 @@
+"""Sealing shards that are not computed but taken over, from another cache or from files of others. Torch-free."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
+from kinegraph.pipeline.shards.sealing import Rows, write_and_seal
+
+LEASE_SECONDS = 300.0
+REVISIT_SECONDS = 1.0
+Prepare = Callable[[int, Sequence[str]], Iterator[tuple[Record, Rows]]]  # shard, its keys -> record and rows of each
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+def unheard(what: str, done: int, total: int) -> None:
+    """For those who do not want to hear of progress."""
+
+
+def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: Progress) -> None:
+    """Seal what `prepare` gives for the `missing` keys of each shard, under the shard's lease.
+
+    Shards that another run holds are left to it, and revisited at the end. Killed anywhere, it can be run again.
+    """
+    left, done = list(missing), 0
+    with closing(leases_on(cache.storage, LEASE_SECONDS)) as leases:
+        while left:
+            leased = []
+            for shard in stopping.checked(left):
+                if _fill_shard(cache, leases, shard, missing[shard], prepare):
+                    done += 1
+                    on_progress("sealing shards", done, len(missing))
+                else:
+                    leased.append(shard)
+            left = leased
+            if left:
+                stopping.sleep(REVISIT_SECONDS)
+
+
+def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:
+    """Whether nothing is left to do for the shard; False where another run is at it."""
+    if not leases.take(shard, tuple(keys)):
+        return False
+    try:
+        unsealed = [key for key in keys if not cache.ledger.has(key, shard)]
+        for record, rows in prepare(shard, unsealed):
+            if not leases.is_ours(shard) or write_and_seal(cache, record, rows) is None:
+                return False
+    finally:
+        leases.release(shard)
+    return True

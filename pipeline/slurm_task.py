@@ -1,0 +1,94 @@
+"""What one task of a job array does: its part of the work, then what others have not got to."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.pipeline.caches.plan import WorkUnit
+from kinegraph.pipeline.clusters.slurm.submission import COMPLETION_FILE, CONFIG_FILE, DIVERGED_FILE, Work
+from kinegraph.pipeline.clusters.walltime import allotment
+from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.extraction.events import UnitSealedElsewhere
+from kinegraph.pipeline.extraction.executors.contract import Job, Report
+from kinegraph.pipeline.extraction.executors.local import run_here
+from kinegraph.pipeline.extraction.executors.slurm import unsealed
+from kinegraph.pipeline.extraction.progress import Progress, clips_of
+from kinegraph.pipeline.machine.devices import on_gpu_if_asked
+from kinegraph.pipeline.wanted_run import places
+
+
+def run_task(folder: Path, index: int, **heard: Any) -> None:
+    """Task `index` of the submission in `folder`; safe to run again, which SLURM does after a node failed.
+
+    `heard`: `on_epoch` and `on_step` of training.
+    """
+    _completion(folder, index).unlink(missing_ok=True)
+    work, config = Work.read(folder), load_config(folder / CONFIG_FILE)
+    config = on_gpu_if_asked(config, config.run.slurm.asked_gpu)
+    if work.kind == "train":
+        _train(config, work, index, folder / DIVERGED_FILE.format(index=index), heard)
+    else:
+        _extract(config, work, index)
+
+
+def tell_completion(folder: Path, index: int, exit_code: int) -> None:
+    """Leave word of how the task ended, for those whose SLURM does not remember."""
+    write_whole(_completion(folder, index), [json.dumps({"exit_code": exit_code}).encode()])
+
+
+def _completion(folder: Path, index: int) -> Path:
+    return folder / COMPLETION_FILE.format(index=index)
+
+
+def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: Mapping[str, Any]) -> None:
+    """Train one run; where it diverges, leave word of that."""
+    from kinegraph.pipeline.training.table import train_wanted
+    from kinegraph.stages.training.engine import TrainingDiverged
+
+    diverged_file.unlink(missing_ok=True)
+    place = replace(places(work.runs)[index], runs_after=0)  # other tasks train the others
+    try:
+        train_wanted(config, work.runs[index], place, **heard)
+    except TrainingDiverged as error:
+        write_whole(diverged_file, [str(error).encode()])
+        raise
+
+
+def _extract(config: Config, work: Work, index: int) -> None:
+    """Every `num_tasks`-th unit, then, where leases tell who is at what, the others that are left.
+
+    So an array is done when its first tasks are, also where the last of them never leave the queue.
+    """
+    cache, allotted = Cache(config.cache), allotment(config.run.walltime_seconds)
+    own, *others = parts_from(work.units, index, work.num_tasks)
+    own = unsealed(cache, own)
+    further = [unit for part in others for unit in reversed(part)]  # their owners begin at the front
+    further = unsealed(cache, further) if cache.storage.creates_exclusively() else []
+    if not own and not further:
+        return
+    progress = Progress(clips_of(cache, [*own, *further]))
+    job = Job(config=config, cache=cache, keys=work.keys, units=(), allotted=allotted)
+    try:
+        run_here(job, chain(own, _left_of(further, cache, progress)), progress)
+    finally:
+        progress.close()
+
+
+def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
+    """Those that nobody has sealed by the time that the first is asked for."""
+    left = unsealed(cache, units)
+    still = {unit.shard for unit in left}
+    for unit in units:
+        if unit.shard not in still:
+            report(UnitSealedElsewhere(unit=unit))
+    yield from left
+
+
+def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
+    """The units of each task, that of task `index` first. Parts are of places in the list, so all are as long."""
+    return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

@@ -1,0 +1,60 @@
+"""Finished runs that a table keeps: they must be of its recipe and its clips."""
+
+from collections.abc import Sequence
+from functools import cache as cached
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.fingerprint import differences
+from kinegraph.cache_schemas.reader import CachedClips, features_fingerprint
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.training.results import comparable
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.training.checkpoint import RunExists, is_trained, load_record
+from kinegraph.stages.training.clips import identified
+
+WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other seeds of its head."
+
+
+def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool) -> None:
+    """Raises RunExists where a finished run that stays, of these or of other seeds beside them, is not as asked for."""
+    cache = Cache(config.cache)
+    readable = cache.readable()
+
+    @cached
+    def now(reads: tuple[str, ...], train_split: str, val_split: str | None) -> dict[str, Any]:
+        splits = [CachedClips(cache, reads, split) if split else None for split in (train_split, val_split)]
+        return trained_on(cache, *splits)
+
+    own = {run.folder: run for run in wanted}
+    beside = {folder: run for run in wanted for folder in _other_seeds(run) if folder not in own}
+    for folder, run in (beside if overwrite else beside | own).items():
+        if not is_trained(folder):
+            continue
+        record, options = load_record(folder), run.options
+        if absent := ", ".join(name for name in record.reads if name not in readable):
+            raise RunExists(f"{folder} holds a run on {absent}, which {config.cache} does not have: {WAYS_OUT}")
+        if folder in beside:
+            options = options.model_copy(update={"seed": record.train.seed})
+        learnt = now(record.reads, options.train_split, options.val_split) if record.trained_on else {}
+        features = features_fingerprint(cache, record.reads)
+        if record.cache_fingerprint == features_fingerprint(cache, record.reads, before_upgrade=True):
+            features = record.cache_fingerprint  # it was trained before the cache was upgraded
+        asked = comparable(options, features, learnt)
+        if changed := differences(comparable(record.train, record.cache_fingerprint, record.trained_on), asked):
+            raise RunExists(f"{folder} holds a run of another recipe or other clips ({'; '.join(changed)}): {WAYS_OUT}")
+
+
+def _other_seeds(run: WantedRun) -> list[Path]:
+    """Folders of the run's row in its table."""
+    return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
+
+
+def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
+    """What tells the clips and classes that a run has learnt from, and was validated on, from others."""
+    splits = {"train": clips, "val": val_clips}
+    found = {name: None if split is None else identified(split) for name, split in splits.items()}
+    return found | {"classes": xxhash.xxh3_64("\n".join(cache.classes).encode()).hexdigest()}

@@ -1,0 +1,166 @@
+"""`kinegraph train --executor dask`: a table of heads and seeds on a Dask cluster, a task for each run."""
+
+import logging
+import queue
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Future, KilledWorker
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.clusters.dask.checks import (
+    absolute_root,
+    check_cache,
+    check_run_folder,
+    check_workers,
+)
+from kinegraph.pipeline.clusters.dask.cluster import are_children, connected, resources
+from kinegraph.pipeline.clusters.dask.walltime import LeaveInTime
+from kinegraph.pipeline.clusters.dask.workers import COUNT_WORKERS_SECONDS, Workers
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ClusterLost
+from kinegraph.pipeline.machine.versions import agreed_versions
+from kinegraph.pipeline.training.dask_task import IgnoreInterrupts, RunTask, run_task
+from kinegraph.pipeline.training.table import (
+    OnEpoch,
+    RunsDiverged,
+    TrainedRun,
+    checked_runs,
+    discard,
+    log_epoch,
+    told_of,
+    trained_runs,
+    untrained,
+)
+from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
+from kinegraph.stages.training.checkpoint import is_trained
+from kinegraph.stages.training.engine import TrainingDiverged
+from kinegraph.stages.training.records import EpochRecord
+
+RUNS_AT_ONCE = 1  # of one worker process: torch's generators and threads are the process's
+log = logging.getLogger("kinegraph")
+
+
+def train_on_dask(
+    config: Config,
+    names: Sequence[str] = (),
+    seeds: int = 1,
+    *,
+    overwrite: bool = False,
+    on_epoch: OnEpoch = log_epoch,
+) -> list[TrainedRun]:
+    """Train the runs of the table that are not there yet; gives all of the table.
+
+    With `overwrite` none counts as there. A run whose worker died or left goes on from its last state elsewhere. Raises
+    ClusterError, ClusterLost, what training raised, and what `train_runs` does but for runs that are finished.
+    """
+    runs = checked_runs(config, names, seeds, overwrite=overwrite)
+    if overwrite:
+        for run in runs:
+            discard(run.folder)
+    if missing := untrained(runs):
+        enough = config.run.model_copy(update={"workers": min(config.run.workers, len(missing))})
+        config = config.model_copy(update={"run": enough})
+        with connected(config.run, RUNS_AT_ONCE) as client:
+            log.info("Dask's dashboard: %s", client.dashboard_link)
+            _check_cluster(client, config, missing)
+            with _mannered(client, config):
+                diverged = _Table(client, config, on_epoch).train(missing)
+        if diverged:
+            raise RunsDiverged(trained_runs([run for run in runs if is_trained(run.folder)], missing), diverged)
+    return trained_runs(runs, missing)
+
+
+def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) -> None:
+    check_workers(client, config.run)
+    check_cache(client, Cache(config.cache))
+    for folder in sorted({Path(run.options.run).absolute() for run in runs}):
+        check_run_folder(client, folder)
+
+
+@contextmanager
+def _mannered(client: Client, config: Config) -> Iterator[None]:
+    """Workers that are jobs leave before their end, and runs go on elsewhere; those here ignore Ctrl-C."""
+    own = are_children(config.run)
+    plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)
+    client.register_plugin(plugin)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the cluster may be gone
+            client.unregister_worker_plugin(plugin.name)
+
+
+class _Table:
+    """Runs on their way through the scheduler, one for each worker at a time."""
+
+    def __init__(self, client: Client, config: Config, on_epoch: OnEpoch) -> None:
+        self.client, self.on_epoch = client, on_epoch
+        self.config = config.model_copy(update={"cache": absolute_root(config.cache)})
+        self.topic = f"kinegraph-train-{uuid.uuid4().hex[:12]}"
+        self.in_flight: dict[str, tuple[Future[Any], WantedRun]] = {}
+        self.diverged: list[str] = []
+        self._settled: queue.Queue[Future[Any]] = queue.Queue()
+        self._workers = Workers(client, config.run)
+
+    def train(self, runs: Sequence[WantedRun]) -> list[str]:
+        """Train all; gives what is said of those that diverged. Any other failure ends all, to go on with next time."""
+        waiting = list(reversed([*zip(runs, places(runs, (), self.config.run.workers), strict=True)]))
+        self.client.subscribe_topic(self.topic, self._note)
+        try:
+            while waiting or self.in_flight:
+                while waiting and len(self.in_flight) < self._workers.most():
+                    self._submit(*waiting.pop())
+                with suppress(queue.Empty):
+                    self._settle(stopping.get(self._settled, COUNT_WORKERS_SECONDS))
+                self._workers.require()
+        finally:
+            self.client.unsubscribe_topic(self.topic)
+            with suppress(OSError):
+                self.client.cancel([future for future, _ in self.in_flight.values()])
+        return self.diverged
+
+    def _submit(self, run: WantedRun, place: RunPlace) -> None:
+        task = RunTask(
+            config=self.config,
+            run=run.model_copy(update={"folder": run.folder.absolute()}),
+            place=place,
+            versions=agreed_versions(),
+            topic=self.topic,
+            of_client=are_children(self.config.run),
+        )
+        key = f"kinegraph_run-{self.topic}-{run.name}-{run.options.seed}"
+        taken = resources(self.config.run, RUNS_AT_ONCE, RUNS_AT_ONCE) or None
+        future = self.client.submit(run_task, task, key=key, pure=False, resources=taken)
+        self.in_flight[key] = future, run
+        future.add_done_callback(self._settled.put)
+
+    def _settle(self, future: Future[Any]) -> None:
+        _, run = self.in_flight.pop(str(future.key))
+        if future.status == "finished":
+            if isinstance(error := future.result(), TrainingDiverged):
+                self.diverged.append(told_of(run, error))
+            elif error is not None:
+                raise error
+            return
+        if future.status != "error":
+            raise ClusterLost(
+                f"The Dask scheduler at {self._workers.address} went away. Runs go on with the same command, "
+                "without --overwrite."
+            )
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            raise ClusterLost(
+                f"{run.folder}: its worker died {error.allowed_failures + 1} times. Is there memory for it in one "
+                f"process (run.dask.memory_limit: {self.config.run.dask.memory_limit})? Its log says more."
+            )
+        raise error
+
+    def _note(self, event: tuple[float, Any]) -> None:
+        """What a worker tells of an epoch, from the client's thread."""
+        _, told = event
+        self.on_epoch(RunPlace(**told["run"]), EpochRecord(**told["record"]))

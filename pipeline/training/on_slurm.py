@@ -1,0 +1,77 @@
+"""`kinegraph train --executor slurm`: a table of heads and seeds as a job array, a task for each run."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.clusters.slurm.submission import Submission, Work, logs_of_failed, submit, under_way
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import SlurmError
+from kinegraph.pipeline.extraction.executors import slurm
+from kinegraph.pipeline.training.table import (
+    RunsDiverged,
+    TrainedRun,
+    checked_runs,
+    discard,
+    told_of,
+    trained_runs,
+    untrained,
+)
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.training.checkpoint import is_trained
+
+log = logging.getLogger("kinegraph")
+
+
+def train_on_slurm(
+    config: Config, names: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False
+) -> list[TrainedRun]:
+    """Train the runs of the table that are not there yet, and wait for them; gives all of the table.
+
+    An array of an earlier command that trains some of them is waited for first. With `overwrite` none counts as there.
+    Raises SlurmError where runs are missing at the end, RunsDiverged where these have all diverged, and what
+    `train_runs` does but for runs that are finished.
+    """
+    runs = checked_runs(config, names, seeds, overwrite=overwrite)
+    logs, diverged = "", dict[Path, str]()
+    for submission in under_way(Cache(config.cache).storage, "train"):
+        if {run.folder for run in submission.work().runs} & {run.folder for run in runs}:
+            log.info("SLURM job %s trains some of these runs: waiting for it", submission.job_id)
+            _wait(submission)
+    if overwrite:
+        for run in runs:
+            discard(run.folder)
+    missing = untrained(runs)
+    if missing:
+        submission = submit(config, Work(kind="train", num_tasks=len(missing), runs=tuple(missing)))
+        log.info(
+            "SLURM job %s trains %s, logs in %s", submission.job_id, counted(len(missing), "run"), submission.folder
+        )
+        logs, diverged = _wait(submission), _diverged(submission, missing)
+    if absent := [str(run.folder) for run in untrained(runs) if run.folder not in diverged]:
+        raise SlurmError(
+            f"{len(absent)} of {counted(len(runs), 'run')} not trained: {', '.join(absent[:5])}; the same command, "
+            f"without --overwrite, trains them.\n{logs}"
+        )
+    if diverged:
+        raise RunsDiverged(trained_runs([run for run in runs if is_trained(run.folder)], missing), [*diverged.values()])
+    return trained_runs(runs, missing)
+
+
+def _wait(submission: Submission) -> str:
+    """Until all tasks ended; gives the ends of the logs of those that did not do so well."""
+    while not (state := submission.watched_state()).is_over:
+        stopping.sleep(slurm.POLL_SECONDS)
+    return logs_of_failed(submission, state)
+
+
+def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
+    """Those of its runs that diverged, as its tasks say: names by folder."""
+    return {
+        run.folder: told_of(run, words)
+        for index, run in enumerate(runs)
+        if (words := submission.divergence(index)) is not None and not is_trained(run.folder)
+    }

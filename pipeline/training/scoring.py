@@ -1,0 +1,220 @@
+"""`kinegraph evaluate`: a trained run on a split, and the files that others ask for."""
+
+import csv
+import io
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.errors import CacheNotFound
+from kinegraph.cache_schemas.files import write_whole
+from kinegraph.cache_schemas.reader import features_fingerprint, features_options
+from kinegraph.pipeline.advice import random_in_cache
+from kinegraph.pipeline.config import Config, apply_override, check_config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.training.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
+from kinegraph.pipeline.training.table import opened_clips
+from kinegraph.pipeline.training.trainable import spec_of
+from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
+from kinegraph.stages.device import pick_device
+from kinegraph.stages.errors import UsageError
+from kinegraph.stages.training.checkpoint import (
+    RunError,
+    RunRecord,
+    is_trained,
+    load_record,
+    load_run,
+    require_fit,
+    require_same_features,
+    require_same_kind_of_labels,
+)
+from kinegraph.stages.training.clips import identified, is_labelled
+from kinegraph.stages.training.evaluation import EvaluationResult, evaluate
+from kinegraph.stages.training.metrics import confusion
+from kinegraph.stages.training.records import RECORD_FILE
+
+log = logging.getLogger("kinegraph")
+OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run.device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunScores:
+    """How well a run does on one split; `random_weights` are the stages with random weights that it reads."""
+
+    result: EvaluationResult
+    class_names: tuple[str, ...]
+    split: str
+    counts: SplitCounts
+    num_parameters: int
+    random_weights: tuple[str, ...] = ()
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is anything to hold the scores against."""
+        return bool(self.result.metrics)
+
+    @property
+    def absent_classes(self) -> list[str]:
+        """Classes without a positive: they have no score, and no part in a mean over classes."""
+        return [self.class_names[number] for number in self.result.classes_without_positives]
+
+    def per_class(self) -> dict[str, float]:
+        """Accuracy, or average precision, of each class that has a positive."""
+        values = zip(self.class_names, self.result.per_class, strict=True)
+        return {name: value for name, value in values if not math.isnan(value)}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "split": self.split,
+            "metrics": self.result.metrics,
+            "loss": self.result.loss if self.is_labelled else None,
+            **self.counts.model_dump(),
+            "random_weights": [*self.random_weights],
+            "per_class": self.per_class(),
+            "classes_without_positives": self.absent_classes,
+        }
+
+
+def evaluate_run(
+    folder: Path | str,
+    cache: Path | str | None = None,
+    split: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    needs_labels: bool = False,
+    allow_code: bool = False,
+) -> RunScores:
+    """Score a trained run on the test split of its cache, or of another that fits.
+
+    `overrides` are `section.key=value` for keys in OVERRIDABLE. Metrics on its own cache, joined as the run says, are
+    added to the run's results.json; a split without labels has none, only scores, and is refused if it `needs_labels`.
+    The code of a head of one's own came with the run, and runs only with `allow_code`.
+    """
+    folder = Path(folder)
+    head, record = load_run(folder, allow_code=allow_code)
+    settings = _settings(record, overrides)
+    options, device = settings.train.recipe, pick_device(settings.run.device)
+    opened, split = _cache_of(record, folder, cache), split or record.train.test_split
+    require_fit(record, spec_of(opened), tuple(opened.classes))
+    clips = opened_clips(opened, head, split)
+    before = features_fingerprint(opened, head.reads, before_upgrade=True)
+    require_same_features(record, clips, features_options(opened, head.reads), before)
+    require_same_kind_of_labels(record, clips)
+    if needs_labels and not is_labelled(clips):
+        raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
+    counts = SplitCounts.of(clips, identified(clips)["digest"])
+    result = evaluate(head.to(device), clips, options, device=device, purpose=f"evaluate in split {split!r}")
+    found = RunScores(
+        result=result,
+        class_names=tuple(opened.classes),
+        split=split,
+        counts=counts,
+        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
+        random_weights=tuple(random_in_cache(opened, head.reads)),
+    )
+    as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
+    if cache is None and as_trained and found.is_labelled:
+        if (folder / RESULTS_FILE).exists():
+            as_validated = {"loss": result.loss} if split == options.val_split else {}
+            add_scores(folder, split, result.metrics | as_validated, counts)
+        else:
+            log.warning("%s %s Its scores are not kept.", folder, OLDER)
+    return found
+
+
+def runs_below(root: Path) -> list[Path]:
+    """The run that a folder is, else all runs below it; the folder itself where there is none."""
+    if is_trained(root):
+        return [root]
+    return sorted(path.parent for path in root.rglob(RECORD_FILE)) or [root]
+
+
+def in_table(folder: Path, found: RunScores) -> RunResults:
+    """A run's results with these scores alone, for a table. Of a run of before results.json what run.json says."""
+    scores = {found.split: found.result.metrics} if found.is_labelled else {}
+    alone: dict[str, Any] = {"scores": scores, "counts": {found.split: found.counts} if scores else {}}
+    if (folder / RESULTS_FILE).exists():
+        return read_results(folder).model_copy(update=alone)
+    record = load_record(folder)
+    told: dict[str, Any] = {
+        "name": folder.parent.name if folder.name == f"seed{record.train.seed}" else record.head,
+        "seed": record.train.seed,
+        "recipe": record.train,
+        "num_parameters": found.num_parameters,
+        "metric": next(iter(found.result.metrics), None),
+        "seconds": math.nan,
+    }
+    known = record.model_dump(include={"cache", "cache_fingerprint", "trained_on"})
+    return RunResults.model_construct(**known, **told, **alone)
+
+
+def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
+    """The run's recipe as a config, with overrides. Raises ConfigError."""
+    document: dict[str, Any] = {"cache": record.cache, "train": record.train.model_dump(mode="json")}
+    for override in overrides:
+        if override.partition("=")[0] not in OVERRIDABLE:
+            raise ConfigError(f"--set {override}: of a trained run only {', '.join(OVERRIDABLE)} may be set")
+        apply_override(document, override)
+    return check_config(document, "--set")
+
+
+def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cache:
+    """The cache that is asked for, or that of the run."""
+    if cache is not None:
+        return Cache(cache)
+    try:
+        return Cache(record.cache)
+    except CacheNotFound as error:
+        raise RunError(
+            f"{folder} was trained on the cache {record.cache}, where there is none (looked from {Path.cwd()}). If it "
+            "lies elsewhere now, name it by --cache."
+        ) from error
+
+
+def require_one_label(record: RunRecord) -> None:
+    """Raises UsageError where there are no confusions between classes: videos may have many labels."""
+    if record.multi_label:
+        raise UsageError("--confusion: the run was trained on many labels a video; a matrix takes one label a video")
+
+
+def write_submission(found: RunScores, path: Path) -> int:
+    """The file that Charades' official scorer reads: per line a video's id and a score per class; gives the lines.
+
+    Ids are names of video files without folder and suffix; of an interval the whole `<file>@<start>-<end>`. Videos
+    without an ok clip have no line: the scorer ranks them last. Raises UsageError where two videos have one id, and for
+    an id with a space, which would be the end of it.
+    """
+    videos = found.result.videos
+    scored = (videos.scores > -torch.inf).any(1).tolist()
+    lines: dict[str, str] = {}
+    for video, row, has_scores in zip(videos.video_ids, videos.scores.tolist(), scored, strict=True):
+        file = PurePosixPath(video)
+        name = file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name
+        if any(map(str.isspace, name)):
+            raise UsageError(f"--submission: {video} has a space in its id, but spaces end ids: rename the video")
+        if name in lines:
+            raise UsageError(f"--submission: two videos have the id {name!r}, one of them is {video}; ids must differ")
+        if has_scores:
+            lines[name] = " ".join([name, *map(repr, row)]) + "\n"
+    write_whole(path, ["".join(lines.values()).encode()])
+    return len(lines)
+
+
+def write_confusion(found: RunScores, path: Path) -> None:
+    """A csv with a line per class and a column per predicted class, and `failed` for videos without an ok clip."""
+    videos = found.result.videos
+    counts = confusion(videos.scores, videos.labels).tolist()
+    header = ["class", *found.class_names, "failed"]
+    write_whole(path, [_csv([header, *([name, *row] for name, row in zip(found.class_names, counts, strict=True))])])
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

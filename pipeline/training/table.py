@@ -1,0 +1,343 @@
+"""`kinegraph train`: heads and seeds over one cache."""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.files import remove_durably, sweep, write_whole
+from kinegraph.cache_schemas.reader import CachedClips, features_options
+from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.advice import random_in_cache
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.machine.devices import on_device_of
+from kinegraph.pipeline.machine.terminal import clock, log_to_stderr
+from kinegraph.pipeline.machine.versions import versions
+from kinegraph.pipeline.training.kept_runs import require_same_recipes, trained_on
+from kinegraph.pipeline.training.recipes import recipes
+from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, SplitCounts, read_results, write_results
+from kinegraph.pipeline.training.trainable import build_for, require_trainable
+from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
+from kinegraph.stages.device import pick_device
+from kinegraph.stages.heads.head import Head
+from kinegraph.stages.heads.own import OwnHead, is_own
+from kinegraph.stages.processes import in_processes
+from kinegraph.stages.training import together
+from kinegraph.stages.training.checkpoint import (
+    CODE_FILE,
+    describe_run,
+    is_trained,
+    require_free,
+    save_run,
+)
+from kinegraph.stages.training.engine import TrainingDiverged, seeded, train
+from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
+from kinegraph.stages.training.schedules import Schedule
+from kinegraph.stages.training.state import STATE_FILE, remove_state
+from kinegraph.stages.training.tensorboard import scalar_log
+
+LOG_FOLDER = "tensorboard"
+log = logging.getLogger("kinegraph")
+OnEpoch = Callable[[RunPlace, EpochRecord], None]
+OnStep = Callable[[RunPlace, StepRecord], None]
+
+
+def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
+    """For those who do not want to hear of epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """One head trained with one seed, and where it lies; `kept`: it was finished before."""
+
+    folder: Path
+    results: RunResults
+    kept: bool = False
+
+
+class RunsDiverged(TrainingDiverged):
+    """Some runs of a table, named in `diverged`; `finished` are the others."""
+
+    def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
+        runs = counted(len(finished) + len(diverged), "run")
+        super().__init__(f"{len(diverged)} of {runs} diverged: {', '.join(diverged)}.")
+        self.finished = finished
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One training run to do."""
+
+    config: Config
+    wanted: WantedRun
+    place: RunPlace
+    on_epoch: OnEpoch
+    on_step: OnStep
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
+
+    @property
+    def options(self) -> TrainOptions:
+        return self.wanted.options
+
+    @property
+    def folder(self) -> Path:
+        return self.wanted.folder
+
+
+def train_runs(
+    config: Config,
+    names: Sequence[str] = (),
+    seeds: int = 1,
+    *,
+    overwrite: bool = False,
+    on_epoch: OnEpoch = unheard,
+    on_step: OnStep = unheard,
+    on_run: Callable[[TrainedRun], None] = lambda run: None,
+) -> list[TrainedRun]:
+    """Train every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` of them at a time.
+
+    One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was cut off goes on; of a table
+    that was cut off the finished runs are kept; with `overwrite` all are discarded first. With several workers
+    `on_epoch` and `on_step` are called in theirs and must be pickled. Raises ConfigError, CacheError, HeadError,
+    StateError; RunExists where all runs are finished, or one that stays in their table is otherwise than asked for now;
+    RunsDiverged at the end.
+    """
+    wanted = wanted_runs(config, names, seeds)
+    if not overwrite and all(is_trained(run.folder) for run in wanted):
+        require_free(wanted[0].folder)
+    require_same_recipes(config, wanted, overwrite=overwrite)
+    if together.num_processes() > 1 and config.run.workers > 1:
+        raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
+    require_trainable(config, wanted, overwrite=overwrite)
+    enough = config.run.model_copy(update={"workers": min(config.run.workers, len(wanted))})
+    config = config.model_copy(update={"run": enough})  # cores are not divided among workers without a run
+    trained = [] if overwrite else [run for run in wanted if is_trained(run.folder)]
+    located = zip(wanted, places(wanted, trained, config.run.workers), strict=True)
+    jobs = [_Job(config, run, place, on_epoch=on_epoch, on_step=on_step) for run, place in located]
+    with together.acquainted(pick_device(config.run.device)):
+        together.meet()
+        if overwrite and together.rank() == 0:
+            for run in wanted:  # all at once: what is there after a stop is of this recipe
+                discard(run.folder)
+        together.meet()
+        return _all(jobs, config.run.workers, on_run)
+
+
+def log_epoch(run: RunPlace, record: EpochRecord) -> None:
+    left = clock(record.seconds * (run.num_epochs - record.epoch))
+    log.info("%s, epoch %d of %d: loss %.4f, %s left", run.title, record.epoch, run.num_epochs, record.loss, left)
+
+
+def train_wanted(
+    config: Config,
+    wanted: WantedRun,
+    place: RunPlace | None = None,
+    on_epoch: OnEpoch = log_epoch,
+    on_step: OnStep = unheard,
+) -> None:
+    """Train one run, unless it is there; on a cluster, a task that was cut off goes on."""
+    device = pick_device(config.run.device)
+    with together.acquainted(device):
+        together.meet()
+        _train_one(_Job(config, wanted, place or places([wanted])[0], on_epoch=on_epoch, on_step=on_step))
+
+
+def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
+    """The runs of a table that a cluster is to train; raises what `train_runs` does, but for runs that are finished."""
+    runs = wanted_runs(config, names, seeds)
+    require_trainable(config, runs, overwrite=overwrite)
+    require_same_recipes(config, runs, overwrite=overwrite)
+    return runs
+
+
+def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
+    return [run for run in runs if not is_trained(run.folder)]
+
+
+def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
+    """Read the results of runs that are all finished, by a cluster or before."""
+    return [
+        TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run not in trained_now) for run in runs
+    ]
+
+
+def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
+    """Every named head with seeds `train.seed`, `train.seed` + 1, ... Raises ConfigError."""
+    chosen = recipes(config, names)
+    several = len(chosen) > 1 or seeds > 1
+    own = {name: OwnHead.read(options.head) for name, options in chosen.items() if is_own(options.head)}
+    return [
+        WantedRun(
+            name=name,
+            options=options.model_copy(update={"seed": seed} | ({"head": str(own[name])} if name in own else {})),
+            folder=Path(options.run) / name / f"seed{seed}" if several else Path(options.run),
+            code=own[name].code if name in own else None,
+        )
+        for name, options in chosen.items()
+        for seed in range(options.seed, options.seed + seeds)
+    ]
+
+
+def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
+    runs, diverged = [], []
+    tried = in_processes(_tried_by, jobs, workers) if workers > 1 else map(_tried, jobs)
+    for job, run in zip(jobs, tried, strict=True):
+        if isinstance(run, TrainingDiverged):
+            diverged.append(told_of(job.wanted, run))
+        else:
+            runs.append(run)
+            on_run(run)
+    if diverged:
+        raise RunsDiverged(runs, diverged)
+    return runs
+
+
+def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
+    """Says how a run diverged; gives its name, which is said again in the end."""
+    name = f"{run.name} seed {run.options.seed}"
+    log.error("%s diverged. %s", name, how)
+    return name
+
+
+def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
+    """A run that diverges does not end the others."""
+    try:
+        return _train_one(job)
+    except TrainingDiverged as error:
+        return error
+
+
+def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
+    """In the process `number` of several, on its share of the cores; `train.threads` goes beyond it."""
+    log_to_stderr()
+    torch.set_num_threads(job.config.run.worker_threads)
+    return _tried(replace(job, config=on_device_of(job.config, number)))
+
+
+def _train_one(job: _Job) -> TrainedRun:
+    if is_trained(job.folder):
+        return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
+    if together.rank() == 0:
+        sweep(job.folder)
+        if job.wanted.code is not None:
+            write_whole(job.folder / CODE_FILE, [job.wanted.code.encode()])
+    together.meet()
+    config, options, cache = job.config, job.options, Cache(job.config.cache)
+    device = together.own_device(pick_device(config.run.device))
+    with seeded(options.seed, device):
+        head = build_for(cache, options, job.wanted.code)
+    clips = opened_clips(cache, head, options.train_split, preload=options.preload)
+    val_clips = None
+    if options.val_split:
+        val_clips = opened_clips(cache, head, options.val_split, preload=options.preload)
+        tell_of_absent_classes(val_clips, options.val_split)
+    schedule = Schedule(options=options, steps_per_epoch=math.ceil(len(clips) / options.batch_size))
+    place = replace(job.place, num_epochs=schedule.num_epochs)
+    logs = options.tensorboard and together.rank() == 0
+    with scalar_log(job.folder / LOG_FOLDER) if logs else nullcontext(unlogged) as log_scalars:
+
+        def on_epoch(record: EpochRecord) -> None:
+            log_scalars(record)
+            job.on_epoch(place, record)
+
+        result = train(
+            head, clips, val_clips, options, device=device, on_epoch=on_epoch,
+            on_step=partial(job.on_step, place), state_file=job.folder / STATE_FILE,
+        )  # fmt: skip
+    results = _results(job, result, clips, val_clips, device)
+    if together.rank() == 0:
+        metrics = {f"val_{result.metric}": result.best_metric} if result.best_metric is not None else {}
+        write_results(job.folder, results)
+        record = describe_run(
+            head, clips, options, tuple(cache.classes), metrics, cache=cache.location,
+            features=features_options(cache, head.reads), trained_on=results.trained_on,
+        )  # fmt: skip
+        save_run(job.folder, head, record)
+        remove_state(job.folder)
+    return TrainedRun(folder=job.folder, results=results)
+
+
+def unlogged(record: EpochRecord) -> None:
+    """In place of a log."""
+
+
+def discard(folder: Path) -> None:
+    """Remove a run, finished or not; its record goes first."""
+    for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
+        remove_durably(folder / name)
+    shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)
+
+
+def _results(
+    job: _Job, result: TrainResult, clips: CachedClips, val_clips: CachedClips | None, device: torch.device
+) -> RunResults:
+    options, on_cuda = job.options, device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_cuda else "cpu"
+    threads = options.threads or torch.get_num_threads()
+    learnt = trained_on(clips.cache, clips, val_clips)
+    split = str(options.val_split)
+    validated = {split: result.history[result.best_epoch - 1].metrics} if result.metric else {}
+    counts = {} if val_clips is None else {split: SplitCounts.of(val_clips, learnt["val"]["digest"])}
+    return RunResults(
+        name=job.name,
+        seed=options.seed,
+        cache=clips.cache.location,
+        cache_fingerprint=clips.cache_fingerprint,
+        recipe=options,
+        trained_on=learnt,
+        random_weights=tuple(random_in_cache(clips.cache, [*clips.specs])),
+        environment=versions() | {"device": name, "threads": str(threads)},
+        num_parameters=result.num_parameters,
+        num_train_clips=len(clips),
+        num_failed_videos=len(clips.failed_videos),
+        metric=result.metric,
+        best_epoch=result.best_epoch,
+        seconds=result.seconds,
+        history=[asdict(record) for record in result.history],
+        scores=validated,
+        counts=counts,
+    )
+
+
+def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
+    """What the head reads of a split; says what of it is missing or failed."""
+    clips = CachedClips(cache, head.reads, split, preload=preload)
+    if clips.num_unsealed:
+        log.warning(
+            "%s is incomplete: %s not extracted yet and left out; extract goes on",
+            cache.root,
+            counted(clips.num_unsealed, f"clip of split {split} is", f"clips of split {split} are"),
+        )
+    if clips.failed_videos:
+        log.warning(
+            "%s no ok clip: left out of training, counted in scores",
+            counted(len(clips.failed_videos), f"video of split {split} has", f"videos of split {split} have"),
+        )
+    return clips
+
+
+def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
+    """Name the classes that have no part in a mean over classes; only mAP is one."""
+    if not clips.multi_label:
+        return
+    positives = clips.labels.sum(0) + clips.failed_labels.sum(0)
+    if absent := [name for name, count in zip(clips.cache.classes, positives.tolist(), strict=True) if not count]:
+        log.warning(
+            "split %s has no positive of %d of %s, and its mAP leaves out: %s",
+            split,
+            len(absent),
+            counted(clips.num_classes, "class"),
+            ", ".join(absent),
+        )

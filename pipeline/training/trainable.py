@@ -1,0 +1,106 @@
+"""Whether heads can be trained on a cache, and advice from the config and the cache together where they cannot."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.advice import random_in_cache, random_weights_advice
+from kinegraph.pipeline.caches.declared import declare
+from kinegraph.pipeline.caches.indexed_dataset import check_for_training
+from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.errors import ConfigError
+from kinegraph.pipeline.training.tails import require_whole_maps, with_tail_of
+from kinegraph.pipeline.wanted_run import WantedRun
+from kinegraph.stages.heads.build import build_head, rebuild_head
+from kinegraph.stages.heads.head import Head, HeadError, Spec
+from kinegraph.stages.heads.own import OwnHead
+from kinegraph.stages.heads.tail import parse_tail, tail_source
+from kinegraph.stages.training import together
+from kinegraph.stages.training.options import TrainOptions
+
+log = logging.getLogger("kinegraph")
+
+
+def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
+    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError, CacheMismatch.
+
+    Logs which of the features that are read come from random weights.
+    With `overwrite` their clips are opened, too, so that no run is discarded for one that cannot be trained.
+    """
+    cache = Cache(config.cache)
+    for sentence in check_for_training(config, cache):
+        if together.rank() == 0:
+            log.warning("%s", sentence)
+    if not cache.classes:
+        raise ConfigError(
+            f"{config.cache} has no labels to train on: put the videos into class folders, or name a csv with the "
+            "columns path,label,split in dataset.annotations, and run `kinegraph index` again; imported features get "
+            "theirs by `kinegraph import ... --annotations CSV`"
+        )
+    reads: set[str] = set()
+    for run in {run.name: run for run in wanted}.values():
+        options = run.options
+        if options.patience and options.val_split is None:  # not an error of the options: records of old runs have it
+            raise ConfigError(
+                f"{run.name}: train.patience: given {options.patience}, allowed: null, without a val_split"
+            )
+        try:
+            head = build_for(cache, options, run.code)
+        except HeadError as error:
+            raise HeadError(f"{run.name}: {_in_view_of(config, cache, run, error)}") from error
+        reads.update(head.reads)
+        for split in (options.train_split, options.val_split):
+            if overwrite and split is not None:
+                CachedClips(cache, head.reads, split)
+    if together.rank() == 0:
+        for sentence in random_weights_advice(random_in_cache(cache, sorted(reads))):
+            log.warning("%s", sentence)
+
+
+def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
+    """What to say of a head that cannot be built: the error, or that what the config asks for is not extracted yet."""
+    cached, declared = spec_of(cache), declare(config, {}).stages.values()
+    spec = spec_of(cache, declared)
+    if cached.keys() == spec.keys():
+        return str(error)
+    try:
+        reads = _reads(spec, len(cache.classes), run)
+    except HeadError as other:
+        if str(other) == str(error):
+            return str(error)
+        later = ", ".join(name for name in spec if name not in cached)
+        return f"{other} Of these arrays the cache does not have yet: {later}. `kinegraph extract CONFIG` makes them."
+    absent = ", ".join(name for name in reads if name not in cached)
+    return f"not extracted yet: {cache.root} lacks {absent}, which the config asks for. Run `kinegraph extract CONFIG`."
+
+
+def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
+    """What a head would read of arrays like these. Raises HeadError."""
+    options = run.options
+    if (tail := parse_tail(options.options)) is not None:
+        return (tail_source(spec, tail).maps,)
+    name = options.head if run.code is None else OwnHead.of(options.head, run.code)
+    with torch.random.fork_rng([]):
+        return rebuild_head(name, spec, num_classes, options.options).reads
+
+
+def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> Head:
+    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry.
+
+    `code` is the source of a head of one's own.
+
+    Raises HeadError for what the cache does not give.
+    """
+    spec = spec_of(cache)
+    name = options.head if code is None else OwnHead.of(options.head, code)
+    head = build_head(name, spec, len(cache.classes), **with_tail_of(cache, spec, options.options))
+    require_whole_maps(cache, head)
+    return head
+
+
+def spec_of(cache: Cache, planned: Iterable[Stage] = ()) -> dict[str, tuple[int, ...]]:
+    """All that a head can read, of the cache and of stages that are not begun: array name -> shape of one clip."""
+    return {name: array.shape for name, array in cache.readable(planned).items()}

@@ -1,0 +1,285 @@
+"""Which shards of a cache made by earlier rules for videos hold other frames than the latest rules take. Torch-free."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any, Literal
+
+import numpy as np
+import xxhash
+from pydantic import BaseModel, ConfigDict
+
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.ledger import Record, encoded
+from kinegraph.pipeline.caches.indexing import video_rows
+from kinegraph.pipeline.shards.contents import ShardContents
+from kinegraph.stages.clips.datasets import Video
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
+from kinegraph.stages.decode.clips import Wanted
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.stream import Probe, probe
+from kinegraph.stages.decode.two_rules import Comparison, compare
+from kinegraph.stages.remote.faults import CredentialsError, NetworkError, Stopped
+from kinegraph.stages.remote.staging import Staging
+
+FRAME_TIMES = "clips/frame_times"
+Times = tuple[tuple[float, ...] | None, ...]
+
+
+class Timing(BaseModel):
+    """What of a row the rules decide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_seconds: float
+    end_seconds: float
+    target_times: tuple[float, ...]
+    crop: tuple[float, float, float, float]
+    frame_width: int
+    frame_height: int
+
+    @classmethod
+    def of(cls, row: ClipRow) -> "Timing | None":
+        """None where the video could not be opened."""
+        return cls(**{key: getattr(row, key) for key in cls.model_fields}) if row.is_probed else None
+
+
+class Verdict(BaseModel):
+    """What an upgrade does with one shard.
+
+    `of` is a digest of what was compared. `rows` holds the rows that change, by clip_id; None: the video cannot be
+    opened. `reopened` are the keys whose records are removed, read ones first. With `frame_times`, rows of failed clips
+    None, the shard of `clips` is written anew, under its record `clips`. `differing`, `retimed` and `unread` are clips,
+    with what is the case. `dropped`: some of `differing` could not be compared. `judged`: the digest of each record.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    shard: int
+    of: str
+    rows: dict[str, Timing | None] = {}
+    reopened: tuple[str, ...] = ()
+    frame_times: Times | None = None
+    clips: Record | None = None
+    differing: dict[str, str] = {}
+    retimed: tuple[str, ...] = ()
+    unread: dict[str, str] = {}
+    dropped: bool = False
+    judged: dict[str, str] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparer:
+    """Compares the shards of one cache, in any thread. `stages` are those made from videos, read ones first.
+
+    Once `stopping` is set, what is under way raises Stopped.
+    """
+
+    cache: Cache
+    options: ClipOptions
+    stages: dict[str, Stage]
+    wanted: Wanted
+    rules: int
+    staging: Staging
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def of(cls, cache: Cache, staging: Staging) -> "Comparer":
+        options, stages = latest_options(cache), made_from_clips(cache)
+        proposals = stages.get("proposals")
+        numbered = proposals is not None and proposals.options.get("frames") == "index"
+        wanted = Wanted(num_frames=options.num_frames, numbered=numbered, short=options.short)
+        rules = rules_of(cache)
+        return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
+
+    def state(self, shard: int) -> str:
+        """A digest of all that a verdict depends on, but for the videos."""
+        seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
+        for record in self._records(shard).values():
+            seen.update(encoded(record))
+        return seen.hexdigest()
+
+    def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
+        """Decode the videos of a shard by both rules; `drop_unread`: remove what cannot be compared.
+
+        Raises CacheError for a damaged record.
+        """
+        of, rows, records = self.state(shard), self.cache.rows(shard), self._records(shard)
+        new: list[ClipRow] = []  # a row that stays is the same object
+        found: list[Comparison] = []
+        for _, group in groupby(rows, key=lambda row: row.path):
+            if self.stopping.is_set():
+                raise Stopped
+            of_video, compared = self._video(list(group), records)
+            new, found = new + of_video, found + compared
+        sealed = self._sealed(records["clips"]) if "clips" in records else None
+        if sealed is not None:
+            found = list(map(_against, found, sealed.ok, _times(sealed)))
+        pairs = list(zip(rows, found, strict=True))
+        unread = {row.clip_id: comparison.words for row, comparison in pairs if comparison.change == "unread"}
+        differing = {row.clip_id: comparison.words for row, comparison in pairs if comparison.change == "frames"}
+        if drop_unread:
+            differing |= unread
+        changed = list(zip(rows, new, strict=True))
+        moved = [after.clip_id for before, after in changed if _span(before) != _span(after)]
+        retimed = [row.clip_id for row, comparison in pairs if comparison.change == "times"]
+        reopened = self._reopened(bool(differing), bool(retimed), bool(moved)) if records else ()
+        if "graphs" in records:
+            retimed = list(dict.fromkeys([*retimed, *moved]))
+        keeps_clips = bool(retimed) and sealed is not None and "clips" not in reopened
+        return Verdict(
+            shard=shard,
+            of=of,
+            rows={after.clip_id: Timing.of(after) for before, after in changed if after is not before},
+            reopened=reopened,
+            frame_times=_frame_times(sealed, found) if keeps_clips and sealed is not None else None,
+            clips=records["clips"] if keeps_clips else None,
+            differing=differing,
+            retimed=tuple(retimed),
+            unread={} if drop_unread else unread,
+            dropped=drop_unread and bool(unread),
+            judged={key: record_digest(record) for key, record in records.items()},
+        )
+
+    def _records(self, shard: int) -> dict[str, Record]:
+        found = {key: self.cache.ledger.read(key, shard) for key in self.stages}
+        return {key: record for key, record in found.items() if record is not None}
+
+    def _video(self, old: list[ClipRow], records: dict[str, Record]) -> tuple[list[ClipRow], list[Comparison]]:
+        """The rows of one video as the latest rules have them, and how each compares."""
+        same = [Comparison(change="none") for _ in old]
+        if old[0].frame_rate is not None:  # numbered images, which both rules read alike
+            return old, same
+        try:
+            with self.staging.begin(old[0].path) as at_hand:
+                told: Probe | DecodeError
+                try:
+                    told = probe(at_hand.file)
+                except DecodeError as error:
+                    told = error
+                new = [self._row(row, told) for row in old]
+                if not records:
+                    return new, same
+                compared = compare(at_hand.file, old, new, self.wanted, self.rules)
+                identity = at_hand.identity()
+        except (DecodeError, NetworkError, CredentialsError) as error:
+            failed = error if isinstance(error, DecodeError) else DecodeError("unreadable", str(error))
+            new, identity = [self._row(row, failed) for row in old], None
+            compared = [Comparison(change="unread", words=str(failed)) if records else one for one in same]
+        clips = records.get("clips")
+        failed_clips = {failure.clip_id for failure in clips.failures} if clips else set()
+        for number, row in enumerate(old):
+            source = clips.sources.get(row.video_id) if clips else None
+            if compared[number].change == "unread":
+                if row.clip_id in failed_clips:  # as it was
+                    compared[number] = same[number]
+            elif source and identity and (source.size, source.digest) != (identity.size, identity.digest):
+                words = "the video has changed since it was cached"
+                compared[number] = replace(compared[number], change="frames", words=words)
+        return new, compared
+
+    def _row(self, row: ClipRow, told: Probe | DecodeError) -> ClipRow:
+        """The row as an index by the latest rules would make it."""
+        if isinstance(told, DecodeError) and not row.is_probed:
+            return row
+        video = Video(
+            video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
+            interval=row.interval, frame_rate=row.frame_rate,
+        )  # fmt: skip
+        for new in video_rows(video, told, self.options):
+            if new.clip_id == row.clip_id:
+                return row if new == row else new
+        raise CacheError(f"{self.cache.root}: {row.clip_id} is no row of its `clips` options {self.options!r}.")
+
+    def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
+        """The keys that would hold other values, with those that read them."""
+        if has_other_frames:
+            return tuple(self.stages)
+        found: list[str] = []
+        for key, stage in self.stages.items():
+            boxes_by_time = key == "proposals" and stage.options.get("source") == "file" and has_other_times
+            graphs_by_time = key == "graphs" and (has_other_times or is_moved)
+            if boxes_by_time or graphs_by_time or stage.options.get("reads", {}).keys() & {*found}:
+                found.append(key)
+        return tuple(found)
+
+    def _sealed(self, record: Record) -> ShardContents:
+        contents = ShardContents(self.cache, self.stages["clips"], record)
+        if contents.undecodable:
+            where = f"{self.cache.root}: {FRAME_TIMES} of shard {record.shard}"
+            raise CacheError(f"{where} is damaged. `kinegraph verify --repair` un-marks the shard; then compare again.")
+        return contents
+
+
+def _times(contents: ShardContents) -> np.ndarray:
+    """[rows, T] of a shard of `clips`, s."""
+    return contents.rows[FRAME_TIMES]
+
+
+def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
+    """The comparison, unless the sealed clip has other frames than the earlier rules take now."""
+    if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
+        return comparison
+    return replace(comparison, change="frames", words="its sealed times are not those that the earlier rules give now")
+
+
+def _frame_times(sealed: ShardContents, found: Sequence[Comparison]) -> Times:
+    """Those of a shard by the latest rules; sealed ones where nothing changes, None for failed clips."""
+    times: list[tuple[float, ...] | None] = []
+    for is_ok, before, comparison in zip(sealed.ok, _times(sealed), found, strict=True):
+        now: np.ndarray = before if comparison.frame_times is None else comparison.frame_times
+        times.append(tuple(now.tolist()) if is_ok else None)
+    return tuple(times)
+
+
+def latest_options(cache: Cache) -> ClipOptions:
+    """The cache's own clip options. Raises CacheError where there are none that can be understood."""
+    recorded: dict[str, Any] = {key: value for key, value in cache.manifest["clips"].items() if key != "version"}
+    try:
+        return ClipOptions.model_validate(recorded)
+    except ValueError as error:
+        raise CacheError(f"{cache.root}: its `clips` options are not understood: {error}") from error
+
+
+def is_latest(cache: Cache) -> bool:
+    """Whether frames were found by the latest rules, or are none of kinegraph's. Raises CacheError as `rules_of`."""
+    return rules_of(cache) == CLIPS_VERSION
+
+
+def rules_of(cache: Cache) -> int:
+    """By which version of `clips` frames were found. A run that began before an upgrade may have sealed earlier ones.
+
+    Raises CacheError for rules that this kinegraph does not have.
+    """
+    options = [cache.manifest["clips"], *([cache.stage("clips").options] if cache.has_stage("clips") else [])]
+    versions = [recorded.get("version", CLIPS_VERSION) for recorded in options]
+    for version in versions:
+        if version not in range(1, CLIPS_VERSION + 1):
+            raise CacheError(f"{cache.root} has `clips` version {version}, known are 1 to {CLIPS_VERSION}.")
+    return int(min(versions))
+
+
+def record_digest(record: Record) -> str:
+    return xxhash.xxh3_128_hexdigest(encoded(record))
+
+
+def made_from_clips(cache: Cache) -> dict[str, Stage]:
+    """The stages that are made from videos, read ones before those that read them. Imported ones are not."""
+    stages = {key: cache.stage(key) for key in cache.stage_keys()}
+    found = {key: stage for key, stage in stages.items() if key == "clips"}
+    while more := [key for key in stages if key not in found and _reads(stages[key], found)]:
+        found |= {key: stages[key] for key in more}
+    return found
+
+
+def _reads(stage: Stage, of: dict[str, Stage]) -> bool:
+    return bool(stage.options.get("reads", {}).keys() & of.keys())
+
+
+def _span(row: ClipRow) -> tuple[float, float]:
+    return row.start_seconds, row.end_seconds

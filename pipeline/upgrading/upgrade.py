@@ -1,0 +1,310 @@
+"""`kinegraph verify --frames`: caches made by earlier rules for videos, compared and brought to the latest. Torch-free.
+
+An upgrade writes in this order, and each step can be done again: a verdict on each shard; `upgrading` into cache.json,
+after which nothing else opens the cache; clips.parquet; records; stages; cache.json by the latest rules. Then the
+verdicts go. So a run that was killed goes on where it was, by the verdicts.
+"""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, status_array
+from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
+from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
+from kinegraph.cache_schemas.documents import RESTORE, parsed
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.fingerprint import fingerprint
+from kinegraph.pipeline.caches.declared import clips_options
+from kinegraph.pipeline.shards.contents import recorded_status
+from kinegraph.pipeline.shards.leases import alone, require_alone
+from kinegraph.pipeline.shards.sealing import write_and_seal
+from kinegraph.pipeline.shards.taking_over import Progress, unheard
+from kinegraph.pipeline.upgrading.comparing import (
+    Comparer,
+    Timing,
+    Verdict,
+    is_latest,
+    latest_options,
+    made_from_clips,
+    record_digest,
+    rules_of,
+)
+from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
+from kinegraph.stages.remote.options import StagingOptions
+from kinegraph.stages.remote.staging import Staging
+
+VERDICTS = "upgrade"
+LEASE_SECONDS = 60.0
+MAX_NAMED = 20  # clips in a report, of each kind
+ADVICE = "Remove it and give the command again."
+
+
+class VerdictMissing(CacheError):
+    """Nothing tells what an upgrade that was stopped was to do with a shard."""
+
+
+@dataclass(kw_only=True)
+class FrameReport:
+    """What a comparison found. `version`: of `clips` as it was; the latest: there was nothing to compare.
+
+    `shards` by what becomes of them; a shard counts once. `differing` and `unread`: a few clips, with what is the case.
+    `dropped`: some of those that differ could not be compared.
+    """
+
+    cache: str
+    version: int
+    num_shards: int
+    upgraded: bool = False
+    dropped: bool = False
+    shards: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("same", "retimed", "differ", "unread"), 0))
+    clips: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("retimed", "differ", "unread"), 0))
+    differing: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_latest(self) -> bool:
+        return self.version == CLIPS_VERSION
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cache is, or is to be upgraded to, what the latest rules would make of its videos."""
+        return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
+
+    def add(self, verdict: Verdict) -> None:
+        self.dropped |= verdict.dropped
+        kinds = {"unread": verdict.unread, "differ": verdict.differing, "retimed": verdict.retimed}
+        self.shards[next((kind for kind, clips in kinds.items() if clips), "same")] += 1
+        for kind, clips in kinds.items():
+            self.clips[kind] += len(clips)
+        for named, words in ((self.differing, verdict.differing), (self.unread, verdict.unread)):
+            named |= dict([*words.items()][: max(0, MAX_NAMED - len(named))])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "ok": self.ok,
+            "clips_version": self.version,
+            "upgraded": self.upgraded,
+            "shards": self.shards,
+            "clips": self.clips,
+            "differing": self.differing,
+            "unread": self.unread,
+        }
+
+
+def compare_frames(root: Path | str, on_progress: Progress = unheard) -> FrameReport:
+    """Compare the frames of a cache with those that the latest rules take, and write nothing.
+
+    Raises CacheError, CacheNotFound, CacheMismatch for a cache that is half upgraded.
+    """
+    cache = Cache(root)
+    report = _report(cache)
+    if not is_latest(cache):
+        for verdict in _verdicts(cache, drop_unread=False, keep=False, on_progress=on_progress):
+            report.add(verdict)
+    return report
+
+
+def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: Progress = unheard) -> FrameReport:
+    """Compare, keep what is right under the latest rules, and un-mark the shards that hold other frames.
+
+    Nothing but verdicts is written where videos of sealed clips cannot be read, unless `drop_unread` un-marks their
+    shards too. Raises AnotherRunError, CacheError, CacheNotFound.
+    """
+    cache = Cache(root, half_upgraded=True)
+    cache.storage.sweep()
+    if is_latest(cache) and not any(cache.storage.names(VERDICTS)):
+        return _report(cache)
+    with alone(cache.storage, LEASE_SECONDS):  # what another upgrade did meanwhile is read anew
+        return _upgrade(Cache(root, half_upgraded=True), drop_unread=drop_unread, on_progress=on_progress)
+
+
+def _upgrade(cache: Cache, *, drop_unread: bool, on_progress: Progress) -> FrameReport:
+    report = _report(cache)
+    if is_latest(cache):  # it was stopped at its very end
+        _remove_verdicts(cache)
+        return report
+    if cache.manifest["upgrading"]:
+        for verdict in map(partial(_read, cache), range(cache.num_shards)):
+            report.add(verdict)
+    else:
+        for verdict in _verdicts(cache, drop_unread=drop_unread, keep=True, on_progress=on_progress):
+            report.add(verdict)
+        if report.shards["unread"]:
+            return report
+    _apply(cache, on_progress)
+    report.upgraded = True
+    return report
+
+
+def _report(cache: Cache) -> FrameReport:
+    return FrameReport(cache=cache.root, version=rules_of(cache), num_shards=cache.num_shards)
+
+
+def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: Progress) -> Iterator[Verdict]:
+    """A verdict on each shard, in order. `keep`: each is written down once it is there, and not found again."""
+    threads = os.cpu_count() or 1
+    with Staging(StagingOptions()) as staging, stopping.threads(threads, "compare") as pool:
+        comparer = Comparer.of(cache, staging)
+
+        def compared(shard: int) -> Verdict:
+            if keep and (known := _kept(cache, comparer, shard)) is not None and (drop_unread or not known.dropped):
+                return known
+            verdict = comparer.verdict(shard, drop_unread=drop_unread)
+            if keep and not verdict.unread:
+                cache.storage.put(_name(shard), [verdict.model_dump_json().encode()])
+            return verdict
+
+        try:
+            yield from _in_order(pool, compared, cache.num_shards, on_progress)
+        finally:
+            comparer.stopping.set()
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: Progress
+) -> Iterator[Verdict]:
+    """Verdicts as they come from a pool, a few shards ahead: a shard's verdict may take 100 kB."""
+    under_way: deque[Future[Verdict]] = deque()
+    ahead, begun = 4 * (os.cpu_count() or 1), 0
+    for done in range(1, num_shards + 1):
+        while begun < num_shards and len(under_way) < ahead:
+            under_way.append(pool.submit(compared, begun))
+            begun += 1
+        verdict = stopping.result(under_way.popleft())
+        on_progress("comparing frames, in shards", done, num_shards)
+        yield verdict
+
+
+def _name(shard: int) -> str:
+    return f"{VERDICTS}/{shard:06d}.json"
+
+
+def _read(cache: Cache, shard: int) -> Verdict:
+    where = f"{cache.root}/{_name(shard)}"
+    try:
+        return parsed(where, cache.storage.get(_name(shard)), Verdict, ADVICE)
+    except FileNotFoundError:
+        raise VerdictMissing(f"{where} is gone, and without it the upgrade cannot go on. {RESTORE}") from None
+
+
+def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
+    """The verdict of a run that was stopped, unless the shard is another one since."""
+    try:
+        verdict = _read(cache, shard)
+    except VerdictMissing:
+        return None
+    return verdict if verdict.of == comparer.state(shard) else None
+
+
+def _apply(cache: Cache, on_progress: Progress) -> None:
+    """Do what the verdicts say. Killed anywhere, it can be done again."""
+    manifest = json.loads(cache.storage.get(MANIFEST))
+    require_alone(cache.storage)
+    if "upgrading" not in manifest:
+        _put_manifest(cache, manifest | {"upgrading": True, "schema_version": UPGRADE_SCHEMA_VERSION})
+        require_alone(cache.storage)  # from now on, who takes a lease sees that an upgrade is under way
+    _rewrite_rows(cache)
+    stages = {stage.key: stage for stage in _upgraded_stages(cache)}
+    for shard in stopping.checked(range(cache.num_shards)):
+        _apply_to_shard(cache, _read(cache, shard), stages)
+        on_progress("upgrading shards", shard + 1, cache.num_shards)
+    for stage in stages.values():
+        content = json.dumps(stage.document(), indent=1, sort_keys=True).encode()
+        cache.storage.put(cache.stage_name(stage.key), [content])
+    options = clips_options(latest_options(cache))
+    latest = manifest | {"clips": options, "clips_digest": fingerprint(options), "schema_version": SCHEMA_VERSION}
+    _put_manifest(cache, {key: value for key, value in latest.items() if key != "upgrading"})
+    _remove_verdicts(cache)
+
+
+def _put_manifest(cache: Cache, manifest: dict[str, Any]) -> None:
+    cache.storage.put(MANIFEST, [json.dumps(manifest, indent=1, sort_keys=True).encode()])
+
+
+def _remove_verdicts(cache: Cache) -> None:
+    for name in [*cache.storage.names(VERDICTS)]:
+        cache.storage.delete(name)
+
+
+def _rewrite_rows(cache: Cache) -> None:
+    """Write the table of the clips with the rows that change, all at once."""
+    rows = list(cache.clips.rows())
+    is_changed = False
+    for shard in stopping.checked(range(cache.num_shards)):
+        if changed := _read(cache, shard).rows:
+            is_changed = True
+            for number in cache.shard_rows(shard):
+                if rows[number].clip_id in changed:
+                    rows[number] = _rewritten(rows[number], changed[rows[number].clip_id])
+    if is_changed:
+        ClipsTable.from_rows(rows).write(cache.storage)
+
+
+def _rewritten(row: ClipRow, timing: Timing | None) -> ClipRow:
+    if timing is not None:
+        return replace(row, **dict(timing))
+    nan = float("nan")
+    return replace(
+        row, start_seconds=nan, end_seconds=nan, target_times=(), crop=(nan,) * 4, frame_width=0, frame_height=0
+    )
+
+
+def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
+    """The stages that are made from videos as the latest rules have them; those that are so already, as they are."""
+    now: dict[str, str] = {}
+    for key, stage in made_from_clips(cache).items():
+        reads = {read: now.get(read, old) for read, old in stage.options.get("reads", {}).items()}
+        options = clips_options(latest_options(cache)) if key == "clips" else {**stage.options, "reads": reads}
+        latest = stage
+        if options != stage.options:
+            latest = replace(stage, options=options, upgraded_from=stage.fingerprint)
+        now[key] = latest.fingerprint
+        yield latest
+
+
+def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
+    """Un-mark what is to be made again, readers first; put all else under its fingerprint by the latest rules."""
+    for key in reversed(verdict.reopened):
+        cache.ledger.unseal(key, verdict.shard)
+    for key, stage in stages.items():
+        if key in verdict.reopened:
+            continue
+        if key == "clips" and verdict.frame_times is not None:
+            _retime(cache, verdict, stage)
+            continue
+        record = cache.ledger.read(key, verdict.shard)
+        if record is None or record.fingerprint != stage.upgraded_from:
+            continue
+        if record_digest(record) == verdict.judged.get(key):
+            cache.ledger.restamp(record, stage.fingerprint)
+        else:  # it was sealed after it was judged
+            cache.ledger.unseal(key, verdict.shard)
+
+
+def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
+    """Seal the times of the same frames by the latest rules."""
+    assert verdict.frame_times is not None
+    assert verdict.clips is not None
+    sealed = cache.ledger.read(stage.key, verdict.shard)
+    if sealed is not None and sealed.fingerprint == stage.fingerprint:
+        return
+    cache.ledger.unseal(stage.key, verdict.shard)
+    (spec,) = stage.arrays
+    times = spec.empty(len(verdict.frame_times))
+    for number, of_row in enumerate(verdict.frame_times):
+        if of_row is not None:
+            times[number] = np.array(of_row)
+    status = recorded_status(verdict.clips, cache.clip_ids(verdict.shard))
+    record = verdict.clips.upgraded(stage.fingerprint)
+    write_and_seal(cache, record, [(spec, times), (status_array(stage.key), status)])
