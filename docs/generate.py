@@ -23,8 +23,9 @@ from kinegraph.cache_schemas.arrays import (
 from kinegraph.pipeline.cluster_options import DaskOptions, JobQueueOptions, SlurmOptions
 from kinegraph.pipeline.config import Config, RunOptions, StoreOptions, TrainSection
 from kinegraph.stages.backbones.options import BackboneOptions
-from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
-from kinegraph.stages.clips.options import ClipOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
+from kinegraph.stages.datasets.options import FolderOptions, InteractionsOptions, SyncMnistOptions
 from kinegraph.stages.decode.numbered_images import IMAGE_SUFFIXES
 from kinegraph.stages.heads.tail_options import InsertionOptions, TailOptions
 from kinegraph.stages.options import StageOptions

@@ -23,7 +23,8 @@ from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import framing_of
 from kinegraph.stages.backbones.taps import Tap
-from kinegraph.stages.clips.options import ClipOptions, DatasetOptions, InteractionsOptions
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.datasets.options import DatasetOptions, InteractionsOptions
 from kinegraph.stages.options import MAX_SECONDS, StageOptions
 from kinegraph.stages.proposals.catalogue import entry as proposal_entry
 from kinegraph.stages.proposals.options import ProposalOptions

@@ -13,9 +13,10 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.config import check_config
 from kinegraph.pipeline.config_file import read_yaml
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.stages.clips.csv_list import REQUIRED
-from kinegraph.stages.clips.datasets import Listing, list_videos
-from kinegraph.stages.clips.options import FolderOptions
+from kinegraph.stages.datasets.csv_list import REQUIRED
+from kinegraph.stages.datasets.datasets import list_videos
+from kinegraph.stages.datasets.listing import Listing
+from kinegraph.stages.datasets.options import FolderOptions
 from kinegraph.stages.remote.urls import is_url
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}

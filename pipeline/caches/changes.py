@@ -12,7 +12,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable, merged, vid
 from kinegraph.cache_schemas.ledger import Record, Source
 from kinegraph.pipeline.caches.indexing import REQUESTS_AT_ONCE, probed, video_rows
 from kinegraph.pipeline.config import Config
-from kinegraph.stages.clips.datasets import Video
+from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import images_changed
 from kinegraph.stages.decode.opening import on_disk

@@ -17,9 +17,10 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.backbones.options import BackboneOptions
 from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
-from kinegraph.stages.clips.interactions import GENERATOR_VERSION
-from kinegraph.stages.clips.options import ClipOptions, InteractionsOptions
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.datasets.options import InteractionsOptions
 from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
+from kinegraph.stages.generated.interactions import GENERATOR_VERSION
 from kinegraph.stages.scene_graphs.options import GraphOptions
 from kinegraph.stages.versions import FEATURES_VERSION, GRAPHS_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
 

@@ -14,8 +14,8 @@ from kinegraph.cache_schemas.clips_table import ClipRow, Interval
 from kinegraph.pipeline.caches.indexing import video_rows
 from kinegraph.pipeline.config import sentences
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.stages.clips.datasets import Video
 from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode import stream
 from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
 from kinegraph.stages.decode.counting import probe_counted

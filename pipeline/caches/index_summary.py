@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from kinegraph.cache_schemas.words import counted
-from kinegraph.stages.clips.datasets import Listing, Video
+from kinegraph.stages.datasets.listing import Listing, Video
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import Probe
 

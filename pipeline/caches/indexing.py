@@ -19,9 +19,11 @@ from kinegraph.pipeline.caches.own_files import check_own_files
 from kinegraph.pipeline.caches.probing import probe_all
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.stages.clips.datasets import Listing, Video, list_videos
-from kinegraph.stages.clips.options import ClipOptions, DatasetOptions
+from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.sampling import sampled
+from kinegraph.stages.datasets.datasets import list_videos
+from kinegraph.stages.datasets.listing import Listing, Video
+from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import probe_images
 from kinegraph.stages.decode.stream import Probe

@@ -13,9 +13,10 @@ from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.indexing import NAN, reopen_partial
 from kinegraph.pipeline.errors import ExchangeError
-from kinegraph.stages.clips.datasets import Listing, Video, list_videos
-from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
-from kinegraph.stages.clips.options import FolderOptions
+from kinegraph.stages.datasets.datasets import list_videos
+from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
+from kinegraph.stages.datasets.listing import Listing, Video
+from kinegraph.stages.datasets.options import FolderOptions
 
 IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in place of clip options, in cache.json
 

@@ -21,7 +21,7 @@ from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.training.results import OLDER, RESULTS_FILE, RunResults, SplitCounts, add_scores, read_results
 from kinegraph.pipeline.training.table import opened_clips
 from kinegraph.pipeline.training.trainable import spec_of
-from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
+from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.device import pick_device
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.training.checkpoint import (

@@ -16,8 +16,8 @@ from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Record, encoded
 from kinegraph.pipeline.caches.indexing import video_rows
 from kinegraph.pipeline.shards.contents import ShardContents
-from kinegraph.stages.clips.datasets import Video
 from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
 from kinegraph.stages.decode.clips import Wanted
 from kinegraph.stages.decode.errors import DecodeError

@@ -16,7 +16,7 @@ class TinyI3D(Backbone):
 
     T is halved between res2 and res3; res4 keeps the stride of 8, so that things of 14 px stay apart. For a clip
     [B, 3, T, H, W]: stem [B, 16, T, H/2, W/2], res2 [B, 32, T, H/4, W/4], res3 [B, 64, T/2, H/8, W/8], res4
-    [B, 96, T/2, H/8, W/8]. `python -m kinegraph.stages.training.tiny_networks` made the shipped weights.
+    [B, 96, T/2, H/8, W/8]. `python -m kinegraph.stages.generated.tiny_networks` made the shipped weights.
     """
 
     stages = {  # noqa: RUF012 (a ClassVar of the base)

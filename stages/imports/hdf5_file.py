@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 
 from kinegraph.cache_schemas.ledger import Source
-from kinegraph.stages.clips.folders import VIDEO_SUFFIXES
+from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.imports.features import FeatureFileError, UnusableError, VideoFeatures, as_features
 from kinegraph.stages.number_files import ArrayFileError, require_expansion, require_plain
 

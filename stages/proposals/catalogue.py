@@ -111,7 +111,7 @@ _TINY_RPN = ProposalEntry(
             path="proposals/shipped/tiny_rpn.safetensors",
             file_name="tiny_rpn.safetensors",
             sha256="de1d4032a1dbb1344622dcbf7122b58346efac56a35e73fde86fed0eca376ee5",
-            licence="as this package; made by kinegraph.stages.training.tiny_networks",
+            licence="as this package; made by kinegraph.stages.generated.tiny_networks",
         )
     },
 )

@@ -31,7 +31,7 @@ class TinyPyramid(nn.Module):
 
 
 def tiny_region_proposal_network() -> RegionProposalNetwork:
-    """Torchvision's RPN with one square anchor a cell; its sampling serves `stages/training/tiny_networks.py`."""
+    """Torchvision's RPN with one square anchor a cell; its sampling serves `stages/generated/tiny_networks.py`."""
     return RegionProposalNetwork(
         AnchorGenerator(ANCHOR_SIDES, ((1.0,),) * len(ANCHOR_SIDES)),
         RPNHead(CHANNELS, num_anchors=1),

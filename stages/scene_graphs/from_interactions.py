@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.stages.clips.interactions import FPS, NUM_FRAMES, truth, video_path
+from kinegraph.stages.generated.interactions import FPS, NUM_FRAMES, truth, video_path
 from kinegraph.stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
 from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphError
 

@@ -1,6 +1,6 @@
 """From the `graphs` section of a config to its source. Imports no torch."""
 
-from kinegraph.stages.clips.options import DatasetOptions, InteractionsOptions
+from kinegraph.stages.datasets.options import DatasetOptions, InteractionsOptions
 from kinegraph.stages.scene_graphs.from_files import FileGraphs
 from kinegraph.stages.scene_graphs.from_interactions import InteractionGraphs
 from kinegraph.stages.scene_graphs.options import GraphFileOptions, GraphOptions

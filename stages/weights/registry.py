@@ -230,7 +230,7 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
             path="backbones/shipped/tiny_i3d.safetensors",
             file_name="tiny_i3d.safetensors",
             sha256="ec3706c8191455a9c1afd665c0d2ac9365443c463d9091e1081e34dacbf1a8c3",
-            licence="as this package; made by kinegraph.stages.training.tiny_networks",
+            licence="as this package; made by kinegraph.stages.generated.tiny_networks",
         )
     },
     "tiny_sync_cnn": {
@@ -238,7 +238,7 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
             path="backbones/shipped/tiny_sync_cnn.safetensors",
             file_name="tiny_sync_cnn.safetensors",
             sha256="a253e49676c519d8706a1497092cda7d027cede758611bdf65165ef8a4198e57",
-            licence="as this package; made by kinegraph.stages.training.sync_networks",
+            licence="as this package; made by kinegraph.stages.generated.sync_networks",
         )
     },
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kinegraph.stages.clips.interactions import generate
+from kinegraph.stages.generated.interactions import generate
 from tests.caches import write_config
 
 Command = Callable[..., Any]

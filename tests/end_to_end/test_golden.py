@@ -12,7 +12,7 @@ from kinegraph.pipeline.caches.declared import CLIPS_VERSION
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.stages.clips.interactions import encode, interaction
+from kinegraph.stages.generated.interactions import encode, interaction
 from kinegraph.stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
 from tests.caches import rows_of
 

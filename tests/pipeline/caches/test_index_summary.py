@@ -17,7 +17,7 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.exchange.to_npy import export_npy
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.stages.clips.datasets import Listing, Video
+from kinegraph.stages.datasets.listing import Listing, Video
 from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]

@@ -17,7 +17,7 @@ from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import Outcome, extract
-from kinegraph.stages.clips.interactions import generate, truth
+from kinegraph.stages.generated.interactions import generate, truth
 from kinegraph.stages.scene_graphs.source import ClipGraphs
 from tests.caches import rows_of, same_bytes
 

@@ -14,7 +14,7 @@ from kinegraph.pipeline.caches.plan import make_plan
 from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.stages.clips.errors import DatasetError
+from kinegraph.stages.datasets.errors import DatasetError
 from tests.caches import same_bytes
 from tests.conftest import moving_square
 

@@ -16,7 +16,7 @@ from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import Outcome, extract
-from kinegraph.stages.clips.errors import DatasetError
+from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.remote.faults import NetworkError
 from tests.caches import same_bytes
 from tests.conftest import moving_square, write_video

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.sync_cnn import WIDTHS
-from kinegraph.stages.clips.options import SyncMnistOptions
-from kinegraph.stages.clips.sync_mnist import SyncMnist, cast, constant, drawn
+from kinegraph.stages.datasets.options import SyncMnistOptions
+from kinegraph.stages.generated.sync_mnist import SyncMnist, cast, constant, drawn
+from kinegraph.stages.generated.sync_networks import CellClassifier, scenes
 from kinegraph.stages.heads.build import build_head
-from kinegraph.stages.training.sync_networks import CellClassifier, scenes
 
 SMALL = SyncMnist(
     options=SyncMnistOptions(

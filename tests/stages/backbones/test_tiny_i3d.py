@@ -4,9 +4,9 @@ import torch
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.tiny_i3d import TinyI3D
-from kinegraph.stages.clips.interactions import interaction
+from kinegraph.stages.generated.interactions import interaction
+from kinegraph.stages.generated.tiny_networks import batches, directions
 from kinegraph.stages.regions.roi import region_features
-from kinegraph.stages.training.tiny_networks import batches, directions
 
 
 def test_maps_have_the_catalogues_shapes():

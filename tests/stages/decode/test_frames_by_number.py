@@ -11,8 +11,8 @@ import pytest
 import kinegraph
 from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.pipeline.caches.indexing import video_rows
-from kinegraph.stages.clips.datasets import Video
 from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode import numbered_images
 from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
 from kinegraph.stages.decode.counting import probe_counted

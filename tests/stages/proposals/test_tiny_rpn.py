@@ -1,7 +1,7 @@
 import torch
 from torchvision.ops import box_iou
 
-from kinegraph.stages.clips.interactions import interaction
+from kinegraph.stages.generated.interactions import interaction
 from kinegraph.stages.proposals.build import build_proposer
 from kinegraph.stages.proposals.catalogue import entry
 from kinegraph.stages.proposals.tiny_rpn import TinyPyramid

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.stages.clips.interactions import CLASSES, FPS, interaction, truth, video_path
+from kinegraph.stages.generated.interactions import CLASSES, FPS, interaction, truth, video_path
 from kinegraph.stages.scene_graphs.from_interactions import InteractionGraphs, relations_to_person
 from kinegraph.stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
 from kinegraph.stages.scene_graphs.source import GraphError

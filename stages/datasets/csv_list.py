@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 
-from kinegraph.stages.clips.errors import DatasetError
+from kinegraph.stages.datasets.errors import DatasetError
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "split", "start", "end")  # all that is read; there may be others

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from kinegraph.stages.clips.errors import DatasetError
+from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.decode.numbered_images import NumberedImages, numbered_images, numbered_name
 from kinegraph.stages.decode.opening import printable
 

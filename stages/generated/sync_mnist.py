@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from kinegraph.stages.clips.digits import SIDE_PX, DigitImages, digits_of
-from kinegraph.stages.clips.generating import GeneratedVideo, encode, generate_videos
-from kinegraph.stages.clips.options import SyncMnistOptions
+from kinegraph.stages.datasets.options import SyncMnistOptions
+from kinegraph.stages.generated.digits import SIDE_PX, DigitImages, digits_of
+from kinegraph.stages.generated.generating import GeneratedVideo, encode, generate_videos
 
 GENERATOR_VERSION = 2
 NUM_FRAMES = 10

@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from kinegraph.stages.clips.datasets import list_videos
-from kinegraph.stages.clips.digits import DigitImages
-from kinegraph.stages.clips.options import SyncMnistOptions
-from kinegraph.stages.clips.sync_mnist import (
+from kinegraph.stages.datasets.datasets import list_videos
+from kinegraph.stages.datasets.options import SyncMnistOptions
+from kinegraph.stages.generated.digits import DigitImages
+from kinegraph.stages.generated.sync_mnist import (
     LAST_CORNER,
     NUM_FRAMES,
     SyncMnist,

@@ -1,4 +1,4 @@
-"""Pre-training of the demo's two shipped networks: `python -m kinegraph.stages.training.tiny_networks --out DIR`.
+"""Pre-training of the demo's two shipped networks: `python -m kinegraph.stages.generated.tiny_networks --out DIR`.
 
 The networks see single things that move independently of each other, never an interaction: tiny_i3d learns which
 digit a thing bears and how it moves, tiny_rpn where things are. Takes some eight minutes on one core.
@@ -23,7 +23,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.tiny_i3d import WIDTHS, TinyI3D
-from kinegraph.stages.clips.drawing import FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
+from kinegraph.stages.generated.drawing import FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
 from kinegraph.stages.proposals.build import tiny_rpn
 from kinegraph.stages.proposals.rpn import RpnProposer
 from kinegraph.stages.regions.roi import region_features

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinegraph.stages.clips.digits import DigitsError, digits_of, read_idx
+from kinegraph.stages.generated.digits import DigitsError, digits_of, read_idx
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -15,9 +15,9 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from kinegraph.stages.clips.drawing import FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
-from kinegraph.stages.clips.generating import GeneratedVideo, generate_videos
-from kinegraph.stages.clips.generating import encode as encode_video
+from kinegraph.stages.generated.drawing import FRAME_SIZE, boxes_around, draw, ground, pick_digit, sprite
+from kinegraph.stages.generated.generating import GeneratedVideo, generate_videos
+from kinegraph.stages.generated.generating import encode as encode_video
 
 GENERATOR_VERSION = 1
 NUM_FRAMES = 16

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from kinegraph.stages.clips.drawing import FRAME_SIZE
-from kinegraph.stages.clips.interactions import (
+from kinegraph.stages.generated.drawing import FRAME_SIZE
+from kinegraph.stages.generated.interactions import (
     CLASSES,
     MOTIONS,
     NUM_FRAMES,
@@ -112,7 +112,7 @@ def test_test_clips_bear_digits_that_training_never_shows(monkeypatch: pytest.Mo
         asked.append(unseen)
         return np.zeros((8, 8)), 0
 
-    monkeypatch.setattr("kinegraph.stages.clips.interactions.pick_digit", record)
+    monkeypatch.setattr("kinegraph.stages.generated.interactions.pick_digit", record)
     for split in ("train", "val", "test"):
         interaction(0, split, 0)
     assert asked == [False] * 8 + [True] * 4

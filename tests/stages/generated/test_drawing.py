@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kinegraph.stages.clips.drawing import (
+from kinegraph.stages.generated.drawing import (
     FIRST_UNSEEN_DIGIT,
     FRAME_SIZE,
     boxes_around,
@@ -47,7 +47,7 @@ def test_a_sprite_shows_its_digit_and_stays_within_its_square():
 
 def test_unseen_digits_are_those_from_the_first_unseen_on(monkeypatch: pytest.MonkeyPatch):
     images = np.arange(1797)[:, None, None] * np.ones((8, 8))
-    monkeypatch.setattr("kinegraph.stages.clips.drawing.bundled_digits", lambda: (images, np.arange(1797)))
+    monkeypatch.setattr("kinegraph.stages.generated.drawing.bundled_digits", lambda: (images, np.arange(1797)))
     rng = np.random.default_rng(0)
     seen = [pick_digit(rng, unseen=False)[1] for _ in range(500)]
     unseen = [pick_digit(rng, unseen=True)[1] for _ in range(500)]

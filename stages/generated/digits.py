@@ -15,8 +15,8 @@ import xxhash
 from PIL import Image
 
 from kinegraph.cache_schemas.regular import DOCUMENT_BYTES, MIB, open_regular, read_regular
-from kinegraph.stages.clips.drawing import FIRST_UNSEEN_DIGIT, bundled_digits
 from kinegraph.stages.errors import UsageError
+from kinegraph.stages.generated.drawing import FIRST_UNSEEN_DIGIT, bundled_digits
 
 SIDE_PX = 28
 UInt8Array = npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Pre-training of SyncMNIST's backbones: `python -m kinegraph.stages.training.sync_networks sync_cnn --out FILE`.
+"""Pre-training of SyncMNIST's backbones: `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`.
 
 The network sees digits that move independently of each other, never a pair; as in the RSTG paper one at a time, if not
 asked for more. Each cell of its map that lies on a digit learns which one it is and, where the network spans frames,
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.sync_cnn import LAST_SPAN, WIDTHS, SyncCnn
-from kinegraph.stages.clips.digits import SIDE_PX
-from kinegraph.stages.clips.options import SyncMnistOptions
-from kinegraph.stages.clips.sync_mnist import (
+from kinegraph.stages.datasets.options import SyncMnistOptions
+from kinegraph.stages.device import pick_device
+from kinegraph.stages.generated.digits import SIDE_PX
+from kinegraph.stages.generated.sync_mnist import (
     CANVAS_PX,
     FRAME_PX,
     MAX_CONSTANT_STEP_PX,
@@ -32,8 +33,7 @@ from kinegraph.stages.clips.sync_mnist import (
     drawn,
     walk,
 )
-from kinegraph.stages.device import pick_device
-from kinegraph.stages.training.tiny_networks import fit, save
+from kinegraph.stages.generated.tiny_networks import fit, save
 
 MOTIONS = {"walk": walk, "constant": constant}
 FRAME_STEP = 2  # every second frame is shown, as the small example samples them

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from kinegraph.stages.clips.datasets import Listing, dealt_split, list_videos
-from kinegraph.stages.clips.errors import DatasetError
-from kinegraph.stages.clips.folders import below_url
-from kinegraph.stages.clips.options import FolderOptions
+from kinegraph.stages.datasets.datasets import list_videos
+from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.datasets.folders import below_url
+from kinegraph.stages.datasets.listing import Listing, dealt_split
+from kinegraph.stages.datasets.options import FolderOptions
 
 
 def touch(root: Path, *names: str) -> None:

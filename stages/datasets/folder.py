@@ -1,0 +1,152 @@
+"""Videos in class folders, at a URL, or listed in a csv. Torch-free."""
+
+import logging
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kinegraph.cache_schemas.clips_table import Interval
+from kinegraph.cache_schemas.regular import TABLE_BYTES, read_regular
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.datasets.csv_list import csv_lines, decoded
+from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
+from kinegraph.stages.datasets.listing import Entry, Listing, Progress, listing_of
+from kinegraph.stages.datasets.options import FolderOptions
+from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.opening import on_disk, printable
+from kinegraph.stages.remote.urls import FILE, UrlError, is_url, located
+
+if TYPE_CHECKING:
+    from kinegraph.stages.remote.remote import Remote
+
+SET_RATE = "For folders of images set dataset.frame_rate: how many images a second they are."
+log = logging.getLogger("kinegraph")
+
+
+def list_folder(options: FolderOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
+    """The videos below a folder or URL, or of a csv."""
+    root = options.root.removeprefix(FILE)
+    if not is_url(root) and not Path(root).is_dir():
+        raise DatasetError(f"dataset.root: no folder {root} (looked from {Path.cwd()}).")
+    left_out: Mapping[str, int] = {}
+    if options.annotations:
+        entries = entries_of_csv(root, options.annotations.removeprefix(FILE), tries)
+        entries = _with_rates(entries, options.frame_rate)
+    else:
+        entries, left_out = _in_folders(root, options.frame_rate, tries)
+    if not entries:
+        others = f" ({', '.join(f'{count} {ending}' for ending, count in left_out.items())})" if left_out else ""
+        known = ", ".join(sorted(VIDEO_SUFFIXES))
+        at_url = " Folders of images at URLs are not supported: copy them to a disk." if is_url(root) else ""
+        raise DatasetError(f"dataset.root: no video below {root}{others}. Known endings: {known}.{at_url}")
+    listing = listing_of(entries, options.splits, _classes(options, tries), options.multi_label)
+    return replace(listing, left_out=left_out)
+
+
+def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
+    """The classes that the options name; none where those found are meant."""
+    if not isinstance(options.classes, str):
+        names = options.classes or ()
+    else:
+        path = options.classes.removeprefix(FILE)
+        names = tuple(filter(None, map(str.strip, _text("dataset.classes", path, tries).splitlines())))
+        if not names:
+            raise DatasetError(f"dataset.classes: {path} is empty; expected one class a line.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DatasetError(f"dataset.classes: {twice[0]!r} stands there twice.")
+    return names
+
+
+def _remote(tries: int) -> "Remote":
+    from kinegraph.stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+
+    return Remote(tries)
+
+
+def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[Entry], Mapping[str, int]]:
+    """The videos below `root`, and how many other files are there, by ending; of a server, as its pages list them."""
+    try:
+        found = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
+    except DecodeError as error:
+        raise DatasetError(f"dataset.root: {error.detail}. A server that lists no files needs a csv.") from error
+    if frame_rate is not None:
+        found.take_folders()
+    elif found.folders:
+        words = f"{counted(len(found.folders), 'folder')} of numbered images below {root}, as {found.folders[0][1]}"
+        if not found.videos:
+            raise DatasetError(f"dataset.root: {words}, and no video. {SET_RATE}")
+        log.warning("left out, as dataset.frame_rate is not set: %s", words)
+    images = {path: images for _, path, images in found.folders}
+    places = split_and_label(video_id for video_id, _ in found.videos)
+    entries = [
+        Entry(name, path, labels, split, None, frame_rate if path in images else None, images.get(path))
+        for (name, path), (split, labels) in zip(found.videos, places, strict=True)
+    ]
+    return entries, dict(found.left_out.most_common())
+
+
+def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
+    """The entries of a list, with the rate of those that are folders of images.
+
+    Raises DatasetError where the first one is a folder and there is no rate.
+    """
+    if frame_rate is None:
+        if entries and _is_folder(entries[0].path):
+            raise DatasetError(f"{entries[0].name} is a folder. {SET_RATE}")
+        return entries
+    return [replace(entry, frame_rate=frame_rate) if _is_folder(entry.path) else entry for entry in entries]
+
+
+def _is_folder(path: str) -> bool:
+    return not is_url(path) and os.path.isdir(on_disk(path))  # noqa: PTH112 -- Path raises for names that are too long
+
+
+def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
+    """The lines of a csv file, or of one at a URL."""
+    return list(_csv_entries(root, annotations, _text("dataset.annotations", annotations, tries)))
+
+
+def _text(key: str, path: str, tries: int) -> str:
+    """The content of the file or URL that the option `key` names."""
+    try:
+        read = _remote(tries).read if is_url(path) else read_regular
+        return decoded(path, read(path, TABLE_BYTES))
+    except FileNotFoundError:
+        raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
+    except OSError as error:
+        raise DatasetError(f"{key}: {error}.") from error
+    except DecodeError as error:
+        raise DatasetError(f"{key}: {error.detail}.") from error
+
+
+def _csv_entries(root: str, annotations: str, text: str) -> Iterator[Entry]:
+    for where, row in csv_lines(annotations, text):
+        if not row["path"].strip():
+            raise DatasetError(f"{where}: no path")
+        labels = filter(None, map(str.strip, row["label"].split(";")))
+        interval = _interval(where, row.get("start", ""), row.get("end", ""))
+        try:
+            video_id, path = map(printable, located(root, row["path"]))
+        except UrlError as error:
+            raise DatasetError(f"{where}: {error}") from error
+        yield Entry(video_id, path, tuple(labels), row.get("split", ""), interval)
+
+
+def _interval(where: str, start: str, end: str) -> Interval | None:
+    """The interval that two fields of a csv name; None where both are empty."""
+    if not start.strip() and not end.strip():
+        return None
+    try:
+        interval = float(start) + 0.0, float(end)  # -0 becomes 0
+    except ValueError:
+        interval = math.nan, math.nan
+    if not 0 <= interval[0] < interval[1] < math.inf:
+        raise DatasetError(
+            f"{where}: start {start!r}, end {end!r}; expected seconds, 0 <= start < end, or both empty: the whole video"
+        )
+    return interval

@@ -1,0 +1,19 @@
+"""The demo's generated data set. Torch-free."""
+
+import os
+from pathlib import Path
+
+from kinegraph.stages.datasets.folder import list_folder
+from kinegraph.stages.datasets.listing import Listing, Progress
+from kinegraph.stages.datasets.options import FolderOptions, InteractionsOptions
+from kinegraph.stages.generated.interactions import generate
+
+SPLITS = ("train", "val", "test")
+
+
+def list_interactions(options: InteractionsOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
+    """The videos below `options.root`; makes those that are missing first."""
+    root = Path(options.root)
+    counts = {split: getattr(options, split) for split in SPLITS}
+    generate(root, videos=counts, seed=options.seed, workers=os.cpu_count() or 1, progress=progress)
+    return list_folder(FolderOptions(kind="folder", root=str(root), annotations=str(root / "annotations.csv")))

@@ -1,0 +1,111 @@
+"""What a data set holds, as each adapter lists it. Torch-free."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import xxhash
+
+from kinegraph.cache_schemas.clips_table import Interval, interval_id
+from kinegraph.stages.datasets.errors import DatasetError
+from kinegraph.stages.decode.numbered_images import NumberedImages
+
+CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # a line of Charades_v1_classes.txt begins with what its labels are
+Progress = Callable[[int], None]  # gets the number of videos made since its last call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """One video, or interval of one, at place `list_index` of its data set's list.
+
+    `video_id` is unique; labels index `Listing.classes`. A folder of images has a `frame_rate`, and `images` where
+    it was looked into already.
+    """
+
+    video_id: str
+    path: str
+    split: str
+    labels: tuple[int, ...]
+    list_index: int
+    interval: Interval | None = None
+    frame_rate: float | None = None
+    images: NumberedImages | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What a data set holds: class names in order, every listed video by id, and whether videos may have many labels.
+
+    `multi_label` is None where only the labels tell. `left_out`: how many files below the root are no videos, by
+    ending. `dealt`: some video was listed without a split, and got one by the shares of `splits`.
+    """
+
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+    multi_label: bool | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    dealt: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a data set, before labels and splits are given their numbers."""
+
+    name: str
+    path: str
+    label_names: tuple[str, ...]
+    split: str
+    interval: Interval | None = None
+    frame_rate: float | None = None
+    images: NumberedImages | None = None
+
+    @property
+    def video_id(self) -> str:
+        return self.name if self.interval is None else interval_id(self.name, self.interval)
+
+
+def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
+    """The split a video falls into: its digest as a number in [0, 1), held against the running shares."""
+    point = xxhash.xxh3_64_intdigest(video_id.encode()) / 2**64 * sum(splits.values())
+    for name, share in splits.items():
+        point -= share
+        if point < 0:
+            return name
+    return name
+
+
+def listing_of(
+    entries: list[Entry],
+    splits: Mapping[str, float],
+    classes: tuple[str, ...] = (),
+    multi_label: bool | None = None,
+) -> Listing:
+    classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
+    index = {name: number for number, name in enumerate(classes)}
+    index |= {found[1]: number for name, number in index.items() if (found := CHARADES_CLASS.match(name))}
+    videos: dict[str, Video] = {}
+    for place, entry in enumerate(entries):
+        video_id = entry.video_id
+        if unknown := [name for name in entry.label_names if name not in index]:
+            raise DatasetError(
+                f"{video_id} has the label {unknown[0]!r}, which is none of the {len(classes)} in dataset.classes."
+            )
+        labels = tuple(sorted({index[name] for name in entry.label_names}))
+        if multi_label is False and len(labels) > 1:
+            raise DatasetError(f"{video_id} has {len(labels)} labels, and dataset.multi_label is false.")
+        if video_id in videos:
+            apart = " To score each by itself let one end a millisecond later." if entry.interval else ""
+            raise DatasetError(
+                f"{video_id} is listed twice. Several labels go into one field, separated by `;`.{apart}"
+            )
+        split = entry.split or dealt_split(entry.name, splits)  # all intervals of a video go one way
+        videos[video_id] = Video(
+            video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place, interval=entry.interval,
+            frame_rate=entry.frame_rate, images=entry.images,
+        )  # fmt: skip
+    return Listing(
+        classes=classes,
+        videos=tuple(videos[key] for key in sorted(videos)),
+        multi_label=multi_label,
+        dealt=not all(entry.split for entry in entries),
+    )

@@ -1,0 +1,125 @@
+"""Options of data sets. Torch-free."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from kinegraph.stages.options import MAX_SEED, SplitName, StageOptions
+from kinegraph.stages.remote.urls import UrlError, checked, is_url
+
+MAX_VIDEOS = 10_000_000  # of a split
+ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class FolderOptions(StageOptions):
+    """Videos in class folders below `root`, or listed in a csv with the columns path, label and (optional) split.
+
+    Labels of a csv are class names, several separated by `;`. With the columns start and end a line is an interval of
+    its video, in seconds from the first frame, `end` left out, and is sampled, labelled and scored by itself; both
+    fields empty: the whole video. Without a csv the first folder below `root` is the label, unless the folders are
+    named train, training, val, valid, validation, test or testing, in any case: then that is the split and the next
+    folder the label. Folders may be links.
+
+    With `frame_rate` a folder of numbered images, as `00001.jpg` or `img_00001.jpg`, is a video too, also where a csv
+    names it; numbers begin at 0 or 1, and image i is shown at i / frame_rate.
+    """
+
+    kind: Literal["folder"]
+    root: str = Field(description="folder of the videos, or a URL that fsspec opens, as `s3://bucket/prefix`")
+    annotations: str | None = Field(
+        None, description="csv with the columns path (below root, absolute, or a URL), label[, split][, start, end]"
+    )
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1)] | str | None = Field(
+        None,
+        description="all classes in order, or a file or URL with one a line, as Charades_v1_classes.txt: for a part of "
+        "a data set that lacks some; null: those found, sorted",
+    )
+    frame_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="images a second, where folders of numbered images are the videos; null: there are none",
+    )
+    multi_label: bool | None = Field(
+        None,
+        description="whether a video may have many labels, or none, which makes mAP the metric; null: whether one has",
+    )
+    splits: dict[SplitName, Annotated[float, Field(gt=0, le=1e9)]] = Field(
+        {"train": 1.0},
+        min_length=1,
+        description="shares for videos listed without a split, dealt by a digest of the video's id: adding videos "
+        "never moves one from train to test",
+    )
+
+    @model_validator(mode="after")
+    def _hold_no_secret(self) -> "FolderOptions":
+        for key, given in (("root", self.root), ("annotations", self.annotations), ("classes", self.classes)):
+            try:
+                checked(given if isinstance(given, str) else "")
+            except UrlError as error:
+                raise ValueError(f"{key}: {error}") from None
+        return self
+
+
+def _check_is_folder(root: str) -> None:
+    if is_url(root):
+        raise ValueError("root: given a URL, allowed: a folder; generated videos are written there")
+
+
+class InteractionsOptions(StageOptions):
+    """The generated data set of the demo; made below `root` when it is not there yet."""
+
+    kind: Literal["interactions"]
+    root: str = Field(description="folder of the videos")
+    train: int = Field(3000, ge=1, le=MAX_VIDEOS, description="videos of this split")
+    val: int = Field(300, ge=1, le=MAX_VIDEOS, description="videos of this split")
+    test: int = Field(600, ge=1, le=MAX_VIDEOS, description="videos of this split")
+    seed: int = Field(0, ge=-MAX_SEED, le=MAX_SEED, description="of the generator")
+
+    @model_validator(mode="after")
+    def _lies_here(self) -> Self:
+        _check_is_folder(self.root)
+        return self
+
+
+class SyncMnistOptions(StageOptions):
+    """SyncMNIST of the RSTG paper: which two of the digits move in step; made below `root` when it is not there yet.
+
+    Videos of `test` show digits that no other split shows. docs/sync_mnist.md says more.
+    """
+
+    kind: Literal["sync_mnist"]
+    root: str = Field(description="folder of the videos")
+    digits: str | None = Field(
+        None,
+        description="folder of MNIST's four idx files, gzipped or not; null: the 1797 UCI digits that scikit-learn "
+        "bundles (extra `demo`), enlarged",
+    )
+    num_digits: Literal[3, 5] = Field(5, description="in each video, all of different values")
+    digit_values: int = Field(
+        10, ge=3, le=10, description="how many values there are: 0, 1, ..; fewer values make fewer pairs to tell apart"
+    )
+    motion: Literal["walk", "constant"] = Field(
+        "walk", description="walk: the paper's random walk; constant: an easier variant, every digit keeps its velocity"
+    )
+    multiplier: int = Field(10, ge=1, le=1000, description="videos for each training image, which is digit 0 in them")
+    val_images: int = Field(
+        0,
+        ge=0,
+        le=MAX_VIDEOS,
+        description="training images, the last ones, that only the split val shows",
+    )
+    test_multiplier: int = Field(1, ge=1, le=1000, description="videos for each image of val and test")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="of the generator")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _check_is_folder(self.root)
+        if self.num_digits > self.digit_values:
+            raise ValueError(
+                f"num_digits: given {self.num_digits}, allowed: at most {self.digit_values}, the dataset.digit_values"
+            )
+        return self
+
+
+DatasetOptions = Annotated[FolderOptions | InteractionsOptions | SyncMnistOptions, Field(discriminator="kind")]

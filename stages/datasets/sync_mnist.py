@@ -1,0 +1,16 @@
+"""SyncMNIST as a data set. Torch-free."""
+
+import os
+from pathlib import Path
+
+from kinegraph.stages.datasets.folder import entries_of_csv
+from kinegraph.stages.datasets.listing import Listing, Progress, listing_of
+from kinegraph.stages.datasets.options import SyncMnistOptions
+from kinegraph.stages.generated.sync_mnist import classes, generate
+
+
+def list_sync_mnist(options: SyncMnistOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
+    """The videos below `options.root`; makes those that are missing first."""
+    generate(options, workers=os.cpu_count() or 1, progress=progress)
+    entries = entries_of_csv(options.root, str(Path(options.root, "annotations.csv")))
+    return listing_of(entries, {}, classes(options.digit_values))
