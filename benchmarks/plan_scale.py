@@ -28,8 +28,9 @@ from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
 from kinegraph.cache_schemas.ledger import Record, SealedObject, Source, encoded
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.zarr_shards import object_name
-from kinegraph.pipeline.caches.declared import clips_options, declare
+from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import check_config
+from kinegraph.stages.clips.stage import clips_options
 
 ROWS, SHARD_CLIPS, CLIPS_PER_VIDEO, FRAMES = 1_000_000, 64, 10, 32
 DIGEST, SHARD, SEALED_AT = "0123456789abcdef" * 2, 987_654_321, "sealed at"
@@ -75,7 +76,7 @@ def simulate(document: dict[str, Any]) -> None:
     storage = open_storage(config.cache)
     storage.put(CLASSES, [json.dumps([f"class_{n}" for n in range(100)]).encode()])
     clips_table().write(storage)
-    stages = Worker(config, cache, declare(config, {}).stages, report=print).networks.stages  # begins them all
+    stages = Worker(config, cache, declare(config, {}).stages, report=print).loaded.declared.stages  # begins them all
     videos = cache.clips.column("video_id")
     for stage in stages.values():
         Path(config.cache, cache.ledger.name(stage.key, 0)).parent.mkdir(parents=True)

@@ -19,8 +19,9 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.crops import crop_rectangle
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
-from kinegraph.stages.decode.squares import FramePixels, Square
+from kinegraph.stages.decode.squares import FramePixels
 from kinegraph.stages.decode.stream import open_video, probe
+from kinegraph.stages.decode.wanted import Square
 
 PILLOW = Square(size=224, resize_short=256, every=1)
 OTHERS = {

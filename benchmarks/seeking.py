@@ -20,10 +20,9 @@ import av
 import numpy as np
 
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.open_videos import OpenVideos
-from kinegraph.stages.decode.squares import Square
-from kinegraph.stages.decode.stream import LATEST_RULES
+from kinegraph.stages.decode.wanted import LATEST_RULES, Square, Wanted
 
 RATE, INTERVAL_SECONDS, FRAMES, NO_LIMIT = 25, 4.0, 32, float("inf")
 WANTED = Wanted(num_frames=FRAMES, squares=frozenset([Square(size=224, every=1)]))

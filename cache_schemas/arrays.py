@@ -21,7 +21,9 @@ ABOUT: dict[str, object] = {  # what data.zarr, its groups and data.h5 say of th
 }
 SMALL_ROW_BYTES = 4096  # below this a shard holds one inner chunk: an index entry per row would cost more than it saves
 
-GRAPH_TIMES = "graphs/times"  # the one float array of which rows may hold NaN: where there is no graph
+ARRAY_KINDS = ("clips", "features", "proposals", "regions", "graphs", "status")  # first part of every array's name
+CLIPS, FRAME_TIMES = "clips", "clips/frame_times"  # the key that all others are made from, and its one array
+MAY_HOLD_NAN = frozenset({"graphs/times"})  # float arrays whose rows are not always finite: NaN where no graph is
 STATUS_NOT_RUN, STATUS_OK, STATUS_FAILED, STATUS_WARNED = 0, 1, 2, 3
 
 
@@ -94,8 +96,8 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
     """What the key `clips` holds: the presentation time of each frame that was taken."""
     return (
         ArraySpec(
-            name="clips/frame_times",
-            stage="clips",
+            name=FRAME_TIMES,
+            stage=CLIPS,
             shape=(num_frames,),
             dtype="float64",
             dims=("frame",),
@@ -114,7 +116,7 @@ def crop_array(entry: str = "") -> ArraySpec:
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
-        stage="clips",
+        stage=CLIPS,
         shape=(4,),
         dtype="float64",
         dims=("box_edge",),

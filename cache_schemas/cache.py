@@ -4,13 +4,13 @@ Torch-free, so that planning, status and verification start at once.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kinegraph.cache_schemas.arrays import SCHEMA_VERSION, ArraySpec, crop_array, status_array
+from kinegraph.cache_schemas.arrays import CLIPS, SCHEMA_VERSION, ArraySpec, crop_array, status_array
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 from kinegraph.cache_schemas.coordinates import Coordinate, coordinates_of, label_names
 from kinegraph.cache_schemas.crops import Framing
@@ -46,6 +46,12 @@ class Stage:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.options)
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """The keys whose rows this one is made from, with their fingerprints."""
+        found: Mapping[str, str] = self.options.get("reads", {})
+        return found
 
     def document(self) -> dict[str, Any]:
         arrays = [asdict(spec) | {"fill": repr(spec.fill)} for spec in self.arrays]
@@ -267,8 +273,8 @@ class Cache:
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
-        if stage.key == "clips" and self.has_stage("clips"):
-            self._require_same_clips(self.stage("clips").options, stage.options)
+        if stage.key == CLIPS and self.has_stage(CLIPS):
+            self._require_same_clips(self.stage(CLIPS).options, stage.options)
         if changed := self.stage_differences(stage):
             raise CacheMismatch(_mismatch(self.root, stage.key, changed))
 
@@ -296,7 +302,7 @@ class Cache:
         ]
         found = {spec.name: spec for stage in stages for spec in stage.arrays}
         entries = [stage.key.removeprefix(FEATURES) for stage in stages if _cuts_resized(stage)]
-        crops = [crop_array(entry) for entry in ("", *entries)] if any(stage.key == "clips" for stage in stages) else []
+        crops = [crop_array(entry) for entry in ("", *entries)] if any(stage.key == CLIPS for stage in stages) else []
         return found | {crop.name: crop for crop in crops}
 
     def framing(self, entry: str) -> Framing:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 from numcodecs import blosc
 
+from kinegraph.cache_schemas.arrays import ARRAY_KINDS
+
 Compression = str | Mapping[str, str]  # one codec for all arrays, or codec by kind of array; "none" where not named
-KINDS = ("clips", "features", "proposals", "regions", "graphs", "status")
 NONE = "none"
 _LEVEL = 5
 _HEADER_BYTES = 16  # four flag bytes, then nbytes, blocksize and cbytes, little-endian uint32
@@ -24,7 +25,7 @@ def codec_of(compression: Compression, array: str) -> str:
 
 def by_kind(compression: Compression) -> dict[str, str]:
     """The codec of every kind of array."""
-    return {kind: codec_of(compression, kind) for kind in KINDS}
+    return {kind: codec_of(compression, kind) for kind in ARRAY_KINDS}
 
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:

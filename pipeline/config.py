@@ -1,44 +1,33 @@
 """The config file: YAML in, immutable and checked values out. Torch-free."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from kinegraph.cache_schemas.arrays import ARRAY_KINDS
 from kinegraph.cache_schemas.compression import NONE, by_kind
-from kinegraph.cache_schemas.crops import Framing
 from kinegraph.cache_schemas.documents import shortened
-from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.cluster_options import DaskOptions, SlurmOptions
 from kinegraph.pipeline.config_file import read_config_file, read_yaml
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.stages.backbones.catalogue import entry as backbone_entry
-from kinegraph.stages.backbones.catalogue import owner
-from kinegraph.stages.backbones.entry import BackboneEntry
-from kinegraph.stages.backbones.options import BackboneOptions
-from kinegraph.stages.backbones.pixels import framing_of
-from kinegraph.stages.backbones.taps import Tap
-from kinegraph.stages.clips.options import ClipOptions
-from kinegraph.stages.datasets.options import DatasetOptions, InteractionsOptions
-from kinegraph.stages.options import MAX_SECONDS, StageOptions
-from kinegraph.stages.proposals.catalogue import entry as proposal_entry
-from kinegraph.stages.proposals.options import ProposalOptions
-from kinegraph.stages.regions.options import RegionOptions
+from kinegraph.stages.kinds import KINDS
+from kinegraph.stages.options import MAX_SECONDS, StageOptions, need
+from kinegraph.stages.recipe import EntryName, Recipe
 from kinegraph.stages.remote.options import StagingOptions
-from kinegraph.stages.scene_graphs.options import GraphOptions, InteractionGraphOptions
 from kinegraph.stages.training.options import TrainOptions
-from kinegraph.stages.weights.sources import check_word
 
 Codec = Literal["none", "lz4", "zstd"]
-ArrayKind = Literal["clips", "features", "proposals", "regions", "graphs", "status"]
+if TYPE_CHECKING:
+    ArrayKind = str
+else:
+    ArrayKind = Literal[ARRAY_KINDS]
 MOST_LINES, MOST_WORDS = 20, 2000  # of an error, and characters of a line
 TAGS = ("kind", "source")  # keys that choose among the models of a section
-EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class StoreOptions(StageOptions):
@@ -146,123 +135,41 @@ class TrainSection(TrainOptions):
             unknown = keys.keys() - TrainOptions.model_fields.keys()
             near = "".join(_meant(key, TrainOptions.model_fields) for key in sorted(unknown))
             allowed = f"keys of train: {[*TrainOptions.model_fields]}; {near}".rstrip("; ")
-            _need(not unknown, f"variants.{name}", ", ".join(sorted(unknown)), allowed)
-            with _under(f"variants.{name}"):
+            need(not unknown, f"variants.{name}", ", ".join(sorted(unknown)), allowed)
+            try:
                 self.variant(name)
+            except ValidationError as error:
+                raise ValueError("\n".join(f"variants.{name}.{line}" for line in sentences(error))) from error
         return self
 
 
-class Config(StageOptions):
-    """All of one config file; docs/config.md lists every key."""
+class _Place(StageOptions):
+    """What stands first in a config, and in messages that list its keys."""
 
     cache: str
-    dataset: DatasetOptions | None = None
-    clips: ClipOptions = ClipOptions()
-    backbones: dict[EntryName, BackboneOptions] = Field(default_factory=dict)
-    proposals: ProposalOptions | None = None
-    regions: RegionOptions | None = None
-    graphs: GraphOptions | None = None
+
+
+class Config(Recipe, _Place):
+    """All of one config file; docs/config.md lists every key."""
+
     store: StoreOptions = StoreOptions()
     run: RunOptions = RunOptions()
     train: TrainSection = TrainSection()
 
-    def tap_of(self, name: str, tap: str) -> Tap:
-        return self.entry_of(name).tap(tap)
-
-    def entry_of(self, name: str) -> BackboneEntry:
-        options = self.backbones[name]
-        return backbone_entry(options.model, options.options, options.weights)
-
-    def framing_of(self, name: str) -> Framing:
-        """How frames become the square input of backbone entry `name`."""
-        return framing_of(self.backbones[name], self.entry_of(name))
-
-    def size_of(self, name: str) -> int:
-        """Side of the square input of backbone entry `name`, px."""
-        return self.framing_of(name).size
-
-    def frame_step_of(self, name: str, tap: str) -> int:
-        """Input frames per row of the time axis of a tap."""
-        return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
-
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         self._check_store()
-        for name, options in self.backbones.items():
-            with _under(f"backbones.{name}.model"):
-                backbone_entry(options.model)
-            with _under(f"backbones.{name}.options"):
-                least = self.entry_of(name).min_frames
-            framing = self.framing_of(name)
-            if framing.resize_short is not None:
-                allowed = f"at most the {framing.resize_short} px of the resized frame's short side (resize_short)"
-                _need(framing.size <= framing.resize_short, f"backbones.{name}.size", framing.size, allowed)
-            self._check_every(f"backbones.{name}.every", options.every)
-            frames = self.clips.num_frames // options.every
-            given = counted(frames, "frame")
-            _need(frames >= least, f"backbones.{name}", given, f"{least} or more for {options.model}")
-            for tap in options.taps:
-                with _under(f"backbones.{name}.taps"):
-                    shape = self.tap_of(name, tap).shape(frames, self.size_of(name))
-                _need(min(shape) > 0, f"backbones.{name}", given, f"more; {tap} would have shape {shape}")
-            with _under(f"backbones.{name}.weights"):
-                known, word = owner(self.entry_of(name), options.weights)
-                check_word(word, known.weights, known.other_words)
-        if self.proposals is not None:
-            self._check_every("proposals.every", self.proposals.every)
-            if self.proposals.network is not None:
-                with _under("proposals.weights"):
-                    check_word(self.proposals.weights_word, proposal_entry(self.proposals.network).weights)
-        if self.regions is not None:
-            self._check_regions(self.regions)
-        if isinstance(self.graphs, InteractionGraphOptions):
-            self._check_every("graphs.every", self.graphs.every)
-            if not isinstance(self.dataset, InteractionsOptions):
-                raise ValueError("graphs.source: given 'interactions', allowed: only with dataset.kind interactions")
+        for kind in KINDS.values():
+            kind.check(self)
         return self
 
     def _check_store(self) -> None:
         if self.store.kind == "hdf5":
             is_folder = "://" not in self.cache or self.cache.startswith("file://")
-            _need(is_folder, "cache", self.cache, "a folder, with store.kind hdf5; zarr for a URL")
+            need(is_folder, "cache", self.cache, "a folder, with store.kind hdf5; zarr for a URL")
             given = self.store.model_dump()["compression"]
             plain = set(by_kind(given).values()) == {NONE}
-            _need(plain, "store.compression", given, "none, with kind hdf5")
-
-    def _check_every(self, key: str, every: int) -> None:
-        _need(self.clips.num_frames % every == 0, key, every, f"a divisor of num_frames {self.clips.num_frames}")
-
-    def _check_regions(self, regions: RegionOptions) -> None:
-        if self.proposals is None:
-            raise ValueError("regions: need a `proposals:` section")
-        every = self.proposals.every
-        for name in regions.backbones:
-            _need(name in self.backbones, "regions.backbones", name, f"entries of backbones: {[*self.backbones]}")
-            for tap in self.backbones[name].taps:
-                step = self.frame_step_of(name, tap)
-                frames = self.clips.num_frames
-                _need(
-                    frames % step == 0, "clips.num_frames", frames, f"multiples of {step}, for regions of {name}/{tap}"
-                )
-                _need(
-                    step % every == 0, "proposals.every", every, f"a divisor of {step}, so that {name}/{tap} has boxes"
-                )
-
-
-def _need(held: bool, key: str, given: object, allowed: str) -> None:
-    if not held:
-        raise ValueError(f"{key}: given {shortened(repr(given))}, allowed: {allowed}")
-
-
-@contextmanager
-def _under(key: str) -> Iterator[None]:
-    """Puts the key before errors about its value."""
-    try:
-        yield
-    except ValidationError as error:
-        raise ValueError("\n".join(f"{key}.{line}" for line in sentences(error))) from error
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+            need(plain, "store.compression", given, "none, with kind hdf5")
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kinegraph.stages.errors import UsageError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 def pick_device(name: str) -> torch.device:
@@ -101,3 +102,8 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def on_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Values that were handed on, which are there already, or a row of the cache, which cannot be written to."""
+    return values if isinstance(values, Tensor) else upload(values.copy(), device)

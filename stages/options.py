@@ -1,8 +1,12 @@
-"""Base of every config section."""
+"""Base of every config section, and of the errors about one. Torch-free."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from kinegraph.cache_schemas.documents import shortened
 
 MAX_SECONDS = 366 * 86_400.0
 MAX_SEED = (1 << 63) - 1
@@ -13,3 +17,18 @@ class StageOptions(BaseModel):
     """Immutable; unknown keys, infinite numbers and NaN refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def need(held: bool, key: str, given: object, allowed: str) -> None:
+    """Raise ValueError, with the key, what was given and what is allowed, unless a condition held."""
+    if not held:
+        raise ValueError(f"{key}: given {shortened(repr(given))}, allowed: {allowed}")
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """Puts the key before errors about its value."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import kinegraph.pipeline.caches.declared
 import kinegraph.pipeline.extraction.feed
+import kinegraph.stages.clips.stage
 import kinegraph.stages.remote.staging
 from kinegraph.stages.decode.stream import probe
 from tests.coded_videos import write
@@ -19,7 +19,7 @@ from tests.coded_videos import write
 def first_rules() -> Iterator[None]:
     """In this process, `index` and `extract` are those of version 1."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kinegraph.pipeline.caches.declared, "CLIPS_VERSION", 1)
+        patch.setattr(kinegraph.stages.clips.stage, "LATEST_RULES", 1)
         patch.setattr(kinegraph.pipeline.extraction.feed, "LATEST_RULES", 1)
         patch.setattr(kinegraph.stages.remote.staging, "probe", partial(probe, rules=1))
         yield

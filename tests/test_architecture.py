@@ -19,6 +19,7 @@ TRAINERS = {"heads", "training"}
 FORBIDDEN = {"heads": {"decode"}} | dict.fromkeys(EXTRACTORS, TRAINERS)
 
 WITHOUT_TORCH = [
+    "kinegraph.stages.kinds",
     "kinegraph.cache_schemas.reader",
     "kinegraph.cache_schemas.hdf5_shards",
     "kinegraph.cache_schemas.zarr_shards",

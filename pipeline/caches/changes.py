@@ -7,21 +7,23 @@ from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import CLIPS
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable, merged, video_of
+from kinegraph.cache_schemas.closure import stages_in_order, with_readers
 from kinegraph.cache_schemas.ledger import Record, Source
 from kinegraph.pipeline.caches.indexing import REQUESTS_AT_ONCE, probed, video_rows
+from kinegraph.pipeline.caches.own_files import files_of
 from kinegraph.pipeline.config import Config
 from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import images_changed
 from kinegraph.stages.decode.opening import on_disk
 from kinegraph.stages.decode.source import source_identity
-from kinegraph.stages.proposals.options import FileOptions
+from kinegraph.stages.recipe import Recipe
 from kinegraph.stages.remote.faults import CredentialsError, NetworkError
 from kinegraph.stages.remote.staging import Staging
 from kinegraph.stages.remote.urls import is_url
-from kinegraph.stages.scene_graphs.options import GraphFileOptions
 
 if TYPE_CHECKING:
     from kinegraph.stages.remote.remote import Remote
@@ -42,7 +44,7 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals
     found: Changed = {}
     elsewhere: list[tuple[int, str, str, Source]] = []
-    for record in stopping.checked(cache.ledger.records("clips", shards)):
+    for record in stopping.checked(cache.ledger.records(CLIPS, shards)):
         failed = _videos_to_retry(cache, record) if retry_failed else _failed_videos(record)
         for video, source in record.sources.items():
             if video in failed or video not in path_of:
@@ -73,16 +75,14 @@ def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
     return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
 
 
-def changed_files(config: Config, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
+def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
     """By key: videos whose file is not what the key was made from; files that are gone have not changed."""
     found: dict[str, Changed] = {}
-    for key, options in (("proposals", config.proposals), ("graphs", config.graphs)):
-        if not isinstance(options, FileOptions | GraphFileOptions):
-            continue
+    for key, file_of in files_of(recipe).items():
         name_of = ClipsTable.read_video_names(cache.storage)
         for record in stopping.checked(cache.ledger.records(key, shards)):
             for video, source in record.files.items():
-                if has_changed(options.file_of(name_of.get(video, video)), source):
+                if has_changed(file_of(name_of.get(video, video)), source):
                     found.setdefault(key, {}).setdefault(record.shard, []).append(video)
     return found
 
@@ -127,18 +127,13 @@ def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
         return False
 
 
-def is_made_from(key: str, files_of: str) -> bool:
-    """Whether a stage key is made from the files that the key `files_of` is read from."""
-    return key == files_of or (files_of == "proposals" and key.startswith("regions/"))
-
-
 def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
-    """Unseal what `changed_files` gave, and the regions made from changed boxes."""
-    for files_of, shards in changed.items():
-        keys = [key for key in reversed(cache.stage_keys()) if is_made_from(key, files_of)]
+    """Unseal what `changed_files` gave, and all that was made from it."""
+    stages = stages_in_order(cache) if changed else {}
+    for key, shards in changed.items():
         for shard in shards:
-            for key in keys:
-                cache.ledger.unseal(key, shard)
+            for reader in reversed(with_readers(stages, [key])):
+                cache.ledger.unseal(reader, shard)
 
 
 def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
@@ -151,8 +146,9 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
         for shard in changed:
             for row in [row for row in cache.rows(shard) if row.video_id in videos]:
                 _check_fits(row, config, staging)
+    readers_first = [*reversed(stages_in_order(cache))] if changed else []
     for shard in changed:
-        for key in reversed(cache.stage_keys()):
+        for key in readers_first:
             cache.ledger.unseal(key, shard)
 
 

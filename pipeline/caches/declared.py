@@ -1,50 +1,31 @@
-"""From a config to what each stage key writes: arrays and fingerprinted options. Torch-free."""
+"""From a recipe to what each stage key reads and writes, and to what runs for it. Torch-free."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
-from kinegraph.cache_schemas.arrays import (
-    ArraySpec,
-    clip_arrays,
-    feature_arrays,
-    graph_arrays,
-    proposal_arrays,
-    region_arrays,
-)
+from kinegraph.cache_schemas import closure
+from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec
 from kinegraph.cache_schemas.cache import Cache, Stage
-from kinegraph.cache_schemas.fingerprint import Options
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.stages.backbones.options import BackboneOptions
-from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
-from kinegraph.stages.clips.options import ClipOptions
-from kinegraph.stages.datasets.options import InteractionsOptions
-from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
-from kinegraph.stages.generated.interactions import GENERATOR_VERSION
-from kinegraph.stages.scene_graphs.options import GraphOptions
-from kinegraph.stages.versions import FEATURES_VERSION, GRAPHS_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
+from kinegraph.stages.decode.wanted import Wanted
+from kinegraph.stages.kinds import KINDS, kind_of
+from kinegraph.stages.recipe import Recipe
 
 MAX_OBJECT_BYTES = 256 * 2**20
 MAX_SHARD_CLIPS = 64
 UNKNOWN = "unknown until the network is built"
-NOT_AS_GIVEN = {  # of a backbone entry: what is recorded as it is used
-    "weights",
-    "options",
-    "mean",
-    "std",
-    "channel_order",
-    "size",
-    "resize_short",
-    "resize",
-}
 
-Digests = Mapping[str, str]  # "features/<backbone>" or "proposals" -> sha256 of its weights
+Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages a config asks for, by key, in the order in which they can run."""
+    """The stages that a recipe asks for, by key, each behind those that it reads."""
 
+    recipe: Recipe
     stages: dict[str, Stage]
 
     @property
@@ -53,16 +34,49 @@ class Declared:
 
     def known(self, key: str) -> bool:
         """Whether all digests in the fingerprint of `key` are known; else its network has to be built first."""
-        options = self.stages[key].options
-        return options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in options.get("reads", {}))
+        stage = self.stages[key]
+        return stage.options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in stage.reads)
 
     def with_read(self, keys: Iterable[str]) -> list[str]:
         """The keys and all that they read, in order."""
-        found = {*keys}
+        return closure.with_read(self.stages, keys)
+
+    def with_readers(self, keys: Iterable[str]) -> list[str]:
+        """The keys and all that reads them, in order."""
+        return closure.with_readers(self.stages, keys)
+
+    def handed_on(self, key: str) -> tuple[str, ...]:
+        """Arrays that the readers of `key` get from it in the same unit, stored or not."""
+        return kind_of(key).handed_on(self.recipe, key)
+
+    def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
+        """All that runs in a unit that writes `keys`, in the order in which it runs. `is_sealed`: in the unit's shard.
+
+        A key that hands on what is not stored and sealed runs for its readers, too. Those that hand nothing on come
+        first. Each that does is followed by its readers, so that maps of two backbones are never in memory together.
+        """
+        needed = {*keys}
         for key in reversed(self.stages):
-            if key in found:
-                found |= self.stages[key].options.get("reads", {}).keys()
-        return [key for key in self.stages if key in found]
+            if key in needed:
+                needed |= {read for read in self.stages[key].reads if self._must_run(read, is_sealed)}
+        lenders = [key for key in self.stages if key in needed and self.handed_on(key)]
+
+        def last_lender(key: str) -> int:
+            read = self.with_read([key])
+            return max((number for number, lender in enumerate(lenders) if lender in read), default=-1)
+
+        return sorted((key for key in self.stages if key in needed), key=last_lender)
+
+    def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
+        """Whether the readers of a key want what it hands on and the cache has not."""
+        stored = {spec.name for spec in self.stages[key].arrays}
+        handed_on = self.handed_on(key)
+        return bool(handed_on) and not (stored.issuperset(handed_on) and is_sealed(key))
+
+    def wanted(self, keys: Iterable[str]) -> Wanted | None:
+        """What keys that run together take of each clip; None where nothing has to be decoded."""
+        of_keys = (kind_of(key).wanted(self.recipe, key) for key in keys)
+        return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def selected(self, names: tuple[str, ...]) -> list[str]:
         """Keys that `--stage` names: a key, or a kind such as `features` for all of them; none means all.
@@ -70,7 +84,7 @@ class Declared:
         Raises ConfigError for a name that selects nothing.
         """
         if not names:
-            return [key for key in self.stages if key != "clips"]
+            return [key for key in self.stages if key != CLIPS]
         found: list[str] = []
         for name in names:
             keys = [key for key in self.stages if key == name or key.startswith(f"{name}/")]
@@ -80,97 +94,19 @@ class Declared:
         return [key for key in self.stages if key in found]
 
 
-def clips_options(options: ClipOptions) -> Options:
-    """What of the clip options changes rows and frame times."""
-    found = options.model_dump(mode="json")
-    if options.sampling == "uniform" and not options.by_number:
-        del found["fps"]
-    if options.frame_step == 1:
-        del found["frame_step"]
-    return found | {"version": CLIPS_VERSION}
+def declare(recipe: Recipe, digests: Digests) -> Declared:
+    """All stages of a recipe; `digests` of weights enter their fingerprints."""
+    stages: dict[str, Stage] = {}
+    for kind in KINDS.values():
+        for key in kind.keys(recipe):
+            stages[key] = kind.declare(recipe, key, stages, digests.get(key, UNKNOWN))
+    return Declared(recipe, stages)
 
 
-def declare(config: Config, digests: Digests) -> Declared:
-    """All stages of a config; `digests` of weights enter their fingerprints."""
-    stages = list(_stages(config, digests))
-    return Declared({stage.key: stage for stage in stages})
-
-
-def _stages(config: Config, digests: Digests) -> Iterator[Stage]:
-    clips = Stage(key="clips", options=clips_options(config.clips), arrays=clip_arrays(config.clips.num_frames))
-    yield clips
-    features = {}
-    for name, options in config.backbones.items():
-        features[name] = _features(config, name, options, clips, digests.get(f"features/{name}", UNKNOWN))
-        yield features[name]
-    if config.proposals is not None:
-        proposals = _proposals(config, clips, digests.get("proposals", UNKNOWN))
-        yield proposals
-        for name in config.regions.backbones if config.regions else ():
-            yield _regions(config, name, features[name], proposals)
-    if config.graphs is not None:
-        yield _graphs(config, config.graphs, clips)
-
-
-def _features(config: Config, name: str, options: BackboneOptions, clips: Stage, digest: str) -> Stage:
-    arrays: list[ArraySpec] = []
-    for tap in options.taps:
-        shape = config.tap_of(name, tap).shape(config.clips.num_frames // options.every, config.size_of(name))
-        step = config.frame_step_of(name, tap)
-        arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
-    recorded = options.model_dump(mode="json", exclude=NOT_AS_GIVEN)
-    known = config.entry_of(name)
-    if known.chosen:
-        recorded["options"] = dict(known.chosen)
-    if (pixels := pixels_of(options)) != own_pixels(known):
-        recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
-    recorded |= config.framing_of(name).options
-    recorded |= {
-        "weights_sha256": digest,
-        "version": FEATURES_VERSION,
-        "reads": {"clips": clips.fingerprint},
-    }
-    return Stage(key=f"features/{name}", options=recorded, arrays=tuple(arrays), weights=options.weights)
-
-
-def _proposals(config: Config, clips: Stage, digest: str) -> Stage:
-    options = config.proposals
-    assert options is not None
-    recorded = options.recorded() | {"version": PROPOSALS_VERSION, "reads": {"clips": clips.fingerprint}}
-    if options.weights_word:
-        recorded["weights_sha256"] = digest
-    arrays = proposal_arrays(config.clips.num_frames // options.every, options.top, options.every)
-    return Stage(key="proposals", options=recorded, arrays=arrays, weights=options.weights_word)
-
-
-def _regions(config: Config, name: str, features: Stage, proposals: Stage) -> Stage:
-    options = config.regions
-    assert options is not None
-    assert config.proposals is not None
-    arrays: list[ArraySpec] = []
-    for tap in config.backbones[name].taps:
-        step = config.frame_step_of(name, tap)
-        shape = (config.clips.num_frames // step, config.proposals.top, config.tap_of(name, tap).channels)
-        arrays += region_arrays(name, tap, shape, step, options.storage_dtype, options.size if options.grid else None)
-    recorded = options.recorded() | {
-        "version": REGIONS_VERSION,
-        "reads": {features.key: features.fingerprint, "proposals": proposals.fingerprint},
-    }
-    return Stage(key=f"regions/{name}", options=recorded, arrays=tuple(arrays))
-
-
-def _graphs(config: Config, options: GraphOptions, clips: Stage) -> Stage:
-    recorded = options.recorded() | {"version": GRAPHS_VERSION, "reads": {"clips": clips.fingerprint}}
-    if isinstance(config.dataset, InteractionsOptions) and options.source == "interactions":
-        recorded |= {"seed": config.dataset.seed, "generator": GENERATOR_VERSION}
-    arrays = graph_arrays(options.shape(config.clips.num_frames), options.frame_step)
-    return Stage(key="graphs", options=recorded, arrays=arrays)
-
-
-def known_digests(config: Config, cache: Cache) -> dict[str, str]:
+def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
     """Digests the cache recorded for the same `weights:` words, so that plans need no network."""
     found = {}
-    for key, stage in declare(config, {}).stages.items():
+    for key, stage in declare(recipe, {}).stages.items():
         if stage.weights and cache.has_stage(key) and cache.stage(key).weights == stage.weights:
             found[key] = str(cache.stage(key).options["weights_sha256"])
     return found

@@ -17,12 +17,12 @@ from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode import stream
-from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.counting import probe_counted
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import probe_images
 from kinegraph.stages.decode.open_videos import OpenVideos
-from kinegraph.stages.decode.squares import Square
+from kinegraph.stages.decode.wanted import LATEST_RULES, Square, Wanted, WholeFrame
 
 NO_LIMIT = float("inf")
 MAX_FRAME_RATE = 1000  # images a second, as in a config
@@ -108,7 +108,7 @@ def decode(
         short=options.short,
         may_repeat=times is not None,
     )
-    decoded = decode_clips(str(path), rows, wanted, NO_LIMIT, stream.LATEST_RULES, OpenVideos())
+    decoded = decode_clips(str(path), rows, wanted, NO_LIMIT, LATEST_RULES, OpenVideos())
     return [_frames(clip, row, square) for row, clip in zip(rows, decoded, strict=True)]
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from kinegraph.cache_schemas.cache import CLASSES, DATASET, LABELS, MANIFEST, Cache
 from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merged, name_of_video, row_order
+from kinegraph.cache_schemas.closure import stages_in_order
 from kinegraph.cache_schemas.crops import crop_rectangle, is_mirrored
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
-from kinegraph.pipeline.caches.declared import auto_shard_clips, clips_options
+from kinegraph.pipeline.caches.declared import auto_shard_clips
 from kinegraph.pipeline.caches.index_summary import SplitSummary, label_warnings, summaries
 from kinegraph.pipeline.caches.own_files import check_own_files
 from kinegraph.pipeline.caches.probing import probe_all
@@ -21,6 +22,7 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.sampling import sampled
+from kinegraph.stages.clips.stage import clips_options
 from kinegraph.stages.datasets.datasets import list_videos
 from kinegraph.stages.datasets.listing import Listing, Video
 from kinegraph.stages.datasets.options import DatasetOptions
@@ -170,7 +172,7 @@ def _duration(found: Probe | DecodeError) -> float:
 
 def reopen_partial(cache: Cache, shard: int) -> None:
     """Unseal the last shard before rows are appended to it: its objects will hold more rows."""
-    for key in reversed(cache.stage_keys()):
+    for key in reversed(stages_in_order(cache)):
         cache.ledger.unseal(key, shard)
 
 

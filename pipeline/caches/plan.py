@@ -5,15 +5,16 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kinegraph.cache_schemas.arrays import status_array
+from kinegraph.cache_schemas.arrays import CLIPS, status_array
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Record
 from kinegraph.pipeline.caches.agreement import require_same_stage
-from kinegraph.pipeline.caches.changes import Changed, changed_files, changed_videos, is_made_from
-from kinegraph.pipeline.caches.declared import Declared, clips_options, declare, known_digests
+from kinegraph.pipeline.caches.changes import Changed, changed_files, changed_videos
+from kinegraph.pipeline.caches.declared import Declared, declare, known_digests
 from kinegraph.pipeline.caches.own_files import check_own_files_of
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
+from kinegraph.stages.clips.stage import clips_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +111,11 @@ def make_plan(
     sealed = {key: set(cache.ledger.shards(key)) for key in keys}
     changed, files = changed_videos(cache, shards, retry_failed), changed_files(config, cache, shards)
     failed = _with_failures(cache, declared, keys, shards) if retry_failed else {}
+    made_from = {key: {*declared.with_readers([key])} for key in files}
     units = []
     for shard in shards:
-        reread = [files_of for files_of, found in files.items() if shard in found]
-        again = {key for key in keys if shard in changed or any(is_made_from(key, files_of) for files_of in reread)}
+        reread = [made_from[key] for key, found in files.items() if shard in found]
+        again = {key for key in keys if shard in changed or any(key in found for found in reread)}
         missing = {key for key in keys if key in again or shard not in sealed[key]}
         reopened = tuple(record for record in failed.get(shard, ()) if record.key not in again)
         if shard in changed:
@@ -142,7 +144,7 @@ def _with_failures(
     found: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
     for key in declared.stages:
-        reads = {*declared.with_read([key])} - {"clips", key}
+        reads = {*declared.with_read([key])} - {CLIPS, key}
         for record in cache.ledger.records(key, shards) if key in keys or reads & {*keys} else ():
             clips = {failure.clip_id for failure in record.failures}
             if clips and (key in keys or clips & retried.get(record.shard, set())):
@@ -152,11 +154,8 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """The selected keys and those they read from the cache; frame times come with every decode."""
-    needed = {*keys, "clips"}
-    if any(key.startswith("regions/") for key in keys):
-        needed.add("proposals")
-    return [key for key in declared.stages if key in needed]
+    """The selected keys, and those whose rows they read; what is handed on in a unit is made there, and not written."""
+    return [key for key in declared.with_read([*keys, CLIPS]) if key in keys or not declared.handed_on(key)]
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -21,7 +21,8 @@ from kinegraph.cache_schemas.errors import (
 from kinegraph.cache_schemas.ledger import Record, SealedObject
 from kinegraph.cache_schemas.regular import NotRegularError
 from kinegraph.cache_schemas.storage import Storage
-from kinegraph.pipeline.shards.contents import ShardContents, proposals_per_frame
+from kinegraph.pipeline.shards.contents import ShardContents
+from kinegraph.stages.proposals.stage import proposals_per_frame
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from kinegraph.cache_schemas.fingerprint import Options, canonical
 from kinegraph.cache_schemas.ledger import Source
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.stages.imports.layout import Layout
-from kinegraph.stages.versions import IMPORTS_VERSION
+
+VERSION = 1  # raised when what is made of the same files changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int |
         "format": kind,
         "files_xxh3_128": xxhash.xxh3_128_hexdigest(digests.encode()),
         "frames": num_frames or "as in the files",
-        "version": IMPORTS_VERSION,
+        "version": VERSION,
     }
 
 

@@ -66,7 +66,7 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
         if root := moved_root(config, cache):
             move_rows(scratch, root)
         worker = Worker(config, scratch, plan.keys, progress)
-        for stage in worker.networks.stages.values():
+        for stage in worker.loaded.declared.stages.values():
             cache.check_stage(stage)
         read = [key for key in plan.declared.with_read(unit.keys) if key not in unit.keys]
         _copy_sealed(cache, scratch, read, unit.shard)
@@ -80,7 +80,7 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
     return Calibration(
         clips=clips,
         failed=failed,
-        device=str(worker.networks.device),
+        device=str(worker.loaded.device),
         threads=worker.threads,
         workers=workers,
         seconds=round(seconds, 3),

@@ -8,6 +8,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.cache_schemas.files import free_inodes
 from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.caches.declared import Declared
 from kinegraph.pipeline.caches.plan import Plan
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.feed import BATCHES_AHEAD
@@ -74,7 +75,7 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
     # decoded ahead, and the video that overshoots; being assembled; queued, waiting for a place, in the network
     batches = 2 + 1 + BATCHES_AHEAD + 2
     clips = batches * config.run.batch_size + threads + _most_rows_of_a_video(cache)
-    return shards + clips * _clip_bytes(config, cache, keys)
+    return shards + clips * _clip_bytes(plan.declared, cache, keys)
 
 
 def _most_rows_of_a_video(cache: Cache) -> int:
@@ -83,16 +84,15 @@ def _most_rows_of_a_video(cache: Cache) -> int:
     return min(cache.shard_clips, max(counted.column("count_all").to_pylist(), default=0))
 
 
-def _clip_bytes(config: Config, cache: Cache, keys: set[str]) -> int:
-    """Bytes of one clip's pixels: a square for each backbone, and whole frames for the proposal network."""
-    num_frames = config.clips.num_frames
-    names = {key.partition("/")[2] for key in keys if "/" in key}
-    squares = {(config.framing_of(name), config.backbones[name].every) for name in names}
-    found = sum(-(-num_frames // every) * framing.size**2 * 3 for framing, every in squares)
-    if config.proposals is not None and "proposals" in keys:
-        input_size = config.proposals.input_size
-        largest = max((h * w for h, w in (input_size(*frame) for frame in _frame_sizes(cache))), default=0)
-        found += -(-num_frames // config.proposals.every) * largest * 3
+def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
+    """Bytes of one clip's pixels in a unit of these keys whose maps are not in the cache: squares, and whole frames."""
+    wanted = declared.wanted(declared.running(keys, lambda key: False))
+    if wanted is None:
+        return 0
+    found = sum(-(-wanted.num_frames // square.every) * square.size**2 * 3 for square in wanted.squares)
+    if (whole := wanted.whole) is not None:
+        largest = max((h * w for h, w in (whole.network_size(*frame) for frame in _frame_sizes(cache))), default=0)
+        found += -(-wanted.num_frames // whole.every) * largest * 3
     return found
 
 

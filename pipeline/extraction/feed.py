@@ -17,11 +17,10 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Source
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.shards.leases import Doing
-from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.open_videos import OpenVideos
-from kinegraph.stages.decode.squares import Square
-from kinegraph.stages.decode.stream import LATEST_RULES
+from kinegraph.stages.decode.wanted import LATEST_RULES, Square, Wanted
 from kinegraph.stages.remote.options import StagingOptions
 from kinegraph.stages.remote.staging import AtHand, Staging
 

@@ -1,31 +1,25 @@
-"""One shard under way: its stages' outputs, filled batch by batch, then sealed."""
+"""One shard under way: its stages' outputs, filled batch by batch, then sealed. It knows no kind of stage by name."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from kinegraph.cache_schemas.arrays import CLIPS, FRAME_TIMES
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.cache_schemas.ledger import Source
+from kinegraph.cache_schemas.ledger import Reason, Record, Source
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.extraction.feed import Batch
-from kinegraph.pipeline.extraction.networks import Networks
+from kinegraph.pipeline.extraction.networks import Loaded
 from kinegraph.pipeline.shards.leases import Leases, NoLeases
 from kinegraph.pipeline.shards.sealing import StageOutput, check_times, seal
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.device import upload
-from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
-from kinegraph.stages.regions.extract import clip_regions
-from kinegraph.stages.scene_graphs.source import GraphError
-
-FRAME_TIMES = "clips/frame_times"
-DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
+from kinegraph.stages.decode.wanted import Square
 
 
 class ShardInProgress:
@@ -34,18 +28,45 @@ class ShardInProgress:
     Keys that are reopened start with the rows they have; of a batch they take those of their failed clips.
     """
 
-    def __init__(self, networks: Networks, unit: WorkUnit, clip_ids: list[str]) -> None:
-        self.networks, self.unit, self.cache, self.config = networks, unit, networks.cache, networks.config
-        self.outputs = {key: StageOutput(stage=networks.stages[key], clip_ids=clip_ids) for key in unit.keys}
+    def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str]) -> None:
+        self.loaded, self.unit, self.cache = loaded, unit, loaded.cache
+        stages = loaded.declared.stages
+        self.outputs = {key: StageOutput(stage=stages[key], clip_ids=clip_ids) for key in unit.keys}
         for record in unit.reopened:
-            self.outputs[record.key].keep(networks.cache, record)
-        self.times = StageOutput(stage=networks.stages["clips"], clip_ids=clip_ids)  # as decoded now
-        self.backbones = networks.backbones_to_run(unit)
-        self.decodes = networks.wanted(unit) is not None
+            self.outputs[record.key].keep(self.cache, record)
+        self.times = StageOutput(stage=stages[CLIPS], clip_ids=clip_ids)  # as decoded now
+        self.running = [key for key in loaded.running(unit) if key in loaded.runners]
+        self.decodes = loaded.wanted(unit) is not None
         self.sources: dict[str, Source] = {}
         self.seconds: dict[str, float] = {}
+        self._made_from = {
+            key: [reader for reader in loaded.declared.with_readers([key]) if reader in self.outputs]
+            for key in {CLIPS, *unit.keys, *self.running}
+        }
+        self._last_reader = {
+            key: [reader for reader in self.running if reader == key or key in stages[reader].reads][-1]
+            for key in self.running
+        }
+        self._lent: dict[str, dict[str, Tensor]] = {}  # by key, its arrays of this batch
         self._views: dict[str, Shard] = {}
-        self._proposals_of: tuple[str, ClipProposals | ProposalError] | None = None
+        self._sealed = self._records_read()
+        self._failed_before = self._rows_failed_before(clip_ids)
+
+    def _records_read(self) -> dict[str, Record]:
+        """The records of what this unit reads and does not write. What is decoded now is not taken from `clips`."""
+        read = {key for output in self.outputs.values() for key in output.stage.reads} - self.outputs.keys()
+        if self.decodes:
+            read.discard(CLIPS)
+        records = {key: self.cache.ledger.read(key, self.unit.shard) for key in sorted(read)}
+        return {key: record for key, record in records.items() if record is not None}
+
+    def _rows_failed_before(self, clip_ids: list[str]) -> dict[str, set[int]]:
+        """By key, rows that failed in a sealed stage that it reads: nothing is computed for them."""
+        row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
+        failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
+        for key, output in self.outputs.items():  # read ones come first
+            failed[key] = set().union(*(failed.get(read, ()) for read in output.stage.reads))
+        return failed
 
     def spent(self, kind: str, since: float) -> None:
         """Count the time since `since` (of time.monotonic) as spent on `kind`."""
@@ -54,22 +75,13 @@ class ShardInProgress:
     def add(self, batch: Batch) -> None:
         """Run all stages of the unit on one batch."""
         self.sources |= batch.sources
-        ok = self._take_clips(batch)
-        if "proposals" in self.outputs:
-            with self._timed("proposals"):
-                for slot in self._lacking("proposals", batch, ok):
-                    self._propose(batch, slot)
-        if "graphs" in self.outputs:
-            with self._timed("graphs"):
-                for slot in self._lacking("graphs", batch, ok):
-                    self._take_graphs(batch, slot)
-        for name in self.backbones:
-            self._run_backbone(name, batch, ok)
-        for key in self.outputs:
-            kind, _, name = key.partition("/")
-            if kind == "regions" and name not in self.backbones:
-                with self._timed(key):
-                    self._regions_from_cache(name, batch, ok)
+        usable = self._take_clips(batch)
+        for key in self.running:
+            with self._timed(key):
+                if slots := self._lacking(key, batch, usable):
+                    self.loaded.runners[key].run(_KeyBatch(self, key, batch, slots))
+            for lender in [lender for lender in self._lent if self._last_reader[lender] == key]:
+                del self._lent[lender]
 
     @contextmanager
     def _timed(self, kind: str) -> Iterator[None]:
@@ -77,165 +89,60 @@ class ShardInProgress:
         yield
         self.spent(kind, begun)
 
-    def _run_backbone(self, name: str, batch: Batch, ok: list[int]) -> None:
-        with self._timed(f"features/{name}"):
-            maps = self.networks.features[name].maps(
-                upload(batch.pixels[self.networks.square(name)], self.networks.device)
-            )
-            stored = {tap: self._store(name, tap, found, batch, ok) for tap, found in maps.items()}
-        if f"regions/{name}" in self.outputs:
-            with self._timed(f"regions/{name}"):
-                for tap, (rounded, finite) in stored.items():
-                    for slot in self._lacking(f"regions/{name}", batch, finite):
-                        self._regions(name, tap, rounded[slot], batch.rows[slot], batch.offset + slot)
-
-    def _lacking(self, key: str, batch: Batch, slots: Sequence[int]) -> list[int]:
-        """Of `slots`, those whose row `key` does not have yet."""
-        kept = self.outputs[key].kept
-        return [slot for slot in slots if batch.offset + slot not in kept]
-
     def _take_clips(self, batch: Batch) -> list[int]:
-        """Note frame times, failures and warnings; gives the slots that have pixels."""
-        ok = []
+        """Note frame times, failures and warnings; gives the usable slots."""
+        usable = []
         for slot, clip in enumerate(batch.clips):
-            number = batch.offset + slot
+            row = batch.offset + slot
             if isinstance(clip, DecodeError):
-                for output in self.outputs.values():
-                    output.fail(number, clip.reason, clip.detail)
+                self.fail(CLIPS, row, clip.reason, clip.detail)
             else:
-                ok.append(slot)
-                self._note(number, clip)
-        return ok
+                usable.append(slot)
+                self._note(row, clip)
+        return usable
 
-    def _note(self, number: int, clip: DecodedClip) -> None:
+    def _note(self, row: int, clip: DecodedClip) -> None:
         if self.decodes:
-            self.times.arrays[FRAME_TIMES][number] = clip.frame_times
-            if (clips := self.outputs.get("clips")) and number not in clips.kept:
-                clips.arrays[FRAME_TIMES][number] = clip.frame_times
+            self.times.arrays[FRAME_TIMES][row] = clip.frame_times
+            if (clips := self.outputs.get(CLIPS)) and row not in clips.kept:
+                clips.arrays[FRAME_TIMES][row] = clip.frame_times
         if clip.warning:
             for output in self.outputs.values():
-                output.warn(number, clip.warning)
+                output.warn(row, clip.warning)
 
-    def _propose(self, batch: Batch, slot: int) -> None:
-        row, clip, number = batch.rows[slot], batch.clips[slot], batch.offset + slot
-        assert isinstance(clip, DecodedClip)
-        if not self._find_times(clip, number):
-            return
-        clip_name = row.clip_id.rpartition(":")[0]
-        if self._proposals_of is None or self._proposals_of[0] != clip_name:  # all crops of a clip have the same
-            self._proposals_of = clip_name, self._proposals(row, clip)
-        clip.whole = None
-        found = self._proposals_of[1]
-        if isinstance(found, ProposalError):
-            self._fail_proposals(number, found)
-            return
-        kept = found.within(row.crop)
-        for name in ("boxes", "scores", "count"):
-            self.outputs["proposals"].arrays[f"proposals/{name}"][number] = getattr(kept, name)
+    def _lacking(self, key: str, batch: Batch, usable: Sequence[int]) -> list[int]:
+        """The usable slots whose rows `key` does not have yet, or, if it lends values, one of its readers."""
+        keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
+        return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
 
-    def _find_times(self, clip: DecodedClip, number: int) -> bool:
-        """Give a clip that was not decoded now its frame times; False where it failed then: `_inherit` says so."""
-        if not self.decodes:
-            clip.frame_times = self._cached(FRAME_TIMES, number)
-        return not np.isnan(clip.frame_times).any()
+    def _lacks(self, key: str, row: int) -> bool:
+        output = self.outputs[key]
+        return row not in output.kept and row not in output.failures and row not in self._failed_before[key]
 
-    def _take_graphs(self, batch: Batch, slot: int) -> None:
-        row, clip, number = batch.rows[slot], batch.clips[slot], batch.offset + slot
-        options, source, output = self.config.graphs, self.networks.graph_source, self.outputs["graphs"]
-        assert isinstance(clip, DecodedClip)
-        assert options is not None
-        assert source is not None
-        if not self._find_times(clip, number):
-            return
-        output.note_file(row.video_id, options.file_of(row.video_name))
-        try:
-            found = source.graphs(row, clip.frame_times)
-        except GraphError as error:
-            output.fail(number, error.reason, error.detail)
-            return
-        for name, value in vars(found).items():
-            output.arrays[f"graphs/{name}"][number] = value
+    def fail(self, key: str, row: int, reason: Reason, detail: str) -> None:
+        """A clip failed in `key`, and so in all that is made from it."""
+        for reader in self._made_from[key]:
+            self.outputs[reader].fail(row, reason, detail)
 
-    def _proposals(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
-        """Those of the whole frames of a clip, or why it has none."""
-        options = self.config.proposals
-        assert options is not None
-        assert self.networks.proposer is not None
-        self.outputs["proposals"].note_file(row.video_id, options.file_of(row.video_name))
-        frames = ClipFrames(
-            video_id=row.video_name,
-            width=row.frame_width,
-            height=row.frame_height,
-            seconds=clip.frame_times[:: options.every],
-            pixels=clip.whole,
-            numbers=clip.frame_numbers[:: options.every],
-            video_frames=clip.video_frames,
-        )
-        try:
-            return self.networks.proposer.propose(frames)
-        except ProposalError as error:
-            return error
+    def lend(self, key: str, array: str, values: Tensor) -> None:
+        """Keep the values of a batch for those that read `key` in this unit, if any do."""
+        if self._last_reader[key] != key:
+            self._lent.setdefault(key, {})[array] = values
 
-    def _fail_proposals(self, number: int, error: ProposalError) -> None:
-        for key, output in self.outputs.items():
-            if key == "proposals" or key.startswith("regions/"):
-                output.fail(number, error.reason, error.detail)
+    def read(self, array: str, row: int, slot: int) -> np.ndarray | Tensor:
+        """A row, which has this slot in its batch: lent, or computed in this unit, or sealed."""
+        for lent in self._lent.values():
+            if array in lent:
+                return lent[array][slot]
+        for output in self.outputs.values():
+            if array in output.arrays:
+                found: np.ndarray = output.arrays[array][row]
+                return found
+        return self.sealed(array, row)
 
-    def _store(self, name: str, tap: str, maps: Tensor, batch: Batch, ok: list[int]) -> tuple[Tensor, list[int]]:
-        """Round one tap's maps [B, T, C, H, W] as stored, and keep the usable slots' features.
-
-        Gives the rounded maps, and the usable slots that are finite; the others have failed.
-        """
-        options = self.config.backbones[name]
-        stored = maps.to(DTYPES_STORED[options.storage_dtype])
-        finite = stored.isfinite().flatten(1).all(1).tolist()
-        features = self.outputs.get(f"features/{name}")
-        if features is not None:
-            slots = self._lacking(features.stage.key, batch, ok)
-            numbers = [batch.offset + slot for slot in slots]
-            values = {f"features/{name}/{tap}": stored, f"features/{name}/{tap}_pooled": maps.float().mean((3, 4))}
-            for array in values.keys() & features.arrays.keys():
-                features.arrays[array][numbers] = values[array][slots].cpu().numpy()
-        for slot in ok:
-            if not finite[slot]:
-                self._fail_non_finite(name, tap, batch.offset + slot, bool(maps[slot].isfinite().all()))
-        return stored, [slot for slot in ok if finite[slot]]
-
-    def _fail_non_finite(self, name: str, tap: str, number: int, finite_before: bool) -> None:
-        dtype = self.config.backbones[name].storage_dtype
-        detail = f"{tap} is finite but overflows {dtype}" if finite_before else f"{tap} is not finite before rounding"
-        for key in (f"features/{name}", f"regions/{name}"):
-            if key in self.outputs:
-                self.outputs[key].fail(number, "non_finite", detail)
-
-    def _regions_from_cache(self, name: str, batch: Batch, ok: list[int]) -> None:
-        for tap in self.config.backbones[name].taps:
-            for slot in self._lacking(f"regions/{name}", batch, ok):
-                number = batch.offset + slot
-                maps = upload(self._cached(f"features/{name}/{tap}", number).copy(), self.networks.device)
-                self._regions(name, tap, maps, batch.rows[slot], number)
-
-    def _regions(self, name: str, tap: str, maps: Tensor, row: ClipRow, number: int) -> None:
-        options = self.config.regions
-        assert options is not None
-        boxes, count = (self._proposal_array(part, number) for part in ("boxes", "count"))
-        framing, at = self.config.framing_of(name), self.config.tap_of(name, tap)
-        seen = row.seen(framing)
-        found = clip_regions(maps, boxes, count, seen, framing.size, at.stride, options, at.offset_px)
-        arrays, dtype = self.outputs[f"regions/{name}"].arrays, DTYPES_STORED[options.storage_dtype]
-        arrays[f"regions/{name}/{tap}"][number] = found.features.to(dtype).cpu().numpy()
-        if found.grid is not None:
-            arrays[f"regions/{name}/{tap}_grid"][number] = found.grid.to(dtype).cpu().numpy()
-
-    def _proposal_array(self, part: str, number: int) -> np.ndarray:
-        if "proposals" in self.outputs:
-            found: np.ndarray = self.outputs["proposals"].arrays[f"proposals/{part}"][number]
-            return found
-        return self._cached(f"proposals/{part}", number)
-
-    def _cached(self, array: str, number: int) -> np.ndarray:
-        """Row `number` of this shard of an array that is sealed already."""
-        return self._view(array).row(number)
+    def sealed(self, array: str, row: int) -> np.ndarray:
+        """A row of this shard of an array that is sealed already."""
+        return self._view(array).row(row)
 
     def _view(self, array: str) -> Shard:
         if array not in self._views:
@@ -258,7 +165,7 @@ class ShardInProgress:
             if not leases.is_ours(shard) or self.cache.ledger.has(output.stage.key, shard):
                 return None
             self._inherit(output)
-            provenance = replace(self.networks.provenance, attempt=leases.attempt(shard))
+            provenance = replace(self.loaded.provenance, attempt=leases.attempt(shard))
             record = seal(self.cache, shard, output, self.sources, provenance, self.seconds)
             if record is None:
                 return None
@@ -267,23 +174,76 @@ class ShardInProgress:
 
     def _sealed_times(self) -> np.ndarray:
         """Frame times [rows, T] that hold for this shard, sealed before or about to be."""
-        if "clips" in self.outputs:
-            return self.outputs["clips"].arrays[FRAME_TIMES]
+        if CLIPS in self.outputs:
+            return self.outputs[CLIPS].arrays[FRAME_TIMES]
         view = self._view(FRAME_TIMES)
-        return np.stack(list(self.cache.store.rows([(view, number) for number in range(len(self.times.clip_ids))])))
+        return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
         """Take over the fate of clips in sealed keys that `output` reads, so that it is as if all had run together."""
-        decoded = {"clips"} if self.decodes else set()
-        for key in sorted(output.stage.options.get("reads", {}).keys() - self.outputs.keys() - decoded):
-            record = self.cache.ledger.read(key, self.unit.shard)
-            for failure in record.failures if record else ():
-                number = output.clip_ids.index(failure.clip_id)
+        for key in sorted(output.stage.reads.keys() & self._sealed.keys()):
+            record = self._sealed[key]
+            for failure in record.failures:
+                row = output.clip_ids.index(failure.clip_id)
                 if self.decodes and failure.reason != "non_finite":  # it could not be decoded then, and can be now
-                    output.fail(number, "upstream", f"failed in {key}")
+                    self.fail(output.stage.key, row, "upstream", f"failed in {key}")
                 else:
-                    output.fail(number, failure.reason, failure.detail)
-            if record and not self.decodes:
+                    self.fail(output.stage.key, row, failure.reason, failure.detail)
+            if not self.decodes:
                 self.sources |= record.sources
                 for warned in record.warnings:
                     output.warn(output.clip_ids.index(warned.clip_id), warned.detail)
+
+
+@dataclass(frozen=True)
+class _KeyBatch:
+    """A batch as the runner of one key sees it: `stages.stage.StageBatch`."""
+
+    shard: ShardInProgress
+    key: str
+    batch: Batch
+    slots: Sequence[int]
+
+    @property
+    def rows(self) -> Sequence[ClipRow]:
+        return self.batch.rows
+
+    @property
+    def is_last(self) -> bool:
+        return self.batch.is_last
+
+    def pixels(self, square: Square) -> np.ndarray:
+        return self.batch.pixels[square]
+
+    def clip(self, slot: int) -> DecodedClip:
+        clip = self.batch.clips[slot]
+        assert isinstance(clip, DecodedClip)
+        if not self.shard.decodes:
+            clip.frame_times = self.shard.sealed(FRAME_TIMES, self.batch.offset + slot)
+        return clip
+
+    def read(self, array: str, slot: int) -> np.ndarray | Tensor:
+        return self.shard.read(array, self.batch.offset + slot, slot)
+
+    def stores(self, array: str) -> bool:
+        output = self.shard.outputs.get(self.key)
+        return output is not None and array in output.arrays
+
+    def write(self, array: str, slots: Sequence[int], values: np.ndarray | Tensor) -> None:
+        if (output := self.shard.outputs.get(self.key)) is None:
+            return
+        rows = [self.batch.offset + slot for slot in slots]
+        new = [place for place, row in enumerate(rows) if row not in output.kept]
+        if len(new) < len(rows):
+            values, rows = values[new], [rows[place] for place in new]
+        output.arrays[array][rows] = values.cpu().numpy() if isinstance(values, Tensor) else values
+
+    def hand_on(self, array: str, values: Tensor) -> None:
+        self.shard.lend(self.key, array, values)
+
+    def fail(self, slot: int, reason: Reason, detail: str) -> None:
+        self.shard.fail(self.key, self.batch.offset + slot, reason, detail)
+
+    def note_file(self, slot: int, path: str | None) -> None:
+        if (output := self.shard.outputs.get(self.key)) is not None:
+            output.note_file(self.batch.rows[slot].video_id, path)

@@ -25,7 +25,7 @@ from kinegraph.pipeline.extraction.events import (
     UnitSuspected,
 )
 from kinegraph.pipeline.extraction.feed import Batch, Feed
-from kinegraph.pipeline.extraction.networks import Networks, Report
+from kinegraph.pipeline.extraction.networks import Report, load
 from kinegraph.pipeline.extraction.shard import ShardInProgress
 from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
 
@@ -58,7 +58,7 @@ class Worker:
         self.schedule = schedule or Schedule(allotment(config.run.walltime_seconds))
         self.threads = config.run.worker_threads
         torch.set_num_threads(self.threads)
-        self.networks = Networks(config, cache, keys, report)
+        self.loaded = load(config, cache, keys, report)
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
         """Run the units, those that others have leased once these are done or dead; then all are sealed.
@@ -133,7 +133,7 @@ class Worker:
             if ledger.has(key, unit.shard):
                 if key not in planned or ledger.read(key, unit.shard) != planned[key]:
                     continue
-                if problem := next(shard_problems(self.cache, self.networks.stages[key], planned[key]), None):
+                if problem := next(shard_problems(self.cache, self.loaded.declared.stages[key], planned[key]), None):
                     log.warning("%s shard %d runs again as a whole: %s: %s", key, unit.shard, *reversed(problem))
                     ledger.unseal(key, unit.shard)
                 else:
@@ -148,7 +148,7 @@ class Worker:
         """
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),
-            self.networks.wanted,
+            self.loaded.wanted,
             batch_size=self.config.run.batch_size,
             timeout_seconds=self.config.run.video_timeout_seconds,
             threads=decode_threads,
@@ -163,7 +163,7 @@ class Worker:
             for batch in stopping.checked(batches):
                 if shard is None:
                     over.leases.note(batch.unit.shard, "computing")
-                    shard = ShardInProgress(self.networks, batch.unit, batch.clip_ids)
+                    shard = ShardInProgress(self.loaded, batch.unit, batch.clip_ids)
                 shard.spent("waiting for decode", asked)
                 self._compute(shard, batch)
                 if batch.is_last:

@@ -10,23 +10,24 @@ import numpy as np
 import xxhash
 from pydantic import BaseModel, ConfigDict
 
+from kinegraph.cache_schemas.arrays import CLIPS, FRAME_TIMES
 from kinegraph.cache_schemas.cache import Cache, Stage
 from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.closure import stages_in_order, with_readers
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Record, encoded
 from kinegraph.pipeline.caches.indexing import video_rows
 from kinegraph.pipeline.shards.contents import ShardContents
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.listing import Video
-from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
-from kinegraph.stages.decode.clips import Wanted
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import Probe, probe
 from kinegraph.stages.decode.two_rules import Comparison, compare
+from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted
+from kinegraph.stages.kinds import kind_of
 from kinegraph.stages.remote.faults import CredentialsError, NetworkError, Stopped
 from kinegraph.stages.remote.staging import Staging
 
-FRAME_TIMES = "clips/frame_times"
 Times = tuple[tuple[float, ...] | None, ...]
 
 
@@ -91,8 +92,7 @@ class Comparer:
     @classmethod
     def of(cls, cache: Cache, staging: Staging) -> "Comparer":
         options, stages = latest_options(cache), made_from_clips(cache)
-        proposals = stages.get("proposals")
-        numbered = proposals is not None and proposals.options.get("frames") == "index"
+        numbered = any("numbers" in kind_of(key).depends_on(stage) for key, stage in stages.items())
         wanted = Wanted(num_frames=options.num_frames, numbered=numbered, short=options.short)
         rules = rules_of(cache)
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
@@ -117,7 +117,7 @@ class Comparer:
                 raise Stopped
             of_video, compared = self._video(list(group), records)
             new, found = new + of_video, found + compared
-        sealed = self._sealed(records["clips"]) if "clips" in records else None
+        sealed = self._sealed(records[CLIPS]) if CLIPS in records else None
         if sealed is not None:
             found = list(map(_against, found, sealed.ok, _times(sealed)))
         pairs = list(zip(rows, found, strict=True))
@@ -129,16 +129,16 @@ class Comparer:
         moved = [after.clip_id for before, after in changed if _span(before) != _span(after)]
         retimed = [row.clip_id for row, comparison in pairs if comparison.change == "times"]
         reopened = self._reopened(bool(differing), bool(retimed), bool(moved)) if records else ()
-        if "graphs" in records:
+        if any("span" in kind_of(key).depends_on(self.stages[key]) for key in records):
             retimed = list(dict.fromkeys([*retimed, *moved]))
-        keeps_clips = bool(retimed) and sealed is not None and "clips" not in reopened
+        keeps_clips = bool(retimed) and sealed is not None and CLIPS not in reopened
         return Verdict(
             shard=shard,
             of=of,
             rows={after.clip_id: Timing.of(after) for before, after in changed if after is not before},
             reopened=reopened,
             frame_times=_frame_times(sealed, found) if keeps_clips and sealed is not None else None,
-            clips=records["clips"] if keeps_clips else None,
+            clips=records[CLIPS] if keeps_clips else None,
             differing=differing,
             retimed=tuple(retimed),
             unread={} if drop_unread else unread,
@@ -171,7 +171,7 @@ class Comparer:
             failed = error if isinstance(error, DecodeError) else DecodeError("unreadable", str(error))
             new, identity = [self._row(row, failed) for row in old], None
             compared = [Comparison(change="unread", words=str(failed)) if records else one for one in same]
-        clips = records.get("clips")
+        clips = records.get(CLIPS)
         failed_clips = {failure.clip_id for failure in clips.failures} if clips else set()
         for number, row in enumerate(old):
             source = clips.sources.get(row.video_id) if clips else None
@@ -200,16 +200,12 @@ class Comparer:
         """The keys that would hold other values, with those that read them."""
         if has_other_frames:
             return tuple(self.stages)
-        found: list[str] = []
-        for key, stage in self.stages.items():
-            boxes_by_time = key == "proposals" and stage.options.get("source") == "file" and has_other_times
-            graphs_by_time = key == "graphs" and (has_other_times or is_moved)
-            if boxes_by_time or graphs_by_time or stage.options.get("reads", {}).keys() & {*found}:
-                found.append(key)
-        return tuple(found)
+        changed = {fact for fact, is_other in (("times", has_other_times), ("span", is_moved)) if is_other}
+        other = [key for key, stage in self.stages.items() if changed & {*kind_of(key).depends_on(stage)}]
+        return tuple(with_readers(self.stages, other))
 
     def _sealed(self, record: Record) -> ShardContents:
-        contents = ShardContents(self.cache, self.stages["clips"], record)
+        contents = ShardContents(self.cache, self.stages[CLIPS], record)
         if contents.undecodable:
             where = f"{self.cache.root}: {FRAME_TIMES} of shard {record.shard}"
             raise CacheError(f"{where} is damaged. `kinegraph verify --repair` un-marks the shard; then compare again.")
@@ -248,7 +244,7 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 def is_latest(cache: Cache) -> bool:
     """Whether frames were found by the latest rules, or are none of kinegraph's. Raises CacheError as `rules_of`."""
-    return rules_of(cache) == CLIPS_VERSION
+    return rules_of(cache) == LATEST_RULES
 
 
 def rules_of(cache: Cache) -> int:
@@ -256,11 +252,11 @@ def rules_of(cache: Cache) -> int:
 
     Raises CacheError for rules that this kinegraph does not have.
     """
-    options = [cache.manifest["clips"], *([cache.stage("clips").options] if cache.has_stage("clips") else [])]
-    versions = [recorded.get("version", CLIPS_VERSION) for recorded in options]
+    options = [cache.manifest["clips"], *([cache.stage(CLIPS).options] if cache.has_stage(CLIPS) else [])]
+    versions = [recorded.get("version", LATEST_RULES) for recorded in options]
     for version in versions:
-        if version not in range(1, CLIPS_VERSION + 1):
-            raise CacheError(f"{cache.root} has `clips` version {version}, known are 1 to {CLIPS_VERSION}.")
+        if version not in range(1, LATEST_RULES + 1):
+            raise CacheError(f"{cache.root} has `clips` version {version}, known are 1 to {LATEST_RULES}.")
     return int(min(versions))
 
 
@@ -270,15 +266,8 @@ def record_digest(record: Record) -> str:
 
 def made_from_clips(cache: Cache) -> dict[str, Stage]:
     """The stages that are made from videos, read ones before those that read them. Imported ones are not."""
-    stages = {key: cache.stage(key) for key in cache.stage_keys()}
-    found = {key: stage for key, stage in stages.items() if key == "clips"}
-    while more := [key for key in stages if key not in found and _reads(stages[key], found)]:
-        found |= {key: stages[key] for key in more}
-    return found
-
-
-def _reads(stage: Stage, of: dict[str, Stage]) -> bool:
-    return bool(stage.options.get("reads", {}).keys() & of.keys())
+    stages = stages_in_order(cache)
+    return {key: stages[key] for key in with_readers(stages, stages.keys() & {CLIPS})}
 
 
 def _span(row: ClipRow) -> tuple[float, float]:

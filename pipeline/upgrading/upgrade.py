@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.arrays import SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, status_array
+from kinegraph.cache_schemas.arrays import CLIPS, SCHEMA_VERSION, UPGRADE_SCHEMA_VERSION, status_array
 from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 from kinegraph.cache_schemas.documents import RESTORE, parsed
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.fingerprint import fingerprint
-from kinegraph.pipeline.caches.declared import clips_options
 from kinegraph.pipeline.shards.contents import recorded_status
 from kinegraph.pipeline.shards.leases import alone, require_alone
 from kinegraph.pipeline.shards.sealing import write_and_seal
@@ -39,7 +38,8 @@ from kinegraph.pipeline.upgrading.comparing import (
     record_digest,
     rules_of,
 )
-from kinegraph.stages.decode.clips import VERSION as CLIPS_VERSION
+from kinegraph.stages.clips.stage import clips_options
+from kinegraph.stages.decode.wanted import LATEST_RULES
 from kinegraph.stages.remote.options import StagingOptions
 from kinegraph.stages.remote.staging import Staging
 
@@ -73,7 +73,7 @@ class FrameReport:
 
     @property
     def is_latest(self) -> bool:
-        return self.version == CLIPS_VERSION
+        return self.version == LATEST_RULES
 
     @property
     def ok(self) -> bool:
@@ -264,8 +264,8 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
     """The stages that are made from videos as the latest rules have them; those that are so already, as they are."""
     now: dict[str, str] = {}
     for key, stage in made_from_clips(cache).items():
-        reads = {read: now.get(read, old) for read, old in stage.options.get("reads", {}).items()}
-        options = clips_options(latest_options(cache)) if key == "clips" else {**stage.options, "reads": reads}
+        reads = {read: now.get(read, old) for read, old in stage.reads.items()}
+        options = clips_options(latest_options(cache)) if key == CLIPS else {**stage.options, "reads": reads}
         latest = stage
         if options != stage.options:
             latest = replace(stage, options=options, upgraded_from=stage.fingerprint)
@@ -280,7 +280,7 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
     for key, stage in stages.items():
         if key in verdict.reopened:
             continue
-        if key == "clips" and verdict.frame_times is not None:
+        if key == CLIPS and verdict.frame_times is not None:
             _retime(cache, verdict, stage)
             continue
         record = cache.ledger.read(key, verdict.shard)

@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,33 +15,9 @@ from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import OpenImages, open_images
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.seeking import SeekLost
-from kinegraph.stages.decode.squares import FramePixels, Size, Square
-from kinegraph.stages.decode.stream import LATEST_RULES, PYAV_ERRORS, OpenVideo, TimedFrame, open_video
-
-VERSION = LATEST_RULES  # of what this file computes; part of every fingerprint below it
-
-
-@dataclass(frozen=True, kw_only=True)
-class WholeFrame:
-    """Input of a proposal network: every `every`-th frame, whole, at `network_size(height, width)`."""
-
-    network_size: Callable[[int, int], Size]
-    every: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What all stages that run together need of a clip. `numbered`: also each frame's place in the video.
-
-    `may_repeat`: a clip whose times all show one frame is right; else it fails.
-    """
-
-    num_frames: int
-    squares: frozenset[Square] = frozenset()
-    whole: WholeFrame | None = None
-    numbered: bool = False
-    short: str = "repeat_last"
-    may_repeat: bool = False
+from kinegraph.stages.decode.squares import FramePixels
+from kinegraph.stages.decode.stream import PYAV_ERRORS, OpenVideo, TimedFrame, open_video
+from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
 
 @dataclass(kw_only=True)

@@ -6,16 +6,8 @@ import numpy as np
 from PIL import Image
 
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.cache_schemas.crops import Framing, Rectangle, cut_origin, resized_frame
-
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Square(Framing):
-    """Input of a backbone: every `every`-th frame, the row's crop at size x size."""
-
-    every: int
+from kinegraph.cache_schemas.crops import Rectangle, cut_origin, resized_frame
+from kinegraph.stages.decode.wanted import Size, Square
 
 
 @dataclass

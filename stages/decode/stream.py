@@ -31,6 +31,7 @@ from kinegraph.stages.decode.pictures import Orientation
 from kinegraph.stages.decode.reading import VideoBeingRead
 from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.timeline import PresentedFrames, ShownTimes, Timeline, first_stamps
+from kinegraph.stages.decode.wanted import LATEST_RULES
 
 NOBODY = "NULL"  # who complains of headers of which FFmpeg, looking for the format, has seen a part only
 MAX_COMPLAINTS = 5  # kept per video, of each kind
@@ -75,7 +76,6 @@ RULES = {
         orientation=pictures.orientation,
     ),
 }  # by version of `clips`
-LATEST_RULES = 2
 
 
 @dataclass(frozen=True, kw_only=True)

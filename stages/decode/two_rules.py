@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.pictures import Orientation
-from kinegraph.stages.decode.stream import LATEST_RULES, PYAV_ERRORS, open_video
+from kinegraph.stages.decode.stream import PYAV_ERRORS, open_video
+from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted
 
 NO_LIMIT = float("inf")
 Change = Literal["none", "times", "frames", "unread"]

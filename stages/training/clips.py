@@ -10,7 +10,7 @@ import xxhash
 from torch import Tensor
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.arrays import GRAPH_TIMES
+from kinegraph.cache_schemas.arrays import MAY_HOLD_NAN
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.errors import UsageError
 
@@ -161,7 +161,7 @@ def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
     """
     for indices in stopping.checked(torch.split(torch.arange(len(clips)), batch_size)):
         batch = clips.batch(indices.tolist())
-        for name in filter(GRAPH_TIMES.__ne__, names):
+        for name in (name for name in names if name not in MAY_HOLD_NAN):
             bad = (~batch[name].isfinite()).flatten(1).any(1).nonzero()
             if len(bad):
                 video = clips.video_ids[int(indices[bad[0, 0]])]

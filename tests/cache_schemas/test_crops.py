@@ -18,7 +18,8 @@ from kinegraph.cache_schemas.crops import (
     seen_rectangle,
 )
 from kinegraph.stages.clips.options import ClipOptions
-from kinegraph.stages.decode.squares import FramePixels, Square
+from kinegraph.stages.decode.squares import FramePixels
+from kinegraph.stages.decode.wanted import Square
 from tests.stages.decode.conftest import clip_row
 
 SIZES = [(320, 240), (240, 320), (341, 256), (256, 343), (299, 255), (97, 61), (64, 64), (1001, 333)]

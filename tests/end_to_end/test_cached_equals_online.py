@@ -19,8 +19,8 @@ from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.training.trainable import build_for
 from kinegraph.stages.backbones.build import build_backbone
 from kinegraph.stages.backbones.catalogue import entry
-from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
-from kinegraph.stages.decode.squares import Square
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
+from kinegraph.stages.decode.wanted import Square, Wanted, WholeFrame
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.head import Source
 from kinegraph.stages.heads.inputs import MapRegionReader, RegionReader

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from kinegraph.pipeline.caches.declared import CLIPS_VERSION
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import check_config
 from kinegraph.pipeline.extraction.run import extract
+from kinegraph.stages.backbones.stage import VERSION as FEATURES_VERSION
+from kinegraph.stages.decode.wanted import LATEST_RULES
 from kinegraph.stages.generated.interactions import encode, interaction
-from kinegraph.stages.versions import FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION
+from kinegraph.stages.proposals.stage import VERSION as PROPOSALS_VERSION
+from kinegraph.stages.regions.stage import VERSION as REGIONS_VERSION
 from tests.caches import rows_of
 
 VERSIONS = (2, 1, 1, 1)  # for which the outputs below were recorded
@@ -27,7 +29,7 @@ EXPECTED = {
 
 
 def test_versions_are_those_recorded() -> None:
-    assert (CLIPS_VERSION, FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION) == VERSIONS
+    assert (LATEST_RULES, FEATURES_VERSION, PROPOSALS_VERSION, REGIONS_VERSION) == VERSIONS
 
 
 def test_recorded_outputs(tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ def configs() -> dict[str, Config]:
 def digests(config: Config) -> str:
     """Stage keys in order, each with a digest of its document: fingerprint, options and arrays as they are on disk."""
     weights = {key: hashlib.sha256(key.encode()).hexdigest() for key in declare(config, {}).stages}
-    found = {key: json.dumps(stage.document(), sort_keys=True) for key, stage in declare(config, weights).stages.items()}
+    found = {
+        key: json.dumps(stage.document(), sort_keys=True) for key, stage in declare(config, weights).stages.items()
+    }
     return ", ".join(f"{key} {hashlib.sha256(words.encode()).hexdigest()[:8]}" for key, words in found.items())
 
 

@@ -19,7 +19,8 @@ from kinegraph.pipeline.exchange.importing import import_features
 from kinegraph.pipeline.exchange.to_npy import export_npy
 from kinegraph.pipeline.extraction.estimate import estimate
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
+from kinegraph.stages.decode.wanted import Square, Wanted
 from tests.caches import rows_of, same_bytes
 from tests.coded_videos import write
 from tests.conftest import moving_square, write_video

@@ -11,12 +11,12 @@ from kinegraph.cache_schemas.clips_table import SCHEMA, ClipsTable
 from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.cache_schemas.fingerprint import fingerprint
 from kinegraph.cache_schemas.reader import CachedClips
-from kinegraph.pipeline.caches.declared import clips_options
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.clips.stage import clips_options
 from tests.caches import same_bytes
 from tests.coded_videos import write
 from tests.conftest import moving_square, write_video

@@ -158,7 +158,7 @@ def test_verify_knows_graphs_that_make_no_sense(
                 vars(found)[part][place] = value
             return found
 
-    monkeypatch.setattr("kinegraph.pipeline.extraction.networks.build_graph_source", lambda options, dataset: Broken())
+    monkeypatch.setattr("kinegraph.stages.scene_graphs.run.build_graph_source", lambda options, dataset: Broken())
     run(config())
     (problem,) = verify(config().cache).problems
     assert (problem.stage, problem.shard, problem.kind) == ("graphs", 0, part)

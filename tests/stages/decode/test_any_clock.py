@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.sampling import clip_times
-from kinegraph.stages.decode.clips import DecodedClip, Wanted, _Pass
+from kinegraph.stages.decode.clips import DecodedClip, _Pass
 from kinegraph.stages.decode.stream import TimedFrame
 from kinegraph.stages.decode.timeline import Timeline
+from kinegraph.stages.decode.wanted import Wanted
 from tests.stages.decode.conftest import clip_row
 
 RATES = st.sampled_from([5, 10, 12, 15, 24, 25, 30, 50, 60, *(Fraction(n * 1000, 1001) for n in (24, 30, 60))])

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinegraph.stages.decode.clips import DecodedClip, Wanted, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.counting import probe_counted
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.stream import open_video
 from kinegraph.stages.decode.timeline import COPIED_TICK_SECONDS, are_copied
+from kinegraph.stages.decode.wanted import Wanted
 from tests.coded_videos import HEIGHT, WIDTH, copied, taken, write
 from tests.stages.decode.conftest import clip_row
 from tests.stages.decode.test_any_clock import MANY, RATES, STARTS, stamps

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from kinegraph.cache_schemas.clips_table import ClipRow
-from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.stream import OpenVideo, open_video
+from kinegraph.stages.decode.wanted import Square, Wanted, WholeFrame
 from tests.stages.decode.conftest import clip_row, counting_frames, numbers, write_at
 
 SMALL, COARSE = Square(size=16, every=1), Square(size=8, every=2)

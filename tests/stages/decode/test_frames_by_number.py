@@ -14,10 +14,11 @@ from kinegraph.pipeline.caches.indexing import video_rows
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode import numbered_images
-from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.counting import probe_counted
 from kinegraph.stages.decode.numbered_images import probe_images
 from kinegraph.stages.decode.stream import open_video
+from kinegraph.stages.decode.wanted import Square, Wanted
 from tests.coded_videos import _coded, _void, clip_options, cut_by_edit_list, joined, read, write, write_packed
 from tests.stages.decode.conftest import counting_frames, numbers, write_at
 from tests.stages.decode.test_numbered_images import reds, write_images

@@ -12,9 +12,10 @@ from PIL import Image
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.stages.decode import numbered_images
-from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import READERS, images_changed, images_identity, open_images, probe_images
+from kinegraph.stages.decode.wanted import Square, Wanted
 from tests.stages.decode.conftest import clip_row
 
 RATE = 12.0

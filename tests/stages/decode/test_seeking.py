@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from kinegraph.stages.decode import seeking
-from kinegraph.stages.decode.clips import DecodedClip, Wanted, WholeFrame, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.open_videos import OpenVideos
 from kinegraph.stages.decode.stream import OpenVideo
+from kinegraph.stages.decode.wanted import Wanted, WholeFrame
 from tests.coded_videos import HEIGHT, WIDTH, cut_by_edit_list, drawn, read, write
 from tests.stages.decode.conftest import clip_row
 

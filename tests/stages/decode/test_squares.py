@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kinegraph.stages.decode.squares import FramePixels, Square, resized_by_torch
+from kinegraph.stages.decode.squares import FramePixels, resized_by_torch
+from kinegraph.stages.decode.wanted import Square
 from tests.stages.decode.conftest import clip_row
 
 SHAPES = [((320, 240), (341, 256)), ((340, 256), (149, 112)), ((1280, 720), (455, 256)), ((33, 57), (96, 41))]

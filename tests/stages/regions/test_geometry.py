@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kinegraph.stages.decode.clips import DecodedClip, Square, Wanted, decode_clips
+from kinegraph.stages.decode.clips import DecodedClip, decode_clips
+from kinegraph.stages.decode.wanted import Square, Wanted
 from kinegraph.stages.regions.geometry import boxes_in_crop, to_input
 from kinegraph.stages.regions.roi import region_features
 from tests.stages.decode.conftest import clip_row, write_at

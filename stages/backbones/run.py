@@ -1,0 +1,47 @@
+"""Runs a backbone on a batch: its maps are rounded as stored, kept, and handed on to what reads them."""
+
+import torch
+from torch import Tensor
+
+from kinegraph.stages.backbones.extract import FeatureExtractor
+from kinegraph.stages.backbones.options import BackboneOptions
+from kinegraph.stages.decode.wanted import Square
+from kinegraph.stages.device import DTYPES_STORED, upload
+from kinegraph.stages.stage import StageBatch
+
+# B clips of a batch, T frames, C channels, H, W.
+
+
+class BackboneRunner:
+    """One backbone entry on one device. Every batch goes through the network whole, so that its layout is the same."""
+
+    def __init__(
+        self, key: str, options: BackboneOptions, square: Square, device: torch.device, *, compiled: bool
+    ) -> None:
+        self.key, self.options, self.square, self.device = key, options, square, device
+        self._extractor = FeatureExtractor(options, device, compiled=compiled)
+        self.digest = self._extractor.digest
+
+    def run(self, batch: StageBatch) -> None:
+        maps = self._extractor.maps(upload(batch.pixels(self.square), self.device))
+        for tap, found in maps.items():
+            self._keep(tap, found, batch)
+
+    def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
+        """Round one tap's maps [B, T, C, H, W] as stored; clips whose maps are not finite fail."""
+        slots, array = batch.slots, f"{self.key}/{tap}"
+        stored = maps.to(DTYPES_STORED[self.options.storage_dtype])
+        if batch.stores(array):
+            batch.write(array, slots, stored[slots])
+        if batch.stores(f"{array}_pooled"):
+            batch.write(f"{array}_pooled", slots, maps.float().mean((3, 4))[slots])
+        finite = stored.isfinite().flatten(1).all(1).tolist()
+        for slot in slots:
+            if not finite[slot]:
+                batch.fail(slot, "non_finite", self._why_not_finite(tap, maps[slot]))
+        batch.hand_on(array, stored)
+
+    def _why_not_finite(self, tap: str, maps: Tensor) -> str:
+        if bool(maps.isfinite().all()):
+            return f"{tap} is finite but overflows {self.options.storage_dtype}"
+        return f"{tap} is not finite before rounding"

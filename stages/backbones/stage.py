@@ -1,0 +1,124 @@
+"""The keys `features/<entry>`: maps of a frozen backbone at its taps, and their means. Imports no torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec, feature_arrays
+from kinegraph.cache_schemas.cache import FEATURES, Stage
+from kinegraph.cache_schemas.crops import Framing
+from kinegraph.cache_schemas.words import counted
+from kinegraph.stages.backbones.catalogue import entry, owner
+from kinegraph.stages.backbones.pixels import own_pixels, pixels_of
+from kinegraph.stages.decode.wanted import Square, Wanted
+from kinegraph.stages.options import need, under
+from kinegraph.stages.recipe import Recipe
+from kinegraph.stages.stage import StageKind
+from kinegraph.stages.weights.sources import check_word
+
+if TYPE_CHECKING:
+    import torch
+
+    from kinegraph.stages.backbones.run import BackboneRunner
+
+VERSION = 1  # raised when the output changes beyond rounding
+NOT_AS_GIVEN = {  # what is recorded as it is used
+    "weights",
+    "options",
+    "mean",
+    "std",
+    "channel_order",
+    "size",
+    "resize_short",
+    "resize",
+}
+
+
+class Backbones(StageKind):
+    kind = "features"
+
+    def keys(self, recipe: Recipe) -> list[str]:
+        return [f"{FEATURES}{name}" for name in recipe.backbones]
+
+    def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
+        name = _name(key)
+        options, known = recipe.backbones[name], recipe.entry_of(name)
+        arrays: list[ArraySpec] = []
+        for tap in options.taps:
+            shape = known.tap(tap).shape(recipe.clips.num_frames // options.every, recipe.size_of(name))
+            step = recipe.frame_step_of(name, tap)
+            arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
+        recorded = options.model_dump(mode="json", exclude=NOT_AS_GIVEN)
+        if known.chosen:
+            recorded["options"] = dict(known.chosen)
+        if (pixels := pixels_of(options)) != own_pixels(known):
+            recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
+        recorded |= recipe.framing_of(name).options
+        reads = {CLIPS: declared[CLIPS].fingerprint}
+        recorded |= {"weights_sha256": digest, "version": VERSION, "reads": reads}
+        return Stage(key=key, options=recorded, arrays=tuple(arrays), weights=options.weights)
+
+    def check(self, recipe: Recipe) -> None:
+        for name in recipe.backbones:
+            _check_entry(recipe, name)
+
+    def wanted(self, recipe: Recipe, key: str) -> Wanted:
+        return recipe.wanted(squares=frozenset({_square(recipe, _name(key))}))
+
+    def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
+        return tuple(f"{key}/{tap}" for tap in recipe.backbones[_name(key)].taps)
+
+    def network(self, recipe: Recipe, key: str) -> str:
+        return recipe.backbones[_name(key)].model
+
+    def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> "BackboneRunner":
+        from kinegraph.stages.backbones.run import BackboneRunner
+
+        name = _name(key)
+        return BackboneRunner(key, recipe.backbones[name], _square(recipe, name), device, compiled=compiled)
+
+    def keys_to_set(self, cached: Stage, asked: Stage) -> str:
+        if "size" not in cached.options or "size" not in asked.options:
+            return ""
+        framing = Framing.from_options(cached.options)
+        if framing == Framing.from_options(asked.options):
+            return ""
+        values = {"size": framing.size, "resize_short": framing.resize_short, "resize": framing.resize}
+        words = ", ".join(f"{key}: {json.dumps(value).strip(chr(34))}" for key, value in values.items())
+        return (
+            "Frames were resized and cut otherwise in the cache. To go on with it, set under "
+            f"backbones.{_name(asked.key)}: {words}."
+        )
+
+
+def _name(key: str) -> str:
+    return key.removeprefix(FEATURES)
+
+
+def _square(recipe: Recipe, name: str) -> Square:
+    return Square(**asdict(recipe.framing_of(name)), every=recipe.backbones[name].every)
+
+
+def _check_entry(recipe: Recipe, name: str) -> None:
+    """Raise ValueError for an entry with a network, geometry, taps, frames or weights that do not go together."""
+    options = recipe.backbones[name]
+    with under(f"backbones.{name}.model"):
+        entry(options.model)
+    with under(f"backbones.{name}.options"):
+        known = recipe.entry_of(name)
+    framing = recipe.framing_of(name)
+    if framing.resize_short is not None:
+        allowed = f"at most the {framing.resize_short} px of the resized frame's short side (resize_short)"
+        need(framing.size <= framing.resize_short, f"backbones.{name}.size", framing.size, allowed)
+    recipe.check_every(f"backbones.{name}.every", options.every)
+    frames = recipe.clips.num_frames // options.every
+    given, least = counted(frames, "frame"), known.min_frames
+    need(frames >= least, f"backbones.{name}", given, f"{least} or more for {options.model}")
+    for tap in options.taps:
+        with under(f"backbones.{name}.taps"):
+            shape = known.tap(tap).shape(frames, framing.size)
+        need(min(shape) > 0, f"backbones.{name}", given, f"more; {tap} would have shape {shape}")
+    with under(f"backbones.{name}.weights"):
+        known, word = owner(known, options.weights)
+        check_word(word, known.weights, known.other_words)

@@ -1,0 +1,37 @@
+"""The key `clips`: which rows there are and when their frames are presented. All other stages are made from it.
+
+It has no runner: frame times come with every decode.
+"""
+
+from collections.abc import Mapping
+
+from kinegraph.cache_schemas.arrays import CLIPS, clip_arrays
+from kinegraph.cache_schemas.cache import Stage
+from kinegraph.cache_schemas.fingerprint import Options
+from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted
+from kinegraph.stages.recipe import Recipe
+from kinegraph.stages.stage import StageKind
+
+
+class Clips(StageKind):
+    kind = CLIPS
+
+    def keys(self, recipe: Recipe) -> tuple[str, ...]:
+        return (CLIPS,)
+
+    def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
+        return Stage(key=key, options=clips_options(recipe.clips), arrays=clip_arrays(recipe.clips.num_frames))
+
+    def wanted(self, recipe: Recipe, key: str) -> Wanted:
+        return recipe.wanted()
+
+
+def clips_options(options: ClipOptions) -> Options:
+    """What of the clip options changes rows and frame times."""
+    found = options.model_dump(mode="json")
+    if options.sampling == "uniform" and not options.by_number:
+        del found["fps"]
+    if options.frame_step == 1:
+        del found["frame_step"]
+    return found | {"version": LATEST_RULES}

@@ -1,0 +1,26 @@
+"""The kinds of stages, each behind those that it reads. Imports no torch."""
+
+from kinegraph.cache_schemas.errors import CacheTooNew
+from kinegraph.stages.backbones.stage import Backbones
+from kinegraph.stages.clips.stage import Clips
+from kinegraph.stages.proposals.stage import Proposals
+from kinegraph.stages.regions.stage import Regions
+from kinegraph.stages.scene_graphs.stage import SceneGraphs
+from kinegraph.stages.stage import StageKind
+
+KINDS: dict[str, StageKind] = {
+    "clips": Clips(),
+    "features": Backbones(),
+    "proposals": Proposals(),
+    "regions": Regions(),
+    "graphs": SceneGraphs(),
+}
+
+
+def kind_of(key: str) -> StageKind:
+    """The kind of a stage key. Raises CacheTooNew for a key that only another kinegraph can have written."""
+    if (kind := KINDS.get(key.partition("/")[0])) is None:
+        raise CacheTooNew(
+            f"This kinegraph has no kind of stage for the key {key!r}; it has {', '.join(KINDS)}. Update it."
+        )
+    return kind

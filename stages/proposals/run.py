@@ -1,0 +1,57 @@
+"""Runs a source of proposals clip by clip: the crops of a clip share its boxes, each with those that it sees."""
+
+import torch
+
+from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.stages.decode.clips import DecodedClip
+from kinegraph.stages.proposals.options import ProposalOptions
+from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
+from kinegraph.stages.proposals.sources import build_source
+from kinegraph.stages.stage import StageBatch
+
+
+class ProposalRunner:
+    """One source, and the boxes of the clip that it saw last: more crops of it follow, perhaps in another batch."""
+
+    def __init__(self, options: ProposalOptions, device: torch.device) -> None:
+        self.options = options
+        self._source = build_source(options, device)
+        self.digest = self._source.digest
+        self._last: tuple[str, ClipProposals | ProposalError] | None = None
+
+    def run(self, batch: StageBatch) -> None:
+        for slot in batch.slots:
+            row, clip = batch.rows[slot], batch.clip(slot)
+            batch.note_file(slot, self.options.file_of(row.video_name))
+            found = self._of_clip(row, clip)
+            clip.whole = None  # the largest thing in memory
+            if isinstance(found, ProposalError):
+                batch.fail(slot, found.reason, found.detail)
+                continue
+            for name, values in vars(found.within(row.crop)).items():
+                batch.write(f"proposals/{name}", [slot], values[None])
+        if batch.is_last:
+            self._last = None
+
+    def _of_clip(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
+        """Those of the whole frames of a clip, or why it has none."""
+        name = row.clip_id.rpartition(":")[0]
+        if self._last is None or self._last[0] != name:
+            self._last = name, self._proposed(row, clip)
+        return self._last[1]
+
+    def _proposed(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
+        every = self.options.every
+        frames = ClipFrames(
+            video_id=row.video_name,
+            width=row.frame_width,
+            height=row.frame_height,
+            seconds=clip.frame_times[::every],
+            pixels=clip.whole,
+            numbers=clip.frame_numbers[::every],
+            video_frames=clip.video_frames,
+        )
+        try:
+            return self._source.propose(frames)
+        except ProposalError as error:
+            return error

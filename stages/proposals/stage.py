@@ -1,0 +1,113 @@
+"""The key `proposals`: class-agnostic boxes of each frame, best first. Imports no torch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import CLIPS, proposal_arrays
+from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.stages.decode.wanted import Wanted, WholeFrame
+from kinegraph.stages.options import under
+from kinegraph.stages.proposals.catalogue import entry
+from kinegraph.stages.proposals.options import FileOptions, ProposalOptions
+from kinegraph.stages.recipe import Recipe
+from kinegraph.stages.stage import Facts, Rows, StageKind
+from kinegraph.stages.weights.sources import check_word
+
+if TYPE_CHECKING:
+    import torch
+
+    from kinegraph.stages.proposals.run import ProposalRunner
+
+VERSION = 1  # raised when the output changes beyond rounding
+BOXES, SCORES, COUNT = "proposals/boxes", "proposals/scores", "proposals/count"
+
+
+class Proposals(StageKind):
+    kind = "proposals"
+
+    def keys(self, recipe: Recipe) -> tuple[str, ...]:
+        return () if recipe.proposals is None else (self.kind,)
+
+    def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
+        options = _options(recipe)
+        recorded = options.recorded() | {"version": VERSION, "reads": {CLIPS: declared[CLIPS].fingerprint}}
+        if options.weights_word:
+            recorded["weights_sha256"] = digest
+        arrays = proposal_arrays(recipe.clips.num_frames // options.every, options.top, options.every)
+        return Stage(key=key, options=recorded, arrays=arrays, weights=options.weights_word)
+
+    def check(self, recipe: Recipe) -> None:
+        if recipe.proposals is None:
+            return
+        recipe.check_every("proposals.every", recipe.proposals.every)
+        if recipe.proposals.network is not None:
+            with under("proposals.weights"):
+                check_word(recipe.proposals.weights_word, entry(recipe.proposals.network).weights)
+
+    def wanted(self, recipe: Recipe, key: str) -> Wanted | None:
+        options = _options(recipe)
+        if not (options.takes_pixels or options.takes_numbers):
+            return None
+        whole = WholeFrame(network_size=options.input_size, every=options.every) if options.takes_pixels else None
+        return recipe.wanted(whole=whole, numbered=options.takes_numbers)
+
+    def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
+        options = _options(recipe)
+        return options.file_of if isinstance(options, FileOptions) else None
+
+    def network(self, recipe: Recipe, key: str) -> str:
+        options = _options(recipe)
+        return options.source if options.weights_word else ""
+
+    def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> "ProposalRunner":
+        from kinegraph.stages.proposals.run import ProposalRunner
+
+        return ProposalRunner(_options(recipe), device)
+
+    def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
+        """Boxes [n, T, N, 4], scores [n, T, N], count [n, T]."""
+        boxes, scores, count = ok[BOXES], ok[SCORES], ok[COUNT]
+        places = np.arange(scores.shape[-1])
+        if ((count < 0) | (count > len(places))).any():
+            yield COUNT, "count"
+            return
+        within = places < count[..., None]
+        falls = scores[..., 1:] <= scores[..., :-1]
+        if not (falls | ~within[..., 1:]).all() or (scores[~within] != 0).any():
+            yield SCORES, "scores"
+        if (boxes[~within] != 0).any():
+            yield BOXES, "boxes"
+
+    def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
+        """Scores of boxes that have none: imported ones, and grids."""
+        has_none = "scores" in stage.options or stage.options.get("source") == "grid"
+        return (SCORES,) if has_none else ()
+
+    def depends_on(self, stage: Stage) -> tuple[Facts, ...]:
+        if stage.options.get("source") != "file":
+            return ()
+        return ("times", "numbers") if stage.options.get("frames") == "index" else ("times",)
+
+
+def _options(recipe: Recipe) -> ProposalOptions:
+    assert recipe.proposals is not None
+    return recipe.proposals
+
+
+def proposals_per_frame(cache: Cache) -> float | None:
+    """Mean number of boxes over the frames of clips that did not fail; shards that cannot be read are left out."""
+    if not cache.has_stage(Proposals.kind):
+        return None
+    counts = [np.empty(0)]
+    for shard in stopping.checked(cache.ledger.shards(Proposals.kind)):
+        try:
+            view = cache.store.open_shard(cache.array(COUNT), shard)
+            rows = np.stack([view.row(number) for number in range(len(cache.shard_rows(shard)))])
+        except (ValueError, FileNotFoundError):
+            continue
+        counts.append(rows[rows >= 0])
+    found = np.concatenate(counts)
+    return round(float(found.mean()), 2) if len(found) else None

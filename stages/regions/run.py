@@ -1,0 +1,47 @@
+"""Runs RoIAlign clip by clip, on maps that a backbone has just made or that lie in the cache."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from kinegraph.cache_schemas.crops import Framing
+from kinegraph.stages.backbones.taps import Tap
+from kinegraph.stages.device import DTYPES_STORED, on_device
+from kinegraph.stages.proposals.stage import BOXES, COUNT
+from kinegraph.stages.regions.extract import clip_regions
+from kinegraph.stages.regions.options import RegionOptions
+from kinegraph.stages.stage import StageBatch
+
+
+class RegionRunner:
+    """The regions of one backbone entry: of all its taps, whose maps are arrays of the key `maps_of`."""
+
+    digest = ""
+
+    def __init__(
+        self,
+        key: str,
+        maps_of: str,
+        taps: Sequence[Tap],
+        framing: Framing,
+        options: RegionOptions,
+        device: torch.device,
+    ) -> None:
+        self.key, self.maps_of, self.taps, self.framing = key, maps_of, taps, framing
+        self.options, self.device = options, device
+
+    def run(self, batch: StageBatch) -> None:
+        for slot in batch.slots:
+            boxes, count = (np.asarray(batch.read(array, slot)) for array in (BOXES, COUNT))
+            for tap in self.taps:
+                self._align(tap, boxes, count, slot, batch)
+
+    def _align(self, tap: Tap, boxes: np.ndarray, count: np.ndarray, slot: int, batch: StageBatch) -> None:
+        maps = on_device(batch.read(f"{self.maps_of}/{tap.name}", slot), self.device)
+        seen, array = batch.rows[slot].seen(self.framing), f"{self.key}/{tap.name}"
+        found = clip_regions(maps, boxes, count, seen, self.framing.size, tap.stride, self.options, tap.offset_px)
+        dtype = DTYPES_STORED[self.options.storage_dtype]
+        batch.write(array, [slot], found.features[None].to(dtype))
+        if found.grid is not None:
+            batch.write(f"{array}_grid", [slot], found.grid[None].to(dtype))

@@ -1,0 +1,28 @@
+"""Takes the scene graphs of each clip from their source. Imports no torch."""
+
+from kinegraph.stages.datasets.options import DatasetOptions
+from kinegraph.stages.scene_graphs.options import GraphOptions
+from kinegraph.stages.scene_graphs.source import GraphError
+from kinegraph.stages.scene_graphs.sources import build_graph_source
+from kinegraph.stages.stage import StageBatch
+
+
+class GraphRunner:
+    """One source of scene graphs."""
+
+    digest = ""
+
+    def __init__(self, options: GraphOptions, dataset: DatasetOptions | None) -> None:
+        self.options, self._source = options, build_graph_source(options, dataset)
+
+    def run(self, batch: StageBatch) -> None:
+        for slot in batch.slots:
+            row = batch.rows[slot]
+            batch.note_file(slot, self.options.file_of(row.video_name))
+            try:
+                found = self._source.graphs(row, batch.clip(slot).frame_times)
+            except GraphError as error:
+                batch.fail(slot, error.reason, error.detail)
+                continue
+            for name, values in vars(found).items():
+                batch.write(f"graphs/{name}", [slot], values[None])
