@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. Everything heavy is imported by the command that needs it."""
+"""The command line parses, calls and prints. Each command imports the heavy modules that it needs."""
 
 import logging
 import os
@@ -19,10 +19,13 @@ from kinegraph.pipeline.machine.terminal import log_to_stderr
 
 
 class Commands(TyperGroup):
-    """Runs a command; turns its result, and what can go wrong, into messages and exit codes."""
+    """Runs a command and turns results and errors into messages and exit codes."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
-        """Typer imports modules while it parses; of a stop then it would make 130, whichever signal came."""
+        """Parses the command line. A stop during parsing exits with the exit code of its signal.
+
+        Typer imports modules while it parses. Typer itself exits with 130 after every signal.
+        """
         try:
             return super().make_context(*arguments, **options)
         except KeyboardInterrupt as stop:
@@ -75,7 +78,7 @@ def slurm_task(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a submission.")],
     index: Annotated[int, typer.Argument(metavar="INDEX", help="Of the task in its array.")],
 ) -> int:
-    """One task of a job array; `extract` and `train` submit them with --executor slurm."""
+    """Run one task of a job array. `extract` and `train` submit these tasks with --executor slurm."""
     from kinegraph.cli.printing.heads import TrainingLines
     from kinegraph.pipeline.slurm_task import run_task, tell_completion
 
@@ -86,7 +89,7 @@ def slurm_task(
 
 
 def main() -> None:
-    """Entry point of the command `kinegraph`."""
+    """Runs the command line and ends the process with the exit code of the command."""
     # OpenMP threads that spin while they wait are a little faster on a quiet machine and much slower on one whose
     # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Commands that make, fill and check a cache."""
+"""Commands that create, fill and check a cache."""
 
 import json
 from typing import Annotated
@@ -26,7 +26,7 @@ from kinegraph.stages.errors import UsageError
 
 
 def index(config: ConfigPath, as_json: AsJson = False, overrides: Overrides = []) -> None:
-    """List the videos of a data set and choose the clips: writes clips.parquet."""
+    """List the videos of a data set and choose the clips. Writes clips.parquet."""
     from kinegraph.pipeline.caches.indexing import index as run
 
     with counting() as progress:
@@ -49,7 +49,7 @@ def plan(
     as_json: AsJson = False,
     overrides: Overrides = [],
 ) -> None:
-    """Show what extract would do and cost; writes nothing."""
+    """Show what extract would do and cost. Writes nothing to the cache."""
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.advice import advice, open_files_advice, random_in_config, random_weights_advice
     from kinegraph.pipeline.caches import plan as planning
@@ -95,7 +95,7 @@ def extract(
     limit: Limit = None,
     overrides: Overrides = [],
 ) -> int:
-    """Decode videos, run the frozen networks, seal shards. Goes on where it was stopped."""
+    """Decode videos, run the frozen networks and seal shards. Resumes where it was stopped."""
     from kinegraph.pipeline.advice import advice, random_in_config, random_weights_advice
     from kinegraph.pipeline.caches.plan import parse_part
     from kinegraph.pipeline.extraction.run import extract as run
@@ -116,7 +116,7 @@ def status(
     ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="With --failed: print csv.")] = False,
 ) -> None:
-    """How far a cache is: done, missing and failed, from its ledger; and what its SLURM jobs are at."""
+    """Show how much of a cache is done, missing and failed, and the states of its SLURM jobs."""
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.advice import open_files_advice, random_in_cache, random_weights_advice
     from kinegraph.pipeline.status import status as read
@@ -181,7 +181,11 @@ def verify(
 
 
 def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
-    """0: no clip shows other frames, or the cache was upgraded; 1: some do, or cannot be compared."""
+    """Compares the frames of a cache with its videos. With `repair` the cache is upgraded.
+
+    Returns exit code 0 if no clip shows other frames or if the cache was upgraded. Returns 1 if a clip shows other
+    frames or cannot be compared.
+    """
     from kinegraph.pipeline.upgrading.upgrade import compare_frames, upgrade
 
     with counting() as progress:

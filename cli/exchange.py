@@ -1,4 +1,4 @@
-"""Commands that take a cache's arrays to other tools, and theirs into a cache."""
+"""Commands that export arrays of a cache to other tools and import features into a cache."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ def export(
     ] = None,
     array: Annotated[list[str], typer.Option(metavar="NAME", help="With --to npy: only this array.")] = [],
 ) -> int:
-    """Copy a cache to another store, or its arrays to files for other tools; checks every checksum it reads."""
+    """Copy a cache to another store, or its arrays to files for other tools. Checks all checksums."""
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.exchange import to_npy as exporting_npy
     from kinegraph.pipeline.exchange import to_store as exporting
@@ -67,7 +67,7 @@ def import_(
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, metavar="T", help="Take T frames of each video.")] = None,
 ) -> int:
-    """Take features that others made into a cache, so that heads train on them."""
+    """Import features of other tools into a cache, so that heads can train on them."""
     from kinegraph.pipeline.exchange.imported_stages import Naming
     from kinegraph.pipeline.exchange.importing import import_features
 

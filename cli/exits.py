@@ -1,4 +1,4 @@
-"""What a command's end means to who called it: exit codes, messages, signals."""
+"""Exit codes, error messages and signals of a command."""
 
 import atexit
 import os
@@ -25,7 +25,10 @@ GPU_IS_FULL = (
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Run a command; what goes wrong is told on stderr. Typer's own ends (help is an Exit) go through."""
+    """Runs a command and returns its exit code. Errors are printed to stderr.
+
+    `typer.Exit` and `typer.Abort` pass through: help raises them.
+    """
     try:
         stopping.check()
         code = command() or 0
@@ -53,23 +56,23 @@ def exit_code(command: Callable[[], int | None]) -> int:
 
 
 def stopped(stop: type[KeyboardInterrupt]) -> int:
-    """Say that the command was stopped; returns its exit code."""
+    """Prints that the command was stopped and returns the exit code of the signal."""
     without = ", without --overwrite," if "--overwrite" in sys.argv else ""
     note(f"\nstopped. What is sealed stays; the same command{without} goes on from there.")
     return stopping.exit_code_of(stop)
 
 
 def _is_unread(descriptor: int) -> bool:
-    """Whether it is a pipe that nobody reads any more."""
+    """Returns whether the descriptor is a pipe whose reader has closed it."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def stop_on_signals() -> None:
-    """SIGINT, SIGTERM and SIGUSR1 stop the command at its next safe point, and the process ends with their code.
+    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command at its next safe point.
 
-    So it does where the caller has caught the stop.
+    The process ends with the exit code of the signal, also where other code caught the stop.
     """
     stopping.obey()
     atexit.register(_end_as_asked)
@@ -81,9 +84,9 @@ def _end_as_asked() -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """Exit; after a stop, without waiting for threads that are still at what nobody needs any more.
+    """Ends the process with exit code `code`. After a stop the process does not wait for its threads.
 
-    What cannot be written to stdout or stderr now is dropped: it would fail once more at exit.
+    Output that stdout or stderr cannot take any more is dropped. Otherwise Python would fail on it once more at exit.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,4 +1,4 @@
-"""Commands that train heads on a cache and tell how good they are."""
+"""Commands that train heads on a cache and score them."""
 
 import json
 from dataclasses import asdict
@@ -50,7 +50,7 @@ def train(
     scheduler_file: SchedulerFile = None,
     overrides: Overrides = [],
 ) -> None:
-    """Train heads on the cached tensors; prints validation metrics. Goes on where it was stopped."""
+    """Train heads on the cached tensors and print validation metrics. Resumes where it was stopped."""
     from kinegraph.pipeline.training.table import RunsDiverged, train_runs
     from kinegraph.stages.training.together import rank
 
@@ -87,7 +87,7 @@ def results(
     as_json: AsJson = False,
     form: Annotated[str | None, typer.Option("--to", metavar="csv|md|latex", help="Print the table so.")] = None,
 ) -> None:
-    """Print the table of trained runs again, with what evaluate has added, from their results.json."""
+    """Print the table of trained runs from their results.json, with the scores that evaluate added."""
     check_choice("--to", form, TABLE_FORMS)
     if form and as_json:
         raise UsageError(f"--to {form}: allowed without --json")
@@ -127,7 +127,7 @@ def evaluate(
         ),
     ] = [],
 ) -> int:
-    """Score a trained run on its test split, or each run below a folder, and print a table of these."""
+    """Score a trained run on its test split. Scores every run below a folder of runs and prints a table."""
     from kinegraph.pipeline.advice import random_weights_advice
     from kinegraph.pipeline.training import scoring
     from kinegraph.pipeline.training.breakdown import by_attribute, read_attributes
@@ -171,7 +171,10 @@ def _evaluate_all(
     allow_code: bool,
     as_json: bool,
 ) -> int:
-    """Score runs one after the other; what stops one does not stop the others, and makes the exit code 1."""
+    """Scores runs one after the other and prints one table. An error in one run does not stop the others.
+
+    Returns exit code 1 if a run could not be scored, else 0.
+    """
     from kinegraph.cache_schemas.errors import CacheError
     from kinegraph.pipeline.advice import random_weights_advice
     from kinegraph.pipeline.training import scoring
@@ -199,7 +202,7 @@ def models(
     of_heads: Annotated[bool, typer.Option("--heads", help="The heads, at the sizes of their papers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List backbones and proposal networks: taps, parameters, GMACs, and where weights come from."""
+    """List backbones and proposal networks with taps, parameters, GMACs and sources of weights."""
     from kinegraph.pipeline import models as known
 
     rows = known.heads() if of_heads else known.models()
@@ -222,7 +225,7 @@ def demo(
     ] = False,
     overrides: Overrides = [],
 ) -> None:
-    """Generate videos, extract, train all heads, evaluate, print one table. No network, no GPU."""
+    """Generate videos, extract, train all heads, evaluate and print one table. Needs no network and no GPU."""
     from kinegraph.pipeline.demo import CONFIG, demo_config, run_demo
 
     chosen = demo_config(config or CONFIG, out, overrides)

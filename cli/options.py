@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,7 +37,10 @@ def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None
 def run_overrides(
     executor: str | None, workers: int | None, scheduler: str | None, scheduler_file: str | None
 ) -> list[str]:
-    """What the options say of the config's section `run`; who names a scheduler means Dask. Raises UsageError."""
+    """Returns overrides of the config's section `run` for the given options.
+
+    A scheduler implies the executor `dask`. Raises UsageError where a scheduler is given with another executor.
+    """
     if (scheduler or scheduler_file) and executor not in (None, "dask"):
         flag = "--scheduler" if scheduler else "--scheduler-file"
         raise UsageError(f"{flag}: given with --executor {executor}, allowed with dask, which it means by itself")

@@ -1,4 +1,4 @@
-"""The command that begins with a folder of videos."""
+"""The command `init` makes a config from a folder of videos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ def init(
         str | None, typer.Option(metavar="CSV", help="The list of videos, where FOLDER has several or none.")
     ] = None,
 ) -> None:
-    """Write a commented config for the videos below a folder. An existing file stays."""
+    """Write a commented config for the videos below a folder. An existing file stays as it is."""
     from kinegraph.pipeline.first_config import first_config, write_first_config
 
     made = first_config(folder, out, annotations)

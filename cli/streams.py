@@ -1,11 +1,14 @@
-"""The standard streams of a process that was started without some of them (`kinegraph plan CONFIG >&-`)."""
+"""Standard streams of a process that was started without some of them (`kinegraph plan CONFIG >&-`)."""
 
 import os
 import sys
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null where stdin, stdout or stderr is closed: files would get their numbers, and be printed to."""
+    """Opens /dev/null in place of each of stdin, stdout and stderr that is closed.
+
+    Otherwise the next opened file would take the number of the closed stream, and output would go into that file.
+    """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)

@@ -79,7 +79,11 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public name `name`. The command and the workers import this package and need few of the names."""
+    """Imports and returns the public name `name`.
+
+    The command and the workers import this package and need few of the names. Raises AttributeError for a name that is
+    not public.
+    """
     if name == "metrics":
         return importlib.import_module("kinegraph.stages.training.metrics")
     if name not in _MODULE_OF:
@@ -94,7 +98,10 @@ def __dir__() -> list[str]:
 def train(
     config: "Config", heads: "Sequence[str]" = (), seeds: int = 1, *, overwrite: bool = False
 ) -> "list[TrainedRun]":
-    """`kinegraph train` on this machine: every named head or variant with `seeds` seeds. See training/table.py."""
+    """Trains every named head or variant with `seeds` seeds, as `kinegraph train` does on this machine.
+
+    Returns one TrainedRun for each head and seed. The errors are those of `train_runs` in pipeline/training/table.py.
+    """
     from kinegraph.pipeline.training.table import train_runs
 
     return train_runs(config, heads, seeds, overwrite=overwrite)
@@ -108,21 +115,34 @@ def evaluate(
     *,
     allow_code: bool = False,
 ) -> "RunScores":
-    """`kinegraph evaluate`: the scores of a trained run on its test split, or another. See training/scoring.py."""
+    """Scores a trained run, as `kinegraph evaluate` does.
+
+    `run` is the folder of the run. The split is the test split of the run, unless `split` names another one.
+    `allow_code` permits a head whose source code came with the run. The errors are those of `evaluate_run` in
+    pipeline/training/scoring.py.
+    """
     from kinegraph.pipeline.training.scoring import evaluate_run
 
     return evaluate_run(run, cache, split, overrides, allow_code=allow_code)
 
 
 def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "Head":
-    """A head with fresh weights; `spec` maps array names to shapes of one clip. See stages/heads/build.py."""
+    """Returns a head with fresh weights.
+
+    `spec` maps the names of the arrays that the head may read to their shapes for one clip. The options of each head
+    are in stages/heads/.
+    """
     from kinegraph.stages.heads.build import build_head as build
 
     return build(name, spec, num_classes, **options)
 
 
 def build_backbone(model: str, weights: str, taps: "Sequence[str]", **options: int | str) -> "Backbone":
-    """A frozen backbone, cut above the highest of `taps`. See stages/backbones/build.py."""
+    """Returns a frozen backbone without the layers above the highest of `taps`.
+
+    `weights` is a published name, a file or `random:<seed>`. The options are those of `build_backbone` in
+    stages/backbones/build.py.
+    """
     from kinegraph.stages.backbones.build import build_backbone as build
 
     return build(model, weights, taps, **options)

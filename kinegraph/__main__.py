@@ -1,4 +1,4 @@
-"""`python -m kinegraph` is the command `kinegraph`. Signals are obeyed before anything is imported that takes time."""
+"""`python -m kinegraph` is the command `kinegraph`. The process obeys signals before it imports anything slow."""
 
 import sys
 
@@ -10,7 +10,7 @@ except KeyboardInterrupt:  # Python's own, for as long as no signal is obeyed
 
 
 def main() -> None:
-    """Entry point of the command `kinegraph`."""
+    """Runs the command `kinegraph` and ends the process with the exit code of the command."""
     open_standard_streams()
     stopping.obey()
     try:

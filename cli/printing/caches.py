@@ -1,4 +1,4 @@
-"""What the commands about caches print."""
+"""Printed output of the commands about caches."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ def indexed(found: "Indexed") -> None:
 
 
 def _splits(splits: "dict[str, SplitSummary]") -> None:
-    """A line a split; columns without a figure in them are left out."""
+    """Prints one line per split. Columns that are empty in every split are left out."""
     header = ["split", "videos", "clips", "hours", "classes", "labels per class", "unlabelled", "unreadable"]
     rows = []
     for split, found in splits.items():
@@ -103,7 +103,7 @@ def calibrated(measured: "Calibration | None") -> None:
 
 
 def differences(found: dict[str, list[str] | None]) -> None:
-    """Per stage key what `plan --why` found, cached -> asked for."""
+    """Prints the differences that `plan --why` found, for each stage key, as cached -> asked for."""
     for key, lines in found.items():
         say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
         for line in lines or ():
@@ -153,7 +153,7 @@ def _any(rows: Sequence[Sequence[str]], number: int) -> bool:
 
 
 def _job(job: dict[str, Any]) -> None:
-    """A job array: how many of its tasks are in which state, and the ends of a few logs."""
+    """Prints the counts of a job array's tasks by state and the last lines of a few logs."""
     tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
     say(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
     for task in job["failed"][:MAX_LOGS]:
@@ -189,7 +189,7 @@ def verified(found: "Verification", repaired: bool) -> None:
 
 
 def compared(found: "FrameReport", repair: bool) -> None:
-    """What a comparison of frames found, and what became of it."""
+    """Prints the result of a comparison of frames, and what an upgrade changed."""
     if found.is_latest:
         say(f"{found.cache}: made by the present rules for videos, nothing to compare")
         return
@@ -223,7 +223,7 @@ def compared(found: "FrameReport", repair: bool) -> None:
 
 
 def _videos(clips: dict[str, str]) -> list[str]:
-    """A line for each video and words; of one clip by its own name."""
+    """Returns one line for each video and message. A line about a single clip names the clip."""
     from kinegraph.cache_schemas.clips_table import video_of
 
     alike: dict[tuple[str, str], list[str]] = {}

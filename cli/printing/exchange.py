@@ -1,4 +1,4 @@
-"""What import and export print."""
+"""Printed output of import and export."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ def imported(found: "Imported") -> None:
 
 
 def _train_config(found: "Imported") -> str:
-    """A config that trains on imported features, on the splits there are."""
+    """Returns a YAML config that trains on the imported features and on the splits of the cache."""
     import yaml
 
     name, tap = found.naming.name, found.naming.tap

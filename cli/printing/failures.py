@@ -1,4 +1,4 @@
-"""What failed: a line a video after a command, all in full for `kinegraph status --failed`."""
+"""Printed failures: one line per video after a command, every failure for `kinegraph status --failed`."""
 
 import csv
 import json
@@ -17,9 +17,9 @@ COLUMNS = ("video", "clip", "stages", "reason", "words")
 
 
 def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
-    """A line for each video and reason, in the words of its first clip, with the number of clips where it is several.
+    """Returns one line for each video and reason of failure, with the message of the first failed clip.
 
-    Failures of intervals count for their video.
+    The line has the number of clips if several failed. Failures of intervals count for their video.
     """
     from kinegraph.cache_schemas.clips_table import ClipsTable, video_of
     from kinegraph.cache_schemas.storages import open_storage
@@ -41,9 +41,9 @@ def _line(video: str, failures: "Sequence[Failure]") -> str:
 
 
 def as_text(found: "Iterable[FailedClip]") -> None:
-    """Per failure its clip, reason and stages, and below them the words.
+    """Prints two lines for each failure: clip, reason and stages, then the message.
 
-    Each is printed once it is read: there may be a million.
+    Each failure is printed as soon as it is read, because a cache may have a million failures.
     """
     number = 0
     for failed in found:
@@ -59,7 +59,7 @@ def as_text(found: "Iterable[FailedClip]") -> None:
 
 
 def as_json(found: "Iterable[FailedClip]") -> None:
-    """One document, a failure a line."""
+    """Prints one JSON document with one failure per line."""
     print('{"schema": 1, "failures": [', end="")
     for number, failed in enumerate(found):
         print(",\n" if number else "\n", json.dumps(failed.to_json()), sep="", end="")
@@ -67,7 +67,7 @@ def as_json(found: "Iterable[FailedClip]") -> None:
 
 
 def as_csv(found: "Iterable[FailedClip]") -> None:
-    """Names as they are, but on a terminal, which would obey them."""
+    """Prints one csv row per failure. On a terminal, control characters in names are replaced."""
     lines = csv.writer(sys.stdout, lineterminator="\n")
     lines.writerow(COLUMNS)
     for failed in found:

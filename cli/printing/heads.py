@@ -1,4 +1,4 @@
-"""What the commands about networks print."""
+"""Printed output of the commands about networks."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -26,7 +26,10 @@ SHOWN_CLASSES = 5
 
 
 class TrainingLines:
-    """Lines about training: one per epoch, between them one that changes on a terminal, else one now and then."""
+    """Prints progress of training: one line per epoch, and the current step between epochs.
+
+    On a terminal the line of the current step is updated in place. A log gets a line now and then.
+    """
 
     def __init__(self) -> None:
         self._timer = LineTimer()
@@ -59,12 +62,12 @@ def _epoch(run: "RunPlace", epoch: int) -> str:
 
 
 def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
-    """For this run and those after it, as if these took as long."""
+    """Returns the time left for this run and the runs after it, if each of these takes as long."""
     return [f"{left} in all" if run.num_runs > 1 else left for left in pace.left(done, 1 + run.runs_after)]
 
 
 def _line_start() -> str:
-    """Goes back over the line on a terminal, and clears it."""
+    """Returns the codes that clear the present line of a terminal, else an empty string."""
     return "\r\033[K" if sys.stderr.isatty() else ""
 
 
@@ -75,7 +78,10 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
-    """A line per head and recipe: means over its seeds. `form`: one of TABLE_FORMS, for other programs."""
+    """Prints one line per head and recipe with means over its seeds.
+
+    `form` is one of TABLE_FORMS and prints the table for other programs.
+    """
     heads: dict[tuple[str, Path], dict[str, list[tuple[Path, RunResults]]]] = {}
     for folder, run in runs:
         of_head = heads.setdefault((run.name, folder.parent), {})
@@ -107,7 +113,7 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
-    """Runs that differ in their seeds only."""
+    """Returns the cells of one table row. `runs` differ in their seeds only."""
     found = [run for _, run in runs]
     scores = "  ".join(_score(found, split) for split in splits_of(found)) or "-"
     seconds = mean(run.seconds for run in found)
@@ -117,7 +123,10 @@ def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
 
 
 def _score(runs: Sequence["RunResults"], split: str) -> str:
-    """The metric that chose the epoch, or the first of a split that chose nothing; once for each list of clips."""
+    """Returns the scores of a split as text, one score for each list of clips that the runs were scored on.
+
+    The metric is the one that chose the epoch. A split without that metric shows its first metric.
+    """
     metric = runs[0].metric
     known = [name for run in runs for name in run.scores.get(split, {})]
     name = metric if metric in known else known[0]
@@ -159,7 +168,7 @@ def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
 
 
 def models(rows: Sequence[dict[str, Any]]) -> None:
-    """Per network a line of counts, then its input, taps and weights, wrapped."""
+    """Prints for each network a line of counts, then its input, taps, options and weights in wrapped lines."""
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         say_page(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs")
@@ -190,7 +199,7 @@ def _counted_for(row: dict[str, Any]) -> str:
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:
-    """Per head a line of counts, then at which size, what it reads and what its paper gives, wrapped."""
+    """Prints for each head a line of counts, then its size, the arrays it reads and the published scores."""
     for row in rows:
         say_page(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs")
         say_page(wrapped(f"  {'size:':<11}", row["about"].split(", ")))

@@ -19,7 +19,7 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean, and the sample standard deviation where there are several."""
+    """Returns the mean, and the sample standard deviation if there are several values."""
     deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{deviation}"
 
@@ -29,9 +29,10 @@ def splits_of(runs: Sequence["RunResults"]) -> list[str]:
 
 
 def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """The runs with scores of a split, in groups that may be averaged.
+    """Returns the runs that have scores of a split, in groups that may be averaged.
 
-    Results of before they told their clips go with the others, unless these differ.
+    Runs in one group were scored on the same clips and labels. Results of older versions do not record their clips.
+    Such results join the other runs if all these were scored on one list of clips.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]
@@ -41,14 +42,15 @@ def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunRe
 
 
 def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
-    """Of a run, or of all seeds of a row."""
+    """Returns the folder of the only run, or the folder that holds the runs of all seeds."""
     return runs[0][0] if len(runs) == 1 else runs[0][0].parent
 
 
 def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> str:
-    """The table in one of TABLE_FORMS: a row per head and recipe, a column per split and metric.
+    """Returns the table as text in one of TABLE_FORMS: a row per head and recipe, a column per split and metric.
 
-    csv has numbers: mean, sample standard deviation and number of seeds of each score. What is not averaged is empty.
+    A csv table has three numbers per score: mean, sample standard deviation and number of seeds. A score that may not
+    be averaged is empty.
     """
     scores = dict.fromkeys(
         (split, name)
@@ -81,7 +83,7 @@ def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> s
 
 
 def _values(runs: "Sequence[RunResults]", split: str, name: str) -> list[float]:
-    """One for each seed; none where they may not be averaged."""
+    """Returns one score per seed, or an empty list where the scores may not be averaged."""
     if len(on_equal_clips(runs, split)) > 1:
         return []
     return [run.scores[split][name] for run in runs if name in run.scores.get(split, {})]
@@ -109,7 +111,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """With the rules of the package booktabs."""
+    """Returns a LaTeX table with the rules of the package booktabs."""
     first, *others = [" & ".join(map(_latex_cell, row)) + r" \\" for row in (header, *rows)]
     start, end = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\end{tabular}"
     return "\n".join([start, r"\toprule", first, r"\midrule", *others, r"\bottomrule", end, ""])

@@ -1,4 +1,4 @@
-"""Lines and tables for a terminal: results go to stdout, all else to stderr."""
+"""Lines and tables for a terminal. Results go to stdout, everything else goes to stderr."""
 
 import sys
 import time
@@ -24,22 +24,22 @@ LEAST_WORDS = 20  # columns, of cells that are folded
 
 
 def note(text: str) -> None:
-    """Print what is no result. On a terminal lines break between words."""
+    """Prints a message that is not a result to stderr. On a terminal, lines break between words."""
     print(folded(shown(text), columns(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def note_at_work(text: str) -> None:
-    """A note about what goes on; in a log it begins with the time of day."""
+    """Prints a message about work in progress to stderr. In a log the line begins with the time of day."""
     note(text if sys.stderr.isatty() else f"{time.strftime(TIME_OF_DAY)} {text}")
 
 
 def say(text: str = "", *, end: str = "\n") -> None:
-    """Print a result. On a terminal lines break between words."""
+    """Prints a result to stdout. On a terminal, lines break between words."""
     print(folded(shown(text), columns(sys.stdout)), end=end)
 
 
 def say_whole(text: str) -> None:
-    """Print a result for other programs, whose lines stay as they are."""
+    """Prints a result for other programs to stdout. The lines are never broken."""
     print(shown(text), end="")
 
 
@@ -49,7 +49,10 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Seque
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress callback (what, done, total; total 0 if not known): a bar on a terminal, else a line now and then."""
+    """Yields a progress callback (what, done, total). A total of 0 is unknown.
+
+    The callback shows a bar on a terminal and writes a line now and then to a log.
+    """
     bars: dict[str, Bar] = {}
     paces: dict[str, Pace] = {}
     timer = LineTimer()
@@ -73,9 +76,9 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
 ) -> str:
-    """The first column and those named in `words` flush left, numbers flush right; no cell is cut.
+    """Returns a table as text. The first column and the columns in `words` are flush left, numbers flush right.
 
-    Where `columns` have no room for all, further columns follow below, beside the first one again.
+    No cell is cut. Columns for which `columns` has no room follow below, beside the first column once more.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     blocks: list[list[int]] = [[0]]
@@ -91,7 +94,7 @@ def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
-    """The fewest columns that cells take: of those with words some are folded."""
+    """Returns the smallest width of a column in characters. A column in `words` may be folded."""
     width = max(map(disp_len, column))
     if column[0] not in words:
         return width
@@ -99,7 +102,7 @@ def _least(column: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> str:
-    """Columns side by side; the last one is folded if it has words and there is no room for them in a line."""
+    """Returns columns side by side as text. A last column of words is folded if the line has no room for it."""
     before = _width(cells, range(len(cells) - 1)) + 2
     if columns and len(cells) > 1 and cells[-1][0] in words:
         cells[-1] = [folded(cell, max(columns - before, LEAST_WORDS)) for cell in cells[-1]]
@@ -126,7 +129,7 @@ def size(num_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0 s`, `12 min`, `3.4 h`, ..."""
+    """Returns a duration as text: `0 s`, `12 min`, `3.4 h`, ..."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
@@ -139,7 +142,7 @@ def listed(lines: Sequence[str]) -> list[str]:
 
 
 def note_listed(title: str, lines: Sequence[str]) -> None:
-    """A title, and the first lines below it; nothing where there are none."""
+    """Prints a title and the first lines below it. Prints nothing if there are no lines."""
     if lines:
         note("\n".join([title, *listed([f"  {on_one_line(line)}" for line in lines])]))
 
@@ -150,11 +153,11 @@ def few(names: Sequence[str]) -> str:
 
 
 def say_page(text: str) -> None:
-    """Print a line of a page to read, which is folded in a file, too."""
+    """Prints a line of a longer page. The line is folded in a file, too."""
     say(folded(text, columns(sys.stdout) or USUAL_COLUMNS))
 
 
 def wrapped(start: str, words: Sequence[str], between: str = ", ") -> str:
-    """`start` and the words in lines that break between these only, in a file too."""
+    """Returns `start` and the words in lines that break only between words, in a file, too."""
     pieces = [start, *(f"{word}{between}" for word in words[:-1]), *words[-1:]]
     return joined(pieces, columns(sys.stdout) or USUAL_COLUMNS, " " * len(start))

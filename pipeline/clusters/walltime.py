@@ -1,4 +1,4 @@
-"""When the job that a process belongs to must have ended, and whether another unit can end before. Torch-free."""
+"""The end of the job that a process belongs to, and whether another unit fits before it. Torch-free."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ CLOCK_SECONDS = 1.0  # two clocks that differ by less count as one
 
 @dataclass(frozen=True, kw_only=True)
 class Allotment:
-    """The time of a run, seconds since 1970: its beginning, before torch is imported, and its job's end."""
+    """The time of a run in seconds since 1970: its beginning, before torch is imported, and the end of its job."""
 
     began_at: float
     ends_at: float
@@ -28,17 +28,23 @@ class Allotment:
 
     @property
     def stops_at(self) -> float:
-        """When who is not told stops by itself: a minute before the end, or in the last tenth of a short time."""
+        """Returns the time at which a run without a warning signal stops itself, s since 1970.
+
+        This is 60 s before the end, or a tenth of the run's time before the end if that is less.
+        """
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """The same time by a clock that is so far ahead of this one. What measuring that takes makes no difference."""
+        """Returns the same time by a clock that is `ahead_seconds` ahead of this one.
+
+        A difference below one second is ignored, because measuring it is not more exact.
+        """
         if abs(ahead_seconds) < CLOCK_SECONDS:
             return self
         return Allotment(began_at=self.began_at + ahead_seconds, ends_at=self.ends_at + ahead_seconds)
 
     def require_time_to_wait(self) -> None:
-        """For who waits for others, and has nothing begun: raise OutOfTimeError once it is time to stop."""
+        """Raises OutOfTimeError at `stops_at`. A run that waits for other runs and has begun no unit calls this."""
         if time.time() >= self.stops_at:
             raise OutOfTimeError(
                 f"the {self.seconds:.0f} s of this job are over; what is left is with other runs. What is sealed "
@@ -47,9 +53,9 @@ class Allotment:
 
 
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
-    """The time of a run that begins now: what the config gives it, or what is left of the job, whichever is less.
+    """Returns the time of a run that begins now or at `began_at`, or None if the time is not limited.
 
-    `began_at`: of a process that began earlier.
+    The end is that of `walltime_seconds` or of the SLURM job, whichever comes first.
     """
     began_at = time.time() if began_at is None else began_at
     ends = [] if walltime_seconds is None else [began_at + walltime_seconds]
@@ -59,7 +65,10 @@ def allotment(walltime_seconds: float | None, began_at: float | None = None) -> 
 
 
 def _slurm_end() -> float | None:
-    """When the SLURM job around this process ends. Only newer versions say so in the environment."""
+    """Returns the end of the SLURM job around this process, s since 1970, or None if it is unknown.
+
+    Only newer versions of SLURM put the end into the environment. For older versions scontrol is called.
+    """
     if (end := os.environ.get("SLURM_JOB_END_TIME", "")).isdigit():
         return float(end)
     job = os.environ.get("SLURM_JOB_ID")
@@ -81,11 +90,11 @@ def _slurm_end() -> float | None:
 
 
 class Schedule:
-    """Whether one worker may begin another unit. The first always may; then only what can end in time.
+    """Decides whether one worker may begin another unit. The first unit may always begin.
 
-    A unit is expected to take as long as the slowest so far, after those that are under way. Without an allotment there
-    is always room. `idle_until`: when a process that began long before was first asked for a unit; its start-up counts
-    from there.
+    Every later unit must be expected to end in time. The expected time of a unit is that of the slowest unit so far,
+    and units that are under way come first. Without an allotment every unit may begin. `idle_until` is the time at
+    which a process that began long before got its first unit. The start-up of such a process counts from `idle_until`.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
@@ -97,7 +106,7 @@ class Schedule:
 
     @property
     def lacks_measure(self) -> bool:
-        """Whether time matters and no unit has shown yet how much it takes."""
+        """Returns whether time is limited and no unit has ended yet."""
         return self.allotted is not None and self.slowest_seconds is None
 
     def begin(self, shard: int) -> None:
@@ -112,13 +121,17 @@ class Schedule:
             self.slowest_seconds, self._last_ended_at = max(took, self.slowest_seconds or 0.0), now
 
     def has_room(self) -> bool:
+        """Returns whether another unit can end in time."""
         with self._lock:
             if self.allotted is None or self.slowest_seconds is None:
                 return True
             return time.time() + (len(self._under_way) + 1) * self.slowest_seconds <= self.allotted.ends_at
 
     def stopped(self) -> OutOfTimeError | WalltimeError:
-        """Why no further unit is begun; a WalltimeError where the time is too short for any."""
+        """Returns the error that says why no further unit begins.
+
+        The error is a WalltimeError if the time is too short for any unit, else an OutOfTimeError.
+        """
         assert self.allotted is not None
         assert self.slowest_seconds is not None
         if self._start_up_seconds + self.slowest_seconds > self.allotted.seconds:
@@ -129,14 +142,17 @@ class Schedule:
         )
 
     def cut_off(self) -> WalltimeError | None:
-        """Why a stop came in the first unit, where it came because the time was up."""
+        """Returns a WalltimeError if a stop came in the first unit because the time was up, else None."""
         if self.allotted is None or not self._under_way:
             return None
         warning = 0 if self.allotted.seconds < SHORT_SECONDS else 2 * SIGNAL_SECONDS
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """What to say when the time is up in or before the first unit; None where one has ended, or began late."""
+        """Returns the WalltimeError for a time that is up in or before the first unit, or None if a unit has ended.
+
+        Returns None also if this process got its first unit late, because a fresh job may have time for that unit.
+        """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None
         took = time.time() - self._first_began_at

@@ -1,4 +1,4 @@
-"""What workers say while they run; small, and safe to send between processes."""
+"""Events that workers report while they run. Events are small and can be sent between processes."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 
 @dataclass(frozen=True, kw_only=True)
 class Preparing:
-    """What a worker does before its first clips: it loads networks, or waits for a cluster."""
+    """A worker prepares its first clips: it loads networks or waits for a cluster."""
 
     doing: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsDone:
-    """So many more clips (and videos) went through the networks; `waiting` names what the worker waits for most."""
+    """More clips and videos went through the networks. `waiting` names what the worker waits for most."""
 
     clips: int
     videos: int
@@ -31,30 +31,30 @@ class UnitSealed:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealedElsewhere:
-    """Another run sealed the unit while this one got to it."""
+    """Another run sealed the unit before this run began it."""
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitLeased:
-    """Another run is at the unit; it is to be visited again."""
+    """Another run works on the unit. The unit has to be retried."""
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSuspected:
-    """So many workers died at the unit that it is left alone for now."""
+    """The unit killed so many workers that it is left alone for now."""
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """A worker process died; its units run again, unless they killed so many workers that they are `set_aside`.
+    """A worker process died. Its units run again, except those in `set_aside`, which killed too many workers.
 
-    `exit_code`: None where it is not known.
+    `exit_code` is None if it is unknown.
     """
 
     shards: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Decoding ahead of the network: threads decode videos, one more assembles batches, bounded queues between them."""
+"""Decoding ahead of the network: threads decode videos, one thread assembles batches, queues are bounded."""
 
 import itertools
 import queue
@@ -31,10 +31,10 @@ LEFT_OPEN = 2  # videos of which a following unit may want more; each holds some
 
 @dataclass(kw_only=True)
 class Batch:
-    """`batch_size` consecutive rows of a shard, from row `offset`; the last batch of a shard holds fewer.
+    """Holds `batch_size` consecutive rows of a shard from row `offset` on. The last batch of a shard holds fewer rows.
 
-    `clip_ids` are those of the whole unit.
-    `pixels` [batch_size, T, S, S, 3] uint8 are zero where a clip failed and where there is none.
+    `clip_ids` are the clips of the whole unit. `pixels` maps each kind of square to [batch_size, T, S, S, 3] uint8.
+    Failed clips and missing rows are zero in `pixels`.
     """
 
     unit: WorkUnit
@@ -49,9 +49,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Video:
-    """Neighbouring rows of one video in one unit, their numbers in the shard, and the clips of the whole unit.
+    """Neighbouring rows of one video in one unit, with their row indexes in the shard.
 
-    Intervals of a video are decoded together. `undecoded`: one item for each video of the unit that is not decoded yet.
+    Intervals of one video are decoded together. `clip_ids` are the clips of the whole unit. All videos of a unit share
+    the list `undecoded`, which has one item for each video that is not decoded yet.
     """
 
     unit: WorkUnit
@@ -67,11 +68,12 @@ _File = AbstractContextManager[AtHand]
 
 
 class Feed:
-    """Turns work units into batches of pixels. `wanted` says what a unit needs of its videos, None for nothing.
+    """Turns work units into batches of pixels.
 
-    Batches are cut from whole shards; of a unit that retries clips, only those that hold one are made. Videos at URLs
-    are copied ahead of the decoder, as `staging` says. `note` is told, by any thread, when a video of a unit begins to
-    be decoded, and when the last one is.
+    `wanted` returns what a unit needs of its videos, or None if it needs nothing. Batches are cut from whole shards. A
+    unit that retries clips gets only the batches with such clips. Videos at URLs are copied ahead of the decoder, as
+    `staging` says. `note` is called, in any thread, when the decoding of a unit's video begins and when its last video
+    is decoded.
     """
 
     def __init__(
@@ -91,9 +93,9 @@ class Feed:
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
     def batches(self, units: Iterable[WorkUnit]) -> Generator[Batch]:
-        """All batches of all units, in order; decoding runs ahead over unit borders. Close it to stop the threads.
+        """Yields all batches of all units, in order. Decoding runs ahead across the borders of units.
 
-        With no threads everything happens in the caller, for debugging.
+        Close the generator to stop the threads. With 0 threads everything runs in the caller, for debugging.
         """
         open_videos = OpenVideos(LEFT_OPEN)
         if self._threads == 0:
@@ -124,7 +126,7 @@ class Feed:
                 yield _Video(unit, clip_ids, [rows[number] for number in of_video], of_video, is_last, undecoded)
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
-        """The rows that go through the networks: all, or whole batches around the clips to retry."""
+        """Returns the indexes of the rows to compute: all rows, or whole batches around the clips to retry."""
         retried = unit.retried
         if retried is None:
             return list(range(len(rows)))
@@ -132,7 +134,7 @@ class Feed:
         return [number for number in range(len(rows)) if number // self._batch_size in batches]
 
     def _begun(self, video: _Video, staging: Staging) -> _File:
-        """The video's file, or a copy that is on its way; no copy where no pixels are wanted."""
+        """Returns the video's file, or a copy that is on its way. Nothing is copied if no pixels are wanted."""
         path = video.rows[0].path
         return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
 
@@ -165,7 +167,7 @@ class Feed:
         closed: threading.Event,
         open_videos: OpenVideos,
     ) -> Iterator[tuple[_Video, _Decoded]]:
-        """Decoded videos in order, with enough clips under way to fill two batches."""
+        """Yields decoded videos in order, with enough clips under way to fill two batches."""
         capacity = 2 * self._batch_size + self._threads
         under_way: deque[tuple[_Video, Future[_Decoded]]] = deque()
         clips = 0
@@ -207,7 +209,7 @@ class Feed:
                 rows, numbers, clips, sources = rows[size:], numbers[size:], clips[size:], {}
 
     def _fill_pixels(self, batch: Batch) -> None:
-        """Move the clips' pixels into the batch."""
+        """Moves the pixels of the clips into the batch."""
         wanted = self._wanted(batch.unit)
         if wanted is None:
             return
@@ -221,7 +223,7 @@ class Feed:
 
 
 def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
-    """The clip, with the video's own name in what is said of it."""
+    """Returns the clip with the video's own name in its warning or error."""
     if isinstance(clip, DecodeError):
         return DecodeError(clip.reason, video.named(clip.detail))
     clip.warning = video.named(clip.warning)
@@ -229,14 +231,14 @@ def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | Deco
 
 
 class _End:
-    """Last item of a background iterator: how it ended."""
+    """The last item of a background iterator. `error` is the exception that ended it, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[Item]:
-    """The items, made up to BATCHES_AHEAD ahead on a thread of their own, until `closed` is set."""
+    """Yields the items, which a thread makes up to BATCHES_AHEAD ahead. Stops when `closed` is set."""
     ready: queue.Queue[Item | _End] = queue.Queue(BATCHES_AHEAD)
 
     def put(item: Item | _End) -> None:

@@ -1,4 +1,4 @@
-"""What an extraction says while it runs: a bar on a terminal, a quiet line now and then elsewhere."""
+"""The progress of an extraction: a bar on a terminal, a line now and then in a log."""
 
 import logging
 import time
@@ -25,14 +25,15 @@ log = logging.getLogger("kinegraph")
 
 
 def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
-    """Shard -> clips to run, of each unit."""
+    """Returns the number of clips to run for each shard."""
     return {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in units}
 
 
 class Progress:
-    """Counts events; also remembers which clips failed. What other runs seal is not among the clips of this one.
+    """Counts events, shows progress and remembers which clips failed.
 
-    `num_clips`: shard -> clips to run, of each unit. `task` begins each line of a log.
+    `num_clips` maps each shard to its number of clips to run. Clips that other runs seal are taken off the total.
+    `task` begins each line of a log.
     """
 
     def __init__(self, num_clips: Mapping[int, int], task: str = "extract") -> None:
@@ -78,7 +79,7 @@ class Progress:
         self._show()
 
     def _prepare(self, doing: str) -> None:
-        """Several workers load the same networks, which a log says once."""
+        """Shows what a worker prepares. A log has each text once, because several workers load the same networks."""
         self._pace = Pace(self.clips) if not self.clips else self._pace
         self.doing = doing
         if not self._bar.is_shown and doing not in self._told:
@@ -92,7 +93,7 @@ class Progress:
         self.total_clips -= self.num_clips[shard]
 
     def _tell_of_others(self) -> None:
-        """Once that there are other runs, and once that there is nothing else to do than to wait for them."""
+        """Logs once that other runs work on the cache, and once that this run can only wait for them."""
         if not self._knows_others and (self._leased or self.units_elsewhere):
             self._knows_others = True
             log.info("another run is at work on this cache; this one does the shards that nobody is at")

@@ -1,4 +1,4 @@
-"""`kinegraph extract`: plan, run, and say what failed. Torch is imported by the executor, and only if there is work."""
+"""`kinegraph extract` plans, runs the executor and reports failures. Torch is imported only if there is work."""
 
 import logging
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an extraction ended with. `failures`: one per clip, over the requested shards and stages.
+    """The result of an extraction. `failures` has one entry per failed clip of the requested shards and stages.
 
-    `units_elsewhere`: so many units of the plan were done by other runs meanwhile.
+    `units_elsewhere` counts units of the plan that other runs sealed meanwhile. `seconds` is the duration of the run.
     """
 
     plan: Plan
@@ -42,10 +42,11 @@ def extract(
     limit: int | None = None,
     retry_failed: bool = False,
 ) -> Outcome:
-    """Compute and seal what the cache lacks; of what is sealed only failed clips are tried again, if asked for.
+    """Computes and seals what the cache lacks. Returns what was done and which clips failed.
 
-    Raises CacheNotFound where nothing was indexed yet, CacheMismatch, also for another data set than was indexed,
-    ConfigError, WeightsError, and what an executor's `run` raises.
+    Sealed clips that failed are tried again only with `retry_failed`. Raises CacheNotFound if the data set was not
+    indexed. Raises CacheMismatch if the cache does not fit the config or was indexed from another data set. Raises
+    ConfigError, WeightsError and the errors of the executor's `run`.
     """
     allotted = allotment(config.run.command_walltime_seconds)
     cache = Cache(config.cache)
@@ -79,7 +80,7 @@ def extract(
 
 
 def executor_of(config: Config) -> Executor:
-    """The executor that the config names, imported here because it may import torch or dask."""
+    """Returns the executor that the config names. It is imported here because it may import torch or dask."""
     if config.run.executor == "inline":
         from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
 
@@ -98,7 +99,7 @@ def executor_of(config: Config) -> Executor:
 
 
 def failures(cache: Cache, plan: Plan) -> list[Failure]:
-    """The failures in the plan's shards, one per clip: that of the first stage it failed in."""
+    """Returns the failures in the plan's shards, one per clip. The failure is that of the first stage that failed."""
     found: dict[str, Failure] = {}
     for key in plan.keys:
         for record in cache.ledger.records(key, plan.shards):

@@ -1,8 +1,8 @@
-"""Leases: which worker is at which shard, so that two runs on one cache do not do the same work. Torch-free.
+"""Leases show which worker works on which shard, so that two runs on one cache do not repeat work. Torch-free.
 
-The newest lease of a shard is the one that counts. A takeover creates the next one exclusively, so of two thieves one
-wins. Leases save work only: what is done is said by the ledger, which is read again after a lease is won and before
-anything is sealed.
+Only the newest lease of a shard counts. A takeover creates the next lease of the shard exclusively, so only one of two
+competing workers wins. Leases only save work. The ledger alone says which shards are done: a worker reads the ledger
+again after it wins a lease and before it seals a shard.
 """
 
 import json
@@ -38,12 +38,14 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """One worker's word that it is at a shard. `attempt` - 1 workers had the shard before and never gave it back.
+    """A lease is one worker's claim on one shard.
 
-    `deaths` of these workers may have died of the shard; None stands for all, as in leases of earlier versions. While
-    the shard is only pulled `ahead`, this worker cannot die of it: nothing of it is computed, and none of its videos is
-    being decoded. `started`: the `start_ticks` of process `pid`, 0 if unknown.
-    `refreshed_at` (s since 1970, of the holder's clock) is for people; whether a lease is stale never depends on it.
+    `attempt` counts the workers that have leased the shard: `attempt` - 1 earlier workers never released their lease.
+    `deaths` says how many of these workers may have died of the shard. None, as in leases of earlier versions, counts
+    all of them. `ahead` says that this worker cannot die of the shard: the worker has only prefetched the shard,
+    computes nothing of it and decodes none of its videos. `seconds` is the time without a refresh after which the lease
+    is stale. `started` is the `start_ticks` of process `pid`, 0 if unknown. `refreshed_at` is in seconds since 1970 by
+    the holder's clock. People read `refreshed_at`, but staleness never depends on it.
     """
 
     shard: int
@@ -69,12 +71,12 @@ class Lease:
         return json.dumps(asdict(self)).encode()
 
     def is_same_as(self, other: "Lease") -> bool:
-        """Whether both are one attempt of one holder, refreshed or not."""
+        """Returns whether both leases are the same attempt of the same holder, refreshed or not."""
         return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
 
     @property
     def holder_is_dead(self) -> bool:
-        """Whether the holder was a process of this machine and is gone; False of other machines' holders."""
+        """Returns whether the holder was a process of this machine and is gone. Returns False for other machines."""
         return self.host == HOST and not alive(self.pid, self.started)
 
     @property
@@ -87,7 +89,7 @@ class Lease:
 
 
 def live_leases(storage: Storage) -> Iterator[Lease]:
-    """The newest lease of each shard, of those that look alive: for display."""
+    """Yields the newest lease of each shard if that lease looks alive. The result is for display only."""
     now = cache(lambda: _now(storage))
     newest: dict[int, int] = {}
     for shard, attempt in _listed(storage):
@@ -99,7 +101,10 @@ def live_leases(storage: Storage) -> Iterator[Lease]:
 
 
 def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], float | None]) -> bool:
-    """By the storage's clock, which is one for all; True where the storage does not tell."""
+    """Returns whether the lease is younger than its `seconds` by the clock of the storage.
+
+    All machines share this clock. Returns True where the storage does not report times.
+    """
     try:
         written = storage.written_at(lease.name)
     except FileNotFoundError:
@@ -109,7 +114,10 @@ def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], floa
 
 
 def _now(storage: Storage) -> float | None:
-    """The time by the storage's clock, which a new object shows; None where nothing can be written."""
+    """Returns the time of the storage's clock, s since 1970, or None where nothing can be written.
+
+    The time is that of a new object, which is deleted again.
+    """
     probe = f"probes/{uuid.uuid4().hex}"
     try:
         storage.put(probe, [b""])
@@ -121,7 +129,10 @@ def _now(storage: Storage) -> float | None:
 
 
 def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
-    """The newest lease of a shard, None where there is none. One that cannot be read is stale after `seconds`."""
+    """Returns the newest lease of a shard, or None if the shard has no lease.
+
+    A lease that cannot be read is stale after `seconds`.
+    """
     attempts = [attempt for other, attempt in _listed(storage) if other == shard]
     return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
 
@@ -133,7 +144,10 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """What lies under the lease's name: itself where that cannot be read, None where it is gone by now."""
+    """Returns the stored lease with the name of `nobodys`, or None if the lease is gone.
+
+    Returns `nobodys` if the stored lease cannot be read.
+    """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))
         return replace(lease, shard=nobodys.shard, attempt=nobodys.attempt)
@@ -147,7 +161,7 @@ DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:
-    """Stands in for `Leases` where the storage cannot exclude others: every shard is ours, for all one knows."""
+    """Replaces `Leases` where the storage cannot exclude other writers. Every shard counts as free."""
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
         return True
@@ -169,10 +183,11 @@ class NoLeases:
 
 
 class Leases:
-    """The leases of one worker, refreshed by a thread until they are released; close it to release them all.
+    """Holds the leases of one worker. A thread refreshes the leases until they are released.
 
-    Another's lease is stale once its holder is a dead process of this machine, or once its content has not changed for
-    its `seconds` while this object looked on, by this machine's monotonic clock: no other clock matters.
+    Call `close` to release all leases. A lease of another worker is stale in two cases. Its holder was a process of
+    this machine and is dead, or its content did not change for its `seconds` while this object watched. The watch uses
+    the monotonic clock of this machine and no other clock.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
@@ -187,7 +202,10 @@ class Leases:
         self._refresher.start()
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
-        """Take the shard's lease if it is free or stale; says whether it is ours now."""
+        """Takes the lease of the shard if the lease is free or stale.
+
+        Returns whether this worker holds the lease now.
+        """
         found = lease_of(self.storage, shard, self.seconds)
         if found is not None and not self._is_stale(found):
             return False
@@ -217,26 +235,27 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """How many workers may have died of the shard: they were at it, and never gave it back."""
+        """Returns how many workers may have died of the shard: workers that began it and never released it."""
         found = lease_of(self.storage, shard, self.seconds)
         if found is None:
             return 0
         return found.deaths_if_holder_died if self._is_stale(found) else found.deaths_before
 
     def attempt(self, shard: int) -> int:
-        """Which attempt at the shard ours is, from 1."""
+        """Returns the number of this worker's attempt at the shard, counted from 1."""
         return self._held[shard].attempt
 
     def is_ours(self, shard: int) -> bool:
-        """Whether nobody took the shard over since `take`."""
+        """Returns whether this worker still holds the lease that `take` took."""
         with self._lock:
             return self._still_held(shard) is not None
 
     def note(self, shard: int, doing: Doing) -> None:
-        """Write into the lease whether this process may die of the shard, where that changed.
+        """Writes into the lease whether this process may die of the shard, if that changed.
 
-        It may not while the shard is only pulled ahead: before its first video is decoded, and from the last video to
-        the first batch. Of the shards that it holds, the first one always counts, so that no death is nobody's.
+        A prefetched shard cannot kill the process before its first video is decoded, nor between its last video and its
+        first batch. The first of the shards that this worker holds always counts, so that every death is counted for
+        some shard.
         """
         with self._lock:
             lease = self._held.get(shard)
@@ -250,7 +269,7 @@ class Leases:
                 self._try_to_renew(shard, ahead=ahead)
 
     def release(self, shard: int) -> None:
-        """Give the shard back; what another took over stays with it."""
+        """Releases the shard. A lease that another worker took over stays with that worker."""
         with self._lock:
             lease = self._still_held(shard)
             self._held.pop(shard, None)
@@ -260,7 +279,7 @@ class Leases:
                 self.storage.delete(lease.name)
 
     def close(self) -> None:
-        """Give everything back; what a store that is away keeps goes stale there."""
+        """Releases all leases and stops the refreshing thread. A lease that cannot be released becomes stale."""
         self._closing.set()
         self._refresher.join()
         try:
@@ -279,7 +298,10 @@ class Leases:
         return monotonic() - since >= found.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
-        """Our lease, if the newest there is ours: a refresh whose answer was lost may or may not have arrived."""
+        """Returns this worker's lease if that lease is still the newest, else None.
+
+        A refresh whose answer was lost may or may not have been written, so the stored lease decides.
+        """
         lease = self._held.get(shard)
         found = lease_of(self.storage, shard) if lease is not None else None
         return lease if lease is not None and found is not None and found.is_same_as(lease) else None
@@ -308,13 +330,16 @@ class Leases:
 
 
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
-    """A worker's leases, or none where two could hold the same."""
+    """Returns the leases of a new worker, or `NoLeases` where two workers could hold the same lease."""
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
 
 
 @contextmanager
 def alone(storage: Storage, seconds: float) -> Iterator[None]:
-    """Hold shard 0's lease, and all that dead runs have left. Raises AnotherRunError while another run is at work."""
+    """Holds the lease of shard 0 and every lease that dead runs left behind.
+
+    Raises AnotherRunError while another run works on the cache.
+    """
     if not storage.creates_exclusively():
         log.warning("%s keeps no leases. Make sure that no other run is at work on this cache.", storage.root)
     with closing(leases_on(storage, seconds)) as leases:
@@ -330,7 +355,7 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
 
 
 def require_alone(storage: Storage) -> None:
-    """Raise AnotherRunError where another process has a lease that looks alive."""
+    """Raises AnotherRunError if another process has a lease that looks alive."""
     for lease in live_leases(storage):
         if (lease.host, lease.pid) != (HOST, getpid()):
             raise AnotherRunError(_busy(storage, lease))
@@ -345,7 +370,7 @@ def _busy(storage: Storage, lease: Lease) -> str:
 
 
 def warn_if_off(storage: Storage) -> None:
-    """Say what to do where there are no leases."""
+    """Logs a warning, with what to do, if the storage does not support leases."""
     if not storage.creates_exclusively():
         log.warning(
             "%s lets two writers create the same object (no conditional put), so leases are off. Where several runs "

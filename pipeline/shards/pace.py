@@ -1,4 +1,4 @@
-"""How fast a stage goes, from when its shards were sealed. Torch-free."""
+"""The speed of a stage, computed from the times at which its shards were sealed. Torch-free."""
 
 import datetime
 from collections.abc import Collection, Iterable
@@ -10,7 +10,10 @@ RECENT_RECORDS = 50
 
 
 class Sealed(NamedTuple):
-    """When a shard was sealed (POSIX seconds, of the host's clock), its rows, and the seconds that its unit took."""
+    """When a shard was sealed, with its rows and the seconds that its unit took.
+
+    `at` is in seconds since 1970 by the clock of the host `host`.
+    """
 
     at: float
     rows: int
@@ -24,9 +27,10 @@ class Sealed(NamedTuple):
 
 
 def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) -> float | None:
-    """Clips a second of all hosts that are `at_work`, together; of one host, on average, where none of them sealed any.
+    """Returns the speed in clips per second of all hosts in `at_work` together, or None if it is unknown.
 
-    None where nothing tells. Times of two hosts are never compared: each has its own clock.
+    If none of these hosts has sealed a shard, returns the mean speed of one host. Times of two hosts are never
+    compared, because each host has its own clock.
     """
     of_host: dict[str, list[Sealed]] = {}
     for one in sealed:
@@ -43,10 +47,10 @@ class _Pace(NamedTuple):
 
 
 def _pace(sealed: Iterable[Sealed]) -> _Pace:
-    """The most recent records of one host, all its workers together, and in how much time they were made.
+    """Returns the rows and the seconds of the most recent records of one host with all its workers.
 
-    A record counts the time since the one before it, but no more than its own unit took: so pauses between runs do
-    not count, and units that ran side by side count once. Stages that ran in one unit share its time.
+    A record counts the time since the record before, but at most the time that its own unit took. So pauses between
+    runs do not count, and units that ran in parallel count once. Stages that ran in one unit share its time.
     """
     recent = sorted(sealed)[-RECENT_RECORDS:]
     elapsed, before = 0.0, float("-inf")

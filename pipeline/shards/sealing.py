@@ -1,4 +1,4 @@
-"""Sealing: objects first, each durable and whole; the ledger record last of all."""
+"""Sealing a shard: every object is written, durable and whole, before the ledger record is written."""
 
 import datetime
 import socket
@@ -19,10 +19,11 @@ Rows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one 
 
 @dataclass(kw_only=True)
 class StageOutput:
-    """What one stage computed for one shard: arrays over its rows, the fate of each row, and the files that were
-    read beside the videos (boxes, scene graphs), by video.
+    """Collects what one stage computes for one shard: arrays, failures, warnings and identities of files.
 
-    `kept` rows were sealed before: nothing that happens to them now counts.
+    Each array of `arrays` has one row per clip. `failures` and `warnings` have the row as key. `files` has the identity
+    of the file beside each video (boxes, scene graphs), by video. `kept` rows were sealed before, so later failures and
+    warnings of these rows are ignored.
     """
 
     stage: Stage
@@ -38,7 +39,7 @@ class StageOutput:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
     def keep(self, cache: Cache, record: Record) -> None:
-        """Take over what is sealed of clips that did not fail, with their warnings and the identity of their videos."""
+        """Copies the sealed rows of clips that did not fail, with their warnings and the identities of their videos."""
         number_of = {clip_id: number for number, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}
         self.kept = frozenset(number for clip_id, number in number_of.items() if clip_id not in failed)
@@ -52,21 +53,22 @@ class StageOutput:
         self.files = {video: source for video, source in record.files.items() if video in videos}
 
     def note_file(self, video_id: str, path: str | None) -> None:
-        """A file is read beside this video, if `path` is one."""
+        """Records the identity of the file `path` that is read beside the video. Ignores None and missing files."""
         if path is not None and video_id not in self.files and (source := source_identity(path)) is not None:
             self.files[video_id] = source
 
     def fail(self, row: int, reason: Reason, detail: str) -> None:
-        """Row `row` of the shard failed; once sealed it holds the fill value, whatever was stored."""
+        """Records that row `row` of the shard failed. The sealed row holds fill values."""
         if row not in self.kept:
             self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))
 
     def warn(self, row: int, detail: str) -> None:
+        """Records a warning about row `row` of the shard."""
         if row not in self.kept:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> Rows:
-        """All arrays as they are sealed, the status array last."""
+        """Returns all arrays as they will be sealed, the status array last."""
         failed = list(self.failures)
         for spec in self.stage.arrays:
             self.arrays[spec.name][failed] = spec.fill
@@ -78,7 +80,7 @@ class StageOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What made a shard and is not in its fingerprint."""
+    """Says what made a shard, as far as the fingerprint does not say it."""
 
     versions: Mapping[str, str]
     device: str
@@ -95,14 +97,14 @@ def seal(
     provenance: Provenance,
     seconds: Mapping[str, float],
 ) -> Record | None:
-    """Write one shard of one stage, computed here, and its ledger record; see `write_and_seal`."""
+    """Writes one computed shard of one stage and its ledger record. Returns the result of `write_and_seal`."""
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished())
 
 
 def write_and_seal(cache: Cache, record: Record, rows: Rows) -> Record | None:
-    """Write one shard of one stage, and `record` with its objects. A crash before the end leaves orphans, never a lie.
+    """Writes one shard of one stage, and `record` with its objects. A crash before the end leaves orphans, never a lie.
 
-    None where another worker sealed it meanwhile: its record stays.
+    Returns the written record, or None where another worker sealed the shard first. The record of that worker stays.
     """
     written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
@@ -117,7 +119,7 @@ def describe(
     provenance: Provenance,
     seconds: Mapping[str, float],
 ) -> Record:
-    """The record of one shard of one stage that was computed here and now, its objects not written yet."""
+    """Returns the ledger record of one computed shard of one stage. The record has no objects yet."""
     return Record(
         key=output.stage.key,
         shard=shard,
@@ -140,7 +142,10 @@ def describe(
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
-    """Raise CacheMismatch where a later decode took other frames than the sealed `clips/frame_times`."""
+    """Raises CacheMismatch if a clip has other frame times than the sealed `clips/frame_times`.
+
+    `sealed` and the only array of `clips` are [rows, T], s from the first frame. Rows with NaN are not compared.
+    """
     (now,) = clips.arrays.values()
     both = ~(np.isnan(sealed).any(1) | np.isnan(now).any(1))
     changed = np.flatnonzero(both & (sealed != now).any(1))

@@ -1,4 +1,4 @@
-"""Sealing shards that are not computed but taken over, from another cache or from files of others. Torch-free."""
+"""Sealing shards that come from another cache or from files of other tools. Torch-free."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,13 +16,14 @@ Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 def unheard(what: str, done: int, total: int) -> None:
-    """For those who do not want to hear of progress."""
+    """Ignores progress. This is the default of progress callbacks."""
 
 
 def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: Progress) -> None:
-    """Seal what `prepare` gives for the `missing` keys of each shard, under the shard's lease.
+    """Seals the rows that `prepare` returns for the `missing` keys of each shard, under the lease of the shard.
 
-    Shards that another run holds are left to it, and revisited at the end. Killed anywhere, it can be run again.
+    Shards that another run has leased are retried at the end, until they are sealed or that run is dead. A killed call
+    can be repeated.
     """
     left, done = list(missing), 0
     with closing(leases_on(cache.storage, LEASE_SECONDS)) as leases:
@@ -40,7 +41,7 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
 
 
 def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:
-    """Whether nothing is left to do for the shard; False where another run is at it."""
+    """Seals the keys of one shard. Returns False if another run works on the shard, else True."""
     if not leases.take(shard, tuple(keys)):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What is asked of a Dask cluster before it gets work: errors that come early name the worker and what it lacks."""
+"""Checks of a Dask cluster before it gets work. Each error names the worker and what the worker lacks."""
 
 import logging
 import time
@@ -27,14 +27,14 @@ log = logging.getLogger("kinegraph")
 
 
 def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> None:
-    """Raise ClusterError unless there are workers that see the cache and the first video of its shard `shard`."""
+    """Raises ClusterError unless there are workers and all see the cache and the first video of its shard `shard`."""
     check_workers(client, run)
     check_cache(client, cache)
     _check_video(client, cache.rows(shard)[0].path)
 
 
 def check_workers(client: Client, run: RunOptions) -> None:
-    """Raise ClusterError unless there are workers, with these versions, and with a GPU where one is asked for."""
+    """Raises ClusterError unless there are workers, with the same versions, and with a GPU if the config needs it."""
     _wait_for_workers(client, run)
     _check_versions(client)
     if needs_gpu(run):
@@ -42,7 +42,7 @@ def check_workers(client: Client, run: RunOptions) -> None:
 
 
 def _wait_for_workers(client: Client, run: RunOptions) -> None:
-    """Wait for the first worker: a batch system may take its time, others may not."""
+    """Waits for the first worker. A batch system may take any time, other clusters have `run.dask.timeout_seconds`."""
     if run.dask.jobqueue is not None:
         log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)
         watch = JobWatch(client.cluster, run.dask.jobqueue, had_worker=False)
@@ -61,7 +61,11 @@ def _wait_for_workers(client: Client, run: RunOptions) -> None:
 
 
 def _check_versions(client: Client) -> None:
-    """By functions of Python's own, which workers without kinegraph know too. Who comes later asks itself; git, too."""
+    """Raises ClusterError if a worker has other package versions than this process.
+
+    The check calls functions of Python only, so that it works on workers without kinegraph. A worker that joins later
+    checks its versions, and its git commit, by itself.
+    """
     expected = {package: versions()[package] for package in MUST_AGREE}
     workers = list(client.scheduler_info(n_workers=-1)["workers"])
     answers = {package: client.run(version, package, workers=workers, on_error="return") for package in expected}
@@ -75,17 +79,17 @@ def _check_versions(client: Client) -> None:
 
 
 def check_cache(client: Client, cache: Cache) -> None:
-    """Raise ClusterError unless all workers see this cache, and not another under its name."""
+    """Raises ClusterError unless all workers see this very cache under its name."""
     _check_seen(client, cache.storage, f"probes/{uuid.uuid4().hex}", f"the cache {absolute_root(cache.root)}")
 
 
 def check_run_folder(client: Client, folder: Path) -> None:
-    """Raise ClusterError unless all workers see this folder; it is made if it is not there."""
+    """Raises ClusterError unless all workers see this folder. The folder is created if it does not exist."""
     _check_seen(client, LocalStorage(folder), f".probe-{uuid.uuid4().hex}", f"the folder of runs {folder}")
 
 
 def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None:
-    """Write something there, and ask all workers for it."""
+    """Writes an object to the storage and raises ClusterError unless all workers read it back."""
     content = uuid.uuid4().bytes
     storage.put(probe, [content])
     try:
@@ -100,7 +104,7 @@ def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None
 
 
 def _unseen(root: str, probe: str, content: bytes) -> str:
-    """On a worker: why it does not see the probe as the client does; nothing where it does."""
+    """Runs on a worker. Returns why the worker does not see the probe as the client does, "" if it does."""
     try:
         same = open_storage(root).get(probe) == content
     except UnknownStorage as error:
@@ -111,7 +115,7 @@ def _unseen(root: str, probe: str, content: bytes) -> str:
 
 
 def _check_video(client: Client, video: str) -> None:
-    """Where the video is a file that this process sees, all workers must see it under the path of the index."""
+    """Raises ClusterError if this process sees the file of the video and a worker does not see it at the same path."""
     if not Path(video).exists():
         return
     there = client.run(_absolute, video)
@@ -124,7 +128,7 @@ def _check_video(client: Client, video: str) -> None:
 
 
 def _absolute(path: str) -> str:
-    """What a path means in this process."""
+    """Returns the absolute form of a path in this process, or a sentence that it does not exist."""
     absolute = str(Path(path).absolute())
     return absolute if Path(path).exists() else f"there is no {absolute}"
 
@@ -139,7 +143,7 @@ def _check_gpus(client: Client) -> None:
 
 
 def absolute_root(root: str) -> str:
-    """A cache's root that means the same in any working directory."""
+    """Returns a cache's root in a form that is the same in every working directory."""
     return root if "://" in root else str(Path(root).absolute())
 
 

@@ -1,4 +1,4 @@
-"""The Dask cluster of a config: one that runs, jobs of a batch system, or processes of this machine."""
+"""The Dask cluster of a config: a running cluster, jobs of a batch system, or processes of this machine."""
 
 import json
 import logging
@@ -23,16 +23,17 @@ NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 
 
 def needs_gpu(run: RunOptions) -> bool:
+    """Returns whether the config asks for CUDA."""
     return run.device.startswith("cuda")
 
 
 def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONCE) -> dict[str, float]:
-    """The part of a worker's resources that so many tasks take: `tasks_at_once` share one process, and its GPU."""
+    """Returns the Dask resources that `tasks` tasks take. `tasks_at_once` tasks share one process and its GPU."""
     return {"GPU": tasks / tasks_at_once} if needs_gpu(run) else {}
 
 
 def most_workers(run: RunOptions) -> int:
-    """How many worker processes there may be, as far as the config knows."""
+    """Returns the largest number of worker processes that the config allows for. A running cluster counts as one."""
     options = run.dask
     if options.jobqueue is not None:
         return options.jobqueue.jobs
@@ -40,17 +41,17 @@ def most_workers(run: RunOptions) -> int:
 
 
 def are_children(run: RunOptions) -> bool:
-    """Whether workers are processes of this machine, started by this one and numbered."""
+    """Returns whether the workers are numbered child processes of this process."""
     return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
 
 
 def settings(*, children: bool) -> dict[str, Any]:
-    """Dask's configuration while there is a cluster.
+    """Returns Dask's configuration for the time in which the cluster is used.
 
-    A cluster of processes gives up a worker that is not back 15 s after it died; one that died again meanwhile, and is
-    just being started, is then closed for good. It is started anew by its nanny, however long that takes.
+    By default a cluster of processes closes a worker for good if the worker is not back 15 s after it died. A worker
+    that died twice is then closed while it starts. Here the nanny of the worker restarts it, however long that takes.
 
-    No worker pauses: it would until memory is free again, and networks are there to stay.
+    A worker never pauses. A paused worker would wait until memory is free, but its networks stay in memory.
     """
     found: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,
@@ -61,9 +62,9 @@ def settings(*, children: bool) -> dict[str, Any]:
 
 @contextmanager
 def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
-    """A client of the cluster, whose workers take so many tasks at a time; what was started for it ends with it.
+    """Yields a client of the cluster. Everything that was started for the client ends with it.
 
-    Raises ClusterError.
+    Each worker takes `tasks_at_once` tasks at a time. Raises ClusterError if there is no such cluster.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with dask.config.set(settings(children=are_children(run))):
@@ -91,7 +92,7 @@ def _running(options: DaskOptions) -> Client:
 
 
 def _address_in(file: Path) -> str:
-    """The address of the scheduler that wrote a file."""
+    """Returns the address of the scheduler that wrote `file`. Raises ClusterError."""
     try:
         return str(json.loads(read_regular(file, CONFIG_BYTES))["address"])
     except FileNotFoundError:
@@ -104,7 +105,7 @@ def _address_in(file: Path) -> str:
 
 
 def _started(run: RunOptions, tasks_at_once: int) -> Any:
-    """A cluster of our own. Raises ClusterError where Dask cannot make it as the config says."""
+    """Returns a new cluster. Raises ClusterError if Dask cannot start the cluster that the config describes."""
     options = run.dask
     try:
         if options.jobqueue is not None:
@@ -120,7 +121,7 @@ def _started(run: RunOptions, tasks_at_once: int) -> Any:
 
 
 def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:
-    """`run.workers` processes of this machine, started anew where they die."""
+    """Returns a cluster of `run.workers` processes of this machine. Dead processes are restarted."""
     interface = run.dask.interface
     return LocalCluster(
         n_workers=run.workers,

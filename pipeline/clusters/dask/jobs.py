@@ -1,7 +1,7 @@
-"""Dask workers as jobs of a batch system (dask-jobqueue), and what becomes of jobs that bring no worker.
+"""Dask workers as jobs of a batch system (dask-jobqueue), and jobs that bring no worker.
 
-Dask-jobqueue asks nobody about a job once it is submitted: one that is refused, or ends before its worker has reached
-the scheduler, it counts as one that waits in the queue, for ever.
+Dask-jobqueue never checks a submitted job again. If a job is refused, or ends before its worker reaches the scheduler,
+dask-jobqueue counts the job as waiting in the queue for ever.
 """
 
 import logging
@@ -45,7 +45,10 @@ log = logging.getLogger("kinegraph")
 
 @contextmanager
 def ctrl_c_kept() -> Iterator[None]:
-    """Around the import of dask_jobqueue, which makes Ctrl-C exit with 0 (its `runner.py`)."""
+    """Keeps the handler of SIGINT while dask_jobqueue is imported.
+
+    Its `runner.py` makes Ctrl-C exit with 0.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -64,7 +67,10 @@ def _cluster_classes() -> dict[str, Any]:
 
 
 def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *, gpu: bool) -> Any:
-    """A cluster that submits jobs as there is work. Raises ClusterError where dask-jobqueue refuses its options."""
+    """Returns a cluster that submits jobs while there is work.
+
+    Raises ClusterError if dask-jobqueue refuses its options.
+    """
     interface = run.dask.interface
     ours: dict[str, Any] = {
         "processes": 1,
@@ -97,9 +103,9 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
 
 
 def _telling(job_class: Any) -> Any:
-    """The job class, with what the batch system said in `refusal` where it took none.
+    """Returns the job class with an attribute `refusal`: the words of the batch system if it refused the job.
 
-    Raised, it would become a traceback in a log, and the job would count as submitted all the same.
+    An exception would only end as a traceback in a log, and the job would still count as submitted.
     """
     known: set[str] = set()
 
@@ -126,7 +132,7 @@ def _telling(job_class: Any) -> Any:
 
 
 def walltime_of(kind: str, seconds: float) -> str:
-    """A job's walltime as its batch system reads it; LSF counts minutes."""
+    """Returns a job's walltime in the notation of its batch system. LSF counts minutes."""
     minutes, rest = divmod(math.ceil(seconds), 60)
     if kind == "lsf":
         minutes, rest = minutes + (rest > 0), 0
@@ -135,10 +141,10 @@ def walltime_of(kind: str, seconds: float) -> str:
 
 
 class JobWatch:
-    """Looks after the jobs of a cluster: one that was refused, or that ended and brought no worker, is submitted anew.
+    """Watches the jobs of a cluster and replaces jobs that were refused or that ended without a worker.
 
-    How long a job waits in the queue does not matter. `had_worker`: whether a job of this kind brought one before; a
-    refusal may then be for the moment.
+    The time that a job waits in the queue does not matter. `had_worker` says that a job of this kind brought a worker
+    before. Then a refusal may be temporary.
     """
 
     def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
@@ -148,7 +154,10 @@ class JobWatch:
         self._looked = time.monotonic()
 
     def look(self, num_workers: int) -> None:
-        """Raise ClusterError where there is no worker, and jobs are refused or end again and again without one."""
+        """Replaces the jobs that bring no worker.
+
+        Raises ClusterError if there is no worker and jobs are refused, or end again and again without a worker.
+        """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
         refused = {name: job.refusal for name, job in jobs.items() if job.refusal}
@@ -166,7 +175,10 @@ class JobWatch:
             self.cluster.sync(self.cluster.scale_down, over)  # adapting submits others
 
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
-        """The jobs that had ended when last looked at, too: one that had a worker is forgotten by then."""
+        """Returns the jobs without a worker that had already ended at the last look.
+
+        A job that had a worker is forgotten before the second look.
+        """
         at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
         ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}
         found, self._ended = sorted(ended & self._ended), ended - self._ended
@@ -180,7 +192,10 @@ class JobWatch:
         return found
 
     def _count(self, told: str, question: str = "") -> None:
-        """Note a job that brought no worker."""
+        """Counts a job that brought no worker and logs it.
+
+        Raises ClusterError after MAX_FRUITLESS such jobs in a row.
+        """
         self.fruitless += 1
         if self.fruitless >= MAX_FRUITLESS:
             raise ClusterError(f"{told}. So it went {MAX_FRUITLESS} times in a row.{question}")
@@ -188,7 +203,10 @@ class JobWatch:
 
 
 def is_over(kind: str, job_id: str) -> bool:
-    """Whether the batch system says that a job is over, or does not know it any more; False where it is not clear."""
+    """Returns whether the batch system says that a job is over, or no longer knows it.
+
+    Returns False if that is unclear.
+    """
     try:
         done = run(*ASK[kind], job_id, seconds=ASK_SECONDS)
     except ProgramMissing as error:

@@ -1,7 +1,7 @@
-"""When the batch job around a Dask worker ends: the worker leaves in time, in order, and others go on. Torch-free.
+"""A Dask worker leaves its cluster before its batch job ends, and other workers go on. Torch-free.
 
-Dask's own `--lifetime` counts from the worker's start, knows nothing of SLURM's clock, and cannot tell a unit that is
-too long for any job from one that began too late.
+Dask's own `--lifetime` counts from the start of the worker and does not know SLURM's clock. `--lifetime` also cannot
+tell a unit that is too long for every job from a unit that began too late.
 """
 
 import asyncio
@@ -22,20 +22,26 @@ RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 
 @dataclass(frozen=True)
 class WorkerTime:
-    """The time in which a worker may begin units; `is_own`: it ends with this worker's job, not with the command."""
+    """The time in which a worker may begin units.
+
+    `is_own` says that the time ends with the job of this worker and not with the command.
+    """
 
     schedule: Schedule
     is_own: bool
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the worker must leave; None where that is for the command to say."""
+        """Returns the seconds until the worker must leave, or None if only the command's end matters."""
         allotted = self.schedule.allotted
         return allotted.stops_at - time.time() if self.is_own and allotted is not None else None
 
 
 def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
-    """The time of a worker that is asked for its first unit now: of the command or its own, whichever ends first."""
+    """Returns the time of a worker that begins its first unit now.
+
+    The time is that of the command or that of the worker's own job, whichever ends first.
+    """
     is_own = own is not None and (command is None or own.ends_at < command.ends_at)
     allotted, now = own if is_own else command, time.time()
     was_idle = allotted is not None and now - allotted.began_at > FRESH_SECONDS
@@ -43,18 +49,20 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 
 
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
-    """The time of the job that a worker is in, which began with the process that starts it anew where it dies.
+    """Returns the time of the batch job that a worker runs in, or None if the time is not limited.
 
-    SLURM may be asked, which takes a moment.
+    The job began with the worker's nanny, the process that restarts a dead worker. The function may call SLURM, which
+    takes a moment.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())
 
 
 async def leave(worker: DaskWorker) -> None:
-    """End a worker and its job. What it was at goes to others, which is no death.
+    """Ends a worker and its job. The units of the worker go to other workers and do not count as deaths.
 
-    It cannot retire while it alone holds a result; the client is about to fetch that.
+    A worker cannot retire while only it holds a result, so the call is repeated until the client has fetched that
+    result.
     """
     for _ in range(RETIRE_TRIES):
         await asyncio.sleep(RETIRE_PAUSE_SECONDS)
@@ -64,7 +72,7 @@ async def leave(worker: DaskWorker) -> None:
 
 
 class LeaveInTime(WorkerPlugin):
-    """Makes each worker leave before the end of its own job."""
+    """Makes each worker leave before its own job ends."""
 
     def __init__(self, walltime_seconds: float | None) -> None:
         self.name, self.walltime_seconds = f"kinegraph-leave-{uuid.uuid4().hex[:12]}", walltime_seconds

@@ -1,4 +1,4 @@
-"""How many workers a Dask cluster has, and whether any are left. Torch-free."""
+"""Counts the workers of a Dask cluster and notices when none are left. Torch-free."""
 
 import logging
 from time import monotonic
@@ -18,10 +18,11 @@ log = logging.getLogger("kinegraph")
 
 
 class Workers:
-    """The workers of a client's cluster, which had one already, counted now and then; they may come and go.
+    """Counts the workers of a client's cluster now and then. Workers may come and go.
 
-    They are gone from the first count that finds none: a count may take long to be answered, or fail.
-    `left_in_order`: whether the last that left did so by itself, as at the end of its job, and did not die.
+    The cluster had a worker before. The workers are gone from the first count that finds none, because a later count
+    may take long or fail. `left_in_order` says that the last worker left by itself, as at the end of its job, and did
+    not die.
     """
 
     def __init__(self, client: Client, run: RunOptions) -> None:
@@ -35,14 +36,15 @@ class Workers:
         self._told = False
 
     def most(self) -> int:
-        """How many there may be: those that are up, or as many as the config has started."""
+        """Returns the number of workers that were counted last, or that the config starts if these are more."""
         self._count()
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raise where there are none for long, other than jobs that wait in a queue.
+        """Raises an error if the cluster has had no worker for long. Jobs that wait in a queue do not count as gone.
 
-        ClusterLost, OutOfTimeError, or, where jobs bring none, ClusterError.
+        The error is OutOfTimeError if the last worker left in order, ClusterError if jobs bring no worker, else
+        ClusterLost.
         """
         self._count()
         if self._jobs is not None:
@@ -63,7 +65,7 @@ class Workers:
         )
 
     def _is_starting(self) -> bool:
-        """Whether the workers' nannies are processes of this command's cluster: each starts its worker anew."""
+        """Returns whether nannies of this command's cluster are up. Each nanny restarts its worker."""
         nannies = getattr(self.client.cluster, "workers", {}).values()
         return any(nanny.status in UP for nanny in nannies)
 

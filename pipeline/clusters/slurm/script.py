@@ -1,4 +1,4 @@
-"""The batch script of a job array, from the config alone. Torch-free."""
+"""The batch script of a job array, as a function of the config alone. Torch-free."""
 
 import math
 import shlex
@@ -11,9 +11,9 @@ LOG = "log-{index}.txt"
 
 
 def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tasks: int, python: str) -> str:
-    """The script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`.
+    """Returns the script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`.
 
-    The command replaces the shell, so that it gets the signals. A task that SLURM requeues goes on in its log.
+    The command replaces the shell, so that signals reach the command. A task that SLURM requeues appends to its log.
     """
     options = {
         "job-name": "kinegraph",
@@ -44,7 +44,7 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
 
 
 def _limits(run: RunOptions) -> dict[str, str | int]:
-    """Memory, GPUs and time, where they are given; SLURM counts minutes."""
+    """Returns the sbatch options for memory, GPUs and time that the config sets. SLURM counts time in minutes."""
     found: dict[str, str | int] = {}
     if run.slurm.memory_gb is not None:
         found["mem"] = f"{run.slurm.memory_gb}G"
@@ -58,5 +58,5 @@ def _limits(run: RunOptions) -> dict[str, str | int]:
 
 
 def _quoted(path: Path) -> str:
-    """A path as sbatch reads it from a comment line, which is not the shell's way."""
+    """Returns a path as sbatch reads it from a comment line. Its rules are not those of the shell."""
     return f'"{path}"' if " " in str(path) else str(path)

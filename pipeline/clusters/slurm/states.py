@@ -1,6 +1,7 @@
-"""What became of the tasks of a job array: sacct, squeue, scontrol and the completion files are asked, in that order.
+"""The states of the tasks of a job array, from sacct, squeue, scontrol and completion files, in this order.
 
-Clusters differ in what they remember and for how long. A task that nobody knows is `unknown`, which is never done.
+Clusters differ in what they remember and for how long. A task that no source knows is `unknown`, and `unknown` never
+counts as done.
 """
 
 import re
@@ -32,7 +33,7 @@ Said = Iterable[tuple[int, "TaskState"]]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """What is known of a task; `detail` in SLURM's words, or the exit code."""
+    """The state of one task. `detail` is SLURM's own word for the state, or the exit code."""
 
     state: State
     detail: str = ""
@@ -45,9 +46,10 @@ class TaskState:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayState:
-    """All tasks by index. Where the controller has not `answered`, an unknown task may still run.
+    """The states of all tasks by index.
 
-    `missing`: says so where none of SLURM's programs is here.
+    `answered` is False if SLURM did not answer. Then an unknown task may still run. `missing` is a sentence that says
+    that none of SLURM's programs is on this machine, else empty.
     """
 
     tasks: dict[int, TaskState]
@@ -56,11 +58,12 @@ class ArrayState:
 
     @property
     def is_over(self) -> bool:
+        """Returns whether every task has ended."""
         return all(task.is_over and (self.answered or task.state != "unknown") for task in self.tasks.values())
 
 
 def state_of(word: str, exit_code: int) -> TaskState:
-    """SLURM's word for a state, with the exit code of the task, as ours."""
+    """Returns the TaskState for SLURM's word for a state and the task's exit code."""
     first = (word.split() or [""])[0].rstrip("+")  # `CANCELLED by 1000`, `CANCELLED+`
     if first == "COMPLETED":
         return TaskState(state="done")
@@ -74,7 +77,7 @@ def state_of(word: str, exit_code: int) -> TaskState:
 
 
 def exited(exit_code: int) -> TaskState:
-    """The state of a task that ended by itself."""
+    """Returns the state of a task that ended by itself with `exit_code`."""
     if exit_code == 0:
         return TaskState(state="done")
     state: State = "stopped" if exit_code in STOPS else "failed"
@@ -82,10 +85,11 @@ def exited(exit_code: int) -> TaskState:
 
 
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
-    """The state of each task; `completion` reads its completion file. Later sources are asked for what is left.
+    """Returns the state of each task. `completion` reads the completion file of a task.
 
-    A task that says itself that it ended did so, even where accounting calls it running: where it did all, or where the
-    controller has it no more. SLURM lets others go on.
+    Each source is asked only for tasks that the sources before it did not know. A completion file overrides the states
+    `pending` and `running` if the file reports success or the task has left the queue. SLURM may requeue other tasks,
+    so their completion files do not count.
     """
     queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}
@@ -128,7 +132,7 @@ def _squeue(job_id: str) -> Said | None:
 
 
 def _queued(job_id: str) -> Container[int]:
-    """The tasks that the controller has; all where it does not answer."""
+    """Returns the indexes of the tasks in the queue. Every index counts as queued if SLURM does not answer."""
     try:
         said = _squeue(job_id)
     except ProgramMissing:
@@ -159,7 +163,7 @@ def _blocks(said: str) -> Iterator[tuple[int, TaskState]]:
 
 
 def indexes_in(text: str) -> Iterator[int]:
-    """Indexes of array tasks in SLURM's way of writing: `3`, `[0,4-7%2]`, `[0-20:2]`."""
+    """Yields the indexes of array tasks in SLURM's notation: `3`, `[0,4-7%2]`, `[0-20:2]`."""
     for part in text.strip("[]").partition("%")[0].split(","):
         if found := INDEXES.fullmatch(part):
             first, last, step = found.groups()
@@ -167,15 +171,15 @@ def indexes_in(text: str) -> Iterator[int]:
 
 
 def _code(text: str) -> int:
-    """The exit code in `code:signal`."""
+    """Returns the exit code in SLURM's notation `code:signal`, 0 if there is none."""
     code = text.partition(":")[0]
     return int(code) if code.isdigit() else 0
 
 
 def ask(*command: str) -> str | None:
-    """What a command of SLURM says; nothing where it does not know the job, None where SLURM does not answer.
+    """Returns the output of a SLURM command, "" if SLURM does not know the job, None if SLURM does not answer.
 
-    Raises ProgramMissing.
+    Raises ProgramMissing if the command is not installed.
     """
     try:
         done = run(*command, seconds=ASK_SECONDS)

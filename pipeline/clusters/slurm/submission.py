@@ -1,6 +1,6 @@
-"""One job array: what it works on, in a folder that its tasks read, and a record in the cache for all who ask.
+"""One job array: a folder that its tasks read, and a record of the array in the cache.
 
-The record is `slurm/<name>.json` in the cache; the folder holds the config, the work, the script, logs and completion
+The record is `slurm/<name>.json` in the cache. The folder holds the config, the work, the script, logs and completion
 files. Torch-free.
 """
 
@@ -49,7 +49,7 @@ NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
 
 
 class Work(BaseModel):
-    """What the tasks of an array do among them: an extraction's units and all keys they touch, or training runs."""
+    """What the tasks of an array do together: the units and keys of an extraction, or training runs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,7 +65,7 @@ class Work(BaseModel):
 
 
 class Completion(BaseModel):
-    """What a task says when it ends."""
+    """What a task writes when it ends."""
 
     exit_code: int
 
@@ -90,23 +90,30 @@ class Submission(BaseModel):
         return Work.read(self.folder)
 
     def state(self) -> ArrayState:
+        """Returns the present state of all tasks."""
         return array_state(self.job_id, self.num_tasks, self._completion)
 
     def watched_state(self) -> ArrayState:
-        """As `state`, for who waits for the end of the tasks. Raises ProgramMissing where nobody here could tell it."""
+        """Returns the state of all tasks for a command that waits for them to end.
+
+        Raises ProgramMissing if no program on this machine can tell when the tasks end.
+        """
         state = self.state()
         if state.missing and not state.is_over:
             raise ProgramMissing(f"SLURM job {self.job_id} may still run: {state.missing}")
         return state
 
     def has_ended(self, state: ArrayState) -> bool:
-        """Whether each task is over, or says itself that it ended. SLURM's accounting may miss the end of a task."""
+        """Returns whether every task is over or has written its completion file.
+
+        SLURM's accounting may miss the end of a task.
+        """
         return state.is_over or all(
             task.is_over or self._completion(index) is not None for index, task in state.tasks.items()
         )
 
     def tail(self, index: int) -> list[str]:
-        """The last lines of a task's log; none where there is no log."""
+        """Returns the last lines of a task's log, or no lines if there is no log."""
         try:
             with open_regular(self.folder / LOG.format(index=index)) as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -115,7 +122,7 @@ class Submission(BaseModel):
             return []
 
     def divergence(self, index: int) -> str | None:
-        """What a task said whose run diverged."""
+        """Returns the error message of a task whose training run diverged, else None."""
         try:
             return read_regular(self.folder / DIVERGED_FILE.format(index=index)).decode()
         except FileNotFoundError:
@@ -130,21 +137,25 @@ class Submission(BaseModel):
 
 
 def submissions(storage: Storage) -> list[Submission]:
-    """All that the cache knows of, the newest first."""
+    """Returns all submissions that the cache has records of, the newest first."""
     prefix = f"{FOLDER}/"
     names = [name for name in storage.names(FOLDER) if name.count("/") == prefix.count("/") and name.endswith(".json")]
     return [read_document(storage, name, Submission, ADVICE) for name in sorted(names, reverse=True)]
 
 
 def under_way(storage: Storage, kind: Kind) -> Iterator[Submission]:
-    """Recent submissions with tasks that wait or run, or of which nobody can say. Raises ProgramMissing."""
+    """Yields recent submissions with tasks that wait, run, or may still run.
+
+    Raises ProgramMissing if no program on this machine can tell the state of a task.
+    """
     return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.watched_state().is_over)
 
 
 def submit(config: Config, work: Work) -> Submission:
-    """Write the folder, hand the array to sbatch, and record it in the cache.
+    """Writes the folder of the submission, calls sbatch and records the array in the cache.
 
-    Raises UsageError where sbatch is not there or refuses, SlurmError where it does not answer.
+    Returns the record. Raises UsageError if sbatch is missing or refuses the job. Raises SlurmError if sbatch does not
+    answer.
     """
     cache = Cache(config.cache)
     now = datetime.datetime.now(datetime.UTC)
@@ -178,7 +189,7 @@ def submit(config: Config, work: Work) -> Submission:
 
 
 def _config_of_tasks(config: Config) -> bytes:
-    """The config as YAML, with each task a single worker of its own."""
+    """Returns the config of the tasks as YAML. Each task is a single worker of its own."""
     document = config.model_dump(mode="json", exclude_unset=True)
     task_run = {"executor": "local", "workers": 1, "threads": config.run.worker_threads}
     return yaml.safe_dump(document | {"run": document.get("run", {}) | task_run}, sort_keys=False).encode()
@@ -213,7 +224,10 @@ def _sbatch(script: Path) -> str:
 
 
 def _job_id(said: str, script: Path) -> str:
-    """The job id among what sbatch, and maybe the site around it, printed. Raises SlurmError where it is not clear."""
+    """Returns the job id in the output of sbatch. Sites may print other lines around the id.
+
+    Raises SlurmError if the output does not have exactly one job id.
+    """
     ids = {match[1] for line in said.splitlines() if (match := JOB_ID.fullmatch(line.strip()))}
     if len(ids) != 1:
         raise SlurmError(
@@ -225,7 +239,7 @@ def _job_id(said: str, script: Path) -> str:
 
 
 def cancel_pending(submission: Submission) -> None:
-    """Take what has not begun out of the queue; its failing does no harm."""
+    """Cancels the tasks that have not begun. A failure is only logged, because such tasks find nothing to do."""
     try:
         run("scancel", "--state=PENDING", submission.job_id, seconds=SUBMIT_SECONDS)
     except (ProgramMissing, subprocess.TimeoutExpired) as error:
@@ -236,7 +250,7 @@ def cancel_pending(submission: Submission) -> None:
 
 
 def logs_of_failed(submission: Submission, state: ArrayState, most: int = 3) -> str:
-    """The ends of the logs of tasks that did not end well, for an error message."""
+    """Returns the last lines of the logs of at most `most` tasks that did not end well, for an error message."""
     told = []
     for index, task in state.tasks.items():
         if task.state in ("failed", "stopped", "unknown"):

@@ -1,4 +1,4 @@
-"""What an executor is: it runs all units of a job, in whatever order and place, and says what happens."""
+"""The contract of executors: an executor runs all units of a job, in any order and place, and reports events."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Units of one config on one cache, and all stage keys they touch. `allotted`: the time there is for it."""
+    """The units of one config on one cache, and all stage keys that the units touch.
+
+    `allotted` is the time of the job, None if it is not limited.
+    """
 
     config: Config
     cache: Cache
@@ -27,16 +30,20 @@ class Job:
 
 
 class Executor(Protocol):
-    """Returns once every unit is sealed; leaves no process of its own behind, however it is left.
+    """Runs the units of a job and returns once every unit is sealed. No process of the executor outlives the call.
 
-    Raises SetAsideError, and OutOfTimeError or WalltimeError where the time that is allotted ends before the units.
+    Raises SetAsideError if units were set aside. Raises OutOfTimeError or WalltimeError if the allotted time ends
+    first.
     """
 
     def run(self, job: Job, report: Report) -> None: ...
 
 
 def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
-    """Raise SetAsideError that names the shards, if there are any; `hint`: where else to look."""
+    """Raises SetAsideError with the shards of `units`, if there are any.
+
+    `hint` is a sentence about where else to look.
+    """
     shards = sorted(unit.shard for unit in units)
     if shards:
         raise SetAsideError(

@@ -1,4 +1,4 @@
-"""A Dask cluster: a task per work unit, few at a time; arrays never travel, what a task gives back are events."""
+"""The executor for Dask runs a task per work unit, few at a time. Tasks return events, never arrays."""
 
 import itertools
 import logging
@@ -31,11 +31,11 @@ log = logging.getLogger("kinegraph")
 
 
 class DaskExecutor:
-    """Workers wherever `run.dask` says. A unit runs again only where its worker died.
+    """Runs units on the workers of the cluster that `run.dask` names. A unit runs again only if its worker died.
 
-    A unit that three workers did not survive is left for the end, when it has the cluster for itself. If its worker
-    dies again, it is set aside. That a worker leaves because its own job ends is no death; where the time of the
-    command ends, what was begun is waited for.
+    A unit that killed three workers runs at the end, with nothing else on the cluster. If its worker dies again, the
+    unit is set aside. A worker that leaves because its own job ends does not count as dead. When the time of the
+    command ends, the executor waits for the units that have begun.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -71,21 +71,24 @@ def _station(job: Job, client: Client) -> Station:
 
 
 def _scheduler_ahead_seconds(client: Client) -> float:
-    """How far the scheduler's clock is ahead of this process's."""
+    """Returns how far the scheduler's clock is ahead of the clock of this process, s."""
     asked = time.time()
     theirs: float = client.run_on_scheduler(time.time)
     return theirs - (asked + time.time()) / 2
 
 
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
-    """Run a suspect once more, with nothing beside it; gives it back if its worker dies."""
+    """Runs a suspect once more with nothing beside it.
+
+    Returns the unit in a list if its worker dies, else an empty list.
+    """
     lease = lease_of(job.cache.storage, unit.shard)
     max_deaths = lease.deaths_if_holder_died + 1 if lease else MAX_DEATHS
     return Submission(client, job, station, report).run([unit], max_deaths)
 
 
 class Submission:
-    """Units on their way through the scheduler, as many at a time as keep all workers busy."""
+    """Passes units to the scheduler, as many at a time as keep all workers busy."""
 
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
         self.client, self.job, self.station, self.report = client, job, station, report
@@ -101,9 +104,11 @@ class Submission:
         self._workers = Workers(client, job.config.run)
 
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Run the units, those that others have leased once these are done or dead; gives the suspects.
+        """Runs all units and returns the suspects: the units that killed `max_deaths` workers.
 
-        Raises OutOfTimeError or WalltimeError once what was begun is done, and ClusterLost.
+        Units that another run has leased are retried after the others, until they are sealed or that run is dead.
+        Raises OutOfTimeError or WalltimeError when the time is up and every unit that began is done. Raises ClusterLost
+        if the cluster is gone.
         """
         self.client.subscribe_topic("all", self._note)
         try:
@@ -149,7 +154,10 @@ class Submission:
         future.add_done_callback(self._settled.put)
 
     def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
-        """Whether so many workers were at the unit. The scheduler counts those that had only pulled it ahead, too."""
+        """Returns whether the unit may have killed `max_deaths` workers.
+
+        The scheduler also counts workers that had only prefetched the unit. The leases do not.
+        """
         storage = self.job.cache.storage
         if not storage.creates_exclusively():
             return True  # whether it or a neighbour killed the workers shows when it runs alone
@@ -157,7 +165,7 @@ class Submission:
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 
     def _settle(self, future: Future[Any], max_deaths: int) -> None:
-        """Take in what became of a unit. Raises what its `Worker` raised, and ClusterLost."""
+        """Handles the result of a unit's task. Raises the error of its `Worker`, and ClusterLost."""
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
             error = future.exception()
@@ -187,14 +195,18 @@ class Submission:
             self.report(event)
 
     def _remember_watcher(self, future: Future[Any], unit: WorkUnit) -> None:
-        """The worker that found a unit leased visits it again: only who looks on for long sees a lease go stale."""
+        """Remembers which worker found the unit leased, so that the same worker retries it.
+
+        Only a worker that watches a lease for long sees the lease become stale.
+        """
         with suppress(OSError):
             self.watchers[unit.shard] = self.client.who_has([future])[future.key]
 
     def _died(self, shards: tuple[int, ...]) -> None:
-        """A worker died that had these shards: a lease says of each, by its attempt, whether the worker was at it.
+        """Counts the death of a worker that had the tasks of these shards.
 
-        Raises ClusterLost where workers die again and again, and none was at any.
+        The attempt in the lease of each shard says whether the worker had begun it. Raises ClusterLost if workers die
+        again and again before any of them begins a shard.
         """
         storage = self.job.cache.storage
         if not shards or not storage.creates_exclusively():
@@ -210,7 +222,7 @@ class Submission:
             )
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Dask's own word of a worker that died, from the client's thread."""
+        """Handles Dask's event about a removed worker, in the client's thread."""
         message = event[1]
         if message.get("action") != "remove-worker":
             return
@@ -223,10 +235,10 @@ class Submission:
 
 
 def forget_submissions(dask_scheduler: Any) -> None:
-    """Run by the scheduler: drop what it keeps of each submission when that is over.
+    """Drops what the scheduler keeps of finished submissions, 600 bytes each. The scheduler runs this function.
 
-    600 bytes: its spans note, for ever, that it was a `Future`, and dask caches what kind of key each of the last
-    100,000 is.
+    The scheduler's spans note for ever that each submission was a `Future`. Dask also caches the kind of the last
+    100,000 keys.
     """
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none

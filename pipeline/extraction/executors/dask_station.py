@@ -1,6 +1,6 @@
-"""A Dask worker's side: the tasks of one process hand their units to one `Worker`. Torch-free until the first unit.
+"""The worker side of the `dask` executor: the tasks of one process pass their units to one `Worker`.
 
-Schedulers import this too, so that they can read the tasks they pass on.
+Schedulers import this module too, because they must read the tasks. Torch is imported with the first unit.
 """
 
 import asyncio
@@ -38,9 +38,11 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
-    """A Dask task: run the unit at this process's station; gives what happened, what became of the unit last.
+    """Runs a unit at the station of this process. This is the function of a Dask task.
 
-    An error that says all there is to say is given back too: of one that is raised Dask prints the way it came.
+    Returns the events of the unit, the unit's fate last. An error whose message says everything is returned, not
+    raised: Dask would print the traceback of a raised error. Raises Reschedule if the station was closed while the task
+    waited.
     """
     found = get_worker().plugins.get(station)
     if not isinstance(found, Station):
@@ -58,17 +60,18 @@ class _Errand:
 
 
 class _Stopped(Exception):
-    """The station is closed, or the worker's time is up, in the middle of a unit."""
+    """Ends a unit early because the station is closed or the worker's time is up."""
 
 
 class Station(WorkerPlugin):
-    """One `Worker` per process: networks are loaded once, and decoding runs ahead into the units of other tasks.
+    """Runs one `Worker` per process. So networks are loaded once, and decoding prefetches units of waiting tasks.
 
-    It starts with the first unit, and ends, giving networks and leases back, when its plugin is removed, its Dask
-    worker closes, or nothing came for `IDLE_SECONDS` (a client that was killed removes nothing). `of_client`:
-    whether the processes are children of the client, numbered; then they share its CUDA devices and leave Ctrl-C to it.
-    `allotted` is the command's time, by the scheduler's clock, or its own where workers are its children; its end is an
-    error for the command; where a worker's own job ends before, it leaves.
+    A station starts with its first unit. It ends, and releases networks and leases, in three cases: its plugin is
+    removed, its Dask worker closes, or no unit came for `IDLE_SECONDS`. The last case covers a killed client, which
+    removes nothing. `of_client` says that the processes are numbered children of the client. Then they share the CUDA
+    devices of the client and ignore Ctrl-C. `allotted` is the command's time, by the clock of the scheduler, or by this
+    machine's clock for children. The end of the command's time is an error of the command. The end of a worker's own
+    job makes that worker leave.
     """
 
     def __init__(
@@ -102,7 +105,10 @@ class Station(WorkerPlugin):
         await asyncio.to_thread(self._stop)
 
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
-        """Hand the unit over and wait until it is sealed or left. Raises what stopped the `Worker`."""
+        """Passes the unit to the `Worker` and waits until the unit is sealed or left.
+
+        Returns the events of the unit. Raises the error that stopped the `Worker`.
+        """
         answer: Future[tuple[Event, ...]] = Future()
         with self._lock:
             if self._end is not None:
@@ -151,7 +157,10 @@ class Station(WorkerPlugin):
                     raise worker.schedule.stopped()
 
     def _open(self) -> "Worker":
-        """Load the networks. Raises what a worker that came late cannot do: ClusterError, CacheNotFound, ..."""
+        """Loads the networks and returns a new `Worker`.
+
+        Raises ClusterError, CacheNotFound and other errors if a worker that joined late cannot do the work.
+        """
         schedule = self._begin_time().schedule
         from kinegraph.pipeline.extraction.worker import Worker
         from kinegraph.pipeline.machine.devices import on_device_of, on_gpu_if_asked
@@ -163,7 +172,10 @@ class Station(WorkerPlugin):
         return Worker(config, Cache(self.cache), self.keys, self._report, schedule)
 
     def _begin_time(self) -> WorkerTime:
-        """The time of this process, from its first unit on: what that took is known when the station opens again."""
+        """Returns the time of this process, which begins with its first unit.
+
+        Measured times are kept when the station opens again.
+        """
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
             own = None if self.of_client else job_around(self._dask_worker, walltime)
@@ -175,13 +187,13 @@ class Station(WorkerPlugin):
         return self._time
 
     def _allotted_here(self) -> Allotment | None:
-        """The command's time by this machine's clock; Dask measures how far the scheduler's is ahead of it."""
+        """Returns the command's time by this machine's clock. Dask measures the difference to the scheduler's clock."""
         if self.allotted is None or self.of_client:
             return self.allotted
         return self.allotted.on_clock(-self._dask_worker.scheduler_delay)
 
     def _cut_off(self, time_of_worker: WorkerTime) -> None:
-        """The end of this worker's job is near. A unit that no job is long enough for is an error."""
+        """Makes the worker leave near the end of its job. A unit that no job is long enough for is an error."""
         error = time_of_worker.schedule.first_cut_off() if self._answers else None
         if error is not None:
             self._finish(error)
@@ -189,11 +201,11 @@ class Station(WorkerPlugin):
             self._leave()
 
     def _leave(self) -> None:
-        """Let the worker close, and this station with it. Until then no further unit is begun."""
+        """Asks the Dask worker to close, and with it this station. No further unit begins until then."""
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
-        """The next errand; None when the station is to end."""
+        """Returns the next errand, or None if the station is to end."""
         try:
             errand = self._errands.get(timeout=IDLE_SECONDS)
         except queue.Empty:
@@ -205,7 +217,10 @@ class Station(WorkerPlugin):
         return errand or self._next()
 
     def _from(self, first: _Errand) -> Iterator[WorkUnit]:
-        """The unit and those that wait behind it. It ends rather than to wait: the feed would hold back what it has."""
+        """Yields the first unit and the units that already wait behind it.
+
+        The iterator ends instead of waiting, because the feed would hold back its last units while it waits.
+        """
         yield first.unit
         while True:
             try:
@@ -218,7 +233,7 @@ class Station(WorkerPlugin):
             yield errand.unit
 
     def _report(self, event: Any) -> None:
-        """Keep how many clips are done for the next answer; answer the task whose unit's fate this is."""
+        """Keeps counts of clips for the next answer. An event with the fate of a unit answers the task of that unit."""
         if isinstance(event, Preparing):
             return  # with the next answer it would be over
         if isinstance(event, ClipsDone):
@@ -234,7 +249,7 @@ class Station(WorkerPlugin):
             answer.set_result(events)
 
     def _finish(self, end: Exception) -> None:
-        """Answer all that wait, and all that come."""
+        """Answers all waiting tasks, and all later tasks, with the error `end`."""
         with self._lock:
             self._end = self._end or end
             answers, self._answers = self._answers, {}
@@ -243,13 +258,13 @@ class Station(WorkerPlugin):
 
 
 def gpu_of(worker: DaskWorker) -> str:
-    """How a worker says that it has a GPU; empty where it does not."""
+    """Returns how a worker declares its GPU, "" if it has none."""
     has_gpu = worker.state.total_resources.get("GPU", 0) > 0
     return f"--resources GPU of Dask worker {worker.address}" if has_gpu else ""
 
 
 def _give_back_gpu_memory() -> None:
-    """To others that want the GPU: what the networks took is free by now, but torch would keep it for this process."""
+    """Returns unused GPU memory of torch to the device, so that other processes can use it."""
     import torch
 
     torch.cuda.empty_cache()  # nothing where CUDA was not used

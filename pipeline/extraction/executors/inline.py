@@ -1,4 +1,4 @@
-"""Everything in the calling thread: the executor to debug with."""
+"""The executor for debugging runs everything in the calling thread."""
 
 from kinegraph.pipeline.clusters.walltime import Schedule
 from kinegraph.pipeline.extraction.executors.contract import Job, Report
@@ -6,7 +6,7 @@ from kinegraph.pipeline.extraction.worker import Worker
 
 
 class InlineExecutor:
-    """One worker here; decoding and the network take turns."""
+    """Runs one worker in this thread. Decoding and the networks take turns."""
 
     def run(self, job: Job, report: Report) -> None:
         Worker(job.config, job.cache, job.keys, report, Schedule(job.allotted)).run(job.units, decode_threads=0)

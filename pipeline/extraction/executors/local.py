@@ -1,4 +1,4 @@
-"""This machine: one worker in this process, or several in processes of their own."""
+"""The executor for this machine runs one worker in this process, or several workers in processes of their own."""
 
 import multiprocessing
 import os
@@ -27,10 +27,10 @@ from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 
 
 class LocalExecutor:
-    """`workers` processes that pull units one by one; a single worker runs in this process.
+    """Runs units in `workers` processes that take units one by one. A single worker runs in this process.
 
-    A unit that three workers did not survive, in this run or (with a single worker) in runs before it, is left for the
-    end and gets a process of its own. If that dies too, the unit is set aside.
+    A unit that killed three workers runs at the end in a process of its own. A single worker also counts deaths of
+    earlier runs. If the unit kills its own process too, the unit is set aside.
     """
 
     def __init__(self, workers: int) -> None:
@@ -44,7 +44,7 @@ class LocalExecutor:
 
 
 def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
-    """One worker in this process runs `units`, which are asked for as it gets to them."""
+    """Runs `units` with one worker in this process. The worker takes each unit when it gets to it."""
     worker = Worker(job.config, job.cache, job.keys, report, Schedule(job.allotted))
     _run_alone(job, worker.run(units, decode_threads=worker.threads, max_deaths=MAX_DEATHS), report)
 
@@ -56,20 +56,23 @@ def _run_alone(job: Job, suspects: Iterable[WorkUnit], report: Report) -> None:
 
 @dataclass(frozen=True)
 class _Failed:
-    """A worker's last word: the exception that ended it."""
+    """The last message of a worker that an exception ended."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class _OutOfTime:
-    """A worker's last word: what it began is sealed, and it can begin no more of what it pulled."""
+    """The last message of a worker that is out of time.
+
+    The units that it began are sealed, and it begins no other unit.
+    """
 
     error: OutOfTimeError | WalltimeError
 
 
 class _Wants:
-    """A worker asks for its next unit."""
+    """The message by which a worker asks for its next unit."""
 
 
 @dataclass
@@ -81,7 +84,10 @@ class _Member:
 
 
 class _Pool:
-    """The parent's side. A unit whose worker died runs again; after `max_deaths` it is a suspect, and left."""
+    """The parent of the worker processes.
+
+    A unit whose worker died runs again. After `max_deaths` deaths the unit becomes a suspect and is not run again here.
+    """
 
     def __init__(self, job: Job, report: Report, max_deaths: int = MAX_DEATHS) -> None:
         self.job, self.report, self.max_deaths = job, report, max_deaths
@@ -93,7 +99,11 @@ class _Pool:
         self.members: list[_Member] = []
 
     def run(self, workers: int) -> list[WorkUnit]:
-        """Run the units; gives the suspects. Workers for whom it is too late leave the others to theirs."""
+        """Runs the units in `workers` processes and returns the suspects.
+
+        A worker that is out of time leaves the other units to the other workers. Raises the error of the first worker
+        that fails, and OutOfTimeError or WalltimeError if a worker was out of time.
+        """
         try:
             self.members = [self._start(number) for number in range(workers)]
             while self.members:
@@ -170,9 +180,10 @@ class _Pool:
             self.members.append(self._start(member.number))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
-        """Whether the dead process may have died of the shard: not where it waited for another run, or pulled it ahead.
+        """Returns whether the dead process may have died of the shard.
 
-        Without leases, every unit that it pulled may have killed it.
+        Returns False if the process waited for another run's shard or had only prefetched the shard. Without leases,
+        every unit that the process had taken may have killed it.
         """
         if not self.job.cache.storage.creates_exclusively():
             return True
@@ -183,7 +194,7 @@ class _Pool:
 def _work(
     config: Config, cache: str, keys: tuple[str, ...], number: int, connection: Connection, allotted: Allotment | None
 ) -> None:
-    """The child's side: the `number`-th worker here, which asks for units until there are none, or no time."""
+    """Runs in the child process. The worker with index `number` asks for units until no unit or no time is left."""
     log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(decided_by_parent, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A SLURM job array: submitted here, run by `slurm_task`, watched through the ledger."""
+"""The executor for SLURM submits a job array, whose tasks run `slurm_task`, and watches the ledger."""
 
 import logging
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ log = logging.getLogger("kinegraph")
 
 
 class SlurmExecutor:
-    """Submits an array of `run.workers` tasks and waits; submits again what is left, as long as each array seals some.
-    Raises SlurmError where one does not, or ends with an error that a user has to mend.
+    """Submits an array of `run.workers` tasks and waits for it. What is left is submitted again.
 
-    An array of an earlier command that works on the same shards is watched instead. Leaving it (Ctrl-C, a lost
-    connection) leaves the array in SLURM.
+    Raises SlurmError if an array seals no shard, or ends with an error that the user has to mend. An array of an
+    earlier command that works on the same shards is watched instead. If this command ends early (Ctrl-C, a lost
+    connection), the array stays in SLURM.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -45,7 +45,7 @@ class SlurmExecutor:
 
 
 def _require_progress(submission: Submission, num_sealed: int, num_left: int) -> None:
-    """Raise SlurmError where another array would end as this one did."""
+    """Raises SlurmError if another array would end as this array did."""
     state = submission.state()
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
     if mistaken or not num_sealed:
@@ -56,7 +56,7 @@ def _require_progress(submission: Submission, num_sealed: int, num_left: int) ->
 
 
 def _check_weights(job: Job, report: Report) -> None:
-    """With no units there are keys whose weights are to be compared, which takes no array."""
+    """Compares the weights of a job without units with the cache, in this process."""
     from kinegraph.pipeline.extraction.executors.local import LocalExecutor
 
     LocalExecutor(1).run(job, report)
@@ -74,7 +74,7 @@ def _submitted(job: Job, units: Sequence[WorkUnit]) -> Submission:
 
 
 def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
-    """A submission under way that does some of these units."""
+    """Returns a submission that is under way and does some of these units, or None."""
     asked = {(unit.shard, key) for unit in units for key in unit.keys}
     for submission in under_way(job.cache.storage, "extract"):
         if any((unit.shard, key) in asked for unit in submission.work().units for key in unit.keys):
@@ -87,7 +87,7 @@ def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
 
 
 def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], report: Report) -> list[WorkUnit]:
-    """Report what is sealed until the array is over; gives the units that are not."""
+    """Reports sealed units until the array is over. Returns the units that are not sealed."""
     left = list(units)
     report(Preparing(doing=f"waiting for SLURM job {submission.job_id}"))
     while True:
@@ -105,7 +105,7 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
 
 
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
-    """The units of which some key has no record, or still the one that is to be replaced."""
+    """Returns the units with a key that has no record, or still has the record that the unit replaces."""
     sealed = {key: set(cache.ledger.shards(key)) for key in {key for unit in units for key in unit.keys}}
     return [
         unit
