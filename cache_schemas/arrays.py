@@ -1,8 +1,10 @@
-"""The one table of what a cache holds: every array's name, shape, type, dimensions and units.
+"""This table lists what a cache holds: the name, shape, type, dimensions and units of every array.
 
-Axis 0 of every array is the row (one clip under one crop of one video); the shapes here are those of one row.
-Conventions, stated once: boxes are xyxy in pixels of the rotated video frame, pixel centres at +0.5;
-times are seconds from the first presented frame; intervals are [start, end).
+Axis 0 of every array is the row. A row is one clip under one crop of one video. The shapes in this file are those of
+one row.
+
+Three conventions hold for all arrays. Boxes are xyxy in pixels of the rotated video frame, with pixel centres at +0.5.
+Times are seconds from the first presented frame. Intervals are [start, end).
 """
 
 import math
@@ -12,24 +14,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-SCHEMA_VERSION = 1  # of what is written, but for documents of an upgrade
-UPGRADE_SCHEMA_VERSION = 2  # of those: earlier readers must not take them for damaged
-ABOUT: dict[str, object] = {  # what data.zarr, its groups and data.h5 say of themselves
+SCHEMA_VERSION = 1  # of all documents except those that an upgrade writes
+UPGRADE_SCHEMA_VERSION = 2  # of documents that an upgrade writes; earlier readers refuse them in words
+ABOUT: dict[str, object] = {  # attributes of data.zarr, of the groups in data.zarr, and of data.h5
     "title": "kinegraph cache: features of videos, one row for each clip and crop",
     "comment": "Row i of every array is row i of clips.parquet, which lies beside this file and has clip_id, video_id, "
     "split, labels (places in classes.json) and times.",
 }
-SMALL_ROW_BYTES = 4096  # below this a shard holds one inner chunk: an index entry per row would cost more than it saves
+SMALL_ROW_BYTES = 4096  # rows below this size share one inner chunk; an index entry per row would cost more
 
-ARRAY_KINDS = ("clips", "features", "proposals", "regions", "graphs", "status")  # first part of every array's name
-CLIPS, FRAME_TIMES = "clips", "clips/frame_times"  # the key that all others are made from, and its one array
-MAY_HOLD_NAN = frozenset({"graphs/times"})  # float arrays whose rows are not always finite: NaN where no graph is
+ARRAY_KINDS = ("clips", "features", "proposals", "regions", "graphs", "status")  # the first part of an array's name
+CLIPS, FRAME_TIMES = "clips", "clips/frame_times"  # all other keys are made from this key; this is its only array
+MAY_HOLD_NAN = frozenset({"graphs/times"})  # float arrays whose rows may hold NaN; NaN means "no graph here"
 STATUS_NOT_RUN, STATUS_OK, STATUS_FAILED, STATUS_WARNED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """One array of the cache: `name` below data.zarr, the stage key that writes it, and the shape of one row."""
+    """Describes one array of the cache.
+
+    `name` is the path below data.zarr. `stage` is the stage key that writes the array. `shape` is the shape of one row.
+    `frame_step` is the number of sampled frames per step of the time axis; None means that the array has no such axis.
+    """
 
     name: str
     stage: str
@@ -47,22 +53,24 @@ class ArraySpec:
 
     @property
     def row_bytes(self) -> int:
+        """Returns the size of one row without compression, in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def inner_rows(self, shard_clips: int) -> int:
-        """Rows in one inner chunk of a shard: one, unless rows are small."""
+        """Returns the number of rows in one inner chunk of a shard. The number is 1 unless rows are small."""
         return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
 
     def check_rows(self, rows: np.ndarray, shard_clips: int) -> None:
-        """Raise ValueError unless `rows` [n, *shape] are of this array and fit in one shard."""
+        """Raises ValueError unless `rows` [n, *shape] have this array's shape and type and fit in one shard."""
         if rows.shape[1:] != self.shape or rows.dtype != np.dtype(self.dtype) or len(rows) > shard_clips:
             raise ValueError(f"{self.name}: {rows.dtype}{rows.shape} is no shard of {self.dtype}{self.shape}")
 
     def empty(self, rows: int) -> np.ndarray:
-        """Rows that hold the fill value."""
+        """Returns an array [rows, *shape] that holds the fill value everywhere."""
         return np.full((rows, *self.shape), self.fill, dtype=self.dtype)
 
     def attributes(self) -> dict[str, object]:
+        """Returns the attributes that both stores write beside the array."""
         found: dict[str, object] = {
             "kinegraph": {"schema": SCHEMA_VERSION, "stage": self.stage},
             "long_name": self.about,
@@ -75,11 +83,15 @@ class ArraySpec:
 
 
 def frame_dim(frame_step: int) -> str:
-    """Name of a time axis; axes of different length need different names to open in xarray."""
+    """Returns the name of a time axis.
+
+    Axes of different lengths need different names, or xarray cannot open the arrays.
+    """
     return "frame" if frame_step == 1 else f"frame_by_{frame_step}"
 
 
 def status_array(stage: str) -> ArraySpec:
+    """Returns the spec of the array that says for each row whether the stage succeeded."""
     about = "0 not run, 1 ok, 2 failed, 3 ok with decoder warnings"
     return ArraySpec(
         name=f"status/{stage}",
@@ -93,7 +105,7 @@ def status_array(stage: str) -> ArraySpec:
 
 
 def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
-    """What the key `clips` holds: the presentation time of each frame that was taken."""
+    """Returns the arrays of the key `clips`: the presentation time of each sampled frame, in seconds."""
     return (
         ArraySpec(
             name=FRAME_TIMES,
@@ -110,9 +122,9 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """The crops of clips.parquet, as readers of arrays are given them; they are not stored once more.
+    """Returns the spec of the crops, which readers get as an array. Crops are stored in clips.parquet only.
 
-    entry: a backbone that cuts its crops out of resized frames, and sees another rectangle.
+    entry: the name of a backbone that cuts its crops out of resized frames. Such a backbone sees another rectangle.
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
@@ -134,7 +146,10 @@ def feature_arrays(
     store: tuple[str, ...],
     dtype: str,
 ) -> tuple[ArraySpec, ...]:
-    """Maps and/or pooled features of one tap; `shape` is (T, C, H, W)."""
+    """Returns the arrays of one tap: feature maps, pooled features or both, as `store` names them.
+
+    `shape` is (T, C, H, W): frames, channels, height, width.
+    """
     T, C, H, W = shape
     stage, time = f"features/{backbone}", frame_dim(frame_step)
     found = []
@@ -169,7 +184,10 @@ def feature_arrays(
 
 
 class _Column(NamedTuple):
-    """One array of a stage by what tells it from the others; it has the first `rank` of their axes."""
+    """Describes one array of a stage by what differs between the stage's arrays.
+
+    The array has the first `rank` axes of the stage.
+    """
 
     name: str
     dtype: str
@@ -180,7 +198,7 @@ class _Column(NamedTuple):
 
 
 def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *columns: _Column) -> tuple[ArraySpec, ...]:
-    """The arrays `<stage>/<name>` over axes of these names and sizes."""
+    """Returns the arrays `<stage>/<name>`. `sizes` maps the name of each axis to its size."""
     return tuple(
         ArraySpec(
             name=f"{stage}/{column.name}",
@@ -198,7 +216,11 @@ def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *colu
 
 
 def proposal_arrays(num_frames: int, top: int, frame_step: int) -> tuple[ArraySpec, ...]:
-    """Class-agnostic boxes of a region proposal network, best first, `count` of them valid per frame."""
+    """Returns the arrays of region proposals: class-agnostic boxes of each frame, best first.
+
+    The first `count` boxes of a frame are valid. The arrays are boxes (T, N, 4) px, scores (T, N) and count (T), where
+    T is `num_frames` and N is `top`.
+    """
     return _columns(
         "proposals",
         {frame_dim(frame_step): num_frames, "proposal": top, "box_edge": 4},
@@ -217,7 +239,11 @@ def region_arrays(
     dtype: str,
     grid_size: int | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """RoIAligned features of each proposal, and their grid where it has a size; `shape` is (T, N, D)."""
+    """Returns the arrays of RoIAligned features: one vector per proposal, and a grid per proposal if `grid_size` is
+    set.
+
+    `shape` is (T, N, D): frames, proposals, channels. The grid has the shape (T, N, D, grid_size, grid_size).
+    """
     dims = (frame_dim(frame_step), "proposal", f"{tap}_channel")
 
     def spec(name: str, bins: tuple[int, ...], about: str) -> ArraySpec:
@@ -239,9 +265,10 @@ def region_arrays(
 
 
 def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[ArraySpec, ...]:
-    """Scene graphs; `shape` is (T, M, R): graphs, objects of a graph, relations.
+    """Returns the arrays of scene graphs.
 
-    `frame_step` where graphs are of sampled frames, None where they have times of their own.
+    `shape` is (T, M, R): graphs, objects of a graph, relations. `frame_step` is None where graphs have times of their
+    own. Otherwise each graph belongs to a sampled frame.
     """
     time = "graph" if frame_step is None else frame_dim(frame_step)
     return _columns(

@@ -1,6 +1,6 @@
-"""A cache folder: its layout, its rows, and what each stage key wrote and how.
+"""A cache is a folder or a URL. This module reads its layout, its rows, and the record of how each stage key was made.
 
-Torch-free, so that planning, status and verification start at once.
+The module imports no torch, so planning, status and verification start at once.
 """
 
 import json
@@ -26,15 +26,17 @@ from kinegraph.cache_schemas.words import counted
 UPGRADE = "kinegraph verify {} --frames --repair"
 MANIFEST, CLASSES, LABELS, DATASET, STAGES = "cache.json", "classes.json", "labels.json", "dataset.json", "stages"
 INDEX_AGAIN = "Write it anew with `kinegraph index CONFIG`."
-FEATURES = "features/"  # before the name of a backbone, in keys
+FEATURES = "features/"  # the prefix of a backbone's stage key
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What one stage key writes: fingerprinted `options` (those of what it reads among them), and its arrays.
+    """Describes what one stage key writes: its options and its arrays.
 
-    `weights` is the config's word for them; it enters no fingerprint, the digest in `options` does. `upgraded_from` is
-    the fingerprint that it had before the cache was upgraded to the present rules for videos.
+    `options` are the options that the fingerprint covers, among them the fingerprints of the stages that this stage
+    reads. `weights` is the weights entry of the config. The fingerprint does not cover `weights`; it covers the digest
+    of the weights, which is in `options`. `upgraded_from` is the fingerprint of this stage before the cache was
+    upgraded to the present rules for videos.
     """
 
     key: str
@@ -45,15 +47,17 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
+        """Returns the fingerprint of the options."""
         return fingerprint(self.options)
 
     @property
     def reads(self) -> Mapping[str, str]:
-        """The keys whose rows this one is made from, with their fingerprints."""
+        """Returns the keys that this stage's rows are made from, with their fingerprints."""
         found: Mapping[str, str] = self.options.get("reads", {})
         return found
 
     def document(self) -> dict[str, Any]:
+        """Returns the content of stages/<key>.json."""
         arrays = [asdict(spec) | {"fill": repr(spec.fill)} for spec in self.arrays]
         upgraded = {"upgraded_from": self.upgraded_from} if self.upgraded_from else {}
         return upgraded | {
@@ -67,6 +71,7 @@ class Stage:
 
     @classmethod
     def of(cls, document: StageDocument) -> "Stage":
+        """Returns the stage that a document describes."""
         arrays = tuple(array.spec for array in document.arrays)
         return cls(
             key=document.key,
@@ -78,9 +83,11 @@ class Stage:
 
 
 class Cache:
-    """An existing cache, opened by path. Holds no file open. Raises CacheMismatch for one that is half upgraded.
+    """An existing cache, opened by its path or URL. A `Cache` keeps no file open.
 
-    Rows of the clips are read when first asked for and kept; everything else is read afresh at each call.
+    The rows of the clips table are read at first use and kept. Everything else is read afresh at each call.
+
+    Raises CacheNotFound where there is no cache. Raises CacheMismatch for a cache that is half upgraded.
     """
 
     def __init__(self, root: Path | str, *, half_upgraded: bool = False) -> None:
@@ -98,16 +105,16 @@ class Cache:
         self.ledger = Ledger(self.storage)
         self._clips: ClipsTable | None = None
         self._num_rows: int | None = None
-        self._some_rows: tuple[int, ClipsTable] | None = None  # the last that `rows` read, from this row on
+        self._some_rows: tuple[int, ClipsTable] | None = None  # (first row, rows) of the last read by `rows`
 
     def __repr__(self) -> str:
         return f"Cache({self.root!r}, {counted(self.num_rows, 'row')}, {counted(self.num_shards, 'shard')})"
 
     @classmethod
     def create(cls, root: Path | str, clips_options: Options, layout: Options) -> "Cache":
-        """Create the cache, or open it if it was created with the same clip options and store layout.
+        """Creates the cache, or opens a cache that was created with the same clip options and store layout.
 
-        Raises CacheMismatch, with the keys that differ, where it was created with others.
+        Raises CacheMismatch, with the keys that differ, where the cache was created with other options.
         """
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -122,7 +129,7 @@ class Cache:
         return cache
 
     def check_clips(self, clips_options: Options) -> None:
-        """Raise CacheMismatch unless the cache was made with these `clips` options, by the same rules for videos."""
+        """Raises CacheMismatch unless the cache was made with these `clips` options and the same rules for videos."""
         self._require_same_clips(self.manifest["clips"], clips_options)
 
     def _require_same_clips(self, made_with: Options, clips_options: Options) -> None:
@@ -133,7 +140,7 @@ class Cache:
             raise CacheMismatch(_mismatch(self.root, "clips", changed))
 
     def check_not_upgraded(self) -> None:
-        """Raise CacheMismatch where an upgrade of the cache began, or ended, since it was opened."""
+        """Raises CacheMismatch where an upgrade of the cache began or ended after this object opened the cache."""
         now = read_document(self.storage, MANIFEST, Manifest)
         if now.upgrading or now.clips_digest != self.manifest["clips_digest"]:
             raise CacheMismatch(
@@ -142,31 +149,36 @@ class Cache:
             )
 
     def check_layout(self, layout: Options) -> None:
-        """Raise CacheMismatch unless the cache was made with this kind of store and compression."""
+        """Raises CacheMismatch unless the cache was made with this kind of store and this compression."""
         if changed := differences(comparable(self.manifest["store"]), comparable(layout)):
             raise CacheMismatch(_mismatch(self.root, "store", changed))
 
     @property
     def location(self) -> str:
-        """`root` as others may record it: absolute where it is a folder."""
+        """Returns `root` in the form that records may keep: an absolute path for a folder, the URL otherwise."""
         folder = self.storage.local_path("")
         return self.root if folder is None else str(folder.absolute())
 
     @property
     def clips(self) -> ClipsTable:
+        """Returns all rows of clips.parquet. Raises CacheError where the file is damaged."""
         if self._clips is None:
             self._clips = ClipsTable.read(self.storage)
         return self._clips
 
     @property
     def num_rows(self) -> int:
-        """Rows of `clips`, without reading them."""
+        """Returns the number of rows. The rows themselves are not read."""
         if self._num_rows is None:
             self._num_rows = ClipsTable.count(self.storage)
         return self._num_rows
 
     @property
     def classes(self) -> list[str]:
+        """Returns the names of the classes; a label is an index into this list.
+
+        Raises CacheError where classes.json is missing.
+        """
         try:
             return read_document(self.storage, CLASSES, Classes).root
         except FileNotFoundError:
@@ -174,7 +186,10 @@ class Cache:
 
     @property
     def multi_label(self) -> bool | None:
-        """Whether videos may have many labels; None where nobody said so and only the labels tell."""
+        """Returns whether a video may have several labels.
+
+        Returns None where the cache does not say, so that only the labels show it.
+        """
         try:
             return read_document(self.storage, LABELS, Labels).multi_label
         except FileNotFoundError:
@@ -182,7 +197,10 @@ class Cache:
 
     @property
     def dataset(self) -> dict[str, Any] | None:
-        """The dataset options that rows were indexed with; None where nothing tells: an early cache, or imported."""
+        """Returns the dataset options that `index` used.
+
+        Returns None for caches that do not record them: early caches and imported caches.
+        """
         try:
             return read_document(self.storage, DATASET, IndexedDataset, INDEX_AGAIN).options
         except FileNotFoundError:
@@ -190,15 +208,19 @@ class Cache:
 
     @property
     def num_shards(self) -> int:
+        """Returns the number of shards of each stage key."""
         return -(-self.num_rows // self.shard_clips)
 
     def shard_rows(self, shard: int) -> range:
-        """Row numbers of a shard; the last shard may be short."""
+        """Returns the row numbers of a shard. The last shard may have fewer rows than `shard_clips`."""
         start = shard * self.shard_clips
         return range(start, min(start + self.shard_clips, self.num_rows))
 
     def rows(self, shard: int) -> list[ClipRow]:
-        """The rows of a shard, read without the rest of the table, which takes 1 GB for a million rows."""
+        """Returns the rows of a shard without reading the whole table.
+
+        The whole table takes 1 GB of memory for a million rows.
+        """
         numbers = self.shard_rows(shard)
         found = self._some_rows
         if found is None or not found[0] <= numbers.start < numbers.stop <= found[0] + len(found[1]):
@@ -207,19 +229,19 @@ class Cache:
         return list(table.rows(numbers.start - first, numbers.stop - first))
 
     def clip_ids(self, shard: int) -> list[str]:
-        """The clips of a shard, in order of their rows."""
+        """Returns the clip ids of a shard, in the order of the rows."""
         return [row.clip_id for row in self.rows(shard)]
 
     def stage_name(self, key: str) -> str:
-        """Name of the document of a stage key."""
+        """Returns the name of a stage key's document below the cache."""
         return f"{STAGES}/{key}.json"
 
     def has_stage(self, key: str) -> bool:
-        """Whether `key` was ever begun in this cache."""
+        """Returns whether the stage `key` was ever begun in this cache."""
         return self.storage.exists(self.stage_name(key))
 
     def stage(self, key: str) -> Stage:
-        """What `key` wrote here; CacheError lists the keys there are."""
+        """Returns what `key` wrote in this cache. Raises CacheError, with the keys of the cache, for an unknown key."""
         if not self.has_stage(key):
             raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
         stage = Stage.of(read_document(self.storage, self.stage_name(key), StageDocument))
@@ -228,15 +250,15 @@ class Cache:
         return stage
 
     def stage_keys(self) -> list[str]:
-        """Keys that were ever begun in this cache."""
+        """Returns the stage keys that were ever begun in this cache, sorted."""
         names = (name for name in self.storage.names(STAGES) if name.endswith(".json"))
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Record how each stage is made, exclusively, and all arrays of the cache at the present number of rows.
+        """Records how each stage is made, then declares all arrays of the cache at the present number of rows.
 
-        `renew` is that of `declare_arrays`. Raises CacheMismatch where a key was begun with other options; nothing is
-        changed then.
+        The record of a stage is created exclusively. `renew` has the same meaning as in `declare_arrays`. Raises
+        CacheMismatch where a key was begun with other options; in that case the cache is unchanged.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -247,9 +269,10 @@ class Cache:
         self.declare_arrays(renew=renew)
 
     def declare_arrays(self, *, renew: bool = False) -> None:
-        """Make all arrays of the cache readable at the present number of rows, with coordinates for xarray.
+        """Makes all arrays of the cache readable at the present number of rows, with coordinates for xarray.
 
-        renew: splits or labels of rows may have changed, so that coordinates are compared with them.
+        renew: splits or labels of rows may have changed. Existing coordinates are then compared with the rows and
+        replaced where they differ.
         """
         keys: list[str] = []
         made = cache(self._coordinates)
@@ -258,7 +281,10 @@ class Cache:
             keys = now
 
     def _coordinates(self) -> list[Coordinate]:
-        """Those of all rows; without `label` where the classes cannot be read or are not those of the labels."""
+        """Returns the coordinates of all rows.
+
+        The coordinate `label` is left out where the classes cannot be read or do not match the labels.
+        """
         table = ClipsTable.read_columns(self.storage, ["clip_id", "video_id", "split", "labels"])
         columns = {name: table.column(name).to_pylist()[: self.num_rows] for name in table.column_names}
         labels = columns.pop("labels")
@@ -269,33 +295,42 @@ class Cache:
             return coordinates_of(columns, None, many=False)
 
     def _with_status(self) -> list[ArraySpec]:
-        """All arrays on disk, those that say how rows fared among them."""
+        """Returns the specs of all arrays on disk, status arrays included."""
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
+        """Raises CacheMismatch, with the options that differ, where the cache holds `stage.key` made with other
+        options.
+        """
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)
         if changed := self.stage_differences(stage):
             raise CacheMismatch(_mismatch(self.root, stage.key, changed))
 
     def stage_differences(self, stage: Stage) -> list[str]:
-        """Keys in which `stage` differs from what the cache holds for it, one line each."""
+        """Returns the options in which `stage` differs from the cache's stage of the same key, one line each."""
         if not self.has_stage(stage.key):
             return []
         return differences(self.stage(stage.key).options, stage.options)
 
     def array(self, name: str) -> ArraySpec:
-        """The spec of an array by its full name; CacheError lists the names there are."""
+        """Returns the spec of an array by its full name.
+
+        Raises CacheError, with the names of the cache, for an unknown name.
+        """
         specs = self.readable()
         if name not in specs:
             raise CacheError(f"{self.root} has no array {name!r}; it has {', '.join(specs) or 'none yet'}.")
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """What `CachedClips` reads: the arrays, and what is seen of each row's frame, which imported rows do not have.
+        """Returns the arrays that `CachedClips` reads, by name: the stored arrays, and the crops of rows.
 
-        That is `clips/crop`, and `clips/crop/<entry>` for backbones that cut crops out of resized frames.
-        planned: stages that count as begun here. Where the cache has one of the key, that one counts.
+        The crops are `clips/crop`, and `clips/crop/<entry>` for each backbone that cuts its crops out of resized
+        frames. A cache without the stage `clips`, as after an import, has no crops.
+
+        planned: stages that count as begun in this cache. Where the cache has a stage of the same key, the stage of the
+        cache counts.
         """
         stages = [
             *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()
@@ -306,11 +341,11 @@ class Cache:
         return found | {crop.name: crop for crop in crops}
 
     def framing(self, entry: str) -> Framing:
-        """How frames became the input of a backbone of this cache."""
+        """Returns how frames became the input of the backbone `entry`. Raises CacheError for an unknown backbone."""
         return Framing.from_options(self.stage(f"{FEATURES}{entry}").options)
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """The arrays that are stored, status arrays excepted."""
+        """Returns the stored arrays by name, without the status arrays."""
         return {spec.name: spec for key in self.stage_keys() for spec in self.stage(key).arrays}
 
 
@@ -338,5 +373,5 @@ def _earlier_rules(root: str, changed: Sequence[str]) -> str:
 
 
 def open_cache(path: Path | str) -> Cache:
-    """Open an existing cache. Raises CacheNotFound or CacheError."""
+    """Opens an existing cache by its path or URL. Raises CacheNotFound or CacheError."""
     return Cache(path)

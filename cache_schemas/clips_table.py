@@ -1,4 +1,7 @@
-"""clips.parquet: one row per clip and crop. Sorted when first written, append-only afterwards."""
+"""clips.parquet has one row per clip and crop.
+
+Rows are sorted when the table is first written; later rows are appended.
+"""
 
 import bisect
 import itertools
@@ -16,17 +19,17 @@ from kinegraph.cache_schemas.regular import require_regular
 from kinegraph.cache_schemas.storage import Storage
 
 TABLE = "clips.parquet"
-ROW_GROUP_ROWS = 8192  # what is read to get at one row
+ROW_GROUP_ROWS = 8192  # rows that are read at least, also for one row
 Interval = tuple[float, float]  # [start, end), seconds from the first presented frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRow:
-    """One clip under one crop. Times in seconds from the first presented frame, crop in video pixels.
+    """One clip under one crop. Times are in seconds from the first presented frame; the crop is in pixels of the video.
 
-    A video that could not be opened when it was indexed has rows with `target_times` empty and NaN elsewhere;
-    a later index fills them in. Of a video that is listed by intervals each is scored by itself: `video_id` names one.
-    `list_index` is the video's place in the data set's list, -1 where it is not known.
+    A video that could not be opened by `index` has rows with empty `target_times` and NaN elsewhere. A later `index`
+    fills these rows in. If a video is listed by intervals, each interval is scored by itself and has its own
+    `video_id`. `list_index` is the video's place in the data set's list, or -1 where that place is unknown.
     """
 
     clip_id: str
@@ -41,26 +44,28 @@ class ClipRow:
     frame_width: int
     frame_height: int
     list_index: int = -1
-    interval: Interval | None = None  # as it was listed; None: the whole video
-    mirrored: bool = False  # the pixels, after they are cut out; the crop is as in the video
-    frame_rate: float | None = None  # of a folder of images; None: `path` is a video
-    target_frames: tuple[int, ...] | None = None  # from 0, as presented, where they say which; None: target_times do
+    interval: Interval | None = None  # as in the data set's list; None means the whole video
+    mirrored: bool = False  # the pixels are mirrored after the cut; `crop` is a place in the unmirrored video
+    frame_rate: float | None = None  # of a folder of images; None means that `path` is a video
+    target_frames: tuple[int, ...] | None = None  # frame numbers from 0 in presentation order; None: use target_times
 
     @property
     def is_probed(self) -> bool:
+        """Returns whether `index` could open the video of this row."""
         return len(self.target_times) > 0
 
     @property
     def video_name(self) -> str:
-        """The id of the whole video, by which files beside it are found."""
+        """Returns the id of the whole video. Files beside the video are named by this id."""
         return name_of_video(self.video_id, self.interval)
 
     @property
     def crop_name(self) -> str:
+        """Returns the name of the crop, as `center` or `left_flip`."""
         return crop_of(self.clip_id)
 
     def seen(self, framing: Framing) -> Rectangle:
-        """What of the frame a network sees, in video pixels, in reading direction: x1 > x2 where it is mirrored."""
+        """Returns the rectangle of the frame that a network sees, in video pixels. A mirrored rectangle has x1 > x2."""
         rectangle = self.crop
         if framing.cuts(self.crop_name):
             rectangle = seen_rectangle(self.crop_name, self.frame_width, self.frame_height, framing)
@@ -87,16 +92,16 @@ INTERVAL = pa.field("interval", pa.list_(pa.float64()))
 MIRRORED = pa.field("mirrored", pa.bool_())
 FRAME_RATE = pa.field("frame_rate", pa.float64())
 TARGET_FRAMES = pa.field("target_frames", pa.list_(pa.int32()))
-OPTIONAL = (INTERVAL, MIRRORED, FRAME_RATE, TARGET_FRAMES)  # a column only where some row has it
+OPTIONAL = (INTERVAL, MIRRORED, FRAME_RATE, TARGET_FRAMES)  # written only where at least one row has a value
 MAY_BE_NULL = {INTERVAL.name, FRAME_RATE.name, TARGET_FRAMES.name}
-MAY_CHANGE = {"path", "split", "labels", "list_index"}  # enter no extraction fingerprint
+MAY_CHANGE = {"path", "split", "labels", "list_index"}  # no extraction fingerprint covers these columns
 
 
 class ClipsTable:
-    """The rows of a cache, held as an Arrow table; a row becomes a `ClipRow` when asked for."""
+    """The rows of a cache, held as an Arrow table. A row becomes a `ClipRow` when `rows` yields the row."""
 
     def __init__(self, table: pa.Table) -> None:
-        if "list_index" not in table.column_names:  # early tables
+        if "list_index" not in table.column_names:  # tables of early versions lack this column
             table = table.append_column("list_index", pa.repeat(-1, len(table)))
         schema = _schema({*table.column_names})
         self.table = table.select(schema.names).cast(schema)
@@ -106,7 +111,7 @@ class ClipsTable:
         return int(self.table.num_rows)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[ClipRow]:
-        """Rows [start, stop) as values."""
+        """Yields the rows [start, stop)."""
         for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
             for key in ("labels", "target_times", "crop"):
                 entry[key] = tuple(entry[key])
@@ -116,11 +121,12 @@ class ClipsTable:
             yield ClipRow(**entry)
 
     def column(self, name: str) -> list[object]:
+        """Returns one column as a list of Python values."""
         found: list[object] = self.table.column(name).to_pylist()
         return found
 
     def with_paths(self, paths: Sequence[str]) -> "ClipsTable":
-        """The same rows, their videos elsewhere."""
+        """Returns the same rows with other video paths, one path for each row."""
         where = self.table.column_names.index("path")
         return ClipsTable(self.table.set_column(where, SCHEMA.field("path"), pa.array(paths, pa.string())))
 
@@ -131,24 +137,28 @@ class ClipsTable:
 
     @classmethod
     def read(cls, storage: Storage) -> "ClipsTable":
+        """Reads the whole table.
+
+        Raises CacheNotFound where clips.parquet is missing, CacheError where it is damaged.
+        """
         with _opened(storage) as file:
             return cls(file.read(use_threads=False))
 
     @staticmethod
     def count(storage: Storage) -> int:
-        """Number of rows, from the footer alone."""
+        """Returns the number of rows. Only the footer of the file is read."""
         with _opened(storage) as file:
             return int(file.metadata.num_rows)
 
     @staticmethod
     def read_columns(storage: Storage, names: Sequence[str]) -> pa.Table:
-        """Some columns, without the rest of the table."""
+        """Reads the named columns without the rest of the table. A named column that the table lacks is left out."""
         with _opened(storage) as file:
             return file.read(columns=list(names), use_threads=False)
 
     @staticmethod
     def read_video_names(storage: Storage) -> dict[str, str]:
-        """video_id -> id of the whole video, of every video that is listed by intervals."""
+        """Returns video_id -> id of the whole video, for every video that is listed by intervals."""
         found = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
         if INTERVAL.name not in found.column_names:
             return {}
@@ -157,14 +167,14 @@ class ClipsTable:
 
     @classmethod
     def check(cls, storage: Storage) -> None:
-        """Read all rows, a row group at a time. Raises CacheError for a table that is damaged."""
+        """Reads all rows, one row group at a time. Raises CacheError for a damaged table."""
         with _opened(storage) as file:
             for group in range(file.metadata.num_row_groups):
                 cls(file.read_row_group(group, use_threads=False))
 
     @classmethod
     def read_around(cls, storage: Storage, rows: range) -> tuple[int, "ClipsTable"]:
-        """The row groups that hold `rows`, without the rest of the table, and the number of their first row."""
+        """Reads the row groups that hold `rows`. Returns the number of the first row read, and the rows."""
         with _opened(storage) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
             ends = list(itertools.accumulate(sizes))
@@ -173,19 +183,23 @@ class ClipsTable:
             return ends[first] - sizes[first], table
 
     def write(self, storage: Storage) -> None:
+        """Writes the table whole to clips.parquet."""
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         storage.put(TABLE, [memoryview(sink.getvalue())])
 
 
 def _schema(names: Container[str]) -> pa.Schema:
-    """With those of the optional columns that are among `names`."""
+    """Returns the schema of a table with the optional columns that are in `names`."""
     return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
 
 
 def _require_columns(found: pa.Schema) -> None:
-    """Raises ArrowInvalid unless a table has all columns, each of its kind: wider numbers and strings are cast."""
-    optional = {"list_index", *(field.name for field in OPTIONAL)}  # early tables have no list_index
+    """Raises ArrowInvalid unless a table has every column with the right kind of type.
+
+    Wider numbers and strings are cast later.
+    """
+    optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
     for field in (*SCHEMA, *OPTIONAL):
         count = found.names.count(field.name)
         if count > 1 or not (count or field.name in optional):
@@ -195,7 +209,7 @@ def _require_columns(found: pa.Schema) -> None:
 
 
 def _kind(of: pa.DataType) -> str:
-    """What of a type matters to a cast: string, float, integer, or a list of them."""
+    """Returns the part of a type that matters to a cast: string, float, integer, or a list of one of these."""
     types = pa.types
     if types.is_dictionary(of):
         return _kind(of.value_type)
@@ -207,7 +221,7 @@ def _kind(of: pa.DataType) -> str:
 
 
 def _require_values(table: pa.Table) -> None:
-    """Raises ArrowInvalid for a null, which no columns may have but `interval`, `frame_rate` and `target_frames`."""
+    """Raises ArrowInvalid for a null in any column except `interval`, `frame_rate` and `target_frames`."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
         within = sum(chunk.flatten().null_count for chunk in column.chunks) if lists else 0
@@ -217,9 +231,10 @@ def _require_values(table: pa.Table) -> None:
 
 @contextmanager
 def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
-    """The table's file, opened; mapped where it lies on a disk.
+    """Opens the file of the table. The file is mapped into memory where it lies on a disk.
 
-    Read it with use_threads=False: Arrow's threads now and then abort the process at exit, after all is done.
+    Read the file with use_threads=False, because Arrow's threads sometimes abort the process at exit, after all work is
+    done.
     """
     where = f"{storage.root}/{TABLE}"
     try:
@@ -242,10 +257,11 @@ def _same(old: object, new: object) -> bool:
 
 
 def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
-    """`old` rows keep their numbers, with labels, splits and places of `new`; rows that only `new` has follow, sorted.
+    """Returns the rows of a cache after a new `index`: `old` rows keep their numbers, and new rows follow, sorted.
 
-    Rows that could not be probed before are filled in. Raises CacheMismatch where a row was removed or its
-    times, crop or frame size changed: what is cached for it would no longer be what the row says.
+    Old rows take labels, splits, paths and list places from `new`. Rows that could not be probed before are filled in.
+    Raises CacheMismatch where a row was removed, or where times, crop or frame size of a row changed. The cached values
+    of such a row would no longer match the row.
     """
     by_id = {row.clip_id: row for row in new}
     kept: list[ClipRow] = []
@@ -270,28 +286,31 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
 
 
 def interval_id(video: str, interval: Interval) -> str:
-    """The video_id of an interval: `<video>@<start>-<end>`, seconds as short as they can be said without loss."""
+    """Returns the video_id of an interval: `<video>@<start>-<end>`.
+
+    Seconds have the fewest digits that lose nothing.
+    """
     start, end = (repr(seconds).removesuffix(".0") for seconds in interval)
     return f"{video}@{start}-{end}"
 
 
 def name_of_video(video_id: str, interval: Interval | None) -> str:
-    """The id of the whole video that `video_id` is, or is an interval of."""
+    """Returns the id of the whole video, where `video_id` names that video or an interval of that video."""
     return video_id if interval is None else video_id.removesuffix(interval_id("", interval))
 
 
 def video_of(clip_id: str) -> str:
-    """The video_id in a clip_id."""
+    """Returns the video_id within a clip_id."""
     return clip_id.rsplit(":", 2)[0]
 
 
 def crop_of(clip_id: str) -> str:
-    """The name of the crop in a clip_id."""
+    """Returns the name of the crop within a clip_id."""
     return clip_id.rpartition(":")[2]
 
 
 def row_order(row: ClipRow) -> tuple[str, Interval, int, str]:
-    """Sort key of rows: by video, then interval in the order of time, then clip number, then crop."""
+    """Returns the sort key of a row: video, then interval by time, then clip number, then crop."""
     _, clip, crop = row.clip_id.rsplit(":", 2)
     whole = (float("-inf"), float("inf"))
     return row.video_name, whole if row.interval is None else row.interval, int(clip), crop

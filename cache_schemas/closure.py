@@ -1,6 +1,7 @@
-"""Which stages read which: the one rule for failures that spread, files that changed, and work that comes along.
+"""Follows which stages read which. One rule serves failures that spread, files that changed, and work that comes along.
 
-A stage says in `reads` whose rows it was made from. Functions here follow that through any number of stages.
+Each stage lists the stages that its rows are made from in `reads`. The functions of this module follow `reads` through
+any number of stages.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,18 +10,18 @@ from kinegraph.cache_schemas.cache import Cache, Stage
 
 
 def in_order(stages: Mapping[str, Stage]) -> list[str]:
-    """The keys as given, but each behind those that it reads."""
+    """Returns the keys so that each key follows the keys that it reads. Otherwise the given order stays."""
     left, ordered = dict(stages), list[str]()
     while left:
         free = (key for key, stage in left.items() if not stage.reads.keys() & left.keys() - {key})
-        key = next(free, next(iter(left)))  # a circle can only be in damaged documents
+        key = next(free, next(iter(left)))  # only damaged documents can contain a circle
         ordered.append(key)
         del left[key]
     return ordered
 
 
 def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """The keys and all that is made from them, read ones first."""
+    """Returns the keys and all keys that are made from them. Each key follows the keys that it reads."""
     chosen, ordered = {*keys}, in_order(stages)
     for key in ordered:
         if stages[key].reads.keys() & chosen:
@@ -29,7 +30,7 @@ def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
 
 
 def with_read(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """The keys and all that they are made from, read ones first."""
+    """Returns the keys and all keys that they are made from. Each key follows the keys that it reads."""
     chosen, ordered = {*keys}, in_order(stages)
     for key in reversed(ordered):
         if key in chosen:
@@ -38,6 +39,6 @@ def with_read(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
 
 
 def stages_in_order(cache: Cache) -> dict[str, Stage]:
-    """All stages of a cache, each behind those that it reads."""
+    """Returns all stages of a cache by key. Each stage follows the stages that it reads."""
     stages = {key: cache.stage(key) for key in cache.stage_keys()}
     return {key: stages[key] for key in in_order(stages)}

@@ -1,8 +1,9 @@
-"""Coordinates for xarray: columns of clips.parquet, copied into every zarr group that holds arrays by row.
+"""Coordinates for xarray are columns of clips.parquet, copied into every zarr group that holds arrays by row.
 
-Nothing of kinegraph reads them: clips.parquet counts. The chunks of a coordinate are put before its zarr.json, and that
-before the zarr.json of its group, which says what the group holds. A chunk has places for the same number of rows,
-however many there are, so that an array of more or fewer rows can be read from it.
+kinegraph itself never reads coordinates; clips.parquet decides. The order of writing is: the chunks of a coordinate,
+the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of the group says what the group holds. Every
+chunk has places for the same number of rows, however many rows there are. So a zarr.json of more or fewer rows can
+still read the chunk.
 """
 
 import json
@@ -18,7 +19,7 @@ from kinegraph.cache_schemas.arrays import ABOUT, SCHEMA_VERSION
 from kinegraph.cache_schemas.clips_table import TABLE
 from kinegraph.cache_schemas.storage import Storage
 
-COORDINATES = {  # name -> what it is
+COORDINATES = {  # name -> description
     "clip_id": "video, clip and crop of the row: <video_id>:<clip>:<crop>",
     "video_id": "the video of the row, or the interval of one",
     "split": "the part of the data set that the row belongs to",
@@ -26,26 +27,30 @@ COORDINATES = {  # name -> what it is
 }
 LABELS_ABOUT = "the names of the row's classes, as a JSON list"
 CHUNK_ROWS = 65_536
-_CHUNK_KEYS = {"name": "default", "configuration": {"separator": "/"}}  # shard objects have `.`: no two share a name
+_CHUNK_KEYS = {"name": "default", "configuration": {"separator": "/"}}  # names of shards have `.`, so no name clashes
 _ZSTD_LEVEL = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One coordinate of all rows: its zarr.json, which has a digest of the values, and the objects of its chunks."""
+    """One coordinate of all rows.
+
+    `document` is its zarr.json with a digest of the values; `chunks` are the chunk objects.
+    """
 
     name: str
     document: bytes
     chunks: tuple[bytes, ...]
 
 
-Made = Callable[[], Sequence[Coordinate]]  # coordinates, made when they are asked for
+Made = Callable[[], Sequence[Coordinate]]  # makes the coordinates, only where a store needs them
 
 
 def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | None, *, many: bool) -> list[Coordinate]:
-    """Coordinates of all rows.
+    """Returns the coordinates of all rows.
 
-    columns: `clip_id`, `video_id` and `split`, a value for each row. labels: from `label_names`; None: no `label`.
+    columns: `clip_id`, `video_id` and `split`, one value for each row. labels: the result of `label_names`, or None for
+    no coordinate `label`. many: rows may have several labels.
     """
     about = COORDINATES | ({"label": LABELS_ABOUT} if many else {})
     values = dict(columns) | ({} if labels is None else {"label": [*labels]})
@@ -53,9 +58,9 @@ def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | Non
 
 
 def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: bool) -> list[str]:
-    """The coordinate `label` of each row: the name of its class, or where rows may have `many` a JSON list of names.
+    """Returns the coordinate `label` of each row: the name of the class, or a JSON list of names where `many` is true.
 
-    Raises KeyError for a label beyond the classes.
+    A row without a label has an empty string. Raises KeyError for a label beyond the classes.
     """
     names = dict(enumerate(classes))
     if many:
@@ -64,7 +69,7 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 
 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
-    """The zarr.json of a group: that of one with arrays by row names their coordinates, as CF conventions do."""
+    """Returns the zarr.json of a group. Its attributes name the coordinates, as the CF conventions do."""
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}
     if coordinates:
@@ -75,7 +80,7 @@ def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) ->
 
 
 def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bool:
-    """Whether the zarr.json of a group says that it holds coordinates of these names for so many rows."""
+    """Returns whether the zarr.json of a group says that the group holds these coordinates for `num_rows` rows."""
     try:
         attributes = json.loads(document or b"")["attributes"]
         return bool(
@@ -86,7 +91,7 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Write those coordinates of a group whose zarr.json is not as it should be."""
+    """Writes the coordinates of a group whose zarr.json is missing or differs."""
     for one in coordinates:
         if found(storage, f"{group}/{one.name}/zarr.json") != one.document:
             for number, chunk in enumerate(one.chunks):
@@ -95,7 +100,7 @@ def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordina
 
 
 def found(storage: Storage, name: str) -> bytes | None:
-    """An object's bytes; None where there is none."""
+    """Returns the bytes of an object, or None where there is no such object."""
     try:
         return storage.get(name)
     except FileNotFoundError:
@@ -128,7 +133,7 @@ def _coordinate(name: str, about: str, values: list[str]) -> Coordinate:
 
 
 def _encoded(values: Sequence[str]) -> Iterator[bytes]:
-    """The values chunk by chunk in zarr's codec vlen-utf8; places past the last row hold nothing."""
+    """Yields the values chunk by chunk in zarr's codec vlen-utf8. Places past the last row hold empty strings."""
     for start in range(0, len(values), CHUNK_ROWS):
         places = np.full(CHUNK_ROWS, "", dtype=object)
         part = values[start : start + CHUNK_ROWS]

@@ -1,8 +1,9 @@
-"""Which rectangle of a frame a row's pixels are of. Pure arithmetic, part of the format: SPEC.md states it.
+"""Computes which rectangle of a frame a row shows. The arithmetic is part of the cache format; SPEC.md states it.
 
-A crop is named by its place: `left` and `right` are the ends of the longer side, so in an upright frame they are top
-and bottom; `even_<n>_<i>` is number i of n along the longer side. `_flip` behind a name: the pixels are mirrored after
-the cut. Rectangles are x1, y1, x2, y2 in pixels of the video's frame; pixel i covers [i, i + 1).
+A crop is named by its place. `left` and `right` are the ends of the longer side. In an upright frame they are the top
+and the bottom. `even_<n>_<i>` is crop i of n evenly spaced crops along the longer side. The ending `_flip` means that
+the pixels are mirrored after the cut. Rectangles are x1, y1, x2, y2 in pixels of the video's frame. Pixel i covers [i,
+i + 1).
 """
 
 import math
@@ -28,12 +29,14 @@ EVEN = re.compile(r"even_([1-9][0-9]*)(?:_([0-9]+))?")
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """How a frame becomes the square input of a network, `size` px a side.
+    """Describes how a frame becomes the square input of a network, with sides of `size` px.
 
-    resize_short None: the crop is cut first, then resized. Else the whole frame is resized until its short side is
-    `resize_short` px (the long side is rounded down), then the crop is cut at `size` px. `full` is squeezed both ways.
-    resize: `pillow` is antialiased bilinear, as Pillow's and torchvision's on images. `torch` is bilinear without
-    antialias, as PySlowFast's and PyTorchVideo's. Each rounds the place of a crop as those libraries do.
+    resize_short: if None, the crop is cut first and then resized. Otherwise the whole frame is resized until the short
+    side has `resize_short` px (the long side is rounded down), and then the crop is cut at `size` px. The crop `full`
+    is resized to a square without keeping the aspect ratio.
+
+    resize: `pillow` is antialiased bilinear, as in Pillow and torchvision for images. `torch` is bilinear without
+    antialias, as in PySlowFast and PyTorchVideo. Each value rounds the place of a crop as those libraries do.
     """
 
     size: int
@@ -41,39 +44,43 @@ class Framing:
     resize: Resize = "pillow"
 
     def cuts(self, crop: str) -> bool:
-        """Whether the crop is cut out of a resized frame."""
+        """Returns whether the crop is cut out of a resized frame."""
         return self.resize_short is not None and base_of(crop) != FULL
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "Framing":
-        """From the options of a stage `features/<entry>`."""
+        """Returns the framing that the options of a stage `features/<entry>` describe."""
         return cls(**{key: options[key] for key in ("size", "resize_short", "resize") if key in options})
 
     @property
     def options(self) -> dict[str, Any]:
-        """What enters the options of a stage; what came later is left out where it is as in early caches."""
+        """Returns the entries of a stage's options.
+
+        Keys that early caches lack are left out where they have the early value.
+        """
         later = {"resize_short": (self.resize_short, None), "resize": (self.resize, "pillow")}
         return {"size": self.size} | {key: value for key, (value, early) in later.items() if value != early}
 
 
 def is_mirrored(crop: str) -> bool:
+    """Returns whether the pixels of the crop are mirrored."""
     return crop.endswith(FLIP)
 
 
 def base_of(crop: str) -> str:
-    """The name without `_flip`."""
+    """Returns the name of a crop without `_flip`."""
     return crop.removesuffix(FLIP)
 
 
 def is_crop(name: str) -> bool:
-    """Whether a config may name this crop; `even_<n>` stands for n of them."""
+    """Returns whether a config may name this crop. A config writes `even_<n>`, which stands for n crops."""
     base = base_of(name)
     even = EVEN.fullmatch(base)
     return base in ENDS or base in CORNERS or base == FULL or (even is not None and even[2] is None)
 
 
 def crops_of(name: str) -> list[str]:
-    """The crops that a name in a config stands for: `even_<n>` for n, any other for itself."""
+    """Returns the crops that a name in a config stands for: n crops for `even_<n>`, one crop for every other name."""
     even = EVEN.fullmatch(base_of(name))
     if even is None:
         return [name]
@@ -82,7 +89,10 @@ def crops_of(name: str) -> list[str]:
 
 
 def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
-    """The largest square at the crop's place in a frame of width x height px; of `full`, the whole frame."""
+    """Returns the largest square at the crop's place in a frame of width x height px.
+
+    For `full`, returns the whole frame.
+    """
     if base_of(crop) == FULL:
         return 0.0, 0.0, float(width), float(height)
     side = min(width, height)
@@ -92,16 +102,16 @@ def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
 
 
 def resized_frame(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height once the short side is `short_side` px; the long side is rounded down."""
+    """Returns (width, height) after the short side is resized to `short_side` px. The long side is rounded down."""
     short = min(width, height)
     return width * short_side // short, height * short_side // short
 
 
 def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[int, int]:
-    """Left and top pixel of the crop in the resized frame of width x height px.
+    """Returns the left and top pixel of the crop in a resized frame of width x height px.
 
-    pillow: half is rounded to even, as by torchvision's CenterCrop; a mirrored crop lies where that crop of the
-    mirrored frame does, as in TenCrop. torch: rounded up, as by PySlowFast's and PyTorchVideo's uniform_crop.
+    pillow: halves are rounded to even, as in torchvision's CenterCrop. A mirrored crop lies where the same crop of the
+    mirrored frame lies, as in TenCrop. torch: places are rounded up, as in uniform_crop of PySlowFast and PyTorchVideo.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size
@@ -111,7 +121,10 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
 
 
 def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rectangle:
-    """What of a frame of width x height px the network sees, in the frame's pixels; may be fractions of a pixel."""
+    """Returns the rectangle that the network sees of a frame of width x height px.
+
+    The rectangle is in pixels of that frame and may have fractions of a pixel.
+    """
     if not framing.cuts(crop):
         return crop_rectangle(crop, width, height)
     assert framing.resize_short is not None
@@ -122,13 +135,13 @@ def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rect
 
 
 def directed(rectangle: Rectangle, *, mirrored: bool) -> Rectangle:
-    """The rectangle in the direction in which its pixels are read: a mirrored one has x1 > x2."""
+    """Returns the rectangle in reading direction. A mirrored rectangle has x1 > x2."""
     x1, y1, x2, y2 = rectangle
     return (x2, y1, x1, y2) if mirrored else rectangle
 
 
 def _place(base: str, width: int, height: int) -> tuple[Fraction, Fraction]:
-    """Where a crop lies between the first (0) and the last (1) possible place, across and down."""
+    """Returns the place of a crop, across and down. 0 is the first possible place, 1 is the last."""
     if base in CORNERS:
         return CORNERS[base]
     along = ENDS[base] if base in ENDS else _even(base)

@@ -1,4 +1,7 @@
-"""The JSON documents of a cache: one reading of each, and one kind of error that names file and cause."""
+"""Reads the JSON documents of a cache.
+
+A document that is damaged raises one kind of error, which names file and cause.
+"""
 
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -20,13 +23,16 @@ Count = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class Document(BaseModel):
-    """A document with types as they are written; keys of later writers are ignored."""
+    """A JSON document whose values must have exactly the declared types.
+
+    Unknown keys, as of later versions, are ignored.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class Layout(Document):
-    """`store` of cache.json."""
+    """The section `store` of cache.json."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -36,13 +42,13 @@ class Layout(Document):
 
 
 class Manifest(Document):
-    """cache.json."""
+    """The document cache.json."""
 
     model_config = ConfigDict(extra="allow")
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
 
     schema_version: int = Field(ge=1)
-    upgrading: bool = False  # an upgrade of the cache has begun and not ended
+    upgrading: bool = False  # an upgrade of the cache has begun and has not ended
     clips: dict[str, Any]
     clips_digest: str
     store: Layout
@@ -53,25 +59,25 @@ class Manifest(Document):
 
 
 class Labels(Document):
-    """labels.json."""
+    """The document labels.json."""
 
     multi_label: bool | None
 
 
 class Classes(RootModel[list[str]]):
-    """classes.json."""
+    """The document classes.json."""
 
     model_config = ConfigDict(strict=True)
 
 
 class IndexedDataset(Document):
-    """dataset.json."""
+    """The document dataset.json."""
 
     options: dict[str, Any]
 
 
 class ArrayDocument(Document):
-    """One of `arrays` of stages/<key>.json; `fill` is the number's repr."""
+    """One entry of `arrays` in stages/<key>.json. `fill` is the repr of the fill value."""
 
     name: ObjectName
     stage: ObjectName
@@ -85,6 +91,7 @@ class ArrayDocument(Document):
 
     @property
     def spec(self) -> ArraySpec:
+        """Returns the spec that this entry describes."""
         number = float(self.fill)
         fill = number if number != number else int(number)
         return ArraySpec(**self.model_dump() | {"fill": fill})
@@ -101,7 +108,7 @@ class ArrayDocument(Document):
 
 
 class StageDocument(Document):
-    """stages/<key>.json."""
+    """The document stages/<key>.json."""
 
     schema_version: int = Field(ge=1)
     key: ObjectName
@@ -126,14 +133,16 @@ def _told(document: Model, key: str, given: str, computed: str, of: str) -> Mode
 
 
 def read_document(storage: Storage, name: str, model: type[Model], advice: str = RESTORE) -> Model:
-    """A document of a cache. Raises FileNotFoundError, and what `parsed` raises."""
+    """Reads a document of a cache. Raises FileNotFoundError where it is missing, and the errors of `parsed`."""
     return parsed(f"{storage.root}/{name}", storage.get(name), model, advice)
 
 
 def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE) -> Model:
-    """What a document says. Raises CacheTooNew, and CacheError with `where`, the cause and `advice`.
+    """Parses a document and checks it against `model`.
 
-    A model whose documents may be those of an upgrade says so by its `latest_schema_version`.
+    Raises CacheTooNew for a document with a later schema version. Raises CacheError for a damaged document; the message
+    has `where`, the cause and `advice`. A model with an attribute `latest_schema_version` accepts documents up to that
+    version.
     """
     latest = getattr(model, "latest_schema_version", SCHEMA_VERSION)
     try:
@@ -148,7 +157,10 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
 
 
 def fault(error: Exception) -> str:
-    """What is wrong with a document, in a line: the first of pydantic's errors, with its key and what was given."""
+    """Returns one line that says what is wrong with a document.
+
+    For an error of pydantic, the line has the first fault, its key and the value that was given.
+    """
     if not isinstance(error, ValidationError):
         return shortened(str(error))
     first = error.errors(include_url=False)[0]
@@ -160,13 +172,13 @@ def fault(error: Exception) -> str:
 
 
 def shortened(words: str, most: int = SHOWN_CHARACTERS) -> str:
-    """The words in one line, cut where there are too many."""
+    """Returns the words on one line. A line longer than `most` characters is cut."""
     line = " ".join(words.split())
     return line if len(line) <= most else f"{line[:most]}... ({len(line):,} characters)"
 
 
 def _schema_version(content: bytes) -> int:
-    """What a document that does not fit says of its schema; 0 where it says nothing."""
+    """Returns the schema version in a document that does not fit its model, or 0 where there is none."""
     try:
         return _Versioned.model_validate_json(content).schema_version
     except (ValidationError, RecursionError):

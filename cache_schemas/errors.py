@@ -1,4 +1,4 @@
-"""What can be wrong with a cache; each error is also the built-in a caller expects."""
+"""Defines the errors of caches. Each error also derives from the built-in error that a caller expects."""
 
 import errno
 import resource
@@ -11,35 +11,35 @@ NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class CacheError(ValueError):
-    """A cache that cannot be used as asked; the message says what was seen, expected and what to do."""
+    """The cache cannot be used as asked. The message says what was seen, what was expected and what to do."""
 
 
 class CacheNotFound(CacheError, FileNotFoundError):
-    """No cache at this path."""
+    """There is no cache at this path."""
 
 
 class CacheMismatch(CacheError):
-    """The cache was made with other options than those asked for."""
+    """The cache was made with other options than the options asked for."""
 
 
 class CacheNotWritable(CacheError, OSError):
-    """A file of the cache that cannot be written: no room, or no permission."""
+    """A file of the cache cannot be written, for lack of room or permission."""
 
 
 class TooManyOpenFiles(CacheError, OSError):
-    """A file of the cache cannot be opened, because the process may open no more."""
+    """A file of the cache cannot be opened, because the process has reached its limit of open files."""
 
 
 class CacheTooNew(CacheError):
-    """A file of the cache was written by a later version; nothing is wrong with it."""
+    """A later version of kinegraph wrote the file. The file is not damaged."""
 
 
 class UnsafeName(CacheError):
-    """A name that would lead out of the cache."""
+    """A name leads out of the cache."""
 
 
 class UnknownStorage(CacheError):
-    """A URL that is not opened: of a kind that no installed package opens, or with a secret in it."""
+    """A URL is refused: no installed package opens URLs of this kind, or the URL holds a secret."""
 
 
 class StorageError(CacheError, OSError):
@@ -47,11 +47,17 @@ class StorageError(CacheError, OSError):
 
 
 def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
+    """Returns the error for a file with schema version `found`, where this version reads at most `known`."""
     return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {known}. Update kinegraph.")
 
 
 def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> CacheNotWritable | None:
-    """What to tell of a file that could not be written; None where we know no better than `error`."""
+    """Returns the error for a file that could not be written.
+
+    Returns None where this module can say no more than `error` says.
+
+    no_inodes: the file system has no free inode.
+    """
     if error.errno in NO_ROOM:
         seen = error.strerror
         if no_inodes:
@@ -71,13 +77,16 @@ def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> Cach
 
 
 def open_files_limit() -> int:
-    """How many files this process may have open: `ulimit -n`; sys.maxsize where there is no limit."""
+    """Returns how many files this process may have open (`ulimit -n`). Returns sys.maxsize where there is no limit."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
 def out_of_descriptors(path: Path, error: OSError) -> TooManyOpenFiles | None:
-    """What to tell of a file that could not be opened; None where it is for another reason than open files."""
+    """Returns the error for a file that could not be opened because too many files are open.
+
+    Returns None for other causes.
+    """
     if error.errno not in NO_DESCRIPTOR:
         return None
     return TooManyOpenFiles(

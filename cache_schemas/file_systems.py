@@ -1,4 +1,4 @@
-"""What opens a URL: fsspec, and the packages that it needs for some kinds of them."""
+"""Opens URLs through fsspec, and names the package to install where a kind of URL needs one."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import fsspec
 
 from kinegraph.cache_schemas.errors import UnknownStorage
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # of kinegraph, by scheme
+EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # URL scheme -> extra of kinegraph to install
 
 
 def open_file_system(url: str, **settings: Any) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL, and its name for it; listings are not kept, for others write too.
+    """Returns the fsspec file system of a URL, and the path of the URL in that file system.
 
-    Raises UnknownStorage where nothing is installed that opens the URL.
+    Listings are not cached, because other processes write too. Raises UnknownStorage where no installed package opens
+    the URL.
     """
     scheme = url.partition("://")[0]
     try:

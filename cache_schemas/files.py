@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also after a power cut."""
+"""Writes files that appear whole or not at all, also after a power cut."""
 
 import errno
 import os
@@ -16,17 +16,18 @@ from kinegraph.cache_schemas.regular import open_regular
 
 TEMPORARY_PREFIX = ".tmp-"
 FOREIGN_AGE_SECONDS = 3600.0
-MAX_NAME_BYTES, MAX_ENDING_BYTES = 255, 16  # of a file, on all usual file systems
-NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of link(2), on a file of our own
+MAX_NAME_BYTES, MAX_ENDING_BYTES = 255, 16  # limits of a file's name on all usual file systems
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # errors of link(2) where the file system has no hard links
 TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}(?P<pid>\d+)-(?P<host>[^-]+)-")
-ENDED = {"Z", "X"}  # states of a process: a zombie, or dead
+ENDED = {"Z", "X"}  # states of a process that does not run: zombie, dead
 Buffer = bytes | bytearray | memoryview
 
 
 def _host(proc: Path = Path("/proc")) -> str:
-    """Where process numbers mean the same as here: a machine since it was started, and in it one namespace of them.
+    """Returns a short digest of the machine, its present boot and its namespace of process numbers.
 
-    Containers have namespaces of their own, and often one host name; where Linux is not, the name has to do.
+    Two processes with the same digest see the same process numbers. Containers have namespaces of their own and often
+    share one host name. Outside Linux the digest is that of the host name alone.
     """
     seen = [socket.gethostname()]
     with suppress(OSError):
@@ -47,15 +48,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """A new name beside `name`, which `sweep` knows; it ends with `name` unless that would be too long for a file."""
+    """Returns a new temporary name for the file `name`. `sweep` recognises such names.
+
+    The temporary name ends with `name`, or with a shorter form of `name` where the whole would be too long for a file
+    system.
+    """
     start = f"{TEMPORARY_PREFIX}{os.getpid()}-{HOST}-{time.monotonic_ns()}-"
     return start + shortened(name, MAX_NAME_BYTES - len(start))
 
 
 def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
-    """The name of a file in at most `max_bytes`; a longer one keeps its start and its ending, with a digest between.
+    """Returns the name of a file in at most `max_bytes` bytes.
 
-    One name always gives one short name. Different names give different ones.
+    A longer name keeps its start and its ending, with a digest between. The same name always has the same short name.
+    Different names have different short names.
     """
     if len(encoded := os.fsencode(name)) <= max_bytes:
         return name
@@ -65,20 +71,26 @@ def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
 
 
 def free_inodes(folder: Path) -> int | None:
-    """How many files can still be made there; None where the file system makes inodes as it needs them (btrfs)."""
+    """Returns how many more files the file system of `folder` can hold.
+
+    Returns None where the file system makes inodes as needed, as btrfs does.
+    """
     disk = os.statvfs(folder)
     return disk.f_favail if disk.f_files > 0 else None
 
 
 def _ran_out_of_inodes(path: Path) -> bool:
-    """Whether there is no inode left at a path, or above it where it is not there."""
+    """Returns whether the file system of `path` has no free inode. `path` itself need not exist."""
     with suppress(OSError):
         return free_inodes(next(folder for folder in path.absolute().parents if folder.is_dir())) == 0
     return False
 
 
 def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, str]:
-    """Write `parts` durably beside `target`; gives the temporary file, its size and its xxh3_128."""
+    """Writes `parts` durably to a temporary file beside `target`.
+
+    Returns the temporary path, the size in bytes and the xxh3_128.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / temporary_name(target.name)
     digest, size = xxhash.xxh3_128(), 0
@@ -99,7 +111,10 @@ def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, 
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """Tell of a full or read-only disk in words, with the file's name; other errors pass."""
+    """Turns the error of a full or read-only disk into CacheNotWritable with the name of the file.
+
+    Other errors pass unchanged.
+    """
     try:
         yield
     except OSError as error:
@@ -110,10 +125,11 @@ def _explained(target: Path) -> Iterator[None]:
 
 
 def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
-    """Replace `target` by the concatenation of `parts`: temporary name, fsync, rename, fsync of the folder.
+    """Replaces `target` by the concatenation of `parts`.
 
-    Gives the size in bytes and the xxh3_128, computed while writing. A crash leaves the old file or the new
-    one, and at most a temporary file that `sweep` removes. Raises CacheNotWritable.
+    The steps are: temporary file, fsync, rename, fsync of the folder. Returns the size in bytes and the xxh3_128, which
+    is computed while writing. A crash leaves the old file or the new file, and at most one temporary file, which
+    `sweep` removes later. Raises CacheNotWritable.
     """
     with _explained(target):
         temporary, size, digest = _write_temporary(target, parts)
@@ -127,7 +143,7 @@ def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
 
 
 def remove_durably(path: Path) -> None:
-    """Remove a file where there is one; it does not come back after a power cut."""
+    """Removes a file, so that a power cut does not bring the file back. A file that does not exist is no error."""
     with _explained(path):
         try:
             path.unlink()
@@ -137,13 +153,16 @@ def remove_durably(path: Path) -> None:
 
 
 def create_exclusively(target: Path, content: bytes) -> bool:
-    """Create `target` whole unless it exists already; says whether this call made it. Raises CacheNotWritable."""
+    """Creates `target` whole unless the file exists already. Returns whether this call created the file.
+
+    Raises CacheNotWritable.
+    """
     with _explained(target):
         temporary, _, _ = _write_temporary(target, [content])
         try:
             os.link(temporary, target)
         except FileExistsError:
-            # Two links: NFS asked twice, the first answer was lost, and this one won (open(2)).
+            # A link count of two: this call made the file, and NFS repeated it after losing an answer (open(2)).
             if temporary.stat().st_nlink < 2:
                 return False
         except OSError as error:
@@ -160,17 +179,18 @@ def create_exclusively(target: Path, content: bytes) -> bool:
 
 
 def sweep(folder: Path) -> int:
-    """Remove temporary files of dead processes: of this machine at once, of others by age; gives how many.
+    """Removes temporary files of dead processes. Returns the number of files removed.
 
-    The age is by the clock of the file system, which may be another machine's.
+    Files of this machine are removed as soon as their process is dead. Files of other machines are removed by age. The
+    age is measured by the clock of the file system, which may be the clock of another machine.
     """
     removed = 0
-    for parent, _, names in os.walk(folder):  # pathlib's globbing takes ten times as long
+    for parent, _, names in os.walk(folder):  # pathlib's glob takes ten times as long
         for name in names:
             if (writer := TEMPORARY.match(name)) is None:
                 continue
             path = Path(parent, name)
-            with suppress(FileNotFoundError), _explained(path):  # its writer, on another machine, renamed it meanwhile
+            with suppress(FileNotFoundError), _explained(path):  # a writer on another machine may rename the file now
                 if (
                     not alive(int(writer["pid"]))
                     if writer["host"] == HOST
@@ -182,7 +202,10 @@ def sweep(folder: Path) -> int:
 
 
 def _age_seconds(path: Path) -> float:
-    """How long ago a file was written. A new file beside it shows what time it is there."""
+    """Returns how long ago a file was written.
+
+    A new file beside it shows the present time of that file system's clock.
+    """
     written, present = path.stat().st_mtime, path.parent / temporary_name("now")
     try:
         present.touch(exist_ok=False)
@@ -192,9 +215,10 @@ def _age_seconds(path: Path) -> float:
 
 
 def alive(pid: int, started: int = 0) -> bool:
-    """Whether a process of this machine runs. A zombie does not.
+    """Returns whether a process of this machine runs. A zombie does not count as running.
 
-    `started`: its `start_ticks`, if known. Another process that has its number by now is not the one that was meant.
+    started: the `start_ticks` of the process, or 0 where they are unknown. A new process with the same number but
+    another start is not taken for the old process.
     """
     try:
         os.kill(pid, 0)
@@ -207,12 +231,18 @@ def alive(pid: int, started: int = 0) -> bool:
 
 
 def start_ticks(pid: int) -> int:
-    """When a process of this machine started, in clock ticks since the boot; 0 where the system does not tell."""
+    """Returns the start of a process of this machine, in clock ticks since the boot.
+
+    Returns 0 where the system does not say.
+    """
     return _process(pid)[1]
 
 
 def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
-    """The state and the start of a process (proc(5), fields 3 and 22 of `stat`); empty where they cannot be read."""
+    """Returns the state and the start of a process (proc(5), fields 3 and 22 of `stat`).
+
+    Returns ("", 0) where they cannot be read.
+    """
     try:
         behind_its_name = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
         return behind_its_name[0].decode(), int(behind_its_name[19])
@@ -221,7 +251,7 @@ def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
 
 
 def file_digest(path: Path) -> tuple[int, str]:
-    """Size in bytes and xxh3_128 of a file."""
+    """Returns the size in bytes and the xxh3_128 of a file."""
     digest, size = xxhash.xxh3_128(), 0
     with open_regular(path) as file:
         while block := file.read(1 << 22):

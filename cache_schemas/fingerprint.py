@@ -1,4 +1,4 @@
-"""Fingerprints: what changes a feature's values, in one canonical form."""
+"""A fingerprint is the digest of all options that change the values of a feature, in one canonical form."""
 
 import hashlib
 import json
@@ -9,16 +9,20 @@ Options = Mapping[str, Any]
 
 
 def canonical(options: Options) -> str:
-    """Sorted-key JSON without spaces; floats by repr (Python's JSON does)."""
+    """Returns the options as JSON with sorted keys and without spaces.
+
+    Floats are written by `repr`, as Python's JSON does.
+    """
     return json.dumps(options, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def fingerprint(options: Options) -> str:
+    """Returns the SHA-256 of the canonical options, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical(options).encode()).hexdigest()
 
 
 def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
-    """One line per key that differs: `key: old -> new`."""
+    """Returns one line for each key that differs: `key: old -> new`."""
     found: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "(absent)"), new.get(key, "(absent)")

@@ -1,7 +1,8 @@
-"""HDF5: one file per stage key and shard, never opened for writing again, and data.h5 that joins them.
+"""Stores arrays in HDF5: one file per stage key and shard, and data.h5, which joins these files.
 
-`data.h5` holds every array as a virtual dataset over all shard files: missing ones read as fill, later ones appear.
-Files are built in memory and put whole, so a crash leaves no file that HDF5 cannot open, and readers take no locks.
+A shard file is never opened for writing again. `data.h5` holds every array as a virtual dataset over all shard files.
+Missing shard files read as fill values, and later files appear by themselves. Files are built in memory and written
+whole. So a crash leaves no file that HDF5 cannot open, and readers take no locks.
 """
 
 import json
@@ -21,11 +22,11 @@ from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.store import Shard, Written
 
 DATA = "data.h5"
-ALIGNMENT_BYTES = 8  # of chunks in a file, so that mapped rows are aligned
+ALIGNMENT_BYTES = 8  # chunks start at multiples of this, so that mapped rows are aligned
 
 
 def object_name(key: str, shard: int) -> str:
-    """Path of a shard file below the cache."""
+    """Returns the path of a shard file below the cache."""
     return f"shards/{key}/{shard:06d}.h5"
 
 
@@ -45,7 +46,10 @@ def _image(file: h5py.File) -> bytes:
 
 
 def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int) -> bytes:
-    """The bytes of a shard file: arrays of `shard_clips` rows each, chunked as in zarr; absent rows take no space."""
+    """Returns the bytes of a shard file.
+
+    Each array has `shard_clips` rows and is chunked as in zarr. Absent rows take no space.
+    """
     with _in_memory() as file:
         for spec, rows in arrays:
             chunks = (spec.inner_rows(shard_clips), *spec.shape)
@@ -57,7 +61,10 @@ def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int
 
 
 def _opened(path: Path) -> h5py.File:
-    """The file for reading, without locks, but as this process has it open already where it has."""
+    """Opens the file for reading without locks.
+
+    Where this process has the file open with other lock settings already, the file is opened with those settings.
+    """
     require_regular(path)
     try:
         return h5py.File(path, "r", locking=False)
@@ -68,7 +75,10 @@ def _opened(path: Path) -> h5py.File:
 
 
 def _own(file: h5py.File, name: str) -> h5py.Dataset:
-    """The dataset `name`. Raises KeyError where there is none, or a link leads to it, maybe into another file."""
+    """Returns the dataset `name` of this file.
+
+    Raises KeyError where there is none, or where a link leads to the dataset. A link may lead into another file.
+    """
     parts = name.split("/")
     for depth in range(1, len(parts) + 1):
         if not isinstance(file.get("/".join(parts[:depth]), getlink=True), h5py.HardLink):
@@ -77,7 +87,10 @@ def _own(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 class Hdf5ShardView:
-    """One array of a sealed shard file, mapped into memory; `row` gives views, no copies, and holds no HDF5 handle."""
+    """One array of a sealed shard file, mapped into memory. No HDF5 handle stays open.
+
+    Raises FileNotFoundError where there is no file, ValueError where the file is damaged.
+    """
 
     def __init__(self, path: Path, spec: ArraySpec, shard_clips: int) -> None:
         self._inner_rows, self._spec = spec.inner_rows(shard_clips), spec
@@ -93,14 +106,14 @@ class Hdf5ShardView:
         self._mapped = mapped(path)
 
     def row(self, index: int) -> np.ndarray:
-        """Row `index` of the shard, a read-only view."""
+        """Returns row `index` of the shard as a read-only view. Nothing is copied."""
         inner, within = divmod(index, self._inner_rows)
         start = self._offsets[inner] + within * self._spec.row_bytes
         return self._mapped[start : start + self._spec.row_bytes].view(self._spec.dtype).reshape(self._spec.shape)
 
 
 def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> dict[int, int]:
-    """Where in the file each chunk lies that was written, by its number."""
+    """Returns chunk number -> byte offset in the file, for every chunk that was written."""
     inner_rows = spec.inner_rows(shard_clips)
     expected = ((shard_clips, *spec.shape), np.dtype(spec.dtype), (inner_rows, *spec.shape))
     if (dataset.shape, dataset.dtype, dataset.chunks) != expected:
@@ -115,19 +128,22 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
-    """Give the axes of an array their dimension scales, one for each name in a group, as netCDF-4 has them."""
+    """Attaches dimension scales to the axes of an array, as netCDF-4 does. A group has one scale for each axis name."""
     for axis, name in enumerate(["row", *dims]):
         size, group = dataset.shape[axis], dataset.parent
         if name not in group:
-            scale = group.create_dataset(name, (size,), ">f4", track_times=False)  # no values are stored
+            scale = group.create_dataset(name, (size,), ">f4", track_times=False)  # the scale stores no values
             scale.make_scale(f"This is a netCDF dimension but not a netCDF variable.{size:10d}")
-        scale = group[name]  # or an array of this name
+        scale = group[name]  # an array of the cache may have this name
         if isinstance(scale, h5py.Dataset) and scale.is_scale and len(scale) == size:
             dataset.dims[axis].attach_scale(scale)
 
 
 class Hdf5Store:
-    """The arrays of a cache as shards/<key>/<nnnnnn>.h5 and data.h5, on a POSIX path."""
+    """Stores the arrays of a cache as shards/<key>/<nnnnnn>.h5 and data.h5, on a POSIX path.
+
+    Raises CacheError for a cache at a URL.
+    """
 
     def __init__(self, storage: Storage, shard_clips: int) -> None:
         self.storage, self.shard_clips = storage, shard_clips
@@ -142,7 +158,10 @@ class Hdf5Store:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Write data.h5 with all arrays at `num_rows` rows, unless it is so already. It has no `coordinates`."""
+        """Writes data.h5 with all arrays at `num_rows` rows, unless data.h5 has these arrays and rows already.
+
+        HDF5 stores no `coordinates`, so `coordinates` and `renew` are ignored.
+        """
         layout = {"rows": num_rows, "shard_clips": self.shard_clips, "arrays": [s.name for s in specs]}
         declared = json.dumps({"schema": SCHEMA_VERSION, "scales": True} | layout)
         if self._declared() == declared:
@@ -156,7 +175,10 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """data.h5, where it is missing, damaged, or does not join the shard files of `specs`."""
+        """Returns [`data.h5`] where that file is missing, is damaged, or does not join the shard files of `specs`.
+
+        Otherwise returns [].
+        """
         try:
             with _opened(self._local(DATA)) as file:
                 joined = all(self._joins(_own(file, spec.name), spec, num_rows) for spec in specs)
@@ -165,7 +187,9 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Whether a dataset of data.h5 is what `_join` makes."""
+        """Returns whether a dataset of data.h5 equals the dataset that `_join` makes, with a number of rows in
+        `num_rows`.
+        """
         rows = dataset.shape[0]
         if dataset.dtype != np.dtype(spec.dtype) or dataset.shape[1:] != spec.shape or rows not in num_rows:
             return False
@@ -174,7 +198,10 @@ class Hdf5Store:
         return sources == expected and np.array_equal(dataset.fillvalue, np.dtype(spec.dtype).type(spec.fill), True)
 
     def _declared(self) -> str:
-        """What data.h5 says that it joins; nothing where there is no such file or it is damaged."""
+        """Returns the attribute that says which arrays data.h5 joins.
+
+        Returns "" where the file is missing or damaged.
+        """
         try:
             with _opened(self._local(DATA)) as file:
                 return str(file.attrs["kinegraph"])
@@ -182,8 +209,8 @@ class Hdf5Store:
             return ""
 
     def _join(self, file: h5py.File, spec: ArraySpec, num_rows: int) -> None:
-        """An array of data.h5: rows of all shard files, written or not."""
-        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # h5py's VirtualLayout would note the time of day
+        """Adds an array to data.h5: a virtual dataset over the rows of all shard files, written or not."""
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # h5py's VirtualLayout would store the time of day
         settings.set_layout(h5py.h5d.VIRTUAL)
         settings.set_obj_track_times(False)
         settings.set_fill_value(np.array([spec.fill], spec.dtype))
@@ -205,24 +232,30 @@ class Hdf5Store:
             dataset.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """One file holds all arrays of the key."""
+        """Returns 1, because one file holds all arrays of a key."""
         return 1
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Write one shard file of a stage key, all its arrays in it; object name -> size and xxh3_128."""
+        """Writes one shard file of a stage key with all arrays of the key.
+
+        Returns object name -> (size in bytes, xxh3_128).
+        """
         for spec, rows in arrays:
             spec.check_rows(rows, self.shard_clips)
         name = object_name(key, shard)
         return {name: self.storage.put(name, [shard_image(arrays, self.shard_clips)])}
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Hdf5ShardView:
-        """Map a sealed shard. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
+        """Maps a sealed shard.
+
+        Raises FileNotFoundError where there is no shard file, ValueError where the file is damaged.
+        """
         return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[Hdf5ShardView]:
-        """Map sealed shards, (array, shard) each. Raises as `open_shard`."""
+        """Maps sealed shards. `wanted` has one (array, shard) for each. Raises the errors of `open_shard`."""
         return [self.open_shard(spec, shard) for spec, shard in wanted]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Rows of opened shards, (shard, index) each: read-only views."""
+        """Returns rows of opened shards as read-only views. `places` has one (shard, index) for each row."""
         return (shard.row(index) for shard, index in places)

@@ -1,4 +1,4 @@
-"""The ledger: one record per stage key and shard. A shard is done for a key if and only if its record exists."""
+"""The ledger has one record per stage key and shard. A shard is done for a key if and only if its record exists."""
 
 import json
 from collections.abc import Container, Iterator
@@ -15,7 +15,7 @@ from kinegraph.cache_schemas.storage import Span, Storage
 
 LEDGER = "ledger"
 ADVICE = "`kinegraph verify --repair` removes it, and the next extract redoes the shard."
-RECORDS_AT_ONCE = 256  # of one read
+RECORDS_AT_ONCE = 256  # records that one call of the storage reads
 Reason = Literal[
     "missing",
     "unreadable",
@@ -31,7 +31,7 @@ Size = Annotated[int, Field(ge=0)]  # bytes
 
 
 def _date(words: str) -> str:
-    """The words as given: ISO 8601, or nothing. Raises ValueError."""
+    """Returns the words unchanged where they are empty or a date of ISO 8601. Raises ValueError otherwise."""
     try:
         datetime.fromisoformat(words or "1970-01-01").timestamp()
     except (ValueError, OverflowError) as error:
@@ -44,7 +44,7 @@ class _Record(BaseModel):
 
 
 class Failure(_Record):
-    """Why a clip has no features; `detail` says it in words."""
+    """Says why a clip has no features. `detail` is the reason in words."""
 
     clip_id: str
     reason: Reason
@@ -52,21 +52,24 @@ class Failure(_Record):
 
 
 class Warned(_Record):
-    """What the decoder complained about in a clip that is usable all the same."""
+    """Says what the decoder complained about in a clip that is usable all the same."""
 
     clip_id: str
     detail: str
 
 
 class SealedObject(_Record):
+    """Size and digest of one object that a shard consists of."""
+
     size: Size
     xxh3_128: str
 
 
 class Source(_Record):
-    """Identity of a video, or a file read beside it, when it was read: size, mtime and a digest of sampled content.
+    """Identifies a video, or a file read beside the video, at the moment when it was read.
 
-    Of a video at a URL `mtime_ns` and `etag` are what its store says; 0 and None where it does not.
+    `size` is in bytes, `mtime_ns` in nanoseconds. `digest` is the digest of sampled content. If the file lies at a URL,
+    the store behind the URL reports `mtime_ns` and `etag`; they are 0 and None where the store does not report them.
     """
 
     size: Size
@@ -76,7 +79,7 @@ class Source(_Record):
 
 
 class Exported(_Record):
-    """From which kind of store a shard was copied, by which kinegraph, and when (ISO 8601)."""
+    """Says from which kind of store a shard was copied, by which version of kinegraph, and when (ISO 8601)."""
 
     kind: str
     kinegraph: str
@@ -84,10 +87,11 @@ class Exported(_Record):
 
 
 class Record(_Record):
-    """What sealing one shard of one stage key wrote. Paths are relative to the cache, times in seconds.
+    """Says what was written when one shard of one stage key was sealed.
 
-    With `exported`, all but the objects is as in the record of the shard that was copied. `upgraded_from` is the
-    fingerprint under which it was sealed first, by earlier rules that took the same frames.
+    Paths are relative to the cache; times are in seconds. Where `exported` is set, all entries except `objects` are as
+    in the record of the shard that was copied. `upgraded_from` is the fingerprint under which the shard was first
+    sealed, by earlier rules that took the same frames.
     """
 
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -100,7 +104,7 @@ class Record(_Record):
     failures: list[Failure] = []
     warnings: list[Warned] = []
     sources: dict[str, Source] = {}
-    files: dict[str, Source] = Field({}, validation_alias=AliasChoices("files", "box_files"))  # its first name
+    files: dict[str, Source] = Field({}, validation_alias=AliasChoices("files", "box_files"))  # early name: box_files
     versions: dict[str, str] = {}
     device: str = ""
     batch_size: int = 0
@@ -113,13 +117,16 @@ class Record(_Record):
     upgraded_from: str | None = None
 
     def upgraded(self, to: str) -> "Record":
-        """The same shard under the fingerprint `to`. Earlier readers are told to be updated."""
+        """Returns the record of the same shard under the fingerprint `to`.
+
+        The schema version rises, so that earlier versions of kinegraph refuse the record and ask for an update.
+        """
         now = {"fingerprint": to, "upgraded_from": self.fingerprint, "schema_version": UPGRADE_SCHEMA_VERSION}
         return self.model_copy(update=now)
 
 
 def encoded(record: Record) -> bytes:
-    """The bytes of a record."""
+    """Returns the record as JSON bytes."""
     return json.dumps(record.model_dump(exclude_none=True), indent=1, sort_keys=True).encode()
 
 
@@ -130,36 +137,39 @@ class Ledger:
         self.storage = storage
 
     def name(self, key: str, shard: int) -> str:
-        """Name of a record below the cache."""
+        """Returns the name of a record below the cache."""
         return f"{LEDGER}/{key}/{shard:06d}.json"
 
     def seal(self, record: Record) -> bool:
-        """Declare a shard done, unless it is already; says whether. Its objects must be durable by now."""
+        """Declares a shard done unless it is done already. Returns whether this call created the record.
+
+        The objects of the shard must be durable before the call.
+        """
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Put a sealed shard under the fingerprint `to`, in one write; its objects stay."""
+        """Puts a sealed shard under the fingerprint `to` in one write. The objects of the shard stay."""
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
     def unseal(self, key: str, shard: int) -> None:
-        """Declare a shard not done; its objects become orphans that the next extraction replaces."""
+        """Declares a shard not done. The objects of the shard become orphans, which the next extraction replaces."""
         self.storage.delete(self.name(key, shard))
 
     def shards(self, key: str) -> list[int]:
-        """Shards that have a record, in order."""
-        folder, ending = f"{LEDGER}/{key}", ".json"  # no Path objects: there may be a record per 64 clips of a million
+        """Returns the numbers of the shards that have a record, in ascending order."""
+        folder, ending = f"{LEDGER}/{key}", ".json"  # no Path objects, which are slow for 16,000 records
         stems = (n[len(folder) + 1 : -len(ending)] for n in self.storage.names(folder) if n.endswith(ending))
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def has(self, key: str, shard: int) -> bool:
-        """Whether a shard is done for a key."""
+        """Returns whether a shard is done for a key."""
         return self.storage.exists(self.name(key, shard))
 
     def read(self, key: str, shard: int) -> Record | None:
-        """The record, or None where there is none.
+        """Returns the record of a shard, or None where there is none.
 
-        Raises CacheError for a record that cannot be understood: half-written by another tool, or newer than
-        this version of kinegraph.
+        Raises CacheError for a record that is damaged, as one that another tool wrote halfway. Raises CacheTooNew for a
+        record of a later version of kinegraph.
         """
         try:
             return self._understood(self.name(key, shard), self.storage.get(self.name(key, shard)))
@@ -174,14 +184,14 @@ class Ledger:
         return record
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-        """The records of a key, in order; of the shards `among` alone, where given."""
+        """Yields the records of a key in the order of the shards. `among` limits the records to those shards."""
         shards = [shard for shard in self.shards(key) if among is None or shard in among]
         for first in range(0, len(shards), RECORDS_AT_ONCE):
             some = shards[first : first + RECORDS_AT_ONCE]
             names = [self.name(key, shard) for shard in some]
             try:
                 found = self.storage.read([Span(name) for name in names])
-            except FileNotFoundError:  # one was unsealed since they were listed
+            except FileNotFoundError:  # a record was removed after the listing
                 yield from (record for shard in some if (record := self.read(key, shard)) is not None)
             else:
                 yield from map(self._understood, names, found)

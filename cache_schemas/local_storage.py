@@ -1,4 +1,4 @@
-"""A cache in a folder: its objects are files."""
+"""Stores the objects of a cache as files in a folder."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +22,8 @@ from kinegraph.cache_schemas.storage import ROOT, Span
 class LocalStorage:
     """A folder on a POSIX file system.
 
-    Reading follows symbolic links. Writing and removing follow those above the root, and refuse folders below it that
-    links place outside: a cache that someone else made must not write elsewhere.
+    Reading follows all symbolic links. Writing and removing follow links above the root. Below the root, they refuse a
+    folder that a link places outside the root, because a cache that another person made must not write elsewhere.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -43,7 +43,7 @@ class LocalStorage:
         return _read_part(f"{self._folder}/{checked_name(name)}", 0, None)
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        folder = str(self._folder)  # a Path takes longer than a ledger record
+        folder = str(self._folder)  # making a Path takes longer than reading a ledger record
         return [_read_part(f"{folder}/{checked_name(name)}", start, stop) for name, start, stop in spans]
 
     def exists(self, name: str) -> bool:
@@ -71,11 +71,14 @@ class LocalStorage:
         return self._folder / (name if name in ROOT else checked_name(name))
 
     def _to_change(self, name: str) -> Path:
-        """Where an object lies that is to be written or removed. Raises UnsafeName where a link leads outside."""
+        """Returns the path of an object that is about to be written or removed.
+
+        Raises UnsafeName where a link leads outside.
+        """
         path, folder = self._folder / checked_name(name), str(self._folder)
         for part in name.split("/")[:-1]:
             folder = f"{folder}/{part}"
-            if os.path.islink(folder):  # noqa: PTH114 -- for each object that is written
+            if os.path.islink(folder):  # noqa: PTH114 -- Path is slow, and this runs for each object
                 break
         else:
             return path
@@ -89,12 +92,12 @@ class LocalStorage:
 
 
 def _names(path: str, folder: str) -> Iterator[str]:
-    """Names of the objects in the folder at `path`, each below the name `folder`."""
+    """Yields the names of the objects in the folder at `path`. Each name starts with `folder`."""
     try:
         entries = os.scandir(path)
     except FileNotFoundError:
         return
-    with entries:  # they know what is a folder: no stat per file
+    with entries:  # an entry knows whether it is a folder, so no file needs a stat
         for entry in entries:
             if entry.is_dir():
                 yield from _names(entry.path, f"{folder}/{entry.name}")

@@ -1,4 +1,4 @@
-"""Files mapped into memory, without a descriptor for each."""
+"""Maps files into memory without keeping a file descriptor for each."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from kinegraph.cache_schemas.regular import require_regular
 
 
 def mapped(path: Path) -> np.ndarray:
-    """The bytes of a file, uint8 [size], mapped and read-only.
+    """Maps a file and returns its bytes, uint8 [size], read-only.
 
-    The file's descriptor is closed before this returns: numpy.memmap and mmap hold theirs (before Python 3.13), so that
-    as many shards could be open as `ulimit -n` says. Raises FileNotFoundError, and TooManyOpenFiles where the process
-    has no descriptor left.
+    The file descriptor is closed before the function returns. numpy.memmap and mmap keep their descriptor (before
+    Python 3.13), so `ulimit -n` would limit how many shards can be open. Raises FileNotFoundError. Raises
+    TooManyOpenFiles where the process has no free descriptor.
     """
     require_regular(path)
     try:

@@ -1,4 +1,4 @@
-"""How much memory there is to take."""
+"""Reads how much memory is free."""
 
 from pathlib import Path
 
@@ -6,7 +6,10 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes() -> int | None:
-    """What the kernel would give without swapping, page cache included; None where it does not say (no Linux)."""
+    """Returns the memory that the kernel can provide without swapping, in bytes, page cache included.
+
+    Returns None outside Linux.
+    """
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:

@@ -1,4 +1,7 @@
-"""Names that documents give: objects, arrays, stage keys. Each is a POSIX path that stays below a root."""
+"""Checks names that documents contain: objects, arrays, stage keys.
+
+Each name is a POSIX path that stays below a root.
+"""
 
 import re
 from typing import Annotated
@@ -12,8 +15,10 @@ _STAYS_BELOW = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[^/\\\0]+(?:/[^/\\\0]+)*", 
 
 
 def checked_name(name: str) -> str:
-    """The name as given. Raises UnsafeName for one that is absolute, climbs (`.`, `..`), has an empty part, a backslash
-    or a NUL."""
+    """Returns the name unchanged. Raises UnsafeName for a name that could leave the root.
+
+    Such a name is absolute, has a part `.` or `..`, has an empty part, or contains a backslash or a NUL.
+    """
     if _is_plain(name) or _STAYS_BELOW.fullmatch(name) is not None:
         return name
     shown = repr(name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}...")
@@ -24,7 +29,7 @@ def checked_name(name: str) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name is soon seen to be one, as most are: a ledger record has many."""
+    """Returns whether a quick look shows that the name is safe. Most names pass; a ledger record has many."""
     if not name or name[0] in "./" or name[-1] == "/" or "//" in name or "/." in name:
         return False
     return "\\" not in name and "\0" not in name

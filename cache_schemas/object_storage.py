@@ -1,4 +1,4 @@
-"""A cache at a URL: whole objects through fsspec, s3:// above all (through s3fs)."""
+"""Stores a cache at a URL as whole objects, through fsspec. The usual URL is s3://, through s3fs."""
 
 import os
 import uuid
@@ -17,8 +17,8 @@ from kinegraph.cache_schemas.names import checked_name
 from kinegraph.cache_schemas.patience import Patience, is_away, status_of, told
 from kinegraph.cache_schemas.storage import ROOT, Span
 
-CHUNK_BYTES = 16 << 20  # of one request, where an object only passes through
-# A put that takes longer is given up and repeated: botocore asks for `100 Continue`, and aiohttp waits for it for ever.
+CHUNK_BYTES = 16 << 20  # size of one request when an object is only digested
+# A put that takes longer is cancelled and repeated. botocore asks for `100 Continue`; aiohttp waits for that for ever.
 PUT_SECONDS, SLOWEST_BYTES_PER_SECOND = 60.0, 250_000
 PROBES = "probes"
 CONFLICT, PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE, NOT_IMPLEMENTED = 409, 412, 416, 501
@@ -26,12 +26,12 @@ Answer = TypeVar("Answer")
 
 
 class ObjectStorage:
-    """Objects below an fsspec URL like s3://bucket/prefix.
+    """The objects below an fsspec URL like s3://bucket/prefix.
 
-    Endpoint, credentials and retries are left to fsspec and what implements the URL: their environment variables and
-    config files. A store that goes away is waited for (`Patience`). Safe under fork and spawn: every process opens the
-    file system for itself. Raises StorageError where the store does not do what is asked, UnknownStorage where nothing
-    is installed that opens the URL.
+    fsspec and the package behind it take endpoint, credentials and retries from their environment variables and config
+    files. A store that goes away is waited for (`Patience`). The object is safe under fork and spawn, because every
+    process opens the file system for itself. Raises StorageError where the store does not do what is asked. Raises
+    UnknownStorage where no installed package opens the URL.
     """
 
     def __init__(self, root: str) -> None:
@@ -45,12 +45,12 @@ class ObjectStorage:
         return self.__dict__ | {"_systems": {}, "_patience": Patience(self.root)}
 
     def _at(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """This process' file system, and what it calls an object."""
+        """Returns this process' file system, and the path of an object in that file system."""
         process = os.getpid()
-        if process not in self._systems:  # a parent's is kept, unused: closing it would wait for threads left behind
+        if process not in self._systems:  # a parent's system is kept, because closing it would wait for its threads
             try:
                 self._systems[process] = open_file_system(self.root)
-            except OSError as error:  # of those that connect at once, as ftp
+            except OSError as error:  # some file systems connect at once, as ftp does
                 raise StorageError(f"{self.root}: {told(error)}. {self._advice}") from error
         system, root = self._systems[process]
         return system, f"{root}/{name if name in ROOT else checked_name(name)}"
@@ -61,11 +61,17 @@ class ObjectStorage:
         return len(content), xxhash.xxh3_128_hexdigest(content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Where the server ignores the condition, an object that was there before is left alone all the same."""
+        """Creates an object unless there is one.
+
+        An existing object is safe even where the server ignores the condition of the put.
+        """
         return not self.exists(name) and self._create(name, content)
 
     def creates_exclusively(self) -> bool:
-        """Found by trying, once: not every server that speaks S3 heeds `If-None-Match`."""
+        """Returns whether a second `create` of the same object fails. The answer is found by one trial.
+
+        Not every server that speaks S3 obeys `If-None-Match`.
+        """
         if self._is_exclusive is None:
             probe = f"{PROBES}/{uuid.uuid4().hex}"
             try:
@@ -95,14 +101,14 @@ class ObjectStorage:
     def _content(self, name: str, answer: bytes | Exception) -> bytes:
         if not isinstance(answer, Exception):
             return answer
-        if status_of(answer) == RANGE_NOT_SATISFIABLE:  # it ends before the range begins
+        if status_of(answer) == RANGE_NOT_SATISFIABLE:  # the object ends before the range begins
             return b""
         with self._explained(name):
             raise answer
 
     def exists(self, name: str) -> bool:
         try:
-            self.read([Span(name, 0, 1)])  # one request; s3fs asks twice whether there is none
+            self.read([Span(name, 0, 1)])  # one request; `exists` of s3fs makes two where there is no object
         except FileNotFoundError:
             return False
         return True
@@ -132,7 +138,7 @@ class ObjectStorage:
         except FileNotFoundError:
             return
         for name in found:
-            if name.startswith(f"{path}/") and not name.endswith("/"):  # consoles make objects of folders
+            if name.startswith(f"{path}/") and not name.endswith("/"):  # web consoles make an object for each folder
                 yield folder + name.removeprefix(path)
 
     def delete(self, name: str) -> None:
@@ -143,13 +149,16 @@ class ObjectStorage:
             return
 
     def sweep(self) -> None:
-        """Nothing to do: an interrupted put leaves no object. (Parts of large ones are the bucket's to expire.)"""
+        """Does nothing, because an interrupted put leaves no object. The bucket's rules expire parts of large puts."""
 
     def local_path(self, name: str) -> None:
         return None
 
     def _create(self, name: str, content: bytes) -> bool:
-        """Put on the condition that there is no such object; without it, where the store knows no conditions."""
+        """Puts an object on the condition that there is none. Returns whether the object is the one of this call.
+
+        The condition is left out where the store supports no conditions.
+        """
         try:
             self._pipe(name, content, mode="create")
             return True
@@ -160,7 +169,7 @@ class ObjectStorage:
                 return True
             if status not in (CONFLICT, PRECONDITION_FAILED) and not isinstance(cause, FileExistsError):
                 raise
-        # A put whose answer was lost is repeated by the client, and then refused because of itself.
+        # The client repeats a put whose answer was lost. The store then refuses the second put because of the first.
         return self.exists(name) and self.get(name) == content
 
     def _pipe(self, name: str, content: bytes, **settings: str) -> None:
@@ -176,12 +185,12 @@ class ObjectStorage:
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
-        """Names the URL in whatever goes wrong, but for what is not found."""
+        """Turns every error except FileNotFoundError and MemoryError into a StorageError that names the URL."""
         try:
             yield
         except (FileNotFoundError, MemoryError):
             raise
-        except Exception as error:  # every implementation has errors of its own; botocore's are not even OSError
+        except Exception as error:  # each implementation has its own errors; errors of botocore are not even OSError
             seen = f"{self.root}/{name}: {told(error)}."
             if self._patience.answered and is_away(error):
                 raise StorageError(
@@ -199,7 +208,7 @@ class ObjectStorage:
 
 
 def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:
-    """Put an object. Raises FSTimeoutError, and takes the put back, where nobody answers."""
+    """Puts an object. Raises FSTimeoutError and cancels the put where the store does not answer in time."""
     if not system.async_impl:
         system.pipe_file(path, content, **settings)
         return

@@ -1,4 +1,4 @@
-"""Waiting for a store that is away: its server restarts, its port is refused, the network is gone for a while."""
+"""Waits for a store that is away: its server restarts, its port is refused, or the network is down for a while."""
 
 import logging
 from collections.abc import Callable
@@ -8,11 +8,12 @@ from typing import TypeVar
 from kinegraph.cache_schemas.stopping import asked as stop_asked
 from kinegraph.cache_schemas.stopping import sleep
 
-# Less than what is left of a lease's 300 s (run.lease_seconds) when it was due to be refreshed as the store went away:
-# the leases of a run that outlasts it are still good.
+# A lease lasts 300 s (run.lease_seconds). This time is shorter than what is left of a lease when its refresh is due.
+# So the leases of a run that waits this long are still valid.
 PATIENCE_SECONDS = 180.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
-# By name: clients have errors of their own (botocore's are no ConnectionError of Python's) and need not be installed.
+# Names of error classes. Clients have their own errors (those of botocore do not derive from Python's ConnectionError),
+# and a client need not be installed.
 AWAY = {"ConnectionError", "TimeoutError", "HTTPClientError", "ClientConnectionError", "ClientPayloadError"}
 AWAY_STATUS = {429, 500, 502, 503, 504}
 Answer = TypeVar("Answer")
@@ -20,9 +21,9 @@ log = logging.getLogger("kinegraph")
 
 
 def status_in(error: BaseException | None) -> int:
-    """What the server answered, as far as the error itself says, else 0.
+    """Returns the HTTP status that the error itself carries, or 0 where the error carries none.
 
-    Errors of botocore have a response, those of aiohttp a status.
+    An error of botocore has a response. An error of aiohttp has a status.
     """
     response = getattr(error, "response", None)
     if isinstance(response, dict):
@@ -33,26 +34,29 @@ def status_in(error: BaseException | None) -> int:
 
 
 def status_of(error: BaseException | None) -> int:
-    """The same of an error of fsspec's, which keeps the client's as its cause."""
+    """Returns the HTTP status of an error of fsspec. fsspec keeps the client's error as the cause.
+
+    Returns 0 where there is none.
+    """
     return status_in(error.__cause__) if error else 0
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether nothing answered, or said that it cannot now."""
+    """Returns whether the store did not answer, or answered that it is not available now."""
     return status_of(error) in AWAY_STATUS or not AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def told(error: BaseException) -> str:
-    """An error by its kind, and by its words where it has some."""
+    """Returns an error as `Kind: words`, or as `Kind` where the error has no words."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 class Patience:
-    """Repeats what a store could not answer, after longer and longer pauses, for `PATIENCE_SECONDS` since it went away.
+    """Repeats a request that a store could not answer, with growing pauses.
 
-    Only for one that answered before: a wrong address is told at once. Threads share it, so that once one of them gave
-    up the others do too. What clients repeat by themselves comes on top.
-    A signal that stops the process ends the waiting.
+    The waiting ends `PATIENCE_SECONDS` after the store went away, or when a signal stops the process. A store that
+    never answered is not waited for, so a wrong address is reported at once. Threads share one `Patience`: after one
+    thread gave up, the others give up too. Retries that a client makes by itself come on top.
     """
 
     def __init__(self, root: str) -> None:
@@ -61,7 +65,7 @@ class Patience:
         self.away_since: float | None = None
 
     def outlast(self, ask: Callable[[], Answer]) -> Answer:
-        """What `ask` gives. Raises what it raised last."""
+        """Returns the result of `ask`. Raises the last error of `ask`."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             asked = monotonic()

@@ -1,4 +1,4 @@
-"""The training-side reader: whole batches copied from shards, torch imported at the first batch."""
+"""Reads a cache for training. Whole batches are copied from shards; torch is imported at the first batch."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,23 +22,29 @@ if TYPE_CHECKING:
     from pyarrow import Table
     from torch import Tensor
 
-Sample: TypeAlias = "dict[str, Tensor]"  # of one clip
-Batch: TypeAlias = "dict[str, Tensor]"  # of several, with an axis [B] in front
-Indices = Sequence[int] | np.ndarray  # a tensor of integers will do
+Sample: TypeAlias = "dict[str, Tensor]"  # one clip
+Batch: TypeAlias = "dict[str, Tensor]"  # several clips, with an axis [B] in front
+Indices = Sequence[int] | np.ndarray  # a tensor of integers works too
 CROP = crop_array().name
 CROP_COLUMNS = ["crop", "frame_width", "frame_height", "mirrored"]
-MAX_OPEN = 4096  # mappings, which hold no descriptor; Linux allows a process 65,530
+MAX_OPEN = 4096  # mappings of shards; a mapping holds no descriptor, and Linux allows a process 65,530 mappings
 
 
 def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade: bool = False) -> str:
-    """What changes the values of the named arrays, in one digest; or what that was before the cache was upgraded."""
+    """Returns one digest of all options that change the values of the named arrays.
+
+    before_upgrade: returns the digest as it was before the cache was upgraded.
+    """
     stages = [cache.stage(key) for key in {cache.array(name).stage for name in arrays}]
     first = {stage.key: stage.upgraded_from for stage in stages if before_upgrade and stage.upgraded_from}
     return fingerprint({stage.key: stage.fingerprint for stage in stages} | first)
 
 
 def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
-    """The same in words: options by stage key, of the stages of the named arrays and of all that these read."""
+    """Returns the options behind `features_fingerprint`, by stage key.
+
+    The stages are those of the named arrays and all stages that these stages read.
+    """
     found: dict[str, Options] = {}
     wanted = [cache.array(name).stage for name in arrays]
     while wanted:
@@ -52,26 +58,27 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
 class CachedClips:
     """Map-style data set of the clips of one split whose features are sealed and ok.
 
-    Frozen on the shards sealed when it was opened: a growing cache does not change it. Clips that failed in a
-    stage that `arrays` needs are left out; a video without a single ok clip is counted in `failed_videos`. `clips/crop`
-    [4], and `clips/crop/<entry>` of a backbone that sees another rectangle, come from clips.parquet and belong to the
-    stage `clips`.
-    Safe under fork and spawn: shards are opened lazily, per process. Of a cache at a URL, a batch fetches side by side
-    the indexes of shards that it meets first, then all its rows.
+    The data set covers the shards that were sealed when it was opened. A cache that grows does not change the data set.
+    Clips that failed in a stage of `arrays` are left out. A video without a single ok clip is listed in
+    `failed_videos`. The arrays `clips/crop` [4], and `clips/crop/<entry>` of a backbone that sees another rectangle,
+    come from clips.parquet and belong to the stage `clips`.
+
+    The data set is safe under fork and spawn: each process opens shards when it needs them. If the cache is at a URL, a
+    batch first fetches the indexes of its new shards side by side, then all its rows side by side.
 
     A sample is a dict: the arrays by full name, `labels` (int64 [], or multi-hot float32 [num_classes]) and
     `clip_index` (int64 [], the row in the cache). torch's DataLoader, Subset and samplers take the data set as it is.
-    `batch(indices)` gives a dict of the same tensors with an axis [B] in front, and is faster, because nothing is
+    `batch(indices)` returns a dict of the same tensors with an axis [B] in front. `batch` is faster, because nothing is
     collated: `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`.
 
-    Arrays have the type that they are stored in. kinegraph's heads take float16. Other networks do not: `float32=True`
-    gives float16 arrays as float32.
+    Arrays have the type in which they are stored. The heads of kinegraph take float16. For other networks,
+    `float32=True` converts float16 arrays to float32.
 
-    With `preload`, all rows are read into memory now: several times faster where rows are compressed or small
-    (benchmarks/preload.py). Forked processes share that memory, spawned ones read their own.
+    `preload=True` reads all rows into memory at once. Batches are then several times faster where rows are compressed
+    or small (benchmarks/preload.py). Forked processes share that memory; spawned processes read their own copy.
 
-    Raises CacheError for an array the cache does not have, a split it does not know, or rows that memory cannot hold.
-    Raises TypeError for a string in place of the list of arrays.
+    Raises CacheError for an array that the cache lacks, a split that the cache does not have, or rows that do not fit
+    in memory. Raises TypeError for a string in place of the list of arrays.
     """
 
     def __init__(
@@ -88,13 +95,13 @@ class CachedClips:
         self.cache = cache if isinstance(cache, Cache) else Cache(cache)
         self.specs = {name: self.cache.array(name) for name in arrays}
         stages = sorted({spec.stage for spec in self.specs.values()})
-        columns = ["clip_id", "video_id", "split", "labels", "list_index"]  # not the times, most of a row
+        columns = ["clip_id", "video_id", "split", "labels", "list_index"]  # no times, which are most of a row's bytes
         crops = [name for name in self.specs if name.startswith(CROP)]
         columns += CROP_COLUMNS if crops else []
         clips = ClipsTable.read_columns(self.cache.storage, columns)
         self._labels = [tuple(labels) for labels in clips.column("labels").to_pylist()]
         self._videos: list[str] = clips.column("video_id").to_pylist()
-        listed = "list_index" in clips.column_names  # not in early tables
+        listed = "list_index" in clips.column_names  # tables of early versions lack this column
         self._list_index: list[int] = clips.column("list_index").to_pylist() if listed else [-1] * len(clips)
         self._crops = {name: self._crops_of(name, clips) for name in crops}
         self.num_classes = len(self.cache.classes)
@@ -125,7 +132,7 @@ class CachedClips:
             )
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
-        """[rows, 4] of `clips/crop`, or of what a backbone sees that cuts its crops out of resized frames."""
+        """Returns the crops of all rows, float64 [rows, 4] px, for `clips/crop` or `clips/crop/<entry>`."""
         entry = name.removeprefix(CROP).removeprefix("/")
         found = np.array(clips.column("crop").to_pylist())
         if entry:
@@ -141,13 +148,17 @@ class CachedClips:
         return found
 
     def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
+        """Returns which rows are in the split, bool [rows]. Raises CacheError for an unknown split."""
         if split is not None and split not in splits:
             known = ", ".join(sorted(set(splits))) or "none"
             raise CacheError(f"{self.cache.root} has no clip in split {split!r}; its splits are: {known}.")
         return np.array([split is None or name == split for name in splits], dtype=bool)
 
     def _sealed_and_ok(self, stages: Sequence[str], clip_ids: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Per row: is it sealed in every stage, and ok in every stage? `clip_ids` is the column of the clips."""
+        """Returns two masks, bool [rows]: rows that are sealed in every stage, and rows that are ok in every stage.
+
+        `clip_ids` is the column of all clip ids.
+        """
         num_rows = len(clip_ids)
         sealed, ok = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
         for key in stages:
@@ -162,7 +173,10 @@ class CachedClips:
         return sealed, ok & sealed
 
     def _in_memory(self) -> dict[str, np.ndarray] | None:
-        """All rows by array, where `preload` asks for it."""
+        """Returns all rows by array where `preload` asks for them, else None.
+
+        Raises CacheError where memory is too small.
+        """
         if not self._preload:
             return None
         needed, free = len(self) * sum(spec.row_bytes for spec in self.specs.values()), available_bytes()
@@ -178,27 +192,31 @@ class CachedClips:
 
     @property
     def spec(self) -> dict[str, tuple[int, ...]]:
-        """Array name -> shape of one clip, as `build_head` wants it."""
+        """Returns array name -> shape of one clip, as `build_head` takes it."""
         return {name: spec.shape for name, spec in self.specs.items()}
 
     @property
     def video_ids(self) -> list[str]:
+        """Returns the video id of every clip, in order."""
         return [self._videos[row] for row in self.rows]
 
     @property
     def videos(self) -> list[str]:
-        """Every video, also those in `failed_videos`, in the order of the data set's list, else of their rows."""
+        """Returns every video, those in `failed_videos` included.
+
+        The order is that of the data set's list. Without a list, the order is that of the rows.
+        """
         rows = sorted([*self.rows.tolist(), *self._failed_rows], key=lambda row: (self._list_index[row], row))
         return list(dict.fromkeys(self._videos[row] for row in rows))
 
     @property
     def labels(self) -> "Tensor":
-        """Labels of every clip, in order."""
+        """Returns the labels of every clip, in order: int64 [clips], or multi-hot float32 [clips, num_classes]."""
         return self._label_tensor(self.rows)
 
     @property
     def failed_labels(self) -> "Tensor":
-        """Labels of the videos in `failed_videos`."""
+        """Returns the labels of the videos in `failed_videos`, in that order."""
         return self._label_tensor(self._failed_rows)
 
     def __len__(self) -> int:
@@ -214,18 +232,24 @@ class CachedClips:
     def __getitem__(self, index: slice) -> list[Sample]: ...
 
     def __getitem__(self, index: int | slice) -> "Sample | list[Sample]":
-        """The sample of a clip, negative numbers from the end; of a slice, or of several numbers, a list of samples."""
+        """Returns the sample of one clip, or a list of samples for a slice or several numbers.
+
+        Negative numbers count from the end.
+        """
         chosen = self._chosen(index)
         return self.__getitems__(chosen) if chosen.ndim else self.__getitems__(chosen[None])[0]
 
     def __getitems__(self, indices: Indices) -> list[Sample]:
-        """A list of samples, as torch's DataLoader asks for it. `batch` gives the same values in whole tensors."""
+        """Returns a list of samples, as torch's DataLoader asks for it.
+
+        `batch` returns the same values in whole tensors.
+        """
         batch = self.batch(indices)
         columns = [tensor.unbind() for tensor in batch.values()]
         return [dict(zip(batch, sample, strict=True)) for sample in zip(*columns, strict=True)]
 
     def batch(self, indices: Indices) -> Batch:
-        """Several clips as one dict of tensors [B, ...]: what training reads."""
+        """Returns several clips as one dict of tensors [B, ...]. Training reads through this method."""
         import torch
 
         chosen = self._chosen(indices)
@@ -244,7 +268,9 @@ class CachedClips:
         return batch
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
-        """Numbers of clips, int64. Raises IndexError for one that there is not, TypeError for what is no number."""
+        """Returns the numbers of the chosen clips, int64. Raises IndexError for a number out of range, TypeError
+        for other values.
+        """
         numbers = np.arange(len(self))
         if isinstance(index, slice):
             return numbers[index]
@@ -259,7 +285,7 @@ class CachedClips:
             raise IndexError(f"{self!r}: {error}") from error
 
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Rows of an array, copied from its shards; those of the crop, from the table of the clips."""
+        """Returns rows of an array [len(rows), ...], copied from the shards. Crops are taken from the clips table."""
         if name in self._crops:
             return np.asarray(self._crops[name][rows])
         filled: np.ndarray = np.empty((len(rows), *self.specs[name].shape), self.specs[name].dtype)
@@ -272,6 +298,7 @@ class CachedClips:
         return filled
 
     def _label_tensor(self, rows: Sequence[int] | np.ndarray) -> "Tensor":
+        """Returns the labels of rows: int64 [rows], -1 for no label, or multi-hot float32 [rows, num_classes]."""
         import torch
 
         chosen = [self._labels[row] for row in rows]
@@ -283,7 +310,7 @@ class CachedClips:
         return hot
 
     def _opened(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Shard]:
-        """Shards by (array, number); the last `MAX_OPEN` are kept open."""
+        """Returns the opened shards by (array, shard number). The last `MAX_OPEN` shards stay open."""
         missing = sorted(wanted - self._views.keys())
         shards = self.cache.store.open_shards([(self.specs[name], shard) for name, shard in missing]) if missing else ()
         self._views.update(zip(missing, shards, strict=True))

@@ -1,6 +1,6 @@
-"""Files that a user, a csv or a cache names: only regular files are opened, and documents have a largest size.
+"""Opens files that a user, a csv or a cache names. Only regular files are opened, and documents have a largest size.
 
-A FIFO, a socket or a device would block whoever opens it for ever, or never end.
+A FIFO, a socket or a device would block the reader for ever, or would never end.
 """
 
 import errno
@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 
 MIB = 1 << 20
-DOCUMENT_BYTES = 1024 * MIB  # of one video's boxes or graphs, a run's record, a list of classes
-TABLE_BYTES = 8192 * MIB  # of a csv with millions of lines
+DOCUMENT_BYTES = 1024 * MIB  # limit for one video's boxes or graphs, a run's record, a list of classes
+TABLE_BYTES = 8192 * MIB  # limit for a csv with millions of lines
 CONFIG_BYTES = 64 * MIB
 KINDS = {
     stat.S_IFIFO: "a named pipe (FIFO)",
@@ -22,26 +22,30 @@ KINDS = {
 
 
 class NotRegularError(OSError):
-    """A path that is no regular file, or a document that is too large. The message says which."""
+    """The path is no regular file, or the document is too large. The message says which."""
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 def open_regular(path: Path | str) -> io.BufferedReader:
-    """The file for reading; links to regular files are followed. Never waits for a FIFO's writer.
+    """Opens a regular file for reading.
 
-    Raises FileNotFoundError, NotRegularError, and other OSErrors.
+    Links to regular files are followed. The call never waits for the writer of a FIFO. Raises FileNotFoundError,
+    NotRegularError, and other OSErrors.
     """
     return open(_descriptor(path), "rb")
 
 
 def read_whole(path: Path | str) -> bytes:
-    """All bytes of a file, in a third less time than `open_regular` takes. Raises as that."""
+    """Returns all bytes of a file, in two thirds of the time of `open_regular` and `read`.
+
+    Raises the errors of `open_regular`.
+    """
     descriptor = _descriptor(path)
     try:
         parts, left = list[bytes](), os.fstat(descriptor).st_size
-        while part := os.read(descriptor, max(left, 1)):  # it may have grown
+        while part := os.read(descriptor, max(left, 1)):  # the file may have grown
             parts.append(part)
             left -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -50,7 +54,7 @@ def read_whole(path: Path | str) -> bytes:
 
 
 def _descriptor(path: Path | str) -> int:
-    """Of a regular file, opened for reading."""
+    """Opens a regular file for reading and returns its file descriptor."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -66,17 +70,23 @@ def _descriptor(path: Path | str) -> int:
 
 
 def require_regular(path: Path | str) -> os.stat_result:
-    """Raise as `open_regular` unless `path` is a regular file: for libraries that open files by their path."""
+    """Raises the errors of `open_regular` unless `path` is a regular file. Returns the status of the file.
+
+    The function serves libraries that open files by path.
+    """
     status = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
     _check(path, status)
     return status
 
 
 def read_regular(path: Path | str, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
-    """All bytes of a document. Raises as `open_regular`, and NotRegularError where it has more than `limit_bytes`."""
+    """Returns all bytes of a document.
+
+    Raises NotRegularError where it has more than `limit_bytes`, and the errors of `open_regular`.
+    """
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size <= limit_bytes:
-            content = file.read(limit_bytes + 1)  # files of /proc have more than they say
+            content = file.read(limit_bytes + 1)  # files of /proc have more bytes than their status says
             if len(content) <= limit_bytes:
                 return content
     raise NotRegularError(

@@ -1,12 +1,14 @@
-"""Stopping at signals: a handler notes the signal, and the main thread stops where it next looks. Torch-free.
+"""Stops the process at signals: a handler notes the signal, and the main thread stops at its next check. Torch-free.
 
-A handler that raises does so inside whatever runs, in the locks of `threading` too: it leaves them taken, or its
-exception is lost. So loops and waits of the main thread look by themselves. `check` raises once a signal has come, and
-the waits here look every `POLL_SECONDS`. Other threads are never interrupted. Where no handler was installed (a
-notebook, a user's script) nothing is noted, and Ctrl-C raises KeyboardInterrupt as Python has it.
+A handler that raises would raise inside whatever runs, also inside the locks of `threading`. The locks would stay
+taken, or the exception would be lost. Therefore loops and waits of the main thread check for themselves. `check` raises
+once a signal has come, and the waits of this module check every `POLL_SECONDS`. Other threads are never interrupted.
+Where no handler was installed (a notebook, a user's script), no signal is noted, and Ctrl-C raises KeyboardInterrupt as
+usual in Python.
 
-A watchdog ends what does not look in time, as a native call of minutes. It is a thread that reads the pipe into which
-Python's own C handler writes each signal, also while the main thread runs no bytecode.
+A watchdog ends a process that does not check in time, for example during a native call of minutes. The watchdog is a
+thread that reads the pipe into which Python's own C handler writes each signal. That handler also writes while the main
+thread runs no bytecode.
 """
 
 import os
@@ -28,15 +30,15 @@ from types import FrameType
 from typing import Protocol, TypeVar
 
 POLL_SECONDS = 0.1
-LIMIT_SECONDS = 30.0  # from the signal to the end of the process
-LOADING = {"create_module", "exec_module"}  # of importlib's loaders
+LIMIT_SECONDS = 30.0  # longest time from the signal to the end of the process
+LOADING = {"create_module", "exec_module"}  # methods of importlib's loaders
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, or SIGUSR1 (a scheduler's word that time is up), treated as Ctrl-C."""
+    """SIGTERM or SIGUSR1 came. A scheduler sends SIGUSR1 when the time is up. Both are treated like Ctrl-C."""
 
 
 STOPS: dict[int, type[KeyboardInterrupt]] = {
@@ -49,7 +51,10 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 @dataclass
 class _Noted:
-    """Plain attributes, as a handler may come while the main thread holds any lock. `signal`: the first one, or 0."""
+    """What the handler notes. `signal` is the first signal that came, or 0.
+
+    The attributes are plain, because a handler may run while the main thread holds any lock.
+    """
 
     signal: int = 0
     is_raised: bool = False
@@ -63,10 +68,11 @@ _noted = _Noted()
 def obey(
     numbers: Collection[int] = tuple(STOPS), *, second_ends: bool = True, limit_seconds: float = LIMIT_SECONDS
 ) -> None:
-    """From now on these signals stop the main thread at its next `check`, and end the process after `limit_seconds`.
+    """Installs handlers: these signals stop the main thread at its next `check`, and end the process after
+    `limit_seconds`.
 
-    A second signal of a kind ends the process at once, by Python's default; without `second_ends` it is ignored. Called
-    again in the same process, it does nothing. For the main thread only.
+    A second signal of a kind ends the process at once, by Python's default. Without `second_ends`, a second signal is
+    ignored. A second call in the same process does nothing. Only the main thread may call this function.
     """
     if _noted.obeying_pid == os.getpid():
         return
@@ -84,10 +90,11 @@ def obey(
 
 
 class _Imports:
-    """A safe point before each module that is imported: torch takes 30 s to import on a busy machine.
+    """A safe point before each module that is imported. Importing torch takes 30 s on a busy machine.
 
-    It stops imports of the command, not those of what tidies up after the stop, and not those that a native module
-    makes while it is created: torch's drops the exception, and the command went on.
+    Imports of the command are stopped. Imports of the tidying up after a stop are not. Imports that a native module
+    makes while it is created are not stopped either, because the native module of torch drops the exception, and the
+    command would go on.
     """
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
@@ -96,7 +103,7 @@ class _Imports:
 
 
 def _is_in_native_module() -> bool:
-    """Whether a caller is a native module that is being created."""
+    """Returns whether a caller is a native module that is being created."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name in LOADING and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
@@ -111,7 +118,10 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, numbers: frozenset[int], limit_seconds: float) -> None:
-    """Wait for the first signal, then for the limit, or for a second one that finds the handler not run yet."""
+    """Waits for the first signal, then for the time limit, then ends the process.
+
+    A second signal also ends the process, where the handler has not run yet.
+    """
     first = 0
     while first not in numbers:
         first = os.read(pipe, 1)[0]
@@ -125,10 +135,10 @@ def _watch(pipe: int, numbers: frozenset[int], limit_seconds: float) -> None:
 
 
 def _end(number: int, why: str) -> None:
-    """End this process, and the processes that it started, whatever they are at."""
+    """Ends this process and the processes that it started, whatever they are doing."""
     line = f"\nended: {why}.\nWhat is sealed stays; the same command goes on from there.\n"
     with suppress(OSError, ValueError):
-        if select.select([], [2], [], 0)[1]:  # a full pipe would block; sys.stderr may be locked
+        if select.select([], [2], [], 0)[1]:  # a full pipe would block, and sys.stderr may be locked
             os.write(2, line.encode())
     with suppress(Exception):
         if (module := sys.modules.get("multiprocessing")) is not None:
@@ -138,18 +148,23 @@ def _end(number: int, why: str) -> None:
 
 
 def exit_code_of(stop: type[KeyboardInterrupt]) -> int:
+    """Returns the exit code of a process that this stop ended: 130 for Ctrl-C, 143 for Terminated."""
     return EXIT_TERMINATED if issubclass(stop, Terminated) else EXIT_INTERRUPTED
 
 
 def asked() -> type[KeyboardInterrupt] | None:
-    """What the signal that came is raised as; None where none came. For any thread."""
+    """Returns the exception class for the signal that came, or None where no signal came.
+
+    Any thread may call this function.
+    """
     return STOPS[_noted.signal] if _noted.signal else None
 
 
 def check() -> None:
-    """A safe point: raise KeyboardInterrupt or Terminated, in the main thread alone, once a signal has come.
+    """Raises KeyboardInterrupt or Terminated in the main thread once a signal has come. Each call is a safe point.
 
-    It raises each time, so that nobody swallows it; what tidies up must not call it.
+    Every later call raises again, so that no caller can swallow the stop. Code that tidies up must not call this
+    function.
     """
     if _noted.signal and threading.current_thread() is threading.main_thread():
         _noted.is_raised = True
@@ -157,14 +172,14 @@ def check() -> None:
 
 
 def checked(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, with a safe point before each."""
+    """Yields the items, with a safe point before each."""
     for item in items:
         check()
         yield item
 
 
 def sleep(seconds: float) -> None:
-    """`time.sleep` that a signal ends: by its exception in the main thread, early in others."""
+    """Sleeps like `time.sleep`, but ends at a signal: with the exception in the main thread, early in other threads."""
     until = monotonic() + seconds
     check()
     while not _noted.signal and (left := until - monotonic()) > 0:
@@ -173,7 +188,7 @@ def sleep(seconds: float) -> None:
 
 
 def wait(event: threading.Event, seconds: float) -> bool:
-    """`event.wait(seconds)` that a signal ends as it ends `sleep`."""
+    """Waits like `event.wait(seconds)`, but ends at a signal as `sleep` does. Returns whether the event is set."""
     until = monotonic() + seconds
     check()
     while not _noted.signal and not event.is_set() and (left := until - monotonic()) > 0:
@@ -183,13 +198,16 @@ def wait(event: threading.Event, seconds: float) -> bool:
 
 
 def result(future: Future[Result]) -> Result:
-    """`future.result()` with safe points; also raises the stop where the call failed after a signal, as by it."""
+    """Returns `future.result()`, with safe points while waiting.
+
+    Where the call fails after a signal came, the stop is raised in place of the call's error.
+    """
     while True:
         check()
         try:
             return future.result(POLL_SECONDS)
         except TimeoutError:
-            if future.done():  # its own
+            if future.done():  # the TimeoutError is the call's own error
                 return future.result()
         except Exception:
             check()
@@ -201,9 +219,9 @@ class _Queue(Protocol[Item_co]):
 
 
 def get(items: _Queue[Item], seconds: float | None = None) -> Item:
-    """`items.get(timeout=seconds)` with safe points. Raises queue.Empty.
+    """Returns `items.get(timeout=seconds)`, with safe points while waiting. Raises queue.Empty.
 
-    Not for a queue.SimpleQueue, whose `get` was seen to wait for ever when a signal came near the end of its timeout.
+    Do not pass a queue.SimpleQueue. Its `get` was seen to wait for ever when a signal came near the end of the timeout.
     """
     until = None if seconds is None else monotonic() + seconds
     while True:
@@ -217,9 +235,9 @@ def get(items: _Queue[Item], seconds: float | None = None) -> Item:
 
 
 def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run` that captures text, with safe points; a stop, and the time limit, end the program.
+    """Runs a program like `subprocess.run` and captures its text, with safe points.
 
-    Raises OSError and subprocess.TimeoutExpired.
+    A stop or the time limit ends the program. Raises OSError and subprocess.TimeoutExpired.
     """
     until = monotonic() + seconds
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -240,7 +258,10 @@ def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[s
 
 @contextmanager
 def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads. Left, it drops what has not begun, and waits for the rest unless a signal has come."""
+    """Yields a pool of threads. At the end, work that has not begun is dropped.
+
+    The end waits for work that has begun, unless a signal has come.
+    """
     pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
         yield pool
@@ -249,7 +270,7 @@ def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
 
 
 def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`pool.map` with safe points."""
+    """Yields results in order like `pool.map`, with safe points."""
     futures = deque(pool.submit(call, item) for item in items)
     while futures:
         yield result(futures.popleft())
@@ -257,9 +278,9 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """Processes started inside never get SIGINT and SIGUSR1, which their parent decides about: not at start-up either.
+    """Blocks SIGINT and SIGUSR1 for processes that are started inside, also during their start.
 
-    They inherit the mask of signals, unlike handlers.
+    Their parent stops them. Child processes inherit the mask of signals, but not the handlers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:

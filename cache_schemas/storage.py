@@ -1,4 +1,4 @@
-"""The contract of storages: where the bytes of a cache lie, whole objects by name below one root."""
+"""The contract of storages. A storage holds the bytes of a cache as whole objects by name, below one root."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = ("", ".")
 
 
 class Span(NamedTuple):
-    """Bytes of an object, `start` and `stop` as in a slice: a negative start counts from the end."""
+    """A range of bytes of an object. `start` and `stop` work as in a slice: a negative start counts from the end."""
 
     name: str
     start: int = 0
@@ -18,65 +18,68 @@ class Span(NamedTuple):
 
 
 class Storage(Protocol):
-    """Names are POSIX paths below `root`. An object appears whole or not at all; `put` is durable when it returns.
+    """Holds objects by name. Names are POSIX paths below `root`. An object appears whole or not at all.
 
-    Every method raises UnsafeName for a name that leads out of `root`. The empty name and `.` are the root itself, for
-    `names` and `local_path` alone.
+    Every method raises UnsafeName for a name that leads out of `root`. The empty name and `.` mean the root itself;
+    only `names` and `local_path` take them.
     """
 
     root: str
 
     def put(self, name: str, parts: Iterable[Buffer]) -> tuple[int, str]:
-        """Replace an object by the concatenation of `parts`; gives its size and xxh3_128, computed in passing."""
+        """Replaces an object by the concatenation of `parts`. The object is durable when the call returns.
+
+        Returns the size in bytes and the xxh3_128, computed while writing.
+        """
         ...
 
     def create(self, name: str, content: bytes) -> bool:
-        """Create an object unless there is one; says whether this call made it.
+        """Creates an object unless there is one. Returns whether this call created the object.
 
-        Of two calls at the same moment only one succeeds, where `creates_exclusively`.
+        Where `creates_exclusively` is true, only one of two simultaneous calls succeeds.
         """
         ...
 
     def creates_exclusively(self) -> bool:
-        """Whether `create` never replaces what another writer created at the same moment."""
+        """Returns whether `create` never replaces an object that another writer created at the same moment."""
         ...
 
     def get(self, name: str) -> bytes:
-        """All bytes of an object. Raises FileNotFoundError."""
+        """Returns all bytes of an object. Raises FileNotFoundError."""
         ...
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """Parts of objects, side by side where that is faster; shorter where an object ends before.
+        """Returns parts of objects, one for each span. Parts are fetched side by side where that is faster.
 
-        Raises FileNotFoundError.
+        A part is shorter than its span where the object ends before the span. Raises FileNotFoundError.
         """
         ...
 
     def exists(self, name: str) -> bool: ...
 
     def digest(self, name: str) -> tuple[int, str]:
-        """Size and xxh3_128 of an object, read afresh. Raises FileNotFoundError."""
+        """Reads an object afresh and returns its size in bytes and its xxh3_128. Raises FileNotFoundError."""
         ...
 
     def written_at(self, name: str) -> float | None:
-        """When an object was put (POSIX seconds), by the clock of the storage; None where it does not tell.
+        """Returns when an object was put, in POSIX seconds by the clock of the storage.
 
-        Raises FileNotFoundError.
+        Returns None where the storage does not say. Raises FileNotFoundError.
         """
         ...
 
     def names(self, folder: str) -> Iterator[str]:
-        """Names of all objects below a folder, in no order; none where there is no such folder."""
+        """Yields the names of all objects below a folder, in no order. A folder that does not exist has no objects."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove an object for good, also through a power cut; nothing happens where there is none."""
+        """Removes an object durably, also through a power cut. An object that does not exist is no error."""
         ...
 
     def sweep(self) -> None:
-        """Remove what dead writers left behind."""
+        """Removes temporary objects that dead writers left behind."""
         ...
 
     def local_path(self, name: str) -> Path | None:
-        """Where the object lies as a file, for mapping it; None where it is no file."""
+        """Returns the path of the object's file, for mapping it. Returns None where objects are no files."""
         ...

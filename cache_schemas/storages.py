@@ -1,4 +1,4 @@
-"""The storages that there are, by a cache's path or URL."""
+"""Opens the storage of a cache by the cache's path or URL."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from kinegraph.cache_schemas.urls import has_login, has_query, without_secret
 
 
 def open_storage(root: Path | str) -> Storage:
-    """The storage behind a cache's path, or behind its URL.
+    """Returns the storage at a cache's path or URL.
 
-    Raises UnknownStorage for a URL of a kind that is not installed, or with a secret in it: it is printed and logged.
+    Raises UnknownStorage for a URL that no installed package opens, and for a URL with a secret, because URLs are
+    printed and logged.
     """
     if has_login(str(root)) or has_query(str(root)):
         raise UnknownStorage(
@@ -24,7 +25,7 @@ def open_storage(root: Path | str) -> Storage:
         return LocalStorage(root)
     if scheme == "file":
         return LocalStorage(rest)
-    # takes time to import, which a folder need not wait for
+    # imported here, because the import takes time and a folder does not need it
     from kinegraph.cache_schemas.object_storage import ObjectStorage
 
     return ObjectStorage(str(root))

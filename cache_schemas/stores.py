@@ -1,4 +1,4 @@
-"""The stores that there are, by what cache.json says under `store`."""
+"""Opens the store that cache.json describes under `store`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ from kinegraph.cache_schemas.zarr_shards import ZarrStore
 
 
 def open_store(storage: Storage, layout: Mapping[str, Any]) -> Store:
-    """The store that cache.json describes under `store`."""
+    """Returns the store that cache.json describes under `store`."""
     if layout["kind"] == "hdf5":
-        # h5py takes longer to import than all else that plans
+        # imported here, because h5py takes longer to import than everything that planning needs
         from kinegraph.cache_schemas.hdf5_shards import Hdf5Store
 
         return Hdf5Store(storage, layout["shard_clips"])

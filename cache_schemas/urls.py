@@ -1,9 +1,9 @@
-"""URLs with a secret in them, which are neither opened nor written down."""
+"""Recognises URLs with a secret. Such URLs are neither opened nor written down."""
 
 import re
 
-# A password may hold a / or an @. So may an object's name, and a colon: that stands behind the first /.
-NAME = r"(?:\[[^]/@]*\]|(?!\[)[^/@:]*)"  # of a user or a host
+# A password may contain / and @. An object's name may contain /, @ and a colon, but the name starts after the first /.
+NAME = r"(?:\[[^]/@]*\]|(?!\[)[^/@:]*)"  # the name of a user or a host
 PORT_OR_CHAIN = r"(?:\d{1,5}(?:[/?#]|$)|:\w+:)"  # a chain of file systems: zip://in.zip::s3://...
 LOGIN = re.compile(
     rf"((?:https?)?://){NAME}:(?!{PORT_OR_CHAIN}).*@"
@@ -14,15 +14,18 @@ QUERY = re.compile(r"https?://[^?]*\?")
 
 
 def has_login(url: str) -> bool:
-    """Whether a URL names a password, or, on the web, a user."""
+    """Returns whether a URL contains a password, or a user in the case of http and https."""
     return LOGIN.search(url) is not None
 
 
 def has_query(url: str) -> bool:
-    """Whether it goes on after a `?` on the web, which may be a signature. In an object's name that is %3F."""
+    """Returns whether an http or https URL continues after a `?`.
+
+    The query may be a signature. A `?` in an object's name is %3F.
+    """
     return QUERY.search(url) is not None
 
 
 def without_secret(url: str) -> str:
-    """For messages."""
+    """Returns the URL without password and query, for messages."""
     return LOGIN.sub(r"\1\2\3...@", url).partition("?")[0]

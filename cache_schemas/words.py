@@ -1,10 +1,10 @@
-"""How counts and names are put into messages: for people, on a terminal or in a log."""
+"""Formats counts and names for messages that people read, on a terminal or in a log."""
 
-KEPT = "\n\u200c\u200d"  # two that scripts of India and Iran spell with
+KEPT = "\n\u200c\u200d"  # line end, and two joiners that scripts of India and Iran need
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """`1 shard`, `2 shards`, `3,900 videos`; `plural` is given where it is another than by the rule."""
+    """Returns `1 shard`, `2 shards` or `3,900 videos`. `plural` is for nouns with an irregular plural."""
     return f"{count:,} {noun if count == 1 else plural or _plural(noun)}"
 
 
@@ -13,12 +13,17 @@ def _plural(noun: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text without what a terminal would obey: names and labels may hold escape sequences. Line ends stay."""
+    """Returns the text without characters that a terminal would obey. Names and labels may contain escape sequences.
+
+    Line ends stay.
+    """
     return text if text.isprintable() else "".join(map(_shown_character, text))
 
 
 def on_one_line(text: str) -> str:
-    """A name, or words with one in them, as a line of a list or a cell of a table."""
+    r"""Returns the text for a line of a list or a cell of a table: without escape sequences, line ends written as
+    `\n`.
+    """
     return shown(text.replace("\n", "\\n"))
 
 

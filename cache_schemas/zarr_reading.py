@@ -1,6 +1,6 @@
-"""Sealed zarr shards for reading: mapped where they are files, else fetched row by row.
+"""Reads sealed zarr shards. Shards that are files are mapped; other shards are fetched row by row.
 
-A shard object ends with an index of (offset, nbytes) per inner chunk and the crc32c of it: see `zarr_shards`.
+A shard object ends with an index of (offset, nbytes) per inner chunk and the crc32c of the index: see `zarr_shards`.
 """
 
 import struct
@@ -20,14 +20,14 @@ ABSENT = 2**64 - 1
 
 
 def index_bytes(num_inner: int) -> int:
-    """Size of the index of `num_inner` inner chunks, its checksum included."""
+    """Returns the size of the index of `num_inner` inner chunks in bytes, checksum included."""
     return 16 * num_inner + 4
 
 
 def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
-    """(offset, nbytes) of each inner chunk, uint64 [num_inner, 2], from the end of a shard object.
+    """Returns (offset, nbytes) of each inner chunk, uint64 [num_inner, 2]. `tail` is the end of a shard object.
 
-    Raises ValueError that names `where` if it is damaged.
+    Raises ValueError with the name `where` for a damaged index.
     """
     expected = index_bytes(num_inner)
     if len(tail) < expected:
@@ -38,9 +38,9 @@ def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
 
 
 class ShardView:
-    """A sealed shard object mapped into memory; `rows` gives views, no copies.
+    """A sealed shard object, mapped into memory. It holds one mapping and no file descriptor.
 
-    Holds one mapping (no file descriptor). Raises ValueError where the index is damaged.
+    Raises ValueError where the index is damaged.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
@@ -52,17 +52,20 @@ class ShardView:
         self._path = path
 
     def row(self, index: int) -> np.ndarray:
-        """Row `index` of the shard, a read-only view."""
+        """Returns row `index` of the shard as a read-only view. Nothing is copied."""
         inner, within = divmod(index, self._inner_rows)
         start = int(self._offsets[inner]) + within * self._row_bytes
         return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
 
 
 class CompressedShardView(ShardView):
-    """A sealed shard object of compressed inner chunks; `row` decodes, once where all rows are one chunk."""
+    """A sealed shard object of compressed inner chunks, mapped into memory. `row` decodes a chunk.
+
+    Where all rows share one chunk, the chunk is decoded once and kept.
+    """
 
     def row(self, index: int) -> np.ndarray:
-        """Row `index` of the shard, read-only. Raises ValueError where its chunk is damaged."""
+        """Returns row `index` of the shard, read-only. Raises ValueError where the row's chunk is damaged."""
         inner, within = divmod(index, self._inner_rows)
         chunk = self._chunk(inner) if self._inner_rows == 1 else self._only_chunk
         count = self._row_bytes // self._dtype.itemsize
@@ -81,7 +84,7 @@ class CompressedShardView(ShardView):
 
 
 class FetchedShard:
-    """A sealed shard object that is no file: its index, from which rows are fetched with one ranged read each.
+    """A sealed shard object that is no file. The index is kept, and each row is fetched with one ranged read.
 
     `tail` is the end of the object. Raises ValueError where the index is damaged.
     """
@@ -93,11 +96,11 @@ class FetchedShard:
         self._index = shard_index(tail, shard_clips // self._inner_rows, self._where)
 
     def row(self, index: int) -> np.ndarray:
-        """Row `index` of the shard, fetched; read-only. Raises ValueError where it is damaged."""
+        """Fetches row `index` of the shard and returns it read-only. Raises ValueError where the row is damaged."""
         return fetched_rows(self._storage, [(self, index)])[0]
 
     def span(self, index: int) -> Span:
-        """Where row `index` lies: the row itself, or the compressed chunk with it."""
+        """Returns the bytes to fetch for row `index`: the row itself, or the compressed chunk that holds the row."""
         inner, within = divmod(index, self._inner_rows)
         start, size = (int(number) for number in self._index[inner])
         if not self._is_compressed:
@@ -105,7 +108,10 @@ class FetchedShard:
         return Span(self._name, start, start + size)
 
     def decoded(self, index: int, content: bytes) -> np.ndarray:
-        """Row `index`, read-only, from the bytes of its span."""
+        """Returns row `index`, read-only, decoded from the bytes of its span.
+
+        Raises ValueError where the bytes are damaged.
+        """
         first = 0
         if self._is_compressed:
             first = index % self._inner_rows * self._spec.row_bytes
@@ -120,7 +126,10 @@ class FetchedShard:
 
 
 def fetched_rows(storage: Storage, places: Sequence[tuple[FetchedShard, int]]) -> list[np.ndarray]:
-    """Rows, (shard, index) each, fetched side by side; what several lie in is fetched once."""
+    """Fetches rows side by side.
+
+    `places` has one (shard, index) for each row. A chunk that several rows share is fetched once.
+    """
     spans = [shard.span(index) for shard, index in places]
     different = list(dict.fromkeys(spans))
     content = dict(zip(different, storage.read(different), strict=True))

@@ -1,9 +1,9 @@
-"""zarr v3 arrays, one shard object per work unit, readable by any zarr library.
+"""Stores arrays as zarr v3, with one shard object per work unit. Any zarr library can read them.
 
-A shard object is its inner chunks, then an index of (offset, nbytes) per inner chunk (little-endian uint64,
-2**64-1 where a chunk is absent), then the crc32c of the index. Written here rather than through zarr-python
-because its local store renames but does not fsync, and because two writers of parts of one shard lose data
-(zarr-python issue 3682): here a unit writes whole objects only.
+A shard object consists of the inner chunks, an index of (offset, nbytes) per inner chunk (little-endian uint64, 2**64-1
+for an absent chunk), and the crc32c of the index. This module writes shards itself for two reasons. The local store of
+zarr-python renames but does not fsync. Two writers of parts of one shard lose data in zarr-python (issue 3682). In
+kinegraph, a work unit writes whole objects only.
 """
 
 import json
@@ -34,12 +34,12 @@ _ONE_BYTE = {"name": "bytes"}
 
 
 def object_name(array: str, shard: int, ndim: int) -> str:
-    """Path of a shard object below the cache; `ndim` counts the row axis."""
+    """Returns the path of a shard object below the cache. `ndim` includes the row axis."""
     return f"{DATA}/{array}/c.{'.'.join([str(shard)] + ['0'] * (ndim - 1))}"
 
 
 def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str = NONE) -> bytes:
-    """The zarr.json of an array of `num_rows` rows."""
+    """Returns the zarr.json of an array with `num_rows` rows."""
     bytes_codec = _ONE_BYTE if np.dtype(spec.dtype).itemsize == 1 else _LITTLE_ENDIAN
     sharding = {
         "chunk_shape": [spec.inner_rows(shard_clips), *spec.shape],
@@ -64,7 +64,7 @@ def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str 
 
 
 def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str = NONE) -> Iterator[bytes | memoryview]:
-    """The bytes of one shard object holding `rows` [n, *spec.shape], n <= shard_clips."""
+    """Yields the bytes of one shard object with `rows` [n, *spec.shape], n <= shard_clips."""
     inner_rows = spec.inner_rows(shard_clips)
     if inner_rows > 1 and len(rows) < inner_rows:
         rows = np.concatenate([rows, spec.empty(inner_rows - len(rows))])
@@ -86,7 +86,7 @@ def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str 
 
 
 class ZarrStore:
-    """The arrays of a cache as data.zarr: one object per array and shard."""
+    """Stores the arrays of a cache as data.zarr, with one object per array and shard."""
 
     def __init__(self, storage: Storage, shard_clips: int, compression: Compression = NONE) -> None:
         self.storage, self.shard_clips, self.compression = storage, shard_clips, compression
@@ -94,9 +94,10 @@ class ZarrStore:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Write the zarr.json of all arrays and groups, or lengthen them to `num_rows`. Idempotent.
+        """Writes the zarr.json of all arrays and groups, with `num_rows` rows. Idempotent.
 
-        Groups with arrays get `coordinates` where they have none of so many rows; `renew` compares those there.
+        A group with arrays also receives `coordinates`, where it has none for `num_rows` rows. With `renew`, existing
+        coordinates are compared and replaced where they differ.
         """
         documents = self._documents(specs, num_rows)
         groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}
@@ -104,19 +105,26 @@ class ZarrStore:
             if name.removesuffix("/zarr.json") not in groups:
                 self._put_if_changed(name, content)
         for group in groups:
-            names = [name for name in COORDINATES if f"{group}/{name}/zarr.json" not in documents]  # no array has it
+            names = [
+                name for name in COORDINATES if f"{group}/{name}/zarr.json" not in documents
+            ]  # names without an array
             if coordinates and (renew or not are_there(found(self.storage, f"{group}/zarr.json"), names, num_rows)):
                 made = [one for one in coordinates() if one.name in names]
                 put_coordinates(self.storage, group, made)
                 self._put_if_changed(f"{group}/zarr.json", group_document(made, num_rows))
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """The zarr.json that are missing, damaged, or not those of `specs` with rows in `num_rows`."""
+        """Returns the zarr.json that are missing, damaged, or not those of `specs` with a number of rows in
+        `num_rows`.
+        """
         documents = self._documents(specs, num_rows.start)
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
 
     def _describes(self, name: str, expected: bytes, num_rows: range) -> bool:
-        """Whether an object says what `expected` does, but for attributes, which anyone may add, and the rows."""
+        """Returns whether an object equals `expected`, except for its attributes and its number of rows.
+
+        Anyone may add attributes.
+        """
         try:
             found, wanted = json.loads(self.storage.get(name)), json.loads(expected)
             rows = found["shape"][0] if "shape" in wanted else num_rows.start
@@ -128,7 +136,7 @@ class ZarrStore:
         return bool(found == wanted and rows in num_rows)
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
-        """The zarr.json of all arrays and the groups above them, by name."""
+        """Returns name -> zarr.json, for all arrays and the groups above them."""
         group = group_document()
         documents: dict[str, bytes] = {}
         for spec in specs:
@@ -142,11 +150,11 @@ class ZarrStore:
             self.storage.put(name, [content])
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """One for each array."""
+        """Returns one object for each array."""
         return num_arrays
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Write one shard of a stage key, its rows given array by array; object name -> size and xxh3_128."""
+        """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128)."""
         written: Written = {}
         for spec, rows in arrays:
             spec.check_rows(rows, self.shard_clips)
@@ -156,9 +164,10 @@ class ZarrStore:
         return written
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
-        """Open sealed shards, (array, shard) each: mapped, or their indexes fetched all at once.
+        """Opens sealed shards.
 
-        Raises FileNotFoundError where there is none, ValueError where it is damaged.
+        `wanted` has one (array, shard) for each. Files are mapped; other indexes are fetched all at once. Raises
+        FileNotFoundError where there is no shard, ValueError where the shard is damaged.
         """
         names = [object_name(spec.name, shard, len(spec.shape) + 1) for spec, shard in wanted]
         if self.storage.local_path(DATA) is not None:
@@ -177,10 +186,13 @@ class ZarrStore:
         return view(path, spec.shape, np.dtype(spec.dtype), spec.inner_rows(self.shard_clips), self.shard_clips)
 
     def open_shard(self, spec: ArraySpec, shard: int) -> ShardView | FetchedShard:
-        """One sealed shard, opened. Raises as `open_shards`."""
+        """Opens one sealed shard. Raises the errors of `open_shards`."""
         return self.open_shards([(spec, shard)])[0]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Rows of opened shards, (shard, index) each, read-only: views, or fetched all at once."""
+        """Returns rows of opened shards, read-only: views, or fetched all at once.
+
+        `places` has one (shard, index) for each row.
+        """
         fetched = [(shard, index) for shard, index in places if isinstance(shard, FetchedShard)]
         return fetched_rows(self.storage, fetched) if fetched else (shard.row(index) for shard, index in places)
