@@ -1,7 +1,7 @@
-"""What is worth a word and no error. Torch-free.
+"""Advice about a config or a cache that is not an error. Torch-free.
 
-A config's clips and networks are not those that its weights were trained on, weights are random, or a cache has more
-files than HDF5 opens.
+The advice is about clips and networks that differ from those that the weights were trained on, about random weights,
+and about a cache with more files than HDF5 can open.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +18,12 @@ FAR = 2.0  # times more or less
 
 
 def advice(config: Config) -> list[str]:
-    """Sentences about backbone entries whose known weights saw quite other clips or sizes, or another network."""
+    """Returns sentences about backbone entries whose weights were trained on other clips, sizes or networks."""
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
 
 def open_files_advice(cache: Cache) -> list[str]:
-    """A sentence where data.h5 joins more files than this process may open."""
+    """Returns a sentence if data.h5 joins more files than this process may open, else no sentence."""
     limit = open_files_limit()
     if cache.manifest["store"]["kind"] != "hdf5" or cache.num_shards < limit:
         return []
@@ -36,7 +36,7 @@ def open_files_advice(cache: Cache) -> list[str]:
 
 
 def random_weights_advice(names: Sequence[str]) -> list[str]:
-    """A sentence about the entries of a config, or the stages of a cache, that have random weights."""
+    """Returns a sentence about the entries or stages `names`, which have random weights. Returns none without names."""
     if not names:
         return []
     return [
@@ -46,7 +46,7 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
 
 
 def random_in_config(config: Config) -> list[str]:
-    """Entries with random weights: `backbones.<name>`, `proposals`."""
+    """Returns the config entries with random weights: `backbones.<name>`, `proposals`."""
     words = {f"backbones.{name}": options.weights for name, options in config.backbones.items()}
     if config.proposals is not None:
         words["proposals"] = config.proposals.weights_word
@@ -54,7 +54,10 @@ def random_in_config(config: Config) -> list[str]:
 
 
 def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
-    """Stage keys that were made with random weights: all of a cache, or those that `arrays` were made from."""
+    """Returns the stage keys of the cache with random weights.
+
+    With `arrays`, returns only the keys that these arrays were made from.
+    """
     keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
     return [key for key in keys if is_random(cache.stage(key).weights)]
 
@@ -78,7 +81,7 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
 
 
 def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
-    """What a network gets of a clip; None where that depends on each video's rate."""
+    """Returns the frames that a network gets of a clip, or None if they depend on the rate of each video."""
     if clips.sampling != "uniform" and isinstance(clips.fps, str):
         return None
     fps = None if clips.sampling == "uniform" or isinstance(clips.fps, str) else clips.fps / every

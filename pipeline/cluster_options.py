@@ -1,4 +1,4 @@
-"""Config of the `dask` and `slurm` executors: whose cluster, and what is asked of it. Torch-free, and without dask."""
+"""Config of the `dask` and `slurm` executors: which cluster, and what to ask it for. Torch-free, and without dask."""
 
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "jo
 
 
 class JobQueueOptions(StageOptions):
-    """Dask workers as jobs of a batch system, started and stopped with the work there is (dask-jobqueue)."""
+    """Dask workers as jobs of a batch system (dask-jobqueue). Jobs start and end with the work that is left."""
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="the batch system")
     jobs: int = Field(1, ge=1, le=10_000, description="at most so many jobs at a time, one worker process each")
@@ -34,12 +34,12 @@ class JobQueueOptions(StageOptions):
     @field_validator("options")
     @classmethod
     def _one_line_is_a_list(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Dask-jobqueue would take its letters for lines."""
+        """Puts a single string into a list. Dask-jobqueue would take the letters of the string for lines."""
         return {key: [it] if key in LISTS and isinstance(it, str) else it for key, it in options.items()}
 
 
 class DaskOptions(StageOptions):
-    """The cluster of the `dask` executor: one on this machine with `run.workers` processes, unless another is named."""
+    """The cluster of the `dask` executor. By default kinegraph starts `run.workers` processes on this machine."""
 
     scheduler: str | None = Field(None, description="address of a scheduler that runs, as `tcp://host:8786`")
     scheduler_file: str | None = Field(None, description="file that such a scheduler wrote (`--scheduler-file`)")
@@ -69,7 +69,10 @@ class DaskOptions(StageOptions):
 
 
 class SlurmOptions(StageOptions):
-    """Of each task of the array; `run.workers` says how many tasks there are, `run.walltime_seconds` for how long."""
+    """Options of each task of a job array.
+
+    `run.workers` is the number of tasks. `run.walltime_seconds` is their time limit.
+    """
 
     gpus: int = Field(0, ge=0, le=1000, description="of one task, 0 or 1, as --gres=gpu:1; more GPUs are more tasks")
     cpus: int | None = Field(None, ge=1, le=4096, description="of one task; null: `run.threads`")
@@ -88,7 +91,7 @@ class SlurmOptions(StageOptions):
 
     @property
     def asked_gpu(self) -> str:
-        """How the config asks for a GPU; empty where it does not."""
+        """Returns how the config asks for a GPU, or "" if it does not ask for one."""
         if self.gpus:
             return f"run.slurm.gpus: {self.gpus}"
         given = {

@@ -1,4 +1,4 @@
-"""YAML as configs may use it: bounded, without anything that one reader takes otherwise than another. Torch-free."""
+"""Reads the YAML of configs. Refuses too large files and YAML that two readers may read differently. Torch-free."""
 
 import math
 from collections.abc import Hashable
@@ -20,7 +20,7 @@ STRING, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses keys that stand twice, keys that are no words, and merges that grow without end."""
+    """Refuses keys that occur twice, keys that are not words, and merges that grow without end."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -46,7 +46,7 @@ def _said(key: yaml.Node) -> str:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """What a YAML text says. Raises ConfigError, in one line, that begins with `where`."""
+    """Returns the value of a YAML text. Raises ConfigError with a one-line message that begins with `where`."""
     try:
         found = yaml.load(text, _Loader)
     except RecursionError:
@@ -60,7 +60,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The sections of a config file. Raises ConfigError."""
+    """Returns the sections of a config file. Raises ConfigError."""
     try:
         with open_regular(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -84,7 +84,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def _yaml_fault(error: yaml.YAMLError) -> str:
-    """A YAML error in one line, with the place in the file."""
+    """Returns a YAML error in one line with its place in the file."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None)
     if mark is None or problem is None:
@@ -94,7 +94,7 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
 
 
 def _require_bounded(document: Any, where: str) -> None:
-    """Raises ConfigError for more values or levels, or a longer text or larger number, than a config has."""
+    """Raises ConfigError for more values, more levels, a longer text or a larger number than a config has."""
     stack: list[tuple[tuple[Any, ...], Any]] = [((), document)]
     num_values = 0
     while stack:

@@ -1,4 +1,4 @@
-"""`kinegraph demo`: the whole way of a config, and one table at the end."""
+"""`kinegraph demo` runs a config from videos to scores and returns one table."""
 
 import logging
 import time
@@ -46,7 +46,7 @@ ABOUT = {  # by variant; of others the name of the head is shown
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One head: test score and training seconds, one of each per seed."""
+    """One head with its test scores and training seconds, one value per seed."""
 
     name: str
     about: str
@@ -57,7 +57,10 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The table of scores by `metric`, and what it took to get there, in seconds; `diverged`: runs that it lacks."""
+    """The table of scores by `metric`, with the seconds that each step took.
+
+    `diverged` names the runs that the table lacks because they diverged, else None.
+    """
 
     rows: tuple[DemoRow, ...]
     metric: str
@@ -71,10 +74,10 @@ class DemoResult:
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """The config, with everything below `out` where that is given, and in float32 where the device is slow at bf16.
+    """Returns the config of a demo. With `out`, the cache, the videos and the runs are below `out`.
 
-    `overrides` go before both. Logs which backbones compute in float32 instead.
-    Raises ConfigError if it has no videos to make or no variants to compare.
+    Backbones compute in float32 if the device is slow at bf16. A log line names these backbones. `overrides` win over
+    both changes. Raises ConfigError if the config has no data set or no variants to compare.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
     places = [f"{key}={out}/{name}" for key, name in names.items()]
@@ -91,11 +94,11 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
 
 
 def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:
-    """Generate, extract, train every variant with every seed, score each on the unseen test videos.
+    """Generates videos, extracts, trains every variant with every seed and scores each run on the unseen test videos.
 
-    A demo that was cut off keeps the runs it had finished, unless `overwrite`; one that was not trains all again.
-    Raises UnusableClips, before extraction, where test videos lack labels; RunExists where a finished run is of
-    another recipe; RunsDiverged where all runs did.
+    A demo that was cut off keeps its finished runs, unless `overwrite` is set. A demo that was finished trains all runs
+    again. Raises UnusableClips before extraction if test videos lack labels. Raises RunExists if a finished run has
+    another recipe. Raises RunsDiverged if all runs diverged.
     """
     begun = time.monotonic()
     assert config.dataset is not None
@@ -128,7 +131,7 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
 
 
 def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
-    """Raises UnusableClips unless the heads can be compared once they are trained."""
+    """Raises UnusableClips unless the heads can be compared on the test split after training."""
     for split in {run.options.test_split for run in wanted}:
         require_usable(CachedClips(cache, [], split), f"compare heads on in split {split!r}")
 
@@ -136,7 +139,7 @@ def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
 def _trained(
     config: Config, names: Sequence[str], seeds: int, *, overwrite: bool, note: Callable[[str], None]
 ) -> tuple[Sequence[TrainedRun], RunsDiverged | None]:
-    """The finished runs, and what is to be raised in the end for the others."""
+    """Returns the finished runs, and the error to raise at the end if other runs diverged, else None."""
     numbers = count(1)
 
     def tell(run: TrainedRun) -> None:
@@ -153,13 +156,13 @@ def _trained(
 
 
 def _metric(config: Config, result: EvaluationResult) -> str:
-    """The one that training is asked to go by, where tests have it too, else top1 or mAP."""
+    """Returns the metric that the config trains by, if tests have it too, else top1 or mAP."""
     wanted = config.train.metric
     return wanted if wanted and wanted in result.metrics else next(iter(result.metrics))
 
 
 def _row(config: Config, scored: Sequence[tuple[RunResults, float]]) -> DemoRow:
-    """The runs of one variant, with their scores."""
+    """Returns the table row for the runs of one variant."""
     name = scored[0][0].name
     return DemoRow(
         name=name,

@@ -4,40 +4,40 @@ from kinegraph.stages.errors import UsageError
 
 
 class ConfigError(UsageError):
-    """A config that cannot be used: names file, key path, what was given and what is allowed."""
+    """The config cannot be used. The message names the file, the key path, the given value and the allowed values."""
 
 
 class ExchangeError(UsageError):
-    """An export or import that cannot be had as asked."""
+    """The export or import cannot be done as asked."""
 
 
 class ClusterError(UsageError):
-    """A cluster that cannot do the work: not reachable, or its workers lack something."""
+    """The cluster cannot do the work: it cannot be reached, or its workers lack something."""
 
 
 class AnotherRunError(UsageError):
-    """Another run is at work on a cache that has to be left alone meanwhile."""
+    """Another run works on a cache that no other run may use now."""
 
 
 class ClusterLost(RuntimeError):
-    """A cluster that went away, or whose workers all die, during the work."""
+    """The cluster went away during the work, or all its workers died."""
 
 
 class SetAsideError(RuntimeError):
-    """Work units that killed their worker three times and were set aside."""
+    """Work units killed their worker three times and were set aside."""
 
 
 class ProgramMissing(UsageError):
-    """A program of the machine that is not on the PATH, or may not be run."""
+    """A program of the machine is not on the PATH or may not be run."""
 
 
 class OutOfTimeError(RuntimeError):
-    """A clean stop because no further unit could end within the job's walltime; the same command goes on."""
+    """The run stopped cleanly because no further unit could end within the job's walltime. The same command goes on."""
 
 
 class WalltimeError(UsageError):
-    """A walltime in which not even one unit fits."""
+    """Not even one unit fits into the walltime."""
 
 
 class SlurmError(RuntimeError):
-    """A job array that did not do its work, or of which nobody knows."""
+    """A job array did not do its work, or SLURM does not know what became of it."""

@@ -1,4 +1,4 @@
-"""`kinegraph init`: a first config for the videos below a folder. Torch-free."""
+"""`kinegraph init` makes a first config for the videos below a folder. Torch-free."""
 
 import csv
 import json
@@ -64,7 +64,7 @@ train:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstConfig:
-    """A config, not written yet, and what the folder holds."""
+    """A config that is not written yet, with the counts of the folder's videos, classes and splits."""
 
     text: str
     path: Path
@@ -75,9 +75,10 @@ class FirstConfig:
 
 
 def first_config(folder: str, path: Path | None = None, annotations: str | None = None) -> FirstConfig:
-    """The config for a folder: `path`, or the folder's name with .yaml, here.
+    """Returns the config for a folder. Its path is `path`, or the folder's name with .yaml in the working directory.
 
-    Raises ConfigError where that file exists, for a URL, and for several lists of videos; DatasetError as `index` does.
+    Raises ConfigError if that file exists, for a URL, and for several lists of videos. Raises DatasetError as `index`
+    does.
     """
     if is_url(folder):
         raise ConfigError(
@@ -112,7 +113,7 @@ def first_config(folder: str, path: Path | None = None, annotations: str | None 
 
 
 def write_first_config(config: FirstConfig) -> None:
-    """Write it, unless there is such a file already: then ConfigError."""
+    """Writes the config to its path. Raises ConfigError if a file exists there."""
     try:
         with config.path.open("x", encoding="utf-8") as file:
             file.write(config.text)
@@ -126,7 +127,7 @@ def _require_free(path: Path) -> None:
 
 
 def _only_list(folder: Path) -> str | None:
-    """The csv in a folder that lists videos; None where there is none."""
+    """Returns the csv in a folder that lists videos, or None. Raises ConfigError if there are several."""
     lists = [str(path) for path in sorted(folder.glob("*.csv")) if path.is_file() and _is_list(path)]
     if len(lists) > 1:
         raise ConfigError(
@@ -137,7 +138,7 @@ def _only_list(folder: Path) -> str | None:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a csv has the columns of a list of videos."""
+    """Returns whether a csv has the columns of a list of videos."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return {*REQUIRED} <= {*next(csv.reader(file), [])}
@@ -146,7 +147,10 @@ def _is_list(path: Path) -> bool:
 
 
 def _listed(folder: str, annotations: str | None) -> tuple[FolderOptions, Listing]:
-    """The videos of a folder, or its folders of images where these are all that there is, and the options for them."""
+    """Returns the dataset options for a folder and the videos that they list.
+
+    Folders of images count as videos only if the folder holds nothing else or a csv lists them.
+    """
     options = FolderOptions(
         kind="folder", root=folder, annotations=annotations, splits=SHARES, frame_rate=IMAGES_A_SECOND
     )
@@ -189,7 +193,7 @@ def _dataset_lines(options: FolderOptions, listing: Listing) -> list[str]:
 
 
 def _split_lines(splits: Sequence[str]) -> list[str]:
-    """Which splits to train, choose and test on, where they are not those that the defaults name."""
+    """Returns the config lines that name the splits to train, validate and test on."""
     train = "train" if "train" in splits else min(splits)
     val = "val" if "val" in splits else None
     test = "test" if "test" in splits else val or train
@@ -201,12 +205,12 @@ def _split_lines(splits: Sequence[str]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A string as YAML reads it back."""
+    """Returns a string in the form in which YAML reads it back."""
     if re.fullmatch(r"[A-Za-z_/][\w/.-]*", text, re.ASCII) and read_yaml(text, text) == text:
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _on_a_line(text: str) -> str:
-    """Words for a comment, which a line break in a name would end."""
+    """Returns the text for a comment. Line breaks in names are replaced, because they would end the comment."""
     return "".join(character if character.isprintable() else "?" for character in text)

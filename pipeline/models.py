@@ -1,4 +1,4 @@
-"""`kinegraph models`: which networks there are. Torch-free, but for the heads."""
+"""`kinegraph models` lists the networks that a config can name. Torch-free, except for the heads."""
 
 from dataclasses import asdict
 from typing import Any
@@ -11,12 +11,12 @@ from kinegraph.stages.weights.sources import WeightSource
 
 
 def models() -> list[dict[str, Any]]:
-    """The document that `models --json` prints: a row for each network that a config can name."""
+    """Returns the document that `models --json` prints: a row for each network that a config can name."""
     return [*map(_backbone, CATALOGUE.values()), *map(_proposals, PROPOSALS.values())]
 
 
 def heads() -> list[dict[str, Any]]:
-    """The document that `models --heads --json` prints: a row for each head, at the size of its paper."""
+    """Returns the document that `models --heads --json` prints: a row for each head, at the size of its paper."""
     from kinegraph.stages.heads.sizes import SIZES, count
 
     rows = []
@@ -68,7 +68,10 @@ def _tap(tap: Tap) -> dict[str, Any]:
 
 
 def _source(source: WeightSource) -> dict[str, Any]:
-    """Where the file comes from (a URL, or a path in this package), and what it expects; null: not known."""
+    """Returns where a file of weights comes from and which input it expects. Unknown values are null.
+
+    The source is a URL, or a path in this package.
+    """
     return {
         "source": source.url or str(source.path),
         "licence": source.licence,

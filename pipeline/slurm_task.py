@@ -1,4 +1,4 @@
-"""What one task of a job array does: its part of the work, then what others have not got to."""
+"""One task of a job array does its part of the work, then the units that other tasks have not begun."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ from kinegraph.pipeline.wanted_run import places
 
 
 def run_task(folder: Path, index: int, **heard: Any) -> None:
-    """Task `index` of the submission in `folder`; safe to run again, which SLURM does after a node failed.
+    """Runs task `index` of the submission in `folder`. SLURM may run a task again after a node failed, which is safe.
 
-    `heard`: `on_epoch` and `on_step` of training.
+    `heard` holds the callbacks `on_epoch` and `on_step` of training.
     """
     _completion(folder, index).unlink(missing_ok=True)
     work, config = Work.read(folder), load_config(folder / CONFIG_FILE)
@@ -37,7 +37,7 @@ def run_task(folder: Path, index: int, **heard: Any) -> None:
 
 
 def tell_completion(folder: Path, index: int, exit_code: int) -> None:
-    """Leave word of how the task ended, for those whose SLURM does not remember."""
+    """Writes a file with the exit code of the task, for clusters whose SLURM forgets ended tasks."""
     write_whole(_completion(folder, index), [json.dumps({"exit_code": exit_code}).encode()])
 
 
@@ -46,7 +46,7 @@ def _completion(folder: Path, index: int) -> Path:
 
 
 def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: Mapping[str, Any]) -> None:
-    """Train one run; where it diverges, leave word of that."""
+    """Trains one run. If the run diverges, the message is written to `diverged_file`."""
     from kinegraph.pipeline.training.table import train_wanted
     from kinegraph.stages.training.engine import TrainingDiverged
 
@@ -60,9 +60,10 @@ def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: M
 
 
 def _extract(config: Config, work: Work, index: int) -> None:
-    """Every `num_tasks`-th unit, then, where leases tell who is at what, the others that are left.
+    """Runs every `num_tasks`-th unit.
 
-    So an array is done when its first tasks are, also where the last of them never leave the queue.
+    Then, if the storage supports leases, runs the units that are left of other tasks. So an array can finish even if
+    its last tasks never leave the queue.
     """
     cache, allotted = Cache(config.cache), allotment(config.run.walltime_seconds)
     own, *others = parts_from(work.units, index, work.num_tasks)
@@ -80,7 +81,7 @@ def _extract(config: Config, work: Work, index: int) -> None:
 
 
 def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
-    """Those that nobody has sealed by the time that the first is asked for."""
+    """Yields the units that no run has sealed when the first unit is taken. Reports the sealed units."""
     left = unsealed(cache, units)
     still = {unit.shard for unit in left}
     for unit in units:
@@ -90,5 +91,8 @@ def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterato
 
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
-    """The units of each task, that of task `index` first. Parts are of places in the list, so all are as long."""
+    """Returns the units of each task, those of task `index` first.
+
+    Unit i belongs to task i modulo `num_tasks`, so the parts have the same length, up to one unit.
+    """
     return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

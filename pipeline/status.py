@@ -1,4 +1,4 @@
-"""`kinegraph status`: how far a cache is, from its ledger; who is at work, from its leases and SLURM. Torch-free."""
+"""`kinegraph status` reads how far a cache is from its ledger, leases and SLURM. Torch-free."""
 
 from collections import Counter
 from typing import Any
@@ -13,7 +13,7 @@ MAX_JOBS = 3  # the newest: each takes questions to SLURM
 
 
 def status(cache: Cache) -> dict[str, Any]:
-    """The document that `status --json` prints."""
+    """Returns the document that `status --json` prints."""
     leases = list(live_leases(cache.storage))
     return {
         "schema": 1,
@@ -25,7 +25,7 @@ def status(cache: Cache) -> dict[str, Any]:
 
 
 def _job_status(submission: Submission) -> dict[str, Any]:
-    """Tasks of a job array by state, and of those that did not end well the ends of their logs."""
+    """Returns the number of a job array's tasks by state, with the last log lines of tasks that did not end well."""
     tasks = submission.state().tasks
     counts = Counter(task.state for task in tasks.values())
     return {

@@ -10,9 +10,10 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class WantedRun(BaseModel):
-    """A head to train: its name in the table, its recipe with the seed, and where the run goes.
+    """A head to train: its name in the table, its recipe with the seed, and the folder of the run.
 
-    `code` is the Python source of a head of one's own, so that it travels to other machines.
+    `code` is the Python source of the user's own head, so that the head can be sent to other machines. None for other
+    heads.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -25,9 +26,10 @@ class WantedRun(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
-    """Which run of a table says something: `number` of `num_runs`, counted from 1.
+    """The place of a run in its table: run `number` of `num_runs`, counted from 1.
 
-    `runs_after`: how many runs follow it, on average, where it is trained; `num_epochs`: 0 until its clips are known.
+    `runs_after` is the mean number of runs that follow in the same process. `num_epochs` is 0 until the clips of the
+    run are known.
     """
 
     name: str
@@ -45,7 +47,7 @@ class RunPlace:
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Of each run; those that are `trained` take no time, and `workers` share the others."""
+    """Returns the place of each run. Runs in `trained` take no time. `workers` processes share the other runs."""
     takes_time = [run not in trained for run in runs]
     return [
         RunPlace(

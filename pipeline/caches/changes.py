@@ -1,4 +1,4 @@
-"""Videos, and files read beside them, that changed since they were cached. Torch-free."""
+"""Finds videos, and files beside videos, that changed since they were cached. Torch-free."""
 
 import logging
 import os
@@ -33,11 +33,11 @@ log = logging.getLogger("kinegraph")
 
 
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
-    """Shard -> videos that are not what the shard's frames were decoded from: one stat, or request, per video.
+    """Returns shard -> videos whose content is not what the frames of the shard were decoded from.
 
-    The content is read only where the size is the same and the time is not. A video that is gone, or one with a
-    failed clip, has not changed; `retry_failed` tries the latter again, and looks at those of which clips were kept.
-    Of videos at URLs that cannot be reached nothing is known, which a warning says.
+    Each video costs one stat or one request. The content is read only if the size is the same and the time differs. A
+    missing video, or a video with a failed clip, counts as unchanged. With `retry_failed` the videos with failed clips
+    that also have kept clips are checked too. Videos at URLs that cannot be reached are unknown, and a warning says so.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -70,13 +70,16 @@ def _failed_videos(record: Record) -> set[str]:
 
 
 def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
-    """Videos of which no clip of the shard is to be kept."""
+    """Returns the videos whose clips of the shard have all failed."""
     failed = {failure.clip_id for failure in record.failures}
     return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
 
 
 def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
-    """By key: videos whose file is not what the key was made from; files that are gone have not changed."""
+    """Returns stage key -> shard -> videos whose file of boxes or graphs changed.
+
+    A missing file counts as unchanged.
+    """
     found: dict[str, Changed] = {}
     for key, file_of in files_of(recipe).items():
         name_of = ClipsTable.read_video_names(cache.storage)
@@ -88,7 +91,7 @@ def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[
 
 
 def has_changed(path: str, source: Source) -> bool:
-    """Whether a file, or folder of images, is another than it was. False for one that is gone."""
+    """Returns whether a file or folder of images differs from `source`. Returns False if it is missing."""
     try:
         now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
     except OSError:
@@ -102,7 +105,10 @@ def has_changed(path: str, source: Source) -> bool:
 
 
 def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
-    """For each URL whether its video is not the one of `Source`; False for all that cannot be reached."""
+    """Returns for each URL whether its video differs from its `Source`.
+
+    Returns False for every URL if none can be reached.
+    """
     if not videos:
         return []
     from kinegraph.stages.remote.remote import Remote  # takes time to import, which folders need not wait for
@@ -128,7 +134,7 @@ def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
 
 
 def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
-    """Unseal what `changed_files` gave, and all that was made from it."""
+    """Unseals the shards in `changed`, the result of `changed_files`, with all stages that read the changed files."""
     stages = stages_in_order(cache) if changed else {}
     for key, shards in changed.items():
         for shard in shards:
@@ -137,9 +143,9 @@ def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
 
 
 def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
-    """Unseal every key of the shards with changed videos.
+    """Unseals every key of the shards with changed videos.
 
-    Raises CacheMismatch, with nothing changed, where a video's times or frame size are no longer those of its rows.
+    Raises CacheMismatch and changes nothing if a video's times or frame size no longer fit its rows.
     """
     videos = {video for of_shard in changed.values() for video in of_shard}
     with Staging(config.run.staging) as staging:
@@ -153,7 +159,7 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 
 
 def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
-    """Raise CacheMismatch where a video's times or frame size are not those of a row."""
+    """Raises CacheMismatch if a video's times or frame size do not fit a row."""
     video = Video(
         video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
         interval=row.interval, frame_rate=row.frame_rate,

@@ -1,4 +1,4 @@
-"""Frames of single videos, outside any cache: `kinegraph.probe` and `kinegraph.decode`. Torch-free."""
+"""Frames of single videos without a cache: `kinegraph.probe` and `kinegraph.decode`. Torch-free."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,9 +30,10 @@ MAX_FRAME_RATE = 1000  # images a second, as in a config
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """What `probe` tells: seconds from the first frame to the end of the last, pixels as shown, frames a second.
+    """The facts about a video that `probe` returns.
 
-    `warning` is what went wrong while the file was read; empty if nothing did.
+    `duration` is in seconds from the first frame to the end of the last frame. `width` and `height` are displayed
+    pixels. `rate` is in frames per second. `warning` is a sentence about faults in the file, "" if there are none.
     """
 
     duration: float
@@ -44,9 +45,10 @@ class VideoFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """Frames of a video or an interval: `pixels` [T, H, W, 3] uint8 RGB, `times` [T] in seconds from the first frame.
+    """The frames of a video or an interval.
 
-    `warning` is what the decoder complained about; empty if it did not.
+    `pixels` is [T, H, W, 3] uint8 RGB. `times` is [T] in seconds from the first frame of the video. `warning` is the
+    decoder's complaint, "" if it had none.
     """
 
     pixels: np.ndarray
@@ -55,9 +57,10 @@ class Frames:
 
 
 def probe(path: str | Path, *, frame_rate: float | None = None) -> VideoFacts:
-    """Duration, size and rate of a video file, or of a folder of numbered images at `frame_rate` images a second.
+    """Returns duration, size and rate of a video file, or of a folder of numbered images.
 
-    Raises DecodeError, and ConfigError where `frame_rate` cannot be used.
+    `frame_rate` is the rate of a folder in images per second. Raises DecodeError if the video cannot be read, and
+    ConfigError if `frame_rate` cannot be used.
     """
     told = _probed(str(path), frame_rate)
     return VideoFacts(
@@ -78,17 +81,18 @@ def decode(
     size: int | None = None,
     frame_rate: float | None = None,
 ) -> list[Frames | DecodeError]:
-    """Frames of a video in one pass, by the rules by which caches are made.
+    """Returns frames of a video, decoded in one pass by the rules by which caches are made.
 
-    `times`: seconds from the first frame, any number in any order; the whole picture is shown. In an interval, a time
-    before its start gives the frame at its start, and a time after its end the last frame before the end. `clips`: the
-    options of a config's section `clips` (or their defaults) instead. `intervals`: (start, end) in seconds; without,
-    the whole video. `size`: side of the squares to which crops are resized, a whole frame is squeezed; without, crops
-    keep their pixels. `frame_rate`: images a second, where `path` is a folder of numbered images.
+    `times` are seconds from the first frame, any number in any order. The whole picture is returned for each time. In
+    an interval, a time before its start returns the frame at its start, and a time after its end returns the last frame
+    before its end. `clips` replaces `times`: the options of a config's section `clips`, or their defaults. `intervals`
+    are (start, end) in seconds. The default is the whole video. `size` is the side in pixels of the squares to which
+    crops are resized. A whole frame is squeezed into the square. Without `size`, crops keep their pixels. `frame_rate`
+    is in images per second, for a folder of numbered images.
 
-    Returns one result an interval, one in all without: frames, or why there are none. Where `clips` asks for several
-    clips or crops of a video, each has a result of its own: interval by interval, clip by clip, crop by crop. Raises
-    ConfigError where options cannot be used.
+    Returns one result per interval: frames, or a DecodeError that says why there are none. Without intervals there is
+    one result. If `clips` asks for several clips or crops, each has its own result: interval by interval, clip by clip,
+    crop by crop. Raises ConfigError if options cannot be used.
     """
     options = _options(times, clips)
     if size is not None and (not isinstance(size, Integral) or size < 1):
@@ -138,7 +142,7 @@ def _interval(pair: Interval) -> Interval:
 
 
 def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
-    """Raises DecodeError, and ConfigError where `frame_rate` cannot be used."""
+    """Returns the probe of a video. Raises DecodeError, and ConfigError if `frame_rate` cannot be used."""
     if frame_rate is not None:
         if not 0 < frame_rate <= MAX_FRAME_RATE:
             raise ConfigError(f"frame_rate: given {frame_rate}, allowed: above 0, at most {MAX_FRAME_RATE}")
@@ -170,7 +174,7 @@ def _rows(
 
 
 def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
-    """The times, none before the start of the row's interval; decoding takes no frame from its end on."""
+    """Returns the times, none before the start of the row's interval. Decoding cuts times after its end."""
     start = float("-inf") if row.interval is None else row.interval[0]
     return tuple(max(float(seconds), start) for seconds in times)
 

@@ -1,4 +1,4 @@
-"""`kinegraph status --failed`: every failure in a cache's ledger, a shard at a time. Torch-free."""
+"""`kinegraph status --failed` lists every failure in a cache's ledger, one shard at a time. Torch-free."""
 
 import heapq
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ UPSTREAM = "upstream"
 
 @dataclass(frozen=True, kw_only=True)
 class FailedClip:
-    """Why a clip has no features in `stages`; `words` say it in full."""
+    """A clip that failed in `stages`, with the reason and the full message `words`."""
 
     video: str
     clip: str
@@ -30,9 +30,9 @@ class FailedClip:
 
 
 def failed_clips(cache: Cache) -> Iterator[FailedClip]:
-    """The failures of all stages, by shard and clip.
+    """Yields the failures of all stages, by shard and clip.
 
-    What failed only because an earlier stage did is not told again.
+    A failure that only follows from an earlier stage is left out if that earlier failure is listed.
     """
     keys = cache.stage_keys()
     in_order = heapq.merge(*map(partial(_numbered, cache), range(len(keys)), keys), key=lambda entry: entry[:2])
@@ -41,7 +41,7 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
 
 
 def _numbered(cache: Cache, number: int, key: str) -> Iterator[tuple[int, int, Record]]:
-    """The records of a key, which is the `number`-th, with their shards."""
+    """Yields the records of a key with their shards and the index `number` of the key."""
     cache.stage(key)  # raises where it is damaged, or of a later version
     return ((record.shard, number, record) for record in cache.ledger.records(key))
 

@@ -1,4 +1,4 @@
-"""What an index holds, in figures, and what looks odd about its labels. Torch-free."""
+"""The figures of an index, and warnings about its labels. Torch-free."""
 
 import re
 from collections import Counter
@@ -20,9 +20,10 @@ Probes = Mapping[str, Probe | DecodeError]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """One split. What is listed by intervals counts once an interval, but for `hours`, which are of whole videos.
+    """The figures of one split.
 
-    `labels_per_class`: the fewest, the median, the most, over all classes of the data set; None without labels.
+    A video that is listed by intervals counts once per interval. But `hours` adds up whole videos, each once.
+    `labels_per_class` is (fewest, median, most) over all classes of the data set, None without labels.
     """
 
     videos: int
@@ -43,7 +44,7 @@ class SplitSummary:
 
 
 def summaries(listing: Listing, probes: Probes, rows_per_video: int) -> dict[str, SplitSummary]:
-    """By split, train, val and test first."""
+    """Returns the figures of each split. The splits train, val and test come first."""
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:
         of_split.setdefault(video.split, []).append(video)
@@ -71,7 +72,10 @@ def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, rows_per
 
 
 def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
-    """What looks like a slip in the labels; of classes that the config names (`are_named`), nothing."""
+    """Returns warnings about labels that look like mistakes.
+
+    Returns none if the config names the classes (`are_named`).
+    """
     if are_named:
         return []
     warnings = []

@@ -1,4 +1,4 @@
-"""Whether the data set of a config is the one that its cache was indexed with. Torch-free."""
+"""Compares the data set of a config with the data set that its cache was indexed from. Torch-free."""
 
 import json
 import os
@@ -20,7 +20,10 @@ Changes = dict[str, tuple[Any, Any]]  # key below dataset -> as indexed, as aske
 
 
 def changes(config: Config, cache: Cache) -> Changes:
-    """The dataset options that differ; none where the config has no `dataset`, or nothing tells how it was indexed."""
+    """Returns the dataset options that differ as key -> (indexed, asked for).
+
+    Returns nothing if the config has no `dataset`, or if the cache does not record how it was indexed.
+    """
     indexed = cache.dataset
     if config.dataset is None or indexed is None:
         return {}
@@ -36,9 +39,10 @@ def changes(config: Config, cache: Cache) -> Changes:
 
 
 def check_for_extraction(config: Config, cache: Cache) -> list[str]:
-    """What to say of dataset options that differ from those of the index, where extraction can go on all the same.
+    """Returns sentences about dataset options that differ from the index and do not stop extraction.
 
-    That is so for labels and splits, and for a root to which all videos moved. Raises CacheMismatch.
+    Labels and splits may differ, and so may a root to which all videos moved. Raises CacheMismatch for other
+    differences.
     """
     changed = changes(config, cache)
     labels = {key: values for key, values in changed.items() if key in LABEL_KEYS}
@@ -60,7 +64,10 @@ def check_for_extraction(config: Config, cache: Cache) -> list[str]:
 
 
 def check_for_training(config: Config, cache: Cache) -> list[str]:
-    """The same for training, which reads no videos: only their root may differ. Raises CacheMismatch."""
+    """Returns sentences about dataset options that differ from the index and do not stop training.
+
+    Training reads no videos, so only their root may differ. Raises CacheMismatch for other differences.
+    """
     changed = changes(config, cache)
     if changed.keys() - {"root"}:
         raise _mismatch(cache, changed)
@@ -73,13 +80,16 @@ def check_for_training(config: Config, cache: Cache) -> list[str]:
 
 
 def moved_root(config: Config, cache: Cache) -> str | None:
-    """The root of the config where it is not the one that was indexed; `check_for_extraction` tells whether it may."""
+    """Returns the root in the config if it is not the indexed root, else None.
+
+    `check_for_extraction` decides whether the root may move.
+    """
     changed = changes(config, cache)
     return str(changed["root"][1]) if "root" in changed else None
 
 
 def adopt_root(config: Config, cache: Cache) -> None:
-    """Make the rows name the videos below the root of the config, where `moved_root` gives one."""
+    """Rewrites the paths of the rows if `moved_root` returns a new root."""
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:
         return
@@ -91,7 +101,10 @@ def adopt_root(config: Config, cache: Cache) -> None:
 
 
 def move_rows(cache: Cache, root: str) -> None:
-    """Rewrite clips.parquet with the paths of videos below `root`; other videos keep theirs."""
+    """Rewrites clips.parquet with the paths of videos below `root`.
+
+    Videos outside the data set's root keep their paths.
+    """
     places = _below(cache, root)
     table = ClipsTable.read(cache.storage)
     columns = (table.column(name) for name in ("video_id", "path"))
@@ -100,7 +113,7 @@ def move_rows(cache: Cache, root: str) -> None:
 
 
 def _below(cache: Cache, root: str) -> dict[str, str]:
-    """video_id -> where it lies below `root`, of each video that was indexed below a root."""
+    """Returns video_id -> path below `root`, for each video that was indexed below a root."""
     name_of = ClipsTable.read_video_names(cache.storage)
     videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()
     names = {video: name_of.get(video, video) for video in videos}
@@ -109,7 +122,7 @@ def _below(cache: Cache, root: str) -> dict[str, str]:
 
 
 def _fault_of_move(cache: Cache, root: str) -> str:
-    """Why the videos below `root` do not count as those that were indexed; nothing where they do."""
+    """Returns why the videos below `root` do not count as the indexed videos, or "" if they do."""
     if is_url(root):
         return "whether videos at a URL are the same, only `index` tells"
     places = _below(cache, root)
@@ -128,7 +141,7 @@ def _fault_of_move(cache: Cache, root: str) -> str:
 
 
 def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
-    """Whether two options name one file or folder, or files at the same place below two roots."""
+    """Returns whether two options name the same file or folder, or files at the same place below two roots."""
     if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
         return False
     if "\0" in was + asked or not was or not asked:  # no names of files

@@ -1,4 +1,4 @@
-"""`kinegraph index`: from a data set to rows, and the cache that holds them. Torch-free."""
+"""`kinegraph index` lists a data set and writes the rows of a cache. Torch-free."""
 
 import json
 import math
@@ -38,11 +38,12 @@ REQUESTS_AT_ONCE = 16  # threads that wait for a network more than they compute
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
-    """What an index found: rows in all, new ones, the videos that could not be opened, and by id the intervals that go
-    beyond their video's end, and those that begin only there.
+    """The result of an index.
 
-    `complaints` says, by path, what is odd about videos that can be read. `splits` has the figures of each split,
-    `left_out` how many files are no videos, by ending, `warnings` what looks odd about the labels.
+    `unreadable` are videos that could not be opened, by id. `complaints` are faults of videos that can be read, by
+    path. `beyond_end` are ids of intervals that go beyond the end of their video, `after_end` of intervals that begin
+    after it. `splits` has the figures of each split. `left_out` counts files that are no videos, by ending. `warnings`
+    are sentences about labels that look like mistakes.
     """
 
     cache: Cache
@@ -79,10 +80,11 @@ class Indexed:
 
 
 def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
-    """List the data set, probe what is new, and write clips.parquet; existing rows keep their number.
+    """Lists the data set, probes the videos and writes clips.parquet. Existing rows keep their number.
 
-    A video that cannot be opened keeps its rows, without times; extraction will say why it failed, and a later
-    index fills them in. Raises DatasetError, CacheMismatch, VideosHangError, ConfigError without a `dataset`.
+    Returns the figures of the index. A video that cannot be opened keeps its rows without times. Extraction will say
+    why that video failed, and a later index fills in its times. Raises DatasetError, CacheMismatch and VideosHangError.
+    Raises ConfigError if the config has no `dataset`.
     """
     storage = open_storage(config.cache)
     if config.dataset is None:
@@ -146,12 +148,15 @@ def _write(storage: Storage, listing: Listing, table: Sequence[ClipRow]) -> None
 
 
 def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:
-    """Record the options that a data set was listed with; after the rows, so that they never say more than is there."""
+    """Writes the options of the data set to the cache.
+
+    Call it after the rows are written, so that it never claims more.
+    """
     storage.put(DATASET, [json.dumps({"options": options}, ensure_ascii=False, indent=1).encode()])
 
 
 def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
-    """The options that had an effect on what was listed."""
+    """Returns the options that had an effect on the list of videos."""
     entered = options.model_dump(mode="json")
     if entered["kind"] == "folder" and not listing.dealt:
         del entered["splits"]
@@ -161,17 +166,17 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
 
 
 def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:
-    """By path, what is odd about videos that can be read."""
+    """Returns path -> fault, for videos that can be read."""
     return {path: found.warning for path, found in probes.items() if isinstance(found, Probe) and found.warning}
 
 
 def _duration(found: Probe | DecodeError) -> float:
-    """NaN, which nothing is beyond, of a video that cannot be opened."""
+    """Returns the duration of a video in seconds, or NaN if the video cannot be opened. No time is beyond NaN."""
     return found.duration if isinstance(found, Probe) else NAN
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:
-    """Unseal the last shard before rows are appended to it: its objects will hold more rows."""
+    """Unseals the last shard before rows are appended to it. Its objects will hold more rows."""
     for key in reversed(stages_in_order(cache)):
         cache.ledger.unseal(key, shard)
 
@@ -179,7 +184,10 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 def _probe_all(
     listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
-    """By path, as intervals of a video share it. A video on a disk has run.video_timeout_seconds, a URL others."""
+    """Returns path -> probe. Intervals of one video share the probe.
+
+    Videos on a disk have a limit of run.video_timeout_seconds. Requests to URLs have their own limits.
+    """
     run = config.run
     found: dict[str, Probe | DecodeError] = {}
     videos = {video.path: video for video in listing.videos}
@@ -198,7 +206,7 @@ def _probe_all(
 
 
 def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
-    """What indexing needs to know of a video, with its frames if `by_number`, or of a folder of images.
+    """Returns the probe of a video or a folder of images. With `by_number` the probe lists the frames.
 
     Raises DecodeError.
     """
@@ -208,7 +216,7 @@ def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
 
 
 def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
-    """All rows of one video, or interval of one: every clip under every crop."""
+    """Yields all rows of one video or one interval: every clip with every crop."""
     for clip in range(options.per_video):
         for crop in options.crop_names:
             known: dict[str, Any] = {

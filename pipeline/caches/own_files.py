@@ -1,4 +1,4 @@
-"""Every video has files of its own for each stage that reads files, as boxes and scene graphs are. Torch-free."""
+"""Checks that every video has its own files of boxes and scene graphs. Torch-free."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,13 +10,13 @@ from kinegraph.stages.recipe import Recipe
 
 
 def files_of(recipe: Recipe) -> dict[str, Callable[[str], str]]:
-    """By stage key, of those that read a file beside each video: from the video's name to its file."""
+    """Returns stage key -> (name of a video -> file), for the stages that read a file beside each video."""
     found = {key: kind.file_of(recipe, key) for kind in KINDS.values() for key in kind.keys(recipe)}
     return {key: file_of for key, file_of in found.items() if file_of is not None}
 
 
 def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
-    """Raise ConfigError where two of the videos, given by id, would be given one file of boxes or scene graphs."""
+    """Raises ConfigError if two of the videos (ids) would read the same file of boxes or scene graphs."""
     names = list(dict.fromkeys(videos))
     for key, file_of in files_of(recipe).items():
         owner: dict[str, str] = {}
@@ -30,7 +30,7 @@ def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
 
 
 def check_own_files_of(recipe: Recipe, cache: Cache) -> None:
-    """`check_own_files` of all videos of a cache, which is read only where there are such files."""
+    """Calls `check_own_files` with all videos of a cache. The cache is read only if the config names such files."""
     if files_of(recipe):
         name_of = ClipsTable.read_video_names(cache.storage)
         videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()

@@ -1,4 +1,4 @@
-"""Videos probed side by side, each for a limited time. Torch-free."""
+"""Probes many videos in parallel, each with a time limit. Torch-free."""
 
 import queue
 import threading
@@ -16,17 +16,17 @@ Answer = Probe | DecodeError
 
 
 class VideosHangError(RuntimeError):
-    """So many videos give no answer that their file system must be at fault."""
+    """So many videos do not answer that their file system must be at fault."""
 
 
 def probe_all(
     paths: Sequence[str], probe: Callable[[str], Probe], num_threads: int, limit_seconds: Callable[[str], float]
 ) -> Iterator[tuple[str, Answer]]:
-    """Each path and what `probe` says of it, in the order of the answers.
+    """Yields each path with its probe, in the order in which the probes end.
 
-    A video that gives no answer within its `limit_seconds` is a DecodeError (`timeout`), and another thread goes on
-    with the rest. Its own thread cannot be ended: a daemon, it keeps no process from ending.
-    Raises what `probe` raises except DecodeError, and VideosHangError where MOST_HANGING threads hang.
+    A video that takes longer than its `limit_seconds` yields a DecodeError (`timeout`), and a new thread replaces the
+    thread that hangs. The hanging thread cannot be ended, but it is a daemon and does not keep the process alive.
+    Raises the errors of `probe` except DecodeError. Raises VideosHangError if MOST_HANGING threads hang.
     """
     pool = _Pool(paths, probe)
     try:
@@ -43,7 +43,7 @@ def probe_all(
 
 
 class _Pool:
-    """Threads that probe what waits. One that hangs is given up, and replaced."""
+    """Threads that probe the waiting videos. A thread that hangs is abandoned and replaced."""
 
     def __init__(self, paths: Sequence[str], probe: Callable[[str], Probe]) -> None:
         self.stopping = threading.Event()
@@ -59,7 +59,7 @@ class _Pool:
         threading.Thread(target=self._work, name="probe", daemon=True).start()
 
     def answers(self) -> Iterator[tuple[str, Answer]]:
-        """The next answer, where one comes soon."""
+        """Yields the next answer if it comes within LOOK_SECONDS."""
         try:
             path, answer = stopping.get(self._done, LOOK_SECONDS)
         except queue.Empty:
@@ -71,7 +71,7 @@ class _Pool:
         yield path, answer
 
     def overdue(self, limit_seconds: Callable[[str], float]) -> Iterator[tuple[str, DecodeError]]:
-        """Videos whose time is up. Raises VideosHangError."""
+        """Yields the videos whose time is up, each with a DecodeError. Raises VideosHangError."""
         for path, begun in [*self._begun.items()]:
             if path in self._hanging or time.monotonic() - begun <= limit_seconds(path):
                 continue

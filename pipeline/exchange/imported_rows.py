@@ -1,4 +1,4 @@
-"""Which rows imported features belong to: those of a cache, of a csv, or one for each video. Torch-free."""
+"""The rows of imported features come from a cache, from a csv, or are one per video. Torch-free."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in
 
 @dataclass(frozen=True, kw_only=True)
 class RowsToFill:
-    """All rows a cache is to have, and the names of their labels."""
+    """All rows that a cache is to have, and the names of their labels."""
 
     rows: tuple[ClipRow, ...]
     classes: tuple[str, ...]
@@ -34,10 +34,10 @@ class RowsToFill:
 
 
 def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
-    """The rows of `cache`; those that a csv lists below `root`; or, without either, one for each of `videos`.
+    """Returns the rows of `cache`, or the rows that a csv lists below `root`, or one row for each of `videos`.
 
-    Raises ExchangeError where a video of `cache` has several rows, for a csv that does not fit it, or where labels are
-    given to a cache that `index` made.
+    Raises ExchangeError if a video of `cache` has several rows, if the csv does not fit the cache, or if labels are
+    given for a cache that `index` made.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):
@@ -67,7 +67,7 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
 
 
 def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToFill:
-    """Rows of all videos of a csv; those that are in `old` already keep their number and id."""
+    """Returns rows of all videos of a csv. Rows in `old` keep their number and id."""
     if not annotations.exists():
         raise ExchangeError(f"--annotations: no file {annotations} (looked from {Path.cwd()})")
     listing = list_videos(FolderOptions(kind="folder", root=str(root), annotations=str(annotations)))
@@ -87,7 +87,7 @@ def _new_rows(listing: Listing, known: set[str]) -> list[ClipRow]:
 
 
 def _row(video: Video) -> ClipRow:
-    """The row of a video of which nothing is known but its features."""
+    """Returns the row of a video about which nothing but its features is known."""
     return ClipRow(
         clip_id=f"{video.video_id}:0:full", video_id=video.video_id, path=video.path, split=video.split,
         labels=video.labels, start_seconds=NAN, end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0,
@@ -96,7 +96,10 @@ def _row(video: Video) -> ClipRow:
 
 
 def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
-    """Give a cache of imported features its rows; those that it has must come first among them."""
+    """Writes the rows of a cache of imported features and returns the cache.
+
+    Rows that it already has must come first.
+    """
     storage: Storage = cache.storage
     num_old = ClipsTable.count(storage) if storage.exists(TABLE) else 0
     if num_old < len(rows.rows) and num_old % cache.shard_clips:
@@ -107,9 +110,9 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 
 
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
-    """Video id -> its name among `names`: the same, or the same but for a video's ending.
+    """Returns video id -> name in `names`. The names are equal, or equal without the ending of a video.
 
-    Raises ExchangeError where several fit without their endings.
+    Raises ExchangeError if several names are equal without their endings.
     """
     videos, names = set(videos), set(names)
     found = {video: video for video in videos & names}

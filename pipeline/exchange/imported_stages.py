@@ -1,4 +1,4 @@
-"""What an import writes: stages and arrays, and what is known of how they were made. Torch-free."""
+"""The stages and arrays that an import writes, with what is known about the features. Torch-free."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ VERSION = 1  # raised when what is made of the same files changes
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """How the stages and arrays of an import are called: features/<name>/<tap>, ..."""
+    """The names of the stages and arrays of an import: features/<name>/<tap>, ..."""
 
     name: str = "imported"
     tap: str = "last"
@@ -30,7 +30,7 @@ class Naming:
 
     @property
     def role_of(self) -> dict[str, str]:
-        """Array by full name -> role of `VideoFeatures`."""
+        """Returns array name -> role in `VideoFeatures`."""
         return {
             f"features/{self.name}/{self.tap}": "maps",
             f"features/{self.name}/{self.tap}_pooled": "pooled",
@@ -41,7 +41,10 @@ class Naming:
 
 
 def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
-    """What the fingerprint of an import covers: how its files were made is not known, what is in them is."""
+    """Returns the options that the fingerprint of an import covers.
+
+    They identify the content of the files, because how the files were made is unknown.
+    """
     digests = canonical({video: source.digest for video, source in sources.items()})
     return {
         "provenance": "unknown",
@@ -53,7 +56,7 @@ def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int |
 
 
 def imported_stages(naming: Naming, layout: Layout, options: Options) -> tuple[Stage, ...]:
-    """The stages of an import, those that others read first."""
+    """Returns the stages of an import, each after the stages that it reads."""
     return tuple(_stages(naming, layout, options))
 
 
@@ -79,5 +82,5 @@ def _stages(naming: Naming, layout: Layout, options: Options) -> Iterator[Stage]
 
 
 def _timeless(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
-    """Without `frame_step`: which input frames these are is not known."""
+    """Returns the arrays without `frame_step`, because the input frames of imported features are unknown."""
     return tuple(replace(spec, frame_step=None) for spec in arrays)

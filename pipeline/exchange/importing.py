@@ -1,4 +1,4 @@
-"""`kinegraph import`: features that others made become stages of a cache. Torch-free."""
+"""`kinegraph import` turns features of other tools into stages of a cache. Torch-free."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,10 @@ READ_WITH = ("kinegraph", "git", "python", "numpy", "h5py")
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What an import ended with. `left_out`: videos among the files that have no row; `failures`: one per clip."""
+    """The result of an import.
+
+    `left_out` are videos of the files that have no row in the cache. `failures` has one entry per failed clip.
+    """
 
     cache: Cache
     kind: str
@@ -48,13 +51,15 @@ def import_features(
     num_frames: int | None = None,
     on_progress: Progress = unheard,
 ) -> Imported:
-    """Seal the features at `features` as features/<name> (and proposals and regions/<name>) of the cache `into`.
+    """Seals the features at `features` as features/<name> of the cache `into`. Returns what was imported.
 
-    Rows are those of the cache, or made from `annotations`, or one a video. A video without features is a failed clip;
-    a video among the files that has no row is left out. `num_frames`: take so many of each video, see `chosen_frames`.
-    All is read before anything is written: for digests, and to know the shapes. Killed anywhere, it can be run again.
+    If the files hold boxes or regions, proposals and regions/<name> are sealed too. Rows are those of the cache, or
+    come from `annotations`, or are one per video. A video without features is a failed clip. A video of the files
+    without a row is left out. `num_frames` takes that many frames of each video, see `chosen_frames`. All files are
+    read before anything is written, for digests and shapes. A killed import can be repeated.
 
-    Raises FeatureFileError, ExchangeError, DatasetError, and CacheMismatch where the cache has other features there.
+    Raises FeatureFileError, ExchangeError and DatasetError. Raises CacheMismatch if the cache has other features under
+    this name.
     """
     naming = naming or Naming()
     files = open_features(features, kind, dataset)
@@ -94,7 +99,10 @@ def _counted(what: str, videos: Sequence[str], on_progress: Progress) -> Iterato
 
 
 def _begin(known: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
-    """The cache with all its rows and the stages begun; rows of a cache that `index` made stay as they are."""
+    """Returns the cache with all its rows and with the stages begun.
+
+    Rows of a cache that `index` made stay as they are.
+    """
     if known is None:
         shard_clips = rows_that_fit(spec for stage in stages for spec in stage.arrays)
         known = Cache.create(into, IMPORTED_CLIPS, {"kind": "zarr", "shard_clips": shard_clips, "compression": NONE})
@@ -124,7 +132,10 @@ def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """Turns files into rows. `names`: video of the cache -> of the files; `sources`: of the videos of the files."""
+    """Turns files into rows.
+
+    `names` maps videos of the cache to videos of the files. `sources` has the videos of the files as keys.
+    """
 
     cache: Cache
     files: FeatureFiles
@@ -135,7 +146,7 @@ class _Work:
     stages: Mapping[str, Stage]
 
     def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, Rows]]:
-        """Record and rows of each key of one shard."""
+        """Yields the record and the rows of each key of one shard."""
         begun = time.monotonic()
         numbers = self.cache.shard_rows(shard)
         rows = list(self.cache.clips.rows(numbers.start, numbers.stop))
@@ -158,7 +169,7 @@ class _Work:
             yield describe(shard, output, found, provenance, seconds), output.finished()
 
     def _features(self, video: str) -> VideoFeatures:
-        """The frames of a video that are taken. Raises UnusableError."""
+        """Returns the chosen frames of a video. Raises UnusableError."""
         if video not in self.names:
             raise UnusableError("missing", f"no features of {video} among the files")
         found = self.files.read(self.names[video])
@@ -167,7 +178,7 @@ class _Work:
         return found
 
     def _store(self, features: VideoFeatures, output: StageOutput, number: int) -> None:
-        """One row of each array; zero past a video's regions, and where the files hold nothing."""
+        """Writes one row of each array. Places beyond a video's regions, and arrays that the files lack, are zero."""
         for name, rows in output.arrays.items():
             rows[number] = 0
             if (role := self.naming.role_of.get(name)) is not None:

@@ -1,4 +1,4 @@
-"""`kinegraph export --to npy`: one .npy per array and video, for other tools. Torch-free."""
+"""`kinegraph export --to npy` writes one .npy per array and video for other tools. Torch-free."""
 
 import csv
 import io
@@ -33,9 +33,10 @@ Videos = Mapping[str, Sequence[int]]  # video_id -> its rows, in order
 
 @dataclass(kw_only=True)
 class ExportedFiles:
-    """What an export wrote. `unsealed`: stage -> videos left out because a row of theirs is not sealed in it.
+    """The result of an export to files.
 
-    `num_failed`: clips that hold fill values in some stage. `damaged`: one sentence for each shard left out.
+    `unsealed` maps each stage to the videos that were left out because some of their rows are not sealed. `num_failed`
+    counts clips that hold fill values in some stage. `damaged` has a sentence for each shard that was left out.
     """
 
     num_files: int = 0
@@ -45,13 +46,13 @@ class ExportedFiles:
 
 
 def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progress: Progress = unheard) -> ExportedFiles:
-    """Write <out>/<array>/<video_id>.npy [clips, ...] for the arrays `names` (all, if none), and what each is.
+    """Writes <out>/<array>/<video_id>.npy [clips, ...] for the arrays `names`, by default for all arrays.
 
-    Clips and crops stand in row order; failed ones hold fill values (NaN in floats, -1 in `proposals/count`) and are
-    listed in clips.csv; manifest.json says how the features were made. Each file appears whole; all are written anew
-    at each call, and the manifest says `complete` at the end.
+    Returns what was written. The first axis holds the clips and crops of a video in row order. Failed clips hold fill
+    values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv. manifest.json says how the features
+    were made. Each file appears whole. Every call writes all files anew, and the manifest says `complete` at the end.
 
-    Raises ExchangeError for an array that is not there, and where `out` holds something else.
+    Raises ExchangeError for an array that does not exist, and if `out` holds something else.
     """
     specs = _chosen(source, names)
     storage = open_storage(out)
@@ -82,7 +83,7 @@ def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progres
 
 
 def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
-    """The specs of the arrays, those of one stage together."""
+    """Returns the specs of the chosen arrays, grouped by stage."""
     known = source.arrays()
     if unknown := [name for name in names if name not in known]:
         raise ExchangeError(f"--array {unknown[0]}: {source.root} has {', '.join(known) or 'no array yet'}")
@@ -92,7 +93,7 @@ def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 
 def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
-    """What tells how the features were made."""
+    """Returns the manifest, which says how the features were made."""
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
     return {
@@ -106,7 +107,7 @@ def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
 
 
 def _claim(storage: Storage, manifest: dict[str, Any]) -> None:
-    """Begin an export, or begin it anew. Raises ExchangeError where something else lies there."""
+    """Writes the manifest of a new or repeated export. Raises ExchangeError if the folder holds something else."""
     if storage.exists(MANIFEST):
         there = json.loads(storage.get(MANIFEST))
         same = json.loads(json.dumps(manifest))
@@ -128,7 +129,7 @@ def _stage_files(
     videos: Videos,
     exported: ExportedFiles,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """File name -> rows, of each video that is sealed and whole in the stage of `specs`."""
+    """Yields file name -> rows for each video that is sealed and whole in the stage of `specs`."""
 
     @lru_cache(maxsize=2)  # videos come in the order of their first rows
     def opened(shard: int) -> dict[str, Shard] | None:
@@ -153,16 +154,20 @@ def _stage_files(
 
 
 def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
-    """The arrays of one sealed shard; only objects that hold one of them are read. Raises CacheError for damage."""
+    """Returns the arrays of one sealed shard. Only objects that hold one of these arrays are read.
+
+    Raises CacheError for damaged objects.
+    """
     holding = [name for name in record.objects if any(f"/{spec.name}/" in name for spec in specs)]
     require_whole(source.storage, record, holding or record.objects)  # an HDF5 file holds all arrays of its stage
     return {spec.name: source.store.open_shard(spec, record.shard) for spec in specs}
 
 
 def file_name(video_id: str) -> str:
-    """`<video_id>.npy`, below its array's folder also where the id is an absolute path or climbs up by `..`.
+    """Returns `<video_id>.npy` as a path that stays below the folder of its array.
 
-    A part that is too long for a file's name is shortened, with a digest.
+    This holds also for ids that are absolute paths or contain `..`. A part that is too long for a file name is
+    shortened and gets a digest.
     """
     parts = f"{video_id}.npy".replace("%", "%25").replace("\0", "%00").replace("\\", "%5C").split("/")
     return "/".join(part.replace(".", "%2E") if part in (".", "..") else shortened(part) or "%" for part in parts)
@@ -177,7 +182,7 @@ def _put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:
 def _clips_csv(
     rows: Sequence[ClipRow], videos: Videos, classes: Sequence[str], failed: Mapping[str, list[str]]
 ) -> bytes:
-    """Which place of which file is which clip: `file` below each array's folder, `index` in its first axis."""
+    """Returns clips.csv, which says where each clip is: `file` below each array's folder, `index` in its first axis."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER.split(","))

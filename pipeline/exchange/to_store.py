@@ -1,4 +1,4 @@
-"""`kinegraph export --to zarr|hdf5`: the same cache in another store, or compressed otherwise. Torch-free."""
+"""`kinegraph export --to zarr|hdf5` copies a cache to another store or another compression. Torch-free."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,10 @@ NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedCache:
-    """What an export ended with, in shards of all stages. `damaged`: one sentence for each that was not copied."""
+    """The result of an export to a cache. Counts are in shards of all stages.
+
+    `damaged` has a sentence for each shard that was not copied.
+    """
 
     cache: Cache
     num_sealed: int
@@ -38,12 +41,13 @@ class ExportedCache:
 def export_cache(
     source: Cache, out: Path | str, *, kind: str, compression: str | None = None, on_progress: Progress = unheard
 ) -> ExportedCache:
-    """Copy every sealed shard of `source` to a cache at `out`; what is sealed there is left, unless it is outdated.
+    """Copies every sealed shard of `source` to a cache at `out`. Returns what was copied.
 
-    The values, rows, stages and what the ledger says of them stay; each object is held against its checksum before it
-    is copied. `compression` is for zarr; None: as in `source`. The same kind and compression make a checked copy.
+    Shards that are sealed in `out` stay, unless they are outdated. Values, rows, stages and ledger entries are copied
+    unchanged. The checksum of each object is checked before it is copied. `compression` is for zarr, and None takes
+    that of `source`. An export to the same kind and compression makes a checked copy.
 
-    Raises ExchangeError or CacheMismatch where `out` is another cache.
+    Raises ExchangeError or CacheMismatch if `out` is another cache.
     """
     if Path(source.root).resolve() == Path(out).resolve():
         raise ExchangeError(f"{out} is the cache to be exported; name another folder")
@@ -75,7 +79,7 @@ def export_cache(
 
 
 def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -> Cache:
-    """The cache at `out`, with all rows and no stage that was not there."""
+    """Returns the cache at `out` with all rows. Its stages stay as they are."""
     given = source.manifest["store"]["compression"] if compression is None else compression
     layout = source.manifest["store"] | {"kind": kind, "compression": NONE if kind == "hdf5" else given}
     open_storage(out).sweep()
@@ -96,7 +100,7 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
 
 
 def _reopen_outdated(source: Cache, copy: Cache) -> None:
-    """Unseal what was exported from shards that `source` has computed anew since."""
+    """Unseals the exported shards that `source` has computed again since."""
     for key in copy.stage_keys():
         for there in copy.ledger.records(key):
             now = source.ledger.read(key, there.shard) if there.exported else None
@@ -109,7 +113,7 @@ def _sealed(cache: Cache) -> dict[str, set[int]]:
 
 
 def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
-    """Shard -> keys that are sealed in `source` alone."""
+    """Returns shard -> keys that are sealed only in `source`."""
     missing: dict[int, list[str]] = {}
     there = _sealed(copy)
     for key, shards in _sealed(source).items():
@@ -119,7 +123,10 @@ def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
 
 
 def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, Rows]:
-    """One shard's record, as it will be in a copy, and all its rows. Raises CacheError where it is damaged."""
+    """Returns one shard's record, as it will be in the copy, and all its rows.
+
+    Raises CacheError for a damaged shard.
+    """
     record = source.ledger.read(stage.key, shard)
     if record is None:
         raise CacheError(f"{stage.key} shard {shard} of {source.root} was unsealed while it was exported.")

@@ -1,4 +1,4 @@
-"""CUDA devices by turns, for the processes of one machine that do the work of one config; and what they are."""
+"""CUDA devices for the worker processes of one machine, and their names."""
 
 import os
 from socket import gethostname
@@ -10,15 +10,19 @@ from kinegraph.stages.device import require_cuda, share_of_devices
 
 
 def on_device_of(config: Config, number: int) -> Config:
-    """The config of the `number`-th worker process of this machine: each has a CUDA device of its own, by turns."""
+    """Returns the config of the worker process with index `number` on this machine.
+
+    Workers take the CUDA devices by turns.
+    """
     device = share_of_devices(config.run.device, number, torch.cuda.device_count())
     return config.model_copy(update={"run": config.run.model_copy(update={"device": device})})
 
 
 def on_gpu_if_asked(config: Config, asked: str) -> Config:
-    """The config with `run.device` cuda instead of auto, where a GPU was asked for: `asked` says how, if not empty.
+    """Returns the config with `run.device: cuda` instead of `auto` if a GPU was asked for.
 
-    Raises UsageError where there is none. The CPU would do the work many times slower, and nobody would know.
+    `asked` says how the GPU was asked for, "" if it was not. Raises UsageError if there is no GPU: the CPU would take
+    many times longer without a word.
     """
     if not asked or config.run.device != "auto":
         return config
@@ -33,5 +37,5 @@ def on_gpu_if_asked(config: Config, asked: str) -> Config:
 
 
 def described(device: torch.device) -> str:
-    """For records: `cpu`, or `cuda:1 (NVIDIA A100-SXM4-80GB)`."""
+    """Returns a device for records: `cpu`, or `cuda:1 (NVIDIA A100-SXM4-80GB)`."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,4 +1,4 @@
-"""Programs of the machine, as sbatch and git: run with a time limit, named where they are missing. Torch-free."""
+"""Runs programs of the machine, such as sbatch and git, with a time limit. Torch-free."""
 
 import functools
 import logging
@@ -11,12 +11,11 @@ log = logging.getLogger("kinegraph")
 
 
 def run(*command: str, seconds: float, to_its_end: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a program, whatever its exit code; gives that and what the program said.
+    """Runs a program and returns its exit code and output, whatever the exit code is.
 
-    A signal that stops this process ends the program, unless it must come `to_its_end`; then Ctrl-C in a terminal does
-    not reach it.
-    Raises ProgramMissing where the program is not on the PATH or may not be run, subprocess.TimeoutExpired where it
-    takes longer than `seconds`.
+    A signal that stops this process also ends the program. With `to_its_end` the program runs on, and Ctrl-C in a
+    terminal does not reach it. Raises ProgramMissing if the program is not on the PATH or may not be run. Raises
+    subprocess.TimeoutExpired if the program takes longer than `seconds`.
     """
     try:
         if not to_its_end:
@@ -32,5 +31,5 @@ def run(*command: str, seconds: float, to_its_end: bool = False) -> subprocess.C
 
 @functools.cache
 def tell_once(message: str) -> None:
-    """Log a warning; a process logs the same words once."""
+    """Logs a warning. A process logs the same warning only once."""
     log.warning("%s", message)

@@ -1,4 +1,4 @@
-"""What a command says while it works: a bar on a terminal, lines with the time of day elsewhere."""
+"""Progress of a command: a bar on a terminal, lines with the time of day in a log."""
 
 import datetime
 import logging
@@ -22,7 +22,10 @@ LINE_EVERY_SECONDS, RARE_LINES_SECONDS = 30.0, 300.0
 
 
 def columns(stream: TextIO) -> int | None:
-    """Of a line: COLUMNS, or those of the terminal. None for a file or a pipe, where no line is broken."""
+    """Returns the columns of a line: COLUMNS, or those of the terminal. Returns None for files and pipes.
+
+    Lines are not broken in files and pipes.
+    """
     if (told := os.environ.get("COLUMNS", "")).isdecimal() and int(told):
         return int(told)
     if not stream.isatty():
@@ -33,7 +36,7 @@ def columns(stream: TextIO) -> int | None:
 
 
 def folded(text: str, columns: int | None) -> str:
-    """The text in lines of at most `columns`, broken between words; what follows is indented by two more."""
+    """Returns the text in lines of at most `columns`, broken between words. Broken lines are indented by two more."""
     if columns is None:
         return text
     lines = (_folded_line(line, columns) for line in text.split("\n"))
@@ -48,7 +51,10 @@ def _folded_line(line: str, columns: int) -> str:
 
 
 def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
-    """Pieces in lines of at most `columns`, none of them broken; lines but the first begin with `indent`."""
+    """Returns the pieces in lines of at most `columns`. No piece is broken.
+
+    Lines after the first begin with `indent`.
+    """
     lines = [""]
     for piece in pieces:
         if lines[-1].strip() and disp_len(lines[-1] + piece.rstrip()) > columns:
@@ -60,7 +66,7 @@ def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
 
 
 def fitting(parts: Sequence[str], columns: int) -> str:
-    """As many of the parts as `columns` have room for, the first at least; what is cut ends in `...`."""
+    """Returns as many of the parts as fit into `columns`, at least the first. A part that is cut ends in `...`."""
     line = parts[0] if disp_len(parts[0]) <= columns else f"{parts[0][: max(columns - 3, 0)]}..."
     for part in parts[1:]:
         if disp_len(f"{line}, {part}") > columns:
@@ -70,12 +76,12 @@ def fitting(parts: Sequence[str], columns: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """`0:12:30`, `1 day, 0:00:00`."""
+    """Returns a duration as `0:12:30` or `1 day, 0:00:00`."""
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def speed(clips_per_second: float) -> str:
-    """Clips a second; below 0.1 the seconds that a clip takes."""
+    """Returns a speed as clips per second, or below 0.1 as seconds per clip."""
     if 0 < clips_per_second < 0.1:
         return f"{_figure(1 / clips_per_second)} s/clip"
     return f"{_figure(clips_per_second)} clips/s"
@@ -86,7 +92,7 @@ def _figure(value: float) -> str:
 
 
 class ShownLines(logging.Formatter):
-    """Log lines without what a terminal would obey; folded on a terminal, with the time of day elsewhere."""
+    """Formats log lines without control characters. Lines are folded on a terminal and get the time of day in a log."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = shown(super().format(record)).rstrip()
@@ -96,7 +102,7 @@ class ShownLines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Write log lines, and warnings of Python, as a command does; for its worker processes, too."""
+    """Writes log lines and Python's warnings to stderr. Commands and their worker processes call this."""
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(ShownLines())
     logging.basicConfig(handlers=[lines])
@@ -104,31 +110,34 @@ def log_to_stderr() -> None:
 
 
 class Pace:
-    """How long the rest of something takes, if it goes on as since `done` of it were done, `seconds_ago`."""
+    """Estimates the time that is left from the speed so far.
+
+    The speed is measured from the time `seconds_ago`, when `done` parts were done.
+    """
 
     def __init__(self, done: float = 0.0, seconds_ago: float = 0.0) -> None:
         self.done, self.since = done, time.monotonic() - seconds_ago
 
     def seconds_left(self, done: float, total: float) -> float | None:
-        """None where nothing more was done yet, or nothing is left."""
+        """Returns the seconds left, or None if nothing more was done yet or nothing is left."""
         if done <= self.done or done >= total:
             return None
         return (time.monotonic() - self.since) / (done - self.done) * (total - done)
 
     def left(self, done: float, total: float) -> list[str]:
-        """`0:12:30 left`, if that can be told."""
+        """Returns `["0:12:30 left"]`, or an empty list if the time left is unknown."""
         seconds = self.seconds_left(done, total)
         return [] if seconds is None else [f"{clock(seconds)} left"]
 
 
 class LineTimer:
-    """Says when a log gets its next line: each half minute, after an hour less often, each five minutes at last."""
+    """Says when a log gets its next line: every 30 s at first, after an hour less often, every 5 min at last."""
 
     def __init__(self) -> None:
         self.begun = self.last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether it is time; then that was a line."""
+        """Returns whether the next line is due. If so, that line counts as written."""
         now = time.monotonic()
         if now - self.last < min(max(LINE_EVERY_SECONDS, (now - self.begun) / 120), RARE_LINES_SECONDS):
             return False
@@ -137,14 +146,17 @@ class LineTimer:
 
 
 class Bar:
-    """A bar and words beside it, where stderr is a terminal; nothing elsewhere. `total` 0: not known; no line stays."""
+    """Shows a bar and words beside it if stderr is a terminal, else nothing.
+
+    A `total` of 0 is unknown: then no bar is drawn, and the line is cleared at the end.
+    """
 
     def __init__(self, total: int) -> None:
         self.is_shown, self.total = sys.stderr.isatty(), total
         self._bar: Any = None
 
     def show(self, done: int, total: int, parts: Sequence[str]) -> None:
-        """The parts that there is room for, beside a bar of ten columns or more."""
+        """Shows as many of the parts as fit beside a bar of at least ten columns."""
         if not self.is_shown:
             return
         width = columns(sys.stderr) or USUAL_COLUMNS
@@ -163,7 +175,7 @@ class Bar:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Leave the bar as it is in the end."""
+        """Leaves the bar as it is at the end."""
         self.is_shown = False
         if self._bar is not None:
             self._bar.close()

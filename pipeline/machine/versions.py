@@ -1,4 +1,4 @@
-"""Versions of everything that computes, for ledger records."""
+"""Versions of all software that affects features, for ledger records."""
 
 import functools
 import platform
@@ -16,7 +16,7 @@ MUST_AGREE = ("kinegraph", "torch")  # of all machines that work on one cache at
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Package versions, FFmpeg's libraries, Python, and the git revision where this is a checkout."""
+    """Returns the versions of packages, FFmpeg's libraries and Python, and the git revision of a checkout."""
     import av
 
     found = {"python": platform.python_version()}
@@ -32,10 +32,10 @@ def versions() -> dict[str, str]:
 
 
 def agreed_versions() -> dict[str, str]:
-    """What of this process's versions all machines must have: of MUST_AGREE, and the commit in a checkout.
+    """Returns the versions that all machines must share: the packages of MUST_AGREE, and the git commit of a checkout.
 
-    What `git describe` calls a commit depends on the tags that a checkout has. Whether there are changes on top is left
-    out: they may be made while workers run.
+    The commit is a full hash, because the names of `git describe` depend on the tags of a checkout. Uncommitted changes
+    are not compared, because they may be made while workers run.
     """
     found = {package: versions()[package] for package in MUST_AGREE}
     commit = _git("rev-parse", "HEAD")
@@ -43,9 +43,10 @@ def agreed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """What of `found` (by default of this process) is not as expected: `torch 2.9.0 (here 2.11.0)`, or nothing.
+    """Returns the versions in `found` that are not as expected: `torch 2.9.0 (here 2.11.0)`, or "".
 
-    What it does not know, as the commit where it is no checkout, counts as the same.
+    By default `found` are the versions of this process. A version that is missing in `found`, such as the commit
+    without a checkout, counts as the same.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}
@@ -54,7 +55,7 @@ def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | N
 
 @functools.cache
 def _git(*command: str) -> str:
-    """What git says of this checkout, as of the first time it is asked; nothing where it is none."""
+    """Returns the output of git for this checkout at the first call, or "" if this is no checkout."""
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return ""

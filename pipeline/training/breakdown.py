@@ -1,4 +1,4 @@
-"""Scores of classes by what the classes have in common, as in fig. 5 of Wang and Gupta 2018. Torch-free."""
+"""Scores of classes by their attributes, as in fig. 5 of Wang and Gupta 2018. Torch-free."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeScore:
-    """Mean score of the `num_classes` classes whose `attribute` has this value."""
+    """The mean score of the `num_classes` classes whose `attribute` has this value."""
 
     attribute: str
     value: str
@@ -25,9 +25,10 @@ class AttributeScore:
 
 
 def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list[AttributeScore]:
-    """For each attribute and value the plain mean of the scores of its classes.
+    """Returns the plain mean of the class scores for each attribute and value.
 
-    An empty value puts a class in no group. Classes without a score are left out; a value with none left has no line.
+    A class with an empty value is in no group of that attribute. Classes without a score are left out. A value without
+    any scored class has no entry.
     """
     groups: dict[tuple[str, str], list[float]] = {}
     for name, of_class in attributes.items():
@@ -42,9 +43,9 @@ def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list
 
 
 def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
-    """Read a csv with the column `class` and one per attribute.
+    """Reads a csv with the column `class` and a column per attribute. Returns attributes by class.
 
-    Raises UsageError for a table without these columns, a class that does not exist or stands there twice.
+    Raises UsageError for a table without these columns, for an unknown class, and for a class with two lines.
     """
     try:
         text = read_regular(table).decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""A Dask worker's side of training: one run at a time in a process. Torch-free until the first."""
+"""The worker side of training on Dask: a process trains one run at a time. Torch is imported with the first run."""
 
 import signal
 import threading
@@ -25,7 +25,10 @@ _alone = threading.Lock()
 
 
 class IgnoreInterrupts(WorkerPlugin):
-    """For workers that are children of the command: a terminal sends Ctrl-C to them too, but the command ends them."""
+    """Makes workers that are children of the command ignore Ctrl-C.
+
+    A terminal signals them too, but the command ends them.
+    """
 
     name = "kinegraph-ignore-interrupts"
 
@@ -36,7 +39,10 @@ class IgnoreInterrupts(WorkerPlugin):
 
 @dataclass(frozen=True, kw_only=True)
 class RunTask:
-    """A run to train, with what a worker has to be; epochs are told to `topic`. `of_client` as of a `Station`."""
+    """A run to train, with the versions that a worker must have.
+
+    Epochs are reported to the Dask topic `topic`. `of_client` has the meaning that it has for `Station`.
+    """
 
     config: Config
     run: WantedRun
@@ -47,9 +53,10 @@ class RunTask:
 
 
 def run_task(task: RunTask) -> Exception | None:
-    """A Dask task: train the run, or go on with it. It stops where nobody waits for it any more, or its worker ends.
+    """Trains the run or resumes it. This is the function of a Dask task.
 
-    Gives errors back as `run_unit` does.
+    Returns None, or an error in the way of `run_unit`. Training stops if no client waits for the run any more or the
+    worker ends.
     """
     worker = get_worker()
     key = str(worker.get_current_task())
@@ -81,7 +88,10 @@ def run_task(task: RunTask) -> Exception | None:
 
 
 def require_wanted(worker: DaskWorker, key: str) -> None:
-    """Raise Reschedule where the client is gone or gave the task up, or the worker ends: nobody stops a thread."""
+    """Raises Reschedule if the client is gone or cancelled the task, or if the worker ends.
+
+    Dask cannot stop a thread.
+    """
     known = worker.state.tasks.get(key)
     if known is None or known.state == "cancelled" or worker.status in ENDING:
         raise Reschedule

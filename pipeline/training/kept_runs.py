@@ -1,4 +1,4 @@
-"""Finished runs that a table keeps: they must be of its recipe and its clips."""
+"""Finished runs that a table keeps. They must have the recipe and the clips of the table."""
 
 from collections.abc import Sequence
 from functools import cache as cached
@@ -20,7 +20,10 @@ WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other 
 
 
 def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool) -> None:
-    """Raises RunExists where a finished run that stays, of these or of other seeds beside them, is not as asked for."""
+    """Raises RunExists if a finished run that stays in the table differs from what the config asks for.
+
+    The check covers the wanted runs and other seeds beside them. With `overwrite` only the other seeds stay.
+    """
     cache = Cache(config.cache)
     readable = cache.readable()
 
@@ -49,12 +52,12 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:
-    """Folders of the run's row in its table."""
+    """Returns the folders of all seeds in the run's row of its table."""
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 
 
 def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
-    """What tells the clips and classes that a run has learnt from, and was validated on, from others."""
+    """Returns digests that identify the classes and the clips that a run is trained and validated on."""
     splits = {"train": clips, "val": val_clips}
     found = {name: None if split is None else identified(split) for name, split in splits.items()}
     return found | {"classes": xxhash.xxh3_64("\n".join(cache.classes).encode()).hexdigest()}

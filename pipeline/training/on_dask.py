@@ -1,4 +1,4 @@
-"""`kinegraph train --executor dask`: a table of heads and seeds on a Dask cluster, a task for each run."""
+"""`kinegraph train --executor dask` trains a table of heads and seeds on a Dask cluster, one task per run."""
 
 import logging
 import queue
@@ -53,10 +53,11 @@ def train_on_dask(
     overwrite: bool = False,
     on_epoch: OnEpoch = log_epoch,
 ) -> list[TrainedRun]:
-    """Train the runs of the table that are not there yet; gives all of the table.
+    """Trains the runs of the table that are not finished. Returns all runs of the table.
 
-    With `overwrite` none counts as there. A run whose worker died or left goes on from its last state elsewhere. Raises
-    ClusterError, ClusterLost, what training raised, and what `train_runs` does but for runs that are finished.
+    With `overwrite` no run counts as finished. A run whose worker died or left goes on from its last state on another
+    worker. Raises ClusterError, ClusterLost, the errors of training, and the errors of `train_runs` except those about
+    finished runs.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     if overwrite:
@@ -84,7 +85,11 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 @contextmanager
 def _mannered(client: Client, config: Config) -> Iterator[None]:
-    """Workers that are jobs leave before their end, and runs go on elsewhere; those here ignore Ctrl-C."""
+    """Registers a plugin with the workers while runs are trained.
+
+    Workers that are batch jobs leave before their job ends, and their runs go on elsewhere. Child processes ignore
+    Ctrl-C.
+    """
     own = are_children(config.run)
     plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)
     client.register_plugin(plugin)
@@ -96,7 +101,7 @@ def _mannered(client: Client, config: Config) -> Iterator[None]:
 
 
 class _Table:
-    """Runs on their way through the scheduler, one for each worker at a time."""
+    """Passes runs to the scheduler, one for each worker at a time."""
 
     def __init__(self, client: Client, config: Config, on_epoch: OnEpoch) -> None:
         self.client, self.on_epoch = client, on_epoch
@@ -108,7 +113,10 @@ class _Table:
         self._workers = Workers(client, config.run)
 
     def train(self, runs: Sequence[WantedRun]) -> list[str]:
-        """Train all; gives what is said of those that diverged. Any other failure ends all, to go on with next time."""
+        """Trains all runs and returns the names of those that diverged.
+
+        Any other failure ends all runs. The same command goes on with them.
+        """
         waiting = list(reversed([*zip(runs, places(runs, (), self.config.run.workers), strict=True)]))
         self.client.subscribe_topic(self.topic, self._note)
         try:
@@ -161,6 +169,6 @@ class _Table:
         raise error
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """What a worker tells of an epoch, from the client's thread."""
+        """Handles a worker's event about an epoch, in the client's thread."""
         _, told = event
         self.on_epoch(RunPlace(**told["run"]), EpochRecord(**told["record"]))

@@ -1,4 +1,4 @@
-"""`kinegraph train --executor slurm`: a table of heads and seeds as a job array, a task for each run."""
+"""`kinegraph train --executor slurm` trains a table of heads and seeds as a job array, one task per run."""
 
 import logging
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ log = logging.getLogger("kinegraph")
 def train_on_slurm(
     config: Config, names: Sequence[str] = (), seeds: int = 1, *, overwrite: bool = False
 ) -> list[TrainedRun]:
-    """Train the runs of the table that are not there yet, and wait for them; gives all of the table.
+    """Trains the runs of the table that are not finished and waits for them. Returns all runs of the table.
 
-    An array of an earlier command that trains some of them is waited for first. With `overwrite` none counts as there.
-    Raises SlurmError where runs are missing at the end, RunsDiverged where these have all diverged, and what
-    `train_runs` does but for runs that are finished.
+    If an array of an earlier command trains some of these runs, the function waits for that array first. With
+    `overwrite` no run counts as finished. Raises SlurmError if runs are missing at the end. Raises RunsDiverged if all
+    missing runs have diverged. Raises the errors of `train_runs` except those about finished runs.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs, diverged = "", dict[Path, str]()
@@ -62,14 +62,14 @@ def train_on_slurm(
 
 
 def _wait(submission: Submission) -> str:
-    """Until all tasks ended; gives the ends of the logs of those that did not do so well."""
+    """Waits until all tasks have ended. Returns the last log lines of tasks that did not end well."""
     while not (state := submission.watched_state()).is_over:
         stopping.sleep(slurm.POLL_SECONDS)
     return logs_of_failed(submission, state)
 
 
 def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
-    """Those of its runs that diverged, as its tasks say: names by folder."""
+    """Returns the names of the submission's runs that diverged, by folder, as its tasks wrote them."""
     return {
         run.folder: told_of(run, words)
         for index, run in enumerate(runs)

@@ -1,4 +1,4 @@
-"""The recipes that `--head` names: variants of the config, or heads with the options that they know of the config's."""
+"""The recipes that `--head` names: variants of the config, or heads with those options of the config that they have."""
 
 import logging
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ log = logging.getLogger("kinegraph")
 
 
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
-    """Training options by name. Without names, those of the config.
+    """Returns training options by name. Without names, returns the recipe of the config.
 
-    Logs the keys of `train.options` that a head does not get. Raises ConfigError for a name that is neither a variant
+    Logs the keys of `train.options` that a head does not have. Raises ConfigError for a name that is neither a variant
     nor a head.
     """
     train, found = config.train, {}
@@ -39,14 +39,14 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
 
 
 def short(head: str) -> str:
-    """The name of a head in tables and folders: of one's own, the class."""
+    """Returns the name of a head in tables and folders. For the user's own head this is the name of its class."""
     return head.rpartition(":")[2] if is_own(head) else head
 
 
 def _gets(head: str, other: str, key: str) -> bool:
-    """Whether an option that was given for the head `other` is one of `head`, too.
+    """Returns whether the option `key`, set for the head `other`, is an option of `head` with the same meaning.
 
-    Options of one name may mean different things, as `dim` does. Their descriptions differ then.
+    Two options with one name may differ in meaning, as `dim` does. Their descriptions differ then.
     """
     model = HEADS[head].option_model
     if key == "tail":

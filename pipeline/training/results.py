@@ -1,4 +1,4 @@
-"""results.json of a run: what was trained on what, where, and how well. Torch-free."""
+"""results.json of a run: recipe, clips, machine and scores. Torch-free."""
 
 import logging
 from pathlib import Path
@@ -24,14 +24,14 @@ log = logging.getLogger("kinegraph")
 
 
 class ResultsError(UsageError):
-    """Results that are not there or cannot be read."""
+    """The results of a run are missing or cannot be read."""
 
 
 class SplitCounts(BaseModel):
-    """What scores of a split stand on: its videos, those of them without an ok clip (counted as wrong), and clips that
-    were not extracted yet, which have no part in them.
+    """The numbers of videos and clips behind the scores of a split.
 
-    `digest` tells its clips and labels from others; empty in results of before it was written.
+    `num_failed` videos have no ok clip and count as wrong. `num_unsealed_clips` clips were not extracted and have no
+    part in the scores. `digest` identifies the clips and labels, "" in results of older versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,13 +52,12 @@ class SplitCounts(BaseModel):
 
 
 class RunResults(BaseModel):
-    """`recipe` is the config's section `train` for this run; `scores` are metrics by split, fractions, of `counts`.
+    """The results of one run. `recipe` is the config's section `train` for this run.
 
-    `random_weights` are the stages with random weights that the run reads; None in runs of before it was written.
-    `trained_on` tells the clips, labels and classes of its splits from others; empty in runs of before it was written.
-
-    `metric` chose the epoch on the validation split, None where nothing did. `seconds` of a run that was
-    killed and went on are those of both parts.
+    `scores` are metrics by split, fractions from 0 to 1, and `counts` the numbers behind them. `random_weights` are the
+    stages with random weights that the run reads, None in runs of older versions. `trained_on` identifies the clips,
+    labels and classes of the run's splits, empty in runs of older versions. `metric` is the metric that chose the epoch
+    on the validation split, None without such a split. `seconds` adds up all parts of a run that was interrupted.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -83,23 +82,32 @@ class RunResults(BaseModel):
     counts: dict[str, SplitCounts] = Field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """What runs have in common whose scores may be averaged: all that numbers depend on but the seed."""
+        """Returns the values that scores depend on, except the seed.
+
+        Scores of runs with equal values may be averaged.
+        """
         found = comparable(self.recipe, self.cache_fingerprint, self.trained_on)
         return {key: value for key, value in found.items() if key != "seed"}
 
 
 def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> dict[str, Any]:
-    """All that a run's numbers depend on; `features` is the fingerprint of what it reads."""
+    """Returns all values that the scores of a run depend on.
+
+    `features` is the fingerprint of the arrays that the run reads.
+    """
     return recipe.model_dump(mode="json", exclude=FREE) | {"features": features, "trained_on": trained_on}
 
 
 def write_results(folder: Path, results: RunResults) -> None:
-    """Replace the results of the run in `folder`."""
+    """Replaces the results of the run in `folder`."""
     write_whole(folder / RESULTS_FILE, [results.model_dump_json(indent=2).encode()])
 
 
 def read_results(folder: Path) -> RunResults:
-    """Raises ResultsError where there are none, or others than this kinegraph writes."""
+    """Returns the results of the run in `folder`.
+
+    Raises ResultsError if there are no results, or if this version of kinegraph cannot read them.
+    """
     path = folder / RESULTS_FILE
     try:
         return parsed(str(path), read_regular(path), RunResults, f"{RESTORE} Or train again with --overwrite.")
@@ -112,14 +120,14 @@ def read_results(folder: Path) -> RunResults:
 
 
 def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: SplitCounts) -> None:
-    """Write the metrics of another split into the results of a run."""
+    """Adds the metrics of another split to the results of a run."""
     results = read_results(folder)
     added = {"scores": results.scores | {split: metrics}, "counts": results.counts | {split: counts}}
     write_results(folder, results.model_copy(update=added))
 
 
 def find_results(root: Path) -> list[tuple[Path, RunResults]]:
-    """All runs in `root` or below, by folder. Raises ResultsError without any."""
+    """Returns all runs in `root` or below, sorted by folder. Raises ResultsError if there are none."""
     folders = sorted(path.parent for path in root.rglob(RESULTS_FILE))
     older = sorted({path.parent for path in root.rglob(RECORD_FILE)}.difference(folders))
     for folder in older:

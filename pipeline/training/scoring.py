@@ -1,4 +1,4 @@
-"""`kinegraph evaluate`: a trained run on a split, and the files that others ask for."""
+"""`kinegraph evaluate` scores a trained run on a split and writes files for other tools."""
 
 import csv
 import io
@@ -45,7 +45,10 @@ OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """How well a run does on one split; `random_weights` are the stages with random weights that it reads."""
+    """The scores of a run on one split.
+
+    `random_weights` are the stages with random weights that the run reads.
+    """
 
     result: EvaluationResult
     class_names: tuple[str, ...]
@@ -56,16 +59,16 @@ class RunScores:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether there is anything to hold the scores against."""
+        """Returns whether the split has labels, so that there are metrics."""
         return bool(self.result.metrics)
 
     @property
     def absent_classes(self) -> list[str]:
-        """Classes without a positive: they have no score, and no part in a mean over classes."""
+        """Returns the classes without a positive. They have no score and no part in means over classes."""
         return [self.class_names[number] for number in self.result.classes_without_positives]
 
     def per_class(self) -> dict[str, float]:
-        """Accuracy, or average precision, of each class that has a positive."""
+        """Returns the accuracy or average precision of each class that has a positive."""
         values = zip(self.class_names, self.result.per_class, strict=True)
         return {name: value for name, value in values if not math.isnan(value)}
 
@@ -90,11 +93,14 @@ def evaluate_run(
     needs_labels: bool = False,
     allow_code: bool = False,
 ) -> RunScores:
-    """Score a trained run on the test split of its cache, or of another that fits.
+    """Scores a trained run on the test split of its cache, or on another split or cache. Returns the scores.
 
-    `overrides` are `section.key=value` for keys in OVERRIDABLE. Metrics on its own cache, joined as the run says, are
-    added to the run's results.json; a split without labels has none, only scores, and is refused if it `needs_labels`.
-    The code of a head of one's own came with the run, and runs only with `allow_code`.
+    `overrides` are `section.key=value` for the keys in OVERRIDABLE. Metrics on the run's own cache, with clips joined
+    as in training, are added to the run's results.json. A split without labels has scores but no metrics, and is
+    refused with `needs_labels`. The source code of the user's own head came with the run and is run only with
+    `allow_code`.
+
+    Raises RunError, UsageError and CacheError.
     """
     folder = Path(folder)
     head, record = load_run(folder, allow_code=allow_code)
@@ -129,14 +135,17 @@ def evaluate_run(
 
 
 def runs_below(root: Path) -> list[Path]:
-    """The run that a folder is, else all runs below it; the folder itself where there is none."""
+    """Returns `root` alone if it is a run, else all runs below it. Returns `root` alone if there are none."""
     if is_trained(root):
         return [root]
     return sorted(path.parent for path in root.rglob(RECORD_FILE)) or [root]
 
 
 def in_table(folder: Path, found: RunScores) -> RunResults:
-    """A run's results with these scores alone, for a table. Of a run of before results.json what run.json says."""
+    """Returns a run's results with only these scores, for a table.
+
+    If the run has no results.json, the other values come from run.json.
+    """
     scores = {found.split: found.result.metrics} if found.is_labelled else {}
     alone: dict[str, Any] = {"scores": scores, "counts": {found.split: found.counts} if scores else {}}
     if (folder / RESULTS_FILE).exists():
@@ -155,7 +164,7 @@ def in_table(folder: Path, found: RunScores) -> RunResults:
 
 
 def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
-    """The run's recipe as a config, with overrides. Raises ConfigError."""
+    """Returns the run's recipe as a config with overrides. Raises ConfigError."""
     document: dict[str, Any] = {"cache": record.cache, "train": record.train.model_dump(mode="json")}
     for override in overrides:
         if override.partition("=")[0] not in OVERRIDABLE:
@@ -165,7 +174,7 @@ def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
 
 
 def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cache:
-    """The cache that is asked for, or that of the run."""
+    """Returns the cache that the user names, or the cache of the run."""
     if cache is not None:
         return Cache(cache)
     try:
@@ -178,17 +187,17 @@ def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cach
 
 
 def require_one_label(record: RunRecord) -> None:
-    """Raises UsageError where there are no confusions between classes: videos may have many labels."""
+    """Raises UsageError if videos may have many labels, because a confusion matrix needs one label per video."""
     if record.multi_label:
         raise UsageError("--confusion: the run was trained on many labels a video; a matrix takes one label a video")
 
 
 def write_submission(found: RunScores, path: Path) -> int:
-    """The file that Charades' official scorer reads: per line a video's id and a score per class; gives the lines.
+    """Writes a file for Charades' official scorer and returns the number of its lines.
 
-    Ids are names of video files without folder and suffix; of an interval the whole `<file>@<start>-<end>`. Videos
-    without an ok clip have no line: the scorer ranks them last. Raises UsageError where two videos have one id, and for
-    an id with a space, which would be the end of it.
+    Each line has a video's id and a score per class. An id is the name of the video file without folder and suffix. For
+    an interval the id is the whole `<file>@<start>-<end>`. Videos without an ok clip have no line, and the scorer ranks
+    them last. Raises UsageError if two videos have one id, and for an id with a space, because a space ends the id.
     """
     videos = found.result.videos
     scored = (videos.scores > -torch.inf).any(1).tolist()
@@ -207,7 +216,10 @@ def write_submission(found: RunScores, path: Path) -> int:
 
 
 def write_confusion(found: RunScores, path: Path) -> None:
-    """A csv with a line per class and a column per predicted class, and `failed` for videos without an ok clip."""
+    """Writes the confusion matrix as csv: a line per class, a column per predicted class.
+
+    The column `failed` counts videos without an ok clip.
+    """
     videos = found.result.videos
     counts = confusion(videos.scores, videos.labels).tolist()
     header = ["class", *found.class_names, "failed"]

@@ -1,4 +1,4 @@
-"""`kinegraph train`: heads and seeds over one cache."""
+"""`kinegraph train` trains a table of heads and seeds on one cache."""
 
 import logging
 import math
@@ -52,12 +52,12 @@ OnStep = Callable[[RunPlace, StepRecord], None]
 
 
 def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
-    """For those who do not want to hear of epochs."""
+    """Ignores a record. This is the default of the callbacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """One head trained with one seed, and where it lies; `kept`: it was finished before."""
+    """One head trained with one seed, in `folder`. `kept` says that the run was finished before this command."""
 
     folder: Path
     results: RunResults
@@ -65,7 +65,7 @@ class TrainedRun:
 
 
 class RunsDiverged(TrainingDiverged):
-    """Some runs of a table, named in `diverged`; `finished` are the others."""
+    """Some runs of a table diverged. `finished` are the other runs."""
 
     def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
         runs = counted(len(finished) + len(diverged), "run")
@@ -106,13 +106,14 @@ def train_runs(
     on_step: OnStep = unheard,
     on_run: Callable[[TrainedRun], None] = lambda run: None,
 ) -> list[TrainedRun]:
-    """Train every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` of them at a time.
+    """Trains every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` runs at a time.
 
-    One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was cut off goes on; of a table
-    that was cut off the finished runs are kept; with `overwrite` all are discarded first. With several workers
-    `on_epoch` and `on_step` are called in theirs and must be pickled. Raises ConfigError, CacheError, HeadError,
-    StateError; RunExists where all runs are finished, or one that stays in their table is otherwise than asked for now;
-    RunsDiverged at the end.
+    Returns all runs of the table. One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was
+    cut off goes on. A table that was cut off keeps its finished runs. With `overwrite` all runs are discarded first.
+    With several workers `on_epoch` and `on_step` are called in the worker processes and must be picklable.
+
+    Raises ConfigError, CacheError, HeadError and StateError. Raises RunExists if all runs are finished, or if a run
+    that stays in the table differs from what the config asks for. Raises RunsDiverged at the end if runs diverged.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):
@@ -136,6 +137,7 @@ def train_runs(
 
 
 def log_epoch(run: RunPlace, record: EpochRecord) -> None:
+    """Logs the loss of an epoch and the time left."""
     left = clock(record.seconds * (run.num_epochs - record.epoch))
     log.info("%s, epoch %d of %d: loss %.4f, %s left", run.title, record.epoch, run.num_epochs, record.loss, left)
 
@@ -147,7 +149,7 @@ def train_wanted(
     on_epoch: OnEpoch = log_epoch,
     on_step: OnStep = unheard,
 ) -> None:
-    """Train one run, unless it is there; on a cluster, a task that was cut off goes on."""
+    """Trains one run unless it is finished. A run that was cut off goes on."""
     device = pick_device(config.run.device)
     with together.acquainted(device):
         together.meet()
@@ -155,7 +157,10 @@ def train_wanted(
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
-    """The runs of a table that a cluster is to train; raises what `train_runs` does, but for runs that are finished."""
+    """Returns the runs of a table that a cluster is to train.
+
+    Raises the errors of `train_runs` except those about finished runs.
+    """
     runs = wanted_runs(config, names, seeds)
     require_trainable(config, runs, overwrite=overwrite)
     require_same_recipes(config, runs, overwrite=overwrite)
@@ -163,18 +168,19 @@ def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite:
 
 
 def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
+    """Returns the runs that are not finished."""
     return [run for run in runs if not is_trained(run.folder)]
 
 
 def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
-    """Read the results of runs that are all finished, by a cluster or before."""
+    """Returns the results of runs that are all finished. Runs that are not in `trained_now` count as kept."""
     return [
         TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run not in trained_now) for run in runs
     ]
 
 
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
-    """Every named head with seeds `train.seed`, `train.seed` + 1, ... Raises ConfigError."""
+    """Returns the runs of every named head with seeds `train.seed`, `train.seed` + 1, ... Raises ConfigError."""
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1
     own = {name: OwnHead.read(options.head) for name, options in chosen.items() if is_own(options.head)}
@@ -205,14 +211,14 @@ def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -
 
 
 def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
-    """Says how a run diverged; gives its name, which is said again in the end."""
+    """Logs how a run diverged and returns the name of the run for the final error."""
     name = f"{run.name} seed {run.options.seed}"
     log.error("%s diverged. %s", name, how)
     return name
 
 
 def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
-    """A run that diverges does not end the others."""
+    """Returns the trained run, or the error of a run that diverged, so that the other runs go on."""
     try:
         return _train_one(job)
     except TrainingDiverged as error:
@@ -220,7 +226,10 @@ def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
 
 
 def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
-    """In the process `number` of several, on its share of the cores; `train.threads` goes beyond it."""
+    """Trains a run in the process with index `number`, on its share of the cores.
+
+    The option `train.threads` overrides that share.
+    """
     log_to_stderr()
     torch.set_num_threads(job.config.run.worker_threads)
     return _tried(replace(job, config=on_device_of(job.config, number)))
@@ -270,11 +279,11 @@ def _train_one(job: _Job) -> TrainedRun:
 
 
 def unlogged(record: EpochRecord) -> None:
-    """In place of a log."""
+    """Ignores a record. This replaces the scalar log."""
 
 
 def discard(folder: Path) -> None:
-    """Remove a run, finished or not; its record goes first."""
+    """Removes a run, finished or not. Its record is removed first."""
     for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
         remove_durably(folder / name)
     shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)
@@ -312,7 +321,7 @@ def _results(
 
 
 def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
-    """What the head reads of a split; says what of it is missing or failed."""
+    """Returns the clips of a split with the arrays that the head reads. Logs how many clips are missing or failed."""
     clips = CachedClips(cache, head.reads, split, preload=preload)
     if clips.num_unsealed:
         log.warning(
@@ -329,7 +338,7 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
 
 
 def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
-    """Name the classes that have no part in a mean over classes; only mAP is one."""
+    """Logs the classes without a positive, which mAP leaves out. Other metrics are not means over classes."""
     if not clips.multi_label:
         return
     positives = clips.labels.sum(0) + clips.failed_labels.sum(0)

@@ -1,4 +1,4 @@
-"""What a cache says of the backbone whose maps a head goes on from."""
+"""Tails: what a cache says about the backbone whose maps a head continues."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Head options whose tail names the model, its options and the weights that the cached maps were made with.
+    """Returns the head options with the model, model options and weights of the cached maps in their tail.
 
-    Raises HeadError where the config names others, or the weights have changed since: the maps would not be what the
-    part below the tap gives, and the tail not what belongs on top of it.
+    Raises HeadError if the config names others or the weights have changed since. The maps would then come from another
+    network than the tail.
     """
     tail = parse_tail(options)
     if tail is None:
@@ -38,7 +38,7 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
 
 
 def _require_weights(stage: Stage, tail: TailOptions) -> None:
-    """Raises HeadError unless the tail's weights are those that the maps below were made with."""
+    """Raises HeadError unless the tail has the weights that the maps below it were made with."""
     model, weights, options = stage.options["model"], str(tail.weights), dict(tail.options or {})
     below = build_backbone(model, weights, stage.options["taps"], **options)
     digest, cached = backbone_digest(below, entry(model, options), weights), stage.options["weights_sha256"]
@@ -51,10 +51,10 @@ def _require_weights(stage: Stage, tail: TailOptions) -> None:
 
 
 def require_whole_maps(cache: Cache, head: Head) -> None:
-    """Raises HeadError where a head places boxes on maps that do not lie over the whole crop, cell by cell.
+    """Raises HeadError if a head places boxes on maps whose cells do not cover the whole crop evenly.
 
-    So it is with networks that do not pad and with sides that the stride does not divide; regions that extraction
-    makes heed both.
+    Networks without padding have such maps, and so do sides that the stride does not divide. Cached regions take both
+    into account.
     """
     source = (
         (head.head if isinstance(head, TailedHead) else head).source

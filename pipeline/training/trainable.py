@@ -1,4 +1,4 @@
-"""Whether heads can be trained on a cache, and advice from the config and the cache together where they cannot."""
+"""Checks whether heads can be trained on a cache. The errors advise from the config and the cache together."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -25,10 +25,11 @@ log = logging.getLogger("kinegraph")
 
 
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
-    """What cannot be built stops all runs before the first. Raises ConfigError, CacheError, HeadError, CacheMismatch.
+    """Raises an error before the first run if a run of the table cannot be trained.
 
-    Logs which of the features that are read come from random weights.
-    With `overwrite` their clips are opened, too, so that no run is discarded for one that cannot be trained.
+    The errors are ConfigError, CacheError, HeadError and CacheMismatch. Logs which of the arrays that the heads read
+    come from random weights. With `overwrite` the clips are opened too, so that no run is discarded for a run that
+    cannot be trained.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):
@@ -61,7 +62,7 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
-    """What to say of a head that cannot be built: the error, or that what the config asks for is not extracted yet."""
+    """Returns the message for a head that cannot be built: the error, or that its arrays are not extracted yet."""
     cached, declared = spec_of(cache), declare(config, {}).stages.values()
     spec = spec_of(cache, declared)
     if cached.keys() == spec.keys():
@@ -78,7 +79,7 @@ def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) 
 
 
 def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
-    """What a head would read of arrays like these. Raises HeadError."""
+    """Returns the arrays that a head would read from arrays like these. Raises HeadError."""
     options = run.options
     if (tail := parse_tail(options.options)) is not None:
         return (tail_source(spec, tail).maps,)
@@ -88,11 +89,10 @@ def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
 
 
 def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> Head:
-    """The head of `options` for the arrays of a cache, with fresh weights; a tail has those of its backbone entry.
+    """Returns the head of `options` for the arrays of a cache, with fresh weights.
 
-    `code` is the source of a head of one's own.
-
-    Raises HeadError for what the cache does not give.
+    A tail has the weights of its backbone entry. `code` is the source of the user's own head. Raises HeadError if the
+    cache does not have the arrays.
     """
     spec = spec_of(cache)
     name = options.head if code is None else OwnHead.of(options.head, code)
@@ -102,5 +102,5 @@ def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> H
 
 
 def spec_of(cache: Cache, planned: Iterable[Stage] = ()) -> dict[str, tuple[int, ...]]:
-    """All that a head can read, of the cache and of stages that are not begun: array name -> shape of one clip."""
+    """Returns array name -> shape of one clip for the arrays that a head can read, also those of `planned` stages."""
     return {name: array.shape for name, array in cache.readable(planned).items()}

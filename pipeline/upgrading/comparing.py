@@ -1,4 +1,4 @@
-"""Which shards of a cache made by earlier rules for videos hold other frames than the latest rules take. Torch-free."""
+"""Finds the shards of a cache of an older version that hold other frames than the latest rules take. Torch-free."""
 
 import threading
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ Times = tuple[tuple[float, ...] | None, ...]
 
 
 class Timing(BaseModel):
-    """What of a row the rules decide."""
+    """The values of a row that the rules for videos decide."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,17 +45,18 @@ class Timing(BaseModel):
 
     @classmethod
     def of(cls, row: ClipRow) -> "Timing | None":
-        """None where the video could not be opened."""
+        """Returns the timing of a row, or None if its video could not be opened."""
         return cls(**{key: getattr(row, key) for key in cls.model_fields}) if row.is_probed else None
 
 
 class Verdict(BaseModel):
-    """What an upgrade does with one shard.
+    """The changes that an upgrade makes to one shard.
 
-    `of` is a digest of what was compared. `rows` holds the rows that change, by clip_id; None: the video cannot be
-    opened. `reopened` are the keys whose records are removed, read ones first. With `frame_times`, rows of failed clips
-    None, the shard of `clips` is written anew, under its record `clips`. `differing`, `retimed` and `unread` are clips,
-    with what is the case. `dropped`: some of `differing` could not be compared. `judged`: the digest of each record.
+    `of` is a digest of the compared state. `rows` maps clip_id to the new values of each row that changes, None if the
+    video cannot be opened. `reopened` are the keys whose records are removed, in the order in which stages read each
+    other. If `frame_times` is set, the shard of `clips` is written anew with these times, and with the record `clips`.
+    A failed clip has None in `frame_times`. `differing` and `unread` map clips to messages, and `retimed` lists clips.
+    `dropped` says that some of `differing` could not be compared. `judged` has the digest of each record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,9 +77,10 @@ class Verdict(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer:
-    """Compares the shards of one cache, in any thread. `stages` are those made from videos, read ones first.
+    """Compares the shards of one cache. Any thread may call it.
 
-    Once `stopping` is set, what is under way raises Stopped.
+    `stages` are the stages made from videos, each after the stages that it reads. After `stopping` is set, comparisons
+    under way raise Stopped.
     """
 
     cache: Cache
@@ -91,6 +93,7 @@ class Comparer:
 
     @classmethod
     def of(cls, cache: Cache, staging: Staging) -> "Comparer":
+        """Returns the comparer of a cache."""
         options, stages = latest_options(cache), made_from_clips(cache)
         numbered = any("numbers" in kind_of(key).depends_on(stage) for key, stage in stages.items())
         wanted = Wanted(num_frames=options.num_frames, numbered=numbered, short=options.short)
@@ -98,16 +101,16 @@ class Comparer:
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
-        """A digest of all that a verdict depends on, but for the videos."""
+        """Returns a digest of everything that a verdict depends on, except the videos."""
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():
             seen.update(encoded(record))
         return seen.hexdigest()
 
     def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
-        """Decode the videos of a shard by both rules; `drop_unread`: remove what cannot be compared.
+        """Decodes the videos of a shard by both rules and returns the verdict.
 
-        Raises CacheError for a damaged record.
+        With `drop_unread`, clips that cannot be compared count as differing. Raises CacheError for a damaged record.
         """
         of, rows, records = self.state(shard), self.cache.rows(shard), self._records(shard)
         new: list[ClipRow] = []  # a row that stays is the same object
@@ -151,7 +154,7 @@ class Comparer:
         return {key: record for key, record in found.items() if record is not None}
 
     def _video(self, old: list[ClipRow], records: dict[str, Record]) -> tuple[list[ClipRow], list[Comparison]]:
-        """The rows of one video as the latest rules have them, and how each compares."""
+        """Returns the rows of one video by the latest rules, and the comparison of each row."""
         same = [Comparison(change="none") for _ in old]
         if old[0].frame_rate is not None:  # numbered images, which both rules read alike
             return old, same
@@ -184,7 +187,7 @@ class Comparer:
         return new, compared
 
     def _row(self, row: ClipRow, told: Probe | DecodeError) -> ClipRow:
-        """The row as an index by the latest rules would make it."""
+        """Returns the row that an index by the latest rules would write."""
         if isinstance(told, DecodeError) and not row.is_probed:
             return row
         video = Video(
@@ -197,7 +200,7 @@ class Comparer:
         raise CacheError(f"{self.cache.root}: {row.clip_id} is no row of its `clips` options {self.options!r}.")
 
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
-        """The keys that would hold other values, with those that read them."""
+        """Returns the keys whose values would change, and the keys that read them."""
         if has_other_frames:
             return tuple(self.stages)
         changed = {fact for fact, is_other in (("times", has_other_times), ("span", is_moved)) if is_other}
@@ -213,19 +216,22 @@ class Comparer:
 
 
 def _times(contents: ShardContents) -> np.ndarray:
-    """[rows, T] of a shard of `clips`, s."""
+    """Returns the frame times [rows, T] of a shard of `clips`, s."""
     return contents.rows[FRAME_TIMES]
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """The comparison, unless the sealed clip has other frames than the earlier rules take now."""
+    """Returns the comparison, or a difference in frames if the sealed times are not what the earlier rules take now."""
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison
     return replace(comparison, change="frames", words="its sealed times are not those that the earlier rules give now")
 
 
 def _frame_times(sealed: ShardContents, found: Sequence[Comparison]) -> Times:
-    """Those of a shard by the latest rules; sealed ones where nothing changes, None for failed clips."""
+    """Returns the frame times of a shard by the latest rules, s.
+
+    Rows without a change keep their sealed times. Failed clips are None.
+    """
     times: list[tuple[float, ...] | None] = []
     for is_ok, before, comparison in zip(sealed.ok, _times(sealed), found, strict=True):
         now: np.ndarray = before if comparison.frame_times is None else comparison.frame_times
@@ -234,7 +240,7 @@ def _frame_times(sealed: ShardContents, found: Sequence[Comparison]) -> Times:
 
 
 def latest_options(cache: Cache) -> ClipOptions:
-    """The cache's own clip options. Raises CacheError where there are none that can be understood."""
+    """Returns the clip options of the cache. Raises CacheError if there are none, or if they cannot be understood."""
     recorded: dict[str, Any] = {key: value for key, value in cache.manifest["clips"].items() if key != "version"}
     try:
         return ClipOptions.model_validate(recorded)
@@ -243,14 +249,18 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 
 def is_latest(cache: Cache) -> bool:
-    """Whether frames were found by the latest rules, or are none of kinegraph's. Raises CacheError as `rules_of`."""
+    """Returns whether the frames of the cache were chosen by the latest rules, or not by kinegraph.
+
+    Raises CacheError.
+    """
     return rules_of(cache) == LATEST_RULES
 
 
 def rules_of(cache: Cache) -> int:
-    """By which version of `clips` frames were found. A run that began before an upgrade may have sealed earlier ones.
+    """Returns the version of `clips` by which the frames of the cache were chosen.
 
-    Raises CacheError for rules that this kinegraph does not have.
+    A run that began before an upgrade may have sealed frames of an earlier version. Raises CacheError for a version
+    that this kinegraph does not know.
     """
     options = [cache.manifest["clips"], *([cache.stage(CLIPS).options] if cache.has_stage(CLIPS) else [])]
     versions = [recorded.get("version", LATEST_RULES) for recorded in options]
@@ -265,7 +275,10 @@ def record_digest(record: Record) -> str:
 
 
 def made_from_clips(cache: Cache) -> dict[str, Stage]:
-    """The stages that are made from videos, read ones before those that read them. Imported ones are not."""
+    """Returns the stages that are made from videos, each after the stages that it reads.
+
+    Imported stages are left out.
+    """
     stages = stages_in_order(cache)
     return {key: stages[key] for key in with_readers(stages, stages.keys() & {CLIPS})}
 

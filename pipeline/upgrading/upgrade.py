@@ -1,8 +1,8 @@
-"""`kinegraph verify --frames`: caches made by earlier rules for videos, compared and brought to the latest. Torch-free.
+"""`kinegraph verify --frames` compares a cache of an older version with its videos and upgrades it. Torch-free.
 
-An upgrade writes in this order, and each step can be done again: a verdict on each shard; `upgrading` into cache.json,
-after which nothing else opens the cache; clips.parquet; records; stages; cache.json by the latest rules. Then the
-verdicts go. So a run that was killed goes on where it was, by the verdicts.
+An upgrade writes in this order: a verdict on each shard, the key `upgrading` in cache.json, clips.parquet, records,
+stages, cache.json by the latest rules. While `upgrading` is set, no other command opens the cache. At the end the
+verdicts are removed. Each step can be repeated, so an upgrade that was killed goes on from its verdicts.
 """
 
 import json
@@ -50,15 +50,16 @@ ADVICE = "Remove it and give the command again."
 
 
 class VerdictMissing(CacheError):
-    """Nothing tells what an upgrade that was stopped was to do with a shard."""
+    """The verdict on a shard is missing, so an upgrade that was stopped cannot go on."""
 
 
 @dataclass(kw_only=True)
 class FrameReport:
-    """What a comparison found. `version`: of `clips` as it was; the latest: there was nothing to compare.
+    """The result of a comparison of frames.
 
-    `shards` by what becomes of them; a shard counts once. `differing` and `unread`: a few clips, with what is the case.
-    `dropped`: some of those that differ could not be compared.
+    `version` is the version of `clips` before an upgrade. If it is the latest, there was nothing to compare. `shards`
+    counts shards by what becomes of them, each shard once. `differing` and `unread` map a few clips to messages.
+    `dropped` says that some of the differing clips could not be compared.
     """
 
     cache: str
@@ -77,7 +78,7 @@ class FrameReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the cache is, or is to be upgraded to, what the latest rules would make of its videos."""
+        """Returns whether the cache has, or will have after the upgrade, the frames that the latest rules take."""
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
 
     def add(self, verdict: Verdict) -> None:
@@ -103,9 +104,10 @@ class FrameReport:
 
 
 def compare_frames(root: Path | str, on_progress: Progress = unheard) -> FrameReport:
-    """Compare the frames of a cache with those that the latest rules take, and write nothing.
+    """Compares the frames of a cache with the frames that the latest rules take.
 
-    Raises CacheError, CacheNotFound, CacheMismatch for a cache that is half upgraded.
+    Writes nothing but the report it returns. Raises CacheError and CacheNotFound. Raises CacheMismatch for a cache that
+    is half upgraded.
     """
     cache = Cache(root)
     report = _report(cache)
@@ -116,10 +118,10 @@ def compare_frames(root: Path | str, on_progress: Progress = unheard) -> FrameRe
 
 
 def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: Progress = unheard) -> FrameReport:
-    """Compare, keep what is right under the latest rules, and un-mark the shards that hold other frames.
+    """Compares frames, keeps the shards that are right under the latest rules and un-marks shards with other frames.
 
-    Nothing but verdicts is written where videos of sealed clips cannot be read, unless `drop_unread` un-marks their
-    shards too. Raises AnotherRunError, CacheError, CacheNotFound.
+    Returns the report. If videos of sealed clips cannot be read, only verdicts are written, unless `drop_unread`
+    un-marks the shards of these videos too. Raises AnotherRunError, CacheError and CacheNotFound.
     """
     cache = Cache(root, half_upgraded=True)
     cache.storage.sweep()
@@ -152,7 +154,10 @@ def _report(cache: Cache) -> FrameReport:
 
 
 def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: Progress) -> Iterator[Verdict]:
-    """A verdict on each shard, in order. `keep`: each is written down once it is there, and not found again."""
+    """Yields a verdict on each shard, in order.
+
+    With `keep`, finished verdicts are written to the cache and read again.
+    """
     threads = os.cpu_count() or 1
     with Staging(StagingOptions()) as staging, stopping.threads(threads, "compare") as pool:
         comparer = Comparer.of(cache, staging)
@@ -174,7 +179,7 @@ def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: Progr
 def _in_order(
     pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: Progress
 ) -> Iterator[Verdict]:
-    """Verdicts as they come from a pool, a few shards ahead: a shard's verdict may take 100 kB."""
+    """Yields verdicts from a pool in order, computed a few shards ahead. A verdict may take 100 kB of memory."""
     under_way: deque[Future[Verdict]] = deque()
     ahead, begun = 4 * (os.cpu_count() or 1), 0
     for done in range(1, num_shards + 1):
@@ -199,7 +204,7 @@ def _read(cache: Cache, shard: int) -> Verdict:
 
 
 def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
-    """The verdict of a run that was stopped, unless the shard is another one since."""
+    """Returns the verdict of an upgrade that was stopped, or None if there is none or the shard has changed since."""
     try:
         verdict = _read(cache, shard)
     except VerdictMissing:
@@ -208,7 +213,7 @@ def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
 
 
 def _apply(cache: Cache, on_progress: Progress) -> None:
-    """Do what the verdicts say. Killed anywhere, it can be done again."""
+    """Makes the changes of all verdicts. If it was killed, it can be called again."""
     manifest = json.loads(cache.storage.get(MANIFEST))
     require_alone(cache.storage)
     if "upgrading" not in manifest:
@@ -238,7 +243,7 @@ def _remove_verdicts(cache: Cache) -> None:
 
 
 def _rewrite_rows(cache: Cache) -> None:
-    """Write the table of the clips with the rows that change, all at once."""
+    """Writes the table of clips with all changed rows in one write."""
     rows = list(cache.clips.rows())
     is_changed = False
     for shard in stopping.checked(range(cache.num_shards)):
@@ -261,7 +266,10 @@ def _rewritten(row: ClipRow, timing: Timing | None) -> ClipRow:
 
 
 def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
-    """The stages that are made from videos as the latest rules have them; those that are so already, as they are."""
+    """Yields the stages that are made from videos as the latest rules describe them.
+
+    Stages that fit already stay unchanged.
+    """
     now: dict[str, str] = {}
     for key, stage in made_from_clips(cache).items():
         reads = {read: now.get(read, old) for read, old in stage.reads.items()}
@@ -274,7 +282,10 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
 
 
 def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
-    """Un-mark what is to be made again, readers first; put all else under its fingerprint by the latest rules."""
+    """Un-marks the keys to compute again, reading stages first.
+
+    Other records get the fingerprint of the latest rules.
+    """
     for key in reversed(verdict.reopened):
         cache.ledger.unseal(key, verdict.shard)
     for key, stage in stages.items():
@@ -293,7 +304,7 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
 
 
 def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
-    """Seal the times of the same frames by the latest rules."""
+    """Seals the same frames with the times of the latest rules."""
     assert verdict.frame_times is not None
     assert verdict.clips is not None
     sealed = cache.ledger.read(stage.key, verdict.shard)
