@@ -4,18 +4,34 @@ The module imports no torch, so planning, status and verification start at once.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kinegraph.cache_schemas.arrays import CLIPS, SCHEMA_VERSION, ArraySpec, crop_array, status_array
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 from kinegraph.cache_schemas.coordinates import Coordinate, coordinates_of, label_names
 from kinegraph.cache_schemas.crops import Framing
-from kinegraph.cache_schemas.documents import Classes, IndexedDataset, Labels, Manifest, StageDocument, read_document
-from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
+from kinegraph.cache_schemas.documents import (
+    RESTORE,
+    STAGES,
+    Classes,
+    IndexedDataset,
+    Labels,
+    Manifest,
+    StageDocument,
+    read_document,
+)
+from kinegraph.cache_schemas.errors import (
+    UPGRADE,
+    CacheError,
+    CacheMismatch,
+    CacheNotFound,
+    earlier_rules,
+    other_options,
+)
 from kinegraph.cache_schemas.fingerprint import Options, differences, fingerprint
 from kinegraph.cache_schemas.ledger import Ledger
 from kinegraph.cache_schemas.storages import open_storage
@@ -23,9 +39,12 @@ from kinegraph.cache_schemas.store import comparable
 from kinegraph.cache_schemas.stores import open_store
 from kinegraph.cache_schemas.words import counted
 
-UPGRADE = "kinegraph verify {} --frames --repair"
-MANIFEST, CLASSES, LABELS, DATASET, STAGES = "cache.json", "classes.json", "labels.json", "dataset.json", "stages"
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+MANIFEST, CLASSES, LABELS, DATASET = "cache.json", "classes.json", "labels.json", "dataset.json"
 INDEX_AGAIN = "Write it anew with `kinegraph index CONFIG`."
+IMPORT_AGAIN = "Write it anew: give `kinegraph import` again, with --annotations."
 FEATURES = "features/"  # the prefix of a backbone's stage key
 
 
@@ -105,6 +124,7 @@ class Cache:
         self.ledger = Ledger(self.storage)
         self._clips: ClipsTable | None = None
         self._num_rows: int | None = None
+        self._ids: Table | None = None
         self._some_rows: tuple[int, ClipsTable] | None = None  # (first row, rows) of the last read by `rows`
 
     def __repr__(self) -> str:
@@ -135,9 +155,9 @@ class Cache:
     def _require_same_clips(self, made_with: Options, clips_options: Options) -> None:
         changed = differences(made_with, clips_options)
         if changed and made_with.get("version", 0) in range(1, clips_options.get("version", 0)):
-            raise CacheMismatch(_earlier_rules(self.root, changed))
+            raise earlier_rules(self.root, changed)
         if changed:
-            raise CacheMismatch(_mismatch(self.root, "clips", changed))
+            raise other_options(self.root, "clips", changed)
 
     def check_not_upgraded(self) -> None:
         """Raises CacheMismatch where an upgrade of the cache began or ended after this object opened the cache."""
@@ -151,7 +171,7 @@ class Cache:
     def check_layout(self, layout: Options) -> None:
         """Raises CacheMismatch unless the cache was made with this kind of store and this compression."""
         if changed := differences(comparable(self.manifest["store"]), comparable(layout)):
-            raise CacheMismatch(_mismatch(self.root, "store", changed))
+            raise other_options(self.root, "store", changed)
 
     @property
     def location(self) -> str:
@@ -179,10 +199,11 @@ class Cache:
 
         Raises CacheError where classes.json is missing.
         """
+        advice = IMPORT_AGAIN if self.is_imported else INDEX_AGAIN
         try:
-            return read_document(self.storage, CLASSES, Classes).root
+            return read_document(self.storage, CLASSES, Classes, advice).root
         except FileNotFoundError:
-            raise CacheError(f"{self.root}/{CLASSES} does not exist. Make it with `kinegraph index CONFIG`.") from None
+            raise CacheError(f"{self.root}/{CLASSES} does not exist. {advice}") from None
 
     @property
     def multi_label(self) -> bool | None:
@@ -191,7 +212,7 @@ class Cache:
         Returns None where the cache does not say, so that only the labels show it.
         """
         try:
-            return read_document(self.storage, LABELS, Labels).multi_label
+            return read_document(self.storage, LABELS, Labels, self._indexed_advice).multi_label
         except FileNotFoundError:
             return None
 
@@ -202,9 +223,18 @@ class Cache:
         Returns None for caches that do not record them: early caches and imported caches.
         """
         try:
-            return read_document(self.storage, DATASET, IndexedDataset, INDEX_AGAIN).options
+            return read_document(self.storage, DATASET, IndexedDataset, self._indexed_advice).options
         except FileNotFoundError:
             return None
+
+    @property
+    def is_imported(self) -> bool:
+        """Returns whether `import` made the rows. It writes neither labels.json nor dataset.json."""
+        return "provenance" in self.manifest["clips"]
+
+    @property
+    def _indexed_advice(self) -> str:
+        return RESTORE if self.is_imported else INDEX_AGAIN
 
     @property
     def num_shards(self) -> int:
@@ -230,7 +260,19 @@ class Cache:
 
     def clip_ids(self, shard: int) -> list[str]:
         """Returns the clip ids of a shard, in the order of the rows."""
-        return [row.clip_id for row in self.rows(shard)]
+        return self._names(shard, "clip_id")
+
+    def video_ids(self, shard: int) -> list[str]:
+        """Returns the video ids of a shard, one for each row."""
+        return self._names(shard, "video_id")
+
+    def _names(self, shard: int, column: str) -> list[str]:
+        """Returns ids of the rows of a shard. The columns are read once."""
+        if self._ids is None:
+            self._ids = ClipsTable.read_columns(self.storage, ["clip_id", "video_id"]).combine_chunks()
+        numbers = self.shard_rows(shard)
+        names: list[str] = self._ids.column(column).slice(numbers.start, len(numbers)).to_pylist()
+        return names
 
     def stage_name(self, key: str) -> str:
         """Returns the name of a stage key's document below the cache."""
@@ -305,7 +347,7 @@ class Cache:
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)
         if changed := self.stage_differences(stage):
-            raise CacheMismatch(_mismatch(self.root, stage.key, changed))
+            raise other_options(self.root, stage.key, changed)
 
     def stage_differences(self, stage: Stage) -> list[str]:
         """Returns the options in which `stage` differs from the cache's stage of the same key, one line each."""
@@ -351,25 +393,6 @@ class Cache:
 
 def _cuts_resized(stage: Stage) -> bool:
     return stage.key.startswith(FEATURES) and "resize_short" in stage.options
-
-
-def _mismatch(root: str, key: str, changed: Sequence[str]) -> str:
-    lines = "\n".join(f"  {line}" for line in changed)
-    return (
-        f"{root} holds {key!r} made with other options (cached -> asked for):\n{lines}\n"
-        "Set the options back, choose another name for the entry, or another `cache:` folder."
-    )
-
-
-def _earlier_rules(root: str, changed: Sequence[str]) -> str:
-    lines = "\n".join(f"  {line}" for line in changed)
-    return (
-        f"{root} was made by an earlier kinegraph, which took other frames of some videos "
-        f"(cached -> asked for):\n{lines}\n"
-        "It is read as before: `verify`, `train`, `evaluate` and `export` work. To extract, run "
-        f"`{UPGRADE.format(root)}` first. It compares the frames, keeps what is right, and "
-        "un-marks the rest. No network runs."
-    )
 
 
 def open_cache(path: Path | str) -> Cache:

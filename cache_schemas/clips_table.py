@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kinegraph.cache_schemas.crops import Framing, Rectangle, directed, seen_rectangle
+from kinegraph.cache_schemas.documents import STAGES
 from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound
 from kinegraph.cache_schemas.regular import require_regular
 from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.words import sentence
 
 TABLE = "clips.parquet"
 ROW_GROUP_ROWS = 8192  # rows that are read at least, also for one row
@@ -244,11 +246,18 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
             _require_columns(file.schema_arrow)
             yield file
     except FileNotFoundError:
-        raise CacheNotFound(f"{where} does not exist. Make it with `kinegraph index CONFIG`.") from None
+        raise CacheNotFound(f"{where} does not exist{_way_out(storage)}") from None
     except CacheError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise CacheError(f"{where} cannot be read: {error}. Restore it from a copy of the cache.") from error
+        raise CacheError(f"{where} cannot be read: {sentence(error)} Restore it from a copy of the cache.") from error
+
+
+def _way_out(storage: Storage) -> str:
+    """How to get a table that is not there."""
+    if any(storage.names(STAGES)):
+        return ", and only it says which row is which clip. Restore it from a copy of the cache."
+    return ". Make it with `kinegraph index CONFIG`."
 
 
 def _same(old: object, new: object) -> bool:

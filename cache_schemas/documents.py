@@ -12,8 +12,10 @@ from kinegraph.cache_schemas.errors import CacheError, newer_schema
 from kinegraph.cache_schemas.fingerprint import fingerprint
 from kinegraph.cache_schemas.names import ObjectName
 from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.words import quoted, sentence
 
 Model = TypeVar("Model", bound=BaseModel)
+STAGES = "stages"  # folder of stages/<key>.json
 RESTORE = "Restore it from a copy."
 SHOWN_CHARACTERS = 120
 MAX_SHARD_CLIPS = 1 << 24
@@ -150,7 +152,7 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
     except (ValidationError, RecursionError) as error:
         if (version := _schema_version(content)) > latest:
             raise newer_schema(where, version, latest) from None
-        raise CacheError(f"{where} is damaged: {fault(error)}. {advice}") from error
+        raise CacheError(f"{where} is damaged: {sentence(fault(error))} {advice}") from error
     if (version := getattr(document, "schema_version", latest)) > latest:
         raise newer_schema(where, version, latest)
     return document
@@ -164,7 +166,7 @@ def fault(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return shortened(str(error))
     first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
+    key = ".".join(map(quoted, first["loc"]))
     words = shortened(str(first.get("ctx", {}).get("error", first["msg"])), 3 * SHOWN_CHARACTERS)
     if first["type"] not in ("json_invalid", "missing") and "given" not in words:
         words += f" (given {shortened(repr(first['input']))})"

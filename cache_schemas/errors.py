@@ -3,8 +3,10 @@
 import errno
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+UPGRADE = "kinegraph verify {} --frames --repair"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -44,6 +46,27 @@ class UnknownStorage(CacheError):
 
 class StorageError(CacheError, OSError):
     """The store behind a URL could not be reached, or did not do what was asked."""
+
+
+def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
+    """Returns the error for a stage key, or the layout, made with other options; `changed` has a line for each."""
+    lines = "\n".join(f"  {line}" for line in changed)
+    return CacheMismatch(
+        f"{root} holds {key!r} made with other options (cached -> asked for):\n{lines}\n"
+        "Set the options back, choose another name for the entry, or another `cache:` folder."
+    )
+
+
+def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
+    """Returns the error for a cache made by earlier rules for videos; `changed` has a line for each option."""
+    lines = "\n".join(f"  {line}" for line in changed)
+    return CacheMismatch(
+        f"{root} was made by an earlier kinegraph, which took other frames of some videos "
+        f"(cached -> asked for):\n{lines}\n"
+        "It is read as before: `verify`, `train`, `evaluate` and `export` work. To extract, run "
+        f"`{UPGRADE.format(root)}` first. It compares the frames, keeps what is right, and "
+        "un-marks the rest. No network runs."
+    )
 
 
 def newer_schema(where: str, found: int, known: int) -> CacheTooNew:

@@ -5,6 +5,7 @@ from typing import Any
 import fsspec
 
 from kinegraph.cache_schemas.errors import UnknownStorage
+from kinegraph.cache_schemas.words import sentence
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # URL scheme -> extra of kinegraph to install
 
@@ -23,5 +24,7 @@ def open_file_system(url: str, **settings: Any) -> tuple[fsspec.AbstractFileSyst
         remedy = f"pip install 'kinegraph[{extra}]'" if extra else f"install what fsspec needs ({error})"
         raise UnknownStorage(f"{url}: nothing is installed that opens {scheme}://. For it, {remedy}.") from error
     except ValueError as error:
-        raise UnknownStorage(f"{url}: {error}. Give a folder, s3://bucket/prefix, or another URL of fsspec.") from error
+        raise UnknownStorage(
+            f"{url}: {sentence(error)} Give a folder, s3://bucket/prefix, or another URL of fsspec."
+        ) from error
     return system, path.rstrip("/")

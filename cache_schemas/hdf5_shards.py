@@ -7,7 +7,7 @@ whole. So a crash leaves no file that HDF5 cannot open, and readers take no lock
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -230,6 +230,13 @@ class Hdf5Store:
         dataset.attrs["dimension_names"] = ["row", *spec.dims]
         for key, value in spec.attributes().items():
             dataset.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+
+    def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
+        """Rows of a shard, as data.h5 says."""
+        with suppress(ValueError, KeyError, TypeError):
+            rows = json.loads(self._declared())["shard_clips"]
+            return rows if isinstance(rows, int) else None
+        return None
 
     def objects_per_shard(self, num_arrays: int) -> int:
         """Returns 1, because one file holds all arrays of a key."""

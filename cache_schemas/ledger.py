@@ -159,7 +159,7 @@ class Ledger:
         """Returns the numbers of the shards that have a record, in ascending order."""
         folder, ending = f"{LEDGER}/{key}", ".json"  # no Path objects, which are slow for 16,000 records
         stems = (n[len(folder) + 1 : -len(ending)] for n in self.storage.names(folder) if n.endswith(ending))
-        return sorted(int(stem) for stem in stems if stem.isdigit())
+        return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
     def has(self, key: str, shard: int) -> bool:
         """Returns whether a shard is done for a key."""

@@ -16,6 +16,7 @@ from kinegraph.cache_schemas.files import Buffer
 from kinegraph.cache_schemas.names import checked_name
 from kinegraph.cache_schemas.patience import Patience, is_away, status_of, told
 from kinegraph.cache_schemas.storage import ROOT, Span
+from kinegraph.cache_schemas.words import sentence
 
 CHUNK_BYTES = 16 << 20  # size of one request when an object is only digested
 # A put that takes longer is cancelled and repeated. botocore asks for `100 Continue`; aiohttp waits for that for ever.
@@ -51,7 +52,7 @@ class ObjectStorage:
             try:
                 self._systems[process] = open_file_system(self.root)
             except OSError as error:  # some file systems connect at once, as ftp does
-                raise StorageError(f"{self.root}: {told(error)}. {self._advice}") from error
+                raise StorageError(f"{self.root}: {sentence(told(error))} {self._advice}") from error
         system, root = self._systems[process]
         return system, f"{root}/{name if name in ROOT else checked_name(name)}"
 
@@ -191,7 +192,7 @@ class ObjectStorage:
         except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:  # each implementation has its own errors; errors of botocore are not even OSError
-            seen = f"{self.root}/{name}: {told(error)}."
+            seen = f"{self.root}/{name}: {sentence(told(error))}"
             if self._patience.answered and is_away(error):
                 raise StorageError(
                     f"{seen} It answered before. What is sealed is whole and nothing else counts: when the store is "

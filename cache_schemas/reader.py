@@ -15,6 +15,7 @@ from kinegraph.cache_schemas.crops import seen_rectangle
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.fingerprint import Options, fingerprint
 from kinegraph.cache_schemas.memory import available_bytes
+from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.cache_schemas.words import counted
 
@@ -163,7 +164,7 @@ class CachedClips:
         sealed, ok = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
         for key in stages:
             here = np.zeros(num_rows, dtype=bool)
-            for record in self.cache.ledger.records(key):
+            for record in sealed_records(self.cache, key):
                 start = record.shard * self.cache.shard_clips
                 here[start : start + record.num_rows] = True
                 failed = {failure.clip_id for failure in record.failures}

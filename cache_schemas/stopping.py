@@ -54,9 +54,11 @@ class _Noted:
     """What the handler notes. `signal` is the first signal that came, or 0.
 
     The attributes are plain, because a handler may run while the main thread holds any lock.
+    `words` say what becomes of the work of this process after a stop.
     """
 
     signal: int = 0
+    words: str = ""
     is_raised: bool = False
     obeying_pid: int = 0
     ignored_after_first: frozenset[int] = field(default_factory=frozenset)
@@ -136,7 +138,7 @@ def _watch(pipe: int, numbers: frozenset[int], limit_seconds: float) -> None:
 
 def _end(number: int, why: str) -> None:
     """Ends this process and the processes that it started, whatever they are doing."""
-    line = f"\nended: {why}.\nWhat is sealed stays; the same command goes on from there.\n"
+    line = "\n".join(["", f"ended: {why}.", *([_noted.words] if _noted.words else []), ""])
     with suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:  # a full pipe would block, and sys.stderr may be locked
             os.write(2, line.encode())
@@ -145,6 +147,15 @@ def _end(number: int, why: str) -> None:
             for process in module.active_children():
                 process.terminate()
     os._exit(exit_code_of(STOPS[number]))
+
+
+def say_after_stop(words: str) -> None:
+    """What becomes of the work of this process once a signal has stopped it: what a person who stopped it is told."""
+    _noted.words = words
+
+
+def words_after_stop() -> str:
+    return _noted.words
 
 
 def exit_code_of(stop: type[KeyboardInterrupt]) -> int:

@@ -43,6 +43,10 @@ class Store(Protocol):
         """
         ...
 
+    def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
+        """Rows of a shard as what `declare` wrote says it; None where that is missing or damaged."""
+        ...
+
     def objects_per_shard(self, num_arrays: int) -> int:
         """Returns how many objects make up one shard of a stage key. `num_arrays` includes the status array."""
         ...

@@ -1,5 +1,6 @@
 """Formats counts and names for messages that people read, on a terminal or in a log."""
 
+STOPS = ". \n"
 KEPT = "\n\u200c\u200d"  # line end, and two joiners that scripts of India and Iran need
 
 
@@ -10,6 +11,17 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 def _plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+def sentence(words: object) -> str:
+    """An error, or words of somebody else, with one full stop at their end."""
+    return f"{str(words).rstrip(STOPS)}."
+
+
+def quoted(key: object) -> str:
+    """A key as a part of a path of keys: in quotes where nobody would see it."""
+    text = str(key)
+    return text if text.strip() else repr(text)
 
 
 def shown(text: str) -> str:

@@ -9,6 +9,7 @@ kinegraph, a work unit writes whole objects only.
 import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 import google_crc32c
@@ -148,6 +149,16 @@ class ZarrStore:
     def _put_if_changed(self, name: str, content: bytes) -> None:
         if found(self.storage, name) != content:
             self.storage.put(name, [content])
+
+    def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
+        """Rows of a shard, as the zarr.json of the first array that has a sound one says."""
+        for spec in specs:
+            name = f"{DATA}/{spec.name}/zarr.json"
+            with suppress(FileNotFoundError, ValueError, KeyError, IndexError, TypeError):
+                rows = json.loads(self.storage.get(name))["chunk_grid"]["configuration"]["chunk_shape"][0]
+                if isinstance(rows, int):
+                    return rows
+        return None
 
     def objects_per_shard(self, num_arrays: int) -> int:
         """Returns one object for each array."""

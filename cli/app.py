@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -11,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from kinegraph.cache_schemas import stopping
 from kinegraph.cli import caches, exchange, heads, start
-from kinegraph.cli.exits import EXIT_FAILED, end_process, exit_code, stop_on_signals, stopped
+from kinegraph.cli.exits import EXIT_FAILED, after_stop, end_process, exit_code, stop_on_signals, stopped
 from kinegraph.cli.printing.text import note
 from kinegraph.cli.streams import open_standard_streams
 from kinegraph.pipeline.machine.terminal import log_to_stderr
@@ -55,11 +57,13 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Extract video features once, train graph heads on them in minutes."""
+    stopping.say_after_stop(after_stop(context.invoked_subcommand or "", sys.argv))
 
 
 COMMANDS: tuple[Callable[..., int | None], ...] = (

@@ -118,7 +118,12 @@ def status(
 ) -> None:
     """Show how much of a cache is done, missing and failed, and the states of its SLURM jobs."""
     from kinegraph.cache_schemas.cache import Cache
-    from kinegraph.pipeline.advice import open_files_advice, random_in_cache, random_weights_advice
+    from kinegraph.cache_schemas.index_documents import documents_advice
+    from kinegraph.pipeline.advice import (
+        open_files_advice,
+        random_in_cache,
+        random_weights_advice,
+    )
     from kinegraph.pipeline.status import status as read
 
     if as_csv and (as_json or not failed):
@@ -132,6 +137,8 @@ def status(
         write(failed_clips(opened))
         return
     found = read(opened)
+    for sentence in documents_advice(opened):
+        note(f"warning: {sentence}")
     for sentence in [*random_weights_advice(random_in_cache(opened)), *open_files_advice(opened)]:
         note(sentence)
     if as_json:

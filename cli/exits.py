@@ -4,7 +4,7 @@ import atexit
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
@@ -57,9 +57,22 @@ def exit_code(command: Callable[[], int | None]) -> int:
 
 def stopped(stop: type[KeyboardInterrupt]) -> int:
     """Prints that the command was stopped and returns the exit code of the signal."""
-    without = ", without --overwrite," if "--overwrite" in sys.argv else ""
-    note(f"\nstopped. What is sealed stays; the same command{without} goes on from there.")
+    note(f"\nstopped. {stopping.words_after_stop()}".rstrip(" "))
     return stopping.exit_code_of(stop)
+
+
+def after_stop(command: str, arguments: Sequence[str]) -> str:
+    """What to say of a command that a signal stopped. What it did for nothing is not told as work that stays."""
+    if command == "verify" and "--repair" in arguments:
+        return f"The same command {'goes on from there' if '--frames' in arguments else 'does the rest'}."
+    if command == "export" and "npy" in arguments:
+        return "The same command writes all files anew."
+    without = ", without --overwrite," if "--overwrite" in arguments else ""
+    kept = {"extract": "sealed", "import": "sealed", "slurm-task": "sealed", "train": "trained", "export": "copied"}
+    kept |= {"demo": "done"}
+    if command in kept:
+        return f"What is {kept[command]} stays; the same command{without} goes on from there."
+    return "The same command begins anew." if command in ("index", "evaluate", "init") else "Nothing was changed."
 
 
 def _is_unread(descriptor: int) -> bool:

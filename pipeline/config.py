@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from kinegraph.cache_schemas.arrays import ARRAY_KINDS
 from kinegraph.cache_schemas.compression import NONE, by_kind
 from kinegraph.cache_schemas.documents import shortened
+from kinegraph.cache_schemas.words import quoted
 from kinegraph.pipeline.cluster_options import DaskOptions, SlurmOptions
 from kinegraph.pipeline.config_file import read_config_file, read_yaml
 from kinegraph.pipeline.errors import ConfigError
@@ -253,7 +254,7 @@ def _written_keys(location: Sequence[int | str], document: object, kind: str) ->
 
 def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -> tuple[str, str]:
     """One of pydantic's errors as the key path and what is wrong with it."""
-    key, context = ".".join(keys), entry.get("ctx", {})
+    key, context = ".".join(map(quoted, keys)), entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden":
             known = _keys_at([*([section] if section else []), *(str(part) for part in entry["loc"][:-1])])
@@ -270,7 +271,7 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -
             )
         case "value_error":  # our own checks: they begin with the key below the section, and name the value
             below, _, words = str(context["error"]).partition(": ")
-            return ".".join([*keys, below]), words
+            return ".".join([*map(quoted, keys), below]), words
     return key, f"{entry['msg']} (given {shortened(repr(entry['input']))})"
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from kinegraph.cache_schemas.documents import shortened
 from kinegraph.cache_schemas.regular import NotRegularError, open_regular
+from kinegraph.cache_schemas.words import quoted, sentence
 from kinegraph.pipeline.errors import ConfigError
 
 MAX_FILE_BYTES = 1 << 20
@@ -16,7 +17,12 @@ MAX_TEXT_CHARACTERS = 4096  # of one value: a path has as many at most
 MAX_VALUES = 100_000  # with each alias counted as often as it stands
 MAX_DEPTH = 32
 MAX_INTEGER = 1 << 63
-STRING, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+STRING, MERGE, INTEGER = (f"tag:yaml.org,2002:{name}" for name in ("str", "merge", "int"))
+MAX_DIGITS = 20  # of 64 bits
+
+
+class _ValueFault(yaml.MarkedYAMLError):
+    """A number or a date that Python does not make."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,10 +41,24 @@ class _Loader(yaml.SafeLoader):
             there.add(key.value)
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:
+            problem = f"{shortened(str(getattr(node, 'value', '')), MAX_DIGITS)} cannot be read: {_cause(node, error)}"
+            raise _ValueFault(problem=problem, problem_mark=node.start_mark) from error
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
         if len(node.value) > MAX_VALUES:
             raise yaml.MarkedYAMLError(problem="merged keys are too many", problem_mark=node.start_mark)
+
+
+def _cause(node: yaml.Node, error: Exception) -> str:
+    """Why a value cannot be made. Python's own words for a long number advise to change a setting of Python."""
+    if node.tag == INTEGER and len(node.value) > MAX_DIGITS:
+        return f"a number of {len(node.value):,} digits, allowed: 64 bits"
+    return shortened(str(error))
 
 
 def _said(key: yaml.Node) -> str:
@@ -52,9 +72,8 @@ def read_yaml(text: str, where: str) -> Any:
     except RecursionError:
         raise ConfigError(f"{where}: nested too deeply, allowed: {MAX_DEPTH} levels") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {_yaml_fault(error)}") from error
-    except (ValueError, OverflowError) as error:  # numbers and dates that Python does not make
-        raise ConfigError(f"{where}: a value that cannot be read: {shortened(str(error))}") from error
+        kind = "" if isinstance(error, _ValueFault) else "not YAML: "
+        raise ConfigError(f"{where}: {kind}{_yaml_fault(error)}") from error
     _require_bounded(found, where)
     return found
 
@@ -67,7 +86,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file (looked from {Path.cwd()}).") from None
     except NotRegularError as error:
-        raise ConfigError(f"{error}.") from error
+        raise ConfigError(sentence(error)) from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read as a config file: {error.strerror}.") from error
     if len(content) > MAX_FILE_BYTES:
@@ -100,7 +119,7 @@ def _require_bounded(document: Any, where: str) -> None:
     while stack:
         keys, value = stack.pop()
         num_values += 1
-        key = shortened(".".join(map(str, keys))) or "the value"
+        key = shortened(".".join(map(quoted, keys))) or "the value"
         if num_values > MAX_VALUES or len(keys) > MAX_DEPTH:
             limit = f"{MAX_VALUES:,} values, aliases written out" if len(keys) <= MAX_DEPTH else f"{MAX_DEPTH} levels"
             raise ConfigError(f"{where}: {key}: too much, allowed: {limit}")

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.pipeline.clusters.slurm.states import STATES
 from kinegraph.pipeline.clusters.slurm.submission import Submission, submissions
 from kinegraph.pipeline.shards.leases import Lease, live_leases
@@ -51,7 +52,7 @@ def _stage_status(cache: Cache, key: str, leases: list[Lease]) -> dict[str, Any]
     at_work = {lease.host_name for lease in leases if key in lease.keys}
     seconds: Counter[str] = Counter()
     sealed = []
-    for record in cache.ledger.records(key):
+    for record in sealed_records(cache, key):
         shards += 1
         running.discard(record.shard)
         num_bytes += sum(entry.size for entry in record.objects.values())

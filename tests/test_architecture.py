@@ -1,6 +1,7 @@
 """Imports point downwards, what must start at once is free of torch, and functions fit on a screen."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,16 @@ def imports_among(boxes: dict[str, str]) -> dict[str, set[str]]:
 
 
 MODULES = [".".join(("kinegraph", *path.relative_to(ROOT).with_suffix("").parts)) for path in FILES]
+
+
+PASSED_ON = re.compile(r"\{(?![^{}]*sentence\()[^{}]*\b(error|fault)\b(?!\.strerror)[^{}]*\}\.(?=[ \"'])")
+
+
+def test_words_that_are_passed_on_get_one_full_stop() -> None:
+    """They may end with one already: `sentence` of cache_schemas/words.py adds what lacks."""
+    assert PASSED_ON.search('f"{path}: {error}. Restore it."')
+    assert not PASSED_ON.search('f"{path}: {sentence(error)} Restore it."')
+    assert [str(path) for path in FILES if PASSED_ON.search(path.read_text())] == []
 
 
 def test_imports_make_no_circle() -> None:

@@ -166,6 +166,9 @@ def verified(found: "Verification", repaired: bool) -> None:
         where = problem.stage if problem.shard is None else f"{problem.stage} shard {problem.shard}"
         say(f"{where}: {problem.kind}: {problem.object}" if where else f"{problem.kind}: {problem.detail}")
     for warning in found.warnings:
+        if warning.kind == "document":
+            note(f"warning: {warning.detail}")
+            continue
         note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
     if found.proposals_per_frame is not None:
         say(f"{found.proposals_per_frame:g} proposals a frame on average")
@@ -173,19 +176,17 @@ def verified(found: "Verification", repaired: bool) -> None:
         say("every sealed object is there, whole and unchanged")
         return
     documents = sum(problem.kind == "document" for problem in found.problems)
+    metadata = sum(problem.kind == "metadata" for problem in found.problems)
     if documents:
-        damaged = counted(documents, "document is damaged", "documents are damaged")
-        say(f"{damaged}: restore from a copy; --repair leaves damaged documents as they are")
-    if documents == len(found.problems):
-        return
-    problems = counted(len(found.problems), "problem")
-    if repaired:
-        say(f"{problems}; metadata is written anew, the shards are un-marked: `kinegraph extract CONFIG` redoes them")
-    else:
-        say(
-            f"{problems}; --repair writes metadata anew and un-marks the shards, then "
-            "`kinegraph extract CONFIG` redoes them"
-        )
+        wrong = "missing, damaged, or do not fit what is sealed"
+        one, several = f"document is {wrong.replace('do not', 'does not')}", f"documents are {wrong}"
+        say(f"{counted(documents, one, several)}; --repair leaves documents as they are")
+    if metadata:
+        told = "once documents are mended" if documents else "now" if repaired else "by --repair"
+        say(f"{counted(metadata, 'problem')} of metadata, which is written anew {told}")
+    if shards := len(found.problems) - documents - metadata:
+        told = "they are un-marked:" if repaired else "--repair un-marks these, then"
+        say(f"{counted(shards, 'problem')} of shards; {told} `kinegraph extract CONFIG` redoes them")
 
 
 def compared(found: "FrameReport", repair: bool) -> None:

@@ -12,6 +12,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable, merged, video_of
 from kinegraph.cache_schemas.closure import stages_in_order, with_readers
 from kinegraph.cache_schemas.ledger import Record, Source
+from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.pipeline.caches.indexing import REQUESTS_AT_ONCE, probed, video_rows
 from kinegraph.pipeline.caches.own_files import files_of
 from kinegraph.pipeline.config import Config
@@ -44,7 +45,7 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals
     found: Changed = {}
     elsewhere: list[tuple[int, str, str, Source]] = []
-    for record in stopping.checked(cache.ledger.records(CLIPS, shards)):
+    for record in stopping.checked(sealed_records(cache, CLIPS, shards)):
         failed = _videos_to_retry(cache, record) if retry_failed else _failed_videos(record)
         for video, source in record.sources.items():
             if video in failed or video not in path_of:
@@ -83,7 +84,7 @@ def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[
     found: dict[str, Changed] = {}
     for key, file_of in files_of(recipe).items():
         name_of = ClipsTable.read_video_names(cache.storage)
-        for record in stopping.checked(cache.ledger.records(key, shards)):
+        for record in stopping.checked(sealed_records(cache, key, shards)):
             for video, source in record.files.items():
                 if has_changed(file_of(name_of.get(video, video)), source):
                     found.setdefault(key, {}).setdefault(record.shard, []).append(video)

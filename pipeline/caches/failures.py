@@ -11,6 +11,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import video_of
 from kinegraph.cache_schemas.ledger import Record
+from kinegraph.cache_schemas.sealed_rows import sealed_records
 
 UPSTREAM = "upstream"
 
@@ -43,7 +44,7 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
 def _numbered(cache: Cache, number: int, key: str) -> Iterator[tuple[int, int, Record]]:
     """Yields the records of a key with their shards and the index `number` of the key."""
     cache.stage(key)  # raises where it is damaged, or of a later version
-    return ((record.shard, number, record) for record in cache.ledger.records(key))
+    return ((record.shard, number, record) for record in sealed_records(cache, key))
 
 
 def _of_shard(records: list[Record]) -> Iterator[FailedClip]:

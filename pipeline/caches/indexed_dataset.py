@@ -5,9 +5,12 @@ import os
 from typing import Any
 
 from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import CLIPS
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.cache_schemas.errors import CacheMismatch
+from kinegraph.cache_schemas.sealed_rows import sealed_records
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.pipeline.caches.changes import has_changed
 from kinegraph.pipeline.caches.indexing import write_dataset
 from kinegraph.pipeline.config import Config
@@ -51,7 +54,7 @@ def check_for_extraction(config: Config, cache: Cache) -> list[str]:
     if others.keys() == {"root"}:
         old, new = others["root"]
         if fault := _fault_of_move(cache, new):
-            raise _mismatch(cache, changed, f"The videos did not move there as a whole: {fault}.")
+            raise _mismatch(cache, changed, f"The videos did not move there as a whole: {sentence(fault)}")
         said.append(f"dataset.root: all videos moved from {old} to {new}; sealed shards stay.")
     elif others:
         raise _mismatch(cache, changed)
@@ -93,6 +96,7 @@ def adopt_root(config: Config, cache: Cache) -> None:
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:
         return
+    cache.arrays()  # a damaged document is told before anything is written
     move_rows(cache, root)
     asked = config.dataset.model_dump(mode="json")
     write_dataset(
@@ -132,7 +136,7 @@ def _fault_of_move(cache: Cache, root: str) -> str:
         if width and video in places and not os.path.exists(on_disk(places[video])):  # noqa: PTH110 -- a million Paths
             return f"{places[video]} does not exist"
     num_compared = 0
-    for record in stopping.checked(cache.ledger.records("clips")):
+    for record in stopping.checked(sealed_records(cache, CLIPS)):
         for video in record.sources.keys() & places.keys():
             num_compared += 1
             if has_changed(places[video], record.sources[video]):

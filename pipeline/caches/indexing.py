@@ -12,6 +12,7 @@ from kinegraph.cache_schemas.clips_table import TABLE, ClipRow, ClipsTable, merg
 from kinegraph.cache_schemas.closure import stages_in_order
 from kinegraph.cache_schemas.crops import crop_rectangle, is_mirrored
 from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.caches.declared import auto_shard_clips
@@ -93,6 +94,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         known = Cache(config.cache)
         known.check_clips(clips_options(config.clips))
         known.check_layout(config.store.model_dump())
+        require_begun(known)
     made = 0
 
     def count(new: int) -> None:
@@ -104,11 +106,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
     layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config)}
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
-    begun = storage.exists(TABLE)
-    if cache.stage_keys() and not begun:
-        where = f"{storage.root}/{TABLE}"
-        raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
-    old = list(cache.clips.rows()) if begun else []
+    old = list(cache.clips.rows()) if storage.exists(TABLE) else []
     probes = _probe_all(listing, config, on_progress)
     rows = [row for video in listing.videos for row in video_rows(video, probes[video.path], config.clips)]
     table = merged(old, rows) if old else sorted(rows, key=row_order)
@@ -139,6 +137,16 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         left_out=dict(listing.left_out),
         warnings=label_warnings(listing, are_named=getattr(config.dataset, "classes", None) is not None),
     )
+
+
+def require_begun(cache: Cache) -> None:
+    """Raises CacheError for what is damaged in a cache that is to get rows, before anything is written."""
+    cache.arrays()
+    if cache.storage.exists(TABLE):
+        require_rows(cache)
+    elif cache.stage_keys():
+        where = f"{cache.root}/{TABLE}"
+        raise CacheError(f"{where} is gone, and only it says which row is which clip. Restore it from a copy.")
 
 
 def _write(storage: Storage, listing: Listing, table: Sequence[ClipRow]) -> None:

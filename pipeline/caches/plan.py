@@ -7,7 +7,9 @@ from typing import Any
 
 from kinegraph.cache_schemas.arrays import CLIPS, status_array
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.documents import shortened
 from kinegraph.cache_schemas.ledger import Record
+from kinegraph.cache_schemas.sealed_rows import sealed_records, sealed_shards
 from kinegraph.pipeline.caches.agreement import require_same_stage
 from kinegraph.pipeline.caches.changes import Changed, changed_files, changed_videos
 from kinegraph.pipeline.caches.declared import Declared, declare, known_digests
@@ -15,6 +17,8 @@ from kinegraph.pipeline.caches.own_files import check_own_files_of
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.stage import clips_options
+
+MAX_DIGITS = 10  # of a number of shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +112,7 @@ def make_plan(
             unchecked.append(key)
     num_shards = cache.num_shards if limit is None else min(cache.num_shards, -(-limit // cache.shard_clips))
     shards = range(part[0], num_shards, part[1])
-    sealed = {key: set(cache.ledger.shards(key)) for key in keys}
+    sealed = {key: set(sealed_shards(cache, key)) for key in keys}
     changed, files = changed_videos(cache, shards, retry_failed), changed_files(config, cache, shards)
     failed = _with_failures(cache, declared, keys, shards) if retry_failed else {}
     made_from = {key: {*declared.with_readers([key])} for key in files}
@@ -145,7 +149,7 @@ def _with_failures(
     retried: dict[int, set[str]] = {}
     for key in declared.stages:
         reads = {*declared.with_read([key])} - {CLIPS, key}
-        for record in cache.ledger.records(key, shards) if key in keys or reads & {*keys} else ():
+        for record in sealed_records(cache, key, shards) if key in keys or reads & {*keys} else ():
             clips = {failure.clip_id for failure in record.failures}
             if clips and (key in keys or clips & retried.get(record.shard, set())):
                 found.setdefault(record.shard, []).append(record)
@@ -161,8 +165,9 @@ def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
 def parse_part(text: str) -> tuple[int, int]:
     """`I/N` with 0 <= I < N."""
     index, separator, count = text.partition("/")
-    if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ConfigError(f"--shards {text}: expected I/N with 0 <= I < N, for example 0/4")
+    numbers = all(part.isdecimal() and len(part) < MAX_DIGITS for part in (index, count))
+    if not (separator and numbers and int(index) < int(count)):
+        raise ConfigError(f"--shards {shortened(text)}: expected I/N with 0 <= I < N, for example 0/4")
     return int(index), int(count)
 
 

@@ -18,8 +18,10 @@ from kinegraph.cache_schemas.errors import (
     StorageError,
     UnknownStorage,
 )
+from kinegraph.cache_schemas.index_documents import absent_documents
 from kinegraph.cache_schemas.ledger import Record, SealedObject
 from kinegraph.cache_schemas.regular import NotRegularError
+from kinegraph.cache_schemas.sealed_rows import RowsMismatch, require_rows_of, sealed_shards
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.pipeline.shards.contents import ShardContents
 from kinegraph.stages.proposals.stage import proposals_per_frame
@@ -29,7 +31,7 @@ from kinegraph.stages.proposals.stage import proposals_per_frame
 class Problem:
     """One thing that is not as it should be; docs/design.md lists the kinds. `metadata` belongs to no shard.
 
-    A `document` belongs to no stage either; `detail` says what is wrong with it.
+    A `document` belongs to no stage either; `detail` says what is wrong with it, and what to do.
     """
 
     stage: str
@@ -43,7 +45,8 @@ class Problem:
 class Verification:
     """All problems of a cache; none means that every sealed byte is as it was written, and plausible.
 
-    `warnings` name what is possible but seldom meant; they are no problems. Nor are frames with fewer boxes than
+    `warnings` name what is possible but seldom meant, and documents that early versions did not write; they are no
+    problems. Nor are frames with fewer boxes than
     `proposals.top`: `proposals_per_frame` is their mean number, None where there are none.
     """
 
@@ -79,16 +82,21 @@ def verify(path: Path | str) -> Verification:
         raise
     except CacheError as error:
         return Verification(problems=(_document_problem(MANIFEST, error),))
-    found = list(_document_problems(cache))
-    damaged = {problem.object for problem in found}
-    stages = [cache.stage(key) for key in cache.stage_keys() if cache.stage_name(key) not in damaged]
+    documents = list(_document_problems(cache))
+    damaged = {problem.object for problem in documents}
+    found: list[Problem] = []
     if TABLE not in damaged:  # it says which rows there are
-        for stage in stages:
-            found += [*_metadata_problems(cache, stage), *_stage_problems(cache, stage)]
+        stages = [cache.stage(key) for key in cache.stage_keys() if cache.stage_name(key) not in damaged]
+        try:
+            for stage in stages:
+                found += [*_metadata_problems(cache, stage), *_stage_problems(cache, stage)]
+        except RowsMismatch as error:  # nothing can be said of shards
+            found, documents = [], [*documents, _document_problem(error.document, error)]
+    absent = [_document_problem(name, words) for name, words in absent_documents(cache).items()]
     return Verification(
-        problems=tuple(problem for problem in found if problem.kind != "zeros"),
-        warnings=tuple(problem for problem in found if problem.kind == "zeros"),
-        proposals_per_frame=None if damaged else proposals_per_frame(cache),
+        problems=(*documents, *(problem for problem in found if problem.kind != "zeros")),
+        warnings=(*absent, *(problem for problem in found if problem.kind == "zeros")),
+        proposals_per_frame=None if documents else proposals_per_frame(cache),
     )
 
 
@@ -110,16 +118,17 @@ def _document_problems(cache: Cache) -> Iterator[Problem]:
             yield _document_problem(name, error)
 
 
-def _document_problem(name: str, error: CacheError) -> Problem:
+def _document_problem(name: str, error: CacheError | str) -> Problem:
     return Problem(stage="", shard=None, object=name, kind="document", detail=str(error))
 
 
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
     """Un-mark the shards with problems, so that the next extract redoes just those; write bad metadata anew.
 
-    Documents stay as they are: nothing else in the cache says what they said.
+    Documents stay as they are: nothing else in the cache says what they said. Metadata waits until they are mended.
     """
-    metadata = [problem.object for problem in problems if problem.kind == "metadata"]
+    has_documents = any(problem.kind == "document" for problem in problems)
+    metadata = [problem.object for problem in problems if problem.kind == "metadata" and not has_documents]
     for name in metadata:
         cache.storage.delete(name)
     for problem in problems:
@@ -136,7 +145,7 @@ def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple
 
 def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
     """Arrays with sealed shards that a reader would not find, or not read as they were written."""
-    shards = cache.ledger.shards(stage.key)
+    shards = _sealed(cache, stage.key)
     if shards:
         sealed = min((shards[-1] + 1) * cache.shard_clips, cache.num_rows)
         specs = (*stage.arrays, status_array(stage.key))
@@ -144,8 +153,18 @@ def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
             yield Problem(stage=stage.key, shard=None, object=name, kind="metadata")
 
 
+def _sealed(cache: Cache, key: str) -> list[int]:
+    """The shards that are done, those with a damaged record among them. Raises RowsMismatch."""
+    try:
+        return sealed_shards(cache, key)
+    except RowsMismatch:
+        raise
+    except CacheError:
+        return cache.ledger.shards(key)
+
+
 def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
-    for shard in cache.ledger.shards(stage.key):
+    for shard in _sealed(cache, stage.key):
         try:
             record = cache.ledger.read(stage.key, shard)
         except CacheTooNew:
@@ -154,7 +173,10 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
             record_name = cache.ledger.name(stage.key, shard)
             yield Problem(stage=stage.key, shard=shard, object=record_name, kind="record")
             continue
-        for name, kind in _shard_findings(cache, stage, record) if record else ():
+        if record is None:
+            continue
+        require_rows_of(cache, record)
+        for name, kind in _shard_findings(cache, stage, record):
             yield Problem(stage=stage.key, shard=shard, object=name, kind=kind)
 
 
@@ -194,6 +216,7 @@ def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> Non
 
 def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
     """All rows of a sealed shard, its objects held against its record. Raises CacheError for one that is damaged."""
+    require_rows_of(cache, record)
     require_whole(cache.storage, record, record.objects)
     where = f"{cache.root}/{cache.ledger.name(record.key, record.shard)}"
     if record.fingerprint != stage.fingerprint:

@@ -9,8 +9,10 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import MANIFEST, Cache, Stage
 from kinegraph.cache_schemas.compression import NONE
 from kinegraph.cache_schemas.ledger import Failure, Record, Source
+from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.caches.declared import rows_that_fit
+from kinegraph.pipeline.caches.indexing import require_begun
 from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.pipeline.exchange.imported_rows import IMPORTED_CLIPS, RowsToFill, matched, rows_to_fill, write_rows
 from kinegraph.pipeline.exchange.imported_stages import Naming, imported_options, imported_stages
@@ -66,6 +68,8 @@ def import_features(
     known = Cache(into) if open_storage(into).exists(MANIFEST) else None
     root = features if features.is_dir() else features.parent
     videos = files.videos()
+    if known is not None:
+        require_begun(known)
     rows = rows_to_fill(known, videos, root, annotations)
     names = matched(rows.video_ids, videos)
     if not names:
@@ -124,7 +128,7 @@ def _missing(cache: Cache, stages: Sequence[Stage]) -> dict[int, list[str]]:
 def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
     found: dict[str, Failure] = {}
     for stage in stages:
-        for record in cache.ledger.records(stage.key):
+        for record in sealed_records(cache, stage.key):
             for failure in record.failures:
                 found.setdefault(failure.clip_id, failure)
     return tuple(found[clip_id] for clip_id in sorted(found))

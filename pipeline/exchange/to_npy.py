@@ -19,6 +19,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import shortened
 from kinegraph.cache_schemas.ledger import Record
+from kinegraph.cache_schemas.sealed_rows import require_rows, sealed_records
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.store import Shard
@@ -55,6 +56,7 @@ def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progres
     Raises ExchangeError for an array that does not exist, and if `out` holds something else.
     """
     specs = _chosen(source, names)
+    require_rows(source)
     storage = open_storage(out)
     storage.sweep()
     manifest = _manifest(source, specs)
@@ -67,7 +69,7 @@ def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progres
     failed: dict[str, list[str]] = {}
     stages = {key: list(group) for key, group in groupby(specs, key=lambda spec: spec.stage)}
     for key, of_stage in stages.items():
-        records = {record.shard: record for record in source.ledger.records(key)}
+        records = {record.shard: record for record in sealed_records(source, key)}
         for record in records.values():
             for failure in record.failures:
                 failed.setdefault(failure.clip_id, []).append(f"{key}: {failure.reason}")

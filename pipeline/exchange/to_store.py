@@ -13,6 +13,7 @@ from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable
 from kinegraph.cache_schemas.compression import NONE
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.ledger import Exported, Record
+from kinegraph.cache_schemas.sealed_rows import require_rows, sealed_shards
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.indexing import reopen_partial
@@ -52,6 +53,7 @@ def export_cache(
     if Path(source.root).resolve() == Path(out).resolve():
         raise ExchangeError(f"{out} is the cache to be exported; name another folder")
     stages = {key: source.stage(key) for key in source.stage_keys()}
+    require_rows(source)
     copy = _begin(source, out, kind, compression)
     for stage in stages.values():
         copy.check_stage(stage)
@@ -109,7 +111,7 @@ def _reopen_outdated(source: Cache, copy: Cache) -> None:
 
 
 def _sealed(cache: Cache) -> dict[str, set[int]]:
-    return {key: set(cache.ledger.shards(key)) for key in cache.stage_keys()}
+    return {key: set(sealed_shards(cache, key)) for key in cache.stage_keys()}
 
 
 def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Failure
+from kinegraph.cache_schemas.sealed_rows import sealed_records
 from kinegraph.pipeline.caches.changes import reopen_changed, reopen_files
 from kinegraph.pipeline.caches.indexed_dataset import adopt_root, check_for_extraction
 from kinegraph.pipeline.caches.plan import Plan, make_plan
@@ -102,7 +103,7 @@ def failures(cache: Cache, plan: Plan) -> list[Failure]:
     """Returns the failures in the plan's shards, one per clip. The failure is that of the first stage that failed."""
     found: dict[str, Failure] = {}
     for key in plan.keys:
-        for record in cache.ledger.records(key, plan.shards):
+        for record in sealed_records(cache, key, plan.shards):
             for failure in record.failures:
                 found.setdefault(failure.clip_id, failure)
     return [found[clip_id] for clip_id in sorted(found)]

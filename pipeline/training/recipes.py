@@ -11,6 +11,7 @@ from kinegraph.stages.heads.own import is_own
 from kinegraph.stages.training import together
 from kinegraph.stages.training.options import TrainOptions
 
+OWN = "file.py:Class"
 log = logging.getLogger("kinegraph")
 
 
@@ -33,9 +34,20 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
             found[name] = train.recipe.model_copy(update={"head": name, "options": kept})
             _log_unused(name, name, train, [key for key in train.options if key not in kept])
         else:
-            known = ", ".join([*train.variants, *HEADS])
-            raise ConfigError(f"--head {name}: neither a variant of the config nor a head; there are: {known}")
+            raise ConfigError(f"--head {name}: {_unknown(name, train)}")
     return found
+
+
+def _unknown(name: str, train: TrainSection) -> str:
+    """Why a name stands for no recipe, and what to do."""
+    if ".py" in name:
+        own = name if is_own(name) else OWN
+        return (
+            f'a head of your own is named in the config, as `train: {{head: "{own}"}}` or in a variant. '
+            f"Or give --set train.head={own} without --head. The file is relative to the config."
+        )
+    known = dict.fromkeys([*train.variants, short(train.head), *HEADS])
+    return f"neither a variant of the config nor a head; there are: {', '.join(known)}"
 
 
 def short(head: str) -> str:

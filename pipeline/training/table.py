@@ -39,7 +39,7 @@ from kinegraph.stages.training.checkpoint import (
     save_run,
 )
 from kinegraph.stages.training.engine import TrainingDiverged, seeded, train
-from kinegraph.stages.training.options import TrainOptions
+from kinegraph.stages.training.options import HEAD, TrainOptions
 from kinegraph.stages.training.records import RECORD_FILE, EpochRecord, StepRecord, TrainResult
 from kinegraph.stages.training.schedules import Schedule
 from kinegraph.stages.training.state import STATE_FILE, remove_state
@@ -180,20 +180,36 @@ def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) ->
 
 
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
-    """Returns the runs of every named head with seeds `train.seed`, `train.seed` + 1, ... Raises ConfigError."""
+    """Returns the runs of every named head with seeds `train.seed`, `train.seed` + 1, ...
+
+    Raises ConfigError, and HeadError for a head of one's own that cannot be read.
+    """
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1
     own = {name: OwnHead.read(options.head) for name, options in chosen.items() if is_own(options.head)}
+    for head in own.values():
+        head.head_class()  # its errors name the file where it lies, which recipes do not
     return [
         WantedRun(
             name=name,
-            options=options.model_copy(update={"seed": seed} | ({"head": str(own[name])} if name in own else {})),
-            folder=Path(options.run) / name / f"seed{seed}" if several else Path(options.run),
+            options=options.model_copy(
+                update={"seed": seed, "run": options.run.replace(HEAD, name)}
+                | ({"head": str(own[name])} if name in own else {})
+            ),
+            folder=_folder(options.run, name, seed if several else None),
             code=own[name].code if name in own else None,
         )
         for name, options in chosen.items()
         for seed in range(options.seed, options.seed + seeds)
     ]
+
+
+def _folder(run: str, name: str, seed: int | None) -> Path:
+    """Of one run (`seed` None), or of one of several. A name that `run` has already is not added to it."""
+    place = Path(run.replace(HEAD, name))
+    if seed is None:
+        return place
+    return (place if HEAD in run else place / name) / f"seed{seed}"
 
 
 def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:

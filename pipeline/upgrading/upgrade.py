@@ -24,6 +24,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow, ClipsTable
 from kinegraph.cache_schemas.documents import RESTORE, parsed
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.fingerprint import fingerprint
+from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.pipeline.shards.contents import recorded_status
 from kinegraph.pipeline.shards.leases import alone, require_alone
 from kinegraph.pipeline.shards.sealing import write_and_seal
@@ -150,6 +151,7 @@ def _upgrade(cache: Cache, *, drop_unread: bool, on_progress: Progress) -> Frame
 
 
 def _report(cache: Cache) -> FrameReport:
+    require_rows(cache)
     return FrameReport(cache=cache.root, version=rules_of(cache), num_shards=cache.num_shards)
 
 

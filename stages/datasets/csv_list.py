@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.datasets.errors import DatasetError
 
 REQUIRED = ("path", "label")
@@ -22,7 +23,7 @@ def decoded(path: str, content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DatasetError(f"{path}: line {line}: not UTF-8: {error}. Save it as UTF-8.") from error
+        raise DatasetError(f"{path}: line {line}: not UTF-8: {sentence(error)} Save it as UTF-8.") from error
 
 
 def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:

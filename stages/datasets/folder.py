@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.cache_schemas.regular import TABLE_BYTES, read_regular
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.datasets.csv_list import csv_lines, decoded
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
@@ -73,7 +73,8 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
     try:
         found = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
     except DecodeError as error:
-        raise DatasetError(f"dataset.root: {error.detail}. A server that lists no files needs a csv.") from error
+        told = f"dataset.root: {sentence(error.detail)} A server that lists no files needs a csv."
+        raise DatasetError(told) from error
     if frame_rate is not None:
         found.take_folders()
     elif found.folders:
@@ -119,9 +120,9 @@ def _text(key: str, path: str, tries: int) -> str:
     except FileNotFoundError:
         raise DatasetError(f"{key}: no file {path} (looked from {Path.cwd()}).") from None
     except OSError as error:
-        raise DatasetError(f"{key}: {error}.") from error
+        raise DatasetError(f"{key}: {sentence(error)}") from error
     except DecodeError as error:
-        raise DatasetError(f"{key}: {error.detail}.") from error
+        raise DatasetError(f"{key}: {sentence(error.detail)}") from error
 
 
 def _csv_entries(root: str, annotations: str, text: str) -> Iterator[Entry]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec
 
 DIGEST = "@"
+NAME_IT = "Name it in train.head as `file.py:Class`; the file is relative to the config."
 WHAT_IT_OFFERS = "docs/own_head.md shows what a head must offer"
 
 
@@ -34,15 +36,14 @@ class OwnHead:
 
     @classmethod
     def read(cls, name: str) -> "OwnHead":
-        """The head `<file>.py:<class>`. Raises HeadError for a file that cannot be read."""
+        """The head `<file>.py:<class>`. Raises HeadError for a file that cannot be read, or without a class."""
         file, _, class_name = name.rpartition(":")
+        if not class_name:
+            raise HeadError(f"The head {name} names no class. {NAME_IT}")
         try:
             return cls(Path(file), class_name, read_regular(file, CONFIG_BYTES).decode())
         except (OSError, UnicodeDecodeError) as error:
-            raise HeadError(
-                f"The file of the head {name} cannot be read: {error}. Name it as `file.py:Class`, "
-                "relative to the config."
-            ) from error
+            raise HeadError(f"The file of the head {name} cannot be read: {sentence(error)} {NAME_IT}") from error
 
     @property
     def digest(self) -> str:
@@ -68,17 +69,16 @@ class OwnHead:
             sys.modules[name] = module  # where dataclasses and pydantic look for names of annotations
             try:
                 exec(compile(self.code, str(self.file), "exec"), module.__dict__)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 del sys.modules[name]
-                raise HeadError(f"{self.file} cannot be imported: {type(error).__name__}: {error}") from error
+                raise HeadError(f"{_where(self.file, error)}: cannot be imported: {_told(error)}") from error
         found = getattr(sys.modules[name], self.class_name, None)
         if not (isinstance(found, type) and issubclass(found, Head)):
             there = [key for key, value in vars(sys.modules[name]).items() if _is_own_head(value, name)]
             seen = "is no subclass of kinegraph.Head" if found is not None else "is not there"
-            raise HeadError(
-                f"{self.file}: the class {self.class_name} {seen}. Heads in this file: {', '.join(there) or 'none'}. "
-                f"{WHAT_IT_OFFERS}."
-            )
+            heads = f"Heads in this file: {', '.join(there)}. {NAME_IT}"
+            listed = heads if there else f"No head is there. {WHAT_IT_OFFERS}."
+            raise HeadError(f"{self.file}: the class {self.class_name} {seen}. {listed}")
         if not issubclass(getattr(found, "option_model", HeadOptions), HeadOptions):
             raise HeadError(f"{self.file}: {self.class_name}.option_model is no subclass of kinegraph.HeadOptions.")
         return found
@@ -94,14 +94,16 @@ def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) 
         head = kind(spec, num_classes, options)
     except HeadError:
         raise
-    except Exception as error:
-        _blame(kind, f"{kind.__name__}(spec, num_classes, options) raised", error)
+    except (Exception, SystemExit) as error:
+        _blame(kind, "(spec, num_classes, options) raised", error, spec)
     reads = getattr(head, "reads", None)
     if not reads or isinstance(reads, str):
-        raise HeadError(f"{kind.__name__}: reads is {reads!r}; set it to the names of the arrays that forward takes.")
+        raise HeadError(
+            f"{_file(kind)}: {kind.__name__}.reads is {reads!r}; set it to the names of the arrays that forward takes."
+        )
     if absent := [name for name in reads if name not in spec]:
         raise HeadError(
-            f"{kind.__name__} reads {', '.join(absent)}, which is not cached. Cached are: {', '.join(sorted(spec))}. "
+            f"{_named(kind)} reads {', '.join(absent)}, which is not cached. Cached are: {', '.join(sorted(spec))}. "
             "Extract what it reads, or read one of these."
         )
     head.reads = tuple(reads)
@@ -125,16 +127,43 @@ def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
     try:
         with torch.no_grad():
             logits: Any = head.eval()(batch)
-    except Exception as error:
-        _blame(type(head), "forward raised, for two clips of zeros,", error)
+    except (Exception, SystemExit) as error:
+        _blame(type(head), ".forward, given two clips of zeros, raised", error, spec)
     head.train(training)
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != [2, num_classes]:
         raise HeadError(
-            f"{type(head).__name__}: forward returns {shape} for 2 clips and {counted(num_classes, 'class')}; "
+            f"{_named(type(head))}.forward returns {shape} for 2 clips and {counted(num_classes, 'class')}; "
             f"logits [2, {num_classes}] are needed."
         )
 
 
-def _blame(kind: type[Head], what: str, error: Exception) -> NoReturn:
-    raise HeadError(f"{kind.__name__}: {what} {type(error).__name__}: {error}. {WHAT_IT_OFFERS}.") from error
+def _blame(kind: type[Head], what: str, error: BaseException, spec: Spec) -> NoReturn:
+    """Raises HeadError with the file, the line and the cause of an error of code that is not ours."""
+    where = _where(_file(kind), error)
+    key = error.args[0] if isinstance(error, KeyError) and error.args else ""
+    is_absent = isinstance(key, str) and key and key not in spec
+    cached = f" Cached are: {', '.join(sorted(spec))}." if is_absent else ""
+    raise HeadError(f"{where}: {kind.__name__}{what} {_told(error)}{cached} {WHAT_IT_OFFERS}.") from error
+
+
+def _file(kind: type[Head]) -> Path:
+    return Path(str(sys.modules[kind.__module__].__file__))
+
+
+def _named(kind: type[Head]) -> str:
+    return f"{_file(kind)}: {kind.__name__}"
+
+
+def _where(file: Path, error: BaseException) -> str:
+    """The file, and its line that an error comes from; what it calls lies deeper and is not ours to name."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        lines.append(error.lineno)
+    return f"{file}, line {lines[-1]}" if lines else str(file)
+
+
+def _told(error: BaseException) -> str:
+    words = error.msg if isinstance(error, SyntaxError) else str(error)
+    advice = " A head may import installed packages, but no file beside it." if isinstance(error, ImportError) else ""
+    return sentence(f"{type(error).__name__}: {words}".removesuffix(": ")) + advice

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.catalogue import entry
@@ -142,4 +143,4 @@ def _shapes_above(known: BackboneEntry, read: Source, cached: tuple[int, ...]) -
     try:
         return {tap.name: tap.shape_above(below, (num_frames, channels, height, width)) for tap in above}
     except ValueError as error:
-        raise HeadError(f"tail: {read.maps} has {error}.") from error
+        raise HeadError(f"tail: {read.maps} has {sentence(error)}") from error

@@ -77,7 +77,7 @@ class BottomUpFrames(BottomUpFiles):
 
 def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
     """Sort key with 9 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def are_frames(root: Path) -> bool:

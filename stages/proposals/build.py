@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.proposals.catalogue import entry
 from kinegraph.stages.proposals.detectron2_rpn import (
@@ -79,7 +80,7 @@ def _widths(path: Path, state: Mapping[str, Tensor]) -> Widths:
         return Widths.of(state)
     except KeyError as error:
         raise WeightsError(
-            f"{path}: has no {error}. Expected a file of detectron2 for a ResNet with bottlenecks and FPN "
+            f"{path}: has no {sentence(error)} Expected a file of detectron2 for a ResNet with bottlenecks and FPN "
             f"(rpn_R_50_FPN, faster_rcnn_R_101_FPN, ...); its first tensors are {', '.join([*state][:3])}"
         ) from error
 

@@ -21,6 +21,7 @@ from fsspec.callbacks import Callback
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.file_systems import open_file_system
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.source import sampled_digest
 from kinegraph.stages.decode.stream import Probe, Seekable, probe
@@ -191,7 +192,7 @@ class Remote:
             raise DecodeError("unreadable", f"{url}: {in_words(error)}") from error
         if fault == "credentials":
             raise CredentialsError(
-                f"{url}: {in_words(error)}. Tell fsspec other credentials, by the environment (AWS_PROFILE, "
+                f"{url}: {sentence(in_words(error))} Tell fsspec other credentials, by the environment (AWS_PROFILE, "
                 "AWS_ACCESS_KEY_ID, ...) or its config files; nothing is marked as failed for want of them."
             ) from error
 

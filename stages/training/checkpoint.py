@@ -16,7 +16,7 @@ from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.fingerprint import Options, differences
 from kinegraph.cache_schemas.names import ObjectName
 from kinegraph.cache_schemas.regular import NotRegularError, read_regular, require_regular
-from kinegraph.cache_schemas.words import counted
+from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.clips.options import without_views
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.build import rebuild_head
@@ -146,9 +146,8 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
         require_regular(path)
         head.load_state_dict(safetensors.torch.load_file(path))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise RunError(
-            f"{path} is not the {record.head} that {RECORD_FILE} describes: {shortened(str(error), 300)}. {RESTORE}"
-        ) from error
+        told = sentence(shortened(str(error), 300))
+        raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {told} {RESTORE}") from error
     return head.eval(), record
 
 
@@ -237,6 +236,9 @@ def load_record(folder: Path) -> RunRecord:
     try:
         return parsed(str(path), read_regular(path), RunRecord, f"{RESTORE} Or train again with --overwrite.")
     except FileNotFoundError as error:
-        raise RunNotFound(f"{path.parent} holds no complete run: {RECORD_FILE} is missing. Train one.") from error
+        raise RunNotFound(
+            f"{path.parent} holds no complete run: {RECORD_FILE} is missing there and in all folders below. "
+            "Name a run, or a folder of runs, or train one."
+        ) from error
     except (NotRegularError, CacheError) as error:
         raise RunError(str(error)) from error

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from kinegraph.stages.options import MAX_SECONDS, MAX_SEED, SplitName, StageOptions
 
+HEAD = "<head>"  # in `run`: the name of the head or variant
 # options that may change while a run rests: they do not touch its numbers (threads: their last bits)
 FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_minutes", "checkpoint_steps"}
 
@@ -103,7 +104,11 @@ class TrainOptions(StageOptions):
     threads: int | None = Field(
         None, gt=0, le=4096, description="CPU threads; null: as the process has them, a worker as `run.threads` says"
     )
-    run: str = Field("runs/strg", description="folder for the trained head")
+    run: str = Field(
+        f"runs/{HEAD}",
+        description="folder for the trained head; several go to `<run>/<name>/seed<k>`; "
+        f"`{HEAD}` stands for the name of the head or variant",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -11,6 +11,7 @@ import torch
 from kinegraph.cache_schemas.documents import shortened
 from kinegraph.cache_schemas.files import remove_durably, write_whole
 from kinegraph.cache_schemas.fingerprint import differences
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.errors import UsageError, WeightsError
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.clips import Clips, identified
@@ -68,7 +69,7 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     except WeightsError as error:
         raise damaged(path, str(error).removeprefix(f"{path}: ")) from error
     except OSError as error:
-        raise StateError(f"{path} cannot be read: {error}. {ADVICE}") from error
+        raise StateError(f"{path} cannot be read: {sentence(error)} {ADVICE}") from error
     except (*MISFITS, EOFError, pickle.UnpicklingError) as error:  # torch's words advise to load what may run code
         raise damaged(path, "torch cannot read it") from error
     parts = found if isinstance(found, dict) else {}
@@ -89,7 +90,7 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def damaged(path: Path, why: str) -> StateError:
-    return StateError(f"{path} is not a state of training that kinegraph wrote: {why}. {ADVICE}")
+    return StateError(f"{path} is not a state of training that kinegraph wrote: {sentence(why)} {ADVICE}")
 
 
 def _said(value: object) -> str:

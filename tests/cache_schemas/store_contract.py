@@ -143,6 +143,14 @@ class StoreContract:
             assert store.misdeclared(SPECS, range(6, 7)) == [name]
             storage.put(name, [content])
 
+    def test_rows_of_a_shard_are_told_without_cache_json(self, store: Store, storage: Storage) -> None:
+        assert store.declared_shard_clips(SPECS) is None
+        store.declare(SPECS, 6)
+        assert store.declared_shard_clips(SPECS) == SHARD_CLIPS
+        for name in [*objects(storage)]:
+            storage.put(name, [b"[]"])
+        assert store.declared_shard_clips(SPECS) is None
+
     def test_what_was_written_is_named_with_its_size_and_checksum(self, store: Store, storage: Storage) -> None:
         written = store.write_shard("regions/b", 0, [(array, values(array, 4)) for array in SPECS])
         assert written == {name: storage.digest(name) for name in objects(storage)}

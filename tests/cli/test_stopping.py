@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cli.exits import after_stop
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import load_config
@@ -24,7 +25,8 @@ from tests.cli.stopped_exactly import MOMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 KINEGRAPH = [sys.executable, "-m", "kinegraph"]
-GOES_ON = "stopped. What is sealed stays; the same command goes on from there.\n"
+GOES_ON = "; the same command goes on from there."
+SAID = {"extract": f"stopped. What is sealed stays{GOES_ON}\n", "train": f"stopped. What is trained stays{GOES_ON}\n"}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
@@ -33,7 +35,7 @@ def test_moments_at_which_threading_holds_its_locks() -> None:
     script = [sys.executable, str(Path(__file__).with_name("stopped_exactly.py")), *MOMENTS]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(script, capture_output=True, text=True, check=True, env=environment)
-    assert json.loads(done.stdout) == {moment: [143, f"\n{GOES_ON}"] for moment in MOMENTS}
+    assert json.loads(done.stdout) == {moment: [143, "\nstopped.\n"] for moment in MOMENTS}
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def stop_at_random(config: Path, moments: int, draw: random.Random) -> None:
         if command[0] == "extract" and code == 0:  # all was sealed when the signal came
             assert same_bytes(Path(settings.cache)) == whole
         else:
-            assert (code, said.endswith(GOES_ON)) == (CODES[sent], True), said
+            assert (code, said.endswith((SAID[command[0]], "\nstopped.\n"))) == (CODES[sent], True), said
         assert "Traceback" not in said
         assert verify(settings.cache).ok
         assert not [*Cache(settings.cache).storage.names("leases")]
@@ -128,7 +130,45 @@ main()
         capture_output=True, text=True, cwd=ROOT,
         check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"\n{GOES_ON}")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "\nstopped.\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("extract", f"What is sealed stays{GOES_ON}"),
+        ("train --overwrite", "What is trained stays; the same command, without --overwrite, goes on from there."),
+        ("export --to zarr", f"What is copied stays{GOES_ON}"),
+        ("export --to npy", "The same command writes all files anew."),
+        ("verify --frames --repair", "The same command goes on from there."),
+        ("verify --repair", "The same command does the rest."),
+        ("verify --frames", "Nothing was changed."),
+        ("evaluate --json", "The same command begins anew."),
+        ("index", "The same command begins anew."),
+        *((name, "Nothing was changed.") for name in ("plan", "status", "results", "models")),
+    ],
+)
+def test_each_command_says_what_is_true_of_it(command: str, words: str) -> None:
+    name, *arguments = command.split()
+    assert after_stop(name, ["kinegraph", name, *arguments]) == words
+
+
+def test_a_command_that_seals_nothing_says_so(tmp_path: Path) -> None:
+    """The signal comes while it reads."""
+    program = """
+import os, signal
+from kinegraph.cache_schemas import cache, stopping
+from kinegraph.__main__ import main
+def struck(self, root):
+    os.kill(os.getpid(), signal.SIGTERM)
+    stopping.check()
+cache.Cache.__init__ = struck
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "status", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "\nstopped. Nothing was changed.\n")
 
 
 def test_a_caller_that_catches_the_stop_ends_with_its_code() -> None:

@@ -63,6 +63,36 @@ def test_before_extract(
         assert "kinegraph extract CONFIG" in words
 
 
+@pytest.mark.parametrize(
+    ("given", "named"), [("my_heads.py:MyHead", "my_heads.py:MyHead"), ("mine.py", "file.py:Class")]
+)
+def test_a_head_of_ones_own_is_named_in_the_config(
+    kinegraph: Command, document: dict[str, Any], tmp_path: Path, given: str, named: str
+) -> None:
+    words = refused(kinegraph("train", recipe_of(document, tmp_path), "--head", f"lstm,{given}"))
+    assert words.startswith(
+        f'--head {given}: a head of your own is named in the config, as `train: {{head: "{named}"}}`'
+    )
+    assert f"--set train.head={named} without --head" in words
+
+
+def test_each_name_is_listed_once(kinegraph: Command, document: dict[str, Any], tmp_path: Path) -> None:
+    config = recipe_of(document, tmp_path, variants={"lstm": {"head": "lstm"}, "mine": {"head": "lstm"}})
+    listed = refused(kinegraph("train", config, "--head", "lstmm")).partition("there are: ")[2].split(", ")
+    assert listed[:3] == ["lstm", "mine", "strg"]
+    assert len(listed) == len({*listed})
+
+
+def test_the_way_that_is_advised_for_a_head_of_ones_own(
+    kinegraph: Command, document: dict[str, Any], tmp_path: Path
+) -> None:
+    """The file is relative to the config."""
+    config = recipe_of(document, tmp_path)
+    (tmp_path / "mine.py").write_text("x = (")
+    words = refused(kinegraph("train", config, "--set", "train.head=mine.py:Mine"))
+    assert words == f"{tmp_path}/mine.py, line 1: cannot be imported: SyntaxError: '(' was never closed."
+
+
 def test_a_tail_before_extract(kinegraph: Command, document: dict[str, Any], tmp_path: Path) -> None:
     entry = document["backbones"]["tiny"] | {"model": "resnet18", "taps": ["res4"], "store": ["maps"]}
     changed = document | {"backbones": {"net": entry}, "regions": None}

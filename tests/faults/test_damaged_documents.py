@@ -244,6 +244,59 @@ def test_tasks_of_an_array(restored: Path, num_tasks: int) -> None:
     assert f"{JOB} is damaged: num_tasks: " in result.stderr
 
 
+BESIDE_THE_ROWS = ["classes.json", "labels.json", "dataset.json"]
+
+
+@pytest.mark.parametrize("content", [None, "[1", "7"])
+@pytest.mark.parametrize("name", BESIDE_THE_ROWS)
+def test_status_and_verify_tell_of_documents_that_index_writes(restored: Path, name: str, content: str | None) -> None:
+    """Without labels.json or dataset.json a cache may be one of an early version: a warning then. `index` mends all."""
+    path = path_of(restored, name)
+    before = path.read_bytes()
+    path.unlink() if content is None else path.write_text(content)
+    seen = f"{name} does not exist" if content is None else f"{name} is damaged: "
+    again = "Write it anew with `kinegraph index CONFIG`."
+    looked = command("status", restored / "cache")
+    assert looked.exit_code == 0
+    assert f"warning: {restored / 'cache'}/{seen}" in looked.stderr
+    assert looked.stderr.count(again) == 1
+    verified = command("verify", restored / "cache")
+    is_warning = content is None and name != "classes.json"
+    assert verified.exit_code == (0 if is_warning else 1)
+    assert seen in (verified.stderr if is_warning else verified.stdout)
+    assert again in (verified.stderr if is_warning else verified.stdout)
+    assert command("index", restored / "my.yaml").exit_code == 0
+    assert path.read_bytes() == before
+    mended = command("status", restored / "cache"), command("verify", restored / "cache")
+    assert [(result.exit_code, name in result.output) for result in mended] == [(0, False)] * 2
+
+
+@pytest.mark.parametrize("name", [*OF_STAGES, "clips.parquet"])
+def test_index_looks_at_documents_before_it_writes(restored: Path, name: str) -> None:
+    (restored / "cache" / name).write_bytes(b"{}")
+    for written in BESIDE_THE_ROWS:
+        (restored / "cache" / written).unlink()
+    indexed = command("index", restored / "my.yaml")
+    assert (indexed.exit_code, name in indexed.stderr) == (1, True)
+    assert not [written for written in BESIDE_THE_ROWS if (restored / "cache" / written).exists()]
+    assert (restored / "cache" / name).read_bytes() == b"{}"
+
+
+def test_metadata_waits_for_documents(restored: Path) -> None:
+    """It is written anew from all of them: where one is damaged, what is there stays."""
+    metadata = restored / "cache" / "data.zarr" / "clips" / "frame_times" / "zarr.json"
+    metadata.write_bytes(b"{}")
+    kept = path_of(restored, "stages/features/tiny.json").read_bytes()
+    path_of(restored, "stages/features/tiny.json").write_text("{}")
+    repaired = command("verify", restored / "cache", "--repair")
+    assert "1 problem of metadata, which is written anew once documents are mended" in repaired.stdout
+    assert metadata.read_bytes() == b"{}"
+    path_of(restored, "stages/features/tiny.json").write_bytes(kept)
+    repaired = command("verify", restored / "cache", "--repair")
+    assert "1 problem of metadata, which is written anew now" in repaired.stdout
+    assert command("verify", restored / "cache").exit_code == 0
+
+
 def test_labels_that_are_a_list(restored: Path) -> None:
     path_of(restored, "labels.json").write_text("[]")
     verified = command("verify", restored / "cache")
@@ -294,10 +347,15 @@ def test_columns_of_the_clips(restored: Path, column: str) -> None:
 def test_a_table_that_is_none(restored: Path, content: bytes | None) -> None:
     path = restored / "cache" / "clips.parquet"
     path.unlink() if content is None else path.write_bytes(content)
-    words = "clips.parquet does not exist. Make it with `kinegraph index" if content is None else "cannot be read: "
+    words = "clips.parquet does not exist, and only it says" if content is None else "clips.parquet cannot be read: "
     verified = command("verify", restored / "cache")
     assert verified.exit_code == 1
     assert words in verified.stdout
+    assert verified.stdout.count("Restore it from a copy of the cache.") == 1
+    assert ".." not in verified.stdout
+    assert "kinegraph index" not in verified.stdout, "it refuses, too"
+    indexed = command("index", restored / "my.yaml")
+    assert (indexed.exit_code, "clips.parquet" in indexed.stderr) == (1, True)
     for arguments in (("status", "cache"), ("plan", "my.yaml"), ("extract", "my.yaml"), ("evaluate", "run")):
         result = command(arguments[0], restored / arguments[1])
         assert result.exit_code == (2 if content is None else 1), arguments

@@ -13,13 +13,14 @@ from kinegraph.pipeline.errors import ConfigError
 TENFOLD = [(chr(98 + n), ",".join([f"*{chr(97 + n)}"] * 10)) for n in range(9)]
 ALIASES = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [{below}]\n" for name, below in TENFOLD)
 MERGES = "a: &a {k: 1}\n" + "".join(f"{name}: &{name} {{<<: [{below}]}}\n" for name, below in TENFOLD)
+LONG = f"line 1, column 20: {20 * '1'}... (10,000 characters) cannot be read: a number of 10,000 digits, allowed: 64"
 REFUSED = {
     "aliases": (ALIASES, "too much, allowed: 100,000 values, aliases written out"),
     "merges": (MERGES, "merged keys are too many"),
     "an alias of itself": ("cache: &a [*a]", "too much, allowed: 32 levels"),
     "deep": ("cache: " + "[" * 40 + "]" * 40, "too much, allowed: 32 levels"),
     "deeper than Python goes": ("cache: " + "[" * 5000, "nested too deeply"),
-    "digits": ("clips: {per_video: " + "1" * 10_000 + "}", "a value that cannot be read: Exceeds the limit"),
+    "digits": ("clips: {per_video: " + "1" * 10_000 + "}", LONG),
     "fewer digits": ("clips: {per_video: " + "1" * 4_000 + "}", "clips.per_video: given a number of 13285 bits"),
     "a large file": ("cache: " + "x" * 2_000_000, "over 1,048,576 bytes"),
     "a long text": ("cache: " + "x" * 100_000, "allowed: at most 4,096 characters"),
@@ -28,7 +29,7 @@ REFUSED = {
     "infinite": ("clips: {fps: .inf}", "clips.fps: given inf, allowed: finite numbers"),
     "not a number": ("clips: {fps: .nan}", "clips.fps: given nan, allowed: finite numbers"),
     "no split": ("{cache: x, train: {val_split: ''}}", "train.val_split: String should have at least 1 character"),
-    "a split without a name": ("{cache: x, dataset: {kind: folder, root: x, splits: {'': 1}}}", "at least 1 character"),
+    "a split without a name": ("{cache: x, dataset: {kind: folder, root: x, splits: {'': 1}}}", "dataset.splits.'': S"),
     "a key twice": ("cache: x\ncache: y", "line 2, column 1: key 'cache' stands twice"),
     "a number as key": ("cache: x\n1: 2", "key '1' is no word; write it in quotes"),
     "a truth value as key": ("cache: x\nclips: {on: 2}", "key 'on' is no word; write it in quotes"),
@@ -36,7 +37,7 @@ REFUSED = {
     "tabs": ("cache: x\nclips:\n\tfps: 3", "line 3, column 1: .*; indent by spaces"),
     "a list": ("- a", "expected sections like `cache:` and `dataset:`, found list"),
     "empty": ("", "expected sections .* found an empty file"),
-    "no date": ("cache: 2024-13-45", "a value that cannot be read: month must be in 1..12"),
+    "no date": ("cache: 2024-13-45", ": line 1, column 8: 2024-13-45 cannot be read: month must be in 1..12"),
     "a control character": ("cache: \x01x", "special characters are not allowed"),
     "Python": ("cache: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
 }  # fmt: skip

@@ -12,6 +12,7 @@ import dask.config
 from distributed import Client, LocalCluster
 
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, NotRegularError, read_regular
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.pipeline.cluster_options import DaskOptions
 from kinegraph.pipeline.clusters.dask.jobs import LOOPBACK, job_cluster
 from kinegraph.pipeline.config import RunOptions
@@ -86,8 +87,8 @@ def _running(options: DaskOptions) -> Client:
         return Client(address, timeout=options.timeout_seconds)
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"No Dask scheduler answers at {where} within {options.timeout_seconds:g} s: {error}. Start one with "
-            "`dask scheduler`, or leave --scheduler out for workers on this machine."
+            f"No Dask scheduler answers at {where} within {options.timeout_seconds:g} s: {sentence(error)} Start one "
+            "with `dask scheduler`, or leave --scheduler out for workers on this machine."
         ) from error
 
 

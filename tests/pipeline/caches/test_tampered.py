@@ -129,6 +129,8 @@ def test_videos_of_an_export(cache: Path, tmp_path: Path) -> None:
         row.__class__(**vars(row) | {key: of[n] for key, of in columns.items()}) for n, row in enumerate(table.rows())
     ]
     ClipsTable.from_rows(rows).write(Cache(cache).storage)
+    for path in cache.glob("ledger/**/*.json"):
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | {"sources": {}, "failures": []}))
     out = tmp_path / "a" / "b" / "c" / "cache" / "out"
     export_npy(Cache(cache), str(out))
     names = {path.relative_to(out).as_posix() for path in out.rglob("*.npy")}

@@ -114,28 +114,36 @@ def test_the_code_travels_with_the_run(trainable: Callable[..., Config], head_fi
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("class MyHead", "class Other", r"the class MyHead is not there\. Heads in this file: Other"),
-        ("class MyHead(Head)", "class MyHead", "MyHead is no subclass of kinegraph.Head"),
-        ("import torch\n", "import torch, not_installed\n", "cannot be imported: ModuleNotFoundError"),
-        ("def forward(", "def forward ! (", "cannot be imported: SyntaxError"),
-        ("spec, num_classes, options):", "spec):", r"raised TypeError: .*own_head"),
+        ("class MyHead", "class Other", r"MyHead is not there\. Heads in this file: Other\. Name it in train\."),
+        ("class MyHead(Head)", "class MyHead", r"is no subclass of kinegraph.Head\. No head is there\. docs/own_h"),
+        ("import torch\n", "import torch, mine\n", "line 1: cannot be imported: ModuleNotFoundError: .* no file besi"),
+        ("import torch\n", "import torch\nexit(3)\n", r"line 2: cannot be imported: SystemExit: 3\.$"),
+        ("import torch\n", "import torch\n\0", "cannot be imported: SyntaxError: source code .* null bytes"),
+        ("def forward(", "def forward ! (", r"line 22: cannot be imported: SyntaxError: expected '\('\.$"),
+        ("spec, num_classes, options):", "spec):", r"py: MyHead\(spec, .* raised TypeError: .*own_head"),
+        ("super().__init__()", "super().__init__(); {}['a']", r"line 15: MyHead\(.* raised KeyError: 'a'\. Cached are"),
+        ("super().__init__()", "super().__init__(); exit()", r"line 15: MyHead\(.* raised SystemExit: .*docs/own_head"),
         ("(options.array,)", "()", r"reads is \(\); set it to the names of the arrays"),
         ("(options.array,)", "('maps',)", "MyHead reads maps, which is not cached. Cached are: regions/tiny/res4"),
         (".mean((1, 2))", ".mean(1)", r"returns \[2, 5, 3\] for 2 clips and 3 classes; logits \[2, 3\] are needed"),
-        (".mean((1, 2))", ".view(7)", r"forward raised, for two clips of zeros, RuntimeError: shape '\[7\]'"),
+        (".mean((1, 2))", ".view(7)", r"line 23: MyHead.forward, given .* raised RuntimeError: shape '\[7\]'"),
     ],
 )  # fmt: skip
 def test_a_head_that_does_not_fit_is_told_what_to_do(head_file: Path, old: str, new: str, words: str) -> None:
     code = head_file.read_text()
     assert old in code
     head_file.write_text(code.replace(old, new, 1))
-    with pytest.raises(HeadError, match=words):
+    with pytest.raises(HeadError, match=words) as caught:
         build_head(f"{head_file}:MyHead", SPEC, 3)
+    assert str(caught.value).startswith(str(head_file)), "each says in which file"
+    assert not re.search(r"\.\.(\s|$)", str(caught.value))
 
 
 def test_a_file_that_is_missing_and_an_option_that_is_unknown_are_named(head_file: Path) -> None:
     with pytest.raises(HeadError, match=r"head nowhere\.py:MyHead cannot be read: .*No such file"):
         build_head("nowhere.py:MyHead", SPEC, 3)
+    with pytest.raises(HeadError, match=r"my_heads\.py: names no class\. Name it in train\.head as `file\.py:Class`"):
+        build_head(f"{head_file}:", SPEC, 3)
     os.mkfifo(fifo := head_file.with_name("fifo.py"))
     with pytest.raises(HeadError, match=r"fifo\.py:MyHead cannot be read: .* is a named pipe"):
         build_head(f"{fifo}:MyHead", SPEC, 3)

@@ -10,7 +10,7 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 def test_the_skeleton_of_a_config_is_valid_as_it_is() -> None:
-    section = yaml.safe_load("{head: strg, options: {}, seed: 0, epochs: 20, batch_size: 64, run: runs/strg}")
+    section = yaml.safe_load("{head: strg, options: {}, seed: 0, epochs: 20, batch_size: 64, run: runs/<head>}")
     assert TrainOptions.model_validate(section) == TrainOptions()
 
 

@@ -1,0 +1,103 @@
+"""What is sealed, each record held against the rows of the cache.
+
+A clips.parquet that lost rows or is another's, and a `shard_clips` that was changed, give sealed shards to wrong rows.
+"""
+
+from collections.abc import Container, Iterator
+
+from kinegraph.cache_schemas.cache import MANIFEST, Cache
+from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable, video_of
+from kinegraph.cache_schemas.errors import CacheError
+from kinegraph.cache_schemas.ledger import Record
+from kinegraph.cache_schemas.words import counted
+
+WHOLE = "The sealed shards may well be whole, and `verify --repair` does not help."
+RESTORE_BOTH = (
+    f"Restore {TABLE} from a copy, and {MANIFEST} if it was changed, too. Without a copy extract into a new `cache:`."
+)
+
+
+class RowsMismatch(CacheError):
+    """clips.parquet, or `shard_clips` of cache.json, is not the one that shards were sealed with.
+
+    `document` names the file.
+    """
+
+    def __init__(self, cache: Cache, document: str, seen: str, advice: str) -> None:
+        super().__init__(f"{cache.root}/{document} does not fit what is sealed: {seen}. {advice} {WHOLE}")
+        self.document = document
+
+
+def sealed_shards(cache: Cache, key: str) -> list[int]:
+    """The shards that are done for a key, in order. Raises RowsMismatch where the cache has no row for one.
+
+    Raises CacheError where the record of that one is damaged.
+    """
+    shards = cache.ledger.shards(key)
+    if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
+        _require_newer(cache, key, shards[-1], f"is sealed as shard {shards[-1]:,}, counted from 0")
+    return [shard for shard in shards if shard < cache.num_shards]
+
+
+def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
+    """The records of a key, in order; of the shards `among` alone, where given. Raises RowsMismatch, CacheError.
+
+    What was sealed since the rows of this `cache` were counted, of rows that were added since, is left out.
+    """
+    shards = sealed_shards(cache, key)
+    wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))
+    return (record for record in cache.ledger.records(key, wanted) if _is_of_rows(cache, record))
+
+
+def require_rows_of(cache: Cache, record: Record) -> None:
+    """Raises RowsMismatch where the rows of the cache are not those that a shard was sealed with."""
+    _is_of_rows(cache, record)
+
+
+def require_rows(cache: Cache) -> None:
+    """Raises RowsMismatch where the rows of the cache are not those that its shards were sealed with."""
+    keys = cache.stage_keys()
+    for key in keys:
+        sealed_shards(cache, key)
+    for _ in sealed_records(cache, keys[0]) if keys else ():
+        pass
+
+
+def _is_of_rows(cache: Cache, record: Record) -> bool:
+    """False for a shard of more rows than there were when this `cache` counted them."""
+    num_rows = len(cache.shard_rows(record.shard))
+    if record.num_rows > num_rows:
+        _require_newer(cache, record.key, record.shard, f"is sealed with {counted(record.num_rows, 'row')}")
+        return False
+    if record.num_rows < num_rows:  # an index may have added rows while it was sealed
+        _require_same_layout(cache, record.key, record.shard)
+    _require_same_videos(cache, record)
+    return True
+
+
+def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
+    """Raises RowsMismatch unless rows were added since this `cache` counted its own."""
+    _require_same_layout(cache, key, shard)
+    num_rows = ClipsTable.count(cache.storage)
+    if num_rows <= cache.num_rows:
+        there = f"{counted(num_rows, 'row')} in {counted(cache.num_shards, 'shard')} of up to {cache.shard_clips:,}"
+        raise RowsMismatch(
+            cache, TABLE, f"{cache.ledger.name(key, shard)} {seen}, and {TABLE} has {there}", RESTORE_BOTH
+        )
+
+
+def _require_same_layout(cache: Cache, key: str, shard: int) -> None:
+    declared = cache.store.declared_shard_clips(cache.stage(key).arrays)
+    if declared not in (None, cache.shard_clips):
+        seen = f"store.shard_clips is {cache.shard_clips:,}, and arrays on disk have {counted(declared, 'row')} a shard"
+        advice = f"Set store.shard_clips back to {declared}, or restore {MANIFEST} from a copy."
+        raise RowsMismatch(cache, MANIFEST, seen, advice)
+
+
+def _require_same_videos(cache: Cache, record: Record) -> None:
+    named = record.sources.keys() | {video_of(failure.clip_id) for failure in record.failures}
+    absent = named.difference(cache.video_ids(record.shard))
+    if absent and (absent == named or absent & record.sources.keys()):
+        name = cache.ledger.name(record.key, record.shard)
+        seen = f"{name} is of {min(absent)}, and {TABLE} has no row of it in this shard"
+        raise RowsMismatch(cache, TABLE, seen, RESTORE_BOTH)
