@@ -23,7 +23,6 @@ ABOUT: dict[str, object] = {  # attributes of data.zarr, of the groups in data.z
 }
 SMALL_ROW_BYTES = 4096  # rows below this size share one inner chunk; an index entry per row would cost more
 
-ARRAY_KINDS = ("clips", "features", "proposals", "regions", "graphs", "status")  # the first part of an array's name
 CLIPS, FRAME_TIMES = "clips", "clips/frame_times"  # all other keys are made from this key; this is its only array
 MAY_HOLD_NAN = frozenset({"graphs/times"})  # float arrays whose rows may hold NaN; NaN means "no graph here"
 STATUS_NOT_RUN, STATUS_OK, STATUS_FAILED, STATUS_WARNED = 0, 1, 2, 3
@@ -281,3 +280,19 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
         _Column("linked", "uint8", 2, 0, "1 where an edge leads from the object to the person"),
         _Column("relations", "uint8", 3, 0, "1 where the object has the relation; 0 where it is not linked"),
     )
+
+
+def every_array() -> list[ArraySpec]:
+    """All arrays that a cache can hold, with names in place of what differs: the table in SPEC.md."""
+    either, taps = "float16 or float32", ("maps", "pooled")
+    return [
+        *clip_arrays(0),
+        *feature_arrays("<backbone>", "<tap>", (0, 0, 0, 0), 1, taps, either),
+        *proposal_arrays(0, 0, 1),
+        *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either, 0),
+        *graph_arrays((0, 0, 0), None),
+        status_array("<key>"),
+    ]
+
+
+ARRAY_KINDS = tuple(dict.fromkeys(spec.name.partition("/")[0] for spec in every_array()))  # first parts of their names

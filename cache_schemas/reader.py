@@ -50,9 +50,9 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
     wanted = [cache.array(name).stage for name in arrays]
     while wanted:
         key = wanted.pop()
-        options = cache.stage(key).options
-        wanted += options.get("reads", {})
-        found[key] = {name: value for name, value in options.items() if name != "reads"}
+        stage = cache.stage(key)
+        wanted += stage.reads
+        found[key] = {name: value for name, value in stage.options.items() if name != "reads"}
     return found
 
 

@@ -11,66 +11,17 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from kinegraph.cache_schemas.arrays import (
-    ArraySpec,
-    clip_arrays,
-    feature_arrays,
-    graph_arrays,
-    proposal_arrays,
-    region_arrays,
-    status_array,
-)
-from kinegraph.pipeline.cluster_options import DaskOptions, JobQueueOptions, SlurmOptions
-from kinegraph.pipeline.config import Config, RunOptions, StoreOptions, TrainSection
-from kinegraph.stages.backbones.options import BackboneOptions
-from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.cache_schemas.arrays import every_array
+from kinegraph.pipeline.config import TAGS, Config
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
-from kinegraph.stages.datasets.options import FolderOptions, InteractionsOptions, SyncMnistOptions
 from kinegraph.stages.decode.numbered_images import IMAGE_SUFFIXES
 from kinegraph.stages.heads.tail_options import InsertionOptions, TailOptions
 from kinegraph.stages.options import StageOptions
-from kinegraph.stages.proposals.options import (
-    CheckpointOptions,
-    Detectron2Options,
-    FileOptions,
-    GridOptions,
-    TinyOptions,
-    TorchvisionOptions,
-)
-from kinegraph.stages.regions.options import RegionOptions
-from kinegraph.stages.remote.options import StagingOptions
-from kinegraph.stages.scene_graphs.options import GraphFileOptions, InteractionGraphOptions
-from kinegraph.stages.scene_graphs.vocabulary import Vocabulary
 
 TARGET = Path(__file__).with_name("config.md")
 SCHEMA = Path(__file__).with_name("config.schema.json")
 SPEC = Path(__file__).resolve().parent.parent / "cache_schemas" / "SPEC.md"
-SECTIONS: dict[str, type[StageOptions]] = {
-    "dataset (kind: folder)": FolderOptions,
-    "dataset (kind: interactions)": InteractionsOptions,
-    "dataset (kind: sync_mnist)": SyncMnistOptions,
-    "clips": ClipOptions,
-    "backbones.NAME": BackboneOptions,
-    "proposals (source: torchvision)": TorchvisionOptions,
-    "proposals (source: tiny)": TinyOptions,
-    "proposals (source: detectron2-checkpoint)": CheckpointOptions,
-    "proposals (source: detectron2)": Detectron2Options,
-    "proposals (source: file)": FileOptions,
-    "proposals (source: grid)": GridOptions,
-    "regions": RegionOptions,
-    "graphs (source: file)": GraphFileOptions,
-    "graphs (source: interactions)": InteractionGraphOptions,
-    "graphs.vocabulary": Vocabulary,
-    "store": StoreOptions,
-    "run": RunOptions,
-    "run.staging": StagingOptions,
-    "run.dask": DaskOptions,
-    "run.dask.jobqueue": JobQueueOptions,
-    "run.slurm": SlurmOptions,
-    "train": TrainSection,
-    "train.options.tail": TailOptions,
-    "train.options.tail.blocks[i]": InsertionOptions,
-}
+OPEN_SECTIONS = {"train.options.tail": TailOptions, "train.options.tail.blocks[i]": InsertionOptions}  # below mappings
 HEAD = """# Every key of a config
 
 Made by `python docs/generate.py` from the models that check a config. Unknown keys are refused. Every command that
@@ -119,6 +70,29 @@ def default_of(field: FieldInfo) -> str:
     return f"`{'null' if value is None else value}`"
 
 
+def sections(name: str, annotation: Any) -> dict[str, type[StageOptions]]:
+    """The sections at a key of the config, and below it: `graphs (source: file)`, `graphs.vocabulary`, ..."""
+    models = models_in(annotation)
+    name += ".NAME" if typing.get_origin(annotation) is dict else ""
+    found = {name if len(models) == 1 else f"{name} ({tag_of(model)})": model for model in models}
+    for model in models:
+        for key, field in model.model_fields.items():
+            found |= sections(f"{name}.{key}", field.annotation)
+    return found
+
+
+def models_in(annotation: Any) -> list[type[StageOptions]]:
+    if isinstance(annotation, type) and issubclass(annotation, StageOptions):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]
+
+
+def tag_of(model: type[StageOptions]) -> str:
+    """The key that chooses one of several models of a section: `source: file`."""
+    tag = next(tag for tag in TAGS if tag in model.model_fields)
+    return f"{tag}: {typing.get_args(model.model_fields[tag].annotation)[0]}"
+
+
 def section(name: str, model: type[StageOptions]) -> str:
     rows = [
         f"| `{field.alias or key}` | {type_name(field.annotation)} | {default_of(field)} | {field.description or ''} |"
@@ -132,8 +106,10 @@ def section(name: str, model: type[StageOptions]) -> str:
 
 
 def page() -> str:
-    assert {key.partition(" ")[0].partition(".")[0] for key in SECTIONS} | {"cache"} == Config.model_fields.keys()
-    return "\n".join([HEAD, *(section(name, model) for name, model in SECTIONS.items())])
+    found: dict[str, type[StageOptions]] = {}
+    for key, field in Config.model_fields.items():
+        found |= sections(key, field.annotation)
+    return "\n".join([HEAD, *(section(name, model) for name, model in (found | OPEN_SECTIONS).items())])
 
 
 def schema() -> str:
@@ -151,25 +127,12 @@ def untitled(value: Any) -> Any:
     return {key: untitled(below) for key, below in value.items() if key != "title" or isinstance(below, dict)}
 
 
-def array_specs() -> list[ArraySpec]:
-    """Every array a cache can hold, names in place of sizes."""
-    either, taps = "float16 or float32", ("maps", "pooled")
-    return [
-        *clip_arrays(0),
-        *feature_arrays("<backbone>", "<tap>", (0, 0, 0, 0), 1, taps, either),
-        *proposal_arrays(0, 0, 1),
-        *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either, 0),
-        *graph_arrays((0, 0, 0), None),
-        status_array("<key>"),
-    ]
-
-
 def spec_page() -> str:
     """SPEC.md as it is, with the table of arrays made anew."""
     rows = [
         f"| `{spec.name}` | `{', '.join(('row', *spec.dims))}` | {spec.dtype} | {spec.fill} | {spec.units} "
         f"| {spec.about.replace('<', '&lt;')} |"
-        for spec in array_specs()
+        for spec in every_array()
     ]
     head = ["| array | dimensions | type | fill | units | what |", "|---|---|---|---|---|---|"]
     made = "\n".join(["", *head, *rows, "", ""])

@@ -10,8 +10,10 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import open_files_limit
 from kinegraph.cache_schemas.reader import features_options
 from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import Config
 from kinegraph.stages.clips.options import ClipOptions
+from kinegraph.stages.kinds import kind_of
 from kinegraph.stages.weights.sources import Sampling, is_random, known_source
 
 FAR = 2.0  # times more or less
@@ -46,11 +48,9 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
 
 
 def random_in_config(config: Config) -> list[str]:
-    """Returns the config entries with random weights: `backbones.<name>`, `proposals`."""
-    words = {f"backbones.{name}": options.weights for name, options in config.backbones.items()}
-    if config.proposals is not None:
-        words["proposals"] = config.proposals.weights_word
-    return [name for name, word in words.items() if is_random(word)]
+    """Returns the config sections with random weights: `backbones.<name>`, `proposals`."""
+    stages = declare(config, {}).stages
+    return [kind_of(key).section(key) for key, stage in stages.items() if is_random(stage.weights)]
 
 
 def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:

@@ -37,7 +37,7 @@ class StageBatch(Protocol):
     def rows(self) -> Sequence[ClipRow]: ...
 
     @property
-    def slots(self) -> Sequence[int]: ...
+    def slots(self) -> list[int]: ...
 
     @property
     def is_last(self) -> bool: ...
@@ -96,6 +96,10 @@ class StageKind(Protocol):
 
         The option `reads` names the keys whose rows it is made from, `digest` is that of its runner.
         """
+
+    def section(self, key: str) -> str:
+        """Where a config says what a key is, for messages."""
+        return self.kind
 
     def check(self, recipe: Recipe) -> None:
         """Raise ValueError where the section does not fit the others: `key.path: given ..., allowed: ...`."""

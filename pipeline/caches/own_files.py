@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.stages.kinds import KINDS
+from kinegraph.stages.kinds import KINDS, kind_of
 from kinegraph.stages.recipe import Recipe
 
 
@@ -24,8 +24,8 @@ def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
             path = file_of(name)
             if (other := owner.setdefault(path, name)) != name:
                 raise ConfigError(
-                    f"{key}.files: {other} and {name} would both be given {path}. Name the files by {{video_id}}, "
-                    "which has the video's ending, or rename a video."
+                    f"{kind_of(key).section(key)}.files: {other} and {name} would both be given {path}. "
+                    "Name the files by {video_id}, which has the video's ending, or rename a video."
                 )
 
 

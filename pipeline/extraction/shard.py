@@ -202,7 +202,7 @@ class _KeyBatch:
     shard: ShardInProgress
     key: str
     batch: Batch
-    slots: Sequence[int]
+    slots: list[int]
 
     @property
     def rows(self) -> Sequence[ClipRow]:

@@ -59,6 +59,9 @@ class Backbones(StageKind):
         recorded |= {"weights_sha256": digest, "version": VERSION, "reads": reads}
         return Stage(key=key, options=recorded, arrays=tuple(arrays), weights=options.weights)
 
+    def section(self, key: str) -> str:
+        return f"backbones.{_name(key)}"
+
     def check(self, recipe: Recipe) -> None:
         for name in recipe.backbones:
             _check_entry(recipe, name)
@@ -88,7 +91,7 @@ class Backbones(StageKind):
         words = ", ".join(f"{key}: {json.dumps(value).strip(chr(34))}" for key, value in values.items())
         return (
             "Frames were resized and cut otherwise in the cache. To go on with it, set under "
-            f"backbones.{_name(asked.key)}: {words}."
+            f"{self.section(asked.key)}: {words}."
         )
 
 
