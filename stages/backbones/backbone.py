@@ -1,19 +1,20 @@
-"""What every frozen backbone is: a chain of named taps that can be cut."""
+"""The contract of a frozen backbone: a chain of named taps. The network can be cut at each tap."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-# B clips, T frames, C channels, H, W; T' H' W' as the catalogue's Tap.shape says.
+# B clips, T frames, C channels, H height, W width; Tap.shape of the catalogue computes T' H' W'.
 
 
 class Backbone(nn.Module):
-    """Clips in, maps of the wanted taps out.
+    """Takes clips and returns the maps of the wanted taps.
 
-    A subclass sets `stages`, from bottom to top: tap name -> names (dotted paths) of the submodules that lead to it
-    from the tap below, in the order in which they run; where they branch, it overrides `step`. Until `cut`, all taps
-    are wanted. `levels` are the taps that the submodules still here lead to: all, until a cut from above or below.
+    A subclass sets `stages`: tap name -> names (dotted paths) of the submodules that lead from the tap below to this
+    tap, in the order in which they run. The taps go from bottom to top. A subclass whose submodules branch overrides
+    `step`. All taps are wanted until `cut` is called. `levels` are the taps whose submodules are still in the network;
+    a cut from above or below removes some.
     """
 
     stages: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -23,9 +24,9 @@ class Backbone(nn.Module):
         self.levels = self.taps = tuple(self.stages)
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Want only `taps`, and drop the submodules above the highest of them.
+        """Limits the network to `taps` and drops the submodules above the highest of them.
 
-        Raises ValueError if `taps` is empty or names a tap that this network does not have (any more).
+        Raises ValueError if `taps` is empty or names a tap that the network does not have, or no longer has.
         """
         known = [name for name in self.stages if name in self.taps]
         unknown = [name for name in taps if name not in known]
@@ -35,9 +36,9 @@ class Backbone(nn.Module):
         self._keep(self.levels[: self.levels.index(self.taps[-1]) + 1])
 
     def cut_below(self, tap: str) -> None:
-        """Drop the submodules up to `tap`: from then on, the network takes the maps of `tap` in place of clips.
+        """Drops the submodules up to `tap`. Afterwards the network takes maps of `tap` in place of clips.
 
-        Raises ValueError where there is no such tap or nothing is wanted above it.
+        Raises ValueError where there is no such tap, or no wanted tap above it.
         """
         if tap not in self.levels or tap == self.taps[-1]:
             known = [name for name in self.levels if name != self.taps[-1]]
@@ -47,7 +48,7 @@ class Backbone(nn.Module):
         self._keep(above)
 
     def _keep(self, levels: tuple[str, ...]) -> None:
-        """Drop the submodules of all other levels."""
+        """Drops the submodules of all other levels."""
         present = {path for path, _ in self.named_modules()}
         for name in set(self.levels).difference(levels):
             for path in present.intersection(self.stages[name]):
@@ -56,24 +57,27 @@ class Backbone(nn.Module):
         self.levels = levels
 
     def adopt(self, network: nn.Module) -> None:
-        """Take the submodules that `stages` names, and with them their parameter names, from another network."""
+        """Takes the submodules that `stages` names from another network. Their parameters keep their names."""
         for path in (path for paths in self.stages.values() for path in paths):
             child = path.partition(".")[0]
             self.add_module(child, network.get_submodule(child))
 
     def is_classifier(self, name: str) -> bool:
-        """Whether a public file's tensor of this name, which no table of formats knows, is of its classifier."""
+        """Returns whether a tensor of a public file belongs to the classifier, by its name.
+
+        The method is asked only about names that no table of formats knows.
+        """
         return False
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T', H', W'].
+        """Returns wanted tap -> maps [B, C, T', H', W'] for normalised clips [B, 3, T, H, W].
 
-        After `cut_below`, maps [B, C, T, H, W] of that tap take the place of clips.
+        After `cut_below`, the input is maps [B, C, T, H, W] of that tap in place of clips.
         """
         return self.run(clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """The outputs of the wanted taps for the input `x` of the first submodule."""
+        """Returns the outputs of the wanted taps for the input `x` of the first submodule."""
         maps: dict[str, Tensor] = {}
         for tap in self.levels:
             x = self.step(tap, x)
@@ -82,17 +86,17 @@ class Backbone(nn.Module):
         return maps
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """From the tap below to `tap`."""
+        """Returns the output of `tap` for the output `x` of the tap below."""
         for path in self.stages[tap]:
             x = self.get_submodule(path)(x)
         return x
 
 
 def frame_by_frame(run: Callable[[Tensor], dict[str, Tensor]], clips: Tensor) -> dict[str, Tensor]:
-    """clips [B, 3, T, H, W] -> what `run` gives for frames [B*T, 3, H, W], as tap -> [B, C, T, H', W'].
+    """Calls `run` on the frames [B*T, 3, H, W] of clips [B, 3, T, H, W]. Returns tap -> maps [B, C, T, H', W'].
 
-    Clips that lie in memory as [B, T, H, W, 3] (decoded frames, permuted) are neither copied nor reordered: `run`
-    sees them as channels_last.
+    Clips that lie in memory as [B, T, H, W, 3] (decoded frames, permuted) are neither copied nor reordered. In that
+    case `run` sees the frames as channels_last.
     """
     num_clips = clips.shape[0]
     maps = run(clips.transpose(1, 2).flatten(0, 1))

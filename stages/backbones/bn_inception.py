@@ -1,8 +1,8 @@
 """BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167), frame by frame, as temporal segment networks use it.
 
-Layers and parameter names are those of the public files for TSN (Wang et al. 2016, arXiv 1608.00859), converted
-from Caffe: `inception_3a_3x3_reduce.weight`, `inception_3a_3x3_reduce_bn.weight`, all at the top; convolutions have
-a bias; max-pooling with stride rounds up.
+Layers and parameter names are those of the public files for TSN (Wang et al. 2016, arXiv 1608.00859), which were
+converted from Caffe: `inception_3a_3x3_reduce.weight`, `inception_3a_3x3_reduce_bn.weight`. All layers are direct
+children of the network. Convolutions have a bias. Max-pooling with stride rounds sizes up.
 
 B clips, T frames, C channels, H, W.
 """
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
-# Channels of: 1x1; 3x3 reduce, 3x3; double 3x3 reduce, both double 3x3; pool projection. 0: the block has no such
-# branch, halves the map and passes its input through a pool.
+# Channels of: 1x1; 3x3 reduce, 3x3; double 3x3 reduce, both double 3x3; pool projection. 0 means that the block lacks
+# this branch. Such a block halves the map, and one branch is its pooled input.
 WIDTHS: dict[str, tuple[int, int, int, int, int, int]] = {
     "inception_3a": (64, 64, 64, 64, 96, 32),
     "inception_3b": (64, 64, 96, 64, 96, 64),
@@ -30,11 +30,11 @@ WIDTHS: dict[str, tuple[int, int, int, int, int, int]] = {
     "inception_5a": (352, 192, 320, 160, 224, 128),
     "inception_5b": (352, 192, 320, 192, 224, 128),
 }
-MAX_POOLED = "inception_5b"  # its pool takes the largest; the others without stride average
+MAX_POOLED = "inception_5b"  # the pool of this block takes the maximum; other pools without stride take the mean
 
 
 def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, int]]:
-    """Name -> in and out channels, kernel, stride of an Inception block's convolutions."""
+    """Returns the convolutions of an Inception block: name -> in channels, out channels, kernel, stride."""
     single, reduce, triple, double_reduce, double, pool = WIDTHS[tap]
     stride = 1 if single else 2
     found = {
@@ -50,7 +50,7 @@ def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, 
 
 
 def _all_branches() -> dict[str, tuple[int, ...]]:
-    """Tap -> channels of each branch of its block, in the order in which they are joined."""
+    """Returns tap -> channels of each branch of the tap's block, in the order in which the branches are joined."""
     found: dict[str, tuple[int, ...]] = {}
     in_channels = 192
     for tap, (single, _, triple, _, double, pool) in WIDTHS.items():
@@ -63,7 +63,7 @@ BRANCHES = _all_branches()
 
 
 def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
-    """Tap -> its convolutions."""
+    """Returns tap -> convolutions of the tap."""
     found = {
         "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},
         "conv2": {"conv2_3x3_reduce": (64, 64, 1, 1), "conv2_3x3": (64, 192, 3, 1)},
@@ -84,15 +84,21 @@ def _submodules(tap: str) -> tuple[str, ...]:
 
 
 class Joined(nn.Module):
-    """The branches of an Inception block side by side: what a block ends with, so that something can follow it."""
+    """Joins the branches of an Inception block.
+
+    The module marks the end of a block, so that a block can be inserted after it.
+    """
 
     def forward(self, branches: Sequence[Tensor]) -> Tensor:
-        """Each [B*T, C_i, H, W] -> [B*T, sum of C_i, H, W]."""
+        """Returns the branches [B*T, C_i, H, W] joined to [B*T, sum of C_i, H, W]."""
         return torch.cat(list(branches), 1)
 
 
 class BNInception(Backbone):
-    """The network without its classifier. Branches that halve a map agree where its sides are even."""
+    """The network without its classifier.
+
+    Branches that halve a map have equal sizes only where the map has even sides.
+    """
 
     stages: ClassVar = {tap: _submodules(tap) for tap in CONVOLUTIONS}
 
@@ -106,11 +112,11 @@ class BNInception(Backbone):
             self.add_module(f"{tap}_output", Joined())
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""
+        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
         return frame_by_frame(self.run, clips)
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """[B*T, C, H, W] below `tap` -> [B*T, C', H', W'] at it."""
+        """Returns the maps [B*T, C', H', W'] of `tap` for the maps [B*T, C, H, W] of the tap below."""
         if tap not in WIDTHS:
             return _halved(self._chain(x, *CONVOLUTIONS[tap]))
         joined: Tensor = self.get_submodule(f"{tap}_output")(self._branches(tap, x))

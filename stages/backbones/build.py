@@ -1,4 +1,7 @@
-"""From a backbone's name to the frozen network: one line per backbone in BUILDERS, its facts in the catalogue."""
+"""Builds the frozen network of a backbone by its name.
+
+BUILDERS has one line per backbone; the catalogue has the facts.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,20 +45,22 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
 
 
 def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int | str) -> Backbone:
-    """The network up to the highest of `taps`, frozen, in eval mode, on the CPU in float32.
+    """Returns the network up to the highest of `taps`: frozen, in eval mode, on the CPU, in float32.
 
-    weights: a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` and any of these for the
-    2D network that the entry names. A file's classifier is left out, and its layers above the cut, which must fit all
-    the same; all its other keys must be used. options: those of the entry; of a network of the ResNet-3D family that
-    a named file was trained in, what differs from it.
+    weights: a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` and one of these for the 2D
+    network that the entry names. The classifier of a file is left out. Layers of a file above the cut are left out too,
+    but must fit. All other keys of a file must be used.
 
-    Raises ValueError if there is no such backbone, tap or option, WeightsError if the weights cannot be had or do not
-    belong.
+    options: the options of the entry. For a network of the ResNet-3D family, the options override the geometry in which
+    a named file was trained.
+
+    Raises ValueError if there is no such backbone, tap or option. Raises WeightsError if the weights cannot be read or
+    do not belong to the network.
     """
     known = entry(model, options, weights)
     for tap in taps:
         known.tap(tap)
-    with torch.random.fork_rng(devices=[]):  # constructors draw weights that are replaced below
+    with torch.random.fork_rng(devices=[]):  # constructors draw random weights, which are replaced below
         network = untrained(model, **known.chosen)
     above = {name: tensor.shape for name, tensor in network.state_dict().items()}
     network.cut(taps)
@@ -70,7 +75,7 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
 
 
 def backbone_digest(network: Backbone, known: BackboneEntry, weights: str) -> str:
-    """Identity of the weights for fingerprints; of inflated ones, that of the tensors."""
+    """Returns the identity of the weights for fingerprints. For inflated weights it is the digest of the tensors."""
     if weights.startswith(INFLATE):
         return tensors_digest(network)
     return weights_digest(network, weights, known.weights)
@@ -88,7 +93,10 @@ def _inflate(network: Backbone, known: BackboneEntry, weights: str) -> None:
 
 
 def untrained(model: str, **options: Any) -> Backbone:
-    """The whole network as its constructor makes it: that of the paper but for `options`, an entry's `chosen`."""
+    """Returns the whole network as its constructor makes it: the network of the paper, changed by `options`.
+
+    options: the `chosen` options of the entry.
+    """
     if model.startswith(TIMM_PREFIX):
         return TimmImage(model.removeprefix(TIMM_PREFIX))
     if model in LAYOUTS:

@@ -1,4 +1,4 @@
-"""Which frozen backbones there are, and what each expects and gives. Imports no torch: plans are made from this."""
+"""Lists the frozen backbones: what each takes and returns. Imports no torch, because plans are made from this list."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
 from kinegraph.stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
 
 TIMM_PREFIX = "timm/"
-HALF_VALID = (3, 2)  # of Inception-V3, whose layers do not pad
+HALF_VALID = (3, 2)  # kernel and stride in Inception-V3, whose layers do not pad
 TORCHVISION_VIDEO_MEAN, TORCHVISION_VIDEO_STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
 
@@ -25,7 +25,7 @@ def _resnet_taps(*widths: int) -> tuple[Tap, ...]:
 
 
 def _image(name: str, num_params: int, gmacs: float, taps: tuple[Tap, ...]) -> BackboneEntry:
-    """A network of frames of 224 px, trained on ImageNet."""
+    """Returns the entry of a network for frames of 224 px, trained on ImageNet."""
     return BackboneEntry(
         name=name,
         taps=taps,
@@ -49,7 +49,7 @@ _BN_INCEPTION_TAPS = taps_of(
     Level("inception_4e", 1056, (HALF_DOWN,)),
     Level("inception_5a", 1024),
     Level("inception_5b", 1024),
-    size_multiple=32,  # where a side is odd, the branches that halve it differ by a row; this keeps all even
+    size_multiple=32,  # keeps all sides even; branches that halve an odd side differ by one row
 )
 
 _INCEPTION_V3_TAPS = taps_of(
@@ -97,7 +97,10 @@ _TINY_I3D_TAPS = taps_of(
 def _sync_cnn(
     name: str, widths: tuple[int, int, int], num_params: int, gmacs: float, time: tuple[Window, ...] = ()
 ) -> BackboneEntry:
-    """A network of SyncMNIST's grey frames, in 0..1; no layer pads. time: of its last block."""
+    """Returns the entry of a network for SyncMNIST's grey frames, in 0..1. No layer pads.
+
+    `time` are the windows of the last block.
+    """
     shrink = ((3, 1), HALF_DOWN)
     below = (Level(f"block{number}", width, shrink) for number, width in enumerate(widths[:2], 1))
     return BackboneEntry(
@@ -111,7 +114,10 @@ def _sync_cnn(
 
 
 def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
-    """A network of the ResNet-3D family, trained on Kinetics-400; `num_frames` and `size` are what its GMACs are of."""
+    """Returns the entry of a network of the ResNet-3D family, trained on Kinetics-400.
+
+    The GMACs hold for `num_frames` frames of `size` px.
+    """
     layout = LAYOUTS[name]
     return BackboneEntry(
         name=name,
@@ -144,7 +150,7 @@ _ENTRIES = (
         name="inception_v3",
         taps=_INCEPTION_V3_TAPS,
         size=299,
-        mean=(0.5, 0.5, 0.5),  # torchvision gets there by its `transform_input`
+        mean=(0.5, 0.5, 0.5),  # torchvision reaches the same by its `transform_input`
         std=(0.5, 0.5, 0.5),
         counts=Counts(num_params=23_834_568, gmacs=5.713, num_frames=1, size=299, num_classes=1000),
     ),
@@ -198,10 +204,11 @@ CATALOGUE: dict[str, BackboneEntry] = {
 }
 
 
-def entry(name: str, options: Options = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (nobody changes it)
-    """The entry of this name, with the geometry that `options` and `weights` choose; `timm/<model>` asks timm.
+def entry(name: str, options: Options = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
+    """Returns the entry of a backbone, with the geometry that `options` and `weights` choose.
 
-    Raises ValueError, listing what there is, if there is no such backbone or option.
+    Facts of `timm/<model>` come from timm. Raises ValueError, with the list of names, if there is no such backbone or
+    option.
     """
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry
@@ -218,7 +225,10 @@ def entry(name: str, options: Options = {}, weights: str = "") -> BackboneEntry:
 
 
 def owner(known: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
-    """Whose weights these are, and their word there: of `inflate:`, those of the 2D network."""
+    """Returns the entry that the weights belong to, and the name of the weights in that entry.
+
+    For `inflate:...` that is the entry of the 2D network.
+    """
     if weights.startswith(INFLATE) and known.inflates is not None:
         return CATALOGUE[known.inflates], weights.removeprefix(INFLATE)
     return known, weights

@@ -1,4 +1,4 @@
-"""What torch.compile needs of the machine."""
+"""Checks that the machine can run torch.compile."""
 
 import os
 import shutil
@@ -11,9 +11,9 @@ from kinegraph.stages.errors import UsageError
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise UsageError where torch.compile could make no code for a CPU: it calls a C++ compiler.
+    """Raises UsageError where torch.compile cannot make code for a CPU, because the machine has no C++ compiler.
 
-    For a GPU it calls Triton, which says itself what it misses.
+    For a GPU nothing is checked, because Triton itself reports what is missing.
     """
     if device.type != "cpu":
         return

@@ -1,4 +1,4 @@
-"""Parameters and multiplications of a backbone, counted as in papers."""
+"""Counts parameters and multiplications of a backbone, as papers count them."""
 
 import torch
 from torch import nn
@@ -9,10 +9,10 @@ from kinegraph.stages.backbones.entry import BackboneEntry
 
 
 def count(known: BackboneEntry, **options: int | str) -> tuple[int, float]:
-    """Number of parameters and GMACs for the input and with the classifier that `known.counts` names.
+    """Returns the number of parameters and the GMACs, for the input and the classifier that `known.counts` names.
 
-    Counted are the multiplications of convolutions, linear layers and attention products; norms, pools and
-    activations are not. Nothing is computed: tensors have shapes only.
+    Counted are the multiplications of convolutions, linear layers and attention products. Norms, pools and activations
+    are not counted. Nothing is computed, because the tensors have shapes only.
     """
     form = known.counts
     assert form is not None

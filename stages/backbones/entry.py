@@ -1,4 +1,4 @@
-"""What is known of a backbone before it is built. Imports no torch: plans are made from this."""
+"""Describes a backbone before it is built. Imports no torch, because plans are made from this."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,15 +7,16 @@ from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.weights.sources import WeightSource, known_source
 
 Options = Mapping[str, int | str]
-GEOMETRY, AS_TRAINED, PAPER = "geometry", "as_trained", "paper"  # what the other options start from
-INFLATE = "inflate:"  # before the name of weights of the 2D network that an entry inflates
+GEOMETRY, AS_TRAINED, PAPER = "geometry", "as_trained", "paper"  # the option that sets defaults of other options
+INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Size and cost of the network counted as in papers: with its classifier, for one clip of the usual input.
+    """Size and cost of a network as papers count them: with its classifier, for one clip of the usual input.
 
-    num_params: all trainable numbers. gmacs: 1e9 multiplications of convolutions, linear layers and attention.
+    num_params: the number of trainable parameters. gmacs: 1e9 multiplications of convolutions, linear layers and
+    attention.
     """
 
     num_params: int
@@ -27,10 +28,13 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry:
-    """A backbone as it is trained: square input of `size` px, RGB in 0..1 normalised by `mean` and `std`.
+    """Describes a backbone as it is trained.
 
-    options: what of its geometry can be chosen, the paper's first, and `geometry`. chosen: what differs from the
-    paper's. min_frames: of a clip it makes sense for. inflates: the 2D backbone whose weights, inflated, fit it.
+    The input is square, `size` px a side, RGB in 0..1, normalised by `mean` and `std`.
+
+    options: choices of the geometry, the paper's value first, and `geometry` itself. chosen: options that differ from
+    the paper's values. min_frames: the fewest frames of a clip for which the network makes sense. inflates: the 2D
+    backbone whose weights fit this network after inflation.
     """
 
     name: str
@@ -47,11 +51,11 @@ class BackboneEntry:
 
     @property
     def other_words(self) -> list[str]:
-        """What `weights` may be besides names, files and `random:<seed>`, for messages."""
+        """Returns what `weights` may be besides names, files and `random:<seed>`, for messages."""
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
     def tap(self, name: str) -> Tap:
-        """The tap of this name. Raises ValueError, listing the taps, if there is none."""
+        """Returns the tap of this name. Raises ValueError, with the list of taps, if there is none."""
         for tap in self.taps:
             if tap.name == name:
                 return tap
@@ -59,9 +63,10 @@ class BackboneEntry:
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {known}")
 
     def choose(self, options: Options, weights: str) -> dict[str, int | str]:
-        """What differs from the paper: as `options` say, else as `weights` were trained where that is known.
+        """Returns the options that differ from the paper's values.
 
-        Raises ValueError for what cannot be chosen.
+        `options` have priority. Other values are those in which `weights` were trained, where that is known. Raises
+        ValueError for an option or value that does not exist.
         """
         for key, value in options.items():
             if key not in self.options:

@@ -1,4 +1,4 @@
-"""Features of clips: a frozen backbone on uint8 pixels."""
+"""Computes features of clips: a frozen backbone runs on uint8 pixels."""
 
 import logging
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.device import computing_in, frozen_on, is_slow_at, require_precision
 
 log = logging.getLogger("kinegraph")
-# B clips, T frames, C channels, S side of the square input, H W size of a map.
+# B clips, T frames, C channels, S side of the square input, H W height and width of a map.
 
 
 class FeatureExtractor:
-    """One backbone entry on one device. Networks are loaded at construction, once per worker process.
+    """One backbone entry on one device. The network is loaded at construction, once per worker process.
 
-    `compiled`: torch.compile makes faster code of the network when the first batch comes, which takes minutes. Raises
-    UsageError where there is no compiler.
+    compiled: torch.compile makes faster code of the network at the first batch, which takes minutes. Raises UsageError
+    where there is no compiler.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
@@ -48,14 +48,15 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, T, S, S, 3] uint8 RGB -> tap -> [B, T', C, H, W], in the precision computed in.
+        """Returns tap -> maps [B, T', C, H, W] for clips [B, T, S, S, 3] uint8 RGB.
 
-        Numerics: bf16 maps differ from float32 by about 1 % of their standard deviation (a test states how much).
+        Maps have the precision of the computation. Maps in bf16 differ from maps in float32 by about 1 % of their
+        standard deviation. A test states the limit.
         """
         if self._reversed:
             clips = clips.flip(-1)
         x = (clips.float() / 255 - self._mean) / self._std
-        x = x.permute(0, 4, 1, 2, 3)  # [B, 3, T, S, S], and by that channels-last without a copy
+        x = x.permute(0, 4, 1, 2, 3)  # [B, 3, T, S, S]; the permutation makes it channels-last without a copy
         with computing_in(self.options.precision, self.device):
             found = self._network(x)
         return {tap: out.transpose(1, 2) for tap, out in found.items()}

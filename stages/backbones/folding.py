@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: both are linear in eval mode, so one layer does for two."""
+"""Folds batch norms into the convolutions before them. Both are linear in eval mode, so one layer can replace two."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,11 +10,12 @@ CONVOLUTIONS, NORMS = (nn.Conv2d, nn.Conv3d), (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Fold, in place and in float32, each batch norm of a frozen network that is known to follow a convolution.
+    """Folds each batch norm that follows a convolution of a frozen network, in place and in float32.
 
-    Known by its name: `conv1` and `bn1`, `conv` and `bn`, `x` and `x_bn`, or neighbours in an nn.Sequential. That is so
-    in all networks of the catalogue (a test compares), not in any network. In float32 results move by rounding; bf16
-    comes out nearer to float32, because it rounds less often.
+    Pairs are recognised by their names: `conv1` and `bn1`, `conv` and `bn`, `x` and `x_bn`, or neighbours in an
+    nn.Sequential. The rule holds in all networks of the catalogue (a test compares results), but not in every network.
+    In float32, results change by rounding only. In bf16, results come nearer to float32, because fewer values are
+    rounded.
     """
     for parent in network.modules():
         for conv, norm in list(_pairs(parent)):

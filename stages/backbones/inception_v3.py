@@ -1,4 +1,4 @@
-"""Inception-V3 (Szegedy et al. 2016, arXiv 1512.00567), frame by frame, under torchvision's parameter names."""
+"""Inception-V3 (Szegedy et al. 2016, arXiv 1512.00567), frame by frame, with torchvision's parameter names."""
 
 from typing import ClassVar
 
@@ -9,8 +9,8 @@ from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
 # B clips, T frames, C channels, H, W.
 
-# Tap -> channels of each branch of its Inception block, in the order in which they are joined; where a branch parts
-# again at its end, as in 7b, both halves. The last one of 6a and 7a is its input, pooled.
+# Tap -> channels of each branch of the tap's Inception block, in the order in which the branches are joined. A branch
+# that splits at its end, as in 7b, is listed as two halves. The last branch of 6a and 7a is the pooled input.
 BRANCHES: dict[str, tuple[int, ...]] = {
     "mixed_5b": (64, 64, 96, 32),
     "mixed_5c": (64, 64, 96, 64),
@@ -24,7 +24,7 @@ BRANCHES: dict[str, tuple[int, ...]] = {
 
 
 class InceptionV3(Backbone):
-    """Torchvision's network without its classifiers. Most layers do not pad: maps end short of the frame's edge."""
+    """Torchvision's network without its classifiers. Most layers do not pad, so maps do not reach the frame's edge."""
 
     stages: ClassVar = {
         "stem": (
@@ -44,5 +44,5 @@ class InceptionV3(Backbone):
         self.adopt(Inception3(aux_logits=False, init_weights=False))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""
+        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
         return frame_by_frame(self.run, clips)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 
 class NonLocal(nn.Module):
-    """x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))); phi and g see x max-pooled 1 x 2 x 2.
+    """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))). phi and g see x after 1 x 2 x 2
+    max-pooling.
 
-    A fresh block is the identity: the gain of its norm is 0. The scale is that of the authors' code, and so are
-    groups of `frames` consecutive frames that see only each other.
+    A fresh block is the identity, because the gain of its norm is 0. The scale is that of the authors' code. With
+    `frames`, each group of that many consecutive frames attends to itself only, as in the authors' code.
     """
 
     def __init__(self, channels: int, frames: int | Literal["all"] = "all") -> None:
@@ -31,7 +32,7 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> the same shape. H and W of at least 2, T a multiple of `frames`."""
+        """Returns a tensor of the shape of x [B, C, T, H, W]. H and W must be at least 2, T a multiple of `frames`."""
         if self.frames == "all":
             return self._seeing_all(x)
         groups = x.reshape(*x.shape[:2], -1, self.frames, *x.shape[3:])  # [B, C, T / frames, frames, H, W]
@@ -43,7 +44,7 @@ class NonLocal(nn.Module):
         pooled = self.pool(x)
         query = _by_place(self.theta(x))  # [B, N, C / 2]
         key, value = (_by_place(conv(pooled)) for conv in (self.phi, self.g))  # [B, M, C / 2]
-        # With a head axis of one: without it torch has no fused kernel, and N x M weights would be held.
+        # The head axis of one is needed: without it torch has no fused kernel and would store N x M weights.
         found = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
         found = found.transpose(1, 2).reshape(-1, found.shape[2], *x.shape[2:])  # [B, C / 2, T, H, W]
         out: Tensor = x + self.norm(self.out(found))
@@ -51,5 +52,8 @@ class NonLocal(nn.Module):
 
 
 def _by_place(x: Tensor) -> Tensor:
-    """[B, C, T, H, W] -> [B, T H W, C], the channels of a place side by side as fused attention needs them."""
+    """Returns x [B, C, T, H, W] as [B, T H W, C].
+
+    The channels of a place lie side by side, as fused attention needs them.
+    """
     return x.flatten(2).transpose(1, 2).contiguous()

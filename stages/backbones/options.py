@@ -1,4 +1,4 @@
-"""Options of one backbone entry. Torch-free."""
+"""The options of one backbone entry. Torch-free."""
 
 from typing import Annotated, Literal
 

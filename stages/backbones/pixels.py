@@ -1,4 +1,7 @@
-"""How frames become a backbone's input, and what its pixels are normalised by: what its weights expect. Torch-free."""
+"""Decides how frames become a backbone's input, and how pixels are normalised, by what the weights expect.
+
+Torch-free.
+"""
 
 from dataclasses import replace
 
@@ -10,14 +13,15 @@ from kinegraph.stages.weights.sources import Pixels, known_source
 
 
 def own_pixels(known: BackboneEntry) -> Pixels:
-    """Those that are usual for the network, for weights of which nothing is known."""
+    """Returns the usual normalisation of the network, for weights of which nothing is known."""
     return Pixels(mean=known.mean, std=known.std)
 
 
 def pixels_of(options: BackboneOptions) -> Pixels:
-    """The options' own `mean`, `std` and `channel_order`, else those of the weights, else those of the network.
+    """Returns the normalisation: `mean`, `std` and `channel_order` of the options, else of the weights, else of the
+    network.
 
-    Inflated weights are those of the 2D network.
+    For inflated weights, the values of the 2D network count.
     """
     known, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, known.weights)
@@ -27,9 +31,10 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 
 
 def framing_of(options: BackboneOptions, known: BackboneEntry) -> Framing:
-    """The options' own `size`, `resize_short` and `resize`; what they leave open is as the weights were tested.
+    """Returns the framing: `size`, `resize_short` and `resize` of the options.
 
-    That of the weights counts only as a whole: with another `size` crops are cut first, as where nothing is known.
+    Values left open are as the weights were tested. The weights' framing counts only as a whole. With another `size`,
+    crops are cut first, as for unknown weights.
     """
     source = known_source(options.weights, known.weights)
     tested = source.framing if source is not None else None

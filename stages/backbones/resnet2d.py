@@ -1,4 +1,4 @@
-"""The ResNets of He et al. 2015 (arXiv 1512.03385), frame by frame, under torchvision's parameter names."""
+"""The ResNets of He et al. 2015 (arXiv 1512.03385), frame by frame, with torchvision's parameter names."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 
 
 class ResNet2D(Backbone):
-    """A torchvision ResNet without its classifier, run on every frame of a clip."""
+    """A torchvision ResNet without its classifier. The network runs on every frame of a clip."""
 
     stages: ClassVar = {
         "stem": ("conv1", "bn1", "relu", "maxpool"),
@@ -26,5 +26,5 @@ class ResNet2D(Backbone):
         self.adopt(resnet)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""
+        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
         return frame_by_frame(self.run, clips)

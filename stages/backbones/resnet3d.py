@@ -1,9 +1,9 @@
-"""The ResNet-3D family: C2D, I3D, non-local I3D and SlowOnly, by their layout.
+"""The ResNet-3D family: C2D, I3D, non-local I3D and SlowOnly. A layout describes each network.
 
-I3D as in "Videos as Space-Time Region Graphs" (Wang and Gupta 2018, arXiv 1806.01810, Table 1); C2D and non-local
-I3D as in "Non-local Neural Networks" (Wang et al. 2018, arXiv 1711.07971); SlowOnly is the slow pathway of SlowFast
-(Feichtenhofer et al. 2019, arXiv 1812.03982). Table 1 gives pool2 as 3x1x1; every released implementation pools
-2x1x1 without padding, and so do we.
+I3D is that of "Videos as Space-Time Region Graphs" (Wang and Gupta 2018, arXiv 1806.01810, Table 1). C2D and non-local
+I3D are those of "Non-local Neural Networks" (Wang et al. 2018, arXiv 1711.07971). SlowOnly is the slow pathway of
+SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982). Deviation: Table 1 states 3x1x1 for pool2; every released
+implementation pools 2x1x1 without padding, and so does this one.
 
 B clips, T frames, C channels, H, W.
 """
@@ -21,7 +21,10 @@ EXPANSION = 4
 
 
 class Bottleneck3D(nn.Module):
-    """t x 1 x 1, 1 x 3 x 3 (with the stride), 1 x 1 x 1, added to the shortcut; submodules named as torchvision's."""
+    """Three convolutions, t x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1, added to the shortcut.
+
+    The submodules have torchvision's names.
+    """
 
     def __init__(self, in_channels: int, width: int, temporal_kernel: int, stride: int) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class Bottleneck3D(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> [B, 4 width, T, H / stride, W / stride]."""
+        """Returns [B, 4 width, T, H / stride, W / stride] for x [B, C, T, H, W]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
@@ -53,7 +56,7 @@ class Bottleneck3D(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks "0", "1", ... in a row, and in `after`, by the number of a block, what its output passes next."""
+    """Residual blocks "0", "1", ... in a row. `after` maps a block's number to the module that follows the block."""
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class Stage(nn.Module):
         self.after = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> [B, C', T, H', W'], as the blocks say."""
+        """Returns [B, C', T, H', W'] for x [B, C, T, H, W]. The blocks decide C', H' and W'."""
         for name, block in self.named_children():
             if block is not self.after:
                 x = block(x)
@@ -72,7 +75,10 @@ class Stage(nn.Module):
 
 
 class ResNet3D(Backbone):
-    """A network of the family without its classifier: conv1, bn1, res2.0.conv1, ..., res3.after.1.theta, ..."""
+    """A network of the family without its classifier.
+
+    Parameter names: conv1, bn1, res2.0.conv1, ..., res3.after.1.theta, ...
+    """
 
     stages: ClassVar = {
         "stem": ("conv1", "bn1", "relu", "pool1"),

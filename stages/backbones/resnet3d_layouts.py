@@ -1,4 +1,4 @@
-"""What tells the networks of the ResNet-3D family apart. Imports no torch."""
+"""Describes how the networks of the ResNet-3D family differ. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from kinegraph.stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Wind
 
 STAGES = ("res2", "res3", "res4", "res5")
 
-# How far each block's first convolution reaches in time; the pattern repeats over the blocks of a stage.
+# Temporal kernel of each block's first convolution. The pattern repeats over the blocks of a stage.
 TEMPORAL_KERNELS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "alternate": {"res2": (3,), "res3": (3, 1), "res4": (3, 1), "res5": (1, 3)},
     "all": dict.fromkeys(STAGES, (3,)),
@@ -17,7 +17,7 @@ TEMPORAL_KERNELS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 }
 
 
-# What weights do not show, as networks were trained with it somewhere.
+# Options that the shapes of weights do not show. Each value was used to train some published network.
 CHOICES: Mapping[str, tuple[int | str, ...]] = {
     "stem_time_stride": (1, 2),
     "pool1_time_stride": (1, 2),
@@ -30,13 +30,13 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One network of the family.
+    """Describes one network of the family.
 
-    blocks: how many each of res2 ... res5 has. stem_frames: temporal kernel of the first convolution.
-    temporal_kernels: a key of TEMPORAL_KERNELS.
-    non_local: stage -> the residual blocks, from 0, that a non-local block follows.
-    pool1_padding: in space. pool1 and pool2 join as many frames as their stride in time.
-    res3_attention_frames: non-local blocks of res3 see all frames, or groups of so many.
+    blocks: the number of blocks in each of res2 ... res5. stem_frames: temporal kernel of the first convolution.
+    temporal_kernels: a key of TEMPORAL_KERNELS. non_local: stage -> numbers, from 0, of the residual blocks that a
+    non-local block follows. pool1_padding: padding in space. The pools pool1 and pool2 join as many frames as their
+    stride in time. res3_attention_frames: the number of frames in a group that attends to itself in res3's non-local
+    blocks, or "all" for one group.
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -52,7 +52,7 @@ class Layout:
 
     @property
     def options(self) -> dict[str, tuple[int | str, ...]]:
-        """What can be chosen, this layout's own value first."""
+        """Returns the options that can be chosen. The layout's own value comes first."""
         choices = dict(CHOICES)
         if self.temporal_kernels == "alternate":
             choices["temporal_kernels"] = ("alternate", "all")
@@ -75,7 +75,7 @@ class Layout:
         )
 
     def kernels(self, stage: str) -> tuple[int, ...]:
-        """Temporal kernel of each block of a stage."""
+        """Returns the temporal kernel of each block of a stage."""
         pattern = TEMPORAL_KERNELS[self.temporal_kernels][stage]
         return tuple(pattern[i % len(pattern)] for i in range(self.blocks[STAGES.index(stage)]))
 
@@ -84,9 +84,9 @@ def _if_2(stride: int, window: Window = HALF_DOWN) -> tuple[Window, ...]:
     return (window,) if stride == 2 else ()
 
 
-# The table of Wang and Gupta 2018 (arXiv 1806.01810) reads as 3x1x1 in every block; only the alternating pattern of
-# the authors' non-local code (arXiv 1711.07971) gives the published 28.0 M parameters and 153 GMAC. res5 keeps res4's
-# size there; the public checkpoints of all these networks were trained with res5_stride 2.
+# The table of Wang and Gupta 2018 (arXiv 1806.01810) states 3x1x1 in every block. Only the alternating pattern of the
+# authors' non-local code (arXiv 1711.07971) has the published 28.0 M parameters and 153 GMAC. In the paper, res5 has
+# the size of res4; the public checkpoints of all these networks were trained with res5_stride 2.
 _I3D_R50 = Layout(stem_frames=5, temporal_kernels="alternate", pool2_time_stride=2, res5_stride=1)
 
 LAYOUTS: dict[str, Layout] = {

@@ -1,4 +1,7 @@
-"""Runs a backbone on a batch: its maps are rounded as stored, kept, and handed on to what reads them."""
+"""Runs a backbone on a batch.
+
+Maps are rounded to the stored type, written, and handed on to the stages that read them.
+"""
 
 import torch
 from torch import Tensor
@@ -13,7 +16,10 @@ from kinegraph.stages.stage import StageBatch
 
 
 class BackboneRunner:
-    """One backbone entry on one device. Every batch goes through the network whole, so that its layout is the same."""
+    """One backbone entry on one device.
+
+    The network always runs on the whole batch, so that the memory layout stays the same.
+    """
 
     def __init__(
         self, key: str, options: BackboneOptions, square: Square, device: torch.device, *, compiled: bool
@@ -28,7 +34,10 @@ class BackboneRunner:
             self._keep(tap, found, batch)
 
     def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
-        """Round one tap's maps [B, T, C, H, W] as stored; clips whose maps are not finite fail."""
+        """Rounds one tap's maps [B, T, C, H, W] to the stored type and writes them.
+
+        Clips whose maps are not finite fail.
+        """
         slots, array = batch.slots, f"{self.key}/{tap}"
         stored = maps.to(DTYPES_STORED[self.options.storage_dtype])
         if batch.stores(array):

@@ -1,4 +1,4 @@
-"""The keys `features/<entry>`: maps of a frozen backbone at its taps, and their means. Imports no torch."""
+"""The stage keys `features/<entry>`: maps of a frozen backbone at its taps, and their means. Imports no torch."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kinegraph.stages.backbones.run import BackboneRunner
 
 VERSION = 1  # raised when the output changes beyond rounding
-NOT_AS_GIVEN = {  # what is recorded as it is used
+NOT_AS_GIVEN = {  # options that are recorded as they are used, not as the config states them
     "weights",
     "options",
     "mean",
@@ -104,7 +104,7 @@ def _square(recipe: Recipe, name: str) -> Square:
 
 
 def _check_entry(recipe: Recipe, name: str) -> None:
-    """Raise ValueError for an entry with a network, geometry, taps, frames or weights that do not go together."""
+    """Raises ValueError for an entry whose network, geometry, taps, frames and weights do not fit together."""
     options = recipe.backbones[name]
     with under(f"backbones.{name}.model"):
         entry(options.model)

@@ -1,4 +1,4 @@
-"""The small networks that SyncMNIST is made for, in the layout of the RSTG paper's.
+"""The small networks for SyncMNIST, in the layout of the network of the RSTG paper.
 
 B clips, T frames, C channels, H, W.
 """
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from kinegraph.stages.backbones.backbone import Backbone
 
 WIDTHS = {"sync_cnn": (512, 512, 512), "tiny_sync_cnn": (16, 32, 64)}
-LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # frames that the last convolution spans
+LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # number of frames that the last convolution spans
 
 
 class SyncCnn(Backbone):
-    """Three times a 3 x 3 convolution without padding, ReLU, 2 x 2 maximum: 64 px -> 31, 14, 6 (RSTG, section 4.1).
+    """Three blocks of a 3 x 3 convolution without padding, ReLU and 2 x 2 maximum: 64 px -> 31, 14, 6 (RSTG, section
+    4.1).
 
-    `sync_cnn`, with 512 channels, is the paper's and sees frames one by one. `tiny_sync_cnn` is slim, and its last
-    convolution spans three frames, without padding either, so that its maps tell how a digit moves: T frames give
-    T - 2 maps. Frames are grey: the mean of R, G and B.
+    `sync_cnn` is the network of the paper. It has 512 channels and sees each frame alone. `tiny_sync_cnn` has few
+    channels. Its last convolution spans three frames without padding, so that its maps show how a digit moves: T frames
+    have T - 2 maps. Frames are grey: the mean of R, G and B.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}
@@ -33,7 +34,7 @@ class SyncCnn(Backbone):
 
 
 class Grey(nn.Module):
-    """The mean of the channels: [B, 3, T, H, W] -> [B, 1, T, H, W]."""
+    """Returns the mean of the channels: [B, 3, T, H, W] -> [B, 1, T, H, W]."""
 
     def forward(self, clips: Tensor) -> Tensor:
         return clips.mean(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Where a backbone can be cut, and what its maps measure there. Imports no torch."""
+"""Describes the taps of a backbone: where the network can be cut, and the sizes of the maps. Imports no torch."""
 
 from dataclasses import dataclass
 from math import prod
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 from kinegraph.cache_schemas.words import counted
 
-Window = tuple[int, int]  # kernel and stride of a layer; what is padded only to keep its size is left out
+Window = tuple[int, int]  # kernel and stride of a layer; layers that keep the size are left out
 HALF_UP: Window = (1, 2)  # ceil(n / 2): stride 2, padded by half of an odd kernel
 HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """A point where a backbone can be cut, and the layers up to it that change sizes: in space and in time.
+    """A point where a backbone can be cut, with the layers below it that change sizes in space and in time.
 
-    size_multiple, frames_multiple: the input's side, and its number of frames, must be multiples of these.
+    size_multiple, frames_multiple: the side and the number of frames of the input must be multiples of these numbers.
     """
 
     name: str
@@ -27,17 +27,20 @@ class Tap:
 
     @property
     def stride(self) -> int:
-        """Input pixels per map cell."""
+        """Returns the number of input pixels per map cell."""
         return prod(stride for _, stride in self.space)
 
     @property
     def temporal_stride(self) -> int:
-        """Input frames per map row."""
+        """Returns the number of input frames per map row."""
         return prod(stride for _, stride in self.time)
 
     @property
     def offset_px(self) -> float:
-        """How far, where layers do not pad, cell 0's centre lies beyond the middle of the first `stride` pixels."""
+        """Returns how far the centre of cell 0 lies beyond the middle of the first `stride` pixels.
+
+        It is 0 where layers pad.
+        """
         centre, jump = 0.0, 1
         for kernel, stride in self.space:
             centre += jump * (kernel - 1) / 2
@@ -45,7 +48,7 @@ class Tap:
         return max(0.0, centre - (jump - 1) / 2)
 
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """(T, C, H, W) of this tap's map for a clip of `num_frames` frames of `size` x `size` px.
+        """Returns (T, C, H, W) of the tap's map for a clip of `num_frames` frames of `size` x `size` px.
 
         Raises ValueError for a size or a number of frames that the network cannot take.
         """
@@ -56,7 +59,7 @@ class Tap:
         return _length(num_frames, self.time), self.channels, side, side
 
     def shape_above(self, below: "Tap", shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """(T, C, H, W) of this tap's map from that of a tap below it in the same network.
+        """Returns (T, C, H, W) of this tap's map, where `shape` is that of the tap `below` in the same network.
 
         Raises ValueError for a number of frames that the network cannot take.
         """
@@ -77,7 +80,9 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """A tap by what lies between it and the tap below. frames_multiple: of its own maps."""
+    """Describes a tap by the layers between it and the tap below. frames_multiple: for the frames of this level's
+    own maps.
+    """
 
     name: str
     channels: int
@@ -87,7 +92,7 @@ class Level(NamedTuple):
 
 
 def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
-    """The taps of a network from its levels, bottom to top."""
+    """Returns the taps of a network. `levels` go from bottom to top."""
     taps: list[Tap] = []
     space: tuple[Window, ...] = ()
     time: tuple[Window, ...] = ()

@@ -1,4 +1,4 @@
-"""TSM (Lin, Gan and Han 2019, arXiv 1811.08383): a 2D ResNet whose blocks see a part of the frames beside their own.
+"""TSM (Lin, Gan and Han 2019, arXiv 1811.08383): a 2D ResNet whose blocks see parts of the neighbouring frames.
 
 B clips, T frames (the segments), C channels, H, W.
 """
@@ -16,20 +16,24 @@ SHIFT_DIVISOR = 8
 
 
 class ShiftedConv(nn.Conv2d):
-    """A convolution of frames that first takes 1/8 of the channels from the next frame and 1/8 from the one before.
+    """A convolution on frames. Before it, 1/8 of the channels come from the next frame and 1/8 from the previous frame.
 
-    `num_frames` says how many consecutive inputs are one clip. Beyond its ends are zeros.
+    `num_frames` is the number of consecutive inputs that form one clip. Beyond the ends of a clip are zeros.
     """
 
     num_frames: int
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B*T, C, H, W] -> [B*T, C', H', W']."""
+        """Returns [B*T, C', H', W'] for an input [B*T, C, H, W]."""
         return super().forward(shifted(input, self.num_frames))
 
 
 def shifted(frames: Tensor, num_frames: int) -> Tensor:
-    """[B*T, C, H, W] -> the same shape: channels [0, C/8) of frame t + 1, [C/8, C/4) of t - 1, the rest of t."""
+    """Returns shifted frames [B*T, C, H, W] of the same shape.
+
+    At frame t, channels [0, C/8) are those of frame t + 1, channels [C/8, C/4) those of frame t - 1, the other channels
+    those of frame t.
+    """
     fold = frames.shape[1] // SHIFT_DIVISOR
     x = frames.view(-1, num_frames, *frames.shape[1:])  # [B, T, C, H, W]
     out = x.clone()
@@ -39,9 +43,9 @@ def shifted(frames: Tensor, num_frames: int) -> Tensor:
 
 
 class ShiftedResNet(Backbone):
-    """A torchvision ResNet of bottlenecks under its own parameter names, shifted before conv1 of every block.
+    """A torchvision ResNet of bottlenecks with its own parameter names. Frames are shifted before conv1 of every block.
 
-    The shift is residual: the shortcut sees the frames as they are.
+    The shift is residual, because the shortcut sees the unshifted frames.
     """
 
     stages: ClassVar = ResNet2D.stages
@@ -55,7 +59,7 @@ class ShiftedResNet(Backbone):
                 block.conv1 = ShiftedConv(conv.in_channels, conv.out_channels, 1, bias=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""
+        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
         for module in self.modules():
             if isinstance(module, ShiftedConv):
                 module.num_frames = clips.shape[2]

@@ -1,7 +1,7 @@
-"""Any image model of timm that gives its intermediate maps, frame by frame. The only backbones that need timm.
+"""Runs image models of timm that return intermediate maps, frame by frame. No other backbone needs timm.
 
-A plan has to know channels and sizes, and timm tells them only by building the model: so this is the one file
-through which a plan imports torch, and only for a config that names such a model.
+A plan must know channels and sizes, and timm reports them only after building the model. So a plan imports torch
+through this file, but only for a config that names such a model.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,13 @@ from kinegraph.stages.backbones.taps import Tap
 
 
 class TimmImage(Backbone):
-    """`model` is timm's name, such as `convnext_tiny`, or one with a tag; parameters keep timm's names.
+    """A model of timm.
 
-    Taps are named as timm names the modules whose outputs they are, with `_` for dots.
+    `model` is timm's name, such as `convnext_tiny`, with or without a tag. Parameters keep timm's names. A tap has the
+    name of the timm module whose output it is, with `_` in place of dots.
     """
 
-    stages = {}  # noqa: RUF012 (a ClassVar of the base; each of these models has its own)
+    stages = {}  # noqa: RUF012 (a ClassVar in the base; each of these models has its own value)
 
     def __init__(self, model: str) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class TimmImage(Backbone):
         self.taps = tuple(self.indices)
 
     def cut(self, taps: Sequence[str]) -> None:
-        """As Backbone.cut; timm drops what is above."""
+        """Does the same as Backbone.cut. timm drops the layers above."""
         unknown = [name for name in taps if name not in self.taps]
         if unknown or not taps:
             raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
@@ -43,40 +44,42 @@ class TimmImage(Backbone):
         self.model.prune_intermediate_layers([self.indices[name] for name in self.taps], prune_head=True)
 
     def draw(self, seed: int) -> None:
-        """Random weights as timm draws them, which suits each of its architectures; without torch's generator."""
+        """Draws random weights as timm does for each architecture, without torch's global generator."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             drawn = create(self.name).state_dict()
         self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
     def is_classifier(self, name: str) -> bool:
-        """As Backbone.is_classifier; timm says what each model calls it, some have several."""
+        """Returns the same as Backbone.is_classifier. timm knows the name of each model's classifier; some models
+        have several.
+        """
         known = self.model.pretrained_cfg["classifier"] or ()
         return name.startswith(tuple(f"{module}." for module in ((known,) if isinstance(known, str) else known)))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """clips [B, 3, T, H, W], normalised -> wanted tap -> [B, C, T, H', W']."""
+        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
         return frame_by_frame(self.run, clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """frames [B*T, 3, H, W] -> wanted tap -> [B*T, C, H', W']."""
+        """Returns wanted tap -> maps [B*T, C, H', W'] for frames [B*T, 3, H, W]."""
         wanted = [self.indices[name] for name in self.taps]
         found = self.model.forward_intermediates(x, indices=wanted, stop_early=True, intermediates_only=True)
         return dict(zip(self.taps, found, strict=True))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Of timm's model, under its public names."""
+        """Returns the state of timm's model, with timm's public names."""
         return self.model.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Into timm's model, by its public names."""
+        """Loads a state into timm's model, with timm's public names."""
         return self.model.load_state_dict(*args, **kwargs)
 
 
 def create(model: str) -> Any:
-    """timm's model of this name, untrained.
+    """Returns timm's model of this name, untrained.
 
-    Raises ValueError if timm is not installed, has no such model, or the model does not give its maps.
+    Raises ValueError if timm is not installed, has no such model, or the model does not return intermediate maps.
     """
     try:
         import timm
@@ -92,25 +95,25 @@ def create(model: str) -> Any:
 
 
 def tap_names(model: Any) -> list[str]:
-    """Names of the taps of a timm model, from bottom to top."""
+    """Returns the names of the taps of a timm model, from bottom to top."""
     return [str(level["module"]).replace(".", "_") for level in model.feature_info]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmTap(Tap):
-    """A tap whose map sizes timm's model itself has to tell."""
+    """A tap whose map sizes come from timm's model."""
 
     model: str
 
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """As Tap.shape."""
+        """Returns the same as Tap.shape."""
         height, width = map_sizes(self.model, size)[self.name]
         return num_frames, self.channels, height, width
 
 
 @cache
 def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
-    """Tap -> (H, W) of its map for frames of `size` x `size` px.
+    """Returns tap -> (H, W) of the tap's map for frames of `size` x `size` px.
 
     Raises ValueError for a size that the model cannot take.
     """
@@ -124,7 +127,7 @@ def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
 
 @cache
 def timm_entry(model: str) -> BackboneEntry:
-    """The entry of `timm/<model>`, from what timm says of it. Raises ValueError as `create` does."""
+    """Returns the entry of `timm/<model>`, filled from timm. Raises the errors of `create`."""
     created = create(model)
     expected = created.pretrained_cfg
     return BackboneEntry(

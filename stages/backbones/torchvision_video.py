@@ -1,4 +1,4 @@
-"""Torchvision's S3D and R(2+1)D-18 under its parameter names."""
+"""Torchvision's S3D and R(2+1)D-18 with torchvision's parameter names."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from kinegraph.stages.backbones.backbone import Backbone
 
 
 class S3D(Backbone):
-    """Inception with separable convolutions (Xie et al. 2018, arXiv 1712.04851); taps are named as in the paper."""
+    """Inception with separable convolutions (Xie et al. 2018, arXiv 1712.04851). Taps have the names of the paper."""
 
     stages: ClassVar = {
         "stem": ("features.0", "features.1"),
@@ -30,7 +30,7 @@ class S3D(Backbone):
 
 
 class R2Plus1D(Backbone):
-    """ResNet-18 of 1x3x3 and 3x1x1 convolutions (Tran et al. 2018, arXiv 1711.11248)."""
+    """A ResNet-18 of 1x3x3 and 3x1x1 convolutions (Tran et al. 2018, arXiv 1711.11248)."""
 
     stages: ClassVar = {
         "stem": ("stem",),

@@ -1,4 +1,4 @@
-"""Options of clip sampling. Torch-free."""
+"""The options of clip sampling. Torch-free."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -8,12 +8,14 @@ from pydantic import Field, model_validator
 from kinegraph.cache_schemas.crops import CORNERS, ENDS, FLIP, FULL, base_of, crops_of, is_crop
 from kinegraph.stages.options import StageOptions
 
-NATIVE = "native"  # fps of clips whose frames are taken by number
+NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 
 
 class ClipOptions(StageOptions):
-    """Which frames make a clip, by presentation time. With `fps: native` by number, whatever the rate: of a video or
-    interval of n frames uniform takes floor((i + 0.5) n / num_frames), which is TSN's rule.
+    """Which frames make a clip. Frames are chosen by presentation time.
+
+    With `fps: native`, frames are chosen by number, whatever the frame rate. `uniform` then takes frame floor((i + 0.5)
+    n / num_frames) of a video or interval of n frames, which is TSN's rule.
     """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
@@ -41,16 +43,17 @@ class ClipOptions(StageOptions):
 
     @property
     def rows_per_video(self) -> int:
+        """Returns the number of rows of one video: clips times crops."""
         return self.per_video * len(self.crop_names)
 
     @property
     def crop_names(self) -> list[str]:
-        """One for each row of a clip."""
+        """Returns the crop of each row of a clip."""
         return [crop for name in self.crops for crop in crops_of(name)]
 
     @property
     def by_number(self) -> bool:
-        """Whether frames are taken by number."""
+        """Returns whether frames are chosen by number."""
         return self.fps == NATIVE
 
     @model_validator(mode="after")
@@ -71,10 +74,10 @@ class ClipOptions(StageOptions):
 
 
 def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Clip options as a cache records them, less what chooses among the clips of a video.
+    """Returns the recorded clip options without the options that only choose among the clips of a video.
 
-    That is their number, their starts, which squares are cut out and which are mirrored; a full frame stays apart, for
-    it is squeezed.
+    Left out are the number of clips, their starts, the place of the crops and their mirroring. The crop `full` stays
+    distinct, because it changes the aspect ratio.
     """
     found = {key: value for key, value in recorded.items() if key != "per_video"}
     if "crops" in found:

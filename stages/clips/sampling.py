@@ -1,6 +1,6 @@
-"""Which times, or frames by number, of a video make a row. Pure arithmetic, torch-free.
+"""Computes which times, or which frame numbers, of a video make a row. Pure arithmetic, torch-free.
 
-Times are seconds from the first presented frame, intervals [start, end).
+Times are seconds from the first presented frame. Intervals are [start, end).
 """
 
 import math
@@ -11,12 +11,14 @@ from kinegraph.cache_schemas.clips_table import Interval
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.decode.timeline import PresentedFrames
 
-INSIDE_SECONDS = 1e-5  # so long before the end of an interval no frame is taken yet that is presented at its end
+INSIDE_SECONDS = 1e-5  # times this long before an interval's end never take the frame presented at that end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """One clip: its target times, the interval that it stands for, and the frames where they are taken by number."""
+    """One clip: its target times, the interval that it stands for, and its frame numbers where frames are taken by
+    number.
+    """
 
     times: tuple[float, ...]
     interval: Interval
@@ -26,7 +28,7 @@ class Sampled:
 def sampled(
     options: ClipOptions, duration: float, clip: int, interval: Interval | None, frames: PresentedFrames | None
 ) -> Sampled:
-    """Clip number `clip` of a video or an interval of it; `frames` are needed with `fps: native`."""
+    """Returns clip number `clip` of a video or of an interval of a video. `frames` is needed with `fps: native`."""
     if not options.by_number:
         times = clip_times(options, duration, clip, interval)
         return Sampled(times=times, interval=clip_interval(options, duration, times, interval))
@@ -42,10 +44,10 @@ def sampled(
 def clip_frames(
     options: ClipOptions, frames: PresentedFrames, clip: int, interval: Interval | None = None
 ) -> tuple[int, ...]:
-    """Numbers of the frames of clip number `clip`, of the n frames of a video or an interval.
+    """Returns the frame numbers of clip number `clip`, among the n frames of a video or an interval.
 
-    uniform: floor((i + (clip + 0.5) / K) n / T) for K clips, which is TSN's rule for one. dense, centre: every
-    `frame_step`-th, starts as those of `clip_times` and rounded down. `short` is as for times.
+    uniform: floor((i + (clip + 0.5) / K) n / T) for K clips, which is TSN's rule for K = 1. dense, centre: every
+    `frame_step`-th frame; starts are those of `clip_times`, rounded down. The option `short` works as for times.
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)
@@ -62,12 +64,13 @@ def clip_frames(
 
 
 def clip_times(options: ClipOptions, duration: float, clip: int, interval: Interval | None = None) -> tuple[float, ...]:
-    """Target times of clip number `clip` of a video that lasts `duration` seconds, or of an interval of it.
+    """Returns the target times of clip number `clip` of a video of `duration` seconds, or of an interval of that video.
 
-    uniform: t_i = start + (i + 0.5) (end - start) / T; several clips shift within the stride, so that together they
-    sample the video evenly. dense: t_i = s + i / fps, starts s evenly spaced from the first to the last possible;
-    centre: the same with one clip in the middle. Past the end of a short video `loop` starts again, otherwise the
-    times run on and the decoder repeats the last frame; of a short interval they stay before its end.
+    uniform: t_i = start + (i + 0.5) (end - start) / T. Several clips are shifted within the stride, so that together
+    they sample the video evenly. dense: t_i = s + i / fps, with starts s evenly spaced from the first to the last
+    possible start. centre: the same with one clip in the middle. If a video is shorter than a clip, `loop` starts again
+    at the beginning. Otherwise the times run past the end, and the decoder repeats the last frame. Times of a short
+    interval stay before the interval's end.
     """
     T = options.num_frames
     first, end = whole_or_part(duration, interval)
@@ -85,7 +88,10 @@ def clip_times(options: ClipOptions, duration: float, clip: int, interval: Inter
 
 
 def whole_or_part(duration: float, interval: Interval | None) -> Interval:
-    """The interval as far as the video goes: empty, at its own start, where the video ends before it."""
+    """Returns the part of the interval that lies within the video.
+
+    Where the video ends before the interval, the part is empty. An empty part lies at the interval's own start.
+    """
     if interval is None:
         return 0.0, duration
     start, end = interval
@@ -93,7 +99,7 @@ def whole_or_part(duration: float, interval: Interval | None) -> Interval:
 
 
 def _start_fraction(options: ClipOptions, clip: int) -> Fraction:
-    """Where clip number `clip` starts between the first (0) and the last possible start (1)."""
+    """Returns the start of clip number `clip` as a fraction: 0 is the first possible start, 1 the last."""
     if options.per_video > 1:
         return Fraction(clip, options.per_video - 1)
     return Fraction(1, 2) if options.sampling == "centre" else Fraction(0)
@@ -102,7 +108,10 @@ def _start_fraction(options: ClipOptions, clip: int) -> Fraction:
 def clip_interval(
     options: ClipOptions, duration: float, times: tuple[float, ...], interval: Interval | None = None
 ) -> Interval:
-    """The interval [start, end) that a clip stands for, which never leaves the one that the video is listed by."""
+    """Returns the interval [start, end) that a clip stands for.
+
+    It never leaves the interval by which the video is listed.
+    """
     first, end = whole_or_part(duration, interval)
     if options.sampling == "uniform":
         return first, end

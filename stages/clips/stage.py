@@ -1,6 +1,6 @@
-"""The key `clips`: which rows there are and when their frames are presented. All other stages are made from it.
+"""The stage key `clips`: the rows, and when their frames are presented. All other stages are made from this key.
 
-It has no runner: frame times come with every decode.
+The key has no runner, because every decode returns the frame times.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Clips(StageKind):
 
 
 def clips_options(options: ClipOptions) -> Options:
-    """What of the clip options changes rows and frame times."""
+    """Returns the clip options that change rows or frame times."""
     found = options.model_dump(mode="json")
     if options.sampling == "uniform" and not options.by_number:
         del found["fps"]

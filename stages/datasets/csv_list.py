@@ -1,4 +1,4 @@
-"""A csv that lists videos, read strictly: what is wrong with it is told with the line's number. Torch-free."""
+"""Reads a csv that lists videos, strictly. An error names the line. Torch-free."""
 
 import csv
 import io
@@ -9,13 +9,13 @@ from kinegraph.cache_schemas.words import sentence
 from kinegraph.stages.datasets.errors import DatasetError
 
 REQUIRED = ("path", "label")
-COLUMNS = (*REQUIRED, "split", "start", "end")  # all that is read; there may be others
+COLUMNS = (*REQUIRED, "split", "start", "end")  # columns that are read; other columns are ignored
 UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 LOOKED_AT_BYTES = 4096
 
 
 def decoded(path: str, content: bytes) -> str:
-    """The text of a file, which must be UTF-8, with or without a byte order mark. Raises DatasetError."""
+    """Returns the text of a file. Raises DatasetError unless the file is UTF-8, with or without a byte order mark."""
     start = content[:LOOKED_AT_BYTES]
     if start.startswith(UTF_16_OR_32) or start.count(0) > len(start) // 4:
         raise DatasetError(f"{path}: it looks like UTF-16, or is no text. Save it as UTF-8.")
@@ -27,10 +27,10 @@ def decoded(path: str, content: bytes) -> str:
 
 
 def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each video is listed (file and line, for messages), and its fields by column.
+    """Yields for each video the place in the list (file and line, for messages) and the fields by column.
 
-    Raises DatasetError for a header without the columns, or with one twice; for a line with more or fewer fields than
-    the header, a quote that is not closed, a line break within a field, and a field that is too long.
+    Raises DatasetError for a header that lacks a column or has one twice, a line with more or fewer fields than the
+    header, a quote that is not closed, a line break within a field, and a field that is too long.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = _next_line(annotations, reader, 1) or []
@@ -41,7 +41,7 @@ def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]
         if fields is None:
             return
         where = f"{annotations}: line {line}"
-        if not any(map(str.strip, fields)) and len(fields) < 2:  # an empty line
+        if not any(map(str.strip, fields)) and len(fields) < 2:  # the line is empty
             continue
         if len(fields) != len(header):
             raise DatasetError(f"{where}: {len(fields)} fields, but the header has {len(header)}: {','.join(header)}")
@@ -50,13 +50,15 @@ def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]
             value = row.get(column, "")
             if "\n" in value or "\r" in value:
                 raise DatasetError(f"{where}: a line break in {column}. Close the quote that begins there.")
-            if "\0" in value and column != "path":  # that is no name of a file: the video is marked
+            if (
+                "\0" in value and column != "path"
+            ):  # a path with a NUL names no file; its video is marked as missing later
                 raise DatasetError(f"{where}: a NUL in {column}")
         yield where, row
 
 
 def _next_line(annotations: str, reader: Iterator[list[str]], line: int) -> list[str] | None:
-    """The fields of the line that begins at `line`; None at the end."""
+    """Returns the fields of the line that begins at `line`, or None at the end of the file."""
     try:
         return next(reader, None)
     except csv.Error as error:

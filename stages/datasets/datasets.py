@@ -1,4 +1,4 @@
-"""The table of data sets: which function lists the videos of which options. Torch-free."""
+"""The table of data sets: type of options -> function that lists the videos. Torch-free."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,11 +17,12 @@ LISTERS: Mapping[type, Callable[[Any, Progress | None, int], Listing]] = {
 
 
 def list_videos(options: DatasetOptions, progress: Progress | None = None, *, tries: int = 1) -> Listing:
-    """List a data set; a generated one is made first where it is missing.
+    """Lists a data set. A generated data set is made first where it is missing.
 
-    `progress` gets the number of videos made since its last call. A URL is asked `tries` times while the network fails.
+    progress: called with the number of videos made since the last call. tries: how often a URL is requested while the
+    network fails.
 
-    Raises DatasetError for a missing folder or csv, a csv without the columns, labels that the options do not allow, or
-    no video at all; for a URL also what `Remote` does.
+    Raises DatasetError for a missing folder or csv, a csv that lacks columns, labels that the options do not allow, and
+    an empty data set. For a URL, raises the errors of `Remote` too.
     """
     return LISTERS[type(options)](options, progress, tries)

@@ -1,7 +1,7 @@
-"""A data set that cannot be listed."""
+"""The error of data sets."""
 
 from kinegraph.stages.errors import UsageError
 
 
 class DatasetError(UsageError):
-    """A data set that cannot be listed; the message says what was looked for and where."""
+    """A data set cannot be listed. The message says what was looked for and where."""

@@ -1,4 +1,4 @@
-"""Videos in class folders, at a URL, or listed in a csv. Torch-free."""
+"""Lists videos in class folders, at a URL, or in a csv. Torch-free."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ log = logging.getLogger("kinegraph")
 
 
 def list_folder(options: FolderOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
-    """The videos below a folder or URL, or of a csv."""
+    """Returns the videos below a folder or URL, or the videos of a csv."""
     root = options.root.removeprefix(FILE)
     if not is_url(root) and not Path(root).is_dir():
         raise DatasetError(f"dataset.root: no folder {root} (looked from {Path.cwd()}).")
@@ -49,7 +49,10 @@ def list_folder(options: FolderOptions, progress: Progress | None = None, tries:
 
 
 def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
-    """The classes that the options name; none where those found are meant."""
+    """Returns the classes that the options name.
+
+    The tuple is empty where the classes are those found in the data set.
+    """
     if not isinstance(options.classes, str):
         names = options.classes or ()
     else:
@@ -63,13 +66,16 @@ def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
 
 
 def _remote(tries: int) -> "Remote":
-    from kinegraph.stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+    from kinegraph.stages.remote.remote import Remote  # imported here, because folders do not need it
 
     return Remote(tries)
 
 
 def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[Entry], Mapping[str, int]]:
-    """The videos below `root`, and how many other files are there, by ending; of a server, as its pages list them."""
+    """Returns the videos below `root`, and the number of other files by ending.
+
+    For a server, its pages list the files.
+    """
     try:
         found = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
     except DecodeError as error:
@@ -92,9 +98,9 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
 
 
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
-    """The entries of a list, with the rate of those that are folders of images.
+    """Returns the entries of a list. Entries that are folders of images get the frame rate.
 
-    Raises DatasetError where the first one is a folder and there is no rate.
+    Raises DatasetError where the first entry is a folder and the options name no rate.
     """
     if frame_rate is None:
         if entries and _is_folder(entries[0].path):
@@ -104,16 +110,16 @@ def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
 
 
 def _is_folder(path: str) -> bool:
-    return not is_url(path) and os.path.isdir(on_disk(path))  # noqa: PTH112 -- Path raises for names that are too long
+    return not is_url(path) and os.path.isdir(on_disk(path))  # noqa: PTH112 -- Path raises for long names
 
 
 def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
-    """The lines of a csv file, or of one at a URL."""
+    """Returns the lines of a csv file, which may lie at a URL."""
     return list(_csv_entries(root, annotations, _text("dataset.annotations", annotations, tries)))
 
 
 def _text(key: str, path: str, tries: int) -> str:
-    """The content of the file or URL that the option `key` names."""
+    """Returns the content of the file or URL that the option `key` names."""
     try:
         read = _remote(tries).read if is_url(path) else read_regular
         return decoded(path, read(path, TABLE_BYTES))
@@ -139,7 +145,7 @@ def _csv_entries(root: str, annotations: str, text: str) -> Iterator[Entry]:
 
 
 def _interval(where: str, start: str, end: str) -> Interval | None:
-    """The interval that two fields of a csv name; None where both are empty."""
+    """Returns the interval that two fields of a csv name, in seconds, or None where both fields are empty."""
     if not start.strip() and not end.strip():
         return None
     try:

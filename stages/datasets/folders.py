@@ -1,4 +1,4 @@
-"""What lies below a folder of videos: class folders, split folders, and what is left out. Torch-free."""
+"""Finds what lies below a folder of videos: class folders, split folders, and the files left out. Torch-free."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(kw_only=True)
 class Below:
-    """What lies below a folder: path below it, and full path, of each video; how many other files, by ending."""
+    """What lies below a folder: relative path and full path of each video, and the number of other files by ending."""
 
     videos: list[tuple[str, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -40,14 +40,14 @@ class Below:
             self.left_out[_ending(below)] += 1
 
     def add_images(self, below: str, path: str, names: list[str]) -> None:
-        """The numbered images of a folder without videos."""
+        """Adds the numbered images of a folder that has no videos."""
         images = numbered_images(names) if below and len(names) > 1 else None
         if images is not None:
             self.folders.append((printable(below), printable(path), images))
         self.left_out.update(map(_ending, names))
 
     def take_folders(self) -> None:
-        """Folders of numbered images are videos: what they hold is not left out."""
+        """Takes each folder of numbered images as a video. Its images no longer count as left out."""
         for below, path, images in self.folders:
             self.videos.append((below, path))
             self.left_out[images.ending.lower()] -= images.count
@@ -55,7 +55,7 @@ class Below:
         self.videos.sort()
 
     def tell(self) -> None:
-        """Say what could not be looked at."""
+        """Logs what could not be read."""
         for words in self.skipped[:MAX_SAID]:
             log.warning("%s. It is not listed.", words)
         if len(self.skipped) > MAX_SAID:
@@ -72,9 +72,10 @@ def _ending(name: str) -> str:
 
 
 def below_folder(root: str) -> Below:
-    """All videos below a folder of this machine, also behind links; each folder is listed once.
+    """Returns all videos below a folder of this machine, also behind links. Each folder is listed once.
 
-    A link to a folder that it lies in is not followed. Neither this nor a folder that may not be read stops anything.
+    A link to a folder that contains the link is not followed. Neither such a link nor a folder without permission stops
+    the search.
     """
     found = Below()
     waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
@@ -97,7 +98,7 @@ def below_folder(root: str) -> Below:
                         found.add(below, entry.path)
                     elif is_video(entry.name):
                         found.skipped.append(f"{entry.path} is no regular file, or a link that leads nowhere")
-            if len(found.videos) > num_videos:  # of one of them, perhaps
+            if len(found.videos) > num_videos:  # images beside a video may be its thumbnails
                 found.left_out.update(map(_ending, images))
             else:
                 found.add_images(prefix.rstrip("/"), folder, images)
@@ -109,7 +110,7 @@ def below_folder(root: str) -> Below:
 
 
 def below_url(listed: Iterable[tuple[str, str]]) -> Below:
-    """The same of a server's folder, from the path below it and the URL of every file."""
+    """Returns all videos of a server's folder. `listed` has the path below that folder and the URL of every file."""
     found = Below()
     for below, url in listed:
         found.add(below, url)
@@ -118,9 +119,10 @@ def below_url(listed: Iterable[tuple[str, str]]) -> Below:
 
 
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Split ("" where none is named) and labels of each video, from the folders in its path below the root.
+    """Yields the split ("" where none is named) and the labels of each video, from the folders in its path below the
+    root.
 
-    Raises DatasetError where folders of splits and others lie side by side.
+    Raises DatasetError where folders of splits lie beside other folders.
     """
     folders = [PurePosixPath(video).parts[:-1] for video in videos]
     first = dict.fromkeys(parts[0] for parts in folders if parts)

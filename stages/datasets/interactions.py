@@ -1,4 +1,4 @@
-"""The demo's generated data set. Torch-free."""
+"""Lists the demo's generated data set. Torch-free."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ SPLITS = ("train", "val", "test")
 
 
 def list_interactions(options: InteractionsOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
-    """The videos below `options.root`; makes those that are missing first."""
+    """Returns the videos below `options.root`. Missing videos are made first."""
     root = Path(options.root)
     counts = {split: getattr(options, split) for split in SPLITS}
     generate(root, videos=counts, seed=options.seed, workers=os.cpu_count() or 1, progress=progress)

@@ -1,4 +1,4 @@
-"""What a data set holds, as each adapter lists it. Torch-free."""
+"""Describes what a data set holds, as each lister returns it. Torch-free."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,16 +10,16 @@ from kinegraph.cache_schemas.clips_table import Interval, interval_id
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.decode.numbered_images import NumberedImages
 
-CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # a line of Charades_v1_classes.txt begins with what its labels are
-Progress = Callable[[int], None]  # gets the number of videos made since its last call
+CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # each line of Charades_v1_classes.txt begins with a label
+Progress = Callable[[int], None]  # called with the number of videos made since the last call
 
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """One video, or interval of one, at place `list_index` of its data set's list.
+    """One video, or one interval of a video. `list_index` is its place in the data set's list.
 
-    `video_id` is unique; labels index `Listing.classes`. A folder of images has a `frame_rate`, and `images` where
-    it was looked into already.
+    `video_id` is unique. `labels` index `Listing.classes`. A folder of images has a `frame_rate`, and has `images`
+    where the folder was listed already.
     """
 
     video_id: str
@@ -34,10 +34,11 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a data set holds: class names in order, every listed video by id, and whether videos may have many labels.
+    """What a data set holds: class names in order, every listed video by id, and whether videos may have several
+    labels.
 
-    `multi_label` is None where only the labels tell. `left_out`: how many files below the root are no videos, by
-    ending. `dealt`: some video was listed without a split, and got one by the shares of `splits`.
+    `multi_label` is None where only the labels show it. left_out: the number of files below the root that are no
+    videos, by ending. dealt: at least one video was listed without a split and got a split by the shares of `splits`.
     """
 
     classes: tuple[str, ...]
@@ -49,7 +50,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a data set, before labels and splits are given their numbers."""
+    """One line of a data set, before labels and splits get their numbers."""
 
     name: str
     path: str
@@ -65,7 +66,10 @@ class Entry:
 
 
 def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
-    """The split a video falls into: its digest as a number in [0, 1), held against the running shares."""
+    """Returns the split of a video by its digest.
+
+    The digest is taken as a number in [0, 1) and compared with the running shares.
+    """
     point = xxhash.xxh3_64_intdigest(video_id.encode()) / 2**64 * sum(splits.values())
     for name, share in splits.items():
         point -= share
@@ -98,7 +102,7 @@ def listing_of(
             raise DatasetError(
                 f"{video_id} is listed twice. Several labels go into one field, separated by `;`.{apart}"
             )
-        split = entry.split or dealt_split(entry.name, splits)  # all intervals of a video go one way
+        split = entry.split or dealt_split(entry.name, splits)  # all intervals of a video get the same split
         videos[video_id] = Video(
             video_id=video_id, path=entry.path, split=split, labels=labels, list_index=place, interval=entry.interval,
             frame_rate=entry.frame_rate, images=entry.images,

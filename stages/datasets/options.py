@@ -1,4 +1,4 @@
-"""Options of data sets. Torch-free."""
+"""The options of data sets. Torch-free."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,21 +7,21 @@ from pydantic import Field, StringConstraints, model_validator
 from kinegraph.stages.options import MAX_SEED, SplitName, StageOptions
 from kinegraph.stages.remote.urls import UrlError, checked, is_url
 
-MAX_VIDEOS = 10_000_000  # of a split
+MAX_VIDEOS = 10_000_000  # most videos of one split
 ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class FolderOptions(StageOptions):
     """Videos in class folders below `root`, or listed in a csv with the columns path, label and (optional) split.
 
-    Labels of a csv are class names, several separated by `;`. With the columns start and end a line is an interval of
-    its video, in seconds from the first frame, `end` left out, and is sampled, labelled and scored by itself; both
-    fields empty: the whole video. Without a csv the first folder below `root` is the label, unless the folders are
-    named train, training, val, valid, validation, test or testing, in any case: then that is the split and the next
-    folder the label. Folders may be links.
+    Labels of a csv are class names, separated by `;`. With the columns start and end, a line is an interval of its
+    video, in seconds from the first frame; `end` itself is not part of it. An interval is sampled, labelled and scored
+    by itself. A line with both fields empty is the whole video. Without a csv, the first folder below `root` is the
+    label. If the folders are named train, training, val, valid, validation, test or testing (in any case), the first
+    folder is the split and the next folder is the label. Folders may be links.
 
-    With `frame_rate` a folder of numbered images, as `00001.jpg` or `img_00001.jpg`, is a video too, also where a csv
-    names it; numbers begin at 0 or 1, and image i is shown at i / frame_rate.
+    With `frame_rate`, a folder of numbered images, as `00001.jpg` or `img_00001.jpg`, is a video too, also where a csv
+    names the folder. Numbers begin at 0 or 1, and image i is shown at i / frame_rate.
     """
 
     kind: Literal["folder"]
@@ -67,7 +67,7 @@ def _check_is_folder(root: str) -> None:
 
 
 class InteractionsOptions(StageOptions):
-    """The generated data set of the demo; made below `root` when it is not there yet."""
+    """The generated data set of the demo. It is made below `root` where it is missing."""
 
     kind: Literal["interactions"]
     root: str = Field(description="folder of the videos")
@@ -83,9 +83,10 @@ class InteractionsOptions(StageOptions):
 
 
 class SyncMnistOptions(StageOptions):
-    """SyncMNIST of the RSTG paper: which two of the digits move in step; made below `root` when it is not there yet.
+    """SyncMNIST of the RSTG paper: which two of the digits move in step?
 
-    Videos of `test` show digits that no other split shows. docs/sync_mnist.md says more.
+    The data set is made below `root` where it is missing. Videos of `test` show digits that no other split shows.
+    docs/sync_mnist.md says more.
     """
 
     kind: Literal["sync_mnist"]

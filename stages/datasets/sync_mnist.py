@@ -1,4 +1,4 @@
-"""SyncMNIST as a data set. Torch-free."""
+"""Lists SyncMNIST as a data set. Torch-free."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from kinegraph.stages.generated.sync_mnist import classes, generate
 
 
 def list_sync_mnist(options: SyncMnistOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
-    """The videos below `options.root`; makes those that are missing first."""
+    """Returns the videos below `options.root`. Missing videos are made first."""
     generate(options, workers=os.cpu_count() or 1, progress=progress)
     entries = entries_of_csv(options.root, str(Path(options.root, "annotations.csv")))
     return listing_of(entries, {}, classes(options.digit_values))
