@@ -1,4 +1,4 @@
-"""Devices and precision: where a network runs and in which numbers."""
+"""Chooses the device and the precision in which a network runs."""
 
 import re
 from contextlib import AbstractContextManager, nullcontext
@@ -15,9 +15,10 @@ DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU. Ends this process's use of TF32 for float32.
+    """Returns the device. `auto` is the first CUDA device, or the CPU where there is none.
 
-    Raises UsageError for a device that this machine does not have.
+    The call switches off TF32 for float32 in this process. Raises UsageError for a device that this machine does not
+    have.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
@@ -31,7 +32,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def require_cuda(index: int, given: str, advice: str) -> None:
-    """Raises UsageError, from `given` to `advice`, where torch finds no CUDA device of that index."""
+    """Raises UsageError where torch finds no CUDA device of that index.
+
+    The message starts with `given` and ends with `advice`.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
         found = f"none beyond cuda:{count - 1}" if count else "no CUDA device"
@@ -39,9 +43,10 @@ def require_cuda(index: int, given: str, advice: str) -> None:
 
 
 def share_of_devices(name: str, number: int, num_cuda: int) -> str:
-    """The device of the `number`-th process of a machine with `num_cuda` CUDA devices: `auto` and `cuda` take turns.
+    """Returns the device of process `number` on a machine with `num_cuda` CUDA devices.
 
-    What names one device, or where there are none to share, stays as it is.
+    `auto` and `cuda` take the devices in turn. A name of one device is returned unchanged, and so is every name where
+    there are no CUDA devices.
     """
     if name not in ("auto", "cuda") or num_cuda == 0:
         return name
@@ -49,7 +54,10 @@ def share_of_devices(name: str, number: int, num_cuda: int) -> str:
 
 
 def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on `device`, weights channels-last: convolutions there are several times faster in half precision."""
+    """Returns the network on `device` with channels-last weights.
+
+    Convolutions in half precision are several times faster then.
+    """
     network = network.to(device)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -60,7 +68,7 @@ def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def require_precision(precision: str, device: torch.device, key: str) -> None:
-    """Raises UsageError, which names `key`, for bf16 on a GPU that only emulates it, as those before Ampere do."""
+    """Raises UsageError, which names `key`, for bf16 on a GPU that only emulates bf16, as GPUs before Ampere do."""
     if precision != "bf16" or device.type != "cuda":
         return
     with torch.cuda.device(device):
@@ -69,7 +77,7 @@ def require_precision(precision: str, device: torch.device, key: str) -> None:
 
 
 def is_slow_at(precision: str, device: torch.device) -> bool:
-    """Whether `device` is a CPU without instructions for bf16, as those without AVX-512.
+    """Returns whether `device` is a CPU without instructions for bf16, as CPUs without AVX-512 are.
 
     Convolutions in bf16 take up to 100 times longer there than in float32.
     """
@@ -77,18 +85,21 @@ def is_slow_at(precision: str, device: torch.device) -> bool:
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Autocast to `precision`; plain float32 for fp32, without TF32."""
+    """Returns a context in which operations run in `precision`: autocast, or plain float32 without TF32 for fp32."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Inside, operations keep the precision of what they are given, as ever on devices that have no autocast."""
+    """Returns a context in which operations keep the precision of their inputs, as on devices without autocast."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
-    """lstm(sequences, state); without autocast on CPUs without AVX-512, for which oneDNN has no LSTM in bf16."""
+    """Returns lstm(sequences, state).
+
+    On CPUs without AVX-512 autocast is off, because oneDNN has no LSTM in bf16 for them.
+    """
     device = sequences.device
     if not torch.is_autocast_enabled("cpu") or not is_slow_at("bf16", device):
         return lstm(sequences, state)
@@ -97,7 +108,7 @@ def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | N
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array on `device`; through pinned memory and without waiting on CUDA."""
+    """Returns the array on `device`. For CUDA the copy uses pinned memory and does not wait."""
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor
@@ -105,5 +116,8 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def on_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Values that were handed on, which are there already, or a row of the cache, which cannot be written to."""
+    """Returns `values` as a tensor on `device`.
+
+    Values that were handed on are there already; a row of the cache is read-only.
+    """
     return values if isinstance(values, Tensor) else upload(values.copy(), device)

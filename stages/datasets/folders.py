@@ -30,8 +30,8 @@ class Below:
 
     videos: list[tuple[str, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    folders: list[tuple[str, str, NumberedImages]] = field(default_factory=list)  # those whose images are numbered
-    skipped: list[str] = field(default_factory=list)  # what could not be looked at, in words
+    folders: list[tuple[str, str, NumberedImages]] = field(default_factory=list)  # folders of numbered images
+    skipped: list[str] = field(default_factory=list)  # places that could not be read, in words
 
     def add(self, below: str, path: str) -> None:
         if is_video(below):

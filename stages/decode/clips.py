@@ -1,4 +1,4 @@
-"""From a video to the pixels that networks take: one pass over the file for all its clips and all consumers."""
+"""Decodes a video to the pixels that networks take. One pass over the file serves all its clips and all consumers."""
 
 import time
 from bisect import bisect_left
@@ -22,11 +22,11 @@ from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
 @dataclass(kw_only=True)
 class DecodedClip:
-    """One row's pixels, uint8 RGB. `whole` is one array shared by all crops of a clip.
+    """The pixels of one row, uint8 RGB. All crops of a clip share the array `whole`.
 
-    `frame_numbers` are places among the frames as presented. `coded_numbers` are places among all that the decoder
-    gave: they name the same frame under the rules of any version. Both are -1 where a part of the video was skipped.
-    `video_frames` is how many frames the video has, where places were asked for.
+    `frame_numbers` are places among the frames as presented. `coded_numbers` are places among all frames that the
+    decoder returned; they name the same frame under the rules of any version. Both are -1 where a part of the video was
+    skipped. `video_frames` is the number of frames of the video, where places were wanted.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
@@ -46,7 +46,7 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Frame number `index` of row number `row`, wanted `at` a time in seconds or at a number among the frames."""
+    """Frame `index` of row `row`. `at` is the wanted time in seconds, or the wanted frame number."""
 
     at: float
     row: int
@@ -64,15 +64,16 @@ def decode_clips(
     rules: int = LATEST_RULES,
     open_videos: OpenVideos | None = None,
 ) -> Outcome:
-    """Decode all `rows` of one video in one pass; a row that cannot be had gives the error in its place.
+    """Decodes all `rows` of one video in one pass. Returns a clip, or the error of that clip, for each row.
 
-    The frame used for a target time is the last with pts <= t (the first, if there is none), give or take the rounding
-    of the container's clock, and never one that is presented where the row's interval has ended. Rows with
-    `target_frames`, which all have or none, get the frames of these numbers. `rules`: of which version of `clips`.
+    The frame for a target time is the last frame with pts <= t, or the first frame of the video if there is none. The
+    comparison allows for the rounding of the container's clock. A frame that is presented at or after the end of the
+    row's interval is never taken. Rows with `target_frames` take the frames of these numbers; either all rows have them
+    or no row has them. `rules` is the version of `clips` whose rules apply.
 
-    With `open_videos` stretches without a wanted frame are skipped where it is proved that the frames stay the same;
-    else, and where frames are counted, the video is read from its start. A pass that skips and cannot be proved is
-    followed by one from the start, with `timeout_seconds` of its own.
+    With `open_videos`, stretches without a wanted frame are skipped where the frames are proved to stay the same.
+    Otherwise, and where frames are counted, the video is read from its start. A pass that skips but cannot be proved is
+    followed by a pass from the start, which has its own `timeout_seconds`.
     """
     try:
         rate = rows[0].frame_rate
@@ -90,9 +91,10 @@ def decode_clips(
 def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
 ) -> Outcome | None:
-    """The clips from where the video was left, or from its start with skips; None where they are not proved.
+    """Returns the clips of a pass with skips, which starts where the video was left or at its start.
 
-    What a decoder says depends on what it has read. So warnings and failures are those of a pass from the start.
+    Returns None where the clips are not proved. A decoder's complaints depend on what it has read. So warnings and
+    failures always come from a pass from the start.
     """
     for begin in (open_videos.left_before, open_videos.begun):
         with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
@@ -108,7 +110,10 @@ def _skipping(
 
 
 def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
-    """Whether a pass from the start would say the same. Whether a download broke off depends on all that was read."""
+    """Returns whether a pass from the start would have the same result.
+
+    Whether a download broke off depends on everything that was read.
+    """
     if isinstance(clip, DecodeError):
         return clip.reason in ("timeout", "too_short")
     return clip.warning == video.complaints
@@ -119,15 +124,15 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 
 
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
-    """The target times, or so long before the end of the interval that no frame is taken which is shown there."""
+    """Returns the target times. Each time is early enough that no frame shown at the end of the interval is taken."""
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
 
 
 class _Pass:
-    """One pass over one video; state is which clips are filled how far, and which have failed.
+    """One pass over one video. Its state is how far each clip is filled, and which clips have failed.
 
-    `skips`: stretches without a wanted frame are passed over, where it can be done and pays.
+    `skips`: stretches without a wanted frame are skipped, where that is possible and saves time.
     """
 
     def __init__(
@@ -136,8 +141,10 @@ class _Pass:
         self.video, self.rows, self.wanted, self.skips = video, rows, wanted, skips
         self.clips = [DecodedClip.blank(wanted.num_frames) for _ in rows]
         self.errors: dict[int, DecodeError] = {}
-        self._shown_until: dict[int, float] = {}  # when the frame that a row took last gave way to the next
-        self.by_number = rows[0].target_frames is not None  # then frames are counted: from the video's start
+        self._shown_until: dict[
+            int, float
+        ] = {}  # row -> end of the time during which the row's last frame was shown, s
+        self.by_number = rows[0].target_frames is not None  # frames are then counted from the video's start
         self.video_frames = 0
         self.first_of_clip = {row.clip_id.rpartition(":")[0]: number for number, row in reversed([*enumerate(rows)])}
 
@@ -162,7 +169,10 @@ class _Pass:
         return [self._judged(number, last_seconds, complaint) for number in range(len(self.rows))]
 
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
-        """Fill every slot; gives the time of the last frame where the stream ended before all were filled."""
+        """Fills every slot.
+
+        Returns the time of the last frame, in seconds, where the stream ended before all slots were filled.
+        """
         filled = 0
         current, slack = self.video.latest, self.video.slack_seconds
         try:
@@ -178,7 +188,7 @@ class _Pass:
                     return None
                 current = shown
                 self._skip(slots[filled : filled + 1])
-        except DecodeError as error:  # time is up
+        except DecodeError as error:  # the time limit was reached
             late = range(len(self.rows)) if self.wanted.numbered else {slot.row for slot in slots[filled:]}
             self.errors |= dict.fromkeys(late, error)
             return None
@@ -189,13 +199,13 @@ class _Pass:
         return None if filled == len(slots) else current.seconds
 
     def _skip(self, following: Iterable[_Slot]) -> None:
-        """Go on near the next wanted frame, if there is one. Raises SeekLost."""
+        """Continues near the next wanted frame, if there is one. Raises SeekLost."""
         if self.skips and isinstance(self.video, OpenVideo) and self.video.latest is not None:
             for slot in following:
                 self.video.skip_to(slot.at)
 
     def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Write one video frame into all slots that fall on it, converting and resizing each thing once."""
+        """Writes one video frame into all slots that want it. Each conversion and each resize happens once."""
         slots = [slot for slot in slots if slot.row not in self.errors]
         if not slots:
             return
@@ -213,10 +223,13 @@ class _Pass:
             self._store_whole(slot, pixels)
 
     def _image(self, shown: TimedFrame, rows: set[int]) -> Image.Image | None:
-        """The frame's picture. None where these rows cannot have it, all of one video: then they have failed."""
+        """Returns the picture of the frame.
+
+        Returns None where the rows cannot have it; these rows of the video have then failed.
+        """
         try:
             image = Image.fromarray(self.video.rgb(shown.frame))
-        except DecodeError as error:  # of one image in a folder of them
+        except DecodeError as error:  # one image of a folder cannot be read
             failed = error
         except PYAV_ERRORS as error:
             failed = DecodeError("unreadable", f"the frame at {shown.seconds:.2f} s cannot be shown: {error}")
@@ -255,7 +268,7 @@ class _Pass:
         into[square][index] = pixels
 
     def _judged(self, number: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
-        """The clip, or why it does not count."""
+        """Returns the clip, or the error that says why the clip does not count."""
         if number in self.errors:
             return self.errors[number]
         row, clip = self.rows[number], self.clips[number]
@@ -285,7 +298,10 @@ class _Pass:
         return clip
 
     def _reaches_beyond(self, row: ClipRow, end: float) -> str:
-        """That a clip asks for what comes after the video's last frame, shown until `end`; empty if it does not."""
+        """Returns a sentence where a clip wants frames after the video's last frame, which is shown until `end`.
+
+        Otherwise returns "".
+        """
         if row.target_frames is None:
             latest = max(row.target_times)
             return f"the clip reaches {latest:.2f} s, the video {end:.2f} s" if latest > end else ""
@@ -293,7 +309,7 @@ class _Pass:
         return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
     def _alone(self, number: int, complaint: str) -> DecodeError:
-        """What is wrong with a clip that has one distinct frame."""
+        """Returns the error of a clip that has one distinct frame."""
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
         if number in self._shown_until:
             since, until = self.clips[number].frame_times[0], self._shown_until[number]

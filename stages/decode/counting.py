@@ -1,7 +1,7 @@
-"""How many frames a video presents, and when each of them, for clips that take frames by number. Torch-free.
+"""Counts the frames that a video presents, and their times, for clips that take frames by number. Torch-free.
 
-An index or the packets are believed where each packet is a picture. All frames of other streams are decoded: of avi,
-asf and raw streams, of codecs with packets that hold no picture (MPEG-4, VP8), and where fields may have a packet each.
+An index, or the packets, are trusted where each packet is a picture. Other streams are decoded whole: avi, asf and raw
+streams, codecs with packets that hold no picture (MPEG-4, VP8), and streams whose fields may have a packet each.
 """
 
 from array import array
@@ -14,13 +14,13 @@ from kinegraph.stages.decode.stream import OpenVideo, Probe, Seekable, open_vide
 from kinegraph.stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames, formats, frame_rate
 
 ONE_PICTURE_A_PACKET = frozenset({"av1", "h264", "hevc", "mjpeg", "vp9"})
-WHOLE_PICTURES = frozenset({"mov", "matroska"})  # containers that keep both fields of a picture together
+WHOLE_PICTURES = frozenset({"mov", "matroska"})  # containers that keep both fields of a picture in one packet
 
-OFF_BY_FRAMES = 0.75  # by so much an edit list may cut into a frame; more is a table of other frames
+OFF_BY_FRAMES = 0.75  # an edit list may cut this much off a frame; beyond it, the table is of other frames
 
 
 def probe_counted(path: str | Seekable) -> Probe:
-    """As `probe`, with `frames`. Raises DecodeError, also of a stream without a frame rate."""
+    """Returns the same as `probe`, with `frames`. Raises DecodeError, also for a stream without a frame rate."""
     told = probe(path)
     with open_video(path) as video:
         rate = frame_rate(video.container, video.stream)
@@ -35,7 +35,10 @@ def probe_counted(path: str | Seekable) -> Probe:
 
 
 def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
-    """From the table of frames of an mp4 or mov at a constant rate, without reading on; None where that is not it."""
+    """Returns the frames from the table of frames of an mp4 or mov with a constant rate. Returns None for other files.
+
+    No further packet is read.
+    """
     stamps = _indexed(video)
     if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
         return None
@@ -44,7 +47,7 @@ def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | N
 
 
 def _indexed(video: OpenVideo) -> list[float]:
-    """Seconds on the container's clock of all frames in the table of an mp4 or mov that are presented."""
+    """Returns the seconds, on the container's clock, of all presented frames in the table of an mp4 or mov."""
     if "mov" not in formats(video.container):
         return []
     base = float(video.stream.time_base or 0)
@@ -52,7 +55,7 @@ def _indexed(video: OpenVideo) -> list[float]:
 
 
 def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
-    """From all packets, by their presentation times; None where these may not be pictures."""
+    """Returns the frames from the presentation times of all packets. Returns None where packets may not be pictures."""
     if video.timeline.is_raw or video.timeline.has_decode_times or not _has_one_picture_a_packet(video):
         return None
     first = next(video.frames()).frame.pts
@@ -73,7 +76,7 @@ def _has_whole_pictures(video: OpenVideo) -> bool:
 
 
 def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> PresentedFrames:
-    """Frames with these stamps, in order, and those that are missing at the end of a file that broke off."""
+    """Returns the frames with these stamps in order, and the frames missing at the end of a file that broke off."""
     times = array("d", (stamp - stamps[0] for stamp in stamps))
     slack = video.slack_seconds
     is_constant = all(abs(t - n / rate) <= slack + FLOAT_NOISE_SECONDS for n, t in enumerate(times))
@@ -82,10 +85,13 @@ def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> Presented
 
 
 def _missing_seconds(video: OpenVideo) -> float:
-    """Of a file that was read to its end and broke off before what its container promises: clips of it fail then."""
+    """Returns the seconds by which a file, read to its end, is shorter than its container promises.
+
+    Clips of that part fail.
+    """
     if not video.is_at_end or (promised := video.promised_duration) is None:
         return 0.0
-    if video.timeline.has_decode_times:  # the first frame has that of the packet with which it was given
+    if video.timeline.has_decode_times:  # the first frame has the stamp of the packet that released it
         there = video.packets.shown_seconds(video.timeline, None)
     else:
         there = video.packets.latest_end_seconds - video.first_stamp_seconds

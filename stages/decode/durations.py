@@ -1,4 +1,4 @@
-"""How long a video lasts: as its container promises where that can be trusted, else as its packets say. Torch-free."""
+"""Measures how long a video lasts, from its container where that can be trusted, else from its packets. Torch-free."""
 
 import av
 from av.video.frame import VideoFrame
@@ -6,14 +6,15 @@ from av.video.frame import VideoFrame
 from kinegraph.stages.decode.reading import VideoBeingRead
 from kinegraph.stages.decode.timeline import JOINED, formats
 
-TRUNCATED_SECONDS = 0.5  # a shorter gap before the promised end is how encoders round
-TOGETHER = frozenset({"matroska", "flv", "asf", "asf_o"})  # containers that tell one end for all streams, on one clock
+TRUNCATED_SECONDS = 0.5  # a shorter gap before the promised end is rounding by the encoder
+TOGETHER = frozenset({"matroska", "flv", "asf", "asf_o"})  # containers that state one end for all streams, on one clock
 
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
-    """Seconds from the first frame, which was just decoded, to the end of the last one; reads on where it must.
+    """Returns the seconds from the first frame, which was just decoded, to the end of the last frame.
 
-    Of a file that broke off it is what its container promises, so that clips of what is missing are `truncated`.
+    Reads on where needed. For a file that broke off, the function returns what the container promises, so that clips of
+    the missing part are `truncated`.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -23,9 +24,10 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Seconds that the container promises from the first frame on. None where it tells nothing of the pictures alone.
+    """Returns the seconds that the container promises from the first frame on.
 
-    Where it tells one end for all streams, that counts once the file was read to its end and none of them got there.
+    Returns None where it says nothing of the pictures alone. Some containers state one end for all streams. That end
+    counts once the file was read to its end and no stream reached that end.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -38,10 +40,10 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def _told(video: VideoBeingRead) -> float | None:
-    """Seconds that the header tells for the pictures alone.
+    """Returns the seconds that the header states for the pictures alone.
 
-    FFmpeg guesses the duration of a cut avi from its size; the header still has the number of frames. Of streams that
-    may have been joined it only knows the last stamp.
+    FFmpeg guesses the duration of a cut avi from the file's size, but the header still has the number of frames. For
+    streams that may have been joined, FFmpeg knows only the last stamp.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:
@@ -52,7 +54,7 @@ def _told(video: VideoBeingRead) -> float | None:
         return float(video.container.duration or 0) / av.time_base if is_told else None
     if stream.duration is not None and stream.time_base is not None:
         told = float(stream.duration * stream.time_base)
-        counted = float(stream.frames * stream.time_base) if "avi" in names else 0.0  # a tick is a frame
+        counted = float(stream.frames * stream.time_base) if "avi" in names else 0.0  # a tick of avi is one frame
         return (counted if counted - told > TRUNCATED_SECONDS else told) or None
     if video.container.duration is not None and len(video.container.streams) == 1:
         return video.container.duration / av.time_base

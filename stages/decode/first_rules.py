@@ -1,7 +1,7 @@
-"""How caches with `clips` version 1 read videos: kept to tell which of their frames are other ones now. Torch-free.
+"""Reads videos by the rules of caches with `clips` version 1, to find the frames that differ now. Torch-free.
 
-Stamps that went back were dropped, decode times were taken for presentation times, edit lists and late starts entered
-durations. Nothing new is made by these rules.
+By these rules, stamps that went back were dropped, decode times were taken for presentation times, and edit lists and
+late starts were part of durations. Nothing new is made by these rules.
 """
 
 import math
@@ -20,7 +20,7 @@ ROUNDING_SECONDS = 0.5
 
 
 class FirstTimeline:
-    """As `Timeline`, of version 1."""
+    """The `Timeline` of version 1."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, _: Sequence[int] = ()) -> None:
         rate = stream.average_rate or stream.guessed_rate
@@ -31,7 +31,7 @@ class FirstTimeline:
         self._first: float | None = None
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Seconds since the first frame; None where the frame is dropped."""
+        """Returns the seconds since the first frame, or None where the frame is dropped."""
         stamp = frame.pts if frame.pts is not None else frame.dts
         if stamp is None or frame.time_base is None:
             seconds = self._latest + self.frame_period
@@ -45,7 +45,7 @@ class FirstTimeline:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """As `durations.promised`, of version 1."""
+    """The `durations.promised` of version 1."""
     stream, container = video.stream, video.container
     counted = stream.frames * video.timeline.frame_period
     if stream.duration is not None and stream.time_base is not None:
@@ -57,7 +57,7 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
-    """As `durations.duration`, of version 1."""
+    """The `durations.duration` of version 1."""
     return promised(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
 
 
@@ -66,7 +66,7 @@ def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """By the angle alone: mirrored pictures were shown as turned ones, or as they are."""
+    """Returns the orientation by the angle alone. Mirrored pictures were shown as turned pictures, or unchanged."""
     a, b, c, d = display_matrix(frame)
     if not (math.hypot(a, c) and math.hypot(b, d)):
         return Orientation()

@@ -1,7 +1,7 @@
-"""Folders of numbered images, read as videos: image i is shown at i / rate. Torch-free.
+"""Reads a folder of numbered images as a video. Image i is shown at i / rate. Torch-free.
 
-Only images whose pixels are asked for are opened. EXIF orientation is applied, as a video's rotation is. Alpha is
-dropped. Grey, palette and 16-bit RGB images become 8-bit RGB; images of other kinds are refused.
+Images are opened only where their pixels are needed. EXIF orientation is applied, as a video's rotation is. Alpha is
+dropped. Grey, palette and 16-bit RGB images become 8-bit RGB. Images of other kinds are refused.
 """
 
 import os
@@ -29,20 +29,20 @@ from kinegraph.stages.decode.stream import Probe, TimedFrame
 from kinegraph.stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .ppm .tif .tiff .webp".split())
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder of Pillow sees a file
-MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA"))  # what becomes RGB without a choice
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's other decoders are not used
+MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA"))  # modes with only one conversion to RGB
 NUMBERED = re.compile(r"(.*?)([0-9]+)(\.[a-z]+)", re.DOTALL | re.IGNORECASE)
-ORIENTATION, ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
+ORIENTATION, ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # tag of EXIF, and its values for images turned by 90 degrees
 SAMPLE_BYTES = 65536
-READERS, MAX_AHEAD = 4, 8  # threads that open images of one folder, and images that wait for their turn
+READERS, MAX_AHEAD = 4, 8  # threads that read images of one folder, and images that are read ahead
 Name = tuple[str, str, str]  # prefix, digits, ending
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumberedImages:
-    """The images of a folder: `<prefix><number><ending>`, in `width` digits or more, from number `first` on.
+    """The images of a folder: `<prefix><number><ending>`, with `width` or more digits, from number `first` on.
 
-    `problem` says why they are no video; else it is empty.
+    `problem` says why the images are no video. It is "" where they are a video.
     """
 
     prefix: str
@@ -53,18 +53,18 @@ class NumberedImages:
     problem: str = ""
 
     def name(self, index: int) -> str:
-        """Of the image at place `index`, from 0."""
+        """Returns the file name of the image at place `index`, from 0."""
         return f"{self.prefix}{self.first + index:0{self.width}d}{self.ending}"
 
 
 def numbered_name(name: str) -> Name | None:
-    """The parts of a numbered image's name; None of other names."""
+    """Returns the parts of a numbered image's name, or None for other names."""
     found = NUMBERED.fullmatch(name)
     return (found[1], found[2], found[3]) if found and found[3].lower() in IMAGE_SUFFIXES else None
 
 
 def numbered_images(names: Iterable[str]) -> NumberedImages | None:
-    """What the images among the names of one folder are; None where there is none."""
+    """Returns the numbered images among the names of one folder, or None where there are none."""
     parsed = sorted((int(name[1]), name) for name in map(numbered_name, names) if name is not None)
     if not parsed:
         return None
@@ -89,9 +89,9 @@ def _problem(images: NumberedImages, parsed: list[tuple[int, Name]]) -> str:
 
 
 def images_in(folder: str) -> NumberedImages:
-    """The images of a folder, which is listed once.
+    """Lists a folder once and returns its images.
 
-    Raises DecodeError (`missing`, `unreadable`) where there is none, or where they are no video.
+    Raises DecodeError (`missing`, `unreadable`) where there are no images, or where they are no video.
     """
     try:
         with os.scandir(on_disk(folder)) as entries:
@@ -106,9 +106,9 @@ def images_in(folder: str) -> NumberedImages:
 
 
 def probe_images(folder: str, rate: float, images: NumberedImages | None = None) -> Probe:
-    """Duration and size of a folder of images, of which `images` may be known: the first one's header is read.
+    """Returns duration and size of a folder of images. Only the header of the first image is read.
 
-    Raises DecodeError.
+    images: the result of `images_in`, where it is known already. Raises DecodeError.
     """
     images = images or images_in(folder)
     _require_video(folder, images)
@@ -126,16 +126,17 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 
 
 class OpenImages:
-    """A folder of images in the place of an open video. The frame of `frames` and `rgb` is an image's place.
+    """A folder of images in the place of an open video.
 
-    `pool` reads images that are to come, once `read_ahead` has said which.
+    The frame of `frames` and `rgb` is an image's place, an int from 0. The thread pool `pool` reads images ahead, after
+    `read_ahead` was called.
     """
 
     complaints = ""
     promised_duration: float | None = None
     latest: TimedFrame | None = None
     slack_seconds = FLOAT_NOISE_SECONDS
-    sizes: tuple[tuple[float, tuple[int, int]], ...] = ()  # `rgb` says itself which image has another one
+    sizes: tuple[tuple[float, tuple[int, int]], ...] = ()  # `rgb` itself refuses an image of another size
 
     def __init__(self, folder: str, images: NumberedImages, rate: float, pool: ThreadPoolExecutor) -> None:
         self.folder, self.images, self.rate = folder, images, rate
@@ -143,10 +144,10 @@ class OpenImages:
         self._size: tuple[int, int] | None = None
         self._pool = pool
         self._later: Iterator[int] = iter(())
-        self._coming: dict[int, Future[np.ndarray]] = {}  # by place, in order
+        self._coming: dict[int, Future[np.ndarray]] = {}  # place -> image that is being read, in order
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Each image's time and place; none is opened. Raises DecodeError (`timeout`) past `deadline`."""
+        """Yields each image's time and place. No image is opened. Raises DecodeError (`timeout`) past `deadline`."""
         for index in range(self.images.count):
             if time.monotonic() > deadline:
                 raise DecodeError(
@@ -155,11 +156,14 @@ class OpenImages:
             yield TimedFrame(index / self.rate, index, index, index)
 
     def place(self, seconds: float) -> int:
-        """The place of the image that is on the screen at a time."""
+        """Returns the place of the image that is on the screen at a time."""
         return bisect_right(range(1, self.images.count), seconds, key=lambda i: i / self.rate - self.slack_seconds)
 
     def read_ahead(self, places: Iterable[int]) -> None:
-        """Begin to read the images at these places, which rise; a few at a time. `rgb` gives them, or their error."""
+        """Starts to read the images at these places, a few at a time.
+
+        Places must rise. `rgb` returns the images or raises their errors.
+        """
         self._later = iter(dict.fromkeys(min(place, self.images.count - 1) for place in places))
         self._submit()
 
@@ -168,7 +172,10 @@ class OpenImages:
             self._coming[place] = self._pool.submit(self._pixels, place)
 
     def rgb(self, frame: Any) -> np.ndarray:
-        """The image as uint8 [H, W, 3]. Raises DecodeError where it cannot be read, or has not the first one's size."""
+        """Returns the image as uint8 [H, W, 3].
+
+        Raises DecodeError where it cannot be read or has another size than the first image.
+        """
         if self._size is None:
             probe = probe_images(self.folder, self.rate, self.images)
             self._size = probe.frame_width, probe.frame_height
@@ -194,7 +201,7 @@ class OpenImages:
 
 @contextmanager
 def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
-    """A folder of numbered images as a video. Raises DecodeError."""
+    """Opens a folder of numbered images as a video. Raises DecodeError."""
     images = images_in(folder)
     _require_video(folder, images)
     with stopping.threads(READERS, "image") as pool:
@@ -203,7 +210,7 @@ def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
 
 @contextmanager
 def _opened(folder: str, name: str) -> Iterator[Image.Image]:
-    """One image; whatever is wrong with it while it is open is a DecodeError that names it."""
+    """Opens one image. Every error while the image is open becomes a DecodeError that names the image."""
     try:
         with open_regular(os.path.join(on_disk(folder), name)) as file, Image.open(file, formats=FORMATS) as image:  # noqa: PTH118
             yield image
@@ -216,10 +223,10 @@ def _opened(folder: str, name: str) -> Iterator[Image.Image]:
 
 
 def images_identity(folder: str) -> Source | None:
-    """Identity of a folder of images; None where it cannot be read.
+    """Returns the identity of a folder of images, or None where the folder cannot be read.
 
-    `size` is that of all images. `digest` is of their names and sizes, and of the first 64 KiB of the first, middle and
-    last image. `mtime_ns` is the newest of the folder and these three.
+    `size` is the size of all images together. `digest` covers their names and sizes, and the first 64 KiB of the first,
+    middle and last image. `mtime_ns` is the newest time among the folder and these three images.
     """
     path = on_disk(folder)
     try:
@@ -236,7 +243,10 @@ def images_identity(folder: str) -> Source | None:
 
 
 def images_changed(folder: str, source: Source) -> bool:
-    """Whether the images are not those of `source`: a listing and four stats, and more where a time is another."""
+    """Returns whether the images differ from those of `source`.
+
+    The check takes one listing and four stats, and reads more where a time differs.
+    """
     path = on_disk(folder)
     try:
         if _newest_ns(path, _image_names(path)) == source.mtime_ns:

@@ -1,4 +1,4 @@
-"""Videos that stay open between neighbouring work units, each where it was left. Torch-free."""
+"""Keeps videos open between neighbouring work units, each where the last unit left it. Torch-free."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from kinegraph.stages.decode.opening import on_disk
 from kinegraph.stages.decode.stream import OpenVideo, begin_video
 
-FirstWanted = Callable[[float], float]  # the first time that is wanted, s, of a video with a slack of so many seconds
+FirstWanted = Callable[[float], float]  # slack of the video in seconds -> first wanted time, s
 Identity = tuple[int, int, int, int]
 
 
@@ -20,10 +20,11 @@ class _Left(NamedTuple):
 
 
 class OpenVideos:
-    """Lends videos to decode; up to `limit` stay open where they were left, so that later times are read on from there.
+    """Lends videos to decode.
 
-    Used by any number of threads; a video is lent to one at a time. Close it in the end; what is lent is closed when it
-    comes back then. A video in which anything went wrong, or that was read to its end, is not kept.
+    Up to `limit` videos stay open where they were left, so that later times are read on from there. Any number of
+    threads may use it; a video is lent to one thread at a time. Close it at the end: a video that is lent then is
+    closed when it comes back. A video in which anything went wrong, or that was read to its end, is not kept.
     """
 
     def __init__(self, limit: int = 0) -> None:
@@ -33,7 +34,10 @@ class OpenVideos:
 
     @contextmanager
     def left_before(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo | None]:
-        """A video that was left before the first wanted time, where it can go on; None where there is none."""
+        """Lends a video that was left before the first wanted time and can be continued.
+
+        Yields None where there is none.
+        """
         left = self._taken(path, first_wanted)
         if left is None:
             yield None
@@ -43,7 +47,7 @@ class OpenVideos:
 
     @contextmanager
     def begun(self, path: str, _: FirstWanted) -> Iterator[OpenVideo]:
-        """The video, opened anew. Raises DecodeError."""
+        """Opens the video anew and lends it. Raises DecodeError."""
         identity = _identity(path)
         with self._lent(_Left(path, identity, begin_video(path))) as video:
             yield video
@@ -67,7 +71,7 @@ class OpenVideos:
                 each.video.close()
 
     def _kept(self, left: _Left) -> list[_Left]:
-        """Keep it as the newest; gives what is to be closed."""
+        """Keeps the video as the newest. Returns the videos to close."""
         with self._lock:
             if self._is_closed:
                 return [left]
@@ -77,7 +81,7 @@ class OpenVideos:
             return surplus
 
     def _taken(self, path: str, first_wanted: FirstWanted) -> _Left | None:
-        """Of several the one that was left last in the video's time."""
+        """Takes the kept video of this path that is farthest in the video's time, or None where there is none."""
         if not self._left:
             return None
         identity = _identity(path)
@@ -95,13 +99,13 @@ def _position(video: OpenVideo) -> float:
 
 
 def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
-    """Whether the frame for the first wanted time is the latest one or follows it."""
+    """Returns whether the frame for the first wanted time is the latest frame or a later one."""
     slack = video.slack_seconds
     return _position(video) - slack <= first_wanted(slack)
 
 
 def _identity(path: str) -> Identity | None:
-    """Another file under the same name has another one."""
+    """Returns what tells two files of the same name apart, or None where the file cannot be read."""
     try:
         status = os.stat(on_disk(path))  # noqa: PTH116
     except (OSError, ValueError):

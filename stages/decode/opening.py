@@ -1,4 +1,7 @@
-"""How FFmpeg opens a file of this machine: by the name on disk, and never another file behind it. Torch-free."""
+"""Opens a file of this machine with FFmpeg, by its name on disk.
+
+FFmpeg never opens another file that it names. Torch-free.
+"""
 
 import functools
 import os
@@ -13,20 +16,25 @@ from av.format import ContainerFormat
 from kinegraph.cache_schemas.regular import NotRegularError, require_regular
 from kinegraph.stages.decode.errors import DecodeError
 
-# Demuxers that open files or addresses which a file names: playlists, session descriptions, numbered images.
+# Demuxers that open other files or addresses that a file names: playlists, session descriptions, numbered images.
 FOLLOWING = frozenset("concat concatf dash hls imf image2 lavfi rtp rtsp sap sdp vobsub webm_dash_manifest".split())
 REFUSED = "Format not on whitelist"
-PLAYLIST = "Not detecting m3u8/hls"  # as the name does not end in .m3u8
+PLAYLIST = "Not detecting m3u8/hls"  # FFmpeg's words where a playlist's name does not end in .m3u8
 ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def printable(path: str) -> str:
-    """The path as tables and messages hold it, which are UTF-8: other bytes become `\\xe9`."""
+    r"""Returns the path as tables and messages hold it, in UTF-8. Bytes that are not UTF-8 become `\xe9` and the
+    like.
+    """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def on_disk(path: str) -> str:
-    """The file that `printable` gave the name `path`; `path` itself where a file has that very name, or none has it."""
+    """Returns the path on disk for which `printable` returned `path`.
+
+    Returns `path` itself where that file exists, or no file fits.
+    """
     if "\\x" not in path or os.path.lexists(path):
         return path
     other = os.fsdecode(ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), os.fsencode(path)))
@@ -34,9 +42,9 @@ def on_disk(path: str) -> str:
 
 
 def require_file(path: str) -> None:
-    """Raises DecodeError where no file can be at a path (`missing`), or none that can be read (`unreadable`).
+    """Raises DecodeError where no file can be at a path (`missing`), or no readable regular file (`unreadable`).
 
-    A FIFO, a device or a folder is none. Of other errors the system's words are given.
+    A FIFO, a device and a folder are not readable files. For other errors, the message has the system's words.
     """
     try:
         require_regular(path)
@@ -51,9 +59,10 @@ def require_file(path: str) -> None:
 
 
 def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputContainer:
-    """Open a file by FFmpeg, whose words go to `logs` meanwhile.
+    """Opens a file with FFmpeg. FFmpeg's messages are added to `logs`.
 
-    Raises DecodeError (`unreadable`) for a playlist and all else that names other files, and what `av.open` raises.
+    Raises DecodeError (`unreadable`) for a playlist and every other file that names other files. Raises the errors of
+    `av.open`.
     """
     try:
         return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": _own_formats()})
@@ -68,7 +77,7 @@ def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputC
 
 @functools.cache
 def _own_formats() -> str:
-    """FFmpeg's names of all demuxers that read the given file alone, as its option takes them."""
+    """Returns FFmpeg's names of all demuxers that read the given file alone, in the form that FFmpeg's option takes."""
     return ",".join(name for name in sorted(av.formats_available) if name not in FOLLOWING and _is_input(name))
 
 

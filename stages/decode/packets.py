@@ -1,4 +1,4 @@
-"""What the packets of a video say of its length, decoded or not. Torch-free."""
+"""Measures a video's length from its packets, decoded or not. Torch-free."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from kinegraph.stages.decode.timeline import JOINED, MAX_GAP_SECONDS, ShownTimes
 
 
 class PacketCount:
-    """What the packets say that were read so far, decoded or not.
+    """Facts about the packets that were read so far, decoded or not.
 
-    `latest_end_seconds` is of all streams, on the container's clock.
+    `latest_end_seconds` is the latest end over all streams, on the container's clock.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._stream, self._may_be_joined = stream, bool(formats(container) & JOINED)
         self._base = float(stream.time_base or 0)
-        self._spans: list[tuple[int, int]] = []  # first and last pts of each recording
+        self._spans: list[tuple[int, int]] = []  # first and last pts of each recording, in ticks
         self._last_dts: int | None = None
         self._decoded_seconds = 0.0
         self._first_seconds: float | None = None
@@ -27,8 +27,8 @@ class PacketCount:
         self.jumps: list[str] = []
         self.number = 0
         self._streams = container.streams
-        self._ends: dict[int, int] = {}  # by stream, in its ticks
-        self.early_pts: list[int] = []  # of packets before the first frame
+        self._ends: dict[int, int] = {}  # stream -> end of its last packet, in the stream's ticks
+        self.early_pts: list[int] = []  # pts of packets before the first frame, in ticks
 
     @property
     def latest_end_seconds(self) -> float:
@@ -37,7 +37,7 @@ class PacketCount:
 
     @property
     def note(self) -> str:
-        """What is to be known of a file in which recordings were joined."""
+        """Returns a sentence for a file in which several recordings were joined, else ""."""
         if not self.jumps:
             return ""
         return f"time stamps jump {counted(len(self.jumps), 'time')}, first {self.jumps[0]}: its frames are counted on"
@@ -56,7 +56,10 @@ class PacketCount:
                 self.early_pts.append(packet.pts)
 
     def _add_to_span(self, packet: "Packet[Any]", period: float) -> None:
-        """Presentation times lie in one span a recording; the next begins where decode times fall, or all leap."""
+        """Adds a packet's presentation time. The times of one recording form one span.
+
+        A new recording begins where decode times fall, or where all times leap.
+        """
         pts, self._is_stamped = packet.pts, self._is_stamped and packet.pts is not None
         fell = self._follow_decode_times(packet.dts, period)
         if pts is None:
@@ -69,7 +72,10 @@ class PacketCount:
             self._spans[-1:] = [(min(first, pts), max(last, pts))]
 
     def _follow_decode_times(self, dts: int | None, period: float) -> bool:
-        """Whether they go back with this packet. One without a decode time follows the last by one period."""
+        """Returns whether decode times go back with this packet.
+
+        A packet without a decode time follows the last by one period.
+        """
         before = self._decoded_seconds
         now = before + period if dts is None else dts * self._base
         step = 0.0 if dts is None or self._last_dts is None else (dts - self._last_dts) * self._base
@@ -81,12 +87,12 @@ class PacketCount:
         return step < 0
 
     def pts_span_seconds(self) -> float:
-        """From the least presentation time to the greatest."""
+        """Returns the seconds from the least presentation time to the greatest."""
         pts = [tick for span in self._spans for tick in span]
         return (max(pts) - min(pts)) * self._base if pts else 0.0
 
     def shown_seconds(self, timeline: ShownTimes, first_pts: int | None) -> float:
-        """From the first frame, of stamp `first_pts`, to the end of the last packet."""
+        """Returns the seconds from the first frame, with stamp `first_pts`, to the end of the last packet."""
         period = timeline.frame_period
         if timeline.is_raw:
             return self.number * period

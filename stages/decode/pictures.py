@@ -1,4 +1,4 @@
-"""Which stream of a file is the video, and which way up its frames are shown. Torch-free."""
+"""Chooses the video stream of a file, and the orientation in which its frames are shown. Torch-free."""
 
 import struct
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from av.video.stream import VideoStream
 
 
 class Orientation(NamedTuple):
-    """How pixels [H, W, 3] become what a player shows: transposed first, then mirrored along each axis."""
+    """Describes how pixels [H, W, 3] become what a player shows: first a transpose, then a mirror along each axis."""
 
     is_transposed: bool = False
     flips_x: bool = False
     flips_y: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height as shown."""
+        """Returns width and height as shown, in pixels."""
         return (height, width) if self.is_transposed else (width, height)
 
     def applied(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels [H, W, 3] as shown, contiguous."""
+        """Returns the pixels [H, W, 3] as shown, contiguous."""
         if not any(self):
             return pixels
         turned = pixels.transpose(1, 0, 2) if self.is_transposed else pixels
@@ -31,8 +31,8 @@ class Orientation(NamedTuple):
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """a, b, c, d of the frame's display matrix: a point (x, y) is shown at (a x + c y, b x + d y)."""
-    sides: Any = frame.side_data  # it iterates over values, which its types do not say
+    """Returns a, b, c, d of the frame's display matrix. A point (x, y) is shown at (a x + c y, b x + d y)."""
+    sides: Any = frame.side_data  # Any, because PyAV's types hide that it iterates over values
     matrix = next((data for data in sides if data.type == Type.DISPLAYMATRIX), None)
     if matrix is None:
         return 1, 0, 0, 1
@@ -41,9 +41,10 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """By the display matrix, of which each of the eight that keep pixels as they are is followed exactly.
+    """Returns the orientation by the frame's display matrix.
 
-    A matrix that turns by other angles, or scales, counts as the nearest of the eight.
+    The eight matrices that keep pixels as they are are followed exactly. A matrix that turns by another angle, or
+    scales, counts as the nearest of the eight.
     """
     a, b, c, d = display_matrix(frame)
     if abs(b) + abs(c) > abs(a) + abs(d):
@@ -52,9 +53,9 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 
 def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
-    """Of several video streams the one that is marked as the default; else, or of several defaults, the largest.
+    """Returns the video stream that is marked as default.
 
-    The first of equals.
+    Without one, or among several defaults, returns the largest stream. Among equal streams, the first counts.
     """
     defaults = [stream for stream in streams if stream.disposition & Disposition.default]
     return max(defaults or streams, key=lambda stream: (stream.width or 0) * (stream.height or 0))

@@ -1,4 +1,4 @@
-"""What the rules of versions, and seeks, ask of a video that is being read. Torch-free."""
+"""The contract between a video that is being read and the modules for rules and seeks. Torch-free."""
 
 from typing import Protocol
 
@@ -10,15 +10,18 @@ from kinegraph.stages.decode.timeline import ShownTimes
 
 
 class VideoBeingRead(Protocol):
-    """`stream.OpenVideo` is one. Seconds are since the first frame, but where said otherwise."""
+    """A video that is being read, as `stream.OpenVideo` is.
+
+    Seconds count from the first frame unless stated otherwise.
+    """
 
     container: InputContainer
     stream: VideoStream
     packets: PacketCount
-    path: str | None  # None for an open file
-    is_at_end: bool  # all packets are read
+    path: str | None  # None for a file that was given open
+    is_at_end: bool  # all packets have been read
     passed_seconds: float
-    first_stamp_seconds: float  # of the first frame, on the container's clock
+    first_stamp_seconds: float  # the first frame's stamp on the container's clock
 
     @property
     def timeline(self) -> ShownTimes: ...

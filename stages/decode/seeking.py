@@ -1,13 +1,13 @@
-"""Going on at a later key frame, where frames and times are proved to be those of a pass from the start. Torch-free.
+"""Continues at a later key frame, where frames and times are proved to be those of a pass from the start. Torch-free.
 
-What is proved, and by what:
+Four facts are proved:
 
-- The container tells presentation times and has an index, in which stamps never go back (`key_stamps`).
-- Nothing before the key frame is needed after it: the codec starts anew there (`starts_anew`), the key frame is the
-  first that is shown, and leading frames of an open group are left out.
-- Time 0 is the first frame of the file, which was decoded before. Times after the seek are stamps less this one, and
-  stamps must go on in order (`Seeker.goes_on`); the timeline adds nothing else in such files.
-- The decoder has no complaint: what it would conceal from frames that were skipped is not known.
+- The container states presentation times and has an index, in which stamps never go back (`key_stamps`).
+- Nothing before the key frame is needed after it. The codec starts anew there (`starts_anew`), the key frame is the
+  first frame that is shown, and leading frames of an open group are left out.
+- Time 0 is the first frame of the file, which was decoded before. Times after the seek are stamps minus the stamp of
+  that frame, and stamps must continue in order (`Seeker.goes_on`). The timeline adds nothing else in such files.
+- The decoder has no complaint, because it is not known what it would conceal with frames that were skipped.
 """
 
 import itertools
@@ -25,21 +25,21 @@ from kinegraph.stages.decode.opening import open_container
 from kinegraph.stages.decode.reading import VideoBeingRead
 from kinegraph.stages.decode.timeline import Timeline, formats
 
-MIN_SKIP_SECONDS = 5.0  # of video; less is decoded about as fast as a seek takes
+MIN_SKIP_SECONDS = 5.0  # seconds of video; decoding less takes about as long as a seek
 INDEXED = frozenset({"mov", "matroska"})
-CODECS = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1"})  # tests hold these to passes from the start
+CODECS = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1"})  # tests compare these with passes from the start
 MORE_TRIES = 2
-LETS_GO = "mmco: unref short failure"  # FFmpeg's words
+LETS_GO = "mmco: unref short failure"  # FFmpeg's words for a frame that releases skipped references
 H264_IDR, H264_SEI, RECOVERY_POINT = 5, 6, 6
 HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
 
 
 class SeekLost(Exception):
-    """A seek led elsewhere than the index says, or what follows is not proved: read the video from the start."""
+    """A seek led elsewhere than the index says, or what follows is not proved. Read the video from the start."""
 
 
 class Seeker:
-    """Where seeks of one video may lead, and whether what follows the last one is as proved."""
+    """Decides where seeks of one video may lead, and whether the frames after the last seek are as proved."""
 
     def __init__(self, video: VideoBeingRead) -> None:
         self._video, self._stream = video, video.stream
@@ -54,9 +54,9 @@ class Seeker:
         return self._key_pts is not None
 
     def seek(self, after_seconds: float, seconds: float, packets: Iterator["Packet[Any]"]) -> "Packet[Any] | None":
-        """Seek to the last key frame at or before `seconds`, if it lies well after `after_seconds`; gives its packet.
+        """Seeks to the last key frame at or before `seconds`, if that frame lies well after `after_seconds`.
 
-        None where there is none: nothing was moved. Raises SeekLost.
+        Returns its packet. Returns None where there is no such frame; the position is then unchanged. Raises SeekLost.
         """
         timeline = self._video.timeline
         if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:
@@ -66,7 +66,7 @@ class Seeker:
         earliest = bisect_right(self._keys, (after_seconds + MIN_SKIP_SECONDS + zero) / self._base)
         if earliest >= place:
             return None
-        # mp4's index tells decode times: what FFmpeg finds first may be shown too late
+        # mp4's index has decode times, so the key frame that FFmpeg finds first may be shown too late
         for stamp in (target, *reversed(self._keys[max(earliest, place - MORE_TRIES) : place])):
             self._video.container.seek(stamp, stream=self._stream)
             packet = next((packet for packet in packets if packet.stream_index == self._stream.index), None)
@@ -83,10 +83,10 @@ class Seeker:
         return starts_anew(self._codec, bytes(self._stream.codec_context.extradata or b""), bytes(packet))
 
     def is_of_skipped(self, packet: "Packet[Any]", message: str) -> bool:
-        """Whether a complaint while a packet is decoded is only that it lacks what was skipped.
+        """Returns whether a complaint about a packet only means that the packet lacks skipped frames.
 
-        So it is with all that is shown before the key frame that a seek led to, and with a frame that lets go of
-        references which were skipped.
+        That holds for all frames shown before the key frame of the seek, and for a frame that releases references which
+        were skipped.
         """
         if self._key_pts is None:
             return False
@@ -94,7 +94,10 @@ class Seeker:
         return is_leading or message.startswith(LETS_GO)
 
     def goes_on(self, frame: VideoFrame) -> bool:
-        """Whether a frame is to be shown. Raises SeekLost where it is not what a pass from the start would show."""
+        """Returns whether a frame is to be shown.
+
+        Raises SeekLost where a pass from the start would not show the frame.
+        """
         if self._key_pts is None:
             return True
         if frame.pts is None or frame.is_corrupt:
@@ -109,14 +112,15 @@ class Seeker:
         return True
 
     def _is_key(self, frame: VideoFrame) -> bool:
-        """By the decoder's word, but for codecs of which the packet was read."""
+        """Returns whether the frame is a key frame. The decoder decides, except for codecs whose packet was read."""
         return frame.key_frame or self._codec in ("h264", "hevc")
 
 
 def key_stamps(video: VideoBeingRead) -> list[int]:
-    """Stamps of the key frames in a container's index, in ticks; none where seeks are not proved to be exact.
+    """Returns the stamps of the key frames in a container's index, in ticks.
 
-    Matroska's index is read through another opening: FFmpeg reads it at the first seek.
+    The list is empty where seeks are not proved exact. Matroska's index is read through a second opening, because
+    FFmpeg reads it at the first seek.
     """
     names, timeline = formats(video.container), video.timeline
     if video.path is None or not isinstance(timeline, Timeline) or not names & INDEXED:
@@ -133,17 +137,18 @@ def key_stamps(video: VideoBeingRead) -> list[int]:
 
 
 def codec_name(stream: VideoStream) -> str:
-    """Whichever decoder is used: "av1" for libdav1d."""
+    """Returns the codec's name, whichever decoder is used: "av1" for libdav1d."""
     return stream.codec_context.codec.canonical_name
 
 
 def _in_order(stream: VideoStream) -> list[int]:
-    """Of groups of which all is shown. None where stamps go back, or where a part is left out between such groups.
+    """Returns the stamps of the key frames of groups that are shown whole, in ticks.
 
-    An edit list leaves out frames of the first groups and of the last ones; one with several entries also others.
+    Returns an empty list where stamps go back, or where a part between such groups is left out. An edit list leaves out
+    frames of the first and the last groups. An edit list with several entries may leave out other frames too.
     """
     entries = [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in stream.index_entries]
-    groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether all of the group is shown
+    groups: list[tuple[int, bool]] = []  # the key frame's stamp, and whether the whole group is shown
     for stamp, is_key, is_left_out in entries:
         if is_key:
             groups.append((stamp, True))
@@ -157,14 +162,14 @@ def _in_order(stream: VideoStream) -> list[int]:
 
 
 def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
-    """Whether a key frame's packet says that no frame shown after it needs one before it.
+    """Returns whether a key frame's packet says that no frame shown after it needs a frame before it.
 
-    H.264: an IDR picture, or a recovery point of 0 frames that matches exactly. HEVC: a random access picture. Of other
-    codecs every key frame is one.
+    H.264: an IDR picture, or a recovery point of 0 frames that matches exactly. HEVC: a random access picture. For
+    other codecs every key frame qualifies.
     """
     if codec not in ("h264", "hevc"):
         return True
-    if len(extradata) < (7 if codec == "h264" else 23) or extradata[0] != 1:  # neither avcC nor hvcC
+    if len(extradata) < (7 if codec == "h264" else 23) or extradata[0] != 1:  # the bytes are neither avcC nor hvcC
         return False
     width = (extradata[4 if codec == "h264" else 21] & 3) + 1
     if codec == "hevc":
@@ -174,7 +179,7 @@ def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
 
 
 def _units(content: bytes, width: int) -> Iterator[bytes]:
-    """The units of a packet, each behind its length in `width` bytes."""
+    """Yields the units of a packet. Each unit lies behind its length in `width` bytes."""
     at = 0
     while at + width < len(content):
         size = int.from_bytes(content[at : at + width], "big")
@@ -184,7 +189,9 @@ def _units(content: bytes, width: int) -> Iterator[bytes]:
 
 
 def _recovers_at_once(unit: bytes) -> bool:
-    """Whether a unit of H.264 has the message of a recovery point: 0 frames (the bit 1), exact match (the bit 1)."""
+    """Returns whether a unit of H.264 has the message of a recovery point with 0 frames (the bit 1) and exact match
+    (the bit 1).
+    """
     at = 1
     while unit[0] & 31 == H264_SEI and at + 2 < len(unit):
         numbers = []

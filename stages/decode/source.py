@@ -1,4 +1,4 @@
-"""Identity of a source video, for the ledger."""
+"""Computes the identity of a source video, for the ledger."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,10 @@ SAMPLE_BYTES = 65536
 
 
 def source_identity(path: str) -> Source | None:
-    """Size, mtime and the xxh3_128 of its first, middle and last 64 KiB; None where no regular file can be read."""
+    """Returns size, mtime and the xxh3_128 of the first, middle and last 64 KiB of a file.
+
+    Returns None where no regular file can be read.
+    """
     path = on_disk(path)
     try:
         with open_regular(path) as file:
@@ -25,12 +28,12 @@ def source_identity(path: str) -> Source | None:
             size = file.seek(0, 2)
             digest = sampled_digest(size, part)
         return Source(size=size, mtime_ns=Path(path).stat().st_mtime_ns, digest=digest)
-    except (OSError, ValueError):  # a NUL in the name
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
 
 
 def sampled_digest(size: int, part: Callable[[int, int], bytes]) -> str:
-    """The digest of a file of `size` bytes, of which `part` gives those of [start, stop)."""
+    """Returns the digest of a file of `size` bytes. `part` returns the bytes [start, stop) of the file."""
     digest = xxhash.xxh3_128()
     for start in (0, max(0, size // 2), max(0, size - SAMPLE_BYTES)):
         digest.update(part(start, min(size, start + SAMPLE_BYTES)))

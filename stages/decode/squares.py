@@ -1,4 +1,7 @@
-"""From a frame to the squares that networks take: the frame is resized once for all crops that are cut out of it."""
+"""Cuts the squares that networks take out of a frame.
+
+The frame is resized once for all crops that are cut out of it.
+"""
 
 from dataclasses import dataclass, field
 
@@ -12,13 +15,16 @@ from kinegraph.stages.decode.wanted import Size, Square
 
 @dataclass
 class FramePixels:
-    """One frame and what was made of it so far."""
+    """One frame and the images that were made of it so far."""
 
     image: Image.Image
     _made: dict[object, np.ndarray] = field(default_factory=dict)
 
     def square(self, square: Square, row: ClipRow) -> np.ndarray:
-        """[size, size, 3] uint8: what the square's network is given of this row, mirrored where the row is."""
+        """Returns [size, size, 3] uint8: the input of the square's network for this row.
+
+        The square of a mirrored row is mirrored.
+        """
         framing = (square.size, square.resize_short, square.resize)
         key = (framing, row.crop, row.crop_name if square.cuts(row.crop_name) else "", row.mirrored)
         if key not in self._made:
@@ -27,7 +33,7 @@ class FramePixels:
         return self._made[key]
 
     def whole(self, size: Size) -> np.ndarray:
-        """The whole frame at `size` (width, height), [H, W, 3], with Pillow."""
+        """Returns the whole frame at `size` (width, height), [H, W, 3], resized with Pillow."""
         return self._resized(size, "pillow")
 
     def _cut(self, square: Square, row: ClipRow) -> np.ndarray:
@@ -48,17 +54,20 @@ class FramePixels:
 
 
 def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """The rectangle `box` of the image at `size` (width, height), antialiased bilinear as torchvision and Pillow do."""
+    """Returns the rectangle `box` of the image at `size` (width, height), antialiased bilinear as torchvision and
+    Pillow do.
+    """
     if image.size == size and box == (0, 0, *size):
         return np.asarray(image)
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
 def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """The same without antialias, as torch.nn.functional.interpolate(mode="bilinear", align_corners=False), rounded.
+    """Returns the rectangle `box` of the image at `size` (width, height), bilinear without antialias, rounded.
 
-    Two pixels a side are mixed, however much smaller the image becomes. Where `box` has whole pixels the result is
-    that of the image cut to it.
+    The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False). Two pixels per axis
+    are mixed, however small the image becomes. Where `box` has whole pixels, the result is that of the image cut to
+    `box`.
     """
     pixels = np.asarray(image)
     if image.size == size and box == (0, 0, *size):
@@ -75,7 +84,9 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
 
 
 def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For `count` output pixels over [start, end): the pixels before and after each centre, and the second's share."""
+    """Returns for `count` output pixels over [start, end) the pixel before and after each centre, and the share of
+    the second.
+    """
     centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     centres = np.clip(centres, start, max(start, end - 1))
     before = np.minimum(np.floor(centres).astype(np.int64), available - 1)

@@ -1,7 +1,7 @@
-"""A video stream as a player shows it: upright frames with the time since the first one. Torch-free.
+"""Reads a video stream as a player shows it: upright frames, each with the time since the first frame. Torch-free.
 
-PyAV's own threads stay off: work runs in parallel over videos, each on a thread of its own, and then FFmpeg's log
-lines reach the thread that caused them.
+PyAV's own threads stay off. Work runs in parallel over videos, with one thread per video. So FFmpeg's log lines reach
+the thread that caused them.
 """
 
 import time
@@ -33,14 +33,21 @@ from kinegraph.stages.decode.seeking import SeekLost
 from kinegraph.stages.decode.timeline import PresentedFrames, ShownTimes, Timeline, first_stamps
 from kinegraph.stages.decode.wanted import LATEST_RULES
 
-NOBODY = "NULL"  # who complains of headers of which FFmpeg, looking for the format, has seen a part only
-MAX_COMPLAINTS = 5  # kept per video, of each kind
-Logs = list[tuple[int, str, str]]  # level, who, what
-PYAV_ERRORS = (av.error.FFmpegError, OSError, ValueError, TypeError, AttributeError, LookupError)  # of odd files
+NOBODY = "NULL"  # source of complaints about headers that FFmpeg saw in part only, while looking for the format
+MAX_COMPLAINTS = 5  # complaints of each kind that are kept per video
+Logs = list[tuple[int, str, str]]  # level, source, message
+PYAV_ERRORS = (
+    av.error.FFmpegError,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)  # errors that odd files cause
 
 
 class Seekable(Protocol):
-    """An open file, as far as FFmpeg needs it."""
+    """An open file with the methods that FFmpeg needs."""
 
     def read(self, size: int = -1) -> bytes: ...
 
@@ -51,7 +58,9 @@ class Seekable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What a version of `clips` makes of a file: the stream, when its frames are shown, for how long, which way up."""
+    """Describes how a version of `clips` reads a file: which stream, when and how long its frames are shown, which
+    way up.
+    """
 
     chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
     timeline: Callable[[InputContainer, VideoStream, Sequence[int]], ShownTimes]
@@ -75,15 +84,15 @@ RULES = {
         duration=durations.duration,
         orientation=pictures.orientation,
     ),
-}  # by version of `clips`
+}  # version of `clips` -> rules
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What indexing needs to know: seconds from first to last presented frame, and the upright frame's size.
+    """The facts that indexing needs: seconds from the first to the last presented frame, and the upright frame's size.
 
-    `rate` is in frames a second. `warning` is what went wrong while packets were counted. `frames` is of images, and of
-    videos that `probe_counted` looked at.
+    `rate` is in frames per second. `warning` says what went wrong while packets were counted. `frames` is set for
+    images, and for videos after `probe_counted`.
     """
 
     duration: float
@@ -95,9 +104,10 @@ class Probe:
 
 
 class TimedFrame(NamedTuple):
-    """A frame, the seconds since the first one, and its numbers.
+    """A frame, the seconds since the first frame, and the frame's numbers.
 
-    `coded` is among all that the decoder gave, `number` among those that are shown, from 0; -1 after a seek.
+    `coded` is the place among all frames that the decoder returned. `number` is the place among the frames that are
+    shown, from 0. Both are -1 after a seek.
     """
 
     seconds: float
@@ -107,7 +117,10 @@ class TimedFrame(NamedTuple):
 
 
 class OpenVideo:
-    """A video that is being read, front to back. `logs` is what FFmpeg says meanwhile, `path` None for an open file."""
+    """A video that is being read from front to back.
+
+    `logs` receives FFmpeg's messages. `path` is None for an open file.
+    """
 
     def __init__(
         self, container: InputContainer, stream: VideoStream, logs: Logs, rules: Rules, path: str | None
@@ -120,22 +133,22 @@ class OpenVideo:
         self.timeline = rules.timeline(container, stream, stamps)
         self.packets = PacketCount(container, stream)
         self._demuxed = self._demux()
-        self._pending: deque[VideoFrame] = deque()  # decoded, not yet given
-        self.sizes: list[tuple[float, tuple[int, int]]] = []  # of frames as shown, and since when
+        self._pending: deque[VideoFrame] = deque()  # decoded, not yet yielded
+        self.sizes: list[tuple[float, tuple[int, int]]] = []  # since when, s, and (width, height) as shown
         self._coded_size: tuple[int, int] | None = None
         self.first_stamp_seconds = self.passed_seconds = 0.0
         self.is_at_end, self._has_frame = False, False
-        self.latest: TimedFrame | None = None  # the frame that was given last
+        self.latest: TimedFrame | None = None  # the frame that was yielded last
         self._coded = self._number = self._noted = 0
         self._seeker: seeking.Seeker | None = None
-        self._landing: Packet[Any] | None = None  # the packet of the key frame that a seek led to, until it is decoded
+        self._landing: Packet[Any] | None = None  # packet of the key frame of the last seek, until decoded
 
     def close(self) -> None:
         self.container.close()
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """While in it, what FFmpeg says on this thread is noted."""
+        """Collects the messages of FFmpeg on this thread while the context is open."""
         with av.logging.Capture() as logs:
             logs[:0] = self._logs
             self._logs = logs
@@ -143,17 +156,17 @@ class OpenVideo:
 
     @property
     def frame_period(self) -> float:
-        """Seconds between frames, on the average."""
+        """Returns the mean seconds between frames."""
         return self.timeline.frame_period
 
     @property
     def slack_seconds(self) -> float:
-        """How long after a target time a frame may be stamped that is still the one meant."""
+        """Returns how long after a target time a frame may be stamped and still be the frame for that time."""
         return self.timeline.slack_seconds
 
     @property
     def complaints(self) -> str:
-        """What went wrong so far, in FFmpeg's words and ours; empty if nothing did."""
+        """Returns what went wrong so far, in words of FFmpeg and of kinegraph. Returns "" if nothing did."""
         said = [_said(self._logs) or "; ".join(dict.fromkeys(self._errors[:MAX_COMPLAINTS]))]
         stamps = self.timeline.complaints
         more = [f"and {counted(len(stamps) - MAX_COMPLAINTS, 'time')} more"] if len(stamps) > MAX_COMPLAINTS else []
@@ -161,22 +174,25 @@ class OpenVideo:
 
     @property
     def promised_duration(self) -> float | None:
-        """Seconds that the container promises for the video stream; None where it does not speak of it alone."""
+        """Returns the seconds that the container promises for the video stream.
+
+        Returns None where it does not state that stream alone.
+        """
         return self.rules.promised(self)
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing went wrong since the first frame."""
+        """Returns whether nothing went wrong since the first frame."""
         return self._num_complaints() == self._noted
 
     @property
     def has_sought(self) -> bool:
-        """Whether a part of the video was skipped."""
+        """Returns whether a part of the video was skipped."""
         return self._seeker is not None and self._seeker.has_sought
 
     @property
     def may_go_on(self) -> bool:
-        """Whether later frames can be read from here as in a pass from the start."""
+        """Returns whether later frames can be read from here with the result of a pass from the start."""
         return self.latest is not None and not self.is_at_end and self.is_clean
 
     def _num_complaints(self) -> int:
@@ -184,10 +200,10 @@ class OpenVideo:
         return said + len(self._errors) + len(self.timeline.complaints)
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Frames in presentation order, from where the last call was left.
+        """Yields frames in presentation order. Each call continues where the last call ended.
 
-        What cannot be decoded is noted in `complaints` and passed over, as a player does. Raises DecodeError
-        (`timeout`) once time.monotonic() is past `deadline`, and SeekLost.
+        What cannot be decoded is noted in `complaints` and skipped, as a player does. Raises DecodeError (`timeout`)
+        once time.monotonic() is past `deadline`. Raises SeekLost.
         """
         for frame in self._decoded():
             if time.monotonic() > deadline:
@@ -208,9 +224,10 @@ class OpenVideo:
                 yield self.latest
 
     def skip_to(self, seconds: float) -> None:
-        """Go on at the last key frame before `seconds`, where that pays and frames and times are proved to be the same.
+        """Continues at the last key frame before `seconds`, where that saves time and frames and times are proved to be
+        the same.
 
-        Raises SeekLost where the file led elsewhere than its index says: read it from the start then.
+        Raises SeekLost where the file led elsewhere than its index says. Read the video from the start then.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
@@ -231,17 +248,17 @@ class OpenVideo:
             self.sizes.append((seconds, self.size(frame)))
 
     def read_to_end(self) -> PacketCount:
-        """Read the packets that are left, without decoding them."""
+        """Reads the remaining packets without decoding them."""
         for _ in self._demuxed:
             pass
         return self.packets
 
     def later_packets(self) -> Iterator["Packet[Any]"]:
-        """Those of the stream that are left and are shown, not decoded."""
+        """Yields the remaining packets of the stream that are shown, without decoding them."""
         return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
     def _demux(self) -> Iterator["Packet[Any]"]:
-        """Packets of the stream; those of the others are counted only."""
+        """Yields the packets of the stream. Packets of other streams are only counted."""
         while True:
             try:
                 packet = next(self._packets) if self._landing is None else self._landing
@@ -283,7 +300,7 @@ class OpenVideo:
                     self._pending.append(frame)
 
     def _begin(self, frame: VideoFrame) -> None:
-        """Note where the first frame lies, and what was passed over before it, of which FFmpeg may say nothing."""
+        """Notes the place of the first frame, and what was skipped before it. FFmpeg may be silent about that."""
         self._has_frame = True
         stamp = frame.dts if self.timeline.has_decode_times else frame.pts
         if stamp is None or frame.time_base is None or isinstance(self.timeline, FirstTimeline):
@@ -298,28 +315,28 @@ class OpenVideo:
             )
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Width and height of the frame as shown, in pixels."""
+        """Returns width and height of the frame as shown, in pixels."""
         return self.rules.orientation(frame).size(frame.width, frame.height)
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """The frame as uint8 [H, W, 3], turned and mirrored as its metadata asks."""
-        # one converter a video with one thread: a converter of its own per frame is 25 times slower
+        """Returns the frame as uint8 [H, W, 3], turned and mirrored as its metadata says."""
+        # one converter with one thread serves the whole video; a new converter per frame is 25 times slower
         pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return self.rules.orientation(frame).applied(pixels)
 
 
 @contextmanager
 def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[OpenVideo]:
-    """Open the video stream of a file, which may be open already, by the rules of a version of `clips`.
+    """Opens the video stream of a file by the rules of a version of `clips`. The file may be open already.
 
-    Raises DecodeError: `missing`, `unreadable` (no regular file, cannot be opened), `no_video_stream`.
+    Raises DecodeError: `missing`, `unreadable` (no regular file, or it cannot be opened), `no_video_stream`.
     """
     with closing(begin_video(path, rules)) as video, video.heard():
         yield video
 
 
 def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
-    """As `open_video`: close the video, and read it within `heard`."""
+    """Opens a video as `open_video` does. The caller closes the video, and reads it within `heard`."""
     if not isinstance(path, str):
         path.seek(0)
     else:
@@ -327,7 +344,7 @@ def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
         require_file(path)
     if av.logging.get_level() != av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)
-        av.logging.set_skip_repeated(False)  # it looks back beyond this video: a complaint went to the next one
+        av.logging.set_skip_repeated(False)  # the skipping looks back to other videos, so complaints were misplaced
     with av.logging.Capture() as logs:
         try:
             container = open_container(path, logs)
@@ -361,9 +378,10 @@ def _said(logs: Logs) -> str:
 
 
 def probe(path: str | Seekable, rules: int = LATEST_RULES) -> Probe:
-    """Duration, frame size and rate of a video, from its header and first frame; by counting packets where it must.
+    """Returns duration, frame size and rate of a video from its header and first frame.
 
-    Raises DecodeError as `open_video` does, and `unreadable` where not one frame can be decoded.
+    Packets are counted where needed. Raises the errors of `open_video`, and DecodeError (`unreadable`) where no frame
+    can be decoded.
     """
     with open_video(path, rules) as video:
         for first in video.frames():

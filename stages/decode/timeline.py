@@ -1,6 +1,7 @@
-"""When each decoded frame is shown: seconds since the first one, by the stamps of its container. Torch-free.
+"""Computes when each decoded frame is shown, in seconds since the first frame, from the container's stamps. Torch-free.
 
-A container gives presentation times, or decode times only (avi, asf, Matroska's VfW tracks), or none (raw streams).
+A container states presentation times, or decode times only (avi, asf, Matroska's VfW tracks), or no times (raw
+streams).
 """
 
 import math
@@ -19,21 +20,21 @@ from av.video.stream import VideoStream
 
 from kinegraph.cache_schemas.clips_table import Interval
 
-NO_TIMESTAMPS = 0x0080  # FFmpeg's AVFMT_NOTIMESTAMPS: a raw stream
+NO_TIMESTAMPS = 0x0080  # FFmpeg's AVFMT_NOTIMESTAMPS, set for a raw stream
 DECODE_TIMES = frozenset({"avi", "asf", "asf_o"})
-JOINED = frozenset({"mpegts", "mpeg", "flv"})  # containers whose recordings are put together byte by byte
-MAX_GAP_SECONDS = 10.0  # in those: a longer one is where another recording begins
-MAX_DISORDER_SECONDS = 1.0  # stamps further back are those of another recording, too
+JOINED = frozenset({"mpegts", "mpeg", "flv"})  # containers whose files can be joined byte by byte
+MAX_GAP_SECONDS = 10.0  # in JOINED containers, a longer gap is the start of another recording
+MAX_DISORDER_SECONDS = 1.0  # stamps that go back further belong to another recording too
 MAX_REORDERED = 32  # frames that a decoder may hold back
 ASSUMED_RATE, MAX_RATE = 25.0, 1000.0
-COPIED_TICK_SECONDS = 1e-3  # the clock of mkv, webm and flv, whose stamps stay coarse when they are copied elsewhere
-FINER = 8  # by so much another clock is finer before copied stamps are told from its own
-MAX_STAMPS, MAX_PACKETS = 1000, 100  # of a table of frames, and of a stream without one, that are looked at
-FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats: i/fps may fall a bit short of the frame it names
+COPIED_TICK_SECONDS = 1e-3  # the clock of mkv, webm and flv; their stamps stay coarse when copied to other containers
+FINER = 8  # a clock must be this many times finer before copied stamps can be recognised
+MAX_STAMPS, MAX_PACKETS = 1000, 100  # stamps read from a table of frames, and packets read where there is no table
+FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats, so i/fps may lie slightly before its frame
 
 
 def formats(container: InputContainer) -> frozenset[str]:
-    """FFmpeg's names of a container: {"matroska", "webm"}."""
+    """Returns FFmpeg's names of a container, for example {"matroska", "webm"}."""
     return frozenset(container.format.name.split(","))
 
 
@@ -42,24 +43,24 @@ def is_raw(container: InputContainer) -> bool:
 
 
 def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether the stamps are decode times, from which FFmpeg guesses wrong presentation times."""
+    """Returns whether the stamps are decode times, from which FFmpeg guesses wrong presentation times."""
     names = formats(container)
     is_vfw = "matroska" in names and stream.codec_context.codec_tag.strip("\0 ") != ""
     return bool(names & DECODE_TIMES) or is_vfw
 
 
 def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
-    """Frames a second; None where nobody says, or what is said cannot be."""
+    """Returns frames per second, or None where the file states no possible rate."""
     told = [stream.average_rate, stream.guessed_rate]
     if is_raw(container) or has_decode_times(container, stream) or formats(container) & JOINED:
-        told.reverse()  # FFmpeg's average is 25 for every raw stream
+        told.reverse()  # FFmpeg states an average of 25 for every raw stream
     return next((float(rate) for rate in told if rate and 0 < rate <= MAX_RATE), None)
 
 
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
-    """How long after a target time a frame may be stamped that is still the one meant.
+    """Returns how long after a target time a frame may be stamped and still be the frame for that time.
 
-    Containers round stamps to their clock. So one tick, unless ticks are as long as frames.
+    Containers round stamps to their clock. So the slack is one tick, unless ticks are as long as frames.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
@@ -67,10 +68,11 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
 def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
-    """Stamps of the first frames, in ticks, where they may be copied ones; and all the packets, as if none was read.
+    """Returns the stamps of the first frames in ticks, where the stamps may be copied, and all packets as if none was
+    read.
 
-    They come from the table of frames of an mp4 or mov, and from the first packets of ts and mpg. What went wrong while
-    these were read is raised where the packets end.
+    The stamps come from the table of frames of an mp4 or mov, and from the first packets of ts and mpg. An error while
+    reading them is raised where the packets end.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -92,16 +94,16 @@ def first_stamps(
 
 
 def _raising(error: Exception) -> Iterator["Packet[Any]"]:
-    """No packet, then the error."""
+    """Yields no packet, then raises the error."""
     yield from ()
     raise error
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Whether stamps, in ticks, were rounded to whole milliseconds by the container that they were copied from.
+    """Returns whether another container rounded these stamps (in ticks) to whole milliseconds before they were copied.
 
-    All of these are whole to a tick, and lie on no coarser grid: 40 ms at 25 frames a second are no rounding. The first
-    stamps do not count, because programs that copy B-frames make up decode times.
+    Rounded stamps are whole milliseconds to within a tick, and lie on no coarser grid: 40 ms at 25 frames per second
+    are not rounded. The first stamps do not count, because programs that copy B-frames invent decode times.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
@@ -113,7 +115,7 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
 class PresentedFrames:
     """The frames of a video by number, from 0. Frame n is shown at n / rate or, where the rate varies, at `times[n]`.
 
-    `times` are seconds since the first frame. `slack_seconds` is by how much containers round them.
+    `times` are seconds since the first frame. `slack_seconds` is the rounding of times by containers.
     """
 
     number: int
@@ -122,16 +124,17 @@ class PresentedFrames:
     times: "array[float] | None" = None
 
     def seconds(self, number: int) -> float:
-        """When a frame is shown. Frames past the last one with a time follow at the rate."""
+        """Returns when a frame is shown. Frames past the last known time follow at `rate`."""
         if self.times is None:
             return number / self.rate
         past = number - len(self.times) + 1
         return self.times[number] if past <= 0 else self.times[-1] + past / self.rate
 
     def within(self, interval: Interval | None) -> range:
-        """The frames of an interval [start, end): from the one on the screen at its start to the last before its end.
+        """Returns the frames of an interval [start, end): from the frame on the screen at the start to the last before
+        the end.
 
-        Empty where the video has ended before it.
+        The range is empty where the video ends before the interval.
         """
         if interval is None:
             return range(self.number)
@@ -144,24 +147,24 @@ class PresentedFrames:
 
 
 class ShownTimes(Protocol):
-    """When the frames of one stream are shown. `frame_period` and `slack_seconds` are in seconds."""
+    """Computes when the frames of one stream are shown. `frame_period` and `slack_seconds` are in seconds."""
 
     complaints: list[str]
     frame_period: float
     slack_seconds: float
-    is_raw: bool  # no container: frames are counted
-    has_decode_times: bool  # in place of presentation times
+    is_raw: bool  # the stream has no container, so frames are counted
+    has_decode_times: bool  # the stamps are decode times in place of presentation times
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Seconds since the first frame; None where the frame is not to be shown."""
+        """Returns the seconds since the first frame, or None where the frame is not shown."""
         ...
 
 
 class Timeline:
-    """Places the decoded frames of one stream in time, in the order in which the decoder gives them.
+    """Places the decoded frames of one stream in time, in the order in which the decoder returns them.
 
-    Every frame has a time, and no time is before the last one. Where another recording begins it follows by one period.
-    `complaints` says where stamps could not be followed.
+    Every frame has a time, and no time is before the last one. The first frame of another recording follows the last
+    frame by one period. `complaints` says where stamps could not be followed.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:
@@ -175,12 +178,12 @@ class Timeline:
         self._has_rate, self._may_be_joined = rate is not None, bool(formats(container) & JOINED)
         self._number, self._latest = -1, 0.0
         self.zero_seconds: float | None = None  # the stamp that is time 0
-        self.is_straight = True  # all times so far are stamps less this one
+        self.is_straight = True  # all times so far are stamps minus zero_seconds
         self._last_stamp = self._last_dts = float("-inf")
         self._fell = -MAX_REORDERED - 1  # the number of the frame at which decode times last went back
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Seconds since the first frame."""
+        """Returns the seconds since the first frame."""
         self._number += 1
         if self._number == 0 and frame.pts is None and frame.dts is not None:
             self.has_decode_times = True
@@ -205,7 +208,7 @@ class Timeline:
         return float(stamp * frame.time_base)
 
     def _next(self) -> float:
-        """The time of a frame that follows the last one by one period."""
+        """Returns the time of a frame that follows the last frame by one period."""
         return self._latest + self.frame_period if self._number else 0.0
 
     def _note_decode_time(self, frame: VideoFrame) -> None:
@@ -215,7 +218,10 @@ class Timeline:
             self._last_dts = frame.dts
 
     def _continued(self, stamp: float, now: float) -> float:
-        """The time of a frame with this stamp, which would be `now` if stamps went on; counted on where they do not."""
+        """Returns the time of a frame with this stamp.
+
+        `now` is its time if stamps continue; otherwise time counts on by one period.
+        """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS
         if step < 0 and not went_back:

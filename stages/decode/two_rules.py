@@ -1,4 +1,4 @@
-"""Which rows of a video other rules of `clips` would fill with other frames. Torch-free."""
+"""Finds the rows of a video that other rules of `clips` would fill with other frames. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ Change = Literal["none", "times", "frames", "unread"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What becomes of a row's frames by the latest rules.
+    """Says how the latest rules change a row's frames.
 
-    none: the same frames at the same times. times: the same frames, at other times or places in the video. frames:
-    other frames, or frames where there was an error, or the reverse. unread: it cannot be read by either rules.
-    `frame_times` [T] are those by the latest rules, s, `old_times` those by the others; None where there are none.
-    `words` say what changes.
+    none: the same frames at the same times. times: the same frames at other times or other places in the video. frames:
+    other frames, or frames in place of an error, or an error in place of frames. unread: neither rules can read the
+    video. `frame_times` [T] are the times by the latest rules in seconds, `old_times` the times by the other rules.
+    Each is None where there are no times. `words` say what changes.
     """
 
     change: Change
@@ -34,7 +34,9 @@ class Comparison:
 
 
 def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
-    """Decode the `old` rows of a video by the `rules` of an earlier version, and the `new` ones by the latest."""
+    """Decodes the `old` rows of a video by the `rules` of an earlier version, and the `new` rows by the latest
+    rules.
+    """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)
     is_shown_otherwise = _shown(path, rules) != _shown(path, LATEST_RULES)
@@ -69,7 +71,7 @@ def _places(clip: DecodedClip) -> tuple[int, list[int]]:
 
 
 def _shown(path: str, rules: int) -> tuple[int, Orientation] | None:
-    """The stream that is read, and how its first frame is turned; None where there is no frame."""
+    """Returns the stream that is read, and the orientation of its first frame. Returns None where there is no frame."""
     try:
         with open_video(path, rules) as video:
             for first in video.frames():

@@ -1,4 +1,7 @@
-"""What stages want of a video: frames, cut and resized. Imports neither PyAV nor torch: plans are made from this."""
+"""Describes the frames that stages want of a video, cut and resized.
+
+Imports neither PyAV nor torch, because plans use it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,14 +14,14 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """Input of a backbone: every `every`-th frame, the row's crop at size x size."""
+    """The input of a backbone: every `every`-th frame, with the row's crop at size x size px."""
 
     every: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFrame:
-    """Input of a proposal network: every `every`-th frame, whole, at `network_size(height, width)`."""
+    """The input of a proposal network: every `every`-th frame, whole, at `network_size(height, width)`."""
 
     network_size: Callable[[int, int], Size]
     every: int
@@ -26,9 +29,10 @@ class WholeFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What all stages that run together need of a clip. `numbered`: also each frame's place in the video.
+    """What all stages that run together need of a clip.
 
-    `may_repeat`: a clip whose times all show one frame is right; else it fails.
+    numbered: also the place of each frame in the video. may_repeat: a clip whose times all show the same frame is
+    right; otherwise such a clip fails.
     """
 
     num_frames: int
@@ -39,7 +43,7 @@ class Wanted:
     may_repeat: bool = False
 
     def __or__(self, other: "Wanted") -> "Wanted":
-        """What both need of one clip. Raises ValueError where they want whole frames of two sizes."""
+        """Returns what both need of one clip. Raises ValueError where they want whole frames of different sizes."""
         if self.whole and other.whole and self.whole != other.whole:
             raise ValueError(f"whole frames are decoded once for all stages: {self.whole} or {other.whole}?")
         return replace(

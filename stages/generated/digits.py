@@ -1,4 +1,4 @@
-"""Pictures of handwritten digits for generated data sets: MNIST's files, or scikit-learn's. Imports without torch.
+"""Pictures of handwritten digits for generated data sets: MNIST's files, or scikit-learn's digits. Imports no torch.
 
 N images.
 """
@@ -20,17 +20,19 @@ from kinegraph.stages.generated.drawing import FIRST_UNSEEN_DIGIT, bundled_digit
 
 SIDE_PX = 28
 UInt8Array = npt.NDArray[np.uint8]
-_UNSIGNED_BYTES = 0x0800  # of the first four bytes of an idx file; the last of them is the number of dimensions
-_FILES = {"train": "train", "test": "t10k"}  # the halves of MNIST by the names its files begin with
+_UNSIGNED_BYTES = 0x0800  # the type in the first four bytes of an idx file; the fourth byte counts dimensions
+_FILES = {"train": "train", "test": "t10k"}  # half of MNIST -> start of its file names
 
 
 class DigitsError(UsageError):
-    """Digit files that are missing or are not what MNIST's are; the message names the file."""
+    """Digit files are missing, or are no files of MNIST. The message names the file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DigitImages:
-    """Digits as MNIST has them: images [N, SIDE_PX, SIDE_PX], 0 is ground, and the values [N] they show, 0..9."""
+    """Digits as MNIST has them: images [N, SIDE_PX, SIDE_PX] with 0 as ground, and the values [N] that they show,
+    0..9.
+    """
 
     images: UInt8Array
     values: UInt8Array
@@ -43,30 +45,32 @@ class DigitImages:
         return len(self.values)
 
     def part(self, begin: int, end: int) -> "DigitImages":
-        """Digits begin..end-1."""
+        """Returns the digits begin..end-1."""
         return DigitImages(images=self.images[begin:end], values=self.values[begin:end])
 
     def below(self, value: int) -> "DigitImages":
-        """Digits 0..value-1."""
+        """Returns the digits with a value below `value`."""
         kept = self.values < value
         return DigitImages(images=self.images[kept], values=self.values[kept])
 
     @cached_property
     def by_value(self) -> tuple[npt.NDArray[np.intp], ...]:
-        """Which of them show 0, 1, ..., 9."""
+        """Returns for each value 0, 1, ..., 9 the indices of the images that show it."""
         return tuple(np.flatnonzero(self.values == value) for value in range(10))
 
     @cached_property
     def digest(self) -> str:
-        """Of the pixels and values."""
+        """Returns the digest of pixels and values."""
         return xxhash.xxh3_128_hexdigest(self.images.tobytes() + self.values.tobytes())
 
 
 def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
-    """The digits of a split: `test` has its own, `val` the last `num_val` of the others, `train` the rest.
+    """Returns the digits of a split.
 
-    folder: of MNIST's idx files, gzipped or not; None: the digits that scikit-learn bundles, enlarged.
-    Raises DigitsError for files that are missing or damaged, or if a split lacks a value; `val` may be empty.
+    `test` has its own digits, `val` the last `num_val` of the others, `train` the rest.
+
+    folder: the folder of MNIST's idx files, gzipped or not. None stands for the digits that scikit-learn bundles,
+    enlarged. Raises DigitsError for files that are missing or damaged, or if a split lacks a value. `val` may be empty.
     """
     if split == "test":
         found = _half("test", folder)
@@ -95,13 +99,14 @@ def _half(name: str, folder: str | None) -> DigitImages:
 
 
 def _enlarged(image: npt.NDArray[np.floating]) -> UInt8Array:
-    """[8, 8] in 0..1 -> [SIDE_PX, SIDE_PX], bilinear."""
+    """Returns an image [8, 8] in 0..1 as [SIDE_PX, SIDE_PX] uint8, resized bilinearly."""
     picture = Image.fromarray((image * 255).round().astype(np.uint8))
     return np.asarray(picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
 
 
 def read_mnist(folder: Path, half: str) -> DigitImages:
-    """One half of MNIST, `train` or `t10k`, from `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`[.gz].
+    """Returns one half of MNIST, `train` or `t10k`, from `<half>-images-idx3-ubyte` and
+    `<half>-labels-idx1-ubyte`[.gz].
 
     Raises DigitsError.
     """
@@ -134,9 +139,10 @@ def _unpacked(path: Path) -> bytes:
 
 
 def read_idx(path: Path) -> UInt8Array:
-    """An idx file of unsigned bytes, gzipped if it ends in .gz: 2 zero bytes, type, dimensions, sizes, values.
+    """Returns the values of an idx file of unsigned bytes. The file is gzipped if it ends in .gz.
 
-    Raises DigitsError if it is anything else, or cut off.
+    Layout: 2 zero bytes, type, number of dimensions, sizes, values. Raises DigitsError if the file is anything else, or
+    cut off.
     """
     try:
         content = _unpacked(path)

@@ -1,6 +1,6 @@
-"""Pictures of small digit-bearing things on a plain ground, for the generated data set. Imports without torch.
+"""Draws small digit-bearing things on a plain ground, for the generated data set. Imports no torch.
 
-K things, T frames, S side of a sprite; positions are xy in pixels, pixel centres at +0.5.
+K things, T frames, S side of a sprite. Positions are xy in pixels, pixel centres at +0.5.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ UInt8Array = npt.NDArray[np.uint8]
 
 @cache
 def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """scikit-learn's bundled UCI digits: images [1797, 8, 8] in 0..1 and their values [1797]."""
+    """Returns scikit-learn's bundled UCI digits: images [1797, 8, 8] in 0..1 and their values [1797]."""
     from sklearn.datasets import load_digits
 
     bundled = load_digits()
@@ -24,7 +24,7 @@ def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
 
 
 def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]:
-    """A random digit [8, 8] in 0..1 and its value, from those kept for testing if `unseen`."""
+    """Returns a random digit [8, 8] in 0..1 and its value. If `unseen`, the digit is one of those kept for testing."""
     images, values = bundled_digits()
     bounds = (FIRST_UNSEEN_DIGIT, len(images)) if unseen else (0, FIRST_UNSEEN_DIGIT)
     index = int(rng.integers(*bounds))
@@ -32,14 +32,14 @@ def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]
 
 
 def _enlarge(image: FloatArray, side: int) -> FloatArray:
-    """Bilinear resize of a square image to [side, side]."""
+    """Returns a square image resized to [side, side], bilinearly."""
     at = np.clip((np.arange(side) + 0.5) * len(image) / side - 0.5, 0, len(image) - 1)
     weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(len(image))))
     return np.asarray(weights @ image @ weights.T)
 
 
 def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray:
-    """A digit on a disc, a diamond or a square of random colour: premultiplied RGBA [size, size, 4], 0..255.
+    """Returns a digit on a disc, a diamond or a square of random colour: premultiplied RGBA [size, size, 4], 0..255.
 
     The outline is the superellipse |x|^p + |y|^p = 1, smoothed over one pixel.
     """
@@ -58,7 +58,7 @@ def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray
 
 
 def ground(rng: np.random.Generator) -> UInt8Array:
-    """A dim grey-ish picture with a slope and a little noise: [FRAME_SIZE, FRAME_SIZE, 3], 0..255."""
+    """Returns a dim grey-ish picture with a slope and a little noise: [FRAME_SIZE, FRAME_SIZE, 3], 0..255."""
     ramp = np.linspace(-1, 1, FRAME_SIZE)
     slope = rng.uniform(-12, 12) * ramp[:, None] + rng.uniform(-12, 12) * ramp
     level = rng.uniform(60, 190) + rng.uniform(-12, 12, 3)
@@ -67,7 +67,7 @@ def ground(rng: np.random.Generator) -> UInt8Array:
 
 
 def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
-    """`picture` [S, S, 4] moved right and down by fractions of a pixel (x, y) [T, 2]: [T, S + 1, S + 1, 4]."""
+    """Returns `picture` [S, S, 4] moved right and down by fractions of a pixel (x, y) [T, 2]: [T, S + 1, S + 1, 4]."""
     x, y = fractions.astype(np.float32).T[..., None, None, None]
     padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)))
     across = padded[:, 1:] * (1 - x) + padded[:, :-1] * x
@@ -75,9 +75,9 @@ def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
 
 
 def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray) -> UInt8Array:
-    """Frames [T, FRAME_SIZE, FRAME_SIZE, 3] of the sprites at `centres` [T, K, 2], later ones in front.
+    """Returns frames [T, FRAME_SIZE, FRAME_SIZE, 3] of the sprites at `centres` [T, K, 2]. Later sprites are in front.
 
-    Every sprite must lie inside the frame and a pixel away from its edge.
+    Every sprite must lie inside the frame, at least one pixel away from the edge.
     """
     frames = np.repeat(background[None], len(centres), axis=0)
     for k, picture in enumerate(sprites):
@@ -92,6 +92,6 @@ def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray)
 
 
 def boxes_around(centres: FloatArray, sizes: npt.NDArray[np.int64]) -> FloatArray:
-    """Boxes xyxy [T, K, 4] in pixels of squares of side `sizes` [K] at `centres` [T, K, 2]."""
+    """Returns boxes xyxy [T, K, 4] in pixels, around squares of side `sizes` [K] at `centres` [T, K, 2]."""
     half = sizes[:, None] / 2
     return np.concatenate([centres - half, centres + half], axis=-1).astype(np.float32)

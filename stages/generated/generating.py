@@ -1,4 +1,6 @@
-"""What generated data sets share: real video files, written by several processes, taken up where they were stopped."""
+"""Shared parts of generated data sets: real video files, written by several processes, continued after an
+interruption.
+"""
 
 import io
 import json
@@ -16,12 +18,12 @@ from kinegraph.cache_schemas.files import TEMPORARY_PREFIX, sweep
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
 from kinegraph.stages.processes import in_processes
 
-VIDEOS_AT_ONCE = 16  # of one process
+VIDEOS_AT_ONCE = 16  # videos in one task of a process
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedVideo:
-    """A video to generate: path below the folder `videos`, class name, split, and its number there."""
+    """A video to generate: path below the folder `videos`, class name, split, and its number in that split."""
 
     path: str
     label: str
@@ -33,9 +35,10 @@ Render = Callable[[GeneratedVideo], bytes]
 
 
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    """An mp4 of RGB frames [T, H, W, 3].
+    """Returns an mp4 of RGB frames [T, H, W, 3].
 
-    MPEG-4 part 2: twice as fast as x264's fastest preset; at FFmpeg's usual rate pictures this small lose little.
+    The codec is MPEG-4 part 2, which is twice as fast as x264's fastest preset. At FFmpeg's usual rate, pictures this
+    small lose little.
     """
     import av
 
@@ -61,14 +64,14 @@ def generate_videos(
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Write the videos to `root`; takes up a generation that was interrupted.
+    """Writes the videos to `root`. A generation that was interrupted is continued.
 
-    Writes videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with the
-    parameters: if it is there with the same ones, nothing is left to do. `progress` is called with the number of
-    videos finished since its last call. More than one worker means spawned processes: a script that asks for them
-    needs the usual `if __name__ == "__main__"`.
+    The files are videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with the
+    parameters. If <name>.json exists with the same parameters, nothing is done. `progress` is called with the number of
+    videos finished since the last call. More than one worker means spawned processes. A script that asks for them needs
+    the usual `if __name__ == "__main__"`.
 
-    Raises ValueError if `root` holds, or was begun with, other parameters.
+    Raises ValueError if `root` holds other parameters, or was begun with other parameters.
     """
     finished, started = root / f"{name}.json", root / f"{name}.partial.json"
     if _is_finished(finished, started, parameters):
@@ -112,7 +115,7 @@ class _Writer:
 
 
 def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVideo], workers: int) -> Iterator[int]:
-    """Write all; gives numbers of videos as they are finished."""
+    """Writes all videos. Yields numbers of videos as they are finished."""
     if workers <= 1:
         for video in stopping.checked(videos):
             write(video)
@@ -123,7 +126,7 @@ def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVide
 
 
 def _write_all(write: Callable[[GeneratedVideo], None], number: int, videos: Sequence[GeneratedVideo]) -> int:
-    """In the process `number` of several."""
+    """Writes the videos in process `number` of several. Returns the number of videos written."""
     for video in videos:
         write(video)
     return len(videos)

@@ -1,9 +1,9 @@
-"""A generated data set of interactions between two small things, for the offline demo. Imports without torch.
+"""A generated data set of interactions between two small things, for the offline demo. Imports no torch.
 
-Ten classes in the spirit of Something-Something. Every class has a time-reversed partner, so no single frame
-decides; things look alike in every class, so appearance does not either. Two distractors act out the motions
-of a randomly drawn class without touching anything, so neither the motions seen nor their times decide: one
-must see which things touch. Kinds of motion: `MOTIONS`; the partners: `REVERSED`.
+Ten classes in the spirit of Something-Something. Every class has a time-reversed partner, so no single frame decides.
+Things look alike in every class, so appearance does not decide either. Two distractors perform the motions of a
+randomly drawn class without touching anything, so neither the motions nor their times decide. A network must see which
+things touch. `MOTIONS` has the kinds of motion, `REVERSED` the partners.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,10 +30,10 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """How a pair moves along a common line, before and after the moment it is in contact.
+    """Describes how a pair moves along a common line, before and after the moment of contact.
 
-    `actor` and `other`: speeds before and after in units of the pair's speed. `contact_degrees`: direction from
-    the actor to the other against the line; `gap_px`: room between them at that moment; `joined`: one speed.
+    `actor` and `other`: speeds before and after, in units of the pair's speed. contact_degrees: direction from the
+    actor to the other, against the line. gap_px: distance between them at that moment. joined: both have one speed.
     """
 
     actor: tuple[int, int]
@@ -70,7 +70,7 @@ _CANDIDATES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What a clip shows. Things 0 and 1 interact (0 is the actor), 2 and 3 are distractors."""
+    """The truth of a clip. Things 0 and 1 interact, and 0 is the actor. Things 2 and 3 are distractors."""
 
     boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
     label: int
@@ -78,7 +78,7 @@ class Truth:
 
     @property
     def name(self) -> str:
-        """The class of the interaction."""
+        """Returns the class of the interaction."""
         return CLASSES[self.label]
 
 
@@ -95,7 +95,7 @@ def _unit(degrees: FloatArray) -> FloatArray:
 
 
 def _along(line: FloatArray, speeds: tuple[int, int], speed_px: FloatArray, event: FloatArray) -> FloatArray:
-    """Displacements [K, T, 2] along unit lines [K, 2], zero at the times `event` [K], in frames."""
+    """Returns displacements [K, T, 2] along unit lines [K, 2]. They are zero at the times `event` [K], in frames."""
     since = np.arange(NUM_FRAMES) - event[:, None]
     travelled = speeds[0] * np.minimum(since, 0) + speeds[1] * np.maximum(since, 0)
     return np.asarray((speed_px[:, None] * travelled)[..., None] * line[:, None])
@@ -110,7 +110,7 @@ def _anywhere(rng: np.random.Generator) -> FloatArray:
 
 
 def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Centres [_CANDIDATES, T, 2 things, 2] of a pair acting out `motion`."""
+    """Returns centres [_CANDIDATES, T, 2 things, 2] of a pair that performs `motion`."""
     event = rng.uniform(5, 10, _CANDIDATES)
     heading = rng.uniform(0, 360, _CANDIDATES)
     line = _unit(heading)
@@ -124,7 +124,7 @@ def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) 
 
 
 def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray:
-    """Centres [_CANDIDATES, T, 2 things, 2] of two things that move as in `motion`, each along its own line."""
+    """Returns centres [_CANDIDATES, T, 2 things, 2] of two things that move as in `motion`, each along its own line."""
     event = rng.uniform(5, 10, _CANDIDATES)
     tracks = [
         _anywhere(rng) + _along(_unit(rng.uniform(0, 360, _CANDIDATES)), speeds, _speeds(rng), event)
@@ -134,20 +134,20 @@ def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray
 
 
 def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
-    """Which candidates [K, T, n, 2] stay inside the frame, one pixel away from its edge."""
+    """Returns which candidates [K, T, n, 2] stay inside the frame, at least one pixel away from the edge."""
     margin = sizes[:, None] / 2 + 1
     inside = (centres >= margin) & (centres <= FRAME_SIZE - margin)
     return np.asarray(inside.all(axis=(1, 2, 3)))
 
 
 def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Which candidates keep two tracks [K, T, 2] apart all the time."""
+    """Returns which candidates keep two tracks [K, T, 2] apart all the time."""
     distance = np.linalg.norm(first - second, axis=-1).min(axis=-1)
     return np.asarray(distance >= sum(sizes) / 2 + _CLEARANCE_PX)
 
 
 def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, sizes: IntArray) -> FloatArray | None:
-    """Tracks [T, 2, 2] of two strangers that touch nothing, if this draw has any."""
+    """Returns tracks [T, 2, 2] of two strangers that touch nothing, or None where this draw has none."""
     tracks = _candidate_strangers(rng, motion)
     everyone = np.concatenate([np.broadcast_to(pair, tracks.shape), tracks], axis=2)
     good = _inside(tracks, sizes[2:])
@@ -157,9 +157,9 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
 
 
 def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Centres [T, NUM_THINGS, 2] of a pair acting out `motion` and of two distractors.
+    """Returns centres [T, NUM_THINGS, 2] of a pair that performs `motion`, and of two distractors.
 
-    The distractors' class is drawn once and kept: what does not fit the frame must not become rarer.
+    The distractors' class is drawn once and kept, because a class that often leaves the frame must not become rarer.
     """
     others_motion = MOTIONS[CLASSES[rng.integers(len(CLASSES))]]
     while True:
@@ -172,7 +172,7 @@ def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatA
 
 @dataclass(frozen=True, kw_only=True)
 class _Scene:
-    """What a clip shows, not drawn yet; `rng` goes on with how it looks."""
+    """The content of a clip before it is drawn. `rng` continues with how the clip looks."""
 
     rng: np.random.Generator
     label: int
@@ -196,30 +196,30 @@ def _scene(seed: int, split: str, index: int) -> _Scene:
 
 
 def truth(seed: int, split: str, index: int) -> Truth:
-    """What is to be seen in `interaction(seed, split, index)`, without drawing it."""
+    """Returns the truth of `interaction(seed, split, index)` without drawing the clip."""
     return _scene(seed, split, index).truth
 
 
 def interaction(seed: int, split: str, index: int) -> Interaction:
-    """Clip `index` of a split: the same arguments give the same pixels. Labels take turns.
+    """Returns clip `index` of a split. The same arguments always have the same pixels. Labels take turns.
 
     The split `test` shows digits that no other split shows.
     """
     scene = _scene(seed, split, index)
     rng = scene.rng
     sprites = [sprite(rng, image, int(size)) for (image, _), size in zip(scene.digits, scene.sizes, strict=True)]
-    order = rng.permutation(NUM_THINGS)  # who is in front says nothing
+    order = rng.permutation(NUM_THINGS)  # random, so that the order in depth carries no information
     frames = draw(ground(rng), [sprites[k] for k in order], scene.centres[:, order])
     return Interaction(frames=frames, **vars(scene.truth))
 
 
 def encode(frames: npt.NDArray[np.uint8]) -> bytes:
-    """An mp4 of RGB frames [T, H, W, 3] at FPS frames per second, 9 kB a clip."""
+    """Returns an mp4 of RGB frames [T, H, W, 3] at FPS frames per second, 9 kB a clip."""
     return encode_video(frames, FPS)
 
 
 def video_path(split: str, index: int) -> str:
-    """Where clip `index` of a split lies below the folder `videos`."""
+    """Returns the path of clip `index` of a split below the folder `videos`."""
     return f"{split}/{CLASSES[index % len(CLASSES)]}_{index:05d}.mp4"
 
 
@@ -240,9 +240,9 @@ def generate(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write `videos[split]` clips per split, videos/<split>/<class>_<nnnnn>.mp4, to `root`, as `generate_videos` does.
+    """Writes `videos[split]` clips per split, videos/<split>/<class>_<nnnnn>.mp4, to `root`, as `generate_videos` does.
 
-    Raises ValueError if `root` holds, or was begun with, other parameters.
+    Raises ValueError if `root` holds other parameters, or was begun with other parameters.
     """
     parameters = {"version": GENERATOR_VERSION, "seed": seed, "videos": dict(videos)}
     generate_videos(

@@ -1,8 +1,8 @@
-"""SyncMNIST, generated: which two of the digits that wander about move in step? Imports without torch.
+"""SyncMNIST, generated: which two of the wandering digits move in step? Imports no torch.
 
-Of Nicolicioiu, Duta and Leordeanu, "Recurrent Space-time Graph Neural Networks" (NeurIPS 2019), section 4.1; what the
-paper does not say is as in its released generator. T frames, n digits; positions are (row, column) of a digit's corner
-on the canvas, in pixels.
+The data set is that of Nicolicioiu, Duta and Leordeanu, "Recurrent Space-time Graph Neural Networks" (NeurIPS 2019),
+section 4.1. Details that the paper leaves open are as in its released generator. T frames, n digits. Positions are
+(row, column) of a digit's corner on the canvas, in pixels.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ CANVAS_PX, FRAME_PX = 100, 64
 LAST_CORNER = CANVAS_PX - SIDE_PX - 1  # 71, the largest first corner
 MAX_STEP_PX = 10
 MAX_CONSTANT_STEP_PX = 5
-NUM_STARTS = 20  # of which `constant` takes the one that keeps the digits farthest apart
-RANDOM_ODDS = 92  # one of so many samples has no pair
-INK = 10  # from this value on a pixel hides what is behind it
+NUM_STARTS = 20  # `constant` draws this many starts and keeps the one with the digits farthest apart
+RANDOM_ODDS = 92  # one sample in this many has no pair
+INK = 10  # a pixel of at least this value hides what is behind it
 SPLITS = ("train", "val", "test")
 UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
@@ -39,24 +39,24 @@ class SyncSample:
 
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
     corners: IntArray  # [NUM_FRAMES, n, 2]
-    digits: tuple[int, ...]  # the value of each
+    digits: tuple[int, ...]  # the value of each digit
     label: int
 
 
 def pair_label(first: int, second: int) -> int:
-    """The class of an unordered pair of different digits: i (i - 1) / 2 + j for i > j, 0..44."""
+    """Returns the class of an unordered pair of different digits: i (i - 1) / 2 + j for i > j, 0..44."""
     i, j = max(first, second), min(first, second)
     return i * (i - 1) // 2 + j
 
 
 def classes(digit_values: int) -> tuple[str, ...]:
-    """The names of all pairs of so many values, by their number, and last `none`."""
+    """Returns the names of all pairs of digits below `digit_values`, by their number, and `none` last."""
     return (*(f"{i}-{j}" for i in range(digit_values) for j in range(i)), "none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Who appears in a clip: the images, the values they show, and whether 0 and 1 move in step."""
+    """The digits of a clip: the images, the values that they show, and whether digits 0 and 1 move in step."""
 
     chosen: tuple[int, ...]
     values: tuple[int, ...]
@@ -68,7 +68,10 @@ class Cast:
 
 
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Image `first` as digit 0; then random images of other values below `digit_values`, no value twice."""
+    """Returns image `first` as digit 0, then random images of other values below `digit_values`.
+
+    No value occurs twice.
+    """
     value = int(images.values[first])
     others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()
     chosen = (first, *(int(rng.choice(images.by_value[other])) for other in others))
@@ -76,10 +79,10 @@ def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: 
 
 
 def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Corners [T, n, 2] of random walks, first moved, then drawn, as released.
+    """Returns corners [T, n, 2] of random walks. Digits are moved first and then drawn, as in the released code.
 
-    A step is uniform in [max(-10, -p), min(10, 71 - p)) for a digit at p, along each axis; the pair takes one common
-    step, from what both ranges share, and none where they share nothing.
+    A step is uniform in [max(-10, -p), min(10, 71 - p)) for a digit at p, along each axis. The pair takes one common
+    step from the range that both share, and no step where they share no range.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []
@@ -96,11 +99,12 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
 
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Corners [T, n, 2] of the easier variant: every digit keeps its step; nothing but the common step tells a pair.
+    """Returns corners [T, n, 2] of an easier variant: every digit keeps its step. Only the common step shows the pair.
 
-    Not the paper's. Steps are uniform in -5..5 along each axis. Of NUM_STARTS first corners, uniform among those that
-    stay inside, those are taken whose digits come least near each other: where they lie over each other, no map tells
-    who they are or how they move. Steps are drawn first, so they are distributed the same in a pair and out of it.
+    The variant is not in the paper. Steps are uniform in -5..5 along each axis. NUM_STARTS sets of first corners are
+    drawn uniformly among those that stay inside the frame, and the set whose digits stay farthest apart is kept. Where
+    digits cover each other, no map shows which digits they are or how they move. Steps are drawn first, so steps in a
+    pair and outside of it have the same distribution.
     """
     step = rng.integers(-MAX_CONSTANT_STEP_PX, MAX_CONSTANT_STEP_PX + 1, (num_digits, 2))
     if in_step:
@@ -115,7 +119,9 @@ def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArr
 
 
 def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
-    """Frames [T, FRAME_PX, FRAME_PX]: digits on the black canvas, later ones in front, then made smaller, bilinear."""
+    """Returns frames [T, FRAME_PX, FRAME_PX]: digits on the black canvas, later ones in front, then reduced
+    bilinearly.
+    """
     frames = []
     for places in corners:
         canvas = np.zeros((CANVAS_PX, CANVAS_PX), np.uint8)
@@ -129,7 +135,7 @@ def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncMnist:
-    """The data set that `options` describe: a map from a split and a number to a clip."""
+    """The data set that `options` describe. It maps a split and a number to a clip."""
 
     options: SyncMnistOptions
 
@@ -145,7 +151,10 @@ class SyncMnist:
         return rng, cast(rng, images, index % len(images), self.options.num_digits, self.options.digit_values)
 
     def sample(self, split: str, index: int) -> SyncSample:
-        """Clip `index` of a split: the same arguments give the same pixels. Each image takes its turn as digit 0."""
+        """Returns clip `index` of a split.
+
+        The same arguments always have the same pixels. Each image takes its turn as digit 0.
+        """
         rng, roles = self._begin(split, index)
         tracks = walk if self.options.motion == "walk" else constant
         corners = tracks(rng, self.options.num_digits, roles.in_step)
@@ -159,7 +168,7 @@ class SyncMnist:
         return encode(np.repeat(grey[..., None], 3, axis=-1), FPS)
 
     def videos(self) -> list[GeneratedVideo]:
-        """All of them, a thousand to a folder."""
+        """Returns all videos, a thousand to a folder."""
         return [self._listed(split, index) for split in SPLITS for index in range(self.num_videos(split))]
 
     def _listed(self, split: str, index: int) -> GeneratedVideo:
@@ -169,7 +178,7 @@ class SyncMnist:
         return GeneratedVideo(path=path, label=label, split=split, index=index)
 
     def parameters(self) -> dict[str, object]:
-        """All that a video depends on; the digits by what they are, wherever they lie."""
+        """Returns everything that a video depends on. Digits enter by their content, not by their folder."""
         digests = {split: self.images(split).digest for split in SPLITS}
         return {"version": GENERATOR_VERSION, "digits": digests} | self.options.model_dump(exclude={"root", "digits"})
 
@@ -180,7 +189,7 @@ def _images(split: str, folder: str | None, num_val: int, digit_values: int) -> 
 
 
 def generate(options: SyncMnistOptions, *, workers: int = 1, progress: Callable[[int], None] | None = None) -> None:
-    """Write the data set below `options.root`, as `generate_videos` does.
+    """Writes the data set below `options.root`, as `generate_videos` does.
 
     Raises DigitsError, and ValueError if the folder holds other videos.
     """

@@ -1,8 +1,8 @@
-"""Pre-training of SyncMNIST's backbones: `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`.
+"""Pre-trains SyncMNIST's backbones: `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`.
 
-The network sees digits that move independently of each other, never a pair; as in the RSTG paper one at a time, if not
-asked for more. Each cell of its map that lies on a digit learns which one it is and, where the network spans frames,
-how it moves; other cells learn that there is none. Only digits of the split train appear.
+The network sees digits that move independently of each other, never a pair. By default it sees one digit at a time, as
+in the RSTG paper. Each cell of the map that lies on a digit learns the digit's value and, where the network spans
+frames, the digit's motion. Other cells learn that there is no digit. Only digits of the split train appear.
 
 B clips, T frames, T' maps of a clip, n digits, C channels, H x W cells.
 """
@@ -36,14 +36,14 @@ from kinegraph.stages.generated.sync_mnist import (
 from kinegraph.stages.generated.tiny_networks import fit, save
 
 MOTIONS = {"walk": walk, "constant": constant}
-FRAME_STEP = 2  # every second frame is shown, as the small example samples them
-REACH_PX = 8.0  # of the frame: a cell so near to a digit's centre belongs to it
+FRAME_STEP = 2  # every second frame is shown, as in the small example
+REACH_PX = 8.0  # a cell within this distance of a digit's centre belongs to the digit
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
-    """Clips of digits that move on their own, with their truth."""
+    """Clips of digits that move independently, with their truth."""
 
     frames: Tensor  # [B, T, 64, 64] uint8
     values: Tensor  # [B, n]
@@ -51,7 +51,7 @@ class Scenes:
 
 
 def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:
-    """So many batches of fresh clips; the digits, values and motion are those of the data set."""
+    """Yields `count` batches of fresh clips. Digits, values and motion are those of the data set."""
     rng, images, options = np.random.default_rng(0), data_set.images("train"), data_set.options
     for _ in range(count):
         firsts = rng.integers(0, len(images), batch_size)
@@ -65,7 +65,7 @@ def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) ->
 
 
 class CellClassifier(nn.Module):
-    """A backbone with what it is trained through: value and, where it spans frames, velocity, of each cell."""
+    """A backbone with the layers for its training: each cell's value and, where the backbone spans frames, velocity."""
 
     def __init__(self, name: str, digit_values: int) -> None:
         super().__init__()
@@ -73,11 +73,11 @@ class CellClassifier(nn.Module):
         tap = entry(name).taps[-1]
         self.stride, self.first = tap.stride, tap.offset_px + tap.stride / 2
         self.margin = LAST_SPAN[name] // 2  # frames at each end without a map
-        self.value = nn.Linear(tap.channels, digit_values + 1)  # the last one: no digit
+        self.value = nn.Linear(tap.channels, digit_values + 1)  # the last output means no digit
         self.velocity = nn.Linear(tap.channels, 2) if self.margin else None
 
     def forward(self, batch: Scenes) -> tuple[Tensor, Tensor]:
-        """The loss, and the accuracy of the value on digits."""
+        """Returns the loss, and the accuracy of the value on digits."""
         maps = self._maps(batch.frames)  # [B, T', H, W, C]
         shown = slice(self.margin, batch.frames.shape[1] - self.margin)
         who, is_digit = self._owners(batch.centres[:, shown], maps.shape[2])  # [B, T', H, W]
@@ -100,7 +100,10 @@ class CellClassifier(nn.Module):
         return maps.float().permute(0, 2, 3, 4, 1)
 
     def _owners(self, centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Of each of side x side cells the digit whose centre [B, T', n, 2] is nearest, and whether it is near."""
+        """Returns for each of side x side cells the digit with the nearest centre, and whether that centre is near.
+
+        `centres` is [B, T', n, 2]; both results are [B, T', side, side].
+        """
         along = self.first + self.stride * torch.arange(side, device=centres.device)
         cells = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)  # [H, W, 2]
         squared = (cells[:, :, None] - centres[:, :, None, None]).square().sum(-1)  # [B, T', H, W, n]
@@ -111,7 +114,7 @@ class CellClassifier(nn.Module):
 def pretrain(
     name: str, data_set: SyncMnist, *, num_digits: int, steps: int, batch_size: int, learning_rate: float
 ) -> SyncCnn:
-    """The backbone `name` after so many batches of fresh clips."""
+    """Returns the backbone `name` after `steps` batches of fresh clips."""
     torch.manual_seed(0)
     device = pick_device("auto")
     model = CellClassifier(name, data_set.options.digit_values).to(device)
@@ -131,7 +134,7 @@ def pretrain(
 
 
 def main() -> None:
-    """Train a backbone of SyncMNIST on digits that move on their own and print the sha256 of its file."""
+    """Trains a backbone of SyncMNIST on digits that move independently, and prints the sha256 of its file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("name", choices=list(WIDTHS))
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")

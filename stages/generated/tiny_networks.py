@@ -1,7 +1,7 @@
-"""Pre-training of the demo's two shipped networks: `python -m kinegraph.stages.generated.tiny_networks --out DIR`.
+"""Pre-trains the demo's two shipped networks: `python -m kinegraph.stages.generated.tiny_networks --out DIR`.
 
-The networks see single things that move independently of each other, never an interaction: tiny_i3d learns which
-digit a thing bears and how it moves, tiny_rpn where things are. Takes some eight minutes on one core.
+The networks see single things that move independently of each other, never an interaction. tiny_i3d learns which digit
+a thing bears and how the thing moves. tiny_rpn learns where things are. Training takes about eight minutes on one core.
 
 B clips, T frames, T' frames of the last tap, K things, C channels, H, W.
 """
@@ -32,9 +32,9 @@ SEED = 0
 NUM_FRAMES = 16
 NUM_THINGS = 4
 FRAME_STEP = 2  # input frames per frame of res4
-STRIDE = 8  # of res4
+STRIDE = 8  # px per cell of res4
 NUM_DIRECTIONS = 8
-STILL = NUM_DIRECTIONS  # the class of things slower than STILL_PX a frame
+STILL = NUM_DIRECTIONS  # the class of things slower than STILL_PX per frame
 STILL_PX = 0.5
 FloatArray = npt.NDArray[np.floating]
 logger = logging.getLogger(__name__)
@@ -51,14 +51,14 @@ class Batch:
 
 
 def _velocities(rng: np.random.Generator, count: int) -> FloatArray:
-    """Velocities [count, 2] in any direction; a third are zero."""
+    """Returns velocities [count, 2] in any direction. A third of them are zero."""
     angle, speed = rng.uniform(0, 2 * np.pi, count), rng.uniform(1.5, 4, count)
     speed[rng.random(count) < 1 / 3] = 0
     return np.asarray(speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
 
 
 def _track(rng: np.random.Generator, size: int) -> FloatArray:
-    """Centres [T, 2] of a thing that changes its velocity once and stays inside the frame."""
+    """Returns centres [T, 2] of a thing that changes its velocity once and stays inside the frame."""
     margin, count = size / 2 + 1, 256
     since = np.arange(NUM_FRAMES) - rng.uniform(2, 14, (count, 1))
     start = rng.uniform(margin, FRAME_SIZE - margin, (count, 1, 2))
@@ -69,7 +69,7 @@ def _track(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, list[int], FloatArray]:
-    """Frames [T, H, W, 3], boxes [T, K, 4], digits, velocities [T, K, 2] of things that ignore each other."""
+    """Returns frames [T, H, W, 3], boxes [T, K, 4], digits and velocities [T, K, 2] of independent things."""
     sizes = rng.integers(14, 19, NUM_THINGS)
     drawn = [pick_digit(rng, unseen=False) for _ in sizes]
     sprites = [sprite(rng, image, int(size)) for (image, _), size in zip(drawn, sizes, strict=True)]
@@ -79,7 +79,7 @@ def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, 
 
 
 def batches(seed: int, count: int, batch_size: int) -> Iterator[Batch]:
-    """`count` batches of fresh clips; the same seed gives the same."""
+    """Yields `count` batches of fresh clips. The same seed always has the same batches."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         frames, boxes, digits, velocities = zip(*(_clip(rng) for _ in range(batch_size)), strict=True)
@@ -92,14 +92,14 @@ def batches(seed: int, count: int, batch_size: int) -> Iterator[Batch]:
 
 
 def directions(velocities: Tensor) -> Tensor:
-    """[..., 2] -> classes [...]: the nearest of NUM_DIRECTIONS headings, or STILL."""
+    """Returns the class of each velocity [..., 2] as [...]: the nearest of NUM_DIRECTIONS headings, or STILL."""
     turns = torch.atan2(velocities[..., 1], velocities[..., 0]) / (2 * torch.pi)
     nearest = (turns * NUM_DIRECTIONS).round().long() % NUM_DIRECTIONS
     return torch.where(torch.linalg.vector_norm(velocities, dim=-1) < STILL_PX, STILL, nearest)
 
 
 class ThingClassifier(nn.Module):
-    """TinyI3D with what it is trained through: digit and motion from each thing's region of the last tap."""
+    """TinyI3D with the layers for its training: digit and motion from each thing's region of the last tap."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,9 @@ class ThingClassifier(nn.Module):
         self.velocity = nn.Linear(WIDTHS["res4"], 2)
 
     def regions(self, frames: Tensor, boxes: Tensor) -> Tensor:
-        """frames [B, T, 3, H, W], boxes [B, T', K, 4] -> region features [B, T', K, C], as the cache holds them."""
+        """Returns region features [B, T', K, C], as the cache holds them, for frames [B, T, 3, H, W] and boxes [B,
+        T', K, 4].
+        """
         known = entry("tiny_i3d")
         mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (known.mean, known.std))
         clips = (frames.movedim(1, 2) / 255 - mean) / std
@@ -122,8 +124,8 @@ class ThingClassifier(nn.Module):
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, and the accuracies of digit and direction."""
-        jitter = torch.randn_like(batch.boxes)  # proposals are a pixel off, too
+        """Returns the loss, and the accuracies of digit and direction."""
+        jitter = torch.randn_like(batch.boxes)  # proposals are off by a pixel too
         features = self.regions(batch.frames, batch.boxes + jitter).flatten(0, 2)
         digit, direction = self.digit(features), self.direction(features)
         digits = batch.digits[:, None].expand(batch.boxes.shape[:3]).flatten()
@@ -135,7 +137,7 @@ class ThingClassifier(nn.Module):
 
 
 def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int, learning_rate: float) -> None:
-    """Follow the losses down, one step each, with AdamW under a one-cycle schedule."""
+    """Minimises the losses with AdamW under a one-cycle schedule, one step for each loss."""
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     for loss in losses:
@@ -146,7 +148,7 @@ def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int
 
 
 def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
-    """TinyI3D after `steps` batches of clips."""
+    """Returns TinyI3D after `steps` batches of clips."""
     torch.manual_seed(seed)
     model = ThingClassifier()
 
@@ -162,7 +164,7 @@ def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
 
 
 def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
-    """The tiny proposer after `steps` batches of frames."""
+    """Returns the tiny proposer after `steps` batches of frames."""
     torch.manual_seed(seed)
     proposer = tiny_rpn()
 
@@ -182,7 +184,7 @@ def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
 
 
 def save(network: nn.Module, path: Path) -> str:
-    """Write the weights in float16, counters left out; gives the sha256 of the file."""
+    """Writes the weights in float16 without counters. Returns the sha256 of the file."""
     state = {
         name: tensor.half().contiguous()
         for name, tensor in network.state_dict().items()
@@ -197,13 +199,13 @@ TRAINERS: dict[str, Callable[[int], nn.Module]] = {"tiny_rpn": train_rpn, "tiny_
 
 
 def main() -> None:
-    """Train the demo's networks from fixed seeds and print the sha256 of their files."""
+    """Trains the demo's networks from fixed seeds, and prints the sha256 of their files."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=list(TRAINERS))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)  # two are no faster here, and the sums keep their order
+    torch.set_num_threads(1)  # two threads are no faster here, and with one the order of sums is fixed
     for name in [arguments.only] if arguments.only else TRAINERS:
         path: Path = arguments.out / f"{name}.safetensors"
         print(name, save(TRAINERS[name](SEED), path), flush=True)
