@@ -1,26 +1,36 @@
-"""Writes docs/config.md and docs/config.schema.json from the config models, and the table of arrays in
-cache_schemas/SPEC.md from their specs: `python docs/generate.py`. A test fails when one is out of date."""
+"""Writes the generated documents: `python docs/generate.py`. A test fails when one is out of date.
 
+docs/config.md and docs/config.schema.json come from the models that check a config, docs/cli.md from the Typer app,
+docs/python.md from the package `kinegraph`, and the table of arrays in cache_schemas/SPEC.md from the specs of arrays.
+"""
+
+import ast
 import json
 import re
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer.core
+import typer.main
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from kinegraph.cache_schemas.arrays import every_array
+from kinegraph.cli import exits
+from kinegraph.cli.app import COMMANDS, app
 from kinegraph.pipeline.config import TAGS, Config
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES
 from kinegraph.stages.decode.numbered_images import IMAGE_SUFFIXES
 from kinegraph.stages.heads.tail_options import InsertionOptions, TailOptions
 from kinegraph.stages.options import StageOptions
 
-TARGET = Path(__file__).with_name("config.md")
-SCHEMA = Path(__file__).with_name("config.schema.json")
-SPEC = Path(__file__).resolve().parent.parent / "cache_schemas" / "SPEC.md"
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+SPEC = ROOT / "cache_schemas" / "SPEC.md"
+LOOP = ROOT / "examples" / "training_loop.py"
 OPEN_SECTIONS = {"train.options.tail": TailOptions, "train.options.tail.blocks[i]": InsertionOptions}  # below mappings
 HEAD = """# Every key of a config
 
@@ -140,7 +150,214 @@ def spec_page() -> str:
     return re.sub(r"(?s)(<!-- arrays: .*? -->\n).*(<!-- end of arrays -->)", lambda m: m[1] + made + m[2], text)
 
 
+CLI_HEAD = f"""# Every command
+
+Made by `python docs/generate.py` from the commands themselves. `kinegraph COMMAND --help` prints the same.
+`kinegraph --version` prints the version. `kinegraph --install-completion` teaches your shell the commands.
+`python -m kinegraph` is the command, too. Messages go to stderr, results to stdout.
+
+## Exit codes
+
+| code | when |
+|---|---|
+| 0 | All is done. `--help` and `--version` end with 0, too. |
+| {exits.EXIT_FAILED} | The command failed. The message says why. Some commands say more below. |
+| {exits.EXIT_USAGE} | The usage or the config is wrong, or the cache was made with other options. |
+| {exits.EXIT_CLIPS_FAILED} | All is done, but clips have failed. `kinegraph status CACHE --failed` lists them. |
+| {exits.EXIT_OUT_OF_TIME} | No shard more fits into the walltime. The same command continues. |
+| 130 | Ctrl-C (SIGINT) stopped the command. The message says whether the same command continues. |
+| 143 | SIGTERM or SIGUSR1 stopped the command, likewise. |
+"""
+EXITS = {  # what codes mean for one command, beyond the table
+    "plan": f"{exits.EXIT_USAGE}: the disk has not the room or the inodes.",
+    "extract": f"{exits.EXIT_CLIPS_FAILED}: clips failed. {exits.EXIT_OUT_OF_TIME}: the walltime is over.",
+    "verify": f"{exits.EXIT_FAILED}: there are problems, repaired or not; with `--frames`, clips that differ.",
+    "train": f"{exits.EXIT_FAILED}: a run diverged. The others are finished and printed.",
+    "evaluate": f"{exits.EXIT_FAILED}: a run below the folder could not be scored. The others are printed.",
+    "export": f"{exits.EXIT_FAILED}: shards are damaged. They are named, and all others are written.",
+    "import": f"{exits.EXIT_CLIPS_FAILED}: videos have no file, or one that cannot be read.",
+    "demo": f"{exits.EXIT_FAILED}: a run diverged.",
+}
+PAGES = {  # where a command is explained
+    "init": "videos.md", "index": "videos.md#labels-and-splits", "plan": "caches.md#plan", "extract": "cluster.md",
+    "status": "caches.md", "verify": "caches.md#verify", "train": "training.md", "results": "training.md",
+    "evaluate": "training.md#evaluation", "export": "exchange.md#export",
+    "import": "exchange.md#import-features-that-you-already-have", "models": "networks.md",
+    "demo": "../README.md#the-demo",
+}  # fmt: skip
+
+
+def cli_page() -> str:
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    functions = {function.__name__.strip("_"): function for function in COMMANDS}
+    assert EXITS.keys() <= functions.keys() == PAGES.keys()
+    return "\n".join([CLI_HEAD, *(command_section(name, group.commands[name], functions[name]) for name in functions)])
+
+
+def command_section(name: str, command: Any, function: Any) -> str:
+    hints = typing.get_type_hints(function)
+    arguments = [it for it in command.params if it.param_type_name == "argument"]
+    options = [it for it in command.params if it.param_type_name == "option"]
+    needed = [*(it.metavar for it in arguments), *(f"{it.opts[0]} {it.metavar}" for it in options if it.required)]
+    usage = " ".join(["kinegraph", name, *needed, "[OPTIONS]"])
+    rows = [f"| `{it.metavar}` | {it.help} | required |" for it in arguments]
+    rows += [option_row(it, hints[it.name]) for it in options]
+    lines = [f"## kinegraph {name}", "", command.help, f"[More]({PAGES[name]}).", "", "```", usage, "```", ""]
+    lines += ["| argument or option | meaning | default |", "|---|---|---|", *rows, ""]
+    if name in EXITS:
+        lines += [f"Exit code {EXITS[name]}", ""]
+    return "\n".join(lines)
+
+
+def option_row(option: Any, hint: Any) -> str:
+    is_number = int in (hint, *typing.get_args(hint))
+    value = "" if option.is_flag else f" {option.metavar or ('N' if is_number else 'TEXT')}"
+    given = "" if option.default in (None, False, "", []) else f"`{option.default}`"
+    default = "required" if option.required else given
+    again = " May be given several times." if option.multiple else ""
+    flag = f"{option.opts[0]}{value}".replace("|", "\\|")
+    return f"| `{flag}` | {(option.help or '').replace('|', chr(92) + '|')}{again} | {default} |"
+
+
+PYTHON_HEAD = """# Python
+
+Made by `python docs/generate.py` from the package `kinegraph`. `help(kinegraph.decode)` prints the same.
+`import kinegraph` is quick, because each name is imported when it is first used. `train`, `evaluate`, `build_head`,
+`build_backbone`, `metrics`, `Head` and `HeadOptions` import torch. Names that this page does not list are internal.
+
+## A training loop of your own
+
+[examples/training_loop.py](../examples/training_loop.py) trains a linear classifier on a cache. A test runs it.
+
+```python
+{loop}```
+
+`CachedClips` is a map-style data set of torch. `DataLoader(clips, batch_size=8)`, `Subset`, `random_split` and samplers
+take it. `clips[0]` and `clips[:4]` are samples. The loader above reads whole batches, which is faster than
+`DataLoader(clips)`. float16 arrays stay float16, which kinegraph's heads take. For layers of your own give
+`float32=True`. [own_head.md](own_head.md) shows a head that `kinegraph train` trains.
+
+A `Sample` or `Batch` is a dict of tensors by array name, with `labels` and `clip_index`. `Indices` are integers.
+A `Spec` maps array names to shapes of one clip. An `Interval` is a pair (start, end) in seconds.
+"""
+NAMES = {  # groups of the page; of a class the members that it shows
+    "Read a cache": {
+        "open_cache": (),
+        "CachedClips": ("spec", "video_ids", "videos", "labels", "failed_labels", "__getitem__", "batch"),
+        "Cache": ("classes", "num_rows", "multi_label", "stage_keys", "arrays"),
+    },
+    "Train and evaluate": {
+        "load_config": (), "Config": (), "train": (), "evaluate": (),
+        "metrics": ("topk", "class_accuracy", "confusion", "charades_map"),
+    },
+    "Networks": {"build_head": (), "Head": ("learning_rate_factor_of",), "HeadOptions": (), "build_backbone": ()},
+    "Frames of single videos": {"probe": (), "VideoFacts": (), "decode": (), "Frames": ()},
+    "Check a cache": {"verify": (), "Verification": ("ok",)},
+    "Errors": dict.fromkeys(("CacheError", "CacheNotFound", "CacheMismatch", "ConfigError", "DecodeError"), ()),
+}  # fmt: skip
+WIDTH = 100  # of a signature; a longer one has a line for each parameter
+
+
+def python_page() -> str:
+    """Read from the source, so that no version of Python or of a library changes the words."""
+    import kinegraph
+
+    assert sorted(name for group in NAMES.values() for name in group) == sorted(kinegraph.__all__)
+    parts = [PYTHON_HEAD.replace("{loop}", LOOP.read_text(encoding="utf-8"))]
+    for title, names in NAMES.items():
+        parts += [f"## {title}", ""]
+        for name, members in names.items():
+            module = kinegraph._MODULE_OF.get(name)
+            parts += name_section(name, module, members)
+    return "\n".join(parts)
+
+
+def name_section(name: str, module: str | None, members: tuple[str, ...]) -> Iterator[str]:
+    yield from (f"### kinegraph.{name}", "")
+    if name == "metrics":
+        tree = parsed("stages.training.metrics")
+        yield from (ast.get_docstring(tree) or "", "")
+        yield from (member_text(node, "kinegraph.metrics.") for node in named(tree, members))
+        return
+    (node,) = named(parsed(module) if module else parsed(""), (name,))
+    if isinstance(node, ast.FunctionDef):
+        yield member_text(node, "kinegraph.")
+        return
+    bases = ", ".join(map(ast.unparse, node.bases))
+    constructor = next((it for it in node.body if isinstance(it, ast.FunctionDef) and it.name == "__init__"), None)
+    fields = [ast.unparse(it) for it in node.body if isinstance(it, ast.AnnAssign) and name != "Config"]
+    if constructor is not None:
+        yield fenced(signature(constructor, f"kinegraph.{name}"))
+    elif fields:
+        yield fenced("\n".join([f"class {name}:", *(f"    {field}" for field in fields)]))
+    else:
+        yield fenced(f"class {name}({bases})")
+    yield from (ast.get_docstring(node) or "", "")
+    yield from (member_text(it, f"{name}.") for it in named(node, members))
+
+
+def parsed(module: str) -> ast.Module:
+    path = ROOT / (f"{module.replace('.', '/')}.py" if module else "kinegraph/__init__.py")
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def named(tree: ast.Module | ast.ClassDef, names: tuple[str, ...]) -> list[ast.FunctionDef | ast.ClassDef]:
+    """Definitions in the order of `names`; of an overloaded function the last one, which is not an overload."""
+    found = {it.name: it for it in tree.body if isinstance(it, ast.FunctionDef | ast.ClassDef)}
+    return [found[name] for name in names]
+
+
+def member_text(node: ast.FunctionDef | ast.ClassDef, prefix: str) -> str:
+    assert isinstance(node, ast.FunctionDef)
+    is_property = any(ast.unparse(it) == "property" for it in node.decorator_list)
+    shown = f"{prefix}{node.name}: {annotation(node.returns)}" if is_property else signature(node, prefix + node.name)
+    words = ast.get_docstring(node)
+    return "\n".join([fenced(shown), *([words, ""] if words else [])])
+
+
+def signature(node: ast.FunctionDef, name: str) -> str:
+    given = node.args
+    positional = [*given.posonlyargs, *given.args]
+    defaults = [None] * (len(positional) - len(given.defaults)) + list(given.defaults)
+    parts = [parameter(*pair) for pair in zip(positional, defaults, strict=True) if pair[0].arg != "self"]
+    if given.vararg:
+        parts.append(f"*{parameter(given.vararg, None)}")
+    elif given.kwonlyargs:
+        parts.append("*")
+    parts += [parameter(*pair) for pair in zip(given.kwonlyargs, given.kw_defaults, strict=True)]
+    if given.kwarg:
+        parts.append(f"**{parameter(given.kwarg, None)}")
+    returned = f" -> {annotation(node.returns)}" if node.returns is not None and node.name != "__init__" else ""
+    line = f"{name}({', '.join(parts)}){returned}"
+    return line if len(line) <= WIDTH else "\n".join([f"{name}(", *(f"    {part}," for part in parts), f"){returned}"])
+
+
+def parameter(argument: ast.arg, default: ast.expr | None) -> str:
+    typed = f"{argument.arg}: {annotation(argument.annotation)}" if argument.annotation else argument.arg
+    return typed if default is None else f"{typed} = {ast.unparse(default)}"
+
+
+def annotation(node: ast.expr | None) -> str:
+    """A type as written, without the quotes of a forward reference."""
+    return "" if node is None else ast.unparse(node).strip("'")
+
+
+def fenced(code: str) -> str:
+    return f"```python\n{code}\n```\n"
+
+
+def documents() -> dict[Path, str]:
+    """Every generated document, as it is to be."""
+    return {
+        DOCS / "config.md": page(),
+        DOCS / "config.schema.json": schema(),
+        DOCS / "cli.md": cli_page(),
+        DOCS / "python.md": python_page(),
+        SPEC: spec_page(),
+    }
+
+
 if __name__ == "__main__":
-    TARGET.write_text(page(), encoding="utf-8")
-    SCHEMA.write_text(schema(), encoding="utf-8")
-    SPEC.write_text(spec_page(), encoding="utf-8")
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")

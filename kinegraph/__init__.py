@@ -13,8 +13,8 @@
     kinegraph.probe("video.mp4").duration
     (frames,) = kinegraph.decode("video.mp4", times=[0.0, 0.5, 1.0])
 
-Everything else is internal. Each name is imported when it is first used. `train`, `evaluate`,
-`build_head`, `build_backbone`, `metrics`, `Head` and `HeadOptions` import torch; the others do not.
+Other names are internal. A name is imported when it is first used. `train`, `evaluate`, `build_head`,
+`build_backbone`, `metrics`, `Head` and `HeadOptions` import torch. The others import no torch.
 """
 
 import importlib
@@ -98,9 +98,15 @@ def __dir__() -> list[str]:
 def train(
     config: "Config", heads: "Sequence[str]" = (), seeds: int = 1, *, overwrite: bool = False
 ) -> "list[TrainedRun]":
-    """Trains every named head or variant with `seeds` seeds, as `kinegraph train` does on this machine.
+    """Trains heads on this machine, as `kinegraph train` does.
 
-    Returns one TrainedRun for each head and seed. The errors are those of `train_runs` in pipeline/training/table.py.
+    `heads` are names of heads or of variants of the config. Without names the config's head is trained. Each head is
+    trained with `seeds` seeds, from `train.seed` on. One run goes to the folder `train.run`, several runs to
+    `<train.run>/<name>/seed<k>`. A run that was stopped continues. `overwrite` discards runs that exist.
+
+    Returns a list of runs, each with `folder`, `results` (the content of results.json) and `kept` (whether the run was
+    finished before). Raises ConfigError, CacheError or HeadError for a config, cache or head that cannot be used,
+    RunExists if all runs are finished, and RunsDiverged at the end if some diverged.
     """
     from kinegraph.pipeline.training.table import train_runs
 
@@ -117,9 +123,12 @@ def evaluate(
 ) -> "RunScores":
     """Scores a trained run, as `kinegraph evaluate` does.
 
-    `run` is the folder of the run. The split is the test split of the run, unless `split` names another one.
-    `allow_code` permits a head whose source code came with the run. The errors are those of `evaluate_run` in
-    pipeline/training/scoring.py.
+    `run` is the folder of the run. `cache` and `split` replace the cache and the test split of the run. `overrides` are
+    `section.key=value` for `train.aggregate`, `train.aggregate_of`, `train.batch_size` and `run.device`. The code of a
+    head of your own runs only with `allow_code`.
+
+    Returns the scores: `result.metrics` (by name), `per_class()`, `class_names`, `split` and `counts`. Scores on the
+    run's own cache are also added to the run's results.json. Raises RunError, CacheError or UsageError.
     """
     from kinegraph.pipeline.training.scoring import evaluate_run
 
@@ -127,10 +136,13 @@ def evaluate(
 
 
 def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "Head":
-    """Returns a head with fresh weights.
+    """Builds a head with fresh weights from torch's global generator.
 
-    `spec` maps the names of the arrays that the head may read to their shapes for one clip. The options of each head
-    are in stages/heads/.
+    `name` is one that `kinegraph models --heads` lists, or `file.py:Class` for a head of your own. `spec` maps array
+    names to shapes of one clip, as `CachedClips.spec` does. `options` are the head's.
+
+    Returns the head, which maps a batch of arrays to logits [B, num_classes]. Raises HeadError for a name, an option or
+    a value that does not exist, and for a missing array.
     """
     from kinegraph.stages.heads.build import build_head as build
 
@@ -138,10 +150,13 @@ def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "He
 
 
 def build_backbone(model: str, weights: str, taps: "Sequence[str]", **options: int | str) -> "Backbone":
-    """Returns a frozen backbone without the layers above the highest of `taps`.
+    """Builds a frozen backbone in eval mode, on the CPU in float32, and cuts it above the highest of `taps`.
 
-    `weights` is a published name, a file or `random:<seed>`. The options are those of `build_backbone` in
-    stages/backbones/build.py.
+    `model`, `weights`, `taps` and `options` are as in the section `backbones` of a config.
+
+    Returns the backbone, which maps clips [B, 3, T, H, W] to a dict of maps [B, C, T', H', W'] by tap. Raises
+    ValueError for a model, a tap or an option that does not exist, and WeightsError for weights that cannot be read or
+    do not fit.
     """
     from kinegraph.stages.backbones.build import build_backbone as build
 

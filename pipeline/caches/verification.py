@@ -29,7 +29,7 @@ from kinegraph.stages.proposals.stage import proposals_per_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is not as it should be; docs/design.md lists the kinds. `metadata` belongs to no shard.
+    """One thing that is not as it should be; docs/caches.md lists the kinds. `metadata` belongs to no shard.
 
     A `document` belongs to no stage either; `detail` says what is wrong with it, and what to do.
     """

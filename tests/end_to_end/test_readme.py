@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from kinegraph.cli.app import app
 from kinegraph.pipeline.advice import advice, random_in_config
 from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.demo import CONFIG
 from tests.conftest import moving_square, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,17 @@ def run(line: str, *overrides: str) -> Any:
     return CliRunner().invoke(app, [*words, *(settings if str(EXAMPLE.relative_to(ROOT)) in words else [])])
 
 
+def random_weights(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith("random weights: ")]
+
+
+def test_the_demo_comes_before_your_videos_and_shows_what_it_prints() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    demo = text[text.index("## The demo") : text.index("## Your videos")]
+    assert "kinegraph demo\n" in demo
+    assert [name for name in load_config(CONFIG).train.variants if f"\n{name} " not in demo] == []
+
+
 def test_the_first_example_names_published_weights_and_what_to_do_without_a_network() -> None:
     config = load_config(EXAMPLE)
     assert random_in_config(config) == []
@@ -51,10 +63,12 @@ def test_the_first_commands_and_what_they_say_of_random_weights(
         write_video(video, moving_square(8, 96, 80, seed=number))
     overrides = [*(word.removeprefix("--set ") for word in RANDOM), *SMALL, "dataset.splits={train: 1}"]
     told = {}
+    assert len(commands()) == 6
     for line in commands():
         done = run(line, *overrides)
         assert done.exit_code == 0, f"{line}\n{done.output}"
-        told[line.split()[1]] = [text for text in done.stderr.splitlines() if text.startswith("random weights: ")]
+        told[line.split()[1]] = random_weights(done.stderr)
+    told["status"] = random_weights(run("kinegraph status out/real/cache").stderr)
     told["train"] = [text for text in caplog.messages if text.startswith("random weights: ")]
     (again,) = [text for text in run("kinegraph results out/real/strg").stderr.splitlines() if "random" in text]
     what_to_do = "name weights that `kinegraph models` lists, or a file, and a new `cache:`."

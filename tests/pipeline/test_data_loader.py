@@ -1,7 +1,10 @@
 """`CachedClips` in torch's own loaders, as torch's documentation shows them."""
 
 import pickle
+import runpy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,3 +119,14 @@ def test_float16_arrays_are_given_as_float32_on_request(whole: Cache) -> None:
     features = pickle.loads(pickle.dumps(wide)).batch(range(2))["regions/tiny/res4"]
     assert torch.nn.Linear(features.shape[-1], 2)(features).dtype == torch.float32
     same({"x": features.half()}, {"x": stored.batch(range(2))["regions/tiny/res4"]})
+
+
+def test_the_loop_of_the_python_page_learns(
+    whole: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On six videos, which it is to know by heart: left and right differ in how they look."""
+    monkeypatch.setattr(sys, "argv", ["training_loop.py", whole.root, ARRAYS[0], "train", "train"])
+    runpy.run_path(str(Path(__file__).resolve().parents[2] / "examples" / "training_loop.py"))
+    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(losses) == 20
+    assert losses[-1] < losses[0]

@@ -1,4 +1,4 @@
-"""How far proposals in half precision may be from those in float32: the tolerance that docs/design.md states."""
+"""How far proposals in half precision may be from those in float32: the tolerance that docs/networks.md states."""
 
 import functools
 from pathlib import Path
