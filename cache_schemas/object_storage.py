@@ -10,11 +10,12 @@ import fsspec
 import xxhash
 from fsspec.asyn import sync
 
+from kinegraph.cache_schemas.answers import status_of
 from kinegraph.cache_schemas.errors import StorageError
 from kinegraph.cache_schemas.file_systems import open_file_system
 from kinegraph.cache_schemas.files import Buffer
 from kinegraph.cache_schemas.names import checked_name
-from kinegraph.cache_schemas.patience import Patience, is_away, status_of, told
+from kinegraph.cache_schemas.patience import Patience, is_away, told
 from kinegraph.cache_schemas.storage import ROOT, Span
 from kinegraph.cache_schemas.words import sentence
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
+from kinegraph.cache_schemas.answers import meaning_of, status_of
 from kinegraph.cache_schemas.stopping import asked as stop_asked
 from kinegraph.cache_schemas.stopping import sleep
 
@@ -15,35 +16,13 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 15.0
 # Names of error classes. Clients have their own errors (those of botocore do not derive from Python's ConnectionError),
 # and a client need not be installed.
 AWAY = {"ConnectionError", "TimeoutError", "HTTPClientError", "ClientConnectionError", "ClientPayloadError"}
-AWAY_STATUS = {429, 500, 502, 503, 504}
 Answer = TypeVar("Answer")
 log = logging.getLogger("kinegraph")
 
 
-def status_in(error: BaseException | None) -> int:
-    """Returns the HTTP status that the error itself carries, or 0 where the error carries none.
-
-    An error of botocore has a response. An error of aiohttp has a status.
-    """
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    else:
-        status = getattr(error, "status", None)
-    return status if isinstance(status, int) else 0
-
-
-def status_of(error: BaseException | None) -> int:
-    """Returns the HTTP status of an error of fsspec. fsspec keeps the client's error as the cause.
-
-    Returns 0 where there is none.
-    """
-    return status_in(error.__cause__) if error else 0
-
-
 def is_away(error: BaseException) -> bool:
     """Returns whether the store did not answer, or answered that it is not available now."""
-    return status_of(error) in AWAY_STATUS or not AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+    return meaning_of(status_of(error)) == "away" or not AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def told(error: BaseException) -> str:

@@ -43,13 +43,14 @@ class Allotment:
             return self
         return Allotment(began_at=self.began_at + ahead_seconds, ends_at=self.ends_at + ahead_seconds)
 
-    def require_time_to_wait(self) -> None:
-        """Raises OutOfTimeError at `stops_at`. A run that waits for other runs and has begun no unit calls this."""
-        if time.time() >= self.stops_at:
-            raise OutOfTimeError(
-                f"the {self.seconds:.0f} s of this job are over; what is left is with other runs. What is sealed "
-                "stays; the same command goes on from there."
-            )
+
+def require_time_to_wait(allotted: Allotment | None) -> None:
+    """Raises OutOfTimeError at `stops_at`. A run that waits for other runs and has begun no unit calls this."""
+    if allotted is not None and time.time() >= allotted.stops_at:
+        raise OutOfTimeError(
+            f"the {allotted.seconds:.0f} s of this job are over; what is left is with other runs. What is sealed "
+            "stays; the same command goes on from there."
+        )
 
 
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
@@ -14,7 +15,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.caches.verification import shard_problems
-from kinegraph.pipeline.clusters.walltime import Schedule, allotment
+from kinegraph.pipeline.clusters.walltime import Schedule, allotment, require_time_to_wait
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import (
     ClipsDone,
@@ -27,9 +28,8 @@ from kinegraph.pipeline.extraction.events import (
 from kinegraph.pipeline.extraction.feed import Batch, Feed
 from kinegraph.pipeline.extraction.networks import Report, load
 from kinegraph.pipeline.extraction.shard import ShardInProgress
-from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
+from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on, revisit
 
-REVISIT_SECONDS = 1.0
 log = logging.getLogger("kinegraph")
 
 
@@ -68,21 +68,20 @@ class Worker:
         Raises OutOfTimeError once what was begun is sealed and no other unit can end in time, WalltimeError where not
         even one can.
         """
-        suspects = []
+        suspects: list[WorkUnit] = []
+
+        def one_pass(units: Iterable[WorkUnit]) -> list[WorkUnit]:
+            over = Pass(leases, max_deaths)
+            self._run_in_time(iter(units), over, decode_threads)
+            suspects.extend(over.suspects)
+            if over.too_late:
+                raise self.schedule.stopped()
+            return over.leased
+
         self.report(Preparing(doing="decoding the first videos"))
         with closing(leases_on(self.cache.storage, self.config.run.lease_seconds)) as leases, self._explained_stop():
-            while True:
-                over = Pass(leases, max_deaths)
-                self._run_in_time(iter(units), over, decode_threads)
-                suspects += over.suspects
-                if over.too_late:
-                    raise self.schedule.stopped()
-                if not over.leased:
-                    return suspects
-                stopping.sleep(REVISIT_SECONDS)
-                if self.schedule.allotted is not None:
-                    self.schedule.allotted.require_time_to_wait()
-                units = over.leased
+            revisit(units, one_pass, partial(require_time_to_wait, self.schedule.allotted))
+        return suspects
 
     @contextmanager
     def _explained_stop(self) -> Iterator[None]:

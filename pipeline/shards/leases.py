@@ -11,14 +11,14 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from os import getpid
 from socket import gethostname
 from time import monotonic
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -31,8 +31,10 @@ LEASES = "leases"
 NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
 MAX_SECONDS = 7 * 86_400.0  # after which a lease of a holder that nobody hears of counts as stale, at most
 MAX_DEATHS = 3  # of workers at one unit, before it is left for the end
+REVISIT_SECONDS = 1.0
 REFRESHES = 4  # within the time after which a lease counts as stale
 Doing = Literal["decoding", "decoded", "computing"]
+Unit = TypeVar("Unit")
 log = logging.getLogger("kinegraph")
 
 
@@ -332,6 +334,20 @@ class Leases:
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
     """Returns the leases of a new worker, or `NoLeases` where two workers could hold the same lease."""
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
+
+
+def revisit(
+    units: Iterable[Unit],
+    one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
+    after_waiting: Callable[[], None] = lambda: None,
+) -> None:
+    """Run `one_pass` over the units, then over the units that it returns, as others have leased them, until none is left.
+
+    Waits a second before each further pass, and calls `after_waiting`.
+    """
+    while units := one_pass(units):
+        stopping.sleep(REVISIT_SECONDS)
+        after_waiting()
 
 
 @contextmanager

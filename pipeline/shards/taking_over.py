@@ -1,16 +1,15 @@
 """Sealing shards that come from another cache or from files of other tools. Torch-free."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Record
-from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
+from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on, revisit
 from kinegraph.pipeline.shards.sealing import Rows, write_and_seal
 
 LEASE_SECONDS = 300.0
-REVISIT_SECONDS = 1.0
 Prepare = Callable[[int, Sequence[str]], Iterator[tuple[Record, Rows]]]  # shard, its keys -> record and rows of each
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -25,19 +24,21 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
     Shards that another run has leased are retried at the end, until they are sealed or that run is dead. A killed call
     can be repeated.
     """
-    left, done = list(missing), 0
+    done = 0
+
+    def one_pass(shards: Iterable[int]) -> list[int]:
+        nonlocal done
+        leased = []
+        for shard in stopping.checked(shards):
+            if _fill_shard(cache, leases, shard, missing[shard], prepare):
+                done += 1
+                on_progress("sealing shards", done, len(missing))
+            else:
+                leased.append(shard)
+        return leased
+
     with closing(leases_on(cache.storage, LEASE_SECONDS)) as leases:
-        while left:
-            leased = []
-            for shard in stopping.checked(left):
-                if _fill_shard(cache, leases, shard, missing[shard], prepare):
-                    done += 1
-                    on_progress("sealing shards", done, len(missing))
-                else:
-                    leased.append(shard)
-            left = leased
-            if left:
-                stopping.sleep(REVISIT_SECONDS)
+        revisit(missing, one_pass)
 
 
 def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:

@@ -13,6 +13,7 @@ from torchvision.ops import roi_align
 
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.heads.head import KINDS, HeadError, Source, Spec, TapOptions
+from kinegraph.stages.regions.geometry import on_input
 
 BOXES = "proposals/boxes"
 COUNT = "proposals/count"
@@ -215,11 +216,8 @@ class MapRegionReader:
         """Only the features are rounded to the maps' precision, not the boxes nor which frame each is of."""
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
-        crop = batch[self.crop].to(boxes.dtype)[:, None, None]  # [B, 1, 1, 4]
-        origin, size = crop[..., :2].repeat(1, 1, 1, 2), (crop[..., 2:] - crop[..., :2]).repeat(1, 1, 1, 2)
-        cells = boxes.new_tensor([maps.shape[4], maps.shape[3]] * 2)
-        on_map = ((boxes - origin) / size).clamp(0, 1) * cells
-        on_map = torch.where(size < 0, on_map[..., [2, 1, 0, 3]], on_map)
+        crop = batch[self.crop][:, None, None].double()  # [B, 1, 1, 4]
+        on_map = on_input(boxes.double(), crop, maps.shape[4]).to(boxes.dtype)  # maps are square, as the input is
         frame = torch.arange(valid[..., 0].numel(), device=maps.device).to(boxes.dtype)
         rois = torch.cat([frame.repeat_interleave(valid.shape[2])[:, None], on_map.flatten(0, 2)], 1)  # [B*T*N, 5]
         frames = maps.flatten(0, 1).to(boxes.dtype)

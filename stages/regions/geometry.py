@@ -4,6 +4,7 @@ Boxes and crops are xyxy float pixels of the (rotated) video frame; pixel i cove
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,17 @@ def boxes_in_crop(
 
 
 def to_input(boxes: FloatArray, crop: Sequence[float], size: int) -> FloatArray:
-    """Boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it.
+    """Boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it. Computed in float64.
 
     A crop with x1 > x2 is mirrored: its pixels are read from right to left, and the boxes are mirrored with them.
     """
-    x1, y1, x2, y2 = crop
-    origin = np.array([x1, y1, x1, y1], np.float64)
-    scale = size / np.array([x2 - x1, y2 - y1, x2 - x1, y2 - y1], np.float64)
-    found = np.clip((boxes - origin) * scale, 0, size).astype(np.float32)
-    return found if x1 < x2 else found[..., [2, 1, 0, 3]]
+    return on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
+
+
+def on_input(boxes: Any, crop: Any, size: int) -> Any:
+    """`to_input` in the precision of its arguments, which may be tensors; the crops [..., 4] may be many."""
+    origin = crop[..., [0, 1, 0, 1]]
+    extent = crop[..., [2, 3, 2, 3]] - origin
+    inside = ((boxes - origin) * (size / extent)).clip(0, size)
+    is_mirrored = extent[..., :1] < 0
+    return inside * ~is_mirrored + inside[..., [2, 1, 0, 3]] * is_mirrored

@@ -4,16 +4,14 @@ Implementations of fsspec translate errors differently, and some wrongly: for HT
 headers is a FileNotFoundError. So the causes of an error are looked at too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from kinegraph.cache_schemas.patience import status_in
+from kinegraph.cache_schemas.answers import Meaning, meaning_of, status_in
 from kinegraph.stages.decode.errors import DecodeError
 
 Fault = Literal["missing", "refused", "credentials", "network"]
-GONE = (404, 410)
-UNAUTHORIZED = (401, 407)
-ASK_LATER = (408, 425, 429)
+FAULTS: Mapping[Meaning, Fault] = {"gone": "missing", "credentials": "credentials", "refused": "refused"}
 CREDENTIAL_CODES = frozenset(
     "ExpiredToken InvalidAccessKeyId InvalidToken RequestTimeTooSkewed SignatureDoesNotMatch".split()
 )
@@ -48,7 +46,7 @@ def fault_of(error: BaseException) -> Fault:
     if codes & CREDENTIAL_CODES or {type(each).__name__ for each in chain} & CREDENTIAL_ERRORS:
         return "credentials"
     if statuses:
-        return _fault_of_status(statuses[0])
+        return FAULTS.get(meaning_of(statuses[0]), "network")
     root = blamed(error)
     if isinstance(root, FileNotFoundError):
         return "missing"
@@ -65,14 +63,6 @@ def blamed(error: BaseException) -> BaseException:
 def in_words(error: BaseException) -> str:
     root = blamed(error)
     return f"{type(root).__name__}: {root}"
-
-
-def _fault_of_status(status: int) -> Fault:
-    if status in GONE:
-        return "missing"
-    if status in UNAUTHORIZED:
-        return "credentials"
-    return "refused" if 400 <= status < 500 and status not in ASK_LATER else "network"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

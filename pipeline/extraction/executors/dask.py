@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from dask.utils import key_split
@@ -17,14 +18,14 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.dask.checks import absolute_root, check_cluster
 from kinegraph.pipeline.clusters.dask.cluster import UNITS_AT_ONCE, are_children, connected, resources
 from kinegraph.pipeline.clusters.dask.workers import COUNT_WORKERS_SECONDS, Workers
+from kinegraph.pipeline.clusters.walltime import require_time_to_wait
 from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError, WalltimeError
 from kinegraph.pipeline.extraction.events import Event, Preparing, UnitLeased, UnitSealed, UnitSuspected, WorkerLost
 from kinegraph.pipeline.extraction.executors.contract import Job, Report, set_aside
 from kinegraph.pipeline.extraction.executors.dask_station import Station, run_unit
 from kinegraph.pipeline.machine.versions import agreed_versions
-from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
+from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of, revisit
 
-REVISIT_SECONDS = 1.0
 FORGET_EVERY = 1000  # submissions
 _submitted = itertools.count(1)  # a key that was used before would be taken for the task that had it
 log = logging.getLogger("kinegraph")
@@ -112,20 +113,17 @@ class Submission:
         """
         self.client.subscribe_topic("all", self._note)
         try:
-            while True:
-                self._pass(deque(units), max_deaths)
-                if not self.leased:
-                    return self.suspects
-                stopping.sleep(REVISIT_SECONDS)
-                if self.job.allotted is not None:
-                    self.job.allotted.require_time_to_wait()
-                units, self.leased = self.leased, []
+            one_pass = partial(self._pass, max_deaths=max_deaths)
+            revisit(units, one_pass, partial(require_time_to_wait, self.job.allotted))
+            return self.suspects
         finally:
             self.client.unsubscribe_topic("all")
             with suppress(OSError):
                 self.client.cancel([future for future, _ in self.in_flight.values()])
 
-    def _pass(self, waiting: deque[WorkUnit], max_deaths: int) -> None:
+    def _pass(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
+        """Runs the units once. Returns those that another run has leased."""
+        waiting, self.leased = deque(units), []
         while True:
             while waiting and self.out_of_time is None and len(self.in_flight) < UNITS_AT_ONCE * self._workers.most():
                 self._submit(waiting.popleft(), max_deaths)
@@ -138,6 +136,7 @@ class Submission:
             self._workers.require()
         if self.out_of_time is not None:
             raise self.out_of_time
+        return self.leased
 
     def _submit(self, unit: WorkUnit, max_deaths: int) -> None:
         number = next(_submitted)
