@@ -341,9 +341,9 @@ def revisit(
     one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
     after_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run `one_pass` over the units, then over the units that it returns, as others have leased them, until none is left.
+    """Runs `one_pass` over the units, then over the leased units that it returns, until it returns none.
 
-    Waits a second before each further pass, and calls `after_waiting`.
+    Waits a second before each further pass, then calls `after_waiting`.
     """
     while units := one_pass(units):
         stopping.sleep(REVISIT_SECONDS)

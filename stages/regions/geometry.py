@@ -35,7 +35,8 @@ def to_input(boxes: FloatArray, crop: Sequence[float], size: int) -> FloatArray:
 
     A crop with x1 > x2 is mirrored: its pixels are read from right to left, and the boxes are mirrored with them.
     """
-    return on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
+    inside: FloatArray = on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
+    return inside
 
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
