@@ -17,7 +17,7 @@ test = kinegraph.CachedClips(cache, [array], split=test_split, float32=True)
 torch.manual_seed(0)
 channels = train.spec[array][-1]
 network = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, len(cache.classes)))
-optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 loader = DataLoader(range(len(train)), batch_size=64, shuffle=True, collate_fn=train.batch)
 for epoch in range(20):
     for batch in loader:
