@@ -103,9 +103,16 @@ def tag_of(model: type[StageOptions]) -> str:
     return f"{tag}: {typing.get_args(model.model_fields[tag].annotation)[0]}"
 
 
+def plain(text: str) -> str:
+    """The text in a cell of a table, where signs are not to be taken for HTML or for the cell's end."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts).replace("|", "\\|")
+
+
 def section(name: str, model: type[StageOptions]) -> str:
     rows = [
-        f"| `{field.alias or key}` | {type_name(field.annotation)} | {default_of(field)} | {field.description or ''} |"
+        f"| `{field.alias or key}` | {type_name(field.annotation)} | {default_of(field)} "
+        f"| {plain(field.description or '')} |"
         for key, field in model.model_fields.items()
     ]
     about = " ".join((model.__doc__ or "").split())
@@ -141,7 +148,7 @@ def spec_page() -> str:
     """SPEC.md as it is, with the table of arrays made anew."""
     rows = [
         f"| `{spec.name}` | `{', '.join(('row', *spec.dims))}` | {spec.dtype} | {spec.fill} | {spec.units} "
-        f"| {spec.about.replace('<', '&lt;')} |"
+        f"| {plain(spec.about)} |"
         for spec in every_array()
     ]
     head = ["| array | dimensions | type | fill | units | what |", "|---|---|---|---|---|---|"]
@@ -201,7 +208,7 @@ def command_section(name: str, command: Any, function: Any) -> str:
     options = [it for it in command.params if it.param_type_name == "option"]
     needed = [*(it.metavar for it in arguments), *(f"{it.opts[0]} {it.metavar}" for it in options if it.required)]
     usage = " ".join(["kinegraph", name, *needed, "[OPTIONS]"])
-    rows = [f"| `{it.metavar}` | {it.help} | required |" for it in arguments]
+    rows = [f"| `{it.metavar}` | {plain(it.help)} | required |" for it in arguments]
     rows += [option_row(it, hints[it.name]) for it in options]
     lines = [f"## kinegraph {name}", "", command.help, f"[More]({PAGES[name]}).", "", "```", usage, "```", ""]
     lines += ["| argument or option | meaning | default |", "|---|---|---|", *rows, ""]
@@ -217,7 +224,7 @@ def option_row(option: Any, hint: Any) -> str:
     default = "required" if option.required else given
     again = " May be given several times." if option.multiple else ""
     flag = f"{option.opts[0]}{value}".replace("|", "\\|")
-    return f"| `{flag}` | {(option.help or '').replace('|', chr(92) + '|')}{again} | {default} |"
+    return f"| `{flag}` | {plain(option.help or '')}{again} | {default} |"
 
 
 PYTHON_HEAD = """# Python

@@ -137,3 +137,10 @@ def test_links_and_named_files_exist(page: Path) -> None:
     assert not missing
     pages = [(path, heading) for path, heading in links if heading]
     assert [(path, heading) for path, heading in pages if heading not in headings(path)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_taken_for_html(page: Path) -> None:
+    """GitHub drops what looks like a tag, unless it is code."""
+    text = re.sub(r"(?s)```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"))
+    assert re.findall(r"<[a-zA-Z/].*", text) == []
