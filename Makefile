@@ -20,7 +20,7 @@ test-faults: .venv/installed
 test-install: .venv/installed
 	$(BIN)/pytest -m install tests/test_installed.py
 
-# Compares with detectron2, which README.md says how to build; skips, with the reason, where it is not installed.
+# Compares with detectron2, which docs/networks.md says how to build; skips, with the reason, where it is not installed.
 test-parity: .venv/installed
 	$(BIN)/pytest -m parity tests/stages/proposals
 

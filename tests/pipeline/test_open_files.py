@@ -79,7 +79,7 @@ def test_all_rows_are_read_with_few_open_files(cache: Cache) -> None:
 
 @pytest.mark.parametrize("cache", ["hdf5"], indirect=True)
 def test_plain_h5py_takes_what_it_cannot_open_for_missing(cache: Cache) -> None:
-    """A fact of HDF5, which README and SPEC tell."""
+    """A fact of HDF5, which docs/exchange.md and SPEC state."""
     assert int(limited(READ_PLAIN, cache)) >= SHARDS - SPARE
 
 

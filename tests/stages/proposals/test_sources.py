@@ -96,7 +96,7 @@ class TestFile(SourceContract):
 
 
 @pytest.mark.parity
-@pytest.mark.skipif(not HAS_DETECTRON2, reason="detectron2 is not installed; README.md says how to build it")
+@pytest.mark.skipif(not HAS_DETECTRON2, reason="detectron2 is not installed; docs/networks.md says how to build it")
 @pytest.mark.filterwarnings("ignore")  # its own: pkg_resources, torch.jit.script
 class TestDetectron2(SourceContract):
     @pytest.fixture
