@@ -92,7 +92,7 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
         say_table(header, [_row(group) for group in alike], ["scores", "run"])
     else:
         say_whole(written(alike, form))
-    if any(len(group) > 1 for group in alike):
+    if any(len(group) > 1 and splits_of([run for _, run in group]) for group in alike):
         note("±: sample standard deviation over seeds")
     for (name, parent), of_head in heads.items():
         first, *others = (group[0][1].row() for group in of_head.values())

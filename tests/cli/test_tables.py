@@ -49,6 +49,14 @@ def test_csv_has_numbers(kinegraph: Command, table: Path) -> None:
     assert "±: sample standard deviation over seeds" in told.stderr
 
 
+def test_no_deviation_is_explained_where_there_are_no_scores(kinegraph: Command, tmp_path: Path) -> None:
+    """Two seeds without a validation split, not evaluated yet."""
+    for seed in range(2):
+        write_results(tmp_path / "a" / f"seed{seed}", a_run("a", seed, None).model_copy(update={"scores": {}}))
+    told = kinegraph("results", tmp_path)
+    assert (told.stdout.splitlines()[1].split()[:3], told.stderr) == (["a", "2", "-"], "")
+
+
 def test_markdown_and_latex(kinegraph: Command, table: Path) -> None:
     assert kinegraph("results", table, "--to", "md").stdout.splitlines() == [
         "| head | seeds | val top1 | test top1 | parameters |",
