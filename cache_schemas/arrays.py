@@ -238,7 +238,7 @@ def region_arrays(
     dtype: str,
     grid_size: int | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the arrays of RoIAligned features: one vector per proposal, and a grid per proposal if `grid_size` is
+    """Returns the arrays of RoIAligned features: one vector per proposal, and one grid per proposal if `grid_size` is
     set.
 
     `shape` is (T, N, D): frames, proposals, channels. The grid has the shape (T, N, D, grid_size, grid_size).
@@ -283,7 +283,7 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
 
 
 def every_array() -> list[ArraySpec]:
-    """All arrays that a cache can hold, with names in place of what differs: the table in SPEC.md."""
+    """Returns all arrays that a cache can hold, for the table in SPEC.md. Names that vary are placeholders."""
     either, taps = "float16 or float32", ("maps", "pooled")
     return [
         *clip_arrays(0),

@@ -341,8 +341,9 @@ class Cache:
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
-        """Raises CacheMismatch, with the options that differ, where the cache holds `stage.key` made with other
-        options.
+        """Raises CacheMismatch where the cache holds `stage.key` made with other options.
+
+        The message lists the options that differ.
         """
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)

@@ -134,6 +134,7 @@ class ClipsTable:
 
     @classmethod
     def from_rows(cls, rows: Sequence[ClipRow]) -> "ClipsTable":
+        """Returns a table of these rows. An optional column is present only where some row has a value."""
         schema = _schema({field.name for field in OPTIONAL if any(getattr(row, field.name) for row in rows)})
         return cls(pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema))
 
@@ -254,7 +255,7 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
 
 
 def _way_out(storage: Storage) -> str:
-    """How to get a table that is not there."""
+    """Returns the end of the error for a missing table. It says how to get the table."""
     if any(storage.names(STAGES)):
         return ", and only it says which row is which clip. Restore it from a copy of the cache."
     return ". Make it with `kinegraph index CONFIG`."

@@ -187,7 +187,7 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Returns whether a dataset of data.h5 equals the dataset that `_join` makes, with a number of rows in
+        """Returns whether a dataset of data.h5 equals the dataset that `_join` makes, for a number of rows in
         `num_rows`.
         """
         rows = dataset.shape[0]
@@ -232,7 +232,7 @@ class Hdf5Store:
             dataset.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Rows of a shard, as data.h5 says."""
+        """Returns the rows per shard that data.h5 states, or None where data.h5 is missing or damaged."""
         with suppress(ValueError, KeyError, TypeError):
             rows = json.loads(self._declared())["shard_clips"]
             return rows if isinstance(rows, int) else None

@@ -1,18 +1,19 @@
-"""The documents that `index` writes beside the rows: what to say where they are missing or damaged."""
+"""Checks the documents that `index` writes beside the rows, and says what to do where they are missing or damaged."""
 
 from kinegraph.cache_schemas.cache import DATASET, INDEX_AGAIN, LABELS, Cache
 from kinegraph.cache_schemas.errors import CacheError
 
-MAY_BE_ABSENT = {  # early versions wrote none
+MAY_BE_ABSENT = {  # early versions did not write these documents
     LABELS: "whether a video may have many labels is told by its labels alone",
     DATASET: "nothing tells whether the data set of a config is the one that was indexed",
 }
 
 
 def absent_documents(cache: Cache) -> dict[str, str]:
-    """Returns words about each document that is missing, by its name: what follows and what to do.
+    """Returns words about each missing document, by its name. The words say what follows and what to do.
 
-    An imported cache lacks none. Without classes.json a cache cannot be read, which `Cache.classes` says.
+    An imported cache needs none of these documents. A cache without classes.json cannot be read; `Cache.classes`
+    reports that.
     """
     missing = [name for name in MAY_BE_ABSENT if not cache.is_imported and not cache.storage.exists(name)]
     return {

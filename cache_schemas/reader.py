@@ -269,8 +269,9 @@ class CachedClips:
         return batch
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
-        """Returns the numbers of the chosen clips, int64. Raises IndexError for a number out of range, TypeError
-        for other values.
+        """Returns the numbers of the chosen clips, int64.
+
+        Raises IndexError for a number out of range, TypeError for a value that is no number.
         """
         numbers = np.arange(len(self))
         if isinstance(index, slice):

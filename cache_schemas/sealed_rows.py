@@ -1,6 +1,6 @@
-"""What is sealed, each record held against the rows of the cache.
+"""Reads sealed records and compares each with the rows of the cache.
 
-A clips.parquet that lost rows or is another's, and a `shard_clips` that was changed, give sealed shards to wrong rows.
+Sealed shards belong to wrong rows after clips.parquet lost rows or was replaced, or after `shard_clips` was changed.
 """
 
 from collections.abc import Container, Iterator
@@ -18,9 +18,9 @@ RESTORE_BOTH = (
 
 
 class RowsMismatch(CacheError):
-    """clips.parquet, or `shard_clips` of cache.json, is not the one that shards were sealed with.
+    """Shards were sealed with another clips.parquet, or with another `shard_clips` in cache.json.
 
-    `document` names the file.
+    `document` names the file that does not fit.
     """
 
     def __init__(self, cache: Cache, document: str, seen: str, advice: str) -> None:
@@ -29,9 +29,9 @@ class RowsMismatch(CacheError):
 
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
-    """The shards that are done for a key, in order. Raises RowsMismatch where the cache has no row for one.
+    """Returns the shards that are done for a key, in order. Raises RowsMismatch where the cache has no row for a shard.
 
-    Raises CacheError where the record of that one is damaged.
+    Raises CacheError where the record of such a shard is damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -40,9 +40,10 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
 
 
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-    """The records of a key, in order; of the shards `among` alone, where given. Raises RowsMismatch, CacheError.
+    """Yields the records of a key, in order.
 
-    What was sealed since the rows of this `cache` were counted, of rows that were added since, is left out.
+    `among` limits the records to those shards. Raises RowsMismatch, CacheError. A record is left out where its shard
+    has rows that were added after this `cache` counted its rows.
     """
     shards = sealed_shards(cache, key)
     wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))
@@ -50,12 +51,12 @@ def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) 
 
 
 def require_rows_of(cache: Cache, record: Record) -> None:
-    """Raises RowsMismatch where the rows of the cache are not those that a shard was sealed with."""
+    """Raises RowsMismatch where a shard was sealed with other rows than those of the cache."""
     _is_of_rows(cache, record)
 
 
 def require_rows(cache: Cache) -> None:
-    """Raises RowsMismatch where the rows of the cache are not those that its shards were sealed with."""
+    """Raises RowsMismatch where any shard was sealed with other rows than those of the cache."""
     keys = cache.stage_keys()
     for key in keys:
         sealed_shards(cache, key)
@@ -64,19 +65,19 @@ def require_rows(cache: Cache) -> None:
 
 
 def _is_of_rows(cache: Cache, record: Record) -> bool:
-    """False for a shard of more rows than there were when this `cache` counted them."""
+    """Returns whether this `cache` knows all rows of a shard. Rows may be added after the cache counted them."""
     num_rows = len(cache.shard_rows(record.shard))
     if record.num_rows > num_rows:
         _require_newer(cache, record.key, record.shard, f"is sealed with {counted(record.num_rows, 'row')}")
         return False
-    if record.num_rows < num_rows:  # an index may have added rows while it was sealed
+    if record.num_rows < num_rows:  # an index may have added rows while the shard was sealed
         _require_same_layout(cache, record.key, record.shard)
     _require_same_videos(cache, record)
     return True
 
 
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
-    """Raises RowsMismatch unless rows were added since this `cache` counted its own."""
+    """Raises RowsMismatch unless rows were added after this `cache` counted its rows."""
     _require_same_layout(cache, key, shard)
     num_rows = ClipsTable.count(cache.storage)
     if num_rows <= cache.num_rows:

@@ -51,10 +51,9 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 @dataclass
 class _Noted:
-    """What the handler notes. `signal` is the first signal that came, or 0.
+    """Holds what the handler notes. `signal` is the first signal that came, or 0.
 
     The attributes are plain, because a handler may run while the main thread holds any lock.
-    `words` say what becomes of the work of this process after a stop.
     """
 
     signal: int = 0
@@ -70,11 +69,11 @@ _noted = _Noted()
 def obey(
     numbers: Collection[int] = tuple(STOPS), *, second_ends: bool = True, limit_seconds: float = LIMIT_SECONDS
 ) -> None:
-    """Installs handlers: these signals stop the main thread at its next `check`, and end the process after
-    `limit_seconds`.
+    """Installs handlers for these signals. A signal stops the main thread at its next `check`.
 
-    A second signal of a kind ends the process at once, by Python's default. Without `second_ends`, a second signal is
-    ignored. A second call in the same process does nothing. Only the main thread may call this function.
+    The process ends at the latest `limit_seconds` after the signal. A second signal of a kind ends the process at once,
+    by Python's default. Without `second_ends`, a second signal is ignored. A second call in the same process does
+    nothing. Only the main thread may call this function.
     """
     if _noted.obeying_pid == os.getpid():
         return
@@ -92,7 +91,7 @@ def obey(
 
 
 class _Imports:
-    """A safe point before each module that is imported. Importing torch takes 30 s on a busy machine.
+    """Adds a safe point before each module that is imported. Importing torch takes 30 s on a busy machine.
 
     Imports of the command are stopped. Imports of the tidying up after a stop are not. Imports that a native module
     makes while it is created are not stopped either, because the native module of torch drops the exception, and the
@@ -150,11 +149,12 @@ def _end(number: int, why: str) -> None:
 
 
 def say_after_stop(words: str) -> None:
-    """What becomes of the work of this process once a signal has stopped it: what a person who stopped it is told."""
+    """Sets the words that are printed after a signal has stopped this process. They say what becomes of its work."""
     _noted.words = words
 
 
 def words_after_stop() -> str:
+    """Returns the words that are printed after a signal has stopped this process."""
     return _noted.words
 
 

@@ -44,7 +44,10 @@ class Store(Protocol):
         ...
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Rows of a shard as what `declare` wrote says it; None where that is missing or damaged."""
+        """Returns the rows per shard that the objects written by `declare` state.
+
+        Returns None where these are missing or damaged.
+        """
         ...
 
     def objects_per_shard(self, num_arrays: int) -> int:

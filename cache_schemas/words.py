@@ -14,12 +14,12 @@ def _plural(noun: str) -> str:
 
 
 def sentence(words: object) -> str:
-    """An error, or words of somebody else, with one full stop at their end."""
+    """Returns an error, or words of another program, with one full stop at the end."""
     return f"{str(words).rstrip(STOPS)}."
 
 
 def quoted(key: object) -> str:
-    """A key as a part of a path of keys: in quotes where nobody would see it."""
+    """Returns a key as part of a path of keys. A key of blanks is in quotes, because it would be invisible."""
     text = str(key)
     return text if text.strip() else repr(text)
 
@@ -33,8 +33,9 @@ def shown(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    r"""Returns the text for a line of a list or a cell of a table: without escape sequences, line ends written as
-    `\n`.
+    r"""Returns the text on one line, for a list or a table.
+
+    Escape sequences are shown as text, and a line end as `\n`.
     """
     return shown(text.replace("\n", "\\n"))
 

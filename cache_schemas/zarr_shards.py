@@ -115,8 +115,9 @@ class ZarrStore:
                 self._put_if_changed(f"{group}/zarr.json", group_document(made, num_rows))
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the zarr.json that are missing, damaged, or not those of `specs` with a number of rows in
-        `num_rows`.
+        """Returns the names of zarr.json objects that are missing, damaged, or do not describe `specs`.
+
+        Every number of rows in `num_rows` is accepted.
         """
         documents = self._documents(specs, num_rows.start)
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
@@ -151,7 +152,10 @@ class ZarrStore:
             self.storage.put(name, [content])
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Rows of a shard, as the zarr.json of the first array that has a sound one says."""
+        """Returns the rows per shard that a zarr.json states. The first array with a sound zarr.json counts.
+
+        Returns None where no zarr.json is sound.
+        """
         for spec in specs:
             name = f"{DATA}/{spec.name}/zarr.json"
             with suppress(FileNotFoundError, ValueError, KeyError, IndexError, TypeError):

@@ -1,4 +1,4 @@
-"""The kinds of stages, each behind those that it reads. Imports no torch."""
+"""The table of stage kinds. Each kind follows the kinds that it reads. Imports no torch."""
 
 from kinegraph.cache_schemas.errors import CacheTooNew
 from kinegraph.stages.backbones.stage import Backbones
@@ -18,7 +18,10 @@ KINDS: dict[str, StageKind] = {
 
 
 def kind_of(key: str) -> StageKind:
-    """The kind of a stage key. Raises CacheTooNew for a key that only another kinegraph can have written."""
+    """Returns the kind of a stage key.
+
+    Raises CacheTooNew for a key that only another version of kinegraph can have written.
+    """
     if (kind := KINDS.get(key.partition("/")[0])) is None:
         raise CacheTooNew(
             f"This kinegraph has no kind of stage for the key {key!r}; it has {', '.join(KINDS)}. Update it."

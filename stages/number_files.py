@@ -1,4 +1,4 @@
-"""Arrays in .npy and .npz files. Headers are held against the files before memory is taken. Torch-free."""
+"""Reads arrays from .npy and .npz files. Headers are compared with the files before memory is allocated. Torch-free."""
 
 import math
 import zipfile
@@ -13,17 +13,17 @@ from numpy.lib import format as npy
 from kinegraph.cache_schemas.regular import open_regular
 
 GIB = 1 << 30
-MOST_EXPANSION = 100  # of what unpacks to more than a GiB
+MOST_EXPANSION = 100  # largest ratio of unpacked to stored bytes, for files that unpack to more than a GiB
 BLOCK_BYTES = 1 << 26
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class ArrayFileError(ValueError):
-    """A file that holds no arrays of plain values, or fewer bytes than it says, or unpacks to too many."""
+    """The file holds no arrays of plain values, holds fewer bytes than it states, or unpacks to too many."""
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array of a .npy file. Raises OSError, ArrayFileError."""
+    """Returns the array of a .npy file. Raises OSError, ArrayFileError."""
     with open_regular(path) as file, _damage_named():
         size = file.seek(0, 2)
         file.seek(0)
@@ -31,7 +31,7 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays called `names` that a .npz file has, and the names of all that it has; others are not read.
+    """Returns the arrays called `names` of a .npz file, and the names of all its arrays. Other arrays are not read.
 
     Raises OSError, ArrayFileError.
     """
@@ -47,7 +47,7 @@ def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], l
 
 
 def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
-    """Raise ArrayFileError where what has `stored_bytes` would unpack to more than its limit."""
+    """Raises ArrayFileError where `stored_bytes` would unpack to more than the limit allows."""
     if unpacked_bytes > max(GIB, MOST_EXPANSION * stored_bytes):
         raise ArrayFileError(
             f"{stored_bytes} bytes would unpack to {unpacked_bytes}. The limit is 1 GiB, or {MOST_EXPANSION} times the "
@@ -56,7 +56,7 @@ def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
 
 
 def require_plain(dtype: np.dtype) -> None:
-    """Raise ArrayFileError for a type of objects, of fields or of no bytes."""
+    """Raises ArrayFileError for a type of objects, a type with fields, or a type of no bytes."""
     if dtype.hasobject:
         raise ArrayFileError("it holds Python objects or references, which are never loaded; numbers are expected")
     if dtype.names or not dtype.itemsize:
@@ -65,7 +65,7 @@ def require_plain(dtype: np.dtype) -> None:
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
-    """Whatever the zip reader raises for a damaged file becomes an ArrayFileError."""
+    """Turns every error of the zip reader for a damaged file into an ArrayFileError."""
     try:
         yield
     except (OSError, MemoryError, ArrayFileError):
@@ -75,7 +75,10 @@ def _damage_named() -> Iterator[None]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether Fortran's order, and type. Python's parser raises MemoryError for some damaged headers."""
+    """Returns the shape, whether the order is Fortran's, and the type.
+
+    Python's parser raises MemoryError for some damaged headers.
+    """
     try:
         version = npy.read_magic(file)
         if version not in HEADERS:
@@ -88,7 +91,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _array(file: IO[bytes], size: int) -> np.ndarray:
-    """The array of an opened .npy file of `size` bytes."""
+    """Returns the array of an opened .npy file of `size` bytes."""
     shape, is_fortran, dtype = _header(file)
     require_plain(dtype)
     if any(side < 0 for side in shape):

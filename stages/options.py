@@ -1,4 +1,4 @@
-"""Base of every config section, and of the errors about one. Torch-free."""
+"""The base of every config section, and helpers for errors about a section. Torch-free."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,20 +14,20 @@ SplitName = Annotated[str, StringConstraints(min_length=1)]
 
 
 class StageOptions(BaseModel):
-    """Immutable; unknown keys, infinite numbers and NaN refused."""
+    """The base of config sections. Sections are immutable and refuse unknown keys, infinite numbers and NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def need(held: bool, key: str, given: object, allowed: str) -> None:
-    """Raise ValueError, with the key, what was given and what is allowed, unless a condition held."""
+    """Raises ValueError with the key, the given value and the allowed values, unless `held` is true."""
     if not held:
         raise ValueError(f"{key}: given {shortened(repr(given))}, allowed: {allowed}")
 
 
 @contextmanager
 def under(key: str) -> Iterator[None]:
-    """Puts the key before errors about its value."""
+    """Adds the key in front of errors about its value."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Calls in processes of their own, each of which has a number."""
+"""Runs calls in processes of their own. Each process has a number."""
 
 import multiprocessing
 from collections import deque
@@ -12,14 +12,14 @@ from kinegraph.cache_schemas import stopping
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-_number = 0  # of this process
+_number = 0  # the number of this process
 
 
 def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count: int) -> Iterator[Result]:
-    """`call(number, job)` for each job, in order; `number`, below `count`, is that of the process that takes it.
+    """Yields `call(number, job)` for each job, in order.
 
-    Leaves no process behind, however it is left; a signal that stops this one ends them. Raises BrokenProcessPool where
-    one of them dies.
+    `number`, below `count`, is the number of the process that runs the job. No process is left behind, however the
+    caller stops. A signal that stops this process ends the others. Raises BrokenProcessPool where one of them dies.
     """
     context = multiprocessing.get_context("spawn")
     numbers: SimpleQueue[int] = context.SimpleQueue()
@@ -31,7 +31,7 @@ def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count:
             futures = deque(pool.submit(_with_number, call, job) for job in jobs)
         while futures:
             yield stopping.result(futures.popleft())
-    except BrokenProcessPool as error:  # the pool has ended the others
+    except BrokenProcessPool as error:  # the pool has ended the other processes
         raise BrokenProcessPool(
             f"One of {count} worker processes died. Is there memory for so many (run.workers)? What is finished stays; "
             "the same command goes on."

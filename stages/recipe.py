@@ -1,4 +1,4 @@
-"""The half of a config that fingerprints cover: which clips, and what is made from them. Torch-free."""
+"""The part of a config that fingerprints cover: the clips, and the stages made from them. Torch-free."""
 
 from typing import Annotated, Any
 
@@ -22,9 +22,9 @@ EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]
 
 
 class Recipe(StageOptions):
-    """A section for each kind of stage; one that is not given is not extracted.
+    """One section for each kind of stage. A stage without a section is not extracted.
 
-    The kinds themselves check that their sections fit together (`StageKind.check`).
+    Each kind checks that its section fits the others (`StageKind.check`).
     """
 
     dataset: DatasetOptions | None = None
@@ -35,29 +35,34 @@ class Recipe(StageOptions):
     graphs: GraphOptions | None = None
 
     def tap_of(self, name: str, tap: str) -> Tap:
+        """Returns a tap of backbone entry `name`. Raises ValueError for an unknown tap."""
         return self.entry_of(name).tap(tap)
 
     def entry_of(self, name: str) -> BackboneEntry:
+        """Returns the catalogue entry of backbone entry `name`."""
         options = self.backbones[name]
         return entry(options.model, options.options, options.weights)
 
     def framing_of(self, name: str) -> Framing:
-        """How frames become the square input of backbone entry `name`."""
+        """Returns how frames become the square input of backbone entry `name`."""
         return framing_of(self.backbones[name], self.entry_of(name))
 
     def size_of(self, name: str) -> int:
-        """Side of the square input of backbone entry `name`, px."""
+        """Returns the side of the square input of backbone entry `name`, in px."""
         return self.framing_of(name).size
 
     def frame_step_of(self, name: str, tap: str) -> int:
-        """Input frames per row of the time axis of a tap."""
+        """Returns the number of input frames per row of a tap's time axis."""
         return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
 
     def wanted(self, **more: Any) -> Wanted:
-        """The frames of each clip, and what of `Wanted` a stage needs of them besides."""
+        """Returns the frames of each clip, and the other parts of `Wanted` that a stage needs."""
         return Wanted(num_frames=self.clips.num_frames, short=self.clips.short, **more)
 
     def check_every(self, key: str, every: int) -> None:
-        """Raise ValueError unless every k-th frame of a clip, as `key` asks for, are equally many of all clips."""
+        """Raises ValueError unless `every` divides the number of frames of a clip.
+
+        `key` is the option that asks for every k-th frame.
+        """
         frames = self.clips.num_frames
         need(frames % every == 0, key, every, f"a divisor of num_frames {frames}")

@@ -1,7 +1,8 @@
-"""The contract of a kind of stage: what it reads, wants, makes and checks. Imports no torch: plans are made from this.
+"""The contract of a kind of stage: what it reads, wants, makes and checks.
 
-A kind is a room of `stages/` with a subclass of `StageKind` in `stage.py`, and with a `Runner` in `run.py` if it
-computes anything. tests/stages/stage_contract.py is the contract as tests.
+Imports no torch, because plans are made from it. A kind is a room of `stages/` with a subclass of `StageKind` in
+`stage.py`. A kind that computes something also has a `Runner` in `run.py`. tests/stages/stage_contract.py is the
+contract as tests.
 """
 
 from abc import abstractmethod
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
     from kinegraph.stages.decode.clips import DecodedClip
 
-Rows = Mapping[str, np.ndarray]  # array by full name -> rows of one shard
-Facts = Literal["numbers", "times", "span"]  # of a clip: places of its frames, their times, its start and end
+Rows = Mapping[str, np.ndarray]  # full name of an array -> its rows of one shard
+Facts = Literal["numbers", "times", "span"]  # facts of a clip: places of its frames, their times, its start and end
 
 
 class StageBatch(Protocol):
-    """What a runner sees: consecutive rows of one shard, and those of them that it has to do.
+    """The input of a runner: consecutive rows of one shard, and the slots that the runner has to compute.
 
-    `rows`: of all slots. `slots`: where a clip is usable and its row is not done yet. Nothing else is to be computed.
-    `is_last`: of its shard.
+    `rows` has the rows of all slots. `slots` has the slots with a usable clip whose row is not done yet. No other slot
+    is computed. `is_last` says whether the batch is the last of its shard.
     """
 
     @property
@@ -43,103 +44,129 @@ class StageBatch(Protocol):
     def is_last(self) -> bool: ...
 
     def pixels(self, square: Square) -> np.ndarray:
-        """[batch_size, T, S, S, 3] uint8, zero where a slot has no usable clip."""
+        """Returns [batch_size, T, S, S, 3] uint8. A slot without a usable clip is zero."""
 
     def clip(self, slot: int) -> "DecodedClip":
-        """The clip of a usable slot; its frame times are there also where nothing was decoded now."""
+        """Returns the clip of a usable slot. Its frame times are set also where no pixels were decoded."""
 
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
-        """A row of an array that this stage reads: handed on in this unit, else computed in it, else sealed before."""
+        """Returns a row of an array that this stage reads.
+
+        The row is the one handed on in this unit, else the one computed in this unit, else the one sealed before.
+        """
 
     def stores(self, array: str) -> bool:
-        """Whether `write` keeps this array; if not, it need not be computed."""
+        """Returns whether `write` keeps this array. An array that is not kept need not be computed."""
 
     def write(self, array: str, slots: Sequence[int], values: "np.ndarray | Tensor") -> None:
-        """Keep values [len(slots), ...] of an array of this stage, but for rows that are done already."""
+        """Keeps values [len(slots), ...] of an array of this stage. Rows that are done already stay unchanged."""
 
     def hand_on(self, array: str, values: "Tensor") -> None:
-        """Lend values [batch_size, ...] of an array, stored or not, to readers of this key until all have run."""
+        """Lends values [batch_size, ...] of an array to the readers of this key until all of them have run.
+
+        The array may be stored or not.
+        """
 
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
-        """The clip has failed in this stage and in all that read it; where it failed before, the first reason stays."""
+        """Marks the clip as failed in this stage and in all stages that read it. The first reason of a clip stays."""
 
     def note_file(self, slot: int, path: str | None) -> None:
-        """A file is read for the clip's video, if `path` is one."""
+        """Notes that a file is read for the clip's video. None notes nothing."""
 
 
 class Runner(Protocol):
-    """Computes one stage key. Built once a worker, with its network; lives in one thread."""
+    """Computes one stage key. A worker builds a runner once, with its network, and uses it in one thread."""
 
     @property
     def digest(self) -> str:
-        """sha256 of its weights, for fingerprints; empty where there are none."""
+        """Returns the sha256 of the weights for fingerprints, or "" where there are no weights."""
 
     def run(self, batch: StageBatch) -> None:
-        """Write every array of the key, or fail, for each of `batch.slots`. Clips that fail are no exceptions."""
+        """Writes every array of the key for each of `batch.slots`, or marks the slot as failed.
+
+        A clip that fails raises no exception.
+        """
 
 
 class StageKind(Protocol):
-    """One kind of stage. `kind` is the first part of its keys and arrays, of its folder in the ledger, and `--stage`.
+    """One kind of stage. `kind` is the first part of its keys and arrays, of its ledger folder, and of `--stage`.
 
-    What is not abstract has the answer of a stage that reads no video, hands nothing on and runs nothing.
+    Methods that are not abstract have the answers of a stage that reads no video, hands nothing on and runs nothing.
     """
 
     kind: ClassVar[str]
 
     @abstractmethod
     def keys(self, recipe: Recipe) -> Collection[str]:
-        """`<kind>`, or `<kind>/<name>` of each entry, in order; none where the recipe does not ask for it."""
+        """Returns `<kind>`, or `<kind>/<name>` of each entry, in order.
+
+        The collection is empty where the recipe lacks the section.
+        """
 
     @abstractmethod
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
-        """The options that fingerprints cover, and the arrays. `declared`: all stages of kinds before this one.
+        """Returns the stage: the options that fingerprints cover, and the arrays.
 
-        The option `reads` names the keys whose rows it is made from, `digest` is that of its runner.
+        `declared` has all stages of earlier kinds. The option `reads` names the keys that the stage's rows are made
+        from. `digest` is the digest of the runner.
         """
 
     def section(self, key: str) -> str:
-        """Where a config says what a key is, for messages."""
+        """Returns the section of a config that describes a key, for messages."""
         return self.kind
 
     def check(self, recipe: Recipe) -> None:
-        """Raise ValueError where the section does not fit the others: `key.path: given ..., allowed: ...`."""
+        """Raises ValueError where the section does not fit the others: `key.path: given ..., allowed: ...`."""
         return
 
     def wanted(self, recipe: Recipe, key: str) -> Wanted | None:
-        """What it takes of each clip; None if nothing has to be decoded for it."""
+        """Returns what the stage takes of each clip, or None where no frame has to be decoded for it."""
         return None
 
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
-        """Arrays that its readers get from `hand_on`, where these are not stored and sealed.
+        """Returns the arrays that readers of this key get from `hand_on` where the arrays are not stored and sealed.
 
-        A key that hands on runs for its readers even if nobody asked for it; its rows are not written then.
+        A key that hands arrays on runs for its readers even if it was not asked for. Its rows are not written in that
+        case.
         """
         return ()
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        """From the name of a video to the file beside it that this stage reads."""
+        """Returns a function from the name of a video to the file beside it that this stage reads, or None."""
         return None
 
     def network(self, recipe: Recipe, key: str) -> str:
-        """Name of the network that `open` loads; empty where it loads none."""
+        """Returns the name of the network that `open` loads, or "" where it loads none."""
         return ""
 
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> Runner | None:
-        """Load what computes the key; None where nothing does. Imports torch. Raises WeightsError, UsageError."""
+        """Loads the runner of the key.
+
+        Returns None for a key without a runner. Imports torch. Raises WeightsError, UsageError.
+        """
         return None
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """(array, kind of problem) of what cannot be in sealed rows of clips that did not fail. `verify` asks."""
+        """Yields (array, kind of problem) for impossible values in sealed rows of clips that did not fail.
+
+        `verify` calls this method.
+        """
         return iter(())
 
     def may_be_zero(self, stage: Stage) -> Collection[str]:
-        """Float arrays of a cached stage in which a row of zeros is nothing to note."""
+        """Returns the float arrays of a cached stage in which a row of zeros is normal."""
         return ()
 
     def depends_on(self, stage: Stage) -> Collection[Facts]:
-        """On what of a clip, besides its pixels, the values of a cached stage depend. An upgrade asks."""
+        """Returns the facts of a clip, besides its pixels, on which the values of a cached stage depend.
+
+        An upgrade calls this method.
+        """
         return ()
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
-        """A sentence with the keys of the config that make it fit a cache; empty where there is none to name."""
+        """Returns a sentence that names the config keys to change so that the config fits a cache.
+
+        Returns "" where there are none.
+        """
         return ""

@@ -1,4 +1,7 @@
-"""One integer per stage, part of its fingerprint: raise it when its output changes beyond rounding."""
+"""One integer per stage is part of the stage's fingerprint.
+
+Raise it when the stage's output changes beyond rounding.
+"""
 
 FEATURES_VERSION = 1
 PROPOSALS_VERSION = 1

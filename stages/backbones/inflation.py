@@ -9,12 +9,12 @@ NEW = ".after."  # part of the names of blocks that a 2D network does not have
 
 
 def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
-    """Fills a network of the ResNet-3D family, or TSM, in place from the state of torchvision's 2D ResNet of the same
-    depth.
+    """Fills a network of the ResNet-3D family, or TSM, in place from the weights of a 2D network.
 
-    A kernel of t frames is the 2D kernel repeated t times and divided by t. So a still clip has the same maps as its
-    frame in 2D, except near the ends of the clip, where zeros are padded. Non-local blocks keep their weights, except
-    that the gain of their last norm becomes 0. Such a block is the identity.
+    `flat` is the state of torchvision's 2D ResNet of the same depth. A kernel of t frames is the 2D kernel repeated t
+    times and divided by t. So a still clip has the same maps as its frame in 2D, except near the ends of the clip,
+    where zeros are padded. Non-local blocks keep their weights, except that the gain of their last norm becomes 0. Such
+    a block is the identity.
     """
     ours = {re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", name): x for name, x in flat.items()}
     ours |= flat  # TSM has the names and shapes of the 2D network

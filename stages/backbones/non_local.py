@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class NonLocal(nn.Module):
-    """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))). phi and g see x after 1 x 2 x 2
-    max-pooling.
+    """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))).
 
-    A fresh block is the identity, because the gain of its norm is 0. The scale is that of the authors' code. With
-    `frames`, each group of that many consecutive frames attends to itself only, as in the authors' code.
+    phi and g see x after 1 x 2 x 2 max-pooling. A fresh block is the identity, because the gain of its norm is 0. The
+    scale is that of the authors' code. With `frames`, each group of that many consecutive frames attends to itself
+    only, as in the authors' code.
     """
 
     def __init__(self, channels: int, frames: int | Literal["all"] = "all") -> None:

@@ -18,10 +18,10 @@ def own_pixels(known: BackboneEntry) -> Pixels:
 
 
 def pixels_of(options: BackboneOptions) -> Pixels:
-    """Returns the normalisation: `mean`, `std` and `channel_order` of the options, else of the weights, else of the
-    network.
+    """Returns the normalisation of a backbone entry's pixels.
 
-    For inflated weights, the values of the 2D network count.
+    `mean`, `std` and `channel_order` are those of the options. Values that the options leave open are those of the
+    weights, else those of the network. For inflated weights, the values of the 2D network count.
     """
     known, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, known.weights)

@@ -63,6 +63,7 @@ class Layout:
 
     @property
     def taps(self) -> tuple[Tap, ...]:
+        """Returns the taps of the network, from bottom to top."""
         pool1 = HALF_UP if self.pool1_padding else (3, 2)
         joined = _if_2(self.stem_time_stride, HALF_UP) + _if_2(self.pool1_time_stride)
         group = 1 if self.res3_attention_frames == "all" else self.res3_attention_frames

@@ -80,8 +80,9 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """Describes a tap by the layers between it and the tap below. frames_multiple: for the frames of this level's
-    own maps.
+    """Describes a tap by the layers between it and the tap below.
+
+    frames_multiple: the number of frames of this level's own maps must be a multiple of this number.
     """
 
     name: str

@@ -36,7 +36,7 @@ class TimmImage(Backbone):
         self.taps = tuple(self.indices)
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Does the same as Backbone.cut. timm drops the layers above."""
+        """Limits the network to `taps`, as Backbone.cut does. timm drops the layers above."""
         unknown = [name for name in taps if name not in self.taps]
         if unknown or not taps:
             raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
@@ -51,9 +51,7 @@ class TimmImage(Backbone):
         self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
     def is_classifier(self, name: str) -> bool:
-        """Returns the same as Backbone.is_classifier. timm knows the name of each model's classifier; some models
-        have several.
-        """
+        """Returns the same as Backbone.is_classifier. timm knows the names of each model's classifiers."""
         known = self.model.pretrained_cfg["classifier"] or ()
         return name.startswith(tuple(f"{module}." for module in ((known,) if isinstance(known, str) else known)))
 
@@ -106,7 +104,7 @@ class TimmTap(Tap):
     model: str
 
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """Returns the same as Tap.shape."""
+        """Returns (T, C, H, W) of the tap's map, as Tap.shape does."""
         height, width = map_sizes(self.model, size)[self.name]
         return num_frames, self.channels, height, width
 

@@ -12,7 +12,7 @@ NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 
 
 class ClipOptions(StageOptions):
-    """Which frames make a clip. Frames are chosen by presentation time.
+    """Chooses the frames of a clip by their presentation times.
 
     With `fps: native`, frames are chosen by number, whatever the frame rate. `uniform` then takes frame floor((i + 0.5)
     n / num_frames) of a video or interval of n frames, which is TSN's rule.

@@ -16,8 +16,9 @@ INSIDE_SECONDS = 1e-5  # times this long before an interval's end never take the
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """One clip: its target times, the interval that it stands for, and its frame numbers where frames are taken by
-    number.
+    """One clip: its target times in seconds, and the interval that it stands for.
+
+    Frame numbers are set where frames are taken by number.
     """
 
     times: tuple[float, ...]

@@ -26,7 +26,9 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(kw_only=True)
 class Below:
-    """What lies below a folder: relative path and full path of each video, and the number of other files by ending."""
+    """Holds what lies below a folder: relative path and full path of each video, and the number of other files by
+    ending.
+    """
 
     videos: list[tuple[str, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -34,6 +36,7 @@ class Below:
     skipped: list[str] = field(default_factory=list)  # places that could not be read, in words
 
     def add(self, below: str, path: str) -> None:
+        """Adds a file: as a video where its ending is that of one, else to the files left out."""
         if is_video(below):
             self.videos.append((printable(below), printable(path)))
         else:
@@ -63,6 +66,7 @@ class Below:
 
 
 def is_video(name: str) -> bool:
+    """Returns whether a file name has the ending of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 -- a million Path objects take seconds
 
 
@@ -119,10 +123,9 @@ def below_url(listed: Iterable[tuple[str, str]]) -> Below:
 
 
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yields the split ("" where none is named) and the labels of each video, from the folders in its path below the
-    root.
+    """Yields the split and the labels of each video, from the folders in its path below the root.
 
-    Raises DatasetError where folders of splits lie beside other folders.
+    The split is "" where no folder names one. Raises DatasetError where folders of splits lie beside other folders.
     """
     folders = [PurePosixPath(video).parts[:-1] for video in videos]
     first = dict.fromkeys(parts[0] for parts in folders if parts)

@@ -34,11 +34,11 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a data set holds: class names in order, every listed video by id, and whether videos may have several
-    labels.
+    """Holds the result of listing a data set: class names in order, and every video by id.
 
-    `multi_label` is None where only the labels show it. left_out: the number of files below the root that are no
-    videos, by ending. dealt: at least one video was listed without a split and got a split by the shares of `splits`.
+    `multi_label` says whether videos may have several labels. It is None where only the labels show it. left_out: the
+    number of files below the root that are no videos, by ending. dealt: at least one video was listed without a split
+    and got a split by the shares of `splits`.
     """
 
     classes: tuple[str, ...]
@@ -62,6 +62,7 @@ class Entry:
 
     @property
     def video_id(self) -> str:
+        """Returns the id of the video, or of the interval of the video."""
         return self.name if self.interval is None else interval_id(self.name, self.interval)
 
 
@@ -84,6 +85,11 @@ def listing_of(
     classes: tuple[str, ...] = (),
     multi_label: bool | None = None,
 ) -> Listing:
+    """Returns the listing of these lines: labels become numbers, and lines without a split get one by the shares of
+    `splits`.
+
+    Raises DatasetError for a video that is listed twice, and for labels that the options do not allow.
+    """
     classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
     index = {name: number for number, name in enumerate(classes)}
     index |= {found[1]: number for name, number in index.items() if (found := CHARADES_CLASS.match(name))}

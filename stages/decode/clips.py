@@ -39,6 +39,7 @@ class DecodedClip:
 
     @classmethod
     def blank(cls, num_frames: int) -> "DecodedClip":
+        """Returns a clip of `num_frames` frames without pixels. Times are NaN until they are filled in."""
         frame_numbers, coded_numbers = np.zeros((2, num_frames), np.int64)
         times = np.full(num_frames, np.nan)
         return cls(frame_times=times, frame_numbers=frame_numbers, coded_numbers=coded_numbers)

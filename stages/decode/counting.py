@@ -20,7 +20,10 @@ OFF_BY_FRAMES = 0.75  # an edit list may cut this much off a frame; beyond it, t
 
 
 def probe_counted(path: str | Seekable) -> Probe:
-    """Returns the same as `probe`, with `frames`. Raises DecodeError, also for a stream without a frame rate."""
+    """Returns the facts about a video that `probe` returns, and its frames.
+
+    Raises DecodeError, also for a video without a frame rate.
+    """
     told = probe(path)
     with open_video(path) as video:
         rate = frame_rate(video.container, video.stream)

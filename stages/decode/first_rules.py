@@ -20,7 +20,7 @@ ROUNDING_SECONDS = 0.5
 
 
 class FirstTimeline:
-    """The `Timeline` of version 1."""
+    """Places frames in time by the rules of version 1, as `Timeline` does by the present rules."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, _: Sequence[int] = ()) -> None:
         rate = stream.average_rate or stream.guessed_rate
@@ -45,7 +45,7 @@ class FirstTimeline:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """The `durations.promised` of version 1."""
+    """Returns the seconds that the container promises, by the rules of version 1. See `durations.promised`."""
     stream, container = video.stream, video.container
     counted = stream.frames * video.timeline.frame_period
     if stream.duration is not None and stream.time_base is not None:
@@ -57,7 +57,9 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
-    """The `durations.duration` of version 1."""
+    """Returns the seconds from the first frame to the end of the last one, by the rules of version 1. See
+    `durations.duration`.
+    """
     return promised(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
 
 

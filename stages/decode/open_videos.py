@@ -53,6 +53,7 @@ class OpenVideos:
             yield video
 
     def close(self) -> None:
+        """Closes all kept videos. A video that is lent now is closed when it comes back."""
         with self._lock:
             self._is_closed, closing, self._left = True, self._left, []
         for left in closing:
@@ -71,7 +72,7 @@ class OpenVideos:
                 each.video.close()
 
     def _kept(self, left: _Left) -> list[_Left]:
-        """Keeps the video as the newest. Returns the videos to close."""
+        """Keeps a video open as the newest of the kept videos. Returns the videos to close."""
         with self._lock:
             if self._is_closed:
                 return [left]

@@ -24,9 +24,7 @@ ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def printable(path: str) -> str:
-    r"""Returns the path as tables and messages hold it, in UTF-8. Bytes that are not UTF-8 become `\xe9` and the
-    like.
-    """
+    r"""Returns the path as tables and messages hold it, in UTF-8. Other bytes are written as `\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -189,8 +189,9 @@ def _units(content: bytes, width: int) -> Iterator[bytes]:
 
 
 def _recovers_at_once(unit: bytes) -> bool:
-    """Returns whether a unit of H.264 has the message of a recovery point with 0 frames (the bit 1) and exact match
-    (the bit 1).
+    """Returns whether a unit of H.264 has the message of a recovery point that takes effect at once.
+
+    Such a message has 0 frames (the bit 1) and exact match (the bit 1).
     """
     at = 1
     while unit[0] & 31 == H264_SEI and at + 2 < len(unit):

@@ -54,8 +54,10 @@ class FramePixels:
 
 
 def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` of the image at `size` (width, height), antialiased bilinear as torchvision and
-    Pillow do.
+    """Returns the rectangle `box` of the image at `size` (width, height), resized by antialiased bilinear
+    interpolation.
+
+    The result is that of torchvision and Pillow.
     """
     if image.size == size and box == (0, 0, *size):
         return np.asarray(image)
@@ -84,8 +86,9 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
 
 
 def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns for `count` output pixels over [start, end) the pixel before and after each centre, and the share of
-    the second.
+    """Returns the pixels that are mixed for `count` output pixels over [start, end), and their shares.
+
+    The arrays are the pixel before each centre, the pixel after it, and the share of the latter.
     """
     centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     centres = np.clip(centres, start, max(start, end - 1))

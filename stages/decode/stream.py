@@ -58,8 +58,9 @@ class Seekable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Describes how a version of `clips` reads a file: which stream, when and how long its frames are shown, which
-    way up.
+    """Describes how a version of `clips` reads a file.
+
+    The rules choose the stream, when and how long its frames are shown, and which way up.
     """
 
     chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
@@ -224,10 +225,10 @@ class OpenVideo:
                 yield self.latest
 
     def skip_to(self, seconds: float) -> None:
-        """Continues at the last key frame before `seconds`, where that saves time and frames and times are proved to be
-        the same.
+        """Continues at the last key frame before `seconds`, where that saves time and changes nothing.
 
-        Raises SeekLost where the file led elsewhere than its index says. Read the video from the start then.
+        A skip needs a proof that frames and times stay the same. Raises SeekLost where the file led elsewhere than its
+        index says. Read the video from the start then.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:

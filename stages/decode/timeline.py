@@ -39,6 +39,7 @@ def formats(container: InputContainer) -> frozenset[str]:
 
 
 def is_raw(container: InputContainer) -> bool:
+    """Returns whether the stream has no container, so that it has no times."""
     return bool(int(container.format.flags) & NO_TIMESTAMPS)
 
 
@@ -68,11 +69,11 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
 def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
-    """Returns the stamps of the first frames in ticks, where the stamps may be copied, and all packets as if none was
-    read.
+    """Returns the stamps of the first frames in ticks, where the stamps may be copied, and an iterator over all
+    packets.
 
-    The stamps come from the table of frames of an mp4 or mov, and from the first packets of ts and mpg. An error while
-    reading them is raised where the packets end.
+    The iterator also yields the packets that this function read. The stamps come from the table of frames of an mp4 or
+    mov, and from the first packets of ts and mpg. An error while reading them is raised where the packets end.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -131,10 +132,10 @@ class PresentedFrames:
         return self.times[number] if past <= 0 else self.times[-1] + past / self.rate
 
     def within(self, interval: Interval | None) -> range:
-        """Returns the frames of an interval [start, end): from the frame on the screen at the start to the last before
-        the end.
+        """Returns the numbers of the frames of an interval [start, end).
 
-        The range is empty where the video ends before the interval.
+        The first frame is the one on the screen at the start. The last frame begins before the end. The range is empty
+        where the video ends before the interval.
         """
         if interval is None:
             return range(self.number)

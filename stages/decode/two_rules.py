@@ -34,8 +34,9 @@ class Comparison:
 
 
 def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
-    """Decodes the `old` rows of a video by the `rules` of an earlier version, and the `new` rows by the latest
-    rules.
+    """Compares the frames of a video's rows by two versions of the rules.
+
+    The `old` rows are decoded by the `rules` of an earlier version, the `new` rows by the latest rules.
     """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)

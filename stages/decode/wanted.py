@@ -29,7 +29,7 @@ class WholeFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What all stages that run together need of a clip.
+    """Describes the frames that all stages of one run together need of a clip.
 
     numbered: also the place of each frame in the video. may_repeat: a clip whose times all show the same frame is
     right; otherwise such a clip fails.

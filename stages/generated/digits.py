@@ -30,8 +30,9 @@ class DigitsError(UsageError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DigitImages:
-    """Digits as MNIST has them: images [N, SIDE_PX, SIDE_PX] with 0 as ground, and the values [N] that they show,
-    0..9.
+    """Digits as MNIST has them: images [N, SIDE_PX, SIDE_PX] uint8, and the values [N] that they show, 0..9.
+
+    A pixel of 0 is ground.
     """
 
     images: UInt8Array
@@ -105,10 +106,9 @@ def _enlarged(image: npt.NDArray[np.floating]) -> UInt8Array:
 
 
 def read_mnist(folder: Path, half: str) -> DigitImages:
-    """Returns one half of MNIST, `train` or `t10k`, from `<half>-images-idx3-ubyte` and
-    `<half>-labels-idx1-ubyte`[.gz].
+    """Returns one half of MNIST, `train` or `t10k`.
 
-    Raises DigitsError.
+    The files are `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`, gzipped (.gz) or not. Raises DigitsError.
     """
     images, values = (
         read_idx(_present(folder, f"{half}-{name}")) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")

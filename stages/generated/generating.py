@@ -1,6 +1,4 @@
-"""Shared parts of generated data sets: real video files, written by several processes, continued after an
-interruption.
-"""
+"""Writes the real video files of generated data sets in several processes. An interrupted generation is continued."""
 
 import io
 import json

@@ -119,8 +119,9 @@ def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArr
 
 
 def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
-    """Returns frames [T, FRAME_PX, FRAME_PX]: digits on the black canvas, later ones in front, then reduced
-    bilinearly.
+    """Returns frames [T, FRAME_PX, FRAME_PX] of the digits on a black canvas. Later digits are in front.
+
+    The canvas is reduced bilinearly.
     """
     frames = []
     for places in corners:

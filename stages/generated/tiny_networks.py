@@ -110,8 +110,9 @@ class ThingClassifier(nn.Module):
         self.velocity = nn.Linear(WIDTHS["res4"], 2)
 
     def regions(self, frames: Tensor, boxes: Tensor) -> Tensor:
-        """Returns region features [B, T', K, C], as the cache holds them, for frames [B, T, 3, H, W] and boxes [B,
-        T', K, 4].
+        """Returns region features [B, T', K, C] as the cache holds them.
+
+        frames: [B, T, 3, H, W]. boxes: [B, T', K, 4].
         """
         known = entry("tiny_i3d")
         mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (known.mean, known.std))

@@ -1,7 +1,8 @@
 """ATR, "Reasoning action-centric temporal relations at rich feature hierarchies for action recognition".
 
-Liang et al., PLoS ONE 2025, doi 10.1371/journal.pone.0327302. Written from a text of it without formulas: what is
-reconstructed says so, and what stays open is an option.
+Liang et al., PLoS ONE 2025, doi 10.1371/journal.pone.0327302. This file was written from a text of the paper without
+formulas. Reconstructed parts say so, and open choices are options.
+
 B clips, T frames, C channels, R = C / reduction, H, W.
 """
 
@@ -55,8 +56,8 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 class Atr(MapHead):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
 
-    Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its
-    ReLU are added; here it stands behind the cached tap, whose maps have seen that ReLU.
+    Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its ReLU.
+    Here a block stands behind the cached tap, whose maps have passed that ReLU.
     """
 
     option_model = AtrOptions
@@ -66,10 +67,10 @@ class Atr(MapHead):
 
 
 class AtrBlock(nn.Module):
-    """X + Y: where the action is, what happens there over time, and back to the map. [B, T, C, H, W] -> the same.
+    """Returns X + Y, [B, T, C, H, W], for X of that shape.
 
-    By default it has C^2 / 16 + 19 C / 16 (locator) + 2 (C^2 + 3) + 2 C (reasoners, LayerNorm) + 2 C (BatchNorm)
-    parameters.
+    Y finds the action, reasons about it over time, and returns to the map. By default the block has C^2 / 16 + 19 C /
+    16 (locator) + 2 (C^2 + 3) + 2 C (reasoners, LayerNorm) + 2 C (BatchNorm) parameters.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -88,9 +89,9 @@ class AtrBlock(nn.Module):
         return x + each_frame(self.norm, y.expand_as(x))
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
-        """z [B, T, C] and M [B, T, 1, H, W] -> [B, T, C, H, W] (reconstructed): sigmoid(M) z, or z + sigmoid(M).
+        """Returns z distributed over the map, [B, T, C, H, W] (reconstructed): sigmoid(M) z, or z + sigmoid(M).
 
-        Not distributed, or without M, it is z [B, T, C, 1, 1].
+        z is [B, T, C], M is [B, T, 1, H, W]. Without distribution, or without M, the result is z as [B, T, C, 1, 1].
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":
@@ -101,16 +102,17 @@ class AtrBlock(nn.Module):
 
 
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
-    """s_t = sum over positions of softmax(M_t) X_t (eq. 5, reconstructed): [B, T, C]."""
+    """Returns s_t = sum over positions of softmax(M_t) X_t (eq. 5, reconstructed): [B, T, C]."""
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
 
 
 class Locator(nn.Module):
-    """The map M of the action (reconstructed): x [B, T, C, H, W] -> [B, T, 1, H, W].
+    """Computes the map M of the action (reconstructed): x [B, T, C, H, W] -> [B, T, 1, H, W].
 
-    Appearance phi2(phi3(x_t)) plus motion phi2(phi1(x_{t+1}) - x_t), on C / reduction channels; phi1 and phi3 are
-    depth-wise convolutions, phi2 a shared 1x1 convolution. By default they are 3x3, and all is linear, without bias.
+    M is appearance phi2(phi3(x_t)) plus motion phi2(phi1(x_{t+1}) - x_t), on C / reduction channels. phi1 and phi3 are
+    depth-wise convolutions, phi2 is a shared 1x1 convolution. By default the convolutions are 3x3, and everything is
+    linear, without bias.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -138,7 +140,7 @@ class Locator(nn.Module):
         return torch.stack(found).sum(0)
 
     def _motion(self, phi1: nn.Module, x: Tensor) -> Tensor:
-        """phi1(x_{t+1}) - x_t; what the last frame is compared with is an option."""
+        """Returns phi1(x_{t+1}) - x_t. An option decides with what the last frame is compared."""
         if self.last_motion == "zero":
             return F.pad(each_frame(phi1, x[:, 1:]) - x[:, :-1], (0, 0) * 3 + (0, 1))
         following = x[:, :1] if self.last_motion == "wrap" else x[:, -1:]
@@ -146,9 +148,9 @@ class Locator(nn.Module):
 
 
 class EfficientReasoner(nn.Module):
-    """z_t = sum over |i| <= radius of w_i g(s_{t+i}), zeros outside (eq. 8 and 9): [B, T, C] -> [B, T, C].
+    """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}), zeros outside (eq. 8 and 9): [B, T, C] -> [B, T, C].
 
-    The 2 radius + 1 numbers w are shared by frames, channels and clips. They start as (0, 1, 0): no mixing.
+    Frames, channels and clips share the 2 radius + 1 numbers w. They start as (0, 1, 0), which means no mixing.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:
@@ -163,7 +165,7 @@ class EfficientReasoner(nn.Module):
 
 
 class GraphReasoner(nn.Module):
-    """Z = W g(S), rows of W a softmax of theta(s_p) . phi(s_q) (eq. 6 and 7): [B, T, C] -> [B, T, C]."""
+    """Computes Z = W g(S). Rows of W are a softmax of theta(s_p) . phi(s_q) (eq. 6 and 7): [B, T, C] -> [B, T, C]."""
 
     def __init__(self, theta: nn.Module, phi: nn.Module, g: nn.Module) -> None:
         super().__init__()
@@ -174,13 +176,13 @@ class GraphReasoner(nn.Module):
         return collected
 
     def weights(self, s: Tensor) -> Tensor:
-        """W [B, T, T]."""
+        """Returns W [B, T, T] for s [B, T, C]."""
         affinity: Tensor = self.theta(s) @ self.phi(s).transpose(1, 2)
         return affinity.softmax(2)
 
 
 class ChannelFactors(nn.Module):
-    """The depth-wise transform: a factor for each channel, 1 at the start."""
+    """The depth-wise transform: one factor for each channel, 1 at the start."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -191,7 +193,7 @@ class ChannelFactors(nn.Module):
 
 
 def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
-    """Reasoners in a row with LayerNorm and ReLU between, and after the last if asked for."""
+    """Returns reasoners in a row with LayerNorm and ReLU between them. An option adds both after the last one."""
 
     def transform() -> nn.Module:
         return TRANSFORMS[options.channel_transform](channels, max(1, channels // options.bottleneck))

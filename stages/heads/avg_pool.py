@@ -1,4 +1,4 @@
-"""The control without time or objects: mean of the frame features, dropout, linear layer.
+"""A baseline head without time or objects: mean of the frame features, dropout, linear layer.
 
 B clips, T frames, C channels, K classes.
 """
@@ -23,8 +23,9 @@ class AvgPoolOptions(TapOptions):
 class AvgPool(Head):
     """Global average pooling of features/<backbone>/<tap>_pooled [T, C].
 
-    Consensus `logits` and `max` are those of TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1): each frame is classified
-    and scores are averaged or the highest taken. The averages differ in dropout only: of the clip, or of each frame.
+    The consensus values `logits` and `max` are those of TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1): each frame is
+    classified, and the scores are averaged, or the highest score counts. The average of features and the average of
+    scores differ in dropout only: dropout of the clip, or of each frame.
     """
 
     option_model = AvgPoolOptions

@@ -1,4 +1,4 @@
-"""The heads by name, and how one is built for a cache."""
+"""The table of heads by name, and the function that builds a head for a cache."""
 
 from typing import Any
 
@@ -40,22 +40,23 @@ HEADS: dict[str, type[Head]] = {
 
 
 def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any) -> Head:
-    """A head with fresh weights from torch's global generator, for clips whose arrays have the shapes in `spec`.
+    """Returns a head with fresh weights for clips whose arrays have the shapes in `spec`.
 
-    `spec` maps the full name of each array at hand to the shape of one clip: {"features/i3d/res5_pooled":
-    (16, 2048)}. The options `backbone` and `tap` choose where several arrays fit. The option `tail` of any head that
-    reads maps or pooled features puts the backbone's part above a cached tap before it, with its checkpoint's weights.
+    The weights come from torch's global generator. `spec` maps the full name of each available array to the shape of
+    one clip: {"features/i3d/res5_pooled": (16, 2048)}. The options `backbone` and `tap` choose where several arrays
+    fit. Any head that reads maps or pooled features takes the option `tail`. A tail puts the backbone's part above a
+    cached tap before the head, with the weights of its checkpoint.
 
-    A name `<file>.py:<class>` is a head of your own; the code of the file is run.
+    A name `<file>.py:<class>` is a head of the user's own. The code of that file is run.
 
-    Raises HeadError for a name, an option or a value that does not exist, a missing array or an open choice,
-    WeightsError for a tail's weights.
+    Raises HeadError for a name, an option or a value that does not exist, for a missing array, and for a choice left
+    open. Raises WeightsError for a tail's weights.
     """
     return _build(name, spec, num_classes, options, trained)
 
 
 def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """A head as `build_head` gives it, for weights of a run: no checkpoint of a backbone is read."""
+    """Returns a head as `build_head` does, for weights of a run. No checkpoint of a backbone is read."""
     return _build(name, spec, num_classes, options, empty)
 
 
@@ -72,13 +73,13 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
     tail = build_tail(spec, tail_options, make)
     try:
         head = _plain(name, spec_above(spec, tail), num_classes, others)
-    except TapMissing as error:  # which a tail hides, or which is not cached: to extract it would not help
+    except TapMissing as error:  # a tail hides the tap, or the tap is not cached; extracting it would not help
         raise HeadError(f"Head {name} does not read what the tail makes. {gives(tail)}") from error
     return TailedHead(tail, head, tail_options)
 
 
 def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """A head on cached arrays alone."""
+    """Returns a head that reads cached arrays alone."""
     if isinstance(name, OwnHead):
         kind = name.head_class()
         parsed = _parsed(name.class_name, kind.option_model, options)
@@ -94,7 +95,10 @@ def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
 
 
 def parse_options(name: str, options: dict[str, Any]) -> HeadOptions:
-    """The options of head `name`, checked and completed. Raises HeadError with what is allowed."""
+    """Returns the options of head `name`, checked and completed.
+
+    Raises HeadError with the allowed options or values.
+    """
     return _parsed(name, HEADS[name].option_model, options)
 
 

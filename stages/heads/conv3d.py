@@ -1,4 +1,4 @@
-"""The control with time and space in one network but without a graph: residual 3D blocks, as those of I3D.
+"""A baseline head with time and space but without a graph: residual 3D blocks, as those of I3D.
 
 B clips, T frames, C channels, H, W.
 """
@@ -25,7 +25,8 @@ class Conv3dOptions(MapOptions):
 class Conv3dHead(MapHead):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
 
-    For the baselines I3D and non-local of the RSTG paper. Deviation: theirs are whole networks on pixels.
+    The head stands for the baselines I3D and non-local of the RSTG paper. Deviation: the paper's baselines are whole
+    networks on pixels.
     """
 
     option_model = Conv3dOptions
@@ -44,7 +45,7 @@ class Conv3dHead(MapHead):
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(3x3x3 (relu(norm(3x3x3 x)))), then ReLU (He et al. 2015, the basic block, in 3D)."""
+    """Computes x + norm(3x3x3 (relu(norm(3x3x3 x)))), then ReLU (He et al. 2015, the basic block, in 3D)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> the same shape."""
+        """Returns a tensor of the shape of x [B, C, T, H, W]."""
         inner = self.norm1(self.conv1(x)).relu()
         out: Tensor = (x + self.norm2(self.conv2(inner))).relu()
         return out
@@ -66,10 +67,11 @@ class Conv3dBlockOptions(StageOptions):
 
 
 class Conv3dBlock(nn.Module):
-    """x + norm(conv(x)), or relu(norm(conv(x))) without a shortcut: one 3D convolution for a network of frames.
+    """Computes x + norm(conv(x)), or relu(norm(conv(x))) without a shortcut, with one 3D convolution.
 
-    The control of TRG's table 3, "3D convolution after each branch". The paper gives neither kernel nor shortcut.
-    With one, the norm's gain starts at 0; without, the convolution starts as the identity.
+    The block is the control of TRG's table 3, "3D convolution after each branch", for a network of frames. The paper
+    states neither kernel nor shortcut. With a shortcut, the norm's gain starts at 0. Without one, the convolution
+    starts as the identity.
     """
 
     def __init__(self, channels: int, options: Conv3dBlockOptions) -> None:
@@ -84,6 +86,6 @@ class Conv3dBlock(nn.Module):
             nn.init.dirac_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> the same shape."""
+        """Returns a tensor of the shape of x [B, C, T, H, W]."""
         y: Tensor = self.norm(self.conv(x))
         return x + y if self.shortcut else y.relu()

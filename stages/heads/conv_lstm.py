@@ -1,4 +1,4 @@
-"""The control with time and space but without objects: ConvLSTM (Shi et al. 2015, arXiv 1506.04214).
+"""A baseline head with time and space but without objects: ConvLSTM (Shi et al. 2015, arXiv 1506.04214).
 
 B clips, T frames, C channels, K hidden channels, H, W.
 """
@@ -23,7 +23,10 @@ class ConvLstmOptions(MapOptions):
 
 
 class ConvLstm(Head):
-    """One ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W]; its last state, averaged, is classified."""
+    """One ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W].
+
+    The layer's last state is averaged and classified.
+    """
 
     option_model = ConvLstmOptions
 
@@ -46,7 +49,7 @@ class ConvLstm(Head):
 class ConvLstmLayer(nn.Module):
     """Eq. 3: an LSTM whose products with weights are convolutions. [B, T, C, H, W] -> states [B, T, K, H, W].
 
-    Gates in the order i, f, o and the new content; `size` (H, W) adds peepholes, which start at 0.
+    The gates have the order i, f, o and the new content. `size` (H, W) adds peepholes, which start at 0.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int, size: tuple[int, int] | None) -> None:

@@ -1,8 +1,8 @@
 """The multi-scale grid of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu et al., NeurIPS 2019).
 
-Each scale g cuts the map into g x g equal cells, which are the nodes: scale by scale in the order given, row by row.
-Everything is computed from exact rectangles in the unit square, because rounding them to pixels changes the graph for
-some map sizes. V nodes, H W size of the map.
+Each scale g cuts the map into g x g equal cells. The cells are the nodes, scale by scale in the given order, and row by
+row within a scale. All values are computed from exact rectangles in the unit square, because rounding rectangles to
+pixels changes the graph for some map sizes. V nodes, H W size of the map.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 Interval = tuple[Fraction, Fraction]
-POSITION_CELLS, POSITION_STD = 6, 2.0  # as in the released code
+POSITION_CELLS, POSITION_STD = 6, 2.0  # values of the released code
 
 
 def cells(scales: Sequence[int]) -> list[tuple[Interval, Interval]]:
-    """Vertical and horizontal extent of every node."""
+    """Returns the vertical and horizontal extent of every node, in the unit square."""
     return [(_part(row, g), _part(column, g)) for g in scales for row in range(g) for column in range(g)]
 
 
 def links(scales: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs of nodes that are linked, both ways: they share a side, or overlap at different scales.
+    """Returns the pairs of linked nodes, both ways.
 
-    Sharing a corner is not enough, and no node is its own neighbour. For scales 3, 2, 1: 14 nodes, 45 undirected edges.
+    Two nodes are linked if they share a side, or overlap at different scales. Sharing a corner does not link, and no
+    node is its own neighbour. For scales 3, 2, 1: 14 nodes, 45 undirected edges.
     """
     nodes = cells(scales)
     pairs = []
@@ -36,17 +37,22 @@ def links(scales: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """[V, H * W] float64: the mean over the area of each node, pixels cut by its border counted by their part in it."""
+    """Returns [V, H * W] float64, the mean over the area of each node.
+
+    A pixel cut by a node's border counts by its part inside.
+    """
     return torch.cat([torch.kron(_overlaps(g, height) * g / height, _overlaps(g, width) * g / width) for g in scales])
 
 
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """[H * W, V] float64: each pixel is the mean of the grid under its area, summed over the scales."""
+    """Returns [H * W, V] float64. Each pixel is the mean of the grid under the pixel's area, summed over the scales."""
     return torch.cat([torch.kron(_overlaps(g, height), _overlaps(g, width)) for g in scales]).T
 
 
 def positions(scales: Sequence[int]) -> Tensor:
-    """[V, 36] float64: where a node is, as a 6 x 6 map that is 0 outside its cell and a Gaussian bump inside."""
+    """Returns the place of each node as a 6 x 6 map, [V, 36] float64: a Gaussian bump inside the node's cell, 0
+    outside.
+    """
     maps = torch.zeros(sum(g * g for g in scales), POSITION_CELLS, POSITION_CELLS, dtype=torch.float64)
     for node, (rows, columns) in enumerate(cells(scales)):
         top, bottom = (int(POSITION_CELLS * edge) for edge in rows)
@@ -60,12 +66,12 @@ def _part(index: int, of: int) -> Interval:
 
 
 def _shared(a: Interval, b: Interval) -> Fraction:
-    """Length that two intervals share; 0 where they touch, negative where there is a gap."""
+    """Returns the length that two intervals share. It is 0 where they touch and negative where there is a gap."""
     return min(a[1], b[1]) - max(a[0], b[0])
 
 
 def _overlaps(g: int, size: int) -> Tensor:
-    """[g, size] float64: which part of each of `size` pixels lies in each of g cells; columns sum to one."""
+    """Returns [g, size] float64: which part of each of `size` pixels lies in each of g cells. Columns sum to one."""
     parts = [[max(_shared(_part(k, g), _part(i, size)), Fraction(0)) * size for i in range(size)] for k in range(g)]
     return torch.tensor([[float(part) for part in row] for row in parts], dtype=torch.float64)
 

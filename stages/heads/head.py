@@ -1,4 +1,4 @@
-"""What every head is: a network that names the cached arrays it reads."""
+"""The contract of heads. A head is a network that names the cached arrays it reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from kinegraph.stages.errors import UsageError
 from kinegraph.stages.options import StageOptions
 
 Spec = Mapping[str, tuple[int, ...]]  # full array name -> shape of one clip
-# kind of array -> prefix, suffix, rank of one clip
+# kind of array -> prefix and suffix of its name, rank of one clip
 KINDS = {"maps": ("features/", "", 4), "pooled": ("features/", "_pooled", 2), "regions": ("regions/", "", 3)}
 
 
 class HeadError(UsageError):
-    """A head that cannot be built as asked; the message says what was seen, what exists and what to do."""
+    """A head cannot be built as asked. The message says what was seen, what exists and what to do."""
 
 
 class HeadOptions(StageOptions):
-    """Base of the options of heads."""
+    """The base of the options of heads."""
 
 
 class TapOptions(HeadOptions):
-    """Options of every head that reads the arrays of one tap."""
+    """The options of every head that reads the arrays of one tap."""
 
     backbone: str | None = Field(None, description="whose arrays to read; needed where several fit")
     tap: str | None = Field(None, description="which tap's arrays to read; needed where several fit")
@@ -38,32 +38,33 @@ class Source:
     tap: str
 
     def array(self, kind: str) -> str:
+        """Returns the name of the array of a kind: "maps", "pooled" or "regions"."""
         prefix, suffix, _ = KINDS[kind]
         return f"{prefix}{self.backbone}/{self.tap}{suffix}"
 
     @property
     def maps(self) -> str:
-        """Name of the feature maps [T, C, H, W]."""
+        """Returns the name of the feature maps [T, C, H, W]."""
         return self.array("maps")
 
     @property
     def pooled(self) -> str:
-        """Name of the features [T, C], a mean over the map."""
+        """Returns the name of the pooled features [T, C], the means over the maps."""
         return self.array("pooled")
 
     @property
     def regions(self) -> str:
-        """Name of the region features [T, N, C]."""
+        """Returns the name of the region features [T, N, C]."""
         return self.array("regions")
 
 
 class Head(nn.Module):
-    """Base of the heads: built from (spec, num_classes, options), maps a batch of arrays to logits.
+    """The base of the heads. A head is built from (spec, num_classes, options) and maps a batch of arrays to logits.
 
-    docs/own_head.md shows one of your own.
+    docs/own_head.md shows how to write a head of your own.
 
-    `forward(batch)` takes the arrays in `reads` with a batch axis in front, float16 or float32, and gives
-    logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`; the latter are complete and
+    `forward(batch)` takes the arrays named in `reads`, with a batch axis in front, float16 or float32. It returns
+    logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`. These options are complete and
     resolved, so that `build_head(name, spec, num_classes, **options)` builds the same network again.
     """
 
@@ -72,13 +73,14 @@ class Head(nn.Module):
     num_classes: int
     options: dict[str, Any]
     reads: tuple[str, ...]
-    source: Source  # of heads that read the arrays of one tap
+    source: Source  # set in heads that read the arrays of one tap
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns logits [B, num_classes] for a batch of the arrays in `reads`."""
         raise NotImplementedError
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """Of the training's learning rate, for the parameter of this name."""
+        """Returns the factor on the training's learning rate for the parameter of this name."""
         return 1.0
 
 

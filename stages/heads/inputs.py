@@ -1,4 +1,4 @@
-"""From what a cache holds to what a head reads: choosing arrays, and regions with their mask.
+"""Chooses the cached arrays that a head reads, and reads regions with their mask.
 
 B clips, T frames, N regions a frame, C channels.
 """
@@ -19,18 +19,18 @@ BOXES = "proposals/boxes"
 COUNT = "proposals/count"
 CROP = "clips/crop"
 ROI_SIZE = 7
-ANY_BACKBONE = "<backbone>"  # words to fill in
+ANY_BACKBONE = "<backbone>"  # placeholder for the user to fill in
 
 
 class TapMissing(HeadError):
-    """What is missing is features or regions of a tap."""
+    """Features or regions of a tap are missing."""
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Source:
-    """The one tap that has every kind of array in `kinds` and is the backbone and tap asked for, if any.
+    """Returns the one tap that has every kind of array in `kinds` and fits the options `backbone` and `tap`.
 
-    Raises TapMissing where none fits, with the missing array and the command that makes it, and HeadError where several
-    do.
+    Raises TapMissing where no tap fits, with the missing array and the command that makes it. Raises HeadError where
+    several taps fit.
     """
     found = {kind: _sources(spec, kind, options) for kind in kinds}
     fitting = [source for source in found[kinds[0]] if all(source in found[kind] for kind in kinds)]
@@ -58,7 +58,9 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
 
 
 def _known(spec: Spec, options: TapOptions) -> Source:
-    """Backbone and tap as asked for, else the only ones of which anything is cached, else words to fill in."""
+    """Returns the backbone and the tap for a message: those of the options, else the only ones in the cache, else
+    placeholders.
+    """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
     return Source(
@@ -68,9 +70,11 @@ def _known(spec: Spec, options: TapOptions) -> Source:
 
 
 def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
-    """That arrays are missing, and what makes them: what the config needs, and the command.
+    """Returns the error for missing arrays.
 
-    kinds: all that is read of the tap, which has to come from one entry of the config.
+    The message says what the config needs, and the command that makes the arrays.
+
+    kinds: all kinds of arrays that are read of the tap. They have to come from one entry of the config.
     """
     if names == [CROP]:
         return HeadError(
@@ -88,7 +92,10 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
 
 
 def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
-    """That nothing of a backbone is cached, but of others: its name may be misspelt."""
+    """Returns a sentence that the backbone's name may be misspelt, where only other backbones are cached.
+
+    Otherwise returns "".
+    """
     asked, cached = _backbones(names) - {ANY_BACKBONE}, _backbones(spec)
     if not cached or asked <= cached:
         return ""
@@ -96,12 +103,12 @@ def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
 
 
 def _backbones(names: Iterable[str]) -> set[str]:
-    """Whose features or regions are among these arrays."""
+    """Returns the backbones whose features or regions are among these arrays."""
     return {name.split("/")[1] for name in names if name.startswith(("features/", "regions/"))}
 
 
 def _need(name: str, spec: Spec) -> tuple[str, str]:
-    """The stage that makes an array, and what in a config asks for it."""
+    """Returns the stage that makes an array, and the part of a config that asks for the array."""
     stage, entry, tap = [*name.split("/"), ""][:3]
     if stage in ("proposals", "graphs"):
         return stage, f"a section `{stage}:`"
@@ -109,13 +116,13 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
         return stage, f"{entry} in `regions.backbones`"
     kind = "pooled" if tap.endswith("_pooled") else "maps"
     words = f"with `taps: [{tap.removesuffix('_pooled')}]` and `store: [{kind}]`"
-    if any(other.split("/")[:2] == [stage, entry] for other in spec):  # what a cached entry stores cannot change
+    if any(other.split("/")[:2] == [stage, entry] for other in spec):  # the arrays of a cached entry cannot change
         return stage, f"a copy of {entry} under another name in `backbones:`, as {entry}_{kind}, {words}"
     return stage, f"a new entry {entry} in `backbones:`, {words}"
 
 
 def seen_by(source: Source, spec: Spec) -> str:
-    """The array that says which rectangle of a row's frame the backbone sees."""
+    """Returns the name of the array that says which rectangle of a row's frame the backbone sees."""
     own = f"{CROP}/{source.backbone}"
     return own if own in spec else CROP
 
@@ -130,10 +137,11 @@ class Regions:
 
 
 class ProposalReader:
-    """Boxes and their mask from a batch, at the times of `num_frames` features, only the `top` best of each frame.
+    """Reads boxes and their mask from a batch, at the times of `num_frames` features.
 
-    Boxes may be cached for more frames than features: with T_boxes = k * T, every k-th is taken. Of a backbone that
-    sees less than the row's crop, boxes outside of what it sees are not valid.
+    Only the `top` best of each frame are read. Boxes may be cached for more frames than features: with T_boxes = k * T,
+    every k-th frame is read. Where the backbone sees less than the row's crop, boxes outside of what the backbone sees
+    are not valid.
     """
 
     def __init__(
@@ -157,7 +165,7 @@ class ProposalReader:
         self.top, self.reads = top, needed
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
-        """[B, T, N] bool, N the smaller of what is stored and `top`."""
+        """Returns the mask [B, T, N] bool. N is the smaller of `num_stored` and `top`."""
         count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
         if self.seen == CROP:
@@ -167,12 +175,15 @@ class ProposalReader:
         return valid & (torch.minimum(boxes[..., 2:], end) > torch.maximum(boxes[..., :2], start)).all(-1)
 
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """[B, T, N, 4], as stored: bfloat16 would round pixels past 256, and areas past 65504 px overflow float16."""
+        """Returns the boxes [B, T, N, 4] in the stored type.
+
+        bfloat16 would round pixels past 256, and areas past 65504 px overflow float16.
+        """
         return batch[BOXES][:, :: self.step, : self.top]
 
 
 class RegionReader:
-    """Reads the cached regions of one tap from a batch, without what padding holds."""
+    """Reads the cached regions of one tap from a batch. Values in padding become 0."""
 
     def __init__(self, spec: Spec, source: Source, *, boxes: bool, top: int | None = None) -> None:
         _, stored, self.channels = spec[source.regions]
@@ -190,7 +201,7 @@ class RegionReader:
         valid = self.proposals.valid(batch, features.shape[2])
         features = features[:, :, : valid.shape[2]].to(dtype)
         return Regions(
-            # not a product: 0 * NaN is NaN
+            # a product would not do, because 0 * NaN is NaN
             features=torch.where(valid[..., None], features, 0.0),
             valid=valid,
             boxes=self.proposals.boxes(batch) if self.has_boxes else None,
@@ -198,11 +209,12 @@ class RegionReader:
 
 
 class MapRegionReader:
-    """RoIAligns the cached boxes on maps [B, T, C, H, W] that a head made from the cached ones, and takes the maximum.
+    """RoIAligns the cached boxes on maps that a head made, and takes the maximum over each box.
 
-    The maps are of the row's crop, resized to the network's square input: boxes go through `clips/crop`, or what the
-    network sees instead, are clipped to it, and mirrored where it is (x1 > x2). One RoI has 7 x 7 bins with as many
-    samples as it covers cells (Wang and Gupta 2018, section 3.1).
+    The maps [B, T, C, H, W] were made from the cached maps. They show the row's crop, resized to the network's square
+    input. So boxes are transformed by `clips/crop`, or by the rectangle that the network sees, are clipped to it, and
+    are mirrored where it is mirrored (x1 > x2). One RoI has 7 x 7 bins with as many samples as it covers cells (Wang
+    and Gupta 2018, section 3.1).
     """
 
     def __init__(self, spec: Spec, source: Source, *, top: int | None = None) -> None:
@@ -213,7 +225,10 @@ class MapRegionReader:
         self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
-        """Only the features are rounded to the maps' precision, not the boxes nor which frame each is of."""
+        """Returns the regions of a batch.
+
+        Only the features are rounded to the maps' precision, not the boxes or their frame numbers.
+        """
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
         crop = batch[self.crop][:, None, None].double()  # [B, 1, 1, 4]
@@ -228,7 +243,7 @@ class MapRegionReader:
 
 
 def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
-    """A linear layer as a 1 x 1 convolution: maps [B, T, D, H, W] -> [B, T, C, H, W]."""
+    """Applies a linear layer as a 1 x 1 convolution: maps [B, T, D, H, W] -> [B, T, C, H, W]."""
     if not isinstance(linear, nn.Linear):
         return maps
     projected = F.conv2d(maps.flatten(0, 1), linear.weight[:, :, None, None], linear.bias)
@@ -236,6 +251,9 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean of x [B, T, N, C] over the valid [B, T, N] regions: [B, C]; 0 for a clip that has none."""
+    """Returns the mean of x [B, T, N, C] over the valid [B, T, N] regions: [B, C].
+
+    A clip without valid regions gets 0.
+    """
     total = torch.where(valid[..., None], x, 0.0).sum((1, 2))
     return total / valid.sum((1, 2)).clamp_min(1)[:, None]

@@ -1,6 +1,6 @@
-"""Blocks of the papers inside a network: behind one of its blocks, or at the end of the branches of one.
+"""Inserts blocks of the papers into a network: behind one of its blocks, or at the end of the branches of a block.
 
-B clips, T frames, C channels, H, W. A block takes [B, T, C, H, W] and gives the same shape.
+B clips, T frames, C channels, H, W. A block takes [B, T, C, H, W] and returns the same shape.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,12 +23,12 @@ from kinegraph.stages.heads.tail_options import InsertionOptions
 from kinegraph.stages.heads.trg import TrgBlock, TrgBlockOptions
 from kinegraph.stages.options import StageOptions
 
-Shape = tuple[int, int, int, int]  # T, C, H, W
+Shape = tuple[int, int, int, int]  # (T, C, H, W)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a block is built: its options, and from (options, C, H, W) the module."""
+    """Describes how a kind of block is built: its options, and a function from (options, C, H, W) to the module."""
 
     option_model: type[StageOptions]
     build: Callable[[Any, int, int, int], nn.Module]
@@ -46,11 +46,11 @@ KINDS: dict[str, Kind] = {
 def insert(
     network: Backbone, family: Family, insertions: Sequence[InsertionOptions], shapes: Mapping[str, Shape]
 ) -> None:
-    """Put blocks with fresh weights into a network that was cut below, in place.
+    """Inserts blocks with fresh weights into a network that was cut below. The network is changed in place.
 
-    shapes: of the maps of each tap that it still computes.
+    shapes: the shape of the maps of each tap that the network still computes.
 
-    Raises HeadError for a place that is not there or taken, and for options that the block does not have.
+    Raises HeadError for a place that does not exist or is taken, and for options that the block does not have.
     """
     places = [place for tap in network.levels for place in family.places(network, tap)]
     for insertion in insertions:
@@ -66,7 +66,7 @@ def insert(
 
 
 def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, shape: Shape) -> nn.Module:
-    """One block for an output of one branch, else one for each."""
+    """Returns one block where the output has one branch, else one block for each branch."""
     kind, options, (_, _, height, width) = KINDS[insertion.block], block_options(insertion), shape
     if insertion.block == "non_local" and min(height, width) < 2:
         raise HeadError(f"tail.blocks: non_local pools 1x2x2; the maps of {place.tap} are {height} x {width}.")
@@ -75,10 +75,10 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
 
 
 class Followed(nn.Module):
-    """A submodule of a network and the block that its output passes next.
+    """A submodule of a network, and the block that its output passes next.
 
-    The output is a copy: networks add their shortcut to it in place, and a block that ends in a ReLU needs its own
-    output for its gradient.
+    The block gets a copy of the output. Networks add their shortcut to the output in place, and a block that ends in a
+    ReLU needs its own output for its gradient.
     """
 
     def __init__(self, host: nn.Module, inserted: nn.Module) -> None:
@@ -91,12 +91,12 @@ class Followed(nn.Module):
 
 
 def is_inserted(path: str) -> bool:
-    """Whether a parameter or submodule, by its path in a network, is of a block that was inserted."""
+    """Returns whether a parameter or submodule belongs to an inserted block. `path` is its path in the network."""
     return "inserted" in path.split(".")
 
 
 class Branches(nn.Module):
-    """A block for each branch of an Inception block, on its channels of the joined output [B, T, C, H, W]."""
+    """A block for each branch of an Inception block, on the branch's channels of the joined output [B, T, C, H, W]."""
 
     def __init__(self, blocks: Iterable[nn.Module], channels: Sequence[int]) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Branches(nn.Module):
 
 
 class OnFrames(nn.Module):
-    """A block for clips in a network of frames: [B*T, C, H, W] -> the same shape."""
+    """A block for clips inside a network of frames: [B*T, C, H, W] -> the same shape."""
 
     def __init__(self, block: nn.Module, num_frames: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class OnFrames(nn.Module):
 
 
 def block_options(insertion: InsertionOptions) -> StageOptions:
-    """The options of the block, complete. Raises HeadError."""
+    """Returns the options of the block, complete. Raises HeadError."""
     model = KINDS[insertion.block].option_model
     try:
         return model(**insertion.options)
@@ -131,7 +131,10 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
 
 
 def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
-    """The place of this name, or all of the stage. Raises HeadError, listing what there is."""
+    """Returns the place of this name, or all places of the stage of this name.
+
+    Raises HeadError with the list of names.
+    """
     if found := [place for place in places if name in (place.name, place.tap)]:
         return found
     stage = name.partition(".")[0]

@@ -1,4 +1,4 @@
-"""The control with time but without objects: an LSTM over frame features.
+"""A baseline head with time but without objects: an LSTM over frame features.
 
 B clips, T frames, C channels, H hidden.
 """
@@ -24,9 +24,10 @@ class LstmOptions(TapOptions):
 
 
 class Lstm(Head):
-    """One LSTM layer over features/<backbone>/<tap>_pooled [T, C]; its last state is classified.
+    """One LSTM layer over features/<backbone>/<tap>_pooled [T, C]. The layer's last state is classified.
 
-    With `convolutions` on the maps [T, C, H, W] it is "Conv + LSTM" of the RSTG paper, which gives none of their sizes.
+    With `convolutions`, the head reads the maps [T, C, H, W] and is "Conv + LSTM" of the RSTG paper. The paper states
+    no size of the convolutions.
     """
 
     option_model = LstmOptions

@@ -1,4 +1,4 @@
-"""What the heads on cached maps share: their options, reading the maps, and running a 2D network on each frame.
+"""Holds the parts that heads on cached maps share: options, reading the maps, and running a 2D network on each frame.
 
 B clips, T frames, D cached channels, C = dim, H, W.
 """
@@ -20,7 +20,7 @@ class MapOptions(TapOptions):
 
 
 class MapReader(nn.Module):
-    """Reads the maps of one tap from a batch, through a 1x1 convolution where `dim` is given: [B, T, C, H, W]."""
+    """Reads the maps of one tap from a batch [B, T, C, H, W]. Where `dim` is set, the maps pass a 1x1 convolution."""
 
     def __init__(self, spec: Spec, source: Source, dim: int | None) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class MapReader(nn.Module):
 class MapHead(Head):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
 
-    A subclass makes the blocks, [B, T, C, H, W] to the same shape, in `make_blocks`.
+    A subclass makes the blocks in `make_blocks`. Each block maps [B, T, C, H, W] to the same shape.
     """
 
     def __init__(self, spec: Spec, num_classes: int, options: MapOptions) -> None:
@@ -48,7 +48,7 @@ class MapHead(Head):
         self.classifier = Classifier(self.read_maps.channels, num_classes, options.dropout)
 
     def make_blocks(self, options: Any) -> Iterable[nn.Module]:
-        """For the maps that `read_maps` gives. Raises HeadError where they are too small."""
+        """Returns the blocks for the maps that `read_maps` returns. Raises HeadError where the maps are too small."""
         raise NotImplementedError
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -58,7 +58,7 @@ class MapHead(Head):
 
 
 class TimeFirst(nn.Module):
-    """A module for [B, C, T, H, W] as one for [B, T, C, H, W], and the other way round."""
+    """Wraps a module for [B, C, T, H, W] as a module for [B, T, C, H, W], and the other way round."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -70,6 +70,6 @@ class TimeFirst(nn.Module):
 
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:
-    """A network for images, on the frames of clips [B, T, C, H, W]: [B, T, C', H', W']."""
+    """Runs a network for images on the frames of clips [B, T, C, H, W]. Returns [B, T, C', H', W']."""
     frames: Tensor = network(clips.flatten(0, 1))
     return frames.view(clips.shape[:2] + frames.shape[1:])

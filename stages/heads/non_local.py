@@ -1,4 +1,4 @@
-"""The control with attention but without objects: non-local blocks (Wang et al. 2018, arXiv 1711.07971).
+"""A baseline head with attention but without objects: non-local blocks (Wang et al. 2018, arXiv 1711.07971).
 
 B clips, T frames, C channels, H, W.
 """
@@ -20,7 +20,7 @@ class NonLocalOptions(MapOptions):
 class NonLocalHead(MapHead):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
 
-    Deviation: the paper puts its blocks inside res3 and res4; here they stand behind the cached tap.
+    Deviation: the paper puts its blocks inside res3 and res4. Here they stand behind the cached tap.
     """
 
     option_model = NonLocalOptions

@@ -1,4 +1,7 @@
-"""A head of one's own: a class in a Python file, `<file>.py:<class>`, in a recipe `<file>.py:<class>@<sha256>`."""
+"""A head of the user's own: a class in a Python file, `<file>.py:<class>`.
+
+A recipe names it `<file>.py:<class>@<sha256>`.
+"""
 
 import hashlib
 import sys
@@ -22,13 +25,13 @@ WHAT_IT_OFFERS = "docs/own_head.md shows what a head must offer"
 
 
 def is_own(name: str) -> bool:
-    """Whether the name of a head is one of a file."""
+    """Returns whether the name of a head names a file of the user's own."""
     return ".py:" in name
 
 
 @dataclass(frozen=True)
 class OwnHead:
-    """A class `class_name` in the Python source `code`; `file` is where the code lies."""
+    """A class `class_name` in the Python source `code`. `file` is the path of the code."""
 
     file: Path
     class_name: str
@@ -36,7 +39,7 @@ class OwnHead:
 
     @classmethod
     def read(cls, name: str) -> "OwnHead":
-        """The head `<file>.py:<class>`. Raises HeadError for a file that cannot be read, or without a class."""
+        """Reads the head `<file>.py:<class>`. Raises HeadError for a file that cannot be read."""
         file, _, class_name = name.rpartition(":")
         if not class_name:
             raise HeadError(f"The head {name} names no class. {NAME_IT}")
@@ -47,26 +50,26 @@ class OwnHead:
 
     @property
     def digest(self) -> str:
-        """sha256 of the code."""
+        """Returns the sha256 of the code."""
         return hashlib.sha256(self.code.encode()).hexdigest()
 
     @classmethod
     def of(cls, identity: str, code: str) -> "OwnHead":
-        """The head that a recipe names, with its code at hand."""
+        """Returns the head that a recipe names by `identity`, with its `code`."""
         file, _, class_name = identity.partition(DIGEST)[0].rpartition(":")
         return cls(Path(file), class_name, code)
 
     def __str__(self) -> str:
-        """The head as a recipe names it: the file without its folder, the class and the digest."""
+        """Returns the head's name in a recipe: the file without its folder, the class and the digest."""
         return f"{self.file.name}:{self.class_name}{DIGEST}{self.digest}"
 
     def head_class(self) -> type[Head]:
-        """Runs the code. Raises HeadError where it fails, or has no such head."""
+        """Runs the code and returns the class. Raises HeadError where the code fails or lacks such a head."""
         name = f"kinegraph_own_head_{self.digest}"
         if name not in sys.modules:
             module = ModuleType(name)
             module.__file__ = str(self.file)
-            sys.modules[name] = module  # where dataclasses and pydantic look for names of annotations
+            sys.modules[name] = module  # dataclasses and pydantic look up annotations there
             try:
                 exec(compile(self.code, str(self.file), "exec"), module.__dict__)
             except (Exception, SystemExit) as error:
@@ -89,7 +92,7 @@ def _is_own_head(value: object, module: str) -> bool:
 
 
 def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) -> Head:
-    """The head, built by code that is not ours; float16 arrays reach it as float32. Raises HeadError in words."""
+    """Builds the head by the user's code. The head gets float16 arrays as float32. Raises HeadError in words."""
     try:
         head = kind(spec, num_classes, options)
     except HeadError:
@@ -113,12 +116,12 @@ def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) 
 
 
 def _widened(head: nn.Module, inputs: tuple[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor]]:
-    """The batch with float16 arrays as float32, as layers want it."""
+    """Returns the batch with float16 arrays as float32, as layers need it."""
     return ({name: x.float() if x.dtype == torch.float16 else x for name, x in inputs[0].items()},)
 
 
 def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
-    """Raises HeadError unless the head gives [2, num_classes] for two clips of zeros."""
+    """Raises HeadError unless the head returns [2, num_classes] for two clips of zeros."""
     whole = ("proposals/count", "graphs/count", "graphs/objects")
     batch = {
         name: torch.zeros(2, *spec[name], dtype=torch.int16 if name in whole else torch.float32) for name in head.reads
@@ -139,7 +142,7 @@ def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
 
 
 def _blame(kind: type[Head], what: str, error: BaseException, spec: Spec) -> NoReturn:
-    """Raises HeadError with the file, the line and the cause of an error of code that is not ours."""
+    """Raises HeadError with the file, the line and the cause of an error in the user's code."""
     where = _where(_file(kind), error)
     key = error.args[0] if isinstance(error, KeyError) and error.args else ""
     is_absent = isinstance(key, str) and key and key not in spec
@@ -156,7 +159,10 @@ def _named(kind: type[Head]) -> str:
 
 
 def _where(file: Path, error: BaseException) -> str:
-    """The file, and its line that an error comes from; what it calls lies deeper and is not ours to name."""
+    """Returns the file of a head, and the line in it that an error comes from.
+
+    Lines of called libraries are not named.
+    """
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if isinstance(error, SyntaxError) and error.filename == str(file):
         lines.append(error.lineno)

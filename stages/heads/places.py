@@ -1,4 +1,4 @@
-"""Where blocks of the papers can go inside a network: each family states its own blocks by name."""
+"""Lists the places for blocks inside a network. Each family of networks names its own blocks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 
 @dataclass(frozen=True)
 class Output:
-    """A submodule whose output can be led through something new; held by its parent, which insertions do not replace.
+    """A submodule whose output can pass a new block. The submodule's parent stays in place when a block is inserted.
 
-    channels: of the branches that lie side by side in the output.
+    channels: the channels of each branch that lies side by side with others in the output.
     """
 
     parent: nn.Module
@@ -25,9 +25,9 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A block of a network: `name` as users write it, `tap` the one whose maps have the size of its output.
+    """A block of a network. `name` is the name that users write. The maps of `tap` have the size of the block's output.
 
-    after: the output of the block. in_branch: what its branches give, before they are joined.
+    after: the output of the block. in_branch: the outputs of the block's branches, before they are joined.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Networks that state their blocks alike, from (network, tap) the places of that tap, bottom to top.
+    """Networks that name their blocks alike. A function returns the places of (network, tap), bottom to top.
 
     by_frame: submodules take frames [B*T, C, H, W], not clips [B, C, T, H, W].
     """
@@ -48,7 +48,10 @@ class Family:
 
 
 def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
-    """`res5.0`, `res5.1`, ...: residual blocks; the branch ends in the last norm, before the shortcut is added."""
+    """Yields `res5.0`, `res5.1`, ...: residual blocks.
+
+    A branch ends with the last norm, before the shortcut is added.
+    """
     stage = network.get_submodule(network.stages[tap][-1])
     for name, block in stage.named_children():
         if name.isdecimal():
@@ -63,7 +66,10 @@ def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
 
 
 def inception_places(branches: Mapping[str, tuple[int, ...]], network: Backbone, tap: str) -> Iterator[Place]:
-    """`mixed_5b`, `inception_3a`, ...: Inception blocks, one a tap, in whose output the branches lie side by side."""
+    """Yields `mixed_5b`, `inception_3a`, ...: Inception blocks, one per tap.
+
+    Their branches lie side by side in the output.
+    """
     if tap in branches:
         path, _, name = network.stages[tap][-1].rpartition(".")
         parent, channels = network.get_submodule(path), branches[tap]

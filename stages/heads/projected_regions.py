@@ -1,4 +1,4 @@
-"""Regions behind a projection, and the mean of the frames behind the same one: from cached regions, or from maps.
+"""Regions after a projection, and the mean of the frames after the same projection, from cached regions or from maps.
 
 B clips, T frames, N regions a frame, D cached channels, C = dim, H, W.
 """
@@ -26,10 +26,10 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Reads regions [B, T, N, C] and, with `whole`, what they are parts of, as a mean [B, C]; `reads` names the arrays.
+    """Reads regions [B, T, N, C] and, with `whole`, the mean [B, C] of the frames. `reads` names the arrays.
 
-    Cached regions are projected behind RoIAlign and maximum, maps before them. The layers are the head's own:
-    `project`, a linear layer or none, and for maps what follows it on [B*T, C, H, W].
+    Cached regions are projected after RoIAlign and maximum, maps before them. The layers belong to the head: `project`,
+    a linear layer or None, and for maps the module that follows it on [B*T, C, H, W].
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

@@ -1,4 +1,4 @@
-"""The control with objects but without edges: region features, pooled over the whole clip.
+"""A baseline head with objects but without edges: region features, pooled over the whole clip.
 
 B clips, T frames, N regions a frame, C channels.
 """
@@ -23,8 +23,8 @@ class ProposalPoolOptions(ProjectedRegionOptions):
 class ProposalPool(Head):
     """Masked mean over all regions of a clip, optionally after an MLP per region.
 
-    With `concat_global` it is "proposals + average pool", the control of Wang and Gupta (2018, table 3): STRG
-    without its graphs. As there, one projection serves regions and frame features.
+    With `concat_global` the head is "proposals + average pool", the control of Wang and Gupta (2018, table 3): STRG
+    without its graphs. As in the paper, one projection serves regions and frame features.
     """
 
     option_model = ProposalPoolOptions

@@ -19,7 +19,7 @@ from kinegraph.stages.options import StageOptions
 
 Schedule = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
 State = tuple[Tensor, ...]
-OLD_ATTENTIONS = {"tf_simple": "tf_sum", "port": "torch_dot"}  # forms of earlier versions, and what took their place
+OLD_ATTENTIONS = {"tf_simple": "tf_sum", "port": "torch_dot"}  # name in earlier versions -> name now
 
 
 class RstgBlockOptions(StageOptions):
@@ -70,8 +70,8 @@ class RstgOptions(RstgBlockOptions, TapOptions):
 class Rstg(Head):
     """The graph on cached maps, and a linear classifier.
 
-    To-vec classifies the sum of the nodes, or with `residual` the pooled features plus it ("final" in the released
-    code). To-map adds to the maps, which are then pooled.
+    To-vec classifies the sum of the nodes. With `residual`, it classifies that sum plus the pooled features ("final" in
+    the released code). To-map adds to the maps, which are then pooled.
     """
 
     option_model = RstgOptions
@@ -96,7 +96,7 @@ class Rstg(Head):
 
 
 class RstgToVec(nn.Module):
-    """Maps [B, T, C, H, W] -> the sum over the nodes [B, D], or with `residual` added to the pooled maps [B, C]."""
+    """Maps [B, T, C, H, W] -> the sum over the nodes [B, D]. With `residual`: the pooled maps plus that sum [B, C]."""
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
         super().__init__()
@@ -115,9 +115,10 @@ class RstgToVec(nn.Module):
 
 
 class RstgToMap(nn.Module):
-    """Maps [B, T, C, H, W] plus the nodes painted back onto them, of the same shape; the identity at the start.
+    """Maps [B, T, C, H, W] plus the nodes painted back onto them, of the same shape.
 
-    The nodes are causal, the maps are not: as released, the residual's norm takes its statistics over the clip.
+    The module is the identity at the start. The nodes are causal, the maps are not. As in the released code, the
+    residual's norm takes its statistics over the clip.
     """
 
     upsampling: Tensor
@@ -136,7 +137,10 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """s * LayerNorm(W x), s one number a channel, 0 at the start; the norm, of a whole clip, has a bias and no gain."""
+    """Computes s * LayerNorm(W x), with one number s per channel, 0 at the start.
+
+    The norm is over a whole clip, with a bias and without a gain.
+    """
 
     def __init__(self, dim: int, channels: int) -> None:
         super().__init__()
@@ -151,7 +155,10 @@ class ScaledResidual(nn.Module):
 
 
 class GridNodes(nn.Module):
-    """Area means of the grid's cells: maps [B, T, C, H, W] -> [B, T, V, D]; projected where C is not D."""
+    """Area means of the grid's cells: maps [B, T, C, H, W] -> [B, T, V, D].
+
+    The means are projected where C is not D.
+    """
 
     pooling: Tensor
 
@@ -167,11 +174,10 @@ class GridNodes(nn.Module):
 
 
 class SpaceTimeGraph(nn.Module):
-    """Nodes in, nodes out, [B, T, V, D], stage by stage over the whole sequence (paper, section 3).
+    """Maps nodes [B, T, V, D] to nodes of the same shape, stage by stage over the whole sequence (paper, section 3).
 
-    `forward` also takes the states that it gave for the frames before, so a video may come in pieces: the result is the
-    same. That holds for all but `space_only` (its mean is over the frames given) and the norms `layer_clip` and
-    `batch`.
+    `forward` also takes the states that it returned for the frames before. So a video may come in pieces, with the same
+    result. Exceptions are `space_only` (its mean is over the given frames) and the norms `layer_clip` and `batch`.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -197,13 +203,19 @@ class SpaceTimeGraph(nn.Module):
         return self._through_time(self.extern, nodes, next(before, None), after), after
 
     def _normed(self, nodes: Tensor) -> Tensor:
-        """A plain BatchNorm1d, and so what replaces it on several GPUs, takes one axis of all nodes."""
+        """Returns normalised nodes.
+
+        A plain BatchNorm1d, and its replacement on several GPUs, need all nodes in one axis.
+        """
         flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
         normed: Tensor = self.norm(flat)
         return normed.view(nodes.shape)
 
     def _through_time(self, lstm: nn.LSTM | None, nodes: Tensor, state: State | None, after: list[State]) -> Tensor:
-        """Every node over time (eq. 6), with `state` before the first frame; the state after the last is appended."""
+        """Runs every node through time (eq. 6), with `state` before the first frame.
+
+        The state after the last frame is appended to `after`.
+        """
         if lstm is None:
             nodes, state = self.space.through_time(nodes, state)
         else:
@@ -257,7 +269,10 @@ class SpaceStage(nn.Module):
         return updated
 
     def through_time(self, nodes: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """The same networks on links in time: each node gets a message from what became of it in the frame before."""
+        """Runs the same networks on links in time.
+
+        Each node gets a message from its own result in the previous frame.
+        """
         everyone = torch.arange(nodes.shape[2], device=nodes.device)
         past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
         frames = []
@@ -274,8 +289,8 @@ class SpaceStage(nn.Module):
 class Send(nn.Module):
     """MLP_s([v_j | v_i]), two layers, ReLU after both (eq. 1 and 2).
 
-    The first layer is applied to senders and receivers apart and added for each pair: the same sums, with V instead
-    of P rows.
+    The first layer is applied to senders and receivers separately, and the results are added for each pair. The sums
+    are the same, with V in place of P rows.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -285,7 +300,10 @@ class Send(nn.Module):
         self.norm = SetNorm(dim) if layered else nn.Identity()
 
     def forward(self, senders: Tensor, receivers: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
-        """senders and receivers [..., V, in_features], index of both in each pair [P] -> [..., P, D]."""
+        """Returns messages [..., P, D] for senders and receivers [..., V, in_features].
+
+        `sender` and `receiver` [P] index the nodes.
+        """
         from_sender, from_receiver = self.first.weight.chunk(2, 1)
         sent = F.linear(senders, from_sender)[..., sender, :]
         received = F.linear(receivers, from_receiver, self.first.bias)[..., receiver, :]
@@ -294,12 +312,12 @@ class Send(nn.Module):
 
 
 class Attention(nn.Module):
-    """How much of each sender's message a receiver gathers, row i the receiver's (eq. 3 and 4).
+    """Weights each sender's message for a receiver. Row i belongs to receiver i (eq. 3 and 4).
 
     The released forms take a softmax over all nodes, then add a bias to what is gathered and apply a ReLU. tf_dot
     multiplies the logits by the adjacency before the softmax, so nodes without a link have logit 0 and still
-    contribute. tf_sum adds the adjacency to logits that are a sum of two numbers, one of each node; where messages are
-    layer-normalised, the biased sum is too. torch_dot has no adjacency.
+    contribute. tf_sum adds the adjacency to logits that are the sum of two numbers, one from each node. Where messages
+    are layer-normalised, the biased sum is normalised too. torch_dot has no adjacency.
     """
 
     adjacency: Tensor
@@ -317,7 +335,7 @@ class Attention(nn.Module):
         self.norm = SetNorm(dim) if layered and form == "tf_sum" else nn.Identity()
 
     def weights(self, nodes: Tensor) -> Tensor:
-        """nodes [..., V, D] -> [..., V, V]."""
+        """Returns weights [..., V, V] for nodes [..., V, D]."""
         senders, receivers = self.of_sender(nodes), self.of_receiver(nodes)
         if self.form == "tf_sum":
             masked: Tensor = F.leaky_relu(self.adjacency * (receivers + senders.transpose(-1, -2)), 0.2)
@@ -328,7 +346,7 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """[..., V, D] -> [..., V, D]."""
+        """Returns the gathered messages [..., V, D] after bias and ReLU, of the same shape."""
         if self.bias is None:
             return gathered
         biased: Tensor = self.norm(gathered + self.bias)
@@ -336,7 +354,10 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """MLP_u([v_i | gathered]), two layers, ReLU after both (eq. 5), one for all nodes or one for each scale."""
+    """MLP_u([v_i | gathered]), two layers, ReLU after both (eq. 5).
+
+    One MLP serves all nodes, or the nodes of one scale.
+    """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:
         super().__init__()
@@ -349,14 +370,14 @@ class Update(nn.Module):
         self.norm = SetNorm(dim) if layered else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., V, in_features] -> [..., V, D]."""
+        """Returns [..., V, D] for x [..., V, in_features]."""
         parts = zip(self.networks, torch.split(x, self.sizes, -2), strict=True)
         updated: Tensor = self.norm(torch.cat([network(part) for network, part in parts], -2))
         return updated
 
 
 class SetNorm(nn.Module):
-    """LayerNorm with statistics over the last `num_axes` axes, the nodes among them, and gain and bias a channel."""
+    """LayerNorm with statistics over the last `num_axes` axes, nodes included. Gain and bias are per channel."""
 
     def __init__(self, dim: int, num_axes: int = 2) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
-"""From encoded frames to classes: slices in time, a reducer over each, a classifier, the maximum over the slices.
+"""Classifies encoded frames: slices in time, a reducer over each slice, a classifier, the maximum over the slices.
 
-As in "Spatio-Temporal Scene Graph Network" (ST-SGN), section 3.3 and 4.
-B clips, T frames, K slices of all clips that hold a frame, L frames of the longest, D width of a frame, H hidden.
+As in "Spatio-Temporal Scene Graph Network" (ST-SGN), sections 3.3 and 4.
+
+B clips, T frames, K slices of all clips that hold a frame, L frames of the longest slice, D width of a frame, H hidden.
 """
 
 from typing import Literal
@@ -15,10 +16,10 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 
 
 class SliceClassifier(nn.Module):
-    """Frames [B, T, D], their times [B, T] (s) and which are valid [B, T] -> logits [B, num_classes].
+    """Frames [B, T, D], their times [B, T] (s) and their mask [B, T] -> logits [B, num_classes].
 
-    The clip is cut into slices of `slice_seconds` (None: one slice); slices without a frame are left out, and a
-    class's logit is its largest over the slices. Valid frames are in order of time, wherever padding lies. A clip
+    The clip is cut into slices of `slice_seconds`; None means one slice. Slices without a frame are left out. The logit
+    of a class is its largest over the slices. Valid frames are in order of time, and padding may lie anywhere. A clip
     without a valid frame gets the logits of an embedding of zeros.
     """
 
@@ -51,7 +52,7 @@ class SliceClassifier(nn.Module):
         return found
 
     def _slices(self, frames: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which clip each slice is of [K], its frames in front [K, L, D], how many they are [K]."""
+        """Returns the clip of each slice [K], its frames packed to the front [K, L, D], and their number [K]."""
         clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
         number = torch.zeros_like(clip)
         if self.slice_seconds is not None:
@@ -65,8 +66,10 @@ class SliceClassifier(nn.Module):
         return clip_and_number[0], padded, lengths
 
     def _reduce(self, padded: Tensor, lengths: Tensor) -> Tensor:
-        """[K, L, D] -> [K, H]."""
-        if len(padded) == 0:  # all parameters take part even so: processes that share a batch wait for each gradient
+        """Returns [K, H] for padded frames [K, L, D] and their numbers `lengths` [K]."""
+        if (
+            len(padded) == 0
+        ):  # parameters must take part even so, because processes that share a batch wait for each gradient
             one_frame = F.pad(padded, (0, 0, 0, 1, 0, 1))  # [1, 1, D] of zeros
             return self._reduce(one_frame, lengths.new_ones(1))[:0]
         if self.reducer in ("gru", "bigru"):

@@ -1,4 +1,4 @@
-"""Parameters and multiplications of the heads at their papers' sizes, beside what was published."""
+"""Counts parameters and multiplications of the heads at their papers' sizes, beside the published numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from kinegraph.stages.heads.head import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSize:
-    """A head with options on arrays of the shapes in `spec`; `published` is what the paper gives, and what differs."""
+    """A head with options, on arrays of the shapes in `spec`. `published` has the paper's numbers, and what differs."""
 
     head: str
     about: str
@@ -131,10 +131,10 @@ SIZES = (
 
 
 def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
-    """Number of parameters, GMACs of one clip, and the arrays that are read.
+    """Returns the number of parameters, the GMACs of one clip, and the arrays that are read.
 
     Counted are the multiplications of convolutions, linear layers, recurrent layers and matrix products. Tensors have
-    shapes only, but for heads on graphs, whose work depends on values.
+    shapes only, except for heads on graphs, whose work depends on values.
     """
     device = "cpu" if "graphs/count" in size.spec else "meta"
     with torch.device(device), torch.random.fork_rng([]):
@@ -147,7 +147,7 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
 
 
 def clips_of(size: PaperSize, reads: Sequence[str], num_clips: int) -> dict[str, Tensor]:
-    """A batch of clips for a head of this size, with as many regions or objects a frame as fit."""
+    """Returns a batch of clips for a head of this size, with as many regions or objects per frame as fit."""
     return {name: _array(name, (num_clips, *size.spec[name])) for name in reads}
 
 

@@ -1,6 +1,7 @@
 """ST-SGN, "Spatio-Temporal Scene Graph Network": recognition from scene graphs, without pixels.
 
-A graph has one person and objects; what relates an object to the person is one edge with a 0/1 vector over relations.
+A graph has one person and objects. One edge with a 0/1 vector over relations links an object to the person.
+
 B clips, T frames, M objects a frame at most, R relations, O classes of nodes, D width of a node.
 """
 
@@ -23,7 +24,7 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 
 
 class SequenceOptions(HeadOptions):
-    """Of the parts above the frame encoder."""
+    """The options of the parts above the frame encoder."""
 
     num_object_classes: int = Field(36, gt=1, description="classes of nodes, the person's among them")
     reducer: Reducer = Field("bigru", description="over the frames of a slice")
@@ -63,9 +64,9 @@ class Graphs:
 
 
 class StSgn(Head):
-    """Each frame's graph is encoded to one vector; vectors are reduced over the frames of each slice.
+    """Each frame's graph is encoded to one vector. The vectors are reduced over the frames of each slice.
 
-    Edges point to the person only, so one layer changes no object by a message.
+    Edges point to the person only, so in one layer no message changes an object.
     """
 
     option_model = StSgnOptions
@@ -90,7 +91,7 @@ class StSgn(Head):
         return logits
 
     def _encode(self, graphs: Graphs) -> Tensor:
-        """[B, T, D]."""
+        """Returns frame vectors [B, T, D]."""
         objects = self.nodes(graphs.objects)  # [B, T, M, D]
         person = self.nodes.weight[self.person_class].expand(*objects.shape[:2], -1)  # [B, T, D]
         edges = self.edges(graphs.relations)
@@ -109,9 +110,10 @@ class StSgn(Head):
 
 
 class RelationMatrix(Head):
-    """The baseline: each frame is its matrix [O, R], 1 where an object of the class has the relation, flattened.
+    """The baseline: each frame is its matrix [O, R], flattened.
 
-    Two instances of a class merge. Objects without an edge leave no trace.
+    An entry is 1 where an object of the class has the relation. Two instances of a class merge. Objects without an edge
+    leave no trace.
     """
 
     option_model = RelationMatrixOptions
@@ -132,7 +134,7 @@ class RelationMatrix(Head):
 
 
 def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
-    """[B, T, O, R] of zeros and ones."""
+    """Returns [B, T, O, R] of zeros and ones."""
     relations = torch.where(graphs.linked[..., None], graphs.relations, 0.0)
     matrices = relations.new_zeros(*relations.shape[:2], num_object_classes, relations.shape[3])
     index = graphs.objects[..., None].expand_as(relations)
@@ -140,9 +142,9 @@ def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
 
 
 def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
-    """The graphs of a batch, padding replaced by class 0 and no relation.
+    """Returns the graphs of a batch. Padding has class 0 and no relation.
 
-    Raises HeadError for an object of a class that is not one of `num_object_classes`.
+    Raises HeadError for an object whose class is not below `num_object_classes`.
     """
     count = batch[COUNT]
     slots = torch.arange(batch[OBJECTS].shape[2], device=count.device)
@@ -164,14 +166,14 @@ def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_clas
 
 
 class GraphLayer(nn.Module):
-    """One graph convolution in two halves: what an edge carries, and what a node becomes of the sum that reaches it."""
+    """One graph convolution in two halves: the message of an edge, and the update of a node."""
 
     def message(self, objects: Tensor, edges: Tensor) -> Tensor:
-        """objects and edges [B, T, M, D] -> messages to the person [B, T, M, D]."""
+        """Returns messages to the person [B, T, M, D] for objects and edges [B, T, M, D]."""
         raise NotImplementedError
 
     def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
-        """nodes [..., D] and the sum of their messages [..., D] -> nodes [..., D]. Objects get none."""
+        """Returns nodes [..., D] for nodes [..., D] and the sum of their messages [..., D]. Objects get no messages."""
         return nodes + messages
 
 

@@ -18,7 +18,7 @@ from kinegraph.stages.heads.projected_regions import ProjectedRegionOptions, Pro
 
 Collect = Callable[[Tensor], Tensor]  # nodes X [B, T, N, C] -> G X, of the same shape
 
-# which graphs are summed inside the layers of each branch; branches are summed at the end
+# graphs that are summed inside the layers of each branch; branches are summed at the end
 BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
     "similarity": (("similarity",),),
     "spatial_temporal": (("front", "back"),),
@@ -50,10 +50,11 @@ class StrgOptions(ProjectedRegionOptions):
 class Strg(Head):
     """Graph convolutions over all regions of a clip, beside the mean of the frame features (paper, fig. 2).
 
-    The paper reduces D = 2048 to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling: `regions_from: maps`,
-    on cached maps. `cached` is a deviation: the same linear map is applied after them, to cached regions. It commutes
-    with RoIAlign and the global mean but not with the max, so this is another function of the same size. With
-    dim = None there is no projection, for regions that were cached behind such a convolution.
+    The paper reduces D = 2048 to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. `regions_from: maps`
+    does the same on cached maps. `cached` is a deviation: the same linear map is applied after RoIAlign and pooling, to
+    cached regions. The linear map commutes with RoIAlign and the global mean but not with the max, so the result is
+    another function of the same size. With dim = None there is no projection, for regions that were cached behind such
+    a convolution.
     """
 
     option_model = StrgOptions
@@ -79,11 +80,11 @@ class Strg(Head):
 
 
 class RegionGraph(nn.Module):
-    """The branches of graph convolutions and what builds their graphs: x [B, T, N, C] -> [B, T, N, C].
+    """The branches of graph convolutions, and the modules that build their graphs: x [B, T, N, C] -> [B, T, N, C].
 
-    Values at regions that are not valid are meaningless, and reach no valid one. Bias-free, with one g, it has
-    2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C (LayerNorm) parameters for joint graphs and three layers.
-    Starts with w, w', g ~ N(0, 0.01^2) and layers that only pass their residual.
+    Values at regions that are not valid are meaningless, and reach no valid region. Without bias and with one g, the
+    module has 2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C (LayerNorm) parameters for joint graphs and three layers.
+    It starts with w, w', g ~ N(0, 0.01^2) and layers that only pass their residual.
     """
 
     def __init__(self, dim: int, options: StrgOptions) -> None:
@@ -106,7 +107,7 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """The graphs by name, made from the features before g."""
+        """Returns the graphs by name, made from the features before g."""
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
             collect["similarity"] = partial(collect_all, self.affinity(x, regions.valid))
@@ -117,7 +118,7 @@ class RegionGraph(nn.Module):
         return collect
 
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
-        """The similarity graph that each layer makes from its own nodes, if asked for."""
+        """Returns the similarity graph that each layer makes from its own nodes, if the options ask for it."""
         affinity = self.affinity
         if affinity is None or not self.anew:
             return {}
@@ -151,7 +152,10 @@ class Branch(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect], later: Mapping[str, Collect]
     ) -> Tensor:
-        """collect: the graphs of the first layer, later: those of the others."""
+        """Returns x [B, T, N, C] after all layers.
+
+        collect: the graphs of the first layer. later: the graphs of the other layers.
+        """
         for layer in self.layers:
             x = residual = layer(x, residual, collect)
             collect = later

@@ -26,9 +26,9 @@ MakeNetwork = Callable[[TailOptions], Backbone]
 
 
 class Tail(nn.Module):
-    """Maps [B, T, C, H, W] of the cached tap -> those of the network's last tap.
+    """Maps [B, T, C, H, W] of the cached tap -> maps of the network's last tap.
 
-    `read` and `given` name the two taps; `shape` is that of the latter's maps for one clip. Frozen norms stay in
+    `read` and `given` name the two taps. `shape` is the shape of the last tap's maps for one clip. Frozen norms stay in
     evaluation mode, and their gain and bias get no gradient.
     """
 
@@ -52,9 +52,9 @@ class Tail(nn.Module):
 
 
 def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
-    """The option `tail` of a head, checked, its blocks' options completed; None without one.
+    """Returns the option `tail` of a head, checked, with the options of its blocks completed.
 
-    Raises HeadError with what is allowed.
+    Returns None without a tail. Raises HeadError with the allowed options or values.
     """
     given = head_options.get("tail")
     if given is None:
@@ -72,18 +72,18 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
 
 
 def tail_source(spec: Spec, options: TailOptions) -> Source:
-    """The cached maps that a tail starts from. Raises HeadError where there are none, or several."""
+    """Returns the cached maps that a tail starts from. Raises HeadError where there are no such maps, or several."""
     return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
 
 
 def trained(options: TailOptions) -> Backbone:
-    """The whole network with the checkpoint's weights. Raises WeightsError."""
+    """Returns the whole network with the checkpoint's weights. Raises WeightsError."""
     model, geometry, weights = _network(options)
     return build_backbone(model, weights, [entry(model, geometry).taps[-1].name], **geometry)
 
 
 def empty(options: TailOptions) -> Backbone:
-    """The whole network for weights that a run has stored."""
+    """Returns the whole network for weights that a run has stored."""
     model, geometry, _ = _network(options)
     with torch.random.fork_rng(devices=[]):
         network = untrained(model, **entry(model, geometry).chosen)
@@ -92,9 +92,10 @@ def empty(options: TailOptions) -> Backbone:
 
 
 def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
-    """The tail of `options` above the cached maps in `spec`; its blocks get weights from torch's global generator.
+    """Returns the tail of `options` above the cached maps in `spec`.
 
-    Raises HeadError for a network that has no tail, maps that are not its own, and blocks that do not fit.
+    Its blocks get weights from torch's global generator. Raises HeadError for a network that has no tail, maps that are
+    not of that network, and blocks that do not fit.
     """
     model, geometry, _ = _network(options)
     read = tail_source(spec, options)
@@ -108,17 +109,20 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
 
 
 def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
-    """Paths of the backbone's norms that are not to be trained.
+    """Returns the paths of the backbone's norms that are not trained.
 
-    "Partial" is that of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the first norm of all
-    lies below the cached tap. Paths, because training on several devices replaces norms.
+    "Partial" is the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the very first norm lies
+    below the cached tap. Norms are named by paths, because training on several devices replaces the modules.
     """
     norms = [path for path, x in network.named_modules() if isinstance(x, NORMS) and not is_inserted(path)]
     return {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]
 
 
 def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
-    """Model, options and weights of the backbone; what a cache recorded differs from the paper's network."""
+    """Returns model, options and weights of the backbone.
+
+    Options are those that differ from the paper's network, as in a cache.
+    """
     if options.model is None or options.weights is None:
         raise HeadError(
             "tail: model and weights are missing: those of the backbone entry that made the maps. "
@@ -131,7 +135,7 @@ def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
 
 
 def _shapes_above(known: BackboneEntry, read: Source, cached: tuple[int, ...]) -> dict[str, Shape]:
-    """Tap -> (T, C, H, W) of the taps above the cached one."""
+    """Returns tap -> (T, C, H, W) of the taps above the cached tap."""
     names = [tap.name for tap in known.taps]
     if read.tap not in names[:-1]:
         raise HeadError(f"tail.from: given {read.tap!r}; {known.name} goes on above {', '.join(names[:-1])}.")

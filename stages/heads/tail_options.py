@@ -12,7 +12,7 @@ def _listed(value: Any) -> Any:
 
 
 def _insertions(value: Any) -> Any:
-    """`{res5.0: trg}` is short for `[{block: trg, after: res5.0}]`."""
+    """Returns insertions in their long form. `{res5.0: trg}` is short for `[{block: trg, after: res5.0}]`."""
     return [{"block": name, "after": place} for place, name in value.items()] if isinstance(value, dict) else value
 
 
@@ -22,7 +22,8 @@ Places = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 class InsertionOptions(StageOptions):
     """Blocks of one kind in a tail.
 
-    A place is a residual block, as `res5.1`, a stage, as `res5`: all its blocks, or an Inception block, as `mixed_7a`.
+    A place is a residual block, as `res5.1`, an Inception block, as `mixed_7a`, or a stage, as `res5`, which means all
+    its blocks.
     """
 
     block: Literal["trg", "atr", "rstg", "non_local", "conv3d"] = Field(
@@ -44,9 +45,10 @@ class InsertionOptions(StageOptions):
 
 
 class TailOptions(StageOptions):
-    """The backbone's part above a cached tap, trained with the head that reads its last tap.
+    """The backbone's part above a cached tap. It is trained with the head, which reads its last tap.
 
-    `model`, `options` and `weights` are those of the backbone entry that made the cache, and filled in from there.
+    `model`, `options` and `weights` are those of the backbone entry that made the cache. They are filled in from the
+    cache.
     """
 
     from_tap: str = Field(alias="from", description="the cached tap, with `store: [maps]`")

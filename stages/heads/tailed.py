@@ -1,4 +1,4 @@
-"""A head on a tail: what it reads of the tail's tap is computed, not cached."""
+"""A head on a tail. The head reads arrays of the tail's tap that are computed, not cached."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from kinegraph.stages.heads.tail_options import TailOptions
 class TailedHead(Head):
     """Any head that reads maps or pooled features of a tap, behind the tail that computes them from a lower tap.
 
-    For the head the tail's maps and their mean are arrays as any other, and the only features there are.
+    For the head, the tail's maps and their means are arrays like any other, and the only features.
     """
 
     def __init__(self, tail: Tail, head: Head, options: TailOptions) -> None:
@@ -36,23 +36,23 @@ class TailedHead(Head):
         return logits
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """The tail's own factor for the backbone's weights."""
+        """Returns the tail's own factor for the backbone's weights, and the head's factor for other parameters."""
         prefix, _, name = parameter.partition(".")
         return self.learning_rate_factor if prefix == "tail" and not is_inserted(name) else 1.0
 
 
 def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Array name -> shape of one clip, of what a tail computes."""
+    """Returns array name -> shape of one clip, for the arrays that a tail computes."""
     return {tail.given.maps: tail.shape, tail.given.pooled: tail.shape[:2]}
 
 
 def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
-    """The arrays that a head behind the tail can read: boxes and regions as cached, features of the tail."""
+    """Returns the arrays that a head behind the tail can read: boxes and regions as cached, features of the tail."""
     return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | made_by(tail)
 
 
 def gives(tail: Tail) -> str:
-    """What a head can read of a tail, and how, in words."""
+    """Returns words that say what a head can read of a tail, and how."""
     return (
         f"It gives {' and '.join(made_by(tail))} only: heads on regions read it with `regions_from: maps`, "
         "others without `tap`."

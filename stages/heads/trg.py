@@ -1,5 +1,4 @@
-"""TRG, the temporal reasoning graph of "Temporal Reasoning Graph for Activity Recognition" (Zhang et al. 2019,
-arXiv 1908.09995).
+"""TRG, "Temporal Reasoning Graph for Activity Recognition" (Zhang et al. 2019, arXiv 1908.09995).
 
 B clips, T frames, N heads, C channels, H, W, P = H * W positions.
 """
@@ -35,9 +34,9 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 class Trg(MapHead):
     """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space (paper, eq. 13).
 
-    Deviations: the paper puts its blocks behind layers of the backbone; here they stand behind the cached tap. Its
-    formula gives 378 M parameters for three blocks on C = 2048 (its tables leave 4.5 M beside the backbone), so maps
-    are reduced to `dim` channels first; dim = None is the formula as printed, as are blocks in a tail.
+    Deviations: the paper puts its blocks behind layers of the backbone. Here they stand behind the cached tap. The
+    paper's formula has 378 M parameters for three blocks on C = 2048 (its tables leave 4.5 M beside the backbone), so
+    maps are first reduced to `dim` channels. dim = None is the formula as printed. Blocks in a tail are as printed too.
     """
 
     option_model = TrgOptions
@@ -47,10 +46,11 @@ class Trg(MapHead):
 
 
 class TrgBlock(nn.Module):
-    """H = ReLU(X + Z) (eq. 12): frames collect from frames over N learned graphs. [B, T, C, H, W] -> the same.
+    """H = ReLU(X + Z) (eq. 12): frames collect from frames over N learned graphs. [B, T, C, H, W] -> the same shape.
 
-    Nothing tells the position of a frame: permuting the frames of X permutes those of H. With dot relations and
-    attention it has 10 N C^2 + N^2 + 4 N C parameters (N C^2 embedding, 9 N C^2 convolution, N^2 aggregator, BN).
+    The block does not see the position of a frame: permuting the frames of X permutes the frames of H. With dot
+    relations and attention it has 10 N C^2 + N^2 + 4 N C parameters (N C^2 embedding, 9 N C^2 convolution, N^2
+    aggregator, BN).
     """
 
     def __init__(self, channels: int, options: TrgBlockOptions) -> None:
@@ -73,7 +73,10 @@ class TrgBlock(nn.Module):
         return fused
 
     def adjacency(self, x: Tensor) -> Tensor:
-        """A [B, N, T, T], rows a softmax over frames j of the relations g(u_i, u_j), u = W_e x (eq. 2 to 4)."""
+        """Returns A [B, N, T, T].
+
+        Rows are a softmax over frames j of the relations g(u_i, u_j), u = W_e x (eq. 2 to 4).
+        """
         u = self._by_head(each_frame(self.embed, x))  # [B, T, N, C, H, W]
         relations: Tensor = self.relation(u.flatten(4).transpose(1, 2))  # [B, N, T, T]
         if self.scale_relation:
@@ -81,7 +84,7 @@ class TrgBlock(nn.Module):
         return relations.softmax(3)
 
     def collect(self, adjacency: Tensor, x: Tensor) -> Tensor:
-        """z_i = ReLU(sum over j of a_ij (W * x_j)) for each head (eq. 5): [B, T, N, C, H, W]."""
+        """Returns z_i = ReLU(sum over j of a_ij (W * x_j)) for each head (eq. 5): [B, T, N, C, H, W]."""
         y = each_frame(self.convolution, x)  # [B, T, N C, H, W]
         if self.norm_first:
             y = each_frame(self.norm, y)
@@ -91,7 +94,7 @@ class TrgBlock(nn.Module):
         return self._by_head(z.relu())
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """[B, T, N C, H, W] -> [B, T, N, C, H, W]."""
+        """Returns x [B, T, N C, H, W] as [B, T, N, C, H, W]."""
         b, t, _, h, w = x.shape
         return x.reshape(b, t, self.num_heads, -1, h, w)
 
@@ -110,8 +113,8 @@ class DotRelation(nn.Module):
 class SumRelation(nn.Module):
     """V . tanh(u_i + u_j) for each head, summed over positions: u [B, N, T, C, P] -> [B, N, T, T].
 
-    Deviation: V has C numbers instead of C H W, so that the block takes any H and W. The backward pass keeps
-    N T^2 C P numbers per clip.
+    Deviation: V has C numbers in place of C H W, so that the block takes any H and W. The backward pass keeps N T^2 C P
+    numbers per clip.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -126,7 +129,8 @@ class SumRelation(nn.Module):
 class BilinearRelation(nn.Module):
     """u_i . W_1 u_j for each head, summed over positions: u [B, N, T, C, P] -> [B, N, T, T].
 
-    Deviation: W_1 is C x C instead of CHW x CHW (10^10 numbers at 2048 x 7 x 7). Starts as the dot product.
+    Deviation: W_1 is C x C in place of CHW x CHW (10^10 numbers at 2048 x 7 x 7). W_1 starts as the identity, so the
+    relation starts as the dot product.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -139,24 +143,25 @@ class BilinearRelation(nn.Module):
 
 
 def _flat(u: Tensor) -> Tensor:
-    """u [B, N, T, C, P] -> [B, N, T, C P], in float32 at least."""
+    """Returns u [B, N, T, C, P] as [B, N, T, C P], in float32 or wider."""
     return u.flatten(3).to(torch.promote_types(u.dtype, torch.float32))
 
 
 def _products(u: Tensor, w: Tensor) -> Tensor:
-    """u_i . w_j of all frames: [B, N, T, C P] -> [B, N, T, T].
+    """Returns u_i . w_j of all frames: [B, N, T, C P] -> [B, N, T, T].
 
-    Not in half precision: so many products pass float16's 65504, and what tells frames apart is lost in bfloat16.
+    The products are not taken in half precision. Such long sums exceed float16's 65504, and bfloat16 loses the
+    differences between frames.
     """
     with without_autocast(u.device):
         return u @ w.transpose(2, 3)
 
 
 class Attention(nn.Module):
-    """Heads weighted by softmax(ReLU(W' p)), p the mean of each head in a frame (eq. 7 to 10).
+    """Weights the heads by softmax(ReLU(W' p)), where p is the mean of each head in a frame (eq. 7 to 10).
 
-    z [B, T, N, C, H, W] -> [B, T, C, H, W]. With one head, or W' = 0, it is the mean of the heads. W' starts as the
-    identity: as p >= 0, a row of W' that starts negative would keep its ReLU closed.
+    z [B, T, N, C, H, W] -> [B, T, C, H, W]. With one head, or W' = 0, the result is the mean of the heads. W' starts as
+    the identity. Because p >= 0, a row of W' that starts negative would keep its ReLU closed.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -168,7 +173,7 @@ class Attention(nn.Module):
         return torch.einsum("btn,btnchw->btchw", self.shares(z), z)
 
     def shares(self, z: Tensor) -> Tensor:
-        """beta' [B, T, N], positive, summing to 1 over the heads."""
+        """Returns beta' [B, T, N], positive, summing to 1 over the heads."""
         beta: Tensor = self.weight(z.mean((3, 4, 5)))
         return beta.relu().softmax(2)
 
@@ -186,8 +191,8 @@ class Mean(nn.Module):
 class Concatenate(nn.Module):
     """z [B, T, N, C, H, W] -> [B, T, C, H, W]: maps side by side, then 1x1 convolution, BN and ReLU.
 
-    The paper (table 3) does not say how N C channels become C again; "convolution, BN, ReLU" is what it does
-    with every learnable map.
+    The paper (table 3) does not say how N C channels become C again. "Convolution, BN, ReLU" is its treatment of every
+    learnable map.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:

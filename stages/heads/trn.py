@@ -26,9 +26,9 @@ class TrnOptions(TapOptions):
 class Trn(Head):
     """Relations among n = 2 ... T frames of features/<backbone>/<tap>_pooled, one network for each n, summed.
 
-    One linear layer on all relations side by side is the sum of one for each n. Sizes and number of tuples are
-    those of the authors' code. Unlike there, tuples are random in training only: in evaluation a clip always has
-    the same logits. About C H T^2 / 2 parameters: 34 M for 32 frames.
+    One linear layer on all relations side by side equals the sum of one layer for each n. Sizes and number of tuples
+    are those of the authors' code. Deviation: tuples are random in training only, so that a clip always has the same
+    logits in evaluation. About C H T^2 / 2 parameters: 34 M for 32 frames.
     """
 
     option_model = TrnOptions
@@ -53,7 +53,7 @@ class Trn(Head):
         return logits
 
     def _draw(self, device: torch.device) -> list[Tensor]:
-        """New tuples for each relation, in one upload: one for each would wait for the device as often."""
+        """Returns new tuples for each relation. One upload serves all, because each upload waits for the device."""
         drawn = [draw_tuples(self.num_frames, n, self.num_tuples) for n in range(2, self.num_frames + 1)]
         numbers = upload(torch.cat([tuples.flatten() for tuples in drawn]).numpy(), device)
         parts = torch.split(numbers, [tuples.numel() for tuples in drawn])
@@ -61,7 +61,7 @@ class Trn(Head):
 
 
 class Relation(nn.Module):
-    """Sum of g(f_a, f_b, ...) over K tuples of n frames in order (eq. 1 and 2): [B, T, C] -> [B, H]."""
+    """The sum of g(f_a, f_b, ...) over K tuples of n frames in order (eq. 1 and 2): [B, T, C] -> [B, H]."""
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:
         super().__init__()
@@ -71,14 +71,17 @@ class Relation(nn.Module):
         self.fixed: Tensor
 
     def forward(self, frames: Tensor, drawn: Tensor | None) -> Tensor:
-        """`drawn`: the tuples [K, n]; None: the fixed ones."""
+        """Returns [B, H] for frames [B, T, C]. drawn: the tuples [K, n], or None for the fixed tuples."""
         tuples = self.fixed if drawn is None else drawn
         relations: Tensor = self.g(frames[:, tuples].flatten(2))  # [B, K, n C] -> [B, K, H]
         return relations.sum(1)
 
 
 def draw_tuples(num_frames: int, length: int, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """`count` different ascending tuples of frame numbers, or all if there are no more: int64 [K, n] on the CPU."""
+    """Returns different ascending tuples of frame numbers: int64 [K, n] on the CPU.
+
+    There are `count` tuples, or all tuples if there are fewer.
+    """
     if comb(num_frames, length) <= count:
         return torch.tensor(list(combinations(range(num_frames), length)), device="cpu")
     drawn: set[tuple[int, ...]] = set()

@@ -1,8 +1,10 @@
-"""Region features as bottom-up attention's .npz files hold them (Anderson et al., CVPR 2018, and its successors).
+"""Reads region features from .npz files of bottom-up attention (Anderson et al., CVPR 2018, and its successors).
 
-Keys: `x` [N, C] or its transpose, `bbox` [N, 4] xyxy pixels, `num_bbox`; `image_h`, `image_w` and `info` are not needed
-(`info` is often a pickled object, which is never loaded). Or of T frames in one file: `x` [T, N, C], `bbox` [T, N, 4],
-`num_bbox` [T]. Torch-free.
+Torch-free.
+
+Keys: `x` [N, C] or its transpose, `bbox` [N, 4] xyxy pixels, `num_bbox`. `image_h`, `image_w` and `info` are not needed
+(`info` is often a pickled object, which is never loaded). One file may hold T frames: `x` [T, N, C], `bbox` [T, N, 4],
+`num_bbox` [T].
 """
 
 import re
@@ -24,7 +26,7 @@ Frame = tuple[np.ndarray, np.ndarray]  # regions [n, C] and boxes [n, 4] of one 
 
 
 class BottomUpFiles:
-    """A file per video (or picture): its path below `root` without the ending is the video's id."""
+    """One file per video (or picture). The path below `root` without the ending is the video's id."""
 
     kind = "bottom_up"
 
@@ -38,7 +40,7 @@ class BottomUpFiles:
         return str(self.root / f"{video}{SUFFIX}")
 
     def source(self, video: str) -> Source:
-        """Of all files of the video together."""
+        """Returns one identity for all files of the video together."""
         sources = [source_of(path) for path in self._files[video]]
         digest = xxhash.xxh3_128("".join(source.digest for source in sources).encode()).hexdigest()
         newest = max(source.mtime_ns for source in sources)
@@ -52,12 +54,12 @@ class BottomUpFiles:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        """Video -> its files, in the order of the frames."""
+        """Returns video -> its files, in the order of the frames."""
         return {name: [self.root / f"{name}{SUFFIX}"] for name in ids_of_files(self.root, SUFFIX)}
 
 
 class BottomUpFrames(BottomUpFiles):
-    """A folder per video, a file per frame, in the order of the numbers in their names."""
+    """One folder per video and one file per frame, in the order of the numbers in the file names."""
 
     kind = "bottom_up_frames"
 
@@ -76,12 +78,12 @@ class BottomUpFrames(BottomUpFiles):
 
 
 def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
-    """Sort key with 9 before 10."""
+    """Returns a sort key that puts 9 before 10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def are_frames(root: Path) -> bool:
-    """Whether the files look like frames: each in a folder and with a number at its end, of one picture each."""
+    """Returns whether the files look like frames: each lies in a folder, ends with a number and holds one picture."""
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):
         return False
@@ -92,7 +94,7 @@ def are_frames(root: Path) -> bool:
 
 
 def _frames(path: Path) -> list[Frame]:
-    """The frames of one file."""
+    """Returns the frames of one file."""
     stored = _loaded(path)
     x, boxes = as_floats(stored["x"], f"{path}: x"), as_floats(stored["bbox"], f"{path}: bbox").astype(np.float32)
     if x.ndim == 2 and boxes.ndim == 2:
@@ -108,7 +110,7 @@ def _frames(path: Path) -> list[Frame]:
 
 
 def _loaded(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of one file that matter, none of them pickled."""
+    """Returns the needed arrays of one file. Pickled arrays are never loaded."""
     try:
         found, names = read_npz(path, KEYS)
     except (OSError, ArrayFileError) as error:
@@ -119,7 +121,7 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
 
 
 def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
-    """x as [T, N, C] for boxes [T, N, 4], turned where it is [T, C, N]."""
+    """Returns x as [T, N, C] for boxes [T, N, 4]. x may be [T, C, N]."""
     if x.ndim == 3 and boxes.ndim == 3 and boxes.shape[2] == 4 and len(x) == len(boxes):
         if x.shape[1] == boxes.shape[1]:
             return x
@@ -132,7 +134,10 @@ def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
-    """Frames of any number of regions, zero past it; `pooled` is the mean over the regions of a frame."""
+    """Returns frames with any number of regions as one array, zero past that number.
+
+    `pooled` is the mean over a frame's regions.
+    """
     sizes = {regions.shape[1] for regions, _ in frames}
     if len(sizes) > 1:
         raise FeatureFileError(f"{where} has frames with features of size {' and '.join(map(str, sorted(sizes)))}")
@@ -141,7 +146,7 @@ def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
     boxes, pooled = np.zeros((T, N, 4), np.float32), np.zeros((T, C), np.float32)
     for t, (x, box) in enumerate(frames):
         regions[t, : len(x)], boxes[t, : len(x)] = x, box
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found later, and named
+        with np.errstate(invalid="ignore", over="ignore"):  # a later check names values that are not finite
             pooled[t] = x.mean(0, dtype=np.float32) if len(x) else 0
     count = np.array([len(x) for x, _ in frames], np.int16)
     return VideoFeatures(arrays={"regions": regions, "boxes": boxes, "count": count, "pooled": pooled})

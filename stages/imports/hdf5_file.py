@@ -1,4 +1,4 @@
-"""One HDF5 file with a dataset per video, or a group per video as hloc writes them. Torch-free."""
+"""Reads one HDF5 file with a dataset per video, or a group per video as hloc writes them. Torch-free."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from kinegraph.stages.number_files import ArrayFileError, require_expansion, req
 
 
 class Hdf5File:
-    """[C], [T, C] or [T, C, H, W] of one video a dataset.
+    """A file with one dataset [C], [T, C] or [T, C, H, W] per video.
 
-    Where all datasets have one and the same last name, or `dataset` gives one, the group above is the video's id; else,
-    or with `dataset` ".", the dataset's own path is. Ids may contain slashes: those are nested groups. Links are not
-    followed.
+    Where all datasets have the same last name, or `dataset` names one, the path of the group above is the video's id.
+    Otherwise, or with `dataset` ".", the dataset's own path is the id. Ids may contain slashes, which are nested
+    groups. Links are not followed.
     """
 
     kind = "hdf5"
@@ -35,7 +35,10 @@ class Hdf5File:
         return f"{self.path}:{self._names[video]}"
 
     def source(self, video: str) -> Source:
-        """Of the values, type and shape alone: how HDF5 lays them out makes no difference."""
+        """Returns the identity of values, type and shape.
+
+        The layout of the values within the HDF5 file does not matter.
+        """
         try:
             array = self._array(video)
         except UnusableError:
@@ -59,7 +62,7 @@ class Hdf5File:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Video -> full name of its dataset."""
+        """Returns video -> full name of its dataset."""
         names = self._dataset_names()
         chosen = self._last_name(names) if self.dataset is None else self.dataset
         if chosen == ".":
@@ -71,7 +74,7 @@ class Hdf5File:
         return found
 
     def _last_name(self, names: Sequence[str]) -> str:
-        """The last name that all datasets share; "." where each stands for itself.
+        """Returns the last name that all datasets share, or "." where each dataset stands for itself.
 
         Raises FeatureFileError where every group has the same several datasets.
         """
@@ -101,7 +104,7 @@ class Hdf5File:
 
 
 def _require_own_values(dataset: h5py.Dataset, file_bytes: int) -> None:
-    """Raise ArrayFileError unless the values are numbers, in this file, and of a size that it can hold."""
+    """Raises ArrayFileError unless the values are numbers, lie in this file, and fit in the size of this file."""
     if dataset.external or dataset.is_virtual:
         kind = "external storage" if dataset.external else "a virtual dataset"
         raise ArrayFileError(f"it is {kind}: its values are those of other places, which are not read. Copy them here")

@@ -1,4 +1,4 @@
-"""What the features of many videos agree in: number of frames and shapes. Torch-free."""
+"""Finds the layout that the features of many videos share: number of frames and shapes. Torch-free."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,15 @@ import numpy as np
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.imports.features import FeatureFileError, FeatureFiles, UnusableError, VideoFeatures
 
-RAGGED = frozenset({"boxes", "regions"})  # roles whose axis behind time may differ among videos
+RAGGED = frozenset({"boxes", "regions"})  # roles whose axis after time may differ among videos
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """T frames a video, the shape of one frame by role (of ragged roles the largest), the type of maps or regions."""
+    """T frames per video, the shape of one frame by role, and the type of maps or regions.
+
+    For ragged roles the shape is the largest.
+    """
 
     num_frames: int
     shapes: Mapping[str, tuple[int, ...]]
@@ -21,9 +24,10 @@ class Layout:
 
 
 def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> Layout:
-    """The layout of all usable videos; with `num_frames`, that many are taken of each.
+    """Returns the layout of all usable videos. With `num_frames`, that many frames are taken of each video.
 
-    Raises FeatureFileError, naming two videos, where they do not agree, and where none is usable.
+    Raises FeatureFileError, with the names of two videos, where the videos disagree. Raises it too where no video is
+    usable.
     """
     first: tuple[str, VideoFeatures] | None = None
     shapes: dict[str, tuple[int, ...]] = {}
@@ -58,7 +62,7 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
 
 
 def _fixed(features: VideoFeatures) -> dict[str, tuple[int, ...]]:
-    """Shape of a frame by role, without the axis that may differ."""
+    """Returns the shape of a frame by role, without the axis that may differ."""
     return {role: shape[1 + (role in RAGGED) :] for role, shape in features.shapes.items()}
 
 
@@ -68,7 +72,10 @@ def _said(features: VideoFeatures) -> str:
 
 
 def chosen_frames(length: int, num_frames: int) -> Sequence[int]:
-    """Which of `length` frames to take: the middles of `num_frames` equal parts; if fewer, all and the last again."""
+    """Returns which of `length` frames to take: the middles of `num_frames` equal parts.
+
+    If there are fewer frames, all are taken and the last frame is repeated.
+    """
     if length < num_frames:
         return [min(frame, length - 1) for frame in range(num_frames)]
     return [(2 * frame + 1) * length // (2 * num_frames) for frame in range(num_frames)]

@@ -1,4 +1,4 @@
-"""A folder of <video>.npy at any depth. Torch-free."""
+"""Reads a folder of <video>.npy files at any depth. Torch-free."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ SUFFIX = ".npy"
 
 
 class NpyFiles:
-    """[C], [T, C] or [T, C, H, W] of one video a file; its path below `root` without the ending is the video's id."""
+    """One file [C], [T, C] or [T, C, H, W] per video. The path below `root` without the ending is the video's id."""
 
     kind = "npy"
 
@@ -43,13 +43,16 @@ class NpyFiles:
 
 
 def ids_of_files(root: Path, suffix: str) -> list[str]:
-    """Paths of the files below `root`, without their ending; sorted."""
+    """Returns the paths of the files below `root`, without their endings, sorted."""
     found = (path.relative_to(root).as_posix() for path in root.rglob(f"*{suffix}") if not path.name.startswith("."))
     return sorted(name.removesuffix(suffix) for name in found)
 
 
 def source_of(path: Path) -> Source:
-    """Identity of one file, of all its bytes; of none where it cannot be read, which `read` says."""
+    """Returns the identity of one file, by all its bytes.
+
+    A file that cannot be read has an empty identity; `read` reports the error.
+    """
     try:
         size, digest = file_digest(path)
         return Source(size=size, mtime_ns=path.stat().st_mtime_ns, digest=digest)

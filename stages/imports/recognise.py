@@ -1,4 +1,4 @@
-"""From what lies at a path to who reads it. Torch-free."""
+"""Finds the reader for the features at a path. Torch-free."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +20,10 @@ KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
 
 
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
-    """The features at `path`: a folder or an HDF5 file. `dataset`: which one in each group of an HDF5 file.
+    """Returns the features at `path`, which is a folder or an HDF5 file.
 
-    Raises FeatureFileError where there is nothing to read, or several kinds and none is asked for.
+    `dataset` names the dataset in each group of an HDF5 file. Raises FeatureFileError where there is nothing to read,
+    or where there are several kinds and `kind` is None.
     """
     if not path.exists():
         raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")
@@ -43,7 +44,10 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
 
 
 def recognised(path: Path) -> str:
-    """The kind of features at a path. Raises FeatureFileError where it is none or several."""
+    """Returns the kind of features at a path.
+
+    Raises FeatureFileError where there is no known kind, or more than one.
+    """
     if path.is_file():
         if h5py.is_hdf5(path):
             return "hdf5"

@@ -1,11 +1,12 @@
-"""Files of boxes, one a video. Imports no torch.
+"""Reads files of boxes, one per video. Imports no torch.
 
-json: {"frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]}
-npz: the arrays `seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N].
+json: {"frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]} npz: the arrays
+`seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N].
 
-`index` takes the place of `seconds` where frames are named by their index; then `num_frames`, beside `frames`, says how
-many frames the video had in which they were counted (with `seconds` it is not looked at: the video is not decoded to
-its end). A frame without boxes is listed too, with none. Scores may be left out: then the order stays and scores are 0.
+`index` replaces `seconds` where frames are named by their index. `num_frames`, beside `frames`, then says how many
+frames the video had in the program that counted them. (With `seconds`, `num_frames` is ignored, because the video is
+not decoded to its end.) A frame without boxes is listed too, with an empty list. Scores may be left out; the order then
+stays and scores are 0.
 """
 
 import json
@@ -20,19 +21,19 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.number_files import read_npz
 from kinegraph.stages.proposals.options import FileOptions
 
-# F frames listed, K boxes in all of them.
+# F frames listed, K boxes in all frames together.
 
 
 class BoxFileError(ValueError):
-    """A file of boxes that cannot be used, and why."""
+    """A file of boxes cannot be used. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBoxes:
-    """All boxes of one file as they stand there: frame f has rows starts[f]:starts[f + 1] of `boxes` and `scores`.
+    """All boxes of one file in the file's order. Frame f has rows starts[f]:starts[f + 1] of `boxes` and `scores`.
 
-    frames [F] float64, strictly ascending, seconds or indices; boxes [K, 4] float64; scores [K] float32;
-    num_frames: of the video that indices refer to, if stated.
+    frames [F] float64, strictly ascending, seconds or indices. boxes [K, 4] float64. scores [K] float32. num_frames:
+    the number of frames of the video that indices refer to, if stated.
     """
 
     frames: np.ndarray
@@ -52,7 +53,7 @@ class VideoBoxes:
 
 
 def read_boxes(path: Path, frames: str) -> VideoBoxes:
-    """The content of one file, whose frames are named by `frames`: "seconds" or "index".
+    """Reads one file, whose frames are named by `frames`: "seconds" or "index".
 
     Raises BoxFileError for any other content, OSError where the file cannot be read at all.
     """
@@ -62,7 +63,7 @@ def read_boxes(path: Path, frames: str) -> VideoBoxes:
         raise
     except KeyError as error:
         raise BoxFileError(f"has no {error}") from error
-    except Exception as error:  # the readers raise whatever a damaged file leads them to
+    except Exception as error:  # readers raise errors of any type for a damaged file
         raise BoxFileError(f"cannot be read as a file of boxes: {error}") from error
 
 
@@ -115,9 +116,10 @@ def _from_npz(path: Path, frames: str) -> VideoBoxes:
 
 
 def boxes_in_pixels(found: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
-    """[K, 4] float32, xyxy in pixels of a video of width x height px, clipped to it; some may have no area.
+    """Returns the boxes [K, 4] float32, xyxy in pixels of a video of width x height px, clipped to the frame.
 
-    Raises BoxFileError where a box has negative size or lies wholly outside the frame: signs of another format.
+    Some boxes may have no area. Raises BoxFileError where a box has negative size or lies wholly outside the frame,
+    because these are signs of another format.
     """
     sides = np.array([width, height], np.float64)
     boxes: np.ndarray = found.boxes * (1 if options.units == "px" else np.tile(sides, 2))

@@ -1,4 +1,4 @@
-"""From a proposal network's name to the frozen network: one line each in PROPOSERS, facts in the catalogue."""
+"""Builds the frozen proposal network of a name. PROPOSERS has one line per network; the catalogue has the facts."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,11 +24,14 @@ from kinegraph.stages.weights.load import load_weights, locate, read_known
 from kinegraph.stages.weights.random import BRANCH_GAIN, LINEAR_GAIN
 from kinegraph.stages.weights.sources import known_source
 
-BRIGHTNESS_STD = 64.0  # of pixels in 0..255, roughly
+BRIGHTNESS_STD = 64.0  # rough standard deviation of pixels in 0..255
 
 
 def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
-    """Backbone, pyramid and RPN of a torchvision detector; `pre_nms_top` as in its own configuration."""
+    """Returns backbone, pyramid and RPN of a torchvision detector.
+
+    `pre_nms_top` is that of the detector's own configuration.
+    """
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
     known = entry(model)
     return RpnProposer(
@@ -37,23 +40,27 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
 
 
 def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
-    """The published file was trained with an epsilon of zero in its norms; torchvision sets that for it alone, too."""
+    """Returns the network, with an epsilon of zero in the norms for the published file only, as torchvision does.
+
+    The published file was trained with an epsilon of zero.
+    """
     model = "fasterrcnn_resnet50_fpn"
     proposer = _from_torchvision(model)
     if known_source(weights, entry(model).weights) is not None:
         for module in proposer.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = torch.finfo(torch.float32).tiny  # lost in any variance; torch 2.11 refuses a plain zero
+                module.eps = torch.finfo(torch.float32).tiny  # too small to matter; torch 2.11 refuses a plain zero
     return proposer
 
 
 def tiny_rpn() -> RpnProposer:
+    """Returns the demo's network, untrained."""
     known = entry("tiny_rpn")
     return RpnProposer(TinyPyramid(), tiny_region_proposal_network(), known.mean, known.std, 50, 0.5)
 
 
 def _detectron2_fpn(weights: str) -> Detectron2Proposer:
-    """As wide and deep as the file; a ResNet-50 where weights are random."""
+    """Returns a network as wide and deep as the file's. For random weights it is a ResNet-50."""
     known = entry("detectron2_fpn")
     if weights.startswith("random:"):
         return Detectron2Proposer(RESNET50, known.mean, known.std)
@@ -65,7 +72,7 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
 
 
 def _calibrate(proposer: Detectron2Proposer) -> None:
-    """Random weights as `stages/weights/random.py` draws them, for blocks of other names and pixels in 0..255."""
+    """Draws random weights as `stages/weights/random.py` does, for blocks with other names and pixels in 0..255."""
     stem = proposer.backbone.bottom_up.stem.conv1.norm
     stem.weight.fill_(1 / BRIGHTNESS_STD)
     for block in proposer.modules():
@@ -86,7 +93,7 @@ def _widths(path: Path, state: Mapping[str, Tensor]) -> Widths:
 
 
 def _check_kept(path: Path, state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError where a file was trained with other pixels or anchors than this network has."""
+    """Raises WeightsError where a file was trained with other pixels or anchors than this network has."""
     for key in (key for key in state if key.startswith(KEPT)):
         theirs, own = state[key].flatten().float(), ours.get(key, torch.empty(0)).flatten()
         if theirs.shape != own.shape or not torch.allclose(theirs, own, rtol=0, atol=1e-3):
@@ -108,25 +115,30 @@ PROPOSERS: dict[str, Callable[[str], Proposer]] = {
     "detectron2_fpn": _detectron2_fpn,
     "tiny_rpn": lambda weights: tiny_rpn(),
 }
-KEPT = ("pixel_mean", "pixel_std", CELL_ANCHORS)  # in older files of detectron2; its config decides now
-IGNORED = ("roi_heads.", *KEPT)  # of files: the second stage of a detector, and that
+KEPT = (
+    "pixel_mean",
+    "pixel_std",
+    CELL_ANCHORS,
+)  # keys of older files of detectron2; the config decides these values now
+IGNORED = ("roi_heads.", *KEPT)  # prefixes of keys to leave out: a detector's second stage, and KEPT
 
 
 def build_proposer(model: str, weights: str) -> Proposer:
-    """The network in eval mode, frozen, on the CPU in float32.
+    """Returns the network in eval mode, frozen, on the CPU in float32.
 
     weights: a name from the entry's `weights`, a local file, or `random:<seed>`. Keys of a file that begin with one of
-    IGNORED are left out; all others must be used.
+    IGNORED are left out. All other keys must be used.
 
-    Raises ValueError if there is no such network, WeightsError if the weights cannot be had or do not belong.
+    Raises ValueError if there is no such network. Raises WeightsError if the weights cannot be read or do not belong to
+    the network.
     """
     known = entry(model)
-    with torch.random.fork_rng(devices=[]):  # constructors draw weights that are replaced below
+    with torch.random.fork_rng(devices=[]):  # constructors draw random weights, which are replaced below
         proposer = PROPOSERS[model](weights)
     load_weights(proposer, weights, known.weights, lambda key: key.startswith(IGNORED))
     if weights.startswith("random:"):
         with torch.no_grad():
-            proposer.box_deltas.weight.mul_(0.1)  # boxes near their anchors, or few survive suppression
+            proposer.box_deltas.weight.mul_(0.1)  # keeps boxes near their anchors; otherwise few survive suppression
             if isinstance(proposer, Detectron2Proposer):
                 _calibrate(proposer)
     return proposer.eval().requires_grad_(False)

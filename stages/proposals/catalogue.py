@@ -1,4 +1,4 @@
-"""Which proposal networks there are, and what each expects. Imports no torch: plans are made from this."""
+"""Lists the proposal networks and what each expects. Imports no torch, because plans are made from this list."""
 
 import math
 from collections.abc import Mapping
@@ -8,18 +8,19 @@ from typing import Literal
 
 from kinegraph.stages.weights.sources import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD, WeightSource
 
-COUNTED_FRAME = 240, 320  # height, width
+COUNTED_FRAME = 240, 320  # (height, width) in px of the frame for which GMACs are counted
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalEntry:
-    """A proposal network: frames are resized to `short_side` px, at most `max_side`.
+    """A proposal network.
 
-    source: the `proposals.source` that runs it. num_params, gmacs: without a detector's second stage, for a frame
-    with the sides of COUNTED_FRAME; gmacs are 1e9 multiplications of convolutions.
-    mean, std: of its input, RGB in 0..1 or BGR in 0..255 (`channels`). rounding: of the resized sides, `down` as
-    torchvision does, `half_up` as detectron2 does. score_threshold: boxes whose sigmoid of the logit is below it are
-    left out.
+    Frames are resized so that the short side is `short_side` px, but the long side at most `max_side` px.
+
+    source: the `proposals.source` that runs the network. num_params, gmacs: without a detector's second stage, for a
+    frame with the sides of COUNTED_FRAME; gmacs are 1e9 multiplications of convolutions. mean, std: of the input, RGB
+    in 0..1 or BGR in 0..255 (`channels`). rounding: how the resized sides are rounded, `down` as in torchvision,
+    `half_up` as in detectron2. score_threshold: boxes are left out if the sigmoid of their logit is below it.
     """
 
     name: str
@@ -36,20 +37,26 @@ class ProposalEntry:
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     def at(self, short_side: int | None) -> "ProposalEntry":
-        """The same at another short side, with the longest side in proportion; None: as it is."""
+        """Returns the entry at another short side, with the longest side in proportion.
+
+        None returns the entry unchanged.
+        """
         if short_side is None:
             return self
         return replace(self, short_side=short_side, max_side=round(self.max_side * short_side / self.short_side))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) px to which a frame is resized before the network."""
+        """Returns (h, w) px to which a frame is resized before the network."""
         if self.rounding == "half_up":
             return self._half_up(height, width)
         scale = min(self.short_side / min(height, width), self.max_side / max(height, width))
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
     def _half_up(self, height: int, width: int) -> tuple[int, int]:
-        """detectron2's ResizeShortestEdge in its own order of operations, which decides about halves."""
+        """Returns the size by detectron2's ResizeShortestEdge.
+
+        Its order of operations decides how halves are rounded.
+        """
         scale = self.short_side / min(height, width)
         new_height, new_width = (
             (self.short_side, scale * width) if height < width else (scale * height, self.short_side)
@@ -123,7 +130,7 @@ def _model_zoo(name: str, file: str) -> WeightSource:
     return WeightSource(
         url=f"{_DETECTRON2_URL}/{name}/{file}",
         file_name=f"{name}-{Path(file).name}",
-        sha256="",  # not published
+        sha256="",  # no digest is published
         licence="CC BY-SA 3.0 (detectron2's model zoo), trained on COCO 2017",
     )
 
@@ -131,7 +138,7 @@ def _model_zoo(name: str, file: str) -> WeightSource:
 _DETECTRON2_FPN = ProposalEntry(
     name="detectron2_fpn",
     source="detectron2-checkpoint",
-    num_params=27_446_351,  # with a ResNet-50
+    num_params=27_446_351,  # the number with a ResNet-50
     gmacs=159.211,
     short_side=800,
     max_side=1333,
@@ -154,7 +161,7 @@ PROPOSALS: dict[str, ProposalEntry] = {known.name: known for known in (*_TORCHVI
 
 
 def entry(name: str) -> ProposalEntry:
-    """The entry of this name. Raises ValueError, listing the names, if there is none."""
+    """Returns the entry of this name. Raises ValueError, with the list of names, if there is none."""
     if name not in PROPOSALS:
         raise ValueError(f"no proposal network {name!r}; there are {', '.join(PROPOSALS)}")
     return PROPOSALS[name]

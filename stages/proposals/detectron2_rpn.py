@@ -1,9 +1,9 @@
-"""detectron2's ResNet-FPN proposal network on torch's operators: the official checkpoints without detectron2.
+"""detectron2's ResNet-FPN proposal network on torch's operators. It runs the official checkpoints without detectron2.
 
-Modules are named as in detectron2's files, so that a file is loaded as it is. The computation is that of detectron2
-0.6 in inference, in float32; recorded outputs of the real package prove it (tests/stages/proposals/fixtures). Where it
-differs from torchvision's detectors: BGR in 0..255, stride in the first 1x1 convolution of a block, anchors that are
-not rounded, strides that do not follow the padded size.
+Modules have the names in detectron2's files, so that a file is loaded as it is. The computation is that of detectron2
+0.6 in inference, in float32. Recorded outputs of the real package prove it (tests/stages/proposals/fixtures).
+Differences from torchvision's detectors: BGR in 0..255, stride in the first 1x1 convolution of a block, anchors that
+are not rounded, strides that do not follow the padded size.
 """
 
 import math
@@ -16,21 +16,22 @@ from torch import Tensor, nn
 
 from kinegraph.stages.proposals.selection import Proposals, candidates, padded, select
 
-# F frames, C channels, A anchors per cell, h w frame size, H W size of a map.
+# F frames, C channels, A anchors per cell, h w size of a frame, H W size of a map.
 
 SIZE_DIVISOR = 32
-STRIDES = (4, 8, 16, 32, 64)  # of p2 ... p6
-ANCHOR_SIDES = (32, 64, 128, 256, 512)  # px, one a level
+STRIDES = (4, 8, 16, 32, 64)  # strides of p2 ... p6, px
+ANCHOR_SIDES = (32, 64, 128, 256, 512)  # px, one side per level
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)  # height / width
 PRE_NMS_TOP, NMS_THRESHOLD = 1000, 0.7
-CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."  # before the number of a level
+CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."  # prefix of a key, before the number of a level
 
 
 @dataclass(frozen=True)
 class Widths:
-    """How wide and deep a network is; a checkpoint's shapes say it.
+    """Describes how wide and deep a network is. The shapes of a checkpoint's tensors state it.
 
-    stages: of res2 ... res5, the number of blocks, the channels inside a block and those of its output.
+    stages: for each of res2 ... res5 the number of blocks, the channels inside a block and the channels of the block's
+    output.
     """
 
     stem: int
@@ -39,7 +40,10 @@ class Widths:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":
-        """Raises KeyError with the first key that is missing where the file holds another kind of network."""
+        """Returns the widths of a checkpoint.
+
+        Raises KeyError with the first missing key where the file holds another kind of network.
+        """
         stages = []
         for stage in range(2, 6):
             prefix = f"backbone.bottom_up.res{stage}"
@@ -54,7 +58,7 @@ RESNET50 = Widths(64, ((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 204
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution without bias, and its frozen norm as a child."""
+    """A convolution without bias, with its frozen norm as a child."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
@@ -66,7 +70,7 @@ class ConvNorm(nn.Conv2d):
 
 
 class Stem(nn.Module):
-    """[F, 3, h, w] -> [F, C, h/4, w/4]."""
+    """Maps [F, 3, h, w] -> [F, C, h/4, w/4]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -77,7 +81,10 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """A bottleneck; the stride is in the first 1x1, as in the original ResNets that detectron2 starts from."""
+    """A bottleneck.
+
+    The stride is in the first 1x1 convolution, as in the original ResNets that detectron2 starts from.
+    """
 
     def __init__(self, in_channels: int, inside: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -95,7 +102,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """[F, 3, h, w] -> outputs of res2 ... res5, at strides 4 ... 32."""
+    """Maps [F, 3, h, w] -> outputs of res2 ... res5, at strides 4 ... 32."""
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -117,7 +124,7 @@ class ResNet(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144): [F, 3, H, W] -> p2 ... p6, all of C channels."""
+    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144): [F, 3, H, W] -> p2 ... p6, with C channels each."""
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -139,7 +146,7 @@ class Pyramid(nn.Module):
 
 
 class Head(nn.Module):
-    """Maps of all levels -> objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] of each."""
+    """Maps of all levels -> objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] of each level."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -154,7 +161,7 @@ class Head(nn.Module):
 
 
 def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
-    """What older files of detectron2 hold that a config decides now, by its key, as it is in this network."""
+    """Returns the values that older files of detectron2 hold and a config decides now: key -> value in this network."""
     anchors = {f"{CELL_ANCHORS}{level}": cell_anchors(side) for level, side in enumerate(ANCHOR_SIDES)}
     return {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std), **anchors}
 
@@ -177,7 +184,7 @@ class Detectron2Proposer(nn.Module):
 
     @property
     def box_deltas(self) -> nn.Conv2d:
-        """The layer that moves anchors."""
+        """Returns the layer that moves anchors."""
         return self.head.anchor_deltas
 
     @property
@@ -187,7 +194,10 @@ class Detectron2Proposer(nn.Module):
         return head
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """frames [F, 3, h, w] uint8 RGB, resized as the catalogue's `input_size` says -> the `top` best boxes."""
+        """Returns the `top` best boxes of frames [F, 3, h, w] uint8 RGB.
+
+        Frames are resized as the catalogue's `input_size` says.
+        """
         maps = self.backbone(self.images(frames))
         logits, deltas = self.head(maps)
         anchors = list(level_anchors([x.shape[-2:] for x in maps], frames.device))
@@ -195,12 +205,15 @@ class Detectron2Proposer(nn.Module):
         return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
 
     def images(self, frames: Tensor) -> Tensor:
-        """BGR, normalised, then padded with zeros: [F, 3, H, W], H and W multiples of 32."""
+        """Returns frames as BGR, normalised, then padded with zeros: [F, 3, H, W], H and W multiples of 32."""
         return padded((frames.flip(1).contiguous().float() - self.mean) / self.std, SIZE_DIVISOR)
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Anchors [H*W*A, 4] of each level in the order (y, x, anchor): centred on (x, y) * stride, never rounded."""
+    """Yields anchors [H*W*A, 4] of each level in the order (y, x, anchor).
+
+    They are centred on (x, y) * stride, never rounded.
+    """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))
         y, x = torch.meshgrid(y, x, indexing="ij")
@@ -209,12 +222,12 @@ def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Itera
 
 
 def cell_anchors(side: float) -> Tensor:
-    """[A, 4]: those of one level around the origin."""
+    """Returns the anchors [A, 4] of one level around the origin."""
     return torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS])
 
 
 def _centred(side: float, ratio: float) -> list[float]:
-    """An anchor of area side * side around the origin, in double precision as detectron2 computes it."""
+    """Returns an anchor of area side * side around the origin, in double precision as detectron2 computes it."""
     width = math.sqrt(side**2 / ratio)
     height = ratio * width
     return [-width / 2, -height / 2, width / 2, height / 2]

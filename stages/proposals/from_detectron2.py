@@ -1,4 +1,4 @@
-"""Proposals of the installed package detectron2: any config of it with a proposal network."""
+"""Proposals of the installed package detectron2, from any of its configs that has a proposal network."""
 
 import hashlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SECOND_STAGE = "roi_heads."
 
 
 class Detectron2Source:
-    """One frame at a time, resized by detectron2 itself."""
+    """Runs detectron2 on one frame at a time. detectron2 itself resizes the frame."""
 
     def __init__(self, options: Detectron2Options, device: torch.device) -> None:
         self.options, self.device = options, device
@@ -33,7 +33,7 @@ class Detectron2Source:
             raise _not_installed(error) from error
         config, weights = _config(options)
         config.MODEL.DEVICE = str(device)
-        config.MODEL.RPN.POST_NMS_TOPK_TEST = options.top  # the first of many are the same as few
+        config.MODEL.RPN.POST_NMS_TOPK_TEST = options.top  # the first boxes of a longer list are the same boxes
         self.digest = _digest(config, weights)
         with _refused(options):
             self._model = build_model(config).eval().requires_grad_(False)
@@ -56,7 +56,10 @@ class Detectron2Source:
         return out
 
     def _propose(self, frame: np.ndarray) -> Any:
-        """detectron2's Instances for one frame [h, w, 3] in its channel order, boxes in pixels of the frame."""
+        """Returns detectron2's Instances for one frame [h, w, 3] in its channel order.
+
+        Boxes are in pixels of the frame.
+        """
         from detectron2.modeling.postprocessing import detector_postprocess
         from detectron2.structures import ImageList
 
@@ -71,7 +74,7 @@ class Detectron2Source:
 
 
 def _config(options: Detectron2Options) -> tuple[Any, Path]:
-    """The config and the weights' file; an official one is downloaded by detectron2 at first use."""
+    """Returns the config and the weights' file. detectron2 downloads an official file at first use."""
     from detectron2.config import get_cfg
     from detectron2.utils.file_io import PathManager
 
@@ -81,7 +84,7 @@ def _config(options: Detectron2Options) -> tuple[Any, Path]:
             from detectron2 import model_zoo  # it needs setuptools < 81
         with _refused(options):
             file = options.config if is_own else model_zoo.get_config_file(options.config)
-            config.merge_from_file(file, allow_unsafe=False)  # else a tag in it may name code to run
+            config.merge_from_file(file, allow_unsafe=False)  # otherwise a tag in the file could run code
             weights = model_zoo.get_checkpoint_url(options.config) if options.weights == "zoo" else options.weights
         path = Path(PathManager.get_local_path(weights))
         if not path.is_file():
@@ -97,7 +100,7 @@ def _config(options: Detectron2Options) -> tuple[Any, Path]:
 
 @contextmanager
 def _refused(options: Detectron2Options) -> Iterator[None]:
-    """A UsageError of what detectron2 raises where it does not understand a config."""
+    """Turns detectron2's errors about a config that it does not understand into a UsageError."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
@@ -108,7 +111,10 @@ def _refused(options: Detectron2Options) -> Iterator[None]:
 
 
 def _load(model: torch.nn.Module, path: Path) -> None:
-    """Fill the network; of what the file lacks only a second stage is forgiven, which is never run."""
+    """Fills the network.
+
+    Only the weights of a second stage may be missing in the file, because a second stage never runs.
+    """
     state = read_state(path)
     try:
         missing, unused = model.load_state_dict(state, strict=False)
@@ -124,10 +130,10 @@ def _load(model: torch.nn.Module, path: Path) -> None:
 
 
 def _digest(config: Any, weights: Path) -> str:
-    """Over what of the config decides about proposals, and the file."""
+    """Returns the digest of the weights' file and of the part of the config that decides about proposals."""
     config = config.clone()
     config.MODEL.WEIGHTS = config.MODEL.DEVICE = ""
-    config.MODEL.RPN.POST_NMS_TOPK_TEST = 0  # `top` is in the fingerprint
+    config.MODEL.RPN.POST_NMS_TOPK_TEST = 0  # a constant here, because the fingerprint covers `top` itself
     digest = hashlib.sha256(f"{config.MODEL.dump()}{config.INPUT.dump()}".encode())
     with open_regular(weights) as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())

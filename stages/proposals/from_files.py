@@ -1,4 +1,4 @@
-"""Proposals that a user already has: looks up each frame in its video's file. Imports no torch."""
+"""Proposals that a user already has. Each frame is looked up in the file of its video. Imports no torch."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from kinegraph.stages.proposals.box_files import BoxFileError, VideoBoxes, boxes
 from kinegraph.stages.proposals.options import FileOptions
 from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
 
-CLOCK_NOISE_SECONDS = 1e-6  # times in files are rounded
+CLOCK_NOISE_SECONDS = 1e-6  # tolerance, because times in files are rounded
 
 
 class FileSource:
-    """Boxes from one file a video; the last one read is kept, as clips of a video come one after another."""
+    """Boxes from one file per video. The last file read is kept, because clips of a video follow each other."""
 
     digest = ""
 
@@ -45,7 +45,7 @@ class FileSource:
         return self._last[1]
 
     def _places(self, found: VideoBoxes, frames: ClipFrames) -> np.ndarray:
-        """Where in the file each frame is listed. Raises BoxFileError where one is not."""
+        """Returns the place of each frame in the file. Raises BoxFileError where a frame is not listed."""
         wanted, tolerance = frames.seconds, self.options.tolerance_seconds + CLOCK_NOISE_SECONDS
         if self.options.frames == "index":
             assert frames.numbers is not None
@@ -69,7 +69,10 @@ class FileSource:
         return nearest
 
     def _best(self, boxes: np.ndarray, found: VideoBoxes, place: int) -> np.ndarray:
-        """Rows of one frame's boxes that have an area, best first, equal ones in the file's order."""
+        """Returns the rows of one frame's boxes that have an area, best first.
+
+        Boxes of equal score keep the file's order.
+        """
         rows = np.arange(found.starts[place], found.starts[place + 1])
         rows = rows[(boxes[rows, 2:] > boxes[rows, :2]).all(1)]
         return rows[np.argsort(-found.scores[rows], kind="stable")][: self.options.top]

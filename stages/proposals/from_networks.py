@@ -13,11 +13,11 @@ from kinegraph.stages.proposals.options import CheckpointOptions, TinyOptions, T
 from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
 from kinegraph.stages.weights.load import weights_digest
 
-PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333: the maps of a ResNet-50 with FPN took 1.3 GB
+PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333; maps of a ResNet-50 with FPN then take 1.3 GB
 
 
 class NetworkSource:
-    """A network of the catalogue on one device; frames of one clip at a time, as many as PIXELS_PER_PASS allows."""
+    """A network of the catalogue on one device. One pass takes frames of one clip, up to PIXELS_PER_PASS pixels."""
 
     def __init__(self, options: TorchvisionOptions | TinyOptions | CheckpointOptions, device: torch.device) -> None:
         self.precision = "fp32" if isinstance(options, CheckpointOptions) else options.precision
@@ -25,7 +25,7 @@ class NetworkSource:
         network = build_proposer(options.network, options.weights)
         self.digest = weights_digest(network, options.weights, entry(options.network).weights)
         self.options, self.device = options, device
-        # As detectron2: frame by frame, channels-first. Sums in another order swap boxes of almost equal scores.
+        # Frame by frame and channels-first, as in detectron2. Sums in another order swap boxes of almost equal scores.
         self._is_exact = isinstance(options, CheckpointOptions)
         self._network = network.to(device) if self._is_exact else frozen_on(network, device)
 
@@ -44,7 +44,7 @@ class NetworkSource:
         )
 
     def _passes(self, pixels: Tensor) -> list[Tensor]:
-        """Frames [T, 3, h, w] in pieces of PIXELS_PER_PASS at most."""
+        """Returns frames [T, 3, h, w] in pieces of at most PIXELS_PER_PASS pixels."""
         step = 1 if self._is_exact else max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
         return [pixels[at : at + step] for at in range(0, len(pixels), step)]
 

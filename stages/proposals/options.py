@@ -1,4 +1,4 @@
-"""Options of the region proposals, one model per source. Torch-free."""
+"""The options of region proposals, with one model per source. Torch-free."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,45 +15,51 @@ Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="the ne
 ShortSide = Annotated[
     int | None, Field(ge=32, le=8192, description="frames are resized to this short side, px; null: the network's own")
 ]
-WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}  # their digests are recorded, or the network's name
+WORDS_FOR_CONTENT = {
+    "weights",
+    "model",
+    "config",
+    "files",
+}  # options that are recorded as a digest or as the network's name
 
 
 class SourceOptions(StageOptions):
-    """What the pipeline asks of every source; the answers here are those of one that looks at no pixels."""
+    """The questions that the pipeline asks of every source. The default answers fit a source that needs no pixels."""
 
     every: int = Field(1, ge=1, le=10_000, description="propose on every k-th frame of the clip")
 
     @property
     def network(self) -> str | None:
-        """Name in the catalogue of proposal networks, of a source that runs one."""
+        """Returns the name in the catalogue of proposal networks, or None for a source without a network."""
         return None
 
     @property
     def weights_word(self) -> str:
-        """What the config says of the weights; empty where there are none."""
+        """Returns the weights entry of the config, or "" where there are no weights."""
         return ""
 
     @property
     def takes_numbers(self) -> bool:
-        """Whether it needs the place of each frame among all frames of the video."""
+        """Returns whether the source needs the place of each frame among all frames of the video."""
         return False
 
     @property
     def takes_pixels(self) -> bool:
+        """Returns whether the source needs the pixels of frames."""
         return self.network is not None
 
     def input_size(self, height: int, width: int) -> Size:
-        """(h, w) px to which a frame is resized for the source; 0, 0 for one that looks at no pixels."""
+        """Returns (h, w) px to which a frame is resized for the source, or (0, 0) for a source that needs no pixels."""
         if self.network is None:
             return 0, 0
         return entry(self.network).at(getattr(self, "short_side", None)).input_size(height, width)
 
     def file_of(self, video_id: str) -> str | None:
-        """The file that a video's proposals are read from, if they are."""
+        """Returns the file that a video's proposals are read from, or None where they are not read from a file."""
         return None
 
     def recorded(self) -> dict[str, Any]:
-        """What enters the fingerprint, digests excepted; options at null are left out."""
+        """Returns the options that the fingerprint covers, without digests. Options that are null are left out."""
         found = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
         if self.network is not None:
             del found["source"]
@@ -105,9 +111,12 @@ class TinyOptions(SourceOptions):
 
 
 class CheckpointOptions(SourceOptions):
-    """A file of detectron2 (ResNet with bottlenecks and FPN: rpn, faster, mask and keypoint R-CNN, R50 and R101), run
-    without detectron2, in float32. It does not show in a file that its config had other anchors, pixels or strides
-    than the official ones: such a file needs the source `detectron2`."""
+    """A file of detectron2, run without detectron2, in float32.
+
+    Networks: ResNet with bottlenecks and FPN (rpn, faster, mask and keypoint R-CNN, R50 and R101). A file does not show
+    whether its config had other anchors, pixels or strides than the official files. A file with such a config needs the
+    source `detectron2`.
+    """
 
     source: Literal["detectron2-checkpoint"]
     weights: Weights = "rpn_R_50_FPN_1x"
@@ -124,7 +133,7 @@ class CheckpointOptions(SourceOptions):
 
 
 class Detectron2Options(SourceOptions):
-    """The installed package detectron2, in float32. The fingerprint holds a digest of its config and weights."""
+    """The installed package detectron2, in float32. The fingerprint covers a digest of the config and the weights."""
 
     source: Literal["detectron2"]
     config: str = Field(
@@ -142,12 +151,15 @@ class Detectron2Options(SourceOptions):
         return True
 
     def input_size(self, height: int, width: int) -> Size:
-        """As decoded: detectron2 resizes as its config says."""
+        """Returns the size of the frame as decoded, because detectron2 itself resizes the frame."""
         return height, width
 
 
 class FileOptions(SourceOptions):
-    """Boxes you already have, one json or npz file a video; clipped to the frame, without non-maximum suppression."""
+    """Boxes that you already have, in one json or npz file per video.
+
+    Boxes are clipped to the frame, without non-maximum suppression.
+    """
 
     source: Literal["file"]
     files: str = Field(

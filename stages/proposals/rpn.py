@@ -10,7 +10,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from kinegraph.stages.device import without_autocast
 from kinegraph.stages.proposals.selection import Proposals, candidates, padded, select
 
-# F frames, A anchors per cell, h w frame size, H W size of a map.
+# F frames, A anchors per cell, h w size of a frame, H W size of a map.
 
 SIZE_DIVISOR = 32
 
@@ -18,11 +18,9 @@ SIZE_DIVISOR = 32
 class RpnProposer(nn.Module):
     """The RPN of a detector, without the detector's second stage.
 
-    backbone: images [F, 3, H, W] -> mapping level name -> [F, C, H', W'] (torchvision's `BackboneWithFPN`).
-    rpn: only its `head` and `anchor_generator` are used.
-    mean, std: RGB, for pixel values in 0..1.
-    pre_nms_top: candidates that each level may send into non-maximum suppression.
-    score_threshold: see `select`.
+    backbone: images [F, 3, H, W] -> mapping level name -> [F, C, H', W'] (torchvision's `BackboneWithFPN`). rpn: only
+    its `head` and `anchor_generator` are used. mean, std: RGB, for pixel values in 0..1. pre_nms_top: the number of
+    candidates per level that enter non-maximum suppression. score_threshold: see `select`.
     """
 
     mean: Tensor
@@ -49,27 +47,37 @@ class RpnProposer(nn.Module):
 
     @property
     def box_deltas(self) -> nn.Conv2d:
-        """The layer that moves anchors."""
+        """Returns the layer that moves anchors."""
         layer: nn.Conv2d = self.rpn.head.bbox_pred
         return layer
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """frames [F, 3, h, w] uint8 RGB, resized as the catalogue's `input_size` says -> the `top` best boxes."""
+        """Returns the `top` best boxes of frames [F, 3, h, w] uint8 RGB.
+
+        Frames are resized as the catalogue's `input_size` says.
+        """
         images = self._images(frames)
         features = list(self.backbone(images).values())
         logits, deltas = self.rpn.head(features)
-        with without_autocast(frames.device):  # half precision moves boxes by whole pixels
+        with without_autocast(frames.device):  # half precision would move boxes by whole pixels
             anchors = self._anchors(images, features)
             boxes, scores, levels = candidates(logits, deltas, anchors, self.pre_nms_top)
             size = frames.shape[2], frames.shape[3]
             return select(boxes, scores, levels, size, self.nms_threshold, top, self.score_threshold)
 
     def _images(self, frames: Tensor) -> Tensor:
-        """Normalised, then padded with zeros at the right and bottom: [F, 3, H, W], H and W multiples of 32."""
+        """Returns frames normalised, then padded with zeros at the right and bottom.
+
+        The result is [F, 3, H, W], with H and W multiples of 32.
+        """
         return padded((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
 
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Per level [H*W*A, 4] float32. The generator takes its dtype from the maps, which may be half precision."""
+        """Returns anchors [H*W*A, 4] float32 of each level.
+
+        The generator takes its type from its input. Maps may have half precision, so the generator gets empty float32
+        grids of the maps' sizes.
+        """
         grids = [torch.empty(x.shape[-2:], device=x.device) for x in features]
         (anchors,) = self.rpn.anchor_generator(ImageList(images, [(0, 0)]), grids)
         per_cell = self.rpn.anchor_generator.num_anchors_per_location()

@@ -1,4 +1,7 @@
-"""Runs a source of proposals clip by clip: the crops of a clip share its boxes, each with those that it sees."""
+"""Runs a source of proposals clip by clip.
+
+The crops of a clip share its boxes; each crop keeps the boxes that it overlaps.
+"""
 
 import torch
 
@@ -11,7 +14,7 @@ from kinegraph.stages.stage import StageBatch
 
 
 class ProposalRunner:
-    """One source, and the boxes of the clip that it saw last: more crops of it follow, perhaps in another batch."""
+    """One source, and the boxes of the last clip. More crops of that clip may follow, perhaps in another batch."""
 
     def __init__(self, options: ProposalOptions, device: torch.device) -> None:
         self.options = options
@@ -34,7 +37,7 @@ class ProposalRunner:
             self._last = None
 
     def _of_clip(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
-        """Those of the whole frames of a clip, or why it has none."""
+        """Returns the proposals for the whole frames of a clip, or the error that says why there are none."""
         name = row.clip_id.rpartition(":")[0]
         if self._last is None or self._last[0] != name:
             self._last = name, self._proposed(row, clip)

@@ -1,6 +1,6 @@
-"""From an RPN's raw outputs to the best boxes of each frame (Ren et al. 2015, arXiv 1506.01497).
+"""Selects the best boxes of each frame from an RPN's raw outputs (Ren et al. 2015, arXiv 1506.01497).
 
-F frames, A anchors per cell, K candidates, h w frame size, H W size of a map.
+F frames, A anchors per cell, K candidates, h w size of a frame, H W size of a map.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))  # dw, dh are clamped above at log(1000 / 16), as in both
+BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))  # dw and dh are clamped at log(1000 / 16), as in torchvision and detectron2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposals:
-    """The best boxes of F frames of one size; rows past `count` are zero.
+    """The best boxes of F frames of one size. Rows past `count` are zero.
 
-    boxes [F, top, 4] float32, xyxy in pixels of the frames given; scores [F, top] float32, objectness logits,
-    descending; count [F] int64.
+    boxes [F, top, 4] float32, xyxy in pixels of the given frames. scores [F, top] float32, objectness logits,
+    descending. count [F] int64.
     """
 
     boxes: Tensor
@@ -39,9 +39,10 @@ class Proposals:
 def candidates(
     logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], pre_nms_top: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The best `pre_nms_top` of each level: boxes [F, K, 4], logits [F, K], level of each [K].
+    """Returns the best `pre_nms_top` candidates of each level.
 
-    Per level: logits [F, A, H, W], deltas [F, 4A, H, W] anchor-major, anchors [H*W*A, 4].
+    Results: boxes [F, K, 4], logits [F, K], level of each candidate [K]. Inputs per level: logits [F, A, H, W], deltas
+    [F, 4A, H, W] anchor-major, anchors [H*W*A, 4].
     """
     boxes, scores, levels = [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
@@ -65,11 +66,12 @@ def select(
     top: int,
     score_threshold: float = 0.0,
 ) -> Proposals:
-    """Clip to the frame of `size` (h, w), drop what is empty or not finite, suppress per level, keep the `top` best.
+    """Returns the `top` best boxes of each frame.
 
-    boxes [F, K, 4], scores [F, K], levels [K]. Ranking is by logit, as in detectron2. torchvision ranks by sigmoid,
-    which is 1.0 in float32 for every logit above 17; as it does, boxes whose sigmoid is below `score_threshold` are
-    dropped before suppression.
+    Boxes are clipped to the frame of `size` (h, w), empty or non-finite boxes are dropped, and overlapping boxes are
+    suppressed per level. boxes [F, K, 4], scores [F, K], levels [K]. Ranking is by logit, as in detectron2. torchvision
+    ranks by sigmoid, which is 1.0 in float32 for every logit above 17. As in torchvision, boxes whose sigmoid is below
+    `score_threshold` are dropped before suppression.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)
@@ -89,6 +91,6 @@ def select(
 
 
 def padded(images: Tensor, divisor: int) -> Tensor:
-    """images [F, 3, h, w] with zeros at the right and bottom: [F, 3, H, W], H and W multiples of `divisor`."""
+    """Returns images [F, 3, h, w] with zeros at the right and bottom: [F, 3, H, W], H and W multiples of `divisor`."""
     height, width = images.shape[2:]
     return F.pad(images, (0, -width % divisor, 0, -height % divisor))

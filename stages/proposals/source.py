@@ -8,17 +8,16 @@ import numpy as np
 from kinegraph.cache_schemas.ledger import Reason
 from kinegraph.stages.regions.geometry import boxes_in_crop
 
-# T frames, N proposals, h w size of the frames a source asked for.
+# T frames, N proposals, h w size of the frames that a source asked for.
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFrames:
-    """What a source may look at: T frames of one clip of a video of `width` x `height` px.
+    """The inputs of a source: T frames of one clip of a video of `width` x `height` px.
 
-    video_id: of the whole video, also where the clip is of an interval of it.
-    seconds [T] float64: presentation times.
-    pixels [T, h, w, 3] uint8 RGB, of the options' `input_size`, where they take pixels.
-    numbers [T] int64: places among the `video_frames` frames of the video, where the options take them.
+    video_id: the id of the whole video, also where the clip is of an interval. seconds [T] float64: presentation times.
+    pixels [T, h, w, 3] uint8 RGB, of the options' `input_size`, where the options take pixels. numbers [T] int64:
+    places among the `video_frames` frames of the video, where the options take numbers.
     """
 
     video_id: str
@@ -32,7 +31,7 @@ class ClipFrames:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipProposals:
-    """Boxes [T, N, 4] float32 in video pixels, scores [T, N] float32, count [T] int16; zero past count."""
+    """Boxes [T, N, 4] float32 in video pixels, scores [T, N] float32, count [T] int16. Values past count are zero."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -45,7 +44,7 @@ class ClipProposals:
 
     @classmethod
     def empty(cls, num_frames: int, top: int) -> "ClipProposals":
-        """No boxes yet, to be filled in."""
+        """Returns proposals without boxes, to be filled in."""
         shape = num_frames, top
         return cls(
             boxes=np.zeros((*shape, 4), np.float32),
@@ -54,7 +53,7 @@ class ClipProposals:
         )
 
     def within(self, crop: tuple[float, float, float, float]) -> "ClipProposals":
-        """Those that overlap the crop, closed up; boxes are not clipped."""
+        """Returns the proposals that overlap the crop, moved up without gaps. Boxes are not clipped."""
         top = self.scores.shape[1]
         kept = [
             boxes_in_crop(boxes, scores, int(count), crop, top)
@@ -65,7 +64,7 @@ class ClipProposals:
 
 
 class ProposalError(Exception):
-    """A clip that a source has no proposals for; `reason` is the ledger's."""
+    """A source has no proposals for a clip. `reason` is a reason of the ledger."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -74,15 +73,15 @@ class ProposalError(Exception):
 
 
 class ProposalSource(Protocol):
-    """Where class-agnostic boxes come from: the `top` best of each frame, by descending score.
+    """A source of class-agnostic boxes: the `top` best of each frame, by descending score.
 
-    Boxes lie within the frame and have an area. A frame's boxes depend on that frame alone, not on the others of the
-    clip, and are the same each time. tests/stages/proposals/source_contract.py is the contract as tests.
+    Boxes lie within the frame and have an area. A frame's boxes depend on that frame alone, not on the other frames of
+    the clip, and are the same each time. tests/stages/proposals/source_contract.py is the contract as tests.
     """
 
     @property
     def digest(self) -> str:
-        """Identity of the weights for fingerprints; empty where there are none."""
+        """Returns the identity of the weights for fingerprints, or "" where there are no weights."""
 
     def propose(self, frames: ClipFrames) -> ClipProposals:
-        """Raises ProposalError where this clip can have none."""
+        """Returns the proposals of a clip. Raises ProposalError where this clip can have none."""

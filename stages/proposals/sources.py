@@ -1,4 +1,4 @@
-"""From the `proposals` section of a config to its source: one line each in SOURCES."""
+"""Builds the source that the `proposals` section of a config names. SOURCES has one line per source."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,5 +31,8 @@ SOURCES: dict[type, Callable[[Any, torch.device], ProposalSource]] = {
 
 
 def build_source(options: ProposalOptions, device: torch.device) -> ProposalSource:
-    """Networks are loaded here, once a worker process. Raises WeightsError, UsageError."""
+    """Returns the source, with its networks loaded.
+
+    Call it once per worker process. Raises WeightsError, UsageError.
+    """
     return SOURCES[type(options)](options, device)

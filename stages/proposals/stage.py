@@ -1,4 +1,4 @@
-"""The key `proposals`: class-agnostic boxes of each frame, best first. Imports no torch."""
+"""The stage key `proposals`: class-agnostic boxes of each frame, best first. Imports no torch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -68,7 +68,7 @@ class Proposals(StageKind):
         return ProposalRunner(_options(recipe), device)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Boxes [n, T, N, 4], scores [n, T, N], count [n, T]."""
+        """Yields problems of boxes [n, T, N, 4], scores [n, T, N] and count [n, T]."""
         boxes, scores, count = ok[BOXES], ok[SCORES], ok[COUNT]
         places = np.arange(scores.shape[-1])
         if ((count < 0) | (count > len(places))).any():
@@ -82,7 +82,7 @@ class Proposals(StageKind):
             yield BOXES, "boxes"
 
     def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
-        """Scores of boxes that have none: imported ones, and grids."""
+        """Returns the scores where boxes have none: imported boxes, and grids."""
         has_none = "scores" in stage.options or stage.options.get("source") == "grid"
         return (SCORES,) if has_none else ()
 
@@ -98,7 +98,10 @@ def _options(recipe: Recipe) -> ProposalOptions:
 
 
 def proposals_per_frame(cache: Cache) -> float | None:
-    """Mean number of boxes over the frames of clips that did not fail; shards that cannot be read are left out."""
+    """Returns the mean number of boxes over the frames of clips that did not fail.
+
+    Shards that cannot be read are left out.
+    """
     if not cache.has_stage(Proposals.kind):
         return None
     counts = [np.empty(0)]

@@ -11,7 +11,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork
 
 CHANNELS = 32
-ANCHOR_SIDES = ((16,), (32,))  # of the levels with stride 4 and 8; the demo's things have 14 to 18 px
+ANCHOR_SIDES = ((16,), (32,))  # px, for the levels with stride 4 and 8; the demo's things have 14 to 18 px
 
 
 class TinyPyramid(nn.Module):
@@ -31,7 +31,10 @@ class TinyPyramid(nn.Module):
 
 
 def tiny_region_proposal_network() -> RegionProposalNetwork:
-    """Torchvision's RPN with one square anchor a cell; its sampling serves `stages/generated/tiny_networks.py`."""
+    """Returns torchvision's RPN with one square anchor per cell.
+
+    `stages/generated/tiny_networks.py` uses its sampling.
+    """
     return RegionProposalNetwork(
         AnchorGenerator(ANCHOR_SIDES, ((1.0,),) * len(ANCHOR_SIDES)),
         RPNHead(CHANNELS, num_anchors=1),

@@ -1,4 +1,4 @@
-"""Region features of a clip: stored maps and stored boxes in, one vector per proposal out."""
+"""Computes region features of a clip from stored maps and stored boxes: one vector per proposal."""
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ def clip_regions(
     options: RegionOptions,
     offset_px: float = 0.0,
 ) -> Regions:
-    """maps [T, C, H, W] as stored, boxes [T_p, N, 4] in video pixels and count [T_p] as stored -> T frames of regions.
+    """Returns T frames of regions from stored maps and stored boxes.
 
-    crop: what the network saw, mirrored where x1 > x2. Boxes may be finer in time than maps: map row t reads those of
-    its own input frame. `stride` and `offset_px` are those of the tap.
+    maps: [T, C, H, W]. boxes: [T_p, N, 4] in video pixels. count: [T_p]. crop: the rectangle that the network saw,
+    mirrored where x1 > x2. Boxes may be finer in time than maps: map row t reads the boxes of its own input frame.
+    `stride` and `offset_px` are those of the tap.
     """
     step = len(boxes) // len(maps)
     projected = to_input(boxes[::step], crop, input_size) - np.float32(offset_px)

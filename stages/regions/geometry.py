@@ -1,6 +1,6 @@
-"""Boxes from the video to a row's crop and to a backbone's input. Imports no torch.
+"""Transforms boxes from the video to a row's crop and to a backbone's input. Imports no torch.
 
-Boxes and crops are xyxy float pixels of the (rotated) video frame; pixel i covers [i, i + 1).
+Boxes and crops are xyxy float pixels of the (rotated) video frame. Pixel i covers [i, i + 1).
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ FloatArray = NDArray[np.float32]
 def boxes_in_crop(
     boxes: FloatArray, scores: FloatArray, count: int, crop: Sequence[float], top: int
 ) -> tuple[FloatArray, FloatArray, int]:
-    """The first `top` of the `count` boxes [N, 4] that share an area with the crop, closed up in order, not clipped.
+    """Returns the first `top` of the `count` boxes [N, 4] that overlap the crop, in order and without gaps.
 
-    Returns boxes [top, 4], scores [top] and how many there are; rows past them are zero.
+    Boxes are not clipped. The result is boxes [top, 4], scores [top] and the number of boxes. Rows past that number are
+    zero.
     """
     x1, y1, x2, y2 = crop
     seen = boxes[:count]
@@ -31,16 +32,19 @@ def boxes_in_crop(
 
 
 def to_input(boxes: FloatArray, crop: Sequence[float], size: int) -> FloatArray:
-    """Boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it. Computed in float64.
+    """Returns boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it. Computed in float64.
 
-    A crop with x1 > x2 is mirrored: its pixels are read from right to left, and the boxes are mirrored with them.
+    A crop with x1 > x2 is mirrored. Its pixels are read from right to left, and the boxes are mirrored with them.
     """
     inside: FloatArray = on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
     return inside
 
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
-    """`to_input` in the precision of its arguments, which may be tensors; the crops [..., 4] may be many."""
+    """Does the same as `to_input` in the precision of its arguments, which may be tensors.
+
+    Crops [..., 4] may be many.
+    """
     origin = crop[..., [0, 1, 0, 1]]
     extent = crop[..., [2, 3, 2, 3]] - origin
     inside = ((boxes - origin) * (size / extent)).clip(0, size)

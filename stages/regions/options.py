@@ -1,4 +1,4 @@
-"""Options of the region features. Torch-free."""
+"""The options of region features. Torch-free."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from kinegraph.stages.options import StageOptions
 
 
 class RegionOptions(StageOptions):
-    """RoIAlign of every proposal on every tap of some backbones."""
+    """RoIAlign features of every proposal, on every tap of the named backbones."""
 
     backbones: tuple[str, ...] = Field(min_length=1, description="entries of `backbones`")
     size: int = Field(7, ge=1, le=64, description="bins a side")
@@ -17,6 +17,6 @@ class RegionOptions(StageOptions):
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the region features")
 
     def recorded(self) -> dict[str, Any]:
-        """What enters the fingerprint; `grid` came later and is left out while it is false."""
+        """Returns the options that the fingerprint covers. `grid` is newer and is left out while it is false."""
         exclude = {"backbones"} if self.grid else {"backbones", "grid"}
         return self.model_dump(mode="json", exclude=exclude)

@@ -19,7 +19,10 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """features [T, N, C] float32; grid [T, N, C, size, size] float32, if asked for. Zero past count."""
+    """features [T, N, C] float32, and grid [T, N, C, size, size] float32 where it was asked for.
+
+    Values past count are zero.
+    """
 
     features: Tensor
     grid: Tensor | None
@@ -35,10 +38,11 @@ def region_features(
     *,
     with_grid: bool = False,
 ) -> Regions:
-    """maps [T, C, H, W], boxes [T, N, 4], count [T] -> the region features of the first `count` boxes of each frame.
+    """Returns the region features of the first `count` boxes of each frame.
 
-    boxes: xyxy in pixels of the backbone's square input, `stride` pixels per map cell, pixel centres at +0.5.
-    Each box is read on a `size` x `size` grid with as many samples as it covers cells, then reduced ("max", "mean").
+    maps: [T, C, H, W]. boxes: [T, N, 4], xyxy in pixels of the backbone's square input, `stride` pixels per map cell,
+    pixel centres at +0.5. count: [T]. Each box is read on a `size` x `size` grid with as many samples as it covers
+    cells, then reduced ("max", "mean").
     """
     num_frames, num_boxes = boxes.shape[:2]
     channels = maps.shape[1]
@@ -47,7 +51,7 @@ def region_features(
     features = torch.zeros(num_frames, num_boxes, channels, device=maps.device)
     grids = features.new_zeros(*features.shape, size, size) if with_grid else None
     maps = maps.float()
-    # The grids of all boxes at once are size * size times what is asked for.
+    # The grids of all boxes at once would take size * size times the memory of the result.
     chunk = max(1, POOLED_GRID_BYTES // (channels * size * size * 4))
     for at in range(0, len(rois), chunk):
         part = slice(at, at + chunk)

@@ -15,7 +15,7 @@ from kinegraph.stages.stage import StageBatch
 
 
 class RegionRunner:
-    """The regions of one backbone entry: of all its taps, whose maps are arrays of the key `maps_of`."""
+    """The regions of all taps of one backbone entry. The taps' maps are arrays of the key `maps_of`."""
 
     digest = ""
 

@@ -1,4 +1,7 @@
-"""The keys `regions/<entry>`: RoIAligned features of each proposal on the maps of a backbone. Imports no torch."""
+"""The stage keys `regions/<entry>`: RoIAligned features of each proposal on the maps of a backbone.
+
+Imports no torch.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

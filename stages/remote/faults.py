@@ -1,7 +1,7 @@
-"""What an error of a file system means: is it about one video, about credentials, or about the network?
+"""Decides what an error of a file system is about: one video, the credentials, or the network.
 
-Implementations of fsspec translate errors differently, and some wrongly: for HTTP, whatever keeps it from a file's
-headers is a FileNotFoundError. So the causes of an error are looked at too.
+Implementations of fsspec translate errors differently, and some wrongly. For HTTP, every failure to read a file's
+headers becomes a FileNotFoundError. So the causes of an error are examined too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,28 +19,32 @@ CREDENTIAL_ERRORS = frozenset("CredentialRetrievalError NoCredentialsError Parti
 
 
 class NetworkError(RuntimeError):
-    """Videos that cannot be reached, as far as one can tell through no fault of their own."""
+    """Videos cannot be reached, and as far as one can tell the videos are not at fault."""
 
 
 class CredentialsError(RuntimeError):
-    """A store that wants other credentials, or any."""
+    """A store wants other credentials, or wants credentials at all."""
 
 
 class Stopped(Exception):
-    """Nobody waits for the answer any more."""
+    """The caller no longer waits for the answer."""
 
 
 class NoRanges(Exception):
-    """A server that gives files only whole."""
+    """A server returns whole files only, not parts."""
 
 
 def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
+    """Returns the error for a video of `size` or more bytes, where copies may take `max_bytes`."""
     detail = f"{url} has {size} bytes or more, and copies may take {max_bytes}: raise run.staging.max_gib"
     return DecodeError("unreadable", detail)
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Whose fault an error is. What is not known is the network's: a run that stops loses nothing."""
+    """Returns whose fault an error is.
+
+    An unknown error counts as the network's, because a run that stops loses nothing.
+    """
     chain = [*_causes(error)]
     codes, statuses = {_code(each) for each in chain}, [status for each in chain if (status := status_in(each))]
     if codes & CREDENTIAL_CODES or {type(each).__name__ for each in chain} & CREDENTIAL_ERRORS:
@@ -54,13 +58,14 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def blamed(error: BaseException) -> BaseException:
-    """The error behind a FileNotFoundError that is none."""
+    """Returns the real error behind a FileNotFoundError that does not mean a missing file."""
     cause = error.__cause__
     is_known = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
     return blamed(cause) if isinstance(error, FileNotFoundError) and cause is not None and is_known else error
 
 
 def in_words(error: BaseException) -> str:
+    """Returns the kind and the words of the real error."""
     root = blamed(error)
     return f"{type(root).__name__}: {root}"
 
@@ -73,6 +78,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _code(error: BaseException) -> str | None:
-    """S3's own word for an error."""
+    """Returns S3's own code of an error."""
     response = getattr(error, "response", None)
     return response.get("Error", {}).get("Code") if isinstance(response, dict) else None

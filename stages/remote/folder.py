@@ -1,7 +1,7 @@
-"""A folder of one process for files that must not outlive it. Torch-free.
+"""A folder of one process for files that must not outlive the process. Torch-free.
 
-Beside each folder lies a file that its process holds locked. The kernel lets go of the lock when the process dies,
-however it dies; so whoever comes next can tell what was left behind from what is in use, also across containers.
+Beside each folder lies a file that the process holds locked. The kernel releases the lock when the process dies,
+however it dies. So a later process can tell leftovers from folders in use, also across containers.
 """
 
 import fcntl
@@ -17,20 +17,20 @@ LOCK, GONE, GATE = ".lock", ".gone", "gate"
 
 
 class StagingError(RuntimeError):
-    """A staging folder that cannot be used."""
+    """A staging folder cannot be used."""
 
 
 class OwnFolder:
-    """A new empty folder below `base`, or below the system's temporary folder; made with it, gone after `remove`.
+    """A new empty folder below `base`, or below the system's temporary folder. `remove` removes it.
 
-    What dead processes of this user left there is removed first. Raises StagingError.
+    At construction, folders of dead processes of this user are removed first. Raises StagingError.
     """
 
     def __init__(self, base: str | None) -> None:
         self._base = Path(base or tempfile.gettempdir()) / f"kinegraph-staging-{os.getuid()}"
         try:
             _make_private(self._base)
-            with _locked(self._base / GATE):  # nobody sweeps between the making of a folder and that of its lock
+            with _locked(self._base / GATE):  # no process may sweep between making a folder and making its lock
                 _sweep(self._base)
                 self.path = self._base / uuid.uuid4().hex
                 self._lock = os.open(_beside(self.path, LOCK), os.O_CREAT | os.O_RDWR, 0o600)
@@ -43,7 +43,7 @@ class OwnFolder:
             ) from error
 
     def remove(self) -> None:
-        """Remove the folder, also while threads still write in it: they can make no new file."""
+        """Removes the folder, also while threads still write in it. The threads can make no new file."""
         gone = _beside(self.path, GONE)
         with suppress(OSError):
             self.path.rename(gone)
@@ -75,7 +75,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _sweep(base: Path) -> None:
     for lock in base.glob(f"*{LOCK}"):
-        with suppress(OSError):  # held by a process that lives, or removed by its own at this moment
+        with suppress(OSError):  # a living process holds the lock, or its process removes it at this moment
             descriptor = os.open(lock, os.O_RDWR)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What stores tell of a file, each in its own words. Torch-free, and without fsspec."""
+"""Reads what stores report about a file, each in its own words. Torch-free, and without fsspec."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +15,10 @@ MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated"
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteInfo:
-    """Size and version of a video at a URL. `size` and `etag` None, `mtime_ns` 0: not told."""
+    """Size and version of a video at a URL.
+
+    `size` and `etag` are None, and `mtime_ns` is 0, where the store does not report them.
+    """
 
     size: int | None
     mtime_ns: int
@@ -23,23 +26,28 @@ class RemoteInfo:
 
     @classmethod
     def told(cls, info: Mapping[str, Any]) -> "RemoteInfo":
-        """From what fsspec's `info` gives."""
+        """Returns the facts in the result of fsspec's `info`."""
         etag = next((str(info[key]) for key in ETAGS if info.get(key)), None)
         return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag)
 
     def identified(self, copy: Source) -> Source:
-        """The identity of the video whose copy has that of `copy`."""
+        """Returns the identity of the video, where `copy` is the identity of its copy."""
         return copy.model_copy(update={"mtime_ns": self.mtime_ns, "etag": self.etag})
 
     def is_version(self, source: Source) -> bool:
-        """Whether the store says that the video is still that of `source`, or tells no versions."""
+        """Returns whether the store says that the video is still that of `source`.
+
+        It is also true where the store reports no versions.
+        """
         if self.etag is not None and self.etag == source.etag:
             return True
         return (self.etag, self.mtime_ns) == (source.etag, source.mtime_ns)
 
 
 def _modified_ns(info: Mapping[str, Any]) -> int:
-    """When a file was changed last, ns since 1970; 0 where the store does not say, or in a way not known here."""
+    """Returns when a file was last changed, in ns since 1970. Returns 0 where the store does not report a known
+    form of time.
+    """
     found = next((info[key] for key in MODIFIED if info.get(key)), None)
     with suppress(ValueError):
         if isinstance(found, str):

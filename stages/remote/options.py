@@ -1,4 +1,4 @@
-"""Options of copying videos from URLs. Torch-free."""
+"""The options of copying videos from URLs. Torch-free."""
 
 from pydantic import Field
 
@@ -8,9 +8,9 @@ GIB = 1 << 30
 
 
 class StagingOptions(StageOptions):
-    """Where videos at URLs are copied to before they are decoded; each copy is deleted once it is.
+    """Limits the copies of videos at URLs. A video is copied before it is decoded, and its copy is deleted afterwards.
 
-    Counts for one worker process: on a node with four of them, four times as much.
+    The limits hold for one worker process. A node with four worker processes needs four times as much.
     """
 
     folder: str | None = Field(
@@ -31,4 +31,5 @@ class StagingOptions(StageOptions):
 
     @property
     def max_bytes(self) -> int:
+        """Returns the most bytes that all copies of one process may take together."""
         return int(self.max_gib * GIB)

@@ -1,6 +1,6 @@
-"""Videos at URLs: listed, described, probed and copied through fsspec. Torch-free.
+"""Lists, describes, probes and copies videos at URLs, through fsspec. Torch-free.
 
-Requests that fail because of the network are repeated; what is wrong with one video is a DecodeError.
+Requests that fail because of the network are repeated. A fault of one video is a DecodeError.
 """
 
 import errno
@@ -41,20 +41,20 @@ from kinegraph.stages.remote.urls import HTTP, origin
 T = TypeVar("T")
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
 SILENCE_SECONDS = (
-    60.0  # of an HTTP server; fsspec's own limit, five minutes for a whole file, is too short for large ones
+    60.0  # silence of an HTTP server; fsspec's limit of five minutes for a whole file is too short for large files
 )
 HEADER_BLOCK_BYTES, HEADER_BLOCKS = 1 << 20, 8
-ONE_PART = {"max_concurrency": 1}  # else s3fs holds ten parts of 50 MB at once
+ONE_PART = {"max_concurrency": 1}  # otherwise s3fs holds ten parts of 50 MB in memory
 COPY_SETTINGS = {"s3": ONE_PART, "s3a": ONE_PART}
 log = logging.getLogger("kinegraph")
 
 
 class Remote:
-    """What is asked of URLs by one process. Any thread may ask; `stopping` ends waiting.
+    """Requests of one process to URLs. Any thread may make requests. `stopping` ends waiting.
 
-    A request is tried `tries` times while the network is at fault. Then the video that came last is asked for: if the
-    store answers, the fault is this one's (DecodeError), else all stops (NetworkError). Every method raises these two,
-    CredentialsError, Stopped, and UnknownStorage where a package is missing.
+    A request is tried `tries` times while the network is at fault. Then the video that last succeeded is requested. If
+    the store answers, this video is at fault (DecodeError). Otherwise everything stops (NetworkError). Every method
+    raises these two errors, CredentialsError, Stopped, and UnknownStorage where a package is missing.
     """
 
     def __init__(self, tries: int, stopping: threading.Event | None = None) -> None:
@@ -62,10 +62,14 @@ class Remote:
         self._witness: str | None = None
 
     def info(self, url: str) -> RemoteInfo:
+        """Returns size and version of a video, as its store reports them."""
         return self._patiently(url, lambda: self._info(url))
 
     def listed(self, root: str) -> Iterator[tuple[str, str]]:
-        """Path below `root`, and URL, of every file there; one request a folder. A missing root is a DecodeError."""
+        """Yields the path below `root`, and the URL, of every file there, with one request per folder.
+
+        A missing root is a DecodeError.
+        """
         names = self._patiently(root, lambda: self._walked(root))
         top, is_http = self._at(root)[1].rstrip("/"), root.startswith(HTTP)
         for name in names:
@@ -73,35 +77,38 @@ class Remote:
             yield unquote(below) if is_http else below, f"{root.rstrip('/')}/{below}"
 
     def read(self, url: str, limit_bytes: int) -> bytes:
-        """A document, whole. A document of more than `limit_bytes` is a DecodeError (`unreadable`)."""
+        """Returns a whole document. Raises DecodeError (`unreadable`) for a document of more than `limit_bytes`."""
         return self._patiently(url, lambda: self._read(url, limit_bytes))
 
     def probe(self, url: str, look: Callable[[Seekable], Probe] = probe) -> Probe:
-        """What indexing needs to know, as `look` finds it, from the parts of the file that FFmpeg asks for.
+        """Returns what `look` finds in the parts of the file that FFmpeg asks for.
 
-        Raises NoRanges where the server gives no parts.
+        Raises NoRanges where the server returns no parts.
         """
         return self._patiently(url, lambda: self._probed(url, look))
 
     def digest(self, url: str, size: int) -> str:
-        """`source_identity`'s digest of a video, from three small parts of it."""
+        """Returns `source_identity`'s digest of a video, read from three small parts of it."""
         system, path = self._at(url)
 
         def part(start: int, stop: int) -> bytes:
             content: bytes = system.cat_file(path, start=start, end=stop)
-            return content if len(content) <= stop - start else content[start:stop]  # some servers give all
+            return (
+                content if len(content) <= stop - start else content[start:stop]
+            )  # some servers return the whole file
 
         return self._patiently(url, lambda: sampled_digest(size, part))
 
     def copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
-        """Copy a video that `info` describes; a copy of another size is made again. Never writes more than `max_bytes`.
+        """Copies the video that `info` describes.
 
-        Raises DecodeError where a video of unknown size has more, and OSError where there is no room for so much.
+        A copy of another size is repeated. Never writes more than `max_bytes`. Raises DecodeError where a video of
+        unknown size has more bytes, and OSError where the disk has no room.
         """
         self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
 
     def _read(self, url: str, limit_bytes: int) -> bytes:
-        """Through a file, as copies end where they become too large, whatever size the server tells."""
+        """Returns the content through a file, because copies stop at the limit, whatever size the server states."""
         system, path = self._at(url)
         words = f"{url} has more than {limit_bytes >> 20} MiB, the limit for such a file; is it the right one?"
         progress = _Progress(limit_bytes, DecodeError("unreadable", words), self.stopping)
@@ -116,7 +123,7 @@ class Remote:
         try:
             told = system.info(path)
         except PermissionError:
-            system.cat_file(path, start=0, end=1)  # S3 says why it refuses in answers with a body alone
+            system.cat_file(path, start=0, end=1)  # S3 states its reason only in answers with a body
             raise
         if told.get("type") == "directory":
             raise IsADirectoryError(url)
@@ -125,7 +132,7 @@ class Remote:
     def _walked(self, root: str) -> list[str]:
         system, path = self._at(root)
         found = []
-        for _, _, files in system.walk(path, detail=True, on_error="raise"):  # `find` passes over folders that fail
+        for _, _, files in system.walk(path, detail=True, on_error="raise"):  # `find` would skip folders that fail
             found += [entry["name"] for entry in files.values()]
         return sorted(found)
 
@@ -155,7 +162,7 @@ class Remote:
         self._witness = url
 
     def _at(self, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """The file system of a URL, and its name for it."""
+        """Returns the file system of a URL, and the path of the URL in it."""
         system = _system(os.getpid(), origin(url))
         return system, system._strip_protocol(url)
 
@@ -167,7 +174,7 @@ class Remote:
                 found = action()
             except (DecodeError, UsageError, CacheError, NoRanges, Stopped):
                 raise
-            except Exception as error:  # every implementation has errors of its own
+            except Exception as error:  # each implementation has its own errors
                 if self.stopping.is_set():
                     raise Stopped from error
                 self._judge(url, error)
@@ -182,7 +189,7 @@ class Remote:
         raise AssertionError("tries is at least 1")
 
     def _judge(self, url: str, error: Exception) -> None:
-        """Raise what an error means, unless it is the network's."""
+        """Raises the error that `error` means, unless the network is at fault."""
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise error
         fault = fault_of(error)
@@ -210,9 +217,9 @@ class Remote:
 
 
 class _Watched:
-    """A file that ends where something goes wrong with it, and remembers what.
+    """A file that ends where an error occurs, and keeps that error.
 
-    FFmpeg would go on asking, and PyAV prints every error after the first.
+    FFmpeg would otherwise continue to ask, and PyAV prints every error after the first.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -229,8 +236,8 @@ class _Watched:
         return self._file.tell()
 
     def check(self) -> None:
-        """Raise what went wrong, if anything did."""
-        if isinstance(self._failure, ValueError):  # how fsspec says that a server knows no ranges
+        """Raises the error that occurred, if any."""
+        if isinstance(self._failure, ValueError):  # fsspec's error for a server without ranges
             raise NoRanges from self._failure
         if self._failure is not None:
             raise self._failure
@@ -245,7 +252,7 @@ class _Watched:
 
 
 class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Ends a copy that nobody waits for, or that is larger than it may be."""
+    """Ends a copy when the caller no longer waits, or when the copy grows beyond its limit."""
 
     def __init__(self, max_bytes: int, too_much: Exception, stopping: threading.Event) -> None:
         super().__init__()
@@ -258,14 +265,20 @@ class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
             raise self._too_much
 
 
-@functools.cache  # fsspec's own cache has an instance, with connections, for each thread
+@functools.cache  # fsspec's cache would hold an instance, with connections, for each thread
 def _system(process: int, place: str) -> fsspec.AbstractFileSystem:
-    """The file system of a host or bucket, one for all threads of a process: it does not survive a fork."""
+    """Returns the file system of a host or bucket.
+
+    All threads of a process share it, because it does not survive a fork.
+    """
     return open_file_system(place, **_settings(place.partition("://")[0]))[0]
 
 
 def _settings(scheme: str) -> dict[str, Any]:
-    """For HTTP, a limit to silence instead of one to the whole transfer, beside what the user's settings say."""
+    """Returns fsspec's settings.
+
+    For HTTP, silence is limited in place of the whole transfer, in addition to the user's settings.
+    """
     if scheme not in HTTP:
         return {}
     with suppress(ImportError):

@@ -1,4 +1,7 @@
-"""Videos as files of this machine: those that are, and copies of those at URLs, few at a time. Torch-free."""
+"""Provides videos as files of this machine: local files as they are, and copies of videos at URLs, few at a time.
+
+Torch-free.
+"""
 
 import queue
 import threading
@@ -24,39 +27,39 @@ from kinegraph.stages.remote.urls import is_url
 if TYPE_CHECKING:
     from kinegraph.stages.remote.remote import Remote
 
-COPIERS = 4  # at a time; one rarely fills a network
-MAX_ENDING = 16  # characters; a longer one is but a name with a dot in it
+COPIERS = 4  # copies at a time; one copy rarely fills a network
+MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 
 
 @dataclass(frozen=True)
 class AtHand:
-    """A video's file on this machine, perhaps a copy of `original`."""
+    """A video's file on this machine, which may be a copy of `original`."""
 
     file: str
     original: tuple[str, RemoteInfo] | None = None
 
     def identity(self) -> Source | None:
-        """What the ledger is to know of the video. The digest of a copy is that of the original."""
+        """Returns the identity of the video for the ledger. The digest of a copy is that of the original."""
         found = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
         return self.original[1].identified(found) if found is not None and self.original else found
 
     def named(self, words: str) -> str:
-        """The words, with the video's own name in place of that of a copy."""
+        """Returns the words with the video's own name in place of the copy's name."""
         return words.replace(self.file, self.original[0]) if self.original else words
 
 
 class Staging:
-    """Gives files for paths and URLs; on leaving it, no copy is left. Copies together never take more than is allowed.
+    """Provides files for paths and URLs. No copy is left at the end, and all copies together never exceed the limit.
 
         with Staging(options) as staging:
             following = staging.begin(url)      # copying begins
-            with following as video:            # waits for it
+            with following as video:            # waits for the copy
                 decode(video.file)
             # the copy is gone
 
-    Files are to be used in the order in which they were begun, by any number of threads, one at a time by each; room is
-    given out in that order, so that no video waits for one behind it. What was begun need not be used. Raises on
-    entering a video what `Remote` does, and StagingError.
+    Use files in the order in which they were begun. Any number of threads may use them, one file at a time per thread.
+    Room is allocated in that order, so that no video waits for a later one. A file that was begun need not be used.
+    Entering a video raises the errors of `Remote`, and StagingError.
     """
 
     def __init__(self, options: StagingOptions) -> None:
@@ -72,7 +75,7 @@ class Staging:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stop copying at once, without waiting for a network that may hang, and remove all copies."""
+        """Stops copying at once, without waiting for a network that may hang, and removes all copies."""
         with self._lock:
             self._stopping.set()
             begun = [*self._begun.values()]
@@ -85,7 +88,10 @@ class Staging:
             self._folder.remove()
 
     def begin(self, path: str) -> AbstractContextManager[AtHand]:
-        """A video that will be needed: entered, it is there; left, it may go."""
+        """Announces a video that will be needed.
+
+        Entering the returned context waits for the file; leaving it releases the file.
+        """
         if not is_url(path):
             return nullcontext(AtHand(path))
         with self._lock:
@@ -94,7 +100,7 @@ class Staging:
             if self._folder is None:
                 self._start()
             assert self._folder is not None
-            ending = PurePosixPath(path).suffix  # FFmpeg looks at endings too
+            ending = PurePosixPath(path).suffix  # FFmpeg uses endings too
             name = f"{self._num_begun}{ending if len(ending) <= MAX_ENDING else ''}"
             copy = _Copy(self, path, self._num_begun, self._folder.path / name)
             self._begun[copy.number] = copy
@@ -103,9 +109,9 @@ class Staging:
         return copy
 
     def probe(self, path: str, by_number: bool = False) -> Probe:
-        """What indexing needs to know of a video; from a copy, where a server gives no parts of files.
+        """Returns what indexing needs to know about a video. A copy is probed where a server returns no parts of files.
 
-        `by_number`: also its frames.
+        by_number: the frames are counted too.
         """
         look = probe_counted if by_number else probe
         if not is_url(path):
@@ -119,7 +125,7 @@ class Staging:
     def _remote(self) -> "Remote":
         with self._lock:
             if self._known_remote is None:
-                # takes time to import, which folders need not wait for
+                # imported here, because folders do not need it
                 from kinegraph.stages.remote.remote import Remote
 
                 self._known_remote = Remote(self._options.tries, self._stopping)
@@ -127,7 +133,7 @@ class Staging:
 
     def _start(self) -> None:
         self._folder = OwnFolder(self._options.folder)
-        for number in range(COPIERS):  # daemons: no exit waits for a network
+        for number in range(COPIERS):  # daemon threads, so that the exit never waits for a network
             threading.Thread(target=self._work, name=f"copy-{number}", daemon=True).start()
 
     def _work(self) -> None:
@@ -135,7 +141,7 @@ class Staging:
             try:
                 found = self._copied(copy)
             except BaseException as error:
-                with suppress(InvalidStateError):  # cancelled: nobody waits
+                with suppress(InvalidStateError):  # the future was cancelled, so no caller waits
                     copy.ready.set_exception(error)
             else:
                 with suppress(InvalidStateError):
@@ -160,12 +166,12 @@ class Staging:
                 f"{copy.file.parent}: {error.strerror}. Copies of videos may take {max_bytes} bytes in each worker "
                 "process: set run.staging.max_gib to what there is room for, or run.staging.folder to another disk."
             ) from error
-        copy.num_bytes = copy.file.stat().st_size  # less than was taken where the size was not told
+        copy.num_bytes = copy.file.stat().st_size  # smaller than the room taken where the store reported no size
         self._room.give_back(told - copy.num_bytes)
         return AtHand(str(copy.file), (copy.url, info))
 
     def drop(self, copy: "_Copy") -> None:
-        """Remove a copy that was used; what it took is free again."""
+        """Removes a copy that was used, and frees its room."""
         with self._lock:
             del self._begun[copy.number]
         copy.file.unlink(missing_ok=True)
@@ -174,7 +180,7 @@ class Staging:
 
 @dataclass(eq=False)
 class _Copy:
-    """One video under way, the `number`-th that was begun. `num_bytes`: room taken for it."""
+    """One video that is being copied, the `number`-th that was begun. `num_bytes` is the room that it takes."""
 
     staging: Staging
     url: str
@@ -197,14 +203,14 @@ class _Copy:
 
 
 class _Room:
-    """Bytes that are given out in the order of numbers, and given back in any."""
+    """Allocates bytes in the order of numbers. Bytes may be freed in any order."""
 
     def __init__(self, max_bytes: int) -> None:
         self._free_bytes, self._next, self._is_closed = max_bytes, 0, False
         self._changed = threading.Condition()
 
     def take(self, number: int, num_bytes: int) -> None:
-        """Wait until all before `number` have theirs and there is room for it. Raises Stopped."""
+        """Waits until all lower numbers have their bytes and there is room for `num_bytes`. Raises Stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or (self._next == number and num_bytes <= self._free_bytes))
             if self._is_closed:

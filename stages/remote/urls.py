@@ -1,4 +1,4 @@
-"""Names of videos that lie elsewhere: what is a URL, and which are refused. Torch-free, and without fsspec."""
+"""Recognises URLs of videos, and refuses some. Torch-free, and without fsspec."""
 
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -11,24 +11,24 @@ HTTP = ("http", "https")
 
 
 class UrlError(UsageError):
-    """A URL that is not to be written down, or that cannot be understood."""
+    """A URL must not be written down, or cannot be understood."""
 
 
 def is_url(path: str) -> bool:
-    """Whether a video's path is a URL; `file://` is but another way to write a local one."""
+    """Returns whether a video's path is a URL. `file://` names a local path and does not count."""
     return "://" in path and not path.startswith(FILE)
 
 
 def origin(url: str) -> str:
-    """Scheme and host, or bucket: what has one file system."""
+    """Returns scheme and host, or scheme and bucket. One file system serves each origin."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def checked(url: str) -> str:
-    """The URL, or the path, once it is known to hold no secret: it will stand in clips.parquet and in logs.
+    """Returns the URL or path unchanged where it holds no secret. It will stand in clips.parquet and in logs.
 
-    Raises UrlError, whose message keeps the secret.
+    Raises UrlError; the message hides the secret.
     """
     if not is_url(url):
         return url
@@ -50,9 +50,9 @@ def checked(url: str) -> str:
 
 
 def located(root: str, path: str) -> tuple[str, str]:
-    """Id and full path of a video that a list names by `path`: below `root`, at an absolute path, or at a URL.
+    """Returns id and full path of a video that a list names by `path`: below `root`, at an absolute path, or at a URL.
 
-    The id is the POSIX path below `root`, or the full path of a video that lies elsewhere. Raises UrlError.
+    The id is the POSIX path below `root`. For a video outside of `root` it is the full path. Raises UrlError.
     """
     root, path = root.removeprefix(FILE), path.removeprefix(FILE)
     if is_url(path):

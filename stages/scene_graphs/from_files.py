@@ -1,4 +1,7 @@
-"""Scene graphs that a user already has: those of a clip's interval, from its video's file. Imports no torch."""
+"""Scene graphs that a user already has.
+
+A clip takes the graphs of its interval from the file of its video. Imports no torch.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ log = logging.getLogger("kinegraph")
 
 
 class FileGraphs:
-    """Graphs from one file a video; the last one read is kept, as clips of a video come one after another."""
+    """Graphs from one file per video. The last file read is kept, because clips of a video follow each other."""
 
     def __init__(self, options: GraphFileOptions) -> None:
         self.options = options
@@ -57,7 +60,10 @@ class FileGraphs:
 
 
 def thinned(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
-    """At most `most`: number (i + 0.5) n / most of n, rounded down, as `uniform` chooses frames."""
+    """Returns at most `most` of n frames.
+
+    Number i is frame (i + 0.5) n / most, rounded down, as `uniform` chooses frames.
+    """
     if len(frames) <= most:
         return frames
     return [frames[(2 * i + 1) * len(frames) // (2 * most)] for i in range(most)]

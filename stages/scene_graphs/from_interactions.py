@@ -1,6 +1,6 @@
-"""Scene graphs of the generated data set, from where its things truly are. Imports no torch.
+"""Scene graphs of the generated data set, from the true places of its things. Imports no torch.
 
-Labels do not enter. T video frames, K things of which number 0 is the person, R relations.
+Labels are not used. T video frames, K things of which number 0 is the person, R relations.
 """
 
 import re
@@ -14,15 +14,15 @@ from kinegraph.stages.generated.interactions import FPS, NUM_FRAMES, truth, vide
 from kinegraph.stages.scene_graphs.options import INTERACTION_RELATIONS, InteractionGraphOptions
 from kinegraph.stages.scene_graphs.source import ClipGraphs, GraphError
 
-TOUCHING_PX = 1.25  # things in contact are up to 1 px apart, things that pass by 1.5 px or more
+TOUCHING_PX = 1.25  # things in contact are at most 1 px apart, passing things at least 1.5 px
 NEAR_PX = 10.0
-STILL_PX = 0.5  # slower than this per frame is no motion; things that move do 1.8 and more
+STILL_PX = 0.5  # px per frame; slower is no motion, and moving things have at least 1.8
 FIRST_DIGIT_CLASS = 1
 VIDEO_ID = re.compile(r"(?:.*/)?([^/]+)/[a-z_]+_(\d{5,})\.mp4")
 
 
 class InteractionGraphs:
-    """Derives the places again from the seed of the data set; nothing of a video is read."""
+    """Derives the places again from the seed of the data set. The video itself is not read."""
 
     def __init__(self, options: InteractionGraphOptions, seed: int) -> None:
         self.options, self.seed = options, seed
@@ -34,18 +34,20 @@ class InteractionGraphs:
         if numbers.max() >= NUM_FRAMES:
             raise GraphError("unreadable", f"{row.video_id} is longer than a generated video: {seconds.max():g} s")
         out = ClipGraphs.empty(self.options.shape(len(frame_times)))
-        out.times[:] = np.maximum(seconds - row.start_seconds, 0)  # a clip's first frame may have begun before it
+        out.times[:] = np.maximum(seconds - row.start_seconds, 0)  # the first frame may have begun before the clip
         out.count[:] = len(classes)
         out.linked[:] = 1
         for t, number in enumerate(numbers):
-            nearest = np.argsort(relations.gaps_px[number], kind="stable")  # the order of things says who interacts
+            nearest = np.argsort(
+                relations.gaps_px[number], kind="stable"
+            )  # the original order would show which things interact
             out.objects[t] = classes[nearest]
             out.relations[t] = relations.values[number, nearest]
         return out
 
 
 def _clip_of(video_id: str) -> tuple[str, int]:
-    """Split and number of a generated video."""
+    """Returns split and number of a generated video."""
     found = VIDEO_ID.fullmatch(video_id)
     if found is None or not video_id.endswith(video_path(found[1], int(found[2]))):
         raise GraphError("unreadable", f"{video_id} is no video of the generated data set")
@@ -54,23 +56,24 @@ def _clip_of(video_id: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Relations:
-    """Of K - 1 things to the person in each frame: values [T, K - 1, R] uint8, gaps_px [T, K - 1]."""
+    """Relations of K - 1 things to the person in each frame: values [T, K - 1, R] uint8, gaps_px [T, K - 1]."""
 
     values: np.ndarray
     gaps_px: np.ndarray
 
 
-@lru_cache(maxsize=1)  # rows of a video come one after another
+@lru_cache(maxsize=1)  # rows of a video follow each other
 def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
-    """Class numbers [K - 1] of the things besides the person, and their relations."""
+    """Returns the class numbers [K - 1] of the things besides the person, and their relations."""
     found = truth(seed, split, index)
     return np.array(found.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(found.boxes)
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """What relates squares to the first of them, from boxes [T, K, 4] in px; changes are those since the last frame.
+    """Returns the relations of squares to the first square, from boxes [T, K, 4] in px.
 
-    Gaps are between discs as wide as the squares, negative where they overlap. y grows downwards.
+    Changes are those since the last frame. Gaps are between discs as wide as the squares, and negative where discs
+    overlap. y grows downwards.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]
@@ -94,5 +97,5 @@ def relations_to_person(boxes: np.ndarray) -> Relations:
 
 
 def _change(values: np.ndarray) -> np.ndarray:
-    """Difference to the frame before; the first frame has that of the second."""
+    """Returns the difference to the previous frame. The first frame has the difference of the second."""
     return np.diff(values, axis=0, prepend=2 * values[:1] - values[1:2])

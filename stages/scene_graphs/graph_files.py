@@ -1,9 +1,9 @@
-"""Files of scene graphs, one a video. Imports no torch.
+"""Reads files of scene graphs, one per video. Imports no torch.
 
 {"frames": [{"seconds": 1.5, "objects": [{"class": "chair", "relations": ["sitting_on", "beneath"]}, ...]}, ...]}
 
-`objects` are those besides the person; `"relations": null` where nothing leads from an object to the person. A frame
-with the person alone has no objects. Keys other than these are not looked at.
+`objects` are the objects besides the person. `"relations": null` means that no edge leads from the object to the
+person. A frame with the person alone has no objects. Other keys are ignored.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,15 @@ from kinegraph.stages.scene_graphs.vocabulary import Vocabulary, plain
 
 
 class GraphFileError(ValueError):
-    """A file of scene graphs that cannot be used, and why."""
+    """A file of scene graphs cannot be used. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphObject:
-    """Numbers of its class and of its relations to the person; None where it has no edge."""
+    """The number of an object's class, and the numbers of its relations to the person.
+
+    Relations are None where it has no edge.
+    """
 
     class_number: int
     relations: tuple[int, ...] | None
@@ -32,7 +35,7 @@ class GraphObject:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGraph:
-    """`seconds` from the first presented frame of the video."""
+    """The graph of one frame. `seconds` count from the first presented frame of the video."""
 
     seconds: float
     objects: tuple[GraphObject, ...]
@@ -53,7 +56,7 @@ class _Document(BaseModel):
 
 
 def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]:
-    """The frames of one file, in order of time. Raises FileNotFoundError, GraphFileError."""
+    """Returns the frames of one file, in order of time. Raises FileNotFoundError, GraphFileError."""
     try:
         frames = _Document.model_validate_json(read_regular(path)).frames
     except ValidationError as error:
@@ -68,7 +71,7 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
 
 
 class _Numbers:
-    """Number by plain name; None for a relation that is left out."""
+    """Maps plain names to numbers. A relation that is left out has None."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.classes = {plain(name): number for number, name in enumerate(vocabulary.classes)}

@@ -1,4 +1,4 @@
-"""Options of the scene graphs, one model per source. Torch-free."""
+"""The options of scene graphs, with one model per source. Torch-free."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,11 +14,14 @@ INTERACTION_RELATIONS = (
 INTERACTIONS = Vocabulary(
     classes=("person", *(f"digit_{value}" for value in range(10))), relations=INTERACTION_RELATIONS
 )
-INTERACTION_OBJECTS = 3  # besides the person
+INTERACTION_OBJECTS = 3  # objects besides the person
 
 
 class GraphFileOptions(StageOptions):
-    """Scene graphs you already have, one json file a video; those within a clip's interval [start, end) are taken."""
+    """Scene graphs that you already have, in one json file per video.
+
+    A clip takes the graphs within its interval [start, end).
+    """
 
     source: Literal["file"]
     files: str = Field(description="path with {stem} (video_id without its ending) or {video_id}, ending in .json")
@@ -42,18 +45,20 @@ class GraphFileOptions(StageOptions):
 
     @property
     def frame_step(self) -> int | None:
-        """Input frames per graph; None where graphs have times of their own."""
+        """Returns the input frames per graph, or None where graphs have times of their own."""
         return None
 
     def shape(self, clip_frames: int) -> tuple[int, int, int]:
-        """Graphs of a clip of `clip_frames` frames, objects of a graph, relations."""
+        """Returns the shape (T, M, R) of the arrays for clips of `clip_frames` frames: graphs, objects of a graph,
+        relations.
+        """
         return self.max_frames, self.max_objects, len(self.vocabulary.relations)
 
     def file_of(self, video_id: str) -> str:
         return path_for(self.files, video_id)
 
     def recorded(self) -> dict[str, Any]:
-        """What enters the fingerprint."""
+        """Returns the options that the fingerprint covers."""
         return self.model_dump(mode="json", exclude={"files"})
 
     @model_validator(mode="before")
@@ -72,7 +77,7 @@ class GraphFileOptions(StageOptions):
 class InteractionGraphOptions(StageOptions):
     """Graphs of the generated data set (`dataset.kind: interactions`), from the true places of its things.
 
-    The person is the thing that acts; the others are objects of the class of their digit.
+    The person is the thing that acts. The other things are objects of the class of their digit.
     """
 
     source: Literal["interactions"]

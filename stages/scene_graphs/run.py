@@ -8,7 +8,7 @@ from kinegraph.stages.stage import StageBatch
 
 
 class GraphRunner:
-    """One source of scene graphs."""
+    """Runs one source of scene graphs."""
 
     digest = ""
 

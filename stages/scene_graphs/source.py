@@ -15,11 +15,9 @@ from kinegraph.cache_schemas.ledger import Reason
 class ClipGraphs:
     """The graphs of one clip as they are cached, in order of time, padding last.
 
-    times [T] float64: seconds from the start of the clip, NaN in padding.
-    count [T] int16: objects besides the person, -1 in padding.
-    objects [T, M] int16: class numbers, -1 past count.
-    linked [T, M] uint8: 1 where an edge leads to the person.
-    relations [T, M, R] uint8: 1 where the object has the relation; 0 where it is not linked.
+    times [T] float64: seconds from the start of the clip, NaN in padding. count [T] int16: objects besides the person,
+    -1 in padding. objects [T, M] int16: class numbers, -1 past count. linked [T, M] uint8: 1 where an edge leads to the
+    person. relations [T, M, R] uint8: 1 where the object has the relation; 0 where it is not linked.
     """
 
     times: np.ndarray
@@ -30,7 +28,7 @@ class ClipGraphs:
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int]) -> "ClipGraphs":
-        """No graph yet, to be filled in; `shape` is (T, M, R)."""
+        """Returns graphs that are all padding, to be filled in. `shape` is (T, M, R)."""
         return cls(
             times=np.full(shape[:1], np.nan),
             count=np.full(shape[:1], -1, np.int16),
@@ -41,7 +39,7 @@ class ClipGraphs:
 
 
 class GraphError(Exception):
-    """A clip that a source has no graphs for; `reason` is the ledger's."""
+    """A source has no graphs for a clip. `reason` is a reason of the ledger."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -50,7 +48,10 @@ class GraphError(Exception):
 
 
 class GraphSource(Protocol):
-    """Where scene graphs come from: what relates things to the one person, at moments of a clip."""
+    """A source of scene graphs: relations of things to the one person, at moments of a clip."""
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
-        """Those of a clip whose frames were presented at `frame_times`, s. Raises GraphError where it can have none."""
+        """Returns the graphs of a clip whose frames were presented at `frame_times`, s.
+
+        Raises GraphError where it can have none.
+        """

@@ -1,4 +1,4 @@
-"""From the `graphs` section of a config to its source. Imports no torch."""
+"""Builds the source that the `graphs` section of a config names. Imports no torch."""
 
 from kinegraph.stages.datasets.options import DatasetOptions, InteractionsOptions
 from kinegraph.stages.scene_graphs.from_files import FileGraphs
@@ -8,7 +8,10 @@ from kinegraph.stages.scene_graphs.source import GraphSource
 
 
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
-    """`dataset` is looked at by the source `interactions` alone: the config saw to it that it is the generated one."""
+    """Returns the source.
+
+    Only the source `interactions` uses `dataset`; the config ensures that it is the generated data set.
+    """
     if isinstance(options, GraphFileOptions):
         return FileGraphs(options)
     assert isinstance(dataset, InteractionsOptions)

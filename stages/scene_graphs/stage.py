@@ -1,4 +1,4 @@
-"""The key `graphs`: scene graphs of moments of a clip. Imports no torch."""
+"""The stage key `graphs`: scene graphs of moments of a clip. Imports no torch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -52,7 +52,7 @@ class SceneGraphs(StageKind):
         return GraphRunner(_options(recipe), recipe.dataset)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Times, count [n, T], objects, linked [n, T, M], relations [n, T, M, R]."""
+        """Yields problems of times and count [n, T], objects and linked [n, T, M], and relations [n, T, M, R]."""
         times, count, objects, linked, relations = (ok[f"graphs/{name}"] for name in PARTS)
         places = np.arange(objects.shape[-1])
         if ((count < -1) | (count > len(places))).any():

@@ -1,4 +1,4 @@
-"""Names of the objects and relations in scene graphs; their places are the numbers in the cache. Torch-free."""
+"""Names of the objects and relations in scene graphs. The place of a name is its number in the cache. Torch-free."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from kinegraph.stages.options import StageOptions
 
 
 def plain(name: str) -> str:
-    """A name as it is compared: `cup/glass/bottle` is `cupglassbottle`, `looking_at` is `lookingat`."""
+    """Returns a name as it is compared: `cup/glass/bottle` is `cupglassbottle`, `looking_at` is `lookingat`."""
     return "".join(letter for letter in name.lower() if letter not in "/_- ")
 
 
 class Vocabulary(StageOptions):
-    """Names in the order of their numbers; without case, blanks and the signs / _ - all must differ."""
+    """Names in the order of their numbers. All names must differ, also without case, blanks and the signs / _ -."""
 
     classes: tuple[str, ...] = Field(min_length=1, description="of objects, the person's among them")
     relations: tuple[str, ...] = Field(min_length=1, description="of an object to the person")
@@ -41,7 +41,7 @@ _RELATIONS = (
     "eating haveitontheback holding leaningon lyingon notcontacting otherrelationship sittingon standingon touching "
     "twisting wearing wiping writingon"
 )
-_OTHER = "otherrelationship"  # ST-SGN and the paper of Action Genome count 25, its file has 26
+_OTHER = "otherrelationship"  # the 26th relation of Action Genome's file; its paper and ST-SGN count 25
 NAMED = {
     "action_genome": Vocabulary(
         classes=tuple(_CLASSES.split()),
@@ -53,7 +53,10 @@ NAMED = {
 
 
 def resolved(given: Any) -> Any:
-    """The vocabulary that the option `vocabulary` means by a name of NAMED or a json file; anything else as it is."""
+    """Returns the vocabulary that the option `vocabulary` names: a name of NAMED, or a json file.
+
+    Other values are unchanged.
+    """
     if not isinstance(given, str):
         return given
     if given in NAMED:

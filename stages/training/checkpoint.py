@@ -1,4 +1,7 @@
-"""A trained head as a folder: `model.safetensors`, and `run.json` with all that is needed to build it again."""
+"""Stores a trained head as a folder with `model.safetensors` and `run.json`.
+
+`run.json` has everything that is needed to build the head again.
+"""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -27,27 +30,28 @@ from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import RECORD_FILE
 
 MODEL_FILE = "model.safetensors"
-CODE_FILE = "head.py"  # of a run with a head of one's own
-Features = Mapping[str, Options]  # how what a head reads was made: stage key -> options
+CODE_FILE = "head.py"  # the code of the user's own head, where a run has one
+Features = Mapping[str, Options]  # how the arrays that a head reads were made: stage key -> options
 
 
 class RunError(UsageError):
-    """A run that cannot be written or used as asked; the message says what was seen and what to do."""
+    """A run cannot be written or used as asked. The message says what was seen and what to do."""
 
 
 class RunNotFound(RunError, FileNotFoundError):
-    """No complete run in this folder."""
+    """The folder holds no complete run."""
 
 
 class RunExists(RunError, FileExistsError):
-    """There is a run in this folder already."""
+    """The folder holds a run already."""
 
 
 class RunRecord(BaseModel):
-    """The content of run.json: `options` are the head's, complete; `spec` has what it reads; `train` is the recipe.
+    """The content of run.json.
 
-    `features`: options of all stages that made what it reads; early runs only have their `cache_fingerprint`.
-    `trained_on` tells the clips, labels and classes of its splits from others; empty in runs of before it was written.
+    `options` are the head's options, complete; `spec` has the arrays that it reads; `train` is the recipe. `features`
+    are the options of all stages that made these arrays. Early runs have only their `cache_fingerprint`. `trained_on`
+    identifies the clips, labels and classes of the run's splits. It is empty in runs of early versions.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -86,7 +90,10 @@ def describe_run(
     features: Features,
     trained_on: dict[str, Any],
 ) -> RunRecord:
-    """The record of `head`, trained on `clips` of the cache at the path `cache`, made as `features` says."""
+    """Returns the record of `head`, trained on `clips` of the cache at path `cache`.
+
+    `features` says how its arrays were made.
+    """
     return RunRecord(
         cache=cache,
         head=head.name,
@@ -107,20 +114,20 @@ def describe_run(
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether the folder holds a complete run."""
+    """Returns whether the folder holds a complete run."""
     return (folder / RECORD_FILE).exists()
 
 
 def require_free(folder: Path) -> None:
-    """Raises RunExists where `folder` holds a run; call it before training, too."""
+    """Raises RunExists where `folder` holds a run. Call it before training too."""
     if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
 
 
 def save_run(folder: Path, head: Head, record: RunRecord) -> None:
-    """Write the run. Its record appears last, so a folder with a record is complete.
+    """Writes the run. The record is written last, so a folder with a record is complete.
 
-    Raises RunExists where there is a run.
+    Raises RunExists where the folder holds a run.
     """
     require_free(folder)
     weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
@@ -129,15 +136,15 @@ def save_run(folder: Path, head: Head, record: RunRecord) -> None:
 
 
 def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord]:
-    """The head, on the CPU in evaluation mode, and its record.
+    """Returns the head, on the CPU in evaluation mode, and its record.
 
-    The code of a head that is not kinegraph's runs only with `allow_code`.
-    Raises RunNotFound without a record, RunError where the files cannot be read or do not fit each other.
+    A head of the user's own runs its code only with `allow_code`. Raises RunNotFound without a record. Raises RunError
+    where the files cannot be read or do not fit each other.
     """
     record = load_record(folder)
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     try:
-        with torch.random.fork_rng([]):  # first weights are drawn, and replaced
+        with torch.random.fork_rng([]):  # the first weights are drawn at random, and replaced
             head = rebuild_head(name, record.spec, record.num_classes, record.options)
     except HeadError as error:
         raise RunError(f"{folder / RECORD_FILE}: {error}") from error
@@ -152,7 +159,7 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
 
 
 def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
-    """The head in the run's own copy of its code. Raises RunError unless it may run."""
+    """Returns the head in the run's own copy of its code. Raises RunError unless `allow_code` permits to run it."""
     path = folder / CODE_FILE
     if not allow_code:
         raise RunError(
@@ -170,7 +177,7 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
 
 
 def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> None:
-    """Raises RunError unless a cache with these arrays and classes is one that the run's head can read."""
+    """Raises RunError unless the run's head can read a cache with these arrays and classes."""
     problems = [
         f"{name} is {spec.get(name, 'missing')}, {shape} is needed"
         for name, shape in record.spec.items()
@@ -189,7 +196,7 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
 
 
 def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
-    """Raises RunError where the run was trained on one label a video and the clips may have many, or the other way."""
+    """Raises RunError where the run and the clips differ in whether a video may have several labels."""
     if clips.multi_label != record.multi_label:
         many, one = "many labels a video", "one label a video"
         trained, found = (many, one) if record.multi_label else (one, many)
@@ -202,15 +209,16 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
 def require_same_features(
     record: RunRecord, clips: Clips, features: Features, upgraded_from: str | None = None
 ) -> None:
-    """Raises RunError where the clips' features were made otherwise than those the run was trained on.
+    """Raises RunError where the clips' features were made in another way than the features that the run was trained on.
 
-    More clips a video, or other crops of it, are no other features. Nor are those of a cache that was upgraded since:
-    `upgraded_from` is the fingerprint before that; None or the present one where there was no upgrade.
+    More clips per video, or other crops, do not count as other features. Neither do the features of a cache that was
+    upgraded later. `upgraded_from` is the fingerprint before the upgrade. It is None or the present fingerprint where
+    there was no upgrade.
     """
     if record.cache_fingerprint in (clips.cache_fingerprint, upgraded_from):
         return
     is_upgraded = upgraded_from not in (None, clips.cache_fingerprint)
-    if record.features is None:  # runs of early versions do not say more
+    if record.features is None:  # runs of early versions record only the fingerprint
         changed = [f"fingerprint: {record.cache_fingerprint[:12]} -> {clips.cache_fingerprint[:12]}"]
     else:
         changed = differences(_of_any_view(record.features, is_upgraded), _of_any_view(features, is_upgraded))
@@ -223,7 +231,10 @@ def require_same_features(
 
 
 def _of_any_view(features: Features, is_upgraded: bool) -> Features:
-    """Without what chooses clips; of an upgraded cache, also without the rules by which frames were found."""
+    """Returns the features without the options that choose clips.
+
+    For an upgraded cache, the rules for finding frames are left out too.
+    """
     clips = without_views(features.get("clips", {}))
     if is_upgraded:
         clips.pop("version", None)
@@ -231,7 +242,7 @@ def _of_any_view(features: Features, is_upgraded: bool) -> Features:
 
 
 def load_record(folder: Path) -> RunRecord:
-    """What run.json says. Raises RunNotFound without one, RunError where it cannot be read."""
+    """Reads run.json. Raises RunNotFound without the file, RunError where it cannot be read."""
     path = folder / RECORD_FILE
     try:
         return parsed(str(path), read_regular(path), RunRecord, f"{RESTORE} Or train again with --overwrite.")

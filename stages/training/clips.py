@@ -1,4 +1,4 @@
-"""What training and evaluation need of a data set, and reading it ahead of the network."""
+"""The contract of data sets for training and evaluation, and a reader that reads ahead of the network."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +18,19 @@ Batch = dict[str, Tensor]
 
 
 class FeaturesNotFinite(RuntimeError):
-    """Something that a head reads is NaN or infinite."""
+    """A value that a head reads is NaN or infinite."""
 
 
 class UnusableClips(UsageError):
-    """Clips from which nothing can be learnt or measured."""
+    """The clips cannot be used to learn or to measure."""
 
 
 class Clips(Protocol):
-    """The ok clips of one split. `kinegraph.cache_schemas.reader.CachedClips` is one."""
+    """The ok clips of one split. `kinegraph.cache_schemas.reader.CachedClips` fulfils this contract."""
 
     @property
     def spec(self) -> Mapping[str, tuple[int, ...]]:
-        """Array name -> shape of one clip."""
+        """Returns array name -> shape of one clip."""
         ...
 
     @property
@@ -44,43 +44,46 @@ class Clips(Protocol):
 
     @property
     def video_ids(self) -> Sequence[str]:
-        """The video of each clip."""
+        """Returns the video of each clip."""
         ...
 
     @property
     def labels(self) -> Tensor:
-        """Of each clip: int64 [clips], -1 for none, or multi-hot [clips, num_classes]."""
+        """Returns the labels of each clip: int64 [clips], -1 for no label, or multi-hot [clips, num_classes]."""
         ...
 
     @property
     def videos(self) -> Sequence[str]:
-        """The videos of the split in the order of the data set's list, with those that have no ok clip."""
+        """Returns the videos of the split in the order of the data set's list.
+
+        Videos without an ok clip are included.
+        """
         ...
 
     @property
     def failed_videos(self) -> Sequence[str]:
-        """Videos of the split that have no ok clip."""
+        """Returns the videos of the split that have no ok clip."""
         ...
 
     @property
     def failed_labels(self) -> Tensor:
-        """Their labels, as above."""
+        """Returns the labels of `failed_videos`, in the form of `labels`."""
         ...
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int], /) -> Batch:
-        """Several clips: arrays by name, and `labels` (int64 [B], or multi-hot float32 [B, num_classes])."""
+        """Returns several clips: arrays by name, and `labels` (int64 [B], or multi-hot float32 [B, num_classes])."""
         ...
 
 
 def read_batches(
     clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[Batch]:
-    """The named arrays of the clips in `order`, in batches on `device`; the last one may be smaller.
+    """Yields the named arrays of the clips in `order`, in batches on `device`. The last batch may be smaller.
 
-    A thread reads the next batch while the present one is used. A data set that has no `batch`, as written for earlier
-    versions, gives batches by `__getitems__`.
+    A thread reads the next batch while the present batch is used. A data set of earlier versions may lack `batch`; its
+    batches come from `__getitems__`.
     """
     read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]
 
@@ -102,7 +105,10 @@ def read_batches(
 
 
 def identified(clips: Clips) -> dict[str, Any]:
-    """What tells the videos and labels of two splits apart, failed videos included: counts for people, and a digest."""
+    """Returns what tells the videos and labels of two splits apart: counts for people, and a digest.
+
+    Failed videos are included.
+    """
     seen = xxhash.xxh3_64("\n".join([*clips.video_ids, "", *clips.failed_videos]).encode())
     for labels in (clips.labels, clips.failed_labels):
         seen.update(labels.numpy().tobytes())
@@ -110,27 +116,28 @@ def identified(clips: Clips) -> dict[str, Any]:
 
 
 def is_labelled(clips: Clips) -> bool:
-    """Whether any video of the split has a label, those that failed among them."""
+    """Returns whether any video of the split has a label, failed videos included."""
     return bool(_have_label(clips.labels).any() or _have_label(clips.failed_labels).any())
 
 
 def _have_label(labels: Tensor) -> Tensor:
-    """Which rows of `labels`, as of `Clips`, have one."""
+    """Returns which rows of `labels` have a label. `labels` has the form of `Clips.labels`."""
     return (labels > 0).any(1) if labels.ndim == 2 else labels >= 0
 
 
 def require_clips(clips: Clips, purpose: str) -> None:
-    """Raises UnusableClips without a clip; `purpose`: train on ..."""
+    """Raises UnusableClips where there is no clip. `purpose` completes the message: "train on ..."."""
     if not len(clips):
         failed = f": {counted(len(clips.failed_videos), 'video')}, all failed" if clips.failed_videos else ""
         raise UnusableClips(f"There is no ok clip to {purpose}{failed}.")
 
 
 def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> None:
-    """Raises UnusableClips without a clip, and where labels are missing or are no classes; `purpose`: train on ...
+    """Raises UnusableClips where there is no clip, and where labels are missing or are no classes.
 
-    Where videos may have many labels, some may have none, but not all. `failed_too`: scores need the labels of videos
-    without an ok clip, too.
+    Where videos may have several labels, some videos may have no label, but not all. failed_too: the labels of videos
+    without an ok clip are needed too, because scores cover these videos. `purpose` completes the message: "train on
+    ...".
     """
     require_clips(clips, purpose)
     labels, classes = clips.labels, clips.num_classes
@@ -155,7 +162,7 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
 
 
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
-    """For when a result is not a number: is it the fault of what was read?
+    """Checks the inputs after a result was not a number, to find out whether the inputs caused it.
 
     Raises FeaturesNotFinite for the first clip with a value in one of the named arrays that is not finite.
     """

@@ -1,4 +1,4 @@
-"""Training a head on cached clips."""
+"""Trains a head on cached clips."""
 
 import copy
 import math
@@ -37,7 +37,7 @@ from kinegraph.stages.training.state import (
 )
 
 STEP_RECORD_SECONDS = 1.0
-RANK_SEEDS = 2**32  # between the seeds of processes that train together, so that their dropout differs
+RANK_SEEDS = 2**32  # distance of the seeds of processes that train together, so that their dropout differs
 
 
 class TrainingDiverged(RuntimeError):
@@ -46,7 +46,7 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass
 class _Best:
-    """The best epoch so far; `worth` is the higher the better."""
+    """The best epoch so far. A higher `worth` is better."""
 
     worth: float = -math.inf
     epoch: int = 0
@@ -59,10 +59,13 @@ OnStep = Callable[[StepRecord], None]
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's global generators of the CPU and of `device` start from `seed`; after, they are as before."""
+    """Seeds torch's global generators of the CPU and of `device` while the context is open.
+
+    They are restored at the end.
+    """
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng([device] if on_cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed every GPU
         if on_cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
@@ -80,20 +83,19 @@ def train(
     on_step: OnStep = lambda record: None,
     state_file: Path | None = None,
 ) -> TrainResult:
-    """Train `head` in place; it ends in evaluation mode, on `device`, with the weights of the best epoch.
+    """Trains `head` in place. The head ends in evaluation mode, on `device`, with the weights of the best epoch.
 
-    The best epoch is the first with the best `options.metric` on `val_clips`; without those it is the last. On a
-    CPU, the same head, clips, options and number of threads give the same weights bit for bit. The caller seeds
+    The best epoch is the first with the best `options.metric` on `val_clips`. Without `val_clips` it is the last epoch.
+    On a CPU, the same head, clips, options and number of threads have the same weights bit for bit. The caller seeds
     the head's first weights: `with seeded(options.seed, device): head = build_head(...)`.
 
-    With a `state_file` the run's state is written there after each epoch and as the options say, and a run that
-    finds one goes on from it, to the same weights as if it had never stopped; the caller removes it in the end. A run
-    that diverges leaves none.
-    `on_step` is called once a second. Under torchrun the processes share each batch (`together.py`); the first one
-    validates and writes.
+    With a `state_file`, the run's state is written there after each epoch and as the options say. A run that finds a
+    state continues from it, to the same weights as without interruption. The caller removes the state at the end. A run
+    that diverges leaves no state. `on_step` is called once a second. Under torchrun, the processes share each batch
+    (`together.py`), and the first process validates and writes.
 
-    Raises UnusableClips for clips that cannot be learnt from; StateError for a state of another run; when the loss is
-    not finite, FeaturesNotFinite if features are not, else TrainingDiverged.
+    Raises UnusableClips for clips that cannot be learnt from, and StateError for a state of another run. When the loss
+    is not finite, raises FeaturesNotFinite if features are not finite, else TrainingDiverged.
     """
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:
@@ -111,7 +113,7 @@ def train(
             return training.run(on_epoch, on_step)
         except TrainingDiverged:
             if state_file is not None and together.rank() == 0:
-                remove_durably(state_file)  # another learning rate would be refused as another run's
+                remove_durably(state_file)  # a state with another learning rate would be refused as another run's
             raise
 
 
@@ -125,7 +127,7 @@ def _check_metric(options: TrainOptions, clips: Clips) -> None:
 
 
 class _Training:
-    """One run: optimiser, order of clips, how far it is, what was best."""
+    """One run: optimiser, order of clips, progress, and the best epoch so far."""
 
     def __init__(
         self, head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions, device: torch.device
@@ -140,16 +142,16 @@ class _Training:
         self.weight_of_clip = clip_weights(clips, weights)
         self.metric = options.metric or ("mAP" if clips.multi_label else "top1")
         self.order = torch.Generator().manual_seed(options.seed)
-        self.epoch_order = self.order.get_state()  # where the present epoch's order was drawn from
+        self.epoch_order = self.order.get_state()  # generator state before the present epoch's order was drawn
         self.step = self.step_of_epoch = 0
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)  # of the present epoch, times clips
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)  # loss of the present epoch, times clips
         self.history: list[EpochRecord] = []
         self.best = _Best()
         self.state_file: Path | None = None
         self.begun = self.saved = time.perf_counter()
 
     def resume_from(self, state_file: Path | None) -> None:
-        """Go on where `state_file` says, and write there from now on."""
+        """Continues from the state in `state_file`, and writes later states there."""
         self.state_file = state_file
         if state_file is not None:
             self.identity = identity(self.head, self.clips, self.val_clips, self.options)
@@ -193,11 +195,11 @@ class _Training:
         return -record.metrics["loss"] if self.metric == "loss" else record.metrics[self.metric]
 
     def _scored(self) -> Head:
-        """The network that is validated and kept."""
+        """Returns the network that is validated and kept."""
         return self.head if self.ema is None else self.ema.module
 
     def _epoch(self, on_step: OnStep) -> EpochRecord:
-        """The present epoch, or what is left of it."""
+        """Runs the present epoch, or the rest of it, and returns its record."""
         started = told = time.perf_counter()
         self.head.train()
         names, size, clips_done = (*self.head.reads, "labels"), self.options.batch_size, 0
@@ -214,7 +216,7 @@ class _Training:
                 on_step(self._step_record(clips_done / (now - started)))
             if self.step_of_epoch * size < len(order) and self._state_is_due(now):
                 self._save()
-        loss = together.summed(self.loss).item() / len(order)  # the epoch's only wait for the device
+        loss = together.summed(self.loss).item() / len(order)  # the only wait for the device in an epoch
         speed = clips_done / (time.perf_counter() - started)
         record = self._record(loss, speed, started)
         self.step_of_epoch, self.epoch_order = 0, self.order.get_state()
@@ -222,13 +224,13 @@ class _Training:
         return record
 
     def _order(self) -> Tensor:
-        """Clips of the present epoch; the last one may end early."""
+        """Returns the clips of the present epoch. The last epoch may have fewer clips."""
         self.order.set_state(self.epoch_order)
         order = torch.randperm(len(self.clips), generator=self.order)
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, loss: float, clips_per_second: float, started: float) -> EpochRecord:
-        """Validates what the epoch has led to."""
+        """Validates the head after the epoch and returns the epoch's record."""
         epoch = len(self.history) + 1
         if not math.isfinite(loss):
             require_finite(self.clips, self.head.reads, self.options.batch_size)
@@ -247,7 +249,10 @@ class _Training:
         )
 
     def _validated(self) -> dict[str, float] | None:
-        """Metrics, none without a validation split; None where scores are not finite, though features are."""
+        """Returns the metrics, {} without a validation split.
+
+        Returns None where scores are not finite although features are.
+        """
         if self.val_clips is None:
             return {}
         try:
@@ -258,7 +263,9 @@ class _Training:
 
     def _diverged(self, seen: str) -> TrainingDiverged:
         rate = self.options.learning_rate
-        instead = ", or use bf16 or fp32" if self.options.precision == "fp16" else ""  # fp16 ends at 65504
+        instead = (
+            ", or use bf16 or fp32" if self.options.precision == "fp16" else ""
+        )  # the largest fp16 number is 65504
         return TrainingDiverged(
             f"{seen}: lower this run's learning_rate (now {rate}), of train or of its variant{instead}."
         )
@@ -276,7 +283,7 @@ class _Training:
         )
 
     def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
-        """One step on the clips `indices`; `batch` has this process's share of them."""
+        """Takes one step on the clips `indices`. `batch` has this process's share of these clips."""
         factor = self.schedule.factor(self.step, [self._worth(record) for record in self.history])
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor * group["factor"]
@@ -299,7 +306,7 @@ class _Training:
         try:
             logits: Tensor = self.network(batch)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):  # torch's words; its norms have no error of their own
+            if "more than 1 value per channel" not in str(error):  # torch's words; its norms raise no specific error
                 raise
             raise UsageError(
                 f"Head {self.head.name} has a BatchNorm, which cannot train on one clip of one frame with one "
@@ -308,7 +315,10 @@ class _Training:
         return logits
 
     def _share(self, indices: Tensor) -> float:
-        """Weight of this process's mean loss, such that the mean over processes is that over all clips `indices`."""
+        """Returns the weight of this process's mean loss.
+
+        With these weights, the mean over processes is the mean over all clips `indices`.
+        """
         count, weights = together.num_processes(), self.weight_of_clip[indices]
         return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())
 
@@ -316,11 +326,11 @@ class _Training:
         if self.state_file is None:
             return False
         by_steps = self.options.checkpoint_steps and self.step_of_epoch % self.options.checkpoint_steps == 0
-        alone = together.num_processes() == 1  # several have no common clock
+        alone = together.num_processes() == 1  # several processes have no common clock
         return bool(by_steps) or (alone and now - self.saved >= 60 * self.options.checkpoint_minutes)
 
     def _save(self) -> None:
-        """Write all that the next step depends on."""
+        """Writes everything that the next step depends on."""
         if self.state_file is None:
             return
         self.saved = time.perf_counter()

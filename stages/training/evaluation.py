@@ -1,4 +1,4 @@
-"""From clips to the metrics of videos. V videos, K classes."""
+"""Computes the metrics of videos from clips. V videos, K classes."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class ScoresNotFinite(RuntimeError):
-    """A head gives NaN or infinity for finite features."""
+    """A head returns NaN or infinity for finite features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,11 @@ class VideoScores:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Fractions by name (top1 and top5, or mAP and wAP) over `num_videos`, which include `num_failed`.
+    """Metrics as fractions by name (top1 and top5, or mAP and wAP) over `num_videos`, which include `num_failed`.
 
-    `loss` is the mean over clips, without class weights. `per_class` has each class's share of right videos, or its
-    average precision; NaN for `classes_without_positives`, which are left out of a mean over classes. Where no video
-    has a label there are scores alone: no metrics, and NaN for all else.
+    `loss` is the mean over clips, without class weights. `per_class` has the fraction of right videos of each class, or
+    its average precision. `per_class` is NaN for `classes_without_positives`, which a mean over classes leaves out.
+    Where no video has a label, there are scores but no metrics, and all other numbers are NaN.
     """
 
     metrics: dict[str, float]
@@ -60,12 +60,11 @@ class EvaluationResult:
 def evaluate(
     head: Head, clips: Clips, options: TrainOptions, *, device: torch.device, purpose: str = "evaluate"
 ) -> EvaluationResult:
-    """Metrics of the videos in `clips`: top-k, or mAP as Charades defines it where a video may have many labels.
+    """Returns the metrics of the videos in `clips`: top-k, or mAP as Charades defines it for several labels per video.
 
-    A video without a single ok clip counts as wrong, or is ranked last, as the official scorer does with missing
-    videos. Where no video has a label the result has scores alone. Raises UnusableClips, which tells the `purpose`,
-    without a clip, or where some labels are missing; FeaturesNotFinite or ScoresNotFinite for values that are not
-    finite.
+    A video without an ok clip counts as wrong, or is ranked last, as the official scorer treats missing videos. Where
+    no video has a label, the result has scores alone. Raises UnusableClips, which names the `purpose`, without a clip,
+    or where some labels are missing. Raises FeaturesNotFinite or ScoresNotFinite for values that are not finite.
     """
     labelled = is_labelled(clips)
     if labelled:
@@ -86,7 +85,7 @@ def evaluate(
 
 
 def _measured(found: VideoScores) -> tuple[dict[str, float], Tensor]:
-    """Metrics of all videos, and of each class."""
+    """Returns the metrics of all videos, and the metric of each class."""
     if found.labels.ndim == 2:
         average_precision = charades_map(found.scores, found.labels)
         return {"mAP": average_precision.mean, "wAP": average_precision.weighted}, average_precision.per_class
@@ -94,7 +93,10 @@ def _measured(found: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
-    """Logits [clips, K] or their probabilities over all clips and crops of a video, by maximum or mean."""
+    """Returns the scores of videos from logits [clips, K].
+
+    Logits, or their probabilities, are combined by maximum or mean over all clips and crops of a video.
+    """
     if options.aggregate_of == "probabilities":
         logits = logits.sigmoid() if clips.multi_label else logits.softmax(1)
     row = {video: index for index, video in enumerate(clips.videos)}
@@ -107,13 +109,13 @@ def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScor
         include_self=False,
     )
     labels = clips.labels.new_empty(len(row), *clips.labels.shape[1:])
-    labels[video_of_clip] = clips.labels  # all clips of a video have its labels
+    labels[video_of_clip] = clips.labels  # all clips of a video have the same labels
     labels[[row[video] for video in clips.failed_videos]] = clips.failed_labels
     return VideoScores(video_ids=tuple(row), scores=scores, labels=labels)
 
 
 def _clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
-    """Logits [clips, K] on the CPU, in float64, where the sigmoids of large float32 logits do not tie at 1."""
+    """Returns logits [clips, K] on the CPU in float64. In float64, the sigmoids of large logits do not tie at 1."""
     was_training = head.training
     head.eval()
     try:

@@ -1,4 +1,4 @@
-"""Losses of clips."""
+"""The losses of clips."""
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,10 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean loss of logits [B, K]: softmax for int64 labels [B], sigmoid per class for multi-hot labels [B, K].
+    """Returns the mean loss of logits [B, K].
 
-    `weights` [K] weigh the clips of a class (the mean is then a weighted one), or the positives of a class.
+    int64 labels [B] have a softmax loss. Multi-hot labels [B, K] have a sigmoid loss per class. `weights` [K] weight
+    the clips of a class (the mean is then weighted), or the positives of a class.
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, weights)
@@ -21,10 +22,10 @@ def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
-    """Weights [K] of the loss; None where all are 1.
+    """Returns the weights [K] of the loss, or None where all are 1.
 
-    Balanced: each class has as much weight as any other, clips / (classes present * clips of the class); or, where
-    clips may have many labels, its positives as much as its negatives. A class that is not there has weight 1.
+    Balanced weights count each class equally: clips / (classes present * clips of the class). Where clips may have
+    several labels, the positives of a class count as much as its negatives. A class without clips has weight 1.
 
     Raises UsageError unless given weights are one per class.
     """
@@ -47,7 +48,7 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
 
 
 def clip_weights(clips: Clips, weights: Tensor | None) -> Tensor:
-    """How much each clip [clips] counts in the mean of `clip_loss`."""
+    """Returns the weight of each clip [clips] in the mean of `clip_loss`."""
     if weights is None or clips.multi_label:
         return torch.ones(len(clips))
     return weights[clips.labels]

@@ -1,4 +1,4 @@
-"""Metrics of videos, computed in float64. A video without scores has a row of -inf."""
+"""Computes the metrics of videos in float64. A video without scores has a row of -inf."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from kinegraph.cache_schemas.words import counted
 
 
 def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Fraction of videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
+    """Returns the fraction of videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
 
-    scores [V, K], labels int64 [V]. Of equal scores the lower class counts as larger, so constant scores are no
-    hit for every class; a score of -inf is never a hit.
+    scores [V, K], labels int64 [V]. Among equal scores the lower class counts as larger, so constant scores are no hit
+    for every class. A score of -inf is never a hit.
 
     Raises ValueError without a video, for a label that is no class, and for NaN.
     """
@@ -22,18 +22,21 @@ def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str
 
 
 def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Per class [K] the fraction of its videos whose label has the largest score; NaN without a video."""
+    """Returns for each class [K] the fraction of its videos whose label has the largest score.
+
+    A class without a video has NaN.
+    """
     hits = (_rank_of_label(scores, labels) < 1).double()
     num_classes = scores.shape[1]
     return hits.new_zeros(num_classes).index_add(0, labels, hits) / labels.bincount(minlength=num_classes)
 
 
 def confusion(scores: Tensor, labels: Tensor) -> Tensor:
-    """Counts [K, K + 1] of videos by class and largest score; the last column has those without scores.
+    """Returns counts [K, K + 1] of videos by class and by largest score. The last column counts videos without scores.
 
-    Ties as in `topk`. Raises ValueError likewise.
+    Ties are resolved as in `topk`. Raises the errors of `topk`.
     """
-    _rank_of_label(scores, labels)  # for its checks
+    _rank_of_label(scores, labels)  # called for its checks
     num_classes = scores.shape[1]
     predicted = scores.sort(dim=1, descending=True, stable=True).indices[:, 0]
     predicted = predicted.masked_fill(scores.amax(1) == -torch.inf, num_classes)
@@ -42,7 +45,10 @@ def confusion(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many classes [V] stand before a video's label; the largest integer where its score is -inf."""
+    """Returns how many classes [V] stand before a video's label.
+
+    Where the label's score is -inf, it is the largest integer.
+    """
     _check(scores)
     num_classes = scores.shape[1]
     if not ((labels >= 0) & (labels < num_classes)).all():
@@ -63,12 +69,12 @@ class CharadesMap:
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
-    """Mean average precision as in the official Charades_v1_classify.m.
+    """Returns mean average precision as in the official Charades_v1_classify.m.
 
     scores [V, K], multi-hot labels [V, K], videos in the order of the annotation file. For each class, videos are
-    sorted by descending score (stable) and AP = 1 / N_pos * sum over ranks r of precision(r) * [r is positive],
-    without interpolation. Videos without any label are ranked as if their scores were -inf. Classes without a
-    positive are left out of the mean.
+    sorted by descending score (stable) and AP = 1 / N_pos * sum over ranks r of precision(r) * [r is positive], without
+    interpolation. Videos without any label are ranked as if their scores were -inf. Classes without a positive are left
+    out of the mean.
 
     Raises ValueError without a video or a positive, and for NaN.
     """

@@ -1,4 +1,4 @@
-"""What moves the weights: the optimiser and its groups, and the moving mean of the weights."""
+"""Builds the optimiser with its groups, and keeps the moving mean of the weights."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
-    """AdamW or SGD over the parameters that are to be trained."""
+    """Returns AdamW or SGD over the parameters that are trained."""
     groups = _groups(head, options)
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, options.learning_rate)
@@ -22,10 +22,10 @@ def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
 
 
 class MovingMean(nn.Module):
-    """A copy of a head, `module`, whose weights and BatchNorm statistics are moving means of the head's.
+    """A copy of a head, `module`. Its weights and BatchNorm statistics are moving means of the head's values.
 
-    What is not floating-point, such as indices, is the head's own. Names in its state are those of torch's
-    AveragedModel, which takes means of indices as well.
+    Values that are not floating-point, such as indices, are copied from the head. Names in the state are those of
+    torch's AveragedModel, which averages indices too.
     """
 
     n_averaged: Tensor
@@ -33,14 +33,16 @@ class MovingMean(nn.Module):
     def __init__(self, head: Head, decay: float) -> None:
         super().__init__()
         self.module, self.decay = copy.deepcopy(head), decay
-        self.register_buffer("n_averaged", torch.tensor(0, device="cpu"))  # where nothing waits for its value
+        self.register_buffer(
+            "n_averaged", torch.tensor(0, device="cpu")
+        )  # on the CPU, where reading the value waits for nothing
         for module in self.module.modules():
             if isinstance(module, nn.RNNBase):
-                module.flatten_parameters()  # the copy's lie apart, and cuDNN would gather them at each call
+                module.flatten_parameters()  # the copy's weights lie apart, and cuDNN would gather them at each call
 
     @torch.no_grad()
     def update(self, head: Head) -> None:
-        """Take in the head's present values; the mean begins with the first ones."""
+        """Takes in the head's present values. The mean begins with the first values."""
         pairs = [*zip(_tensors(self.module), _tensors(head), strict=True)]
         means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(means, values, 1 - self.decay if self.n_averaged else 1.0)
@@ -51,6 +53,7 @@ class MovingMean(nn.Module):
 
 
 def build_ema(head: Head, options: TrainOptions) -> MovingMean | None:
+    """Returns a moving mean of the head's weights, or None where the options ask for none."""
     return None if options.ema is None else MovingMean(head, options.ema)
 
 
@@ -59,9 +62,9 @@ def _tensors(head: Head) -> Iterator[Tensor]:
 
 
 def _groups(head: Head, options: TrainOptions) -> list[dict[str, Any]]:
-    """The parameters that are trained, by the head's `factor` on the learning rate and by weight decay.
+    """Returns the trained parameters, grouped by the head's `factor` on the learning rate and by weight decay.
 
-    If asked for, those of one axis (biases, gains of norms) have no decay.
+    If the options ask for it, parameters with one axis (biases, gains of norms) have no decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in head.named_parameters():

@@ -1,4 +1,4 @@
-"""The options of a training run; importable without torch."""
+"""The options of a training run. Torch-free."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from kinegraph.stages.options import MAX_SECONDS, MAX_SEED, SplitName, StageOptions
 
 HEAD = "<head>"  # in `run`: the name of the head or variant
-# options that may change while a run rests: they do not touch its numbers (threads: their last bits)
+# options that may change between parts of a run; they do not change its numbers (threads: the last bits only)
 FREE = {"run", "threads", "preload", "tensorboard", "test_split", "checkpoint_minutes", "checkpoint_steps"}
 
 

@@ -1,15 +1,15 @@
-"""What training tells of itself. Torch-free."""
+"""The records that training returns and logs. Torch-free."""
 
 from dataclasses import dataclass
 
-RECORD_FILE = "run.json"  # appears last in the folder of a run
+RECORD_FILE = "run.json"  # written last in the folder of a run
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
     """One epoch, numbered from 1: mean training loss, validation metrics and `loss` (empty without validation).
 
-    `seconds` has validation in it, `clips_per_second` is that of training.
+    `seconds` includes validation. `clips_per_second` is the speed of training alone.
     """
 
     epoch: int
@@ -22,7 +22,9 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """A moment within an epoch: steps done of all, mean loss and speed of the epoch so far, last validation metric."""
+    """A moment within an epoch: steps done, all steps, mean loss and speed of the epoch so far, last validation
+    metric.
+    """
 
     epoch: int
     step: int
@@ -34,7 +36,7 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """The epoch whose weights the head now has; `metric` names what chose it, None where nothing did."""
+    """The epoch whose weights the head has after training. `metric` names the metric that chose it, or is None."""
 
     best_epoch: int
     best_metric: float | None

@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""Computes the learning rate over a run."""
 
 import math
 from bisect import bisect_right
@@ -10,24 +10,26 @@ from kinegraph.stages.training.options import TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Step -> factor on the learning rate. `milestones` and `warmup` are steps here."""
+    """Maps a step to a factor on the learning rate. `milestones` and `warmup` are in steps."""
 
     options: TrainOptions
     steps_per_epoch: int
 
     @property
     def num_steps(self) -> int:
+        """Returns the number of steps of the run."""
         return self.options.iterations or self.options.epochs * self.steps_per_epoch
 
     @property
     def num_epochs(self) -> int:
-        """Passes begun; the last one may be cut short."""
+        """Returns the number of epochs begun. The last epoch may be cut short."""
         return math.ceil(self.num_steps / self.steps_per_epoch)
 
     def factor(self, step: int, worths: Sequence[float] = ()) -> float:
-        """Of `step`, counted from 0: warm-up rises to 1 at its last step, cosine falls from there to 0 at the end.
+        """Returns the factor of `step`, counted from 0.
 
-        `worths` are those of the epochs before, the higher the better; plateau looks at nothing else.
+        Warm-up rises to 1 at its last step. Cosine falls from there to 0 at the end. worths: the metrics of the epochs
+        before; a higher metric is better. Plateau depends on these values only.
         """
         options, unit = self.options, 1 if self.options.iterations else self.steps_per_epoch
         warmup = options.warmup * unit
@@ -43,7 +45,10 @@ class Schedule:
 
 
 def num_plateaus(worths: Sequence[float], length: int) -> int:
-    """How often `length` epochs in a row were not better than the best before them; each ends the count of its own."""
+    """Returns how often `length` epochs in a row were not better than the best epoch before them.
+
+    Each plateau restarts the count.
+    """
     best, waited, found = -math.inf, 0, 0
     for worth in worths:
         waited = 0 if worth > best else waited + 1

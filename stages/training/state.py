@@ -1,4 +1,4 @@
-"""The state of a training run on disk, from which a killed one goes on as if nothing had happened."""
+"""Stores the state of a training run, from which a killed run continues as if without interruption."""
 
 import io
 import pickle
@@ -35,31 +35,40 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "best": dict,
     "seconds": float,
 }
-MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)  # what torch raises of other contents
+MISFITS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)  # errors that torch raises for other contents
 
 
 class StateError(UsageError):
-    """A state that does not belong to this run, or cannot be read."""
+    """A state does not belong to this run, or cannot be read."""
 
 
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
-    """What must be equal for a run to go on: the recipe, the features, and the clips of both splits with labels."""
+    """Returns the values that must be equal for a run to continue.
+
+    They are the recipe, the features, and the clips of both splits with labels.
+    """
     recipe = options.model_dump(mode="json", exclude=FREE)
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
     return recipe | {"train": identified(clips), "val": None if val_clips is None else identified(val_clips)}
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
-    """Write tensors, numbers and strings, whole or not at all."""
+    """Writes tensors, numbers and strings, whole or not at all."""
     buffer = io.BytesIO()
     torch.save({"of": of, "state": state}, buffer)
     write_whole(path, [buffer.getbuffer()])
 
 
 def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
-    """The state in `path`, on the CPU; None without a file. Runs no code of the file.
+    """Returns the state in `path`, on the CPU, or None without a file. No code of the file is run.
 
-    Raises StateError for a file that cannot be read, or that another recipe, head or list of clips has left.
+    Raises StateError for a file that cannot be read, or that belongs to another recipe, head or list of clips.
     """
     try:
         require_sound(path)
@@ -70,7 +79,11 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
         raise damaged(path, str(error).removeprefix(f"{path}: ")) from error
     except OSError as error:
         raise StateError(f"{path} cannot be read: {sentence(error)} {ADVICE}") from error
-    except (*MISFITS, EOFError, pickle.UnpicklingError) as error:  # torch's words advise to load what may run code
+    except (
+        *MISFITS,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:  # torch's own words advise a way of loading that may run code
         raise damaged(path, "torch cannot read it") from error
     parts = found if isinstance(found, dict) else {}
     if {*parts} != {"of", "state"} or not all(isinstance(part, dict) for part in parts.values()):
@@ -90,6 +103,7 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def damaged(path: Path, why: str) -> StateError:
+    """Returns the error for a state that cannot be read. `why` is the cause."""
     return StateError(f"{path} is not a state of training that kinegraph wrote: {sentence(why)} {ADVICE}")
 
 
@@ -98,12 +112,12 @@ def _said(value: object) -> str:
 
 
 def remove_state(folder: Path) -> None:
-    """Forget how far the run in `folder` was."""
+    """Removes the state of the run in `folder`."""
     remove_durably(folder / STATE_FILE)
 
 
 def generators(device: torch.device) -> dict[str, torch.Tensor]:
-    """Torch's global generators of the CPU and of `device`, which dropout draws from."""
+    """Returns the states of torch's global generators of the CPU and of `device`. Dropout draws from these."""
     found = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         found["cuda"] = torch.cuda.get_rng_state(device)
@@ -111,7 +125,7 @@ def generators(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Let them go on from `states`; of a run begun on a CPU, CUDA's stays as it was seeded."""
+    """Sets the generators to `states`. For a run that began on a CPU, the generator of CUDA keeps its seed."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

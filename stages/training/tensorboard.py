@@ -1,4 +1,4 @@
-"""Scalars of training for TensorBoard."""
+"""Writes scalars of training for TensorBoard."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from kinegraph.stages.training.records import EpochRecord
 
 @contextmanager
 def scalar_log(folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
-    """Inside, a callback that logs epochs in `folder`; a run that goes on replaces what it does again.
+    """Yields a callback that logs epochs in `folder`. A run that continues replaces the epochs that it repeats.
 
-    Raises UsageError without the package.
+    Raises UsageError without the package tensorboard.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

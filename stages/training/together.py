@@ -1,7 +1,7 @@
-"""Several processes that train one head together, as torchrun starts them; in a process alone nothing of it happens.
+"""Trains one head in several processes, as torchrun starts them. In a single process this module has no effect.
 
-Every process holds the whole head and takes every k-th clip of each batch. What they compute is what one process would
-with the same batches, up to the order of sums and the draws of dropout.
+Every process holds the whole head and takes every k-th clip of each batch. The result is that of one process with the
+same batches, up to the order of sums and the draws of dropout.
 """
 
 import os
@@ -19,28 +19,29 @@ from torch.nn.parallel import DistributedDataParallel
 from kinegraph.stages.device import require_cuda
 from kinegraph.stages.errors import UsageError
 
-PATIENCE = timedelta(hours=2)  # while the first process validates, the others wait
+PATIENCE = timedelta(hours=2)  # how long the other processes wait while the first one validates
 T = TypeVar("T")
 
 
 def num_processes() -> int:
+    """Returns the number of processes that train together, 1 for a process alone."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """This process's number; the first, 0, validates, writes and prints."""
+    """Returns this process's number. Process 0 validates, writes and prints."""
     return int(os.environ.get("RANK", "0")) if num_processes() > 1 else 0
 
 
 @contextmanager
 def acquainted(device: torch.device) -> Iterator[None]:
-    """Inside, the processes can talk to each other; each with its own GPU, where `device` is any."""
+    """Connects the processes while the context is open. Where `device` is any GPU, each process has its own GPU."""
     if num_processes() == 1 or dist.is_initialized():
         yield
         return
     if device.type == "cuda":
         own = own_device(device)
-        torch.cuda.set_device(own)  # what is broadcast and gathered passes through the current one
+        torch.cuda.set_device(own)  # broadcasts and gathers use the current device
         dist.init_process_group("nccl", timeout=PATIENCE, device_id=own)
     else:
         dist.init_process_group("gloo", timeout=PATIENCE)
@@ -51,7 +52,7 @@ def acquainted(device: torch.device) -> Iterator[None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU that belongs to this process, where `device` is any GPU.
+    """Returns the GPU of this process, where `device` is any GPU.
 
     Raises UsageError where this machine has fewer GPUs than processes.
     """
@@ -64,11 +65,11 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:
-    """What to call in place of `head`, so that gradients are means over the processes.
+    """Returns the module to call in place of `head`. With it, gradients are means over the processes.
 
-    Parameters that a head does not use are the same ones at each step. BatchNorm sees the clips of all processes.
+    The parameters that a head does not use must be the same at each step. BatchNorm sees the clips of all processes.
 
-    Raises UsageError for BatchNorm on CPUs, where torch cannot do that.
+    Raises UsageError for BatchNorm on CPUs, which torch does not support.
     """
     if num_processes() == 1:
         return head
@@ -81,11 +82,10 @@ def in_step(head: nn.Module, device: torch.device) -> nn.Module:
 
 
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
-    """Of the clips in `order`, cut into batches, those of this process, and how many of each batch they are.
+    """Returns this process's clips of `order`, which is cut into batches, and their number in each batch.
 
-    Where the last batch is too small for all, this process repeats a clip; the loss's weight leaves that one out.
-
-    Raises UsageError unless the processes can share a batch evenly.
+    Where the last batch is too small for all processes, this process repeats a clip. The loss's weight leaves the
+    repeated clip out. Raises UsageError unless the processes can share a batch evenly.
     """
     count = num_processes()
     if batch_size % count:
@@ -97,7 +97,7 @@ def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
 
 
 def from_first(value: T) -> T:
-    """The value that the first process has; others may bring any."""
+    """Returns the value of the first process. Values of other processes are ignored."""
     if num_processes() == 1:
         return value
     values = [value]
@@ -106,7 +106,7 @@ def from_first(value: T) -> T:
 
 
 def gathered(value: T) -> list[T]:
-    """The values of all processes, by rank."""
+    """Returns the values of all processes, by rank."""
     if num_processes() == 1:
         return [value]
     values: list[T | None] = [None] * num_processes()
@@ -115,7 +115,7 @@ def gathered(value: T) -> list[T]:
 
 
 def summed(tensor: Tensor) -> Tensor:
-    """The sum over processes."""
+    """Returns the sum over processes."""
     if num_processes() > 1:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
@@ -123,6 +123,6 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def meet() -> None:
-    """Wait for all processes."""
+    """Waits for all processes."""
     if num_processes() > 1:
         dist.barrier()

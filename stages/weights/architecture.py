@@ -1,16 +1,23 @@
-"""What network a checkpoint is of, told from its names and shapes, for messages about the wrong one."""
+"""Names the network of a checkpoint by its names and shapes, for messages about a wrong file."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-DEPTHS: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34, (3, 4, 23, 3): 101}  # basic blocks
-# By the frames that the first convolutions of stem, res2 and res4 span.
+DEPTHS: dict[tuple[int, ...], int] = {
+    (2, 2, 2, 2): 18,
+    (3, 4, 6, 3): 34,
+    (3, 4, 23, 3): 101,
+}  # blocks of each stage -> depth, for basic blocks
+# Frames that the first convolutions of stem, res2 and res4 span -> name.
 FAMILIES: dict[tuple[int, ...], str] = {(1, 1, 1): "C2D", (1, 1, 3): "SlowOnly", (5, 3, 3): "I3D"}
 
 
 def architecture(state: Mapping[str, Tensor]) -> str | None:
-    """`I3D-R50`, `ResNet-18`, ... of a full state dict under our names; None if it is no ResNet that we know."""
+    """Returns `I3D-R50`, `ResNet-18`, ... for a full state dict with kinegraph's names.
+
+    Returns None for an unknown network.
+    """
     prefixes = (
         ("res2", "res3", "res4", "res5") if "res2.0.conv1.weight" in state else ("layer1", "layer2", "layer3", "layer4")
     )

@@ -1,4 +1,4 @@
-"""Checkpoint files as tensors. No code in a file is ever run."""
+"""Reads checkpoint files as tensors. No code in a file is ever run."""
 
 import pickle
 import re
@@ -18,26 +18,28 @@ from kinegraph.stages.weights.pickles import OF_NUMPY, NumberType, PlainArray, n
 from kinegraph.stages.weights.torch_files import require_sound
 
 WRAPPERS = ("model_state", "state_dict", "model", "blobs")
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of DistributedDataParallel, torch.compile, Lightning
+PREFIXES = ("module.", "_orig_mod.", "model.")  # prefixes of DistributedDataParallel, torch.compile, Lightning
 PICKLES = (".pkl", ".pickle")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: bare or under one of WRAPPERS, without one of PREFIXES in front of every key.
+    """Returns the tensors of a checkpoint, which may lie under one of WRAPPERS.
 
-    safetensors, what torch.save writes, and pickles of numpy arrays (Caffe2, detectron2's model zoo; by suffix).
+    One of PREFIXES is removed from the keys.
+
+    Formats: safetensors, files of torch.save, and pickles of numpy arrays (Caffe2, detectron2's model zoo; by suffix).
     Raises WeightsError where the file is damaged, asks for code, or holds anything but arrays.
     """
     try:
         require_regular(path)
         content = _content(path)
-    except WeightsError as error:  # torch calls those of our types, which do not know the file
+    except WeightsError as error:  # raised by kinegraph's own types, which do not know the file
         if str(error).startswith(str(path)):
             raise
         raise WeightsError(f"{path}: {error}") from error
     except NotRegularError as error:
         raise WeightsError(str(error)) from error
-    except Exception as error:  # the readers raise whatever a damaged file leads them to
+    except Exception as error:  # readers raise errors of any type for a damaged file
         raise WeightsError(f"{path}: cannot be read as a file of tensors: {_words(error)}") from error
     if isinstance(content, dict):
         content = next((content[key] for key in WRAPPERS if key in content), content)
@@ -59,7 +61,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def _tensor(value: Tensor | np.ndarray | np.generic, named: str) -> Tensor:
     try:
         tensor = torch.as_tensor(value)
-        if tensor.layout is torch.strided:  # one value may stand for as many as a file likes
+        if tensor.layout is torch.strided:  # otherwise one stored value may stand for any number of values
             require_expansion(tensor.nbytes, tensor.untyped_storage().nbytes())
         return tensor
     except ArrayFileError as error:
@@ -77,7 +79,7 @@ def _content(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    """What torch.save wrote: tensors, and beside them what a pickle may hold."""
+    """Returns the content of a file of torch.save: tensors, and other values that a pickle may hold."""
     require_sound(path)
     try:
         with torch.serialization.safe_globals(_as_torch_names_them()):
@@ -92,13 +94,13 @@ def _read_torch(path: Path) -> Any:
 
 
 def _words(error: Exception) -> str:
-    """Torch puts advice to run the code in the file around the words of its unpickler, which are the context."""
+    """Returns the unpickler's own words, the context of the error. torch adds advice to run the code in the file."""
     if isinstance(error, pickle.UnpicklingError) and isinstance(error.__context__, pickle.UnpicklingError):
         error = error.__context__
     return f"{type(error).__name__}: {error}"
 
 
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What torch does not admit itself, by name, and the types whose state it then sets: ours, which check it."""
+    """Returns the names that torch does not admit by itself, and the types that restore their own state with checks."""
     names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): known for name, known in OF_NUMPY.items()}
     return [*((known, name) for name, known in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]

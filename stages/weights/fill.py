@@ -1,4 +1,4 @@
-"""Filling a network from a checkpoint: every key is used or left out for a reason, every tensor is filled."""
+"""Fills a network from a checkpoint. Every key is used or left out for a reason, and every tensor is filled."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -20,19 +20,20 @@ def fill(
     above: Mapping[str, Size],
     is_ignored: Callable[[str], bool],
 ) -> None:
-    """Copy the tensors of a checkpoint into `network`, in place.
+    """Copies the tensors of a checkpoint into `network`, in place.
 
-    above: shapes of what was cut away from the network; a file may have it, and then it must fit.
-    is_ignored: our names of what else a file has and this network deliberately has not.
+    above: shapes of the tensors that were cut away from the network. A file may have these tensors, and then they must
+    fit. is_ignored: says by kinegraph's name whether a tensor of the file is left out on purpose.
 
-    Raises WeightsError, with our names and the file's, for what is left over, missing or of another shape.
+    Raises WeightsError, with kinegraph's names and the file's names, for tensors that are left over, missing or of
+    another shape.
     """
     shapes = {name: x.shape for name, x in network.state_dict().items()} | dict(above)
     state = {name: x for name, x in _as_in(shapes, converted.state).items() if not is_ignored(name)}
     misfits = [name for name, x in state.items() if x.shape != shapes.get(name, x.shape)]
     used = {name: x for name, x in state.items() if name not in above and name not in misfits}
     try:
-        # A plain dict has no version: torch then renames what older torchvision files call otherwise, and counts
+        # A plain dict has no version. torch then renames keys of older torchvision files, and counts
         # the batches of norms from 0 where a file has no num_batches_tracked.
         found = network.load_state_dict(used, strict=False)
     except RuntimeError as error:
@@ -49,9 +50,10 @@ def fill(
 
 
 def _as_in(wanted: Iterable[str], state: State) -> State:
-    """Images' networks are named layer1 ... layer4; files of video code bases call these stages res2 ... res5.
+    """Returns the state under the names that `wanted` uses.
 
-    Kernels of such files may have a time axis of one frame.
+    Networks for images say layer1 ... layer4, files of video code res2 ... res5. Kernels of such files may have a time
+    axis of one frame.
     """
     if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
         return state
@@ -66,7 +68,7 @@ def _headline(converted: Converted) -> str:
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
-    """What the first convolutions of the ResNets say in words."""
+    """Returns words that describe the first convolutions of the ResNets."""
     if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
         return []
     theirs = state["conv1.weight"].shape

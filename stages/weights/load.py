@@ -1,7 +1,7 @@
-"""Weights for frozen networks: from files read without running code, or random and calibrated.
+"""Loads weights of frozen networks: from files read without running code, or random and calibrated.
 
-`weights` is a name from a catalogue entry, a local path, or `random:<seed>`. Where a function takes `named`, these
-are the entry's named weights.
+`weights` is a name from a catalogue entry, a local path, or `random:<seed>`. Where a function takes `named`, these are
+the entry's named weights.
 """
 
 import hashlib
@@ -37,11 +37,10 @@ def load_weights(
     model: str = "",
     other_words: Sequence[str] = (),
 ) -> None:
-    """Fill all parameters and buffers of `network` in place, from a file of any format that `formats/` knows.
+    """Fills all parameters and buffers of `network` in place, from a file of any format in `formats/`, or at random.
 
-    is_ignored, above: as `fill` takes them. model: the network's name in its catalogue.
-    other_words: as `locate` takes them.
-    Raises WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
+    is_ignored, above: as in `fill`. model: the network's name in its catalogue. other_words: as in `locate`. Raises
+    WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
     """
     seed = _seed(weights)
     if seed is not None:
@@ -61,7 +60,7 @@ def load_weights(
 
 
 def read_known(path: Path, source: WeightSource | None) -> State:
-    """As `read_state`; of a public file that is damaged, the error says what to do."""
+    """Returns the tensors of a file as `read_state` does. For a damaged public file, the error says what to do."""
     try:
         return read_state(path)
     except WeightsError as error:
@@ -71,9 +70,9 @@ def read_known(path: Path, source: WeightSource | None) -> State:
 
 
 def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:
-    """Identity of the weights for fingerprints: sha256 of the file.
+    """Returns the identity of the weights for fingerprints: the sha256 of the file.
 
-    For `random:<seed>` that of the tensors of `network`.
+    For `random:<seed>`, returns the digest of the tensors of `network`.
     """
     if _seed(weights) is None:
         return _sha256(locate(weights, named))
@@ -81,7 +80,7 @@ def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightS
 
 
 def tensors_digest(network: nn.Module) -> str:
-    """sha256 over the tensors of `network`: names, dtypes, shapes and bytes in order."""
+    """Returns the sha256 over the tensors of `network`: names, dtypes, shapes and bytes in order."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
@@ -90,10 +89,9 @@ def tensors_digest(network: nn.Module) -> str:
 
 
 def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> Path:
-    """The file of these weights; a public one is downloaded to torch hub's folder at first use.
+    """Returns the file of these weights. A public file is downloaded to torch hub's folder at first use.
 
-    other_words: what the caller would have understood, for the error.
-    Raises WeightsError if there is no such file.
+    other_words: what else the caller accepts as weights, for the error. Raises WeightsError if there is no such file.
     """
     source = named.get(weights)
     if source is None:
@@ -117,11 +115,11 @@ def _refuse_irregular(path: Path) -> None:
     except NotRegularError as error:
         raise WeightsError(str(error)) from error
     except (OSError, ValueError):
-        return  # there is none
+        return  # the file has no classifier
 
 
 def _seed(weights: str) -> int | None:
-    """The seed of `random:<seed>`; None if `weights` is something else."""
+    """Returns the seed of `random:<seed>`, or None if `weights` is something else."""
     kind, _, seed = weights.partition(":")
     if kind != "random":
         return None
@@ -134,7 +132,7 @@ def _download(source: WeightSource, path: Path) -> None:
     assert source.url is not None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with stopping.threads(1, "download") as pool:  # it has no safe points
+        with stopping.threads(1, "download") as pool:  # in a thread, because a download has no safe points
             download = partial(torch.hub.download_url_to_file, progress=False)
             stopping.result(pool.submit(download, source.url, str(path), source.sha256 or None))
     except (OSError, RuntimeError) as error:
@@ -157,7 +155,10 @@ def _check_sha256(path: Path, source: WeightSource | None) -> None:
 def _check_classes(
     path: Path, converted: Converted, source: WeightSource | None, named: Mapping[str, WeightSource]
 ) -> None:
-    """A file of a public name with another classifier is another one, and may expect other pixels."""
+    """Raises WeightsError for a file with a public name but another classifier.
+
+    Such a file is another file and may expect other pixels.
+    """
     if source is None or source.classes is None or converted.classes in (None, source.classes):
         return
     twins = [x.file_name for x in named.values() if x.classes == converted.classes and str(x.url).endswith(path.name)]

@@ -1,7 +1,8 @@
-"""Pickles of numpy arrays, read so that no file can make numpy or the interpreter follow what is not there.
+"""Reads pickles of numpy arrays so that no file can make numpy or the interpreter follow invalid pointers.
 
-numpy's own dtype takes flags from a pickle, by which raw bytes count as pointers. So what a file calls numpy.dtype,
-and the functions that make arrays of it, are ours: they take numbers alone, and of a dtype's state the byte order.
+numpy's own dtype takes flags from a pickle, and with some flags raw bytes count as pointers. So kinegraph replaces
+numpy.dtype, and the functions that make arrays of it, by its own types. These take numbers alone, and only the byte
+order of a dtype's state.
 """
 
 import io
@@ -18,16 +19,16 @@ import numpy as np
 from kinegraph.cache_schemas.regular import NotRegularError, open_regular
 from kinegraph.stages.errors import WeightsError
 
-NUMBER = re.compile(r"[<>=|]?(\?|b1|[iu][1248]|f(2|4|8|16)|c(8|16|32))")  # as dtypes are called in pickles
+NUMBER = re.compile(r"[<>=|]?(\?|b1|[iu][1248]|f(2|4|8|16)|c(8|16|32))")  # names of dtypes in pickles
 ORDERS = ("<", ">", "=", "|")
 KEYS = (str, bytes, int, float, bool, type(None))
 
 
 def read_pickle(path: Path) -> Any:
-    """The numpy arrays and plain containers of a pickle; strings of Python 2 are read as latin-1.
+    """Returns the numpy arrays and plain containers of a pickle. Strings of Python 2 are read as latin-1.
 
-    Arrays of other byte order are turned to that of this machine.
-    Raises WeightsError where the file is damaged or names anything else: that is where a payload would be.
+    Arrays of another byte order are converted to that of this machine. Raises WeightsError where the file is damaged or
+    names anything else, because such a name could be a payload.
     """
     try:
         with open_regular(path) as file:
@@ -36,12 +37,12 @@ def read_pickle(path: Path) -> Any:
         raise WeightsError(f"{path}: {error}") from error
     except NotRegularError as error:
         raise WeightsError(str(error)) from error
-    except Exception as error:  # the unpickler raises whatever a damaged stream leads it to
+    except Exception as error:  # the unpickler raises errors of any type for a damaged stream
         raise WeightsError(f"{path}: is no pickle of numpy arrays, or a damaged one: {error}") from error
 
 
 class NumberType:
-    """What a pickle calls numpy.dtype: a type of numbers. `dtype` has the byte order of the file's values."""
+    """Stands for numpy.dtype in a pickle: a type of numbers. `dtype` has the byte order of the file's values."""
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
         if not isinstance(code, str) or not NUMBER.fullmatch(code):
@@ -49,7 +50,10 @@ class NumberType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Of numpy's (version, byte order, subarray, names, fields, itemsize, alignment, flags) the byte order."""
+        """Takes the byte order out of numpy's state of a dtype.
+
+        That state is (version, byte order, subarray, names, fields, itemsize, alignment, flags).
+        """
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ORDERS or (*state[2:5],) != (None,) * 3:
             raise WeightsError("refused: the pickle holds a type of numbers with fields or flags of its own")
         if state[1] in "<>":
@@ -57,13 +61,13 @@ class NumberType:
 
 
 class PlainArray(np.ndarray):
-    """What a pickle calls an array: empty, until its state gives the values once."""
+    """Stands for an array in a pickle. The array is empty until its state sets the values, once."""
 
     def __new__(cls, *arguments: object) -> NoReturn:
         raise WeightsError("refused: the pickle makes an array by hand")
 
     def __setstate__(self, state: Any) -> None:
-        """(version, shape, type, whether Fortran's order, bytes)."""
+        """Sets the values from (version, shape, type, whether the order is Fortran's, bytes)."""
         _, shape, kind, is_fortran, raw = state
         if self.size:
             raise WeightsError("refused: the pickle gives an array its values twice")
@@ -73,7 +77,7 @@ class PlainArray(np.ndarray):
 
 
 def _raw(raw: object) -> bytes | bytearray:
-    """Bytes of a pickle; those of Python 2 come as text."""
+    """Returns the bytes of a pickle. Bytes of Python 2 arrive as text."""
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     if not isinstance(raw, bytes | bytearray):
         raise WeightsError(f"refused: the pickle holds an array made from {type(raw).__name__}, not from bytes")
@@ -81,7 +85,7 @@ def _raw(raw: object) -> bytes | bytearray:
 
 
 def _values(raw: object, kind: object, shape: object) -> np.ndarray:
-    """The values as [shape] in C's order, of the byte order that `kind` has. Raises WeightsError."""
+    """Returns the values as [shape] in C's order, with the byte order of `kind`. Raises WeightsError."""
     raw = _raw(raw)
     if not isinstance(kind, NumberType):
         raise WeightsError("refused: the pickle holds an array without a type of numbers")
@@ -93,7 +97,7 @@ def _values(raw: object, kind: object, shape: object) -> np.ndarray:
 
 
 def _empty(subtype: object, shape: object, code: object) -> Any:
-    """numpy's _reconstruct: an array without values yet."""
+    """Stands for numpy's _reconstruct. Returns an array without values."""
     if subtype is not NDARRAY:
         raise WeightsError("refused: the pickle holds an array of a class of its own")
     array_class: Any = PlainArray
@@ -105,7 +109,7 @@ def _scalar(kind: object, raw: object = b"") -> Any:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: object = None) -> np.ndarray:
-    """An array as pickle protocol 5 has it. `order` K: its axes are stored in the order `axes`."""
+    """Returns an array as pickle protocol 5 has it. With `order` K, the axes are stored in the order `axes`."""
     if order == "K" and isinstance(axes, tuple) and all(type(axis) is int for axis in axes):
         return _from_buffer(raw, kind, shape, "C").transpose(axes)
     if order not in ("C", "F") or axes is not None:
@@ -117,7 +121,7 @@ def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: 
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into pickles that Python 2 can read."""
+    """Returns bytes from the text that Python 3 writes into pickles that Python 2 can read."""
     if encoding != "latin1":
         raise WeightsError(f"bytes encoded as {encoding!r}; pickles of arrays use latin1")
     return text.encode("latin1")
@@ -134,17 +138,20 @@ def _ordered(items: Iterable[Any] = ()) -> OrderedDict[Any, Any]:
 
 
 def _check_keys(keys: Iterable[object]) -> None:
-    """Others may be nested so deep that their hash ends the process."""
+    """Raises WeightsError for keys that are no plain values.
+
+    Such keys may be nested so deep that their hash ends the process.
+    """
     if bad := [key for key in keys if not isinstance(key, KEYS)]:
         raise WeightsError(f"refused: the pickle holds a key that is a {type(bad[0]).__name__}, not a name or number")
 
 
 class _Named:
-    """A name that a pickle may mention and not call."""
+    """A name that a pickle may mention but not call."""
 
 
 NDARRAY = _Named()
-# Names as numpy 1 writes them; numpy 2 says numpy._core.
+# Names as numpy 1 writes them. numpy 2 writes numpy._core.
 OF_NUMPY: dict[str, Any] = {
     "numpy.ndarray": NDARRAY,
     "numpy.dtype": NumberType,
@@ -160,11 +167,11 @@ ADMITTED = OF_NUMPY | {
 }
 
 
-_Base: Any = pickle._Unpickler  # the one in C has no place to look at BUILD and at keys
+_Base: Any = pickle._Unpickler  # the unpickler in C has no hook for BUILD and for keys
 
 
 class ArrayUnpickler(_Base):  # type: ignore[misc]
-    """Reads ADMITTED and plain containers. Nothing in a file makes it take more memory than the file is long."""
+    """Reads ADMITTED and plain containers. No file can make it take more memory than the file is long."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Base.dispatch)
 
@@ -223,7 +230,7 @@ class ArrayUnpickler(_Base):  # type: ignore[misc]
 
 
 class _Bounded:
-    """A file of which no more is asked than it has: a size in a pickle may claim petabytes."""
+    """A file that is never asked for more bytes than it has, because a size in a pickle may claim petabytes."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file

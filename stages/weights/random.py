@@ -1,4 +1,4 @@
-"""Random weights under which a deep network stays calibrated."""
+"""Draws random weights with which a deep network stays calibrated."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +13,14 @@ BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Random weights that keep activations near one through any depth, in place, without torch's global generator.
+    """Draws random weights that keep activations near one at any depth, in place, without torch's global generator.
 
-    Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10), which keeps the second moment from one
-    ReLU to the next. In a residual network each branch would add twice the second moment of its input, and the
-    33 blocks of a ResNet-101 overflow float16; so the last norm of each branch gets the gain BRANCH_GAIN (growth
-    1 + 2 BRANCH_GAIN^2 a block), and shortcuts and linear projections, which no ReLU follows, keep the moment. The
-    layers are drawn from bottom to top and do not depend on where the network is cut. A network with a method
-    `draw` knows better.
+    Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10), which keeps the second moment from one ReLU
+    to the next. In a residual network, each branch would add twice the second moment of its input, and the 33 blocks of
+    a ResNet-101 would overflow float16. So the last norm of each branch gets the gain BRANCH_GAIN (growth 1 + 2
+    BRANCH_GAIN^2 a block). Shortcuts and linear projections, which no ReLU follows, keep the moment. The layers are
+    drawn from bottom to top and do not depend on where the network is cut. A network with a method `draw` draws its own
+    weights.
     """
     draw = getattr(network, "draw", None)
     if draw is not None:
@@ -39,7 +39,10 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
-    """The norms that end a branch, a shortcut or a linear projection, of blocks named as torchvision's; their gain."""
+    """Yields the norms that end a branch, a shortcut or a linear projection, with their gain.
+
+    Blocks are named as torchvision's.
+    """
     module: Any
     for module in network.modules():
         if isinstance(module, NonLocal):
@@ -53,7 +56,10 @@ def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
 
 
 def _last_norm(block: Any) -> Any:
-    """Of a residual block's branch; torchvision's video networks keep convolution and norm in one submodule."""
+    """Returns the last norm of a residual block's branch.
+
+    torchvision's video networks keep convolution and norm in one submodule.
+    """
     if isinstance(block.conv2, nn.Sequential):
         return block.conv2[1]
     return block.bn3 if hasattr(block, "bn3") else block.bn2

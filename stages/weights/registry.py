@@ -1,7 +1,7 @@
-"""The weight files that are known by name, and what each expects: backbone -> name -> source. Imports no torch.
+"""Lists the weight files that are known by name, and what each expects: backbone -> name -> source. Imports no torch.
 
-Only torchvision and the BN-Inception file publish (leading digits of) their sha256. Where it is unknown, none is
-checked at the download; that of the file that was used is in the fingerprint of every cache.
+Only torchvision and the BN-Inception file publish (leading digits of) their sha256. Where the sha256 is unknown, the
+download is not checked. The fingerprint of every cache covers the sha256 of the file that was used.
 """
 
 from kinegraph.cache_schemas.crops import Resize
@@ -19,11 +19,11 @@ _IMAGENET = Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 _KINETICS = Pixels(mean=KINETICS_MEAN, std=KINETICS_STD)
 _KINETICS_BGR = Pixels(mean=KINETICS_MEAN, std=KINETICS_STD, channel_order="BGR")
 _TORCHVISION_VIDEO = Pixels(mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989))
-# torchvision normalises as for ImageNet, then its network takes that back (`transform_input`).
+# torchvision normalises as for ImageNet, then its network reverts that (`transform_input`).
 _INCEPTION_V3 = Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _CAFFE = Pixels(mean=(104 / 255, 117 / 255, 128 / 255), std=(1 / 255, 1 / 255, 1 / 255), channel_order="BGR")
 
-# As options of the ResNet-3D family. The networks of Wang and Gupta 2018 have res5_stride 1.
+# Options of the ResNet-3D family. The networks of Wang and Gupta 2018 have res5_stride 1.
 _Geometry = dict[str, int | str]
 _POOLED: _Geometry = {
     "stem_time_stride": 1,
@@ -37,14 +37,14 @@ _NONLOCAL_NET = _POOLED | {"pool1_padding": 0}
 _NONLOCAL_NET_LONG = _NONLOCAL_NET | {"stem_time_stride": 2, "pool1_time_stride": 2}
 _GROUPED: _Geometry = {"res3_attention_frames": 4}
 
-# Frames per second of the videos (Kinetics: nominally) that "8 x 8", 8 frames 8 apart, counts in.
+# Frames per second of the videos (Kinetics: nominally) for which "8 x 8" means 8 frames, 8 apart.
 _KINETICS_FPS, _CHARADES_FPS = 30, 24
 
 
 def _torchvision(
     file_name: str, pixels: Pixels, short_side_px: int, crop_px: int, sampling: Sampling | None = None
 ) -> WeightSource:
-    """Torchvision puts the first eight digits of the sha256 into the file name."""
+    """Returns a source of torchvision, whose file names contain the first eight digits of the sha256."""
     return WeightSource(
         url=f"https://download.pytorch.org/models/{file_name}",
         file_name=file_name,
@@ -54,7 +54,7 @@ def _torchvision(
         sampling=sampling,
         short_side_px=short_side_px,
         crop_px=crop_px,
-        resize=None if sampling else "pillow",  # videos are squeezed to a fixed size, whatever their sides
+        resize=None if sampling else "pillow",  # videos are resized to a fixed size, whatever their aspect ratio
         classes=400 if sampling else 1000,
     )
 
@@ -66,7 +66,7 @@ def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
 def _kinetics(
     url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
 ) -> WeightSource:
-    """Files of Facebook's code bases, trained and tested alike: `num_frames` frames, `step` apart."""
+    """Returns a source of Facebook's code bases, trained and tested alike: `num_frames` frames, `step` apart."""
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/{url}",
         file_name=url.rpartition("/")[2],
@@ -92,7 +92,10 @@ def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry) ->
 
 
 def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: float | None) -> WeightSource:
-    """SlowOnly on data sets of JPEG frames, which SlowFast reads, and the networks saw, as BGR."""
+    """Returns a source of SlowOnly on data sets of JPEG frames.
+
+    SlowFast reads these frames as BGR, and so did the networks.
+    """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/{dataset}/SLOW_8x8_R50.pyth",
         file_name=f"{dataset}_SLOW_8x8_R50.pyth",
@@ -108,7 +111,11 @@ def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: flo
 
 
 def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> WeightSource:
-    """The two long ones of each pair were trained by the paper's own code, with time strides in stem and pool1."""
+    """Returns a source of the non-local networks.
+
+    In each pair, the two files for long clips were trained by the paper's own code, with time strides in stem and
+    pool1.
+    """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET
     if affine and "nonlocal" in name:
@@ -119,7 +126,7 @@ def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> Weight
         num_frames,
         step,
         geometry,
-        resize=None,  # how its own code resized is not known here
+        resize=None,  # the resizing of the authors' code is not known
     )
 
 
@@ -154,7 +161,7 @@ BACKBONE_WEIGHTS: dict[str, dict[str, WeightSource]] = {
             crop_px=256,
             classes=1000,
         ),
-        # Trained on 5 frames against overfitting, to be tested on more: 8 there (scripts/train_tsn_kinetics_rgb_5f.sh).
+        # Trained on 5 frames against overfitting, tested on 8 (scripts/train_tsn_kinetics_rgb_5f.sh).
         "tsn_kinetics400": _tsm("TSM_kinetics_RGB_resnet50_avg_segment5_e50", "Kinetics-400", 400, 5),
     },
     "resnet101": {

@@ -1,4 +1,4 @@
-"""What is known of weight files by name, and what their networks expect to see. Imports no torch."""
+"""Facts about weight files that are known by name, and what their networks expect. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +17,10 @@ ChannelOrder = Literal["RGB", "BGR"]
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """How a network wants its pixels: in `channel_order`, in 0..1, less `mean`, divided by `std`, both in that order.
+    """Describes the pixels that a network expects: in `channel_order`, in 0..1, minus `mean`, divided by `std`.
 
-    What was trained on 0..255 has its published mean and std divided by 255 here.
+    `mean` and `std` follow `channel_order`. For a network trained on 0..255, the published mean and std are divided by
+    255.
     """
 
     mean: Channels
@@ -29,7 +30,10 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """The clips a network was trained on. fps: frames of a clip per second of video; None: spread over the video."""
+    """The clips that a network was trained on.
+
+    fps: frames of a clip per second of video. None means that the frames are spread over the video.
+    """
 
     num_frames: int
     fps: float | None
@@ -42,16 +46,15 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSource:
-    """A weight file that is known by name: public (`url`) or part of this package (`path`).
+    """A weight file that is known by name. The file is public (`url`) or part of this package (`path`).
 
-    file_name: unique among all sources; two public files of one name are told apart by a prefix.
-    sha256: all 64 hex digits or the leading ones, as published; empty where nobody published one.
-    path: of a shipped file, relative to the folder of the package `stages`.
-    pixels: None where they are the network's own (its catalogue entry).
-    sampling: None for networks of single images.
-    short_side_px, crop_px: of the frames it was tested on. classes: of the classifier, which is left out.
-    resize: how whole frames were resized to the short side, before the crop was cut; None: not so, or not known.
-    geometry: options of the network the file was trained in, which its weights do not show.
+    file_name: unique among all sources; a prefix distinguishes two public files of one name. sha256: all 64 hex digits
+    or the leading ones, as published; empty where none is published. path: the path of a shipped file below the folder
+    of the package `stages`. pixels: None where the pixels are the network's own (its catalogue entry). sampling: None
+    for networks of single images. short_side_px, crop_px: of the frames that the file was tested on. classes: of the
+    classifier, which is left out. resize: how whole frames were resized to the short side before the crop was cut;
+    None: in another way, or unknown. geometry: options of the network in which the file was trained, which its weights
+    do not show.
     """
 
     file_name: str
@@ -69,7 +72,7 @@ class WeightSource:
 
     @property
     def framing(self) -> Framing | None:
-        """As it was tested; None where a config cannot say it."""
+        """Returns the framing with which the file was tested, or None where a config cannot express it."""
         if self.resize is None or self.crop_px is None:
             return None
         return Framing(size=self.crop_px, resize_short=self.short_side_px, resize=self.resize)
@@ -80,20 +83,21 @@ class WeightSource:
 
 
 def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSource | None:
-    """What is known of `weights`: a name from `named`, or a local file that has the name of one of its files."""
+    """Returns the known facts of `weights`: a name from `named`, or a local file with the file name of one of them."""
     by_file = {source.file_name: source for source in named.values()}
     return named.get(weights) or by_file.get(Path(weights).name)
 
 
 def is_random(weights: str) -> bool:
-    """Whether the word stands for random weights, inflated ones (`inflate:random:0`) among them."""
+    """Returns whether `weights` are random. Inflated random weights (`inflate:random:0`) count too."""
     return weights.removeprefix("inflate:").startswith("random:")
 
 
 def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
-    """Raise ValueError for what is neither a name from `named` nor `random:<seed>`, nor looks like a path or is a file.
+    """Raises ValueError for weights that cannot exist.
 
-    Whether a path has a file is for the machine that loads it. other_words: what else is understood, for the error.
+    Accepted are a name from `named`, `random:<seed>`, a file, and everything that looks like a path. The machine that
+    loads the weights checks whether a path has a file. other_words: what else is accepted, for the error.
     """
     path = Path(weights).expanduser()
     kind, _, seed = weights.partition(":")

@@ -1,7 +1,7 @@
-"""What torch.save wrote, looked at before torch reads it.
+"""Checks files of torch.save before torch reads them.
 
-torch.load with weights_only runs no code of a file. It computes the hash of every key of the file. The hash of a tuple
-in a tuple, a million deep, ends the process.
+torch.load with weights_only runs no code of a file. But it computes the hash of every key of the file, and the hash of
+a tuple in a tuple, a million deep, ends the process.
 """
 
 import io
@@ -16,17 +16,25 @@ from kinegraph.stages.errors import WeightsError
 from kinegraph.stages.number_files import ArrayFileError, require_expansion
 from kinegraph.stages.weights.pickles import ArrayUnpickler
 
-MOST_TUPLES = 1000  # in one tuple, those in its tuples counted too
-OLD_PARTS = 5  # pickles in a file of before torch 1.6, of which the fourth holds the tensors
-KEYED = (pickle.SETITEM, pickle.SETITEMS, pickle.DICT, pickle.ADDITEMS, pickle.FROZENSET)  # any key that has a hash
+MOST_TUPLES = 1000  # tuples within one tuple, at any depth
+OLD_PARTS = 5  # pickles in a file of torch before 1.6; the fourth holds the tensors
+KEYED = (
+    pickle.SETITEM,
+    pickle.SETITEMS,
+    pickle.DICT,
+    pickle.ADDITEMS,
+    pickle.FROZENSET,
+)  # opcodes that take any key with a hash
 _Plain: Any = pickle._Unpickler
-ZIP_BEGINS = b"PK\x03\x04"  # torch takes what begins so for an archive, and all else for a file of before
+ZIP_BEGINS = (
+    b"PK\x03\x04"  # torch takes a file that begins so for an archive, every other file for one of torch before 1.6
+)
 
 
 def require_sound(path: Path) -> None:
-    """Raise WeightsError for an archive that unpacks to too much, for TorchScript, and for parts nested too deep.
+    """Raises WeightsError for an archive that unpacks to too much, for TorchScript, and for parts nested too deep.
 
-    The same for a damaged file. Raises OSError where it cannot be read at all.
+    Raises WeightsError for a damaged file too. Raises OSError where the file cannot be read at all.
     """
     try:
         with open_regular(path) as file:
@@ -41,29 +49,32 @@ def require_sound(path: Path) -> None:
         raise WeightsError(f"{path}: {error}") from error
     except OSError:
         raise
-    except Exception as error:  # zipfile and pickle raise whatever a damaged file leads them to
+    except Exception as error:  # zipfile and pickle raise errors of any type for a damaged file
         raise WeightsError(f"{path}: cannot be read as a file of tensors: {type(error).__name__}: {error}") from error
 
 
 def _pickles(file: io.BufferedReader) -> list[Any]:
-    """The pickles of an archive: one, except where the archive means to deceive."""
+    """Returns the pickles of an archive. An honest archive has one."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
             raise WeightsError("refused: a TorchScript archive holds code; torch.save its state_dict()")
         require_expansion(sum(entry.file_size for entry in entries), file.seek(0, io.SEEK_END))
-        # torch finds names in any case
+        # torch ignores the case of names
         return [io.BytesIO(archive.read(entry)) for entry in entries if entry.filename.lower().endswith("data.pkl")]
 
 
 class _Tuple(tuple[Any, ...]):
-    """Of a file; knows how many tuples it holds."""
+    """A tuple of a file, with the number of tuples that it holds."""
 
     num_tuples: int
 
 
 class _Part:
-    """Stands for all that torch would make: tensors, and what else a file names. Takes whatever comes."""
+    """Stands for everything that torch would make: tensors, and other values that a file names.
+
+    Accepts any arguments.
+    """
 
     def __call__(self, *_: object) -> "_Part":
         return self
@@ -78,7 +89,7 @@ class _Part:
 
 
 class _Nesting(ArrayUnpickler):
-    """Goes through a pickle and makes nothing of it but containers."""
+    """Goes through a pickle and builds only containers."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(ArrayUnpickler.dispatch)
 

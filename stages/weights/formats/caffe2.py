@@ -1,4 +1,4 @@
-"""Caffe2's names (`blobs` of a .pkl), as in the files of video-nonlocal-net and of SlowFast's model zoo."""
+"""The names of Caffe2 (`blobs` of a .pkl), as in the files of video-nonlocal-net and of SlowFast's model zoo."""
 
 import re
 
@@ -42,9 +42,9 @@ def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
 
 
 def _with_statistics(state: State) -> State:
-    """`affine` files: the norms were folded to scale * x + shift before fine-tuning, and none has statistics.
+    """Adds statistics to `affine` files. Their norms were folded to scale * x + shift before fine-tuning and have none.
 
-    A mean of 0 and a variance of 1 - epsilon make a norm exactly that.
+    A mean of 0 and a variance of 1 - epsilon make a norm exactly that function.
     """
     if any(name.endswith((".running_mean", ".running_var")) for name in state):
         return state
@@ -57,7 +57,9 @@ def _with_statistics(state: State) -> State:
 
 
 def _with_norms_after_attention(state: State) -> State:
-    """Scale 1 and shift 0: the authors' config for `affine` networks leaves these norms out (NONLOCAL.USE_BN)."""
+    """Adds norms with scale 1 and shift 0 where the authors' config for `affine` networks omits them
+    (NONLOCAL.USE_BN).
+    """
     found = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):
         for name, bias in state.items():

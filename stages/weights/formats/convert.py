@@ -1,4 +1,4 @@
-"""From the names of a checkpoint to ours; the format is told by the keys, not by the file's name."""
+"""Converts the names of a checkpoint to kinegraph's names. The keys show the format, not the file's name."""
 
 from dataclasses import dataclass
 
@@ -20,10 +20,10 @@ PLAIN = Format(
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A checkpoint under our names.
+    """A checkpoint with kinegraph's names.
 
-    ignored: key of the file -> why it is left out. unknown: keys of the file that mean nothing to us.
-    classes: of the classifier that was left out, where there is one.
+    ignored: key of the file -> why it is left out. unknown: keys of the file without a meaning in kinegraph. classes:
+    the number of classes of the classifier that was left out, where there is one.
     """
 
     format: Format
@@ -34,7 +34,7 @@ class Converted:
 
 
 def convert(state: State) -> Converted:
-    """All keys of a file, each renamed, ignored or unknown."""
+    """Converts all keys of a file. Each key is renamed, ignored or unknown."""
     format_ = next((known for known in FORMATS if known.signs(state)), PLAIN)
     ignored = {key: why for key in state if (why := format_.why_ignored(key)) is not None}
     names = {key: format_.ours(key) for key in state if key not in ignored}

@@ -1,10 +1,13 @@
-"""pytorchvideo's names (`model_state` of a .pyth): blocks are numbered, and the pool after res2 has a number too."""
+"""The names of pytorchvideo (`model_state` of a .pyth).
+
+Blocks are numbered, and the pool after res2 has a number too.
+"""
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves
 
 
 def _layers(numbers: dict[int, int]) -> dict[str, str]:
-    """numbers: stage -> number of its block."""
+    """Returns the pairs of layers. numbers: stage -> number of its block."""
     layers = {"conv1": "blocks.0.conv", "bn1": "blocks.0.norm"}
     for stage, number in numbers.items():
         ours, theirs = f"res{stage}.{{block}}", f"blocks.{number}.res_blocks.{{block}}"

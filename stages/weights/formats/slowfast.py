@@ -1,4 +1,4 @@
-"""SlowFast's names (facebookresearch/SlowFast): `model_state` of a .pyth, single pathway."""
+"""The names of SlowFast (facebookresearch/SlowFast): `model_state` of a .pyth, single pathway."""
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves
 

@@ -1,7 +1,7 @@
-"""Files of the TSN family (yjxiong/tsn-pytorch, mit-han-lab/temporal-shift-module): a 2D network inside `base_model`.
+"""The names of the TSN family: a 2D network inside `base_model`.
 
-TSM wraps the first convolution of a block, which gives it `.net` in its name. BN-Inception also comes alone, with the
-names it has in Caffe.
+Files come from yjxiong/tsn-pytorch and mit-han-lab/temporal-shift-module. TSM wraps the first convolution of a block,
+which adds `.net` to its name. BN-Inception also comes alone, with its names in Caffe.
 """
 
 from kinegraph.stages.weights.formats.format import Format, State
@@ -10,7 +10,7 @@ _HEADS = {r"new_fc\..+": "classifier", r"base_model\.(fc|classifier|last_linear)
 
 
 def _flat_norms(state: State) -> State:
-    """Old BN-Inception files hold the vectors of their norms as [1, C]."""
+    """Flattens the vectors of norms, which old BN-Inception files hold as [1, C]."""
     return {name: x[0] if x.ndim == 2 and x.shape[0] == 1 and "_bn." in name else x for name, x in state.items()}
 
 
