@@ -79,8 +79,8 @@ for command in COMMANDS:
 
 @app.command("slurm-task", hidden=True)
 def slurm_task(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a submission.")],
-    index: Annotated[int, typer.Argument(metavar="INDEX", help="Of the task in its array.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the submission.")],
+    index: Annotated[int, typer.Argument(metavar="INDEX", help="Index of the task in its array.")],
 ) -> int:
     """Run one task of a job array. `extract` and `train` submit these tasks with --executor slurm."""
     from kinegraph.cli.printing.heads import TrainingLines
@@ -94,17 +94,17 @@ def slurm_task(
 
 def main() -> None:
     """Runs the command line and ends the process with the exit code of the command."""
-    # OpenMP threads that spin while they wait are a little faster on a quiet machine and much slower on one whose
-    # cores others use too (benchmarks/openmp_waiting.py measures both). It must be set before torch is imported.
+    # OpenMP threads that spin while they wait are a little faster on a quiet machine. They are much slower where other
+    # processes use the cores too (benchmarks/openmp_waiting.py measures both). Torch must be imported after this line.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     log_to_stderr()
-    logging.getLogger("kinegraph").setLevel(logging.INFO)  # of others (botocore is talkative) warnings will do
+    logging.getLogger("kinegraph").setLevel(logging.INFO)  # other loggers (botocore logs much) stay at WARNING
     open_standard_streams()
     stop_on_signals()
     try:
         app()
     except SystemExit as end:
         end_process(end.code if isinstance(end.code, int) else EXIT_FAILED)
-    except Exception:  # a fault of ours, whose words may hold names
+    except Exception:  # a bug in kinegraph: `note` replaces control characters in the traceback
         note(traceback.format_exc().rstrip())
         end_process(EXIT_FAILED)

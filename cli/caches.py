@@ -42,9 +42,9 @@ def plan(
     stage: Stages = [],
     shards: Part = "0/1",
     limit: Limit = None,
-    why: Annotated[bool, typer.Option("--why", help="Which options differ from the cache, old and new.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Show which options differ from the cache, old and new.")] = False,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Run one work unit in a temporary folder, for time and memory.")
+        bool, typer.Option("--calibrate", help="Measure time and memory of one work unit in a temporary folder.")
     ] = False,
     as_json: AsJson = False,
     overrides: Overrides = [],
@@ -91,7 +91,7 @@ def extract(
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     shards: Part = "0/1",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed clips again, no others.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run only failed clips, once more.")] = False,
     limit: Limit = None,
     overrides: Overrides = [],
 ) -> int:
@@ -112,7 +112,7 @@ def status(
     cache: CachePath,
     as_json: AsJson = False,
     failed: Annotated[
-        bool, typer.Option("--failed", help="List every failure instead: video, clip, stages, reason, words.")
+        bool, typer.Option("--failed", help="List every failure instead: video, clip, stages, reason, message.")
     ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="With --failed: print csv.")] = False,
 ) -> None:
@@ -160,13 +160,13 @@ def verify(
         bool,
         typer.Option(
             "--frames",
-            help="Instead, decode all videos and compare: which clips of a cache of an earlier kinegraph show other "
-            "frames now? With --repair: upgrade the cache, keep what is right, un-mark the rest.",
+            help="Decode all videos instead and list the clips of an older cache that would show other frames now. "
+            "With --repair: upgrade the cache, keep right shards and un-mark the others.",
         ),
     ] = False,
     drop_unread: Annotated[
         bool,
-        typer.Option("--drop-unread", help="With --frames --repair: un-mark clips whose video cannot be read, too."),
+        typer.Option("--drop-unread", help="With --frames --repair: also un-mark clips whose video cannot be read."),
     ] = False,
 ) -> int:
     """Check every sealed object against the ledger: existence, size, checksum, shape and values."""

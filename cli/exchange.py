@@ -18,11 +18,14 @@ FORMATS = ("npy", "hdf5", "bottom_up", "bottom_up_frames")  # of import
 def export(
     cache: CachePath,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")],
-    to: Annotated[str, typer.Option(metavar="|".join(TARGETS), help="A cache; npy: a file per array and video.")],
+    to: Annotated[
+        str,
+        typer.Option(metavar="|".join(TARGETS), help="zarr and hdf5 are caches. npy is a file per array and video."),
+    ],
     compression: Annotated[
-        str | None, typer.Option(metavar="|".join(CODECS), help="With --to zarr; as CACHE has it, if not given.")
+        str | None, typer.Option(metavar="|".join(CODECS), help="Codec with --to zarr. The default is that of CACHE.")
     ] = None,
-    array: Annotated[list[str], typer.Option(metavar="NAME", help="With --to npy: only this array.")] = [],
+    array: Annotated[list[str], typer.Option(metavar="NAME", help="Export only this array, with --to npy.")] = [],
 ) -> int:
     """Copy a cache to another store, or its arrays to files for other tools. Checks all checksums."""
     from kinegraph.cache_schemas.cache import Cache
@@ -49,21 +52,22 @@ def export(
 
 def import_(
     features: Annotated[Path, typer.Argument(metavar="FEATURES", help="Folder of .npy or .npz, or an HDF5 file.")],
-    into: Annotated[str, typer.Option(metavar="CACHE", help="Folder of a cache; made if it is not there.")],
-    name: Annotated[str, typer.Option(help="Of the features: features/NAME, regions/NAME.")] = "imported",
-    tap: Annotated[str, typer.Option(help="What to call the layer they are from.")] = "last",
+    into: Annotated[str, typer.Option(metavar="CACHE", help="Folder of the cache. A new cache is created.")],
+    name: Annotated[str, typer.Option(help="Name of the stages: features/NAME, regions/NAME.")] = "imported",
+    tap: Annotated[str, typer.Option(help="Name of the layer that the features are from.")] = "last",
     kind: Annotated[
         str | None,
         typer.Option(
             metavar="|".join(FORMATS),
-            help="Of the files, where they do not show it; bottom_up_frames: a folder of .npz per video.",
+            help="Format of the files, if kinegraph cannot tell it. bottom_up_frames: a folder of .npz per video.",
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which one of each group of an HDF5 file; .: each is a video.")
+        str | None,
+        typer.Option(metavar="NAME", help="Dataset in each group of an HDF5 file. With . each dataset is a video."),
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Columns path,label[,split]: the rows of a new cache.")
+        Path | None, typer.Option(metavar="CSV", help="Rows of a new cache, with the columns path,label[,split].")
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, metavar="T", help="Take T frames of each video.")] = None,
 ) -> int:

@@ -11,7 +11,7 @@ import typer
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheNotFound, UnknownStorage
-from kinegraph.cache_schemas.stopping import Terminated as Terminated  # for those who run commands
+from kinegraph.cache_schemas.stopping import Terminated as Terminated  # re-exported for code that runs commands
 from kinegraph.cli.printing.text import note
 from kinegraph.pipeline.errors import OutOfTimeError
 from kinegraph.stages.errors import UsageError
@@ -19,8 +19,8 @@ from kinegraph.stages.errors import UsageError
 EXIT_FAILED, EXIT_USAGE, EXIT_CLIPS_FAILED, EXIT_OUT_OF_TIME = 1, 2, 3, 75
 
 GPU_IS_FULL = (
-    "The GPU is full. Give fewer clips at a time (run.batch_size of extract, train.batch_size of train and evaluate), "
-    "or let fewer workers share it (run.workers)."
+    "The GPU is full. Compute fewer clips at a time (extract: run.batch_size; train and evaluate: train.batch_size), "
+    "or let fewer workers share the GPU (run.workers)."
 )
 
 
@@ -34,7 +34,7 @@ def exit_code(command: Callable[[], int | None]) -> int:
         code = command() or 0
         sys.stdout.flush()
         return code
-    except (typer.Exit, typer.Abort):  # RuntimeErrors, both
+    except (typer.Exit, typer.Abort):  # both are RuntimeErrors
         raise
     except KeyboardInterrupt as stop:
         return stopped(type(stop))
@@ -45,12 +45,12 @@ def exit_code(command: Callable[[], int | None]) -> int:
         note(f"error: {error}")
         return EXIT_USAGE
     except (CacheError, RuntimeError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout.fileno()):  # `| head` has seen enough
+        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout.fileno()):  # `| head` has closed the pipe
             return 0
         note(f"error: {error}")
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, known by its name, as torch need not be here
+        if type(error).__name__ == "OutOfMemoryError":  # torch's error, compared by name: torch may not be imported
             note(GPU_IS_FULL)
-        # After a signal it may be the signal's doing: it went to the programs and processes that were waited for, too.
+        # A signal also reaches child programs and processes, so the signal may have caused this error.
         signalled = stopping.asked()
         return EXIT_FAILED if signalled is None else stopped(signalled)
 
@@ -71,7 +71,7 @@ def after_stop(command: str, arguments: Sequence[str]) -> str:
     kept = {"extract": "sealed", "import": "sealed", "slurm-task": "sealed", "train": "trained", "export": "copied"}
     kept |= {"demo": "done"}
     if command in kept:
-        return f"What is {kept[command]} stays; the same command{without} goes on from there."
+        return f"What is {kept[command]} stays. The same command{without} goes on from there."
     return "The same command begins anew." if command in ("index", "evaluate", "init") else "Nothing was changed."
 
 

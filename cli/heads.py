@@ -36,14 +36,14 @@ def train(
         str,
         typer.Option(
             metavar="H,..",
-            help="Heads, or variants of the config; several make a table. Heads get what they know of train.options.",
+            help="Heads, or variants of the config. Several make a table. A head uses those of train.options it has.",
         ),
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from train.seed.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, counted from train.seed.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs that exist.")] = False,
     executor: Annotated[
         str | None,
-        typer.Option(metavar="local|dask|slurm", help="Where to run; on a cluster only runs that are not there."),
+        typer.Option(metavar="local|dask|slurm", help="Where to run. A cluster trains only runs that are missing."),
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -56,7 +56,7 @@ def train(
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
     names = [name for name in head.split(",") if name]
-    if rank() > 0:  # under torchrun the first process speaks for all
+    if rank() > 0:  # under torchrun only the first process prints
         train_runs(settings, names, seeds, overwrite=overwrite)
         return
     lines = printing.TrainingLines()
@@ -85,7 +85,7 @@ def _trained_on_cluster(settings: "Config", names: list[str], seeds: int, *, ove
 def results(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of one run or of a table.")],
     as_json: AsJson = False,
-    form: Annotated[str | None, typer.Option("--to", metavar="csv|md|latex", help="Print the table so.")] = None,
+    form: Annotated[str | None, typer.Option("--to", metavar="csv|md|latex", help="Format of the table.")] = None,
 ) -> None:
     """Print the table of trained runs from their results.json, with the scores that evaluate added."""
     check_choice("--to", form, TABLE_FORMS)
@@ -105,17 +105,17 @@ def results(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run, or of a table of runs.")],
-    cache: Annotated[str | None, typer.Option(help="Another cache than the run was trained on.")] = None,
-    split: Annotated[str | None, typer.Option(help="Another split than train.test_split.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Use this cache, not the cache of the training.")] = None,
+    split: Annotated[str | None, typer.Option(help="Score this split, not train.test_split.")] = None,
     submission: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write ids and scores as Charades' official scorer reads them.")
+        Path | None, typer.Option(metavar="FILE", help="Write ids and scores for Charades' official scorer.")
     ] = None,
     confusion: Annotated[Path | None, typer.Option(metavar="CSV", help="Write the confusion matrix.")] = None,
     attributes: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Mean over classes by attribute; columns class,<attribute>,...")
+        Path | None, typer.Option(metavar="CSV", help="Print means by attribute. Columns: class,<attribute>,...")
     ] = None,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run the code of a head of one's own that came with the run.")
+        bool, typer.Option("--allow-code", help="Run the source code of a user's head that came with the run.")
     ] = False,
     as_json: AsJson = False,
     overrides: Annotated[
@@ -123,7 +123,7 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="SECTION.KEY=VALUE",
-            help="Other than trained: train.aggregate, train.aggregate_of, train.batch_size, run.device.",
+            help="Replace train.aggregate, train.aggregate_of, train.batch_size or run.device.",
         ),
     ] = [],
 ) -> int:
@@ -199,7 +199,7 @@ def _evaluate_all(
 
 
 def models(
-    of_heads: Annotated[bool, typer.Option("--heads", help="The heads, at the sizes of their papers.")] = False,
+    of_heads: Annotated[bool, typer.Option("--heads", help="List the heads, at the sizes of their papers.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List backbones and proposal networks with taps, parameters, GMACs and sources of weights."""
@@ -214,14 +214,14 @@ def models(
 
 def demo(
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where videos, cache and runs go: out/demo, or as CONFIG says.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of videos, cache and runs. Default: as CONFIG says.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds per head.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per head.")] = 3,
     config: Annotated[
-        Path | None, typer.Option(metavar="CONFIG", help="Another config, whose variants are compared.")
+        Path | None, typer.Option(metavar="CONFIG", help="Compare the variants of this config. Default: the demo's.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Train all again; else a demo that was cut off goes on.")
+        bool, typer.Option("--overwrite", help="Train all runs again. Without it, a demo that was cut off goes on.")
     ] = False,
     overrides: Overrides = [],
 ) -> None:

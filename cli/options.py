@@ -15,14 +15,16 @@ CachePath = Annotated[str, typer.Argument(metavar="CACHE", help="Folder or URL o
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace a config value.")]
 Stages = Annotated[
     list[str],
-    typer.Option("--stage", help="Only clips, features, proposals, regions or graphs, or one: features/NAME."),
+    typer.Option("--stage", help="Run only clips, features, proposals, regions, graphs, or one entry: features/NAME."),
 ]
-Part = Annotated[str, typer.Option("--shards", metavar="I/N", help="Only shards with index % N == I.")]
-Limit = Annotated[int | None, typer.Option(min=1, metavar="ROWS", help="Only the shards of the first ROWS rows.")]
+Part = Annotated[str, typer.Option("--shards", metavar="I/N", help="Run only shards with index % N == I.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="ROWS", help="Run only the shards of the first ROWS rows.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes on this machine (local, dask), or tasks of a SLURM array.")
+    int | None, typer.Option(min=1, help="Number of processes here (local, dask), or of tasks in a SLURM array.")
 ]
-Scheduler = Annotated[str | None, typer.Option(metavar="ADDR", help="Of a Dask cluster that runs: tcp://host:8786.")]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="Address of a running Dask scheduler: tcp://host:8786.")
+]
 SchedulerFile = Annotated[
     str | None, typer.Option(metavar="F", help="File that the scheduler of a Dask cluster wrote.")
 ]
@@ -43,7 +45,7 @@ def run_overrides(
     """
     if (scheduler or scheduler_file) and executor not in (None, "dask"):
         flag = "--scheduler" if scheduler else "--scheduler-file"
-        raise UsageError(f"{flag}: given with --executor {executor}, allowed with dask, which it means by itself")
+        raise UsageError(f"{flag}: given with --executor {executor}, allowed: --executor dask, or no --executor")
     given = {
         "executor": executor or ("dask" if scheduler or scheduler_file else None),
         "workers": workers,

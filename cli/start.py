@@ -11,13 +11,13 @@ from kinegraph.cli.printing.text import say
 
 def init(
     folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Videos in class folders or split folders, or listed in a csv.")
+        str, typer.Argument(metavar="FOLDER", help="Folder of videos in class or split folders, or listed in a csv.")
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="CONFIG", help="The file to write; default: FOLDER's name with .yaml, here.")
+        Path | None, typer.Option(metavar="CONFIG", help="File to write. Default: FOLDER's name with .yaml.")
     ] = None,
     annotations: Annotated[
-        str | None, typer.Option(metavar="CSV", help="The list of videos, where FOLDER has several or none.")
+        str | None, typer.Option(metavar="CSV", help="List of videos, if FOLDER has several lists or none.")
     ] = None,
 ) -> None:
     """Write a commented config for the videos below a folder. An existing file stays as it is."""

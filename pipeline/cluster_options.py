@@ -6,8 +6,15 @@ from pydantic import Field, field_validator, model_validator
 
 from kinegraph.stages.options import MAX_SECONDS, StageOptions
 
-OURS = ("array", "chdir", "open-mode", "output")  # tasks and logs are found by them
-GPU = ("gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "tres-per-task")  # they may ask for GPUs
+OURS = ("array", "chdir", "open-mode", "output")  # kinegraph finds tasks and logs by these options
+GPU = (
+    "gres",
+    "gpus",
+    "gpus-per-node",
+    "gpus-per-socket",
+    "gpus-per-task",
+    "tres-per-task",
+)  # options that ask for GPUs
 LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "job_directives_skip")  # of dask-jobqueue
 
 
@@ -15,11 +22,11 @@ class JobQueueOptions(StageOptions):
     """Dask workers as jobs of a batch system (dask-jobqueue). Jobs start and end with the work that is left."""
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="the batch system")
-    jobs: int = Field(1, ge=1, le=10_000, description="at most so many jobs at a time, one worker process each")
+    jobs: int = Field(1, ge=1, le=10_000, description="most jobs at a time, one worker process each")
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="keywords of dask-jobqueue's cluster: `{cores: 4, memory: 16GB, queue: gpu}`; its `walltime` is "
-        "`run.walltime_seconds`",
+        description="keywords of dask-jobqueue's cluster: `{cores: 4, memory: 16GB, queue: gpu}`. `walltime` is not "
+        "allowed, use `run.walltime_seconds`",
     )
 
     @field_validator("options")
@@ -27,7 +34,7 @@ class JobQueueOptions(StageOptions):
     def _leave_time_to_us(cls, options: dict[str, Any]) -> dict[str, Any]:
         if "walltime" in options:
             raise ValueError(
-                f"walltime: given {options['walltime']!r}, allowed: run.walltime_seconds instead, so that workers know"
+                f"walltime: given {options['walltime']!r}, allowed: run.walltime_seconds instead, which workers obey"
             )
         return options
 
@@ -41,21 +48,27 @@ class JobQueueOptions(StageOptions):
 class DaskOptions(StageOptions):
     """The cluster of the `dask` executor. By default kinegraph starts `run.workers` processes on this machine."""
 
-    scheduler: str | None = Field(None, description="address of a scheduler that runs, as `tcp://host:8786`")
-    scheduler_file: str | None = Field(None, description="file that such a scheduler wrote (`--scheduler-file`)")
-    jobqueue: JobQueueOptions | None = Field(None, description="workers as jobs of a batch system: see below")
+    scheduler: str | None = Field(None, description="address of a running scheduler, such as `tcp://host:8786`")
+    scheduler_file: str | None = Field(None, description="file that a running scheduler wrote (`--scheduler-file`)")
+    jobqueue: JobQueueOptions | None = Field(None, description="workers as jobs of a batch system, see below")
     interface: str | None = Field(
-        None, description="network interface of a scheduler started here, as `ib0`; null: loopback, this machine alone"
+        None,
+        description="network interface of a scheduler started here, such as `ib0`. null: loopback, for this machine "
+        "only",
     )
-    dashboard: str = Field("127.0.0.1:0", description="where a scheduler started here shows its dashboard; port 0: any")
+    dashboard: str = Field(
+        "127.0.0.1:0", description="address of the dashboard of a scheduler started here. Port 0: any free port"
+    )
     memory_limit: str = Field(
-        "auto", description="of a worker process started here, as `16GB`; beyond it is killed; auto: its equal share"
+        "auto",
+        description="memory of a worker process started here, such as `16GB`. A process that takes more is killed. "
+        "auto: an equal share of the machine's memory",
     )
     timeout_seconds: float = Field(
         30.0,
         gt=0,
         le=MAX_SECONDS,
-        description="a scheduler, and its first worker, must answer within it",
+        description="time limit in seconds for the answers of a scheduler and of its first worker",
     )
 
     @model_validator(mode="after")
@@ -74,19 +87,23 @@ class SlurmOptions(StageOptions):
     `run.workers` is the number of tasks. `run.walltime_seconds` is their time limit.
     """
 
-    gpus: int = Field(0, ge=0, le=1000, description="of one task, 0 or 1, as --gres=gpu:1; more GPUs are more tasks")
-    cpus: int | None = Field(None, ge=1, le=4096, description="of one task; null: `run.threads`")
-    memory_gb: int | None = Field(None, ge=1, le=1_000_000, description="of one task; null: what the cluster gives")
-    max_running: int | None = Field(None, ge=1, le=100_000, description="tasks that run at a time; null: all")
+    gpus: int = Field(
+        0, ge=0, le=1000, description="GPUs of one task, 0 or 1 (--gres=gpu:1). For more GPUs ask for more tasks"
+    )
+    cpus: int | None = Field(None, ge=1, le=4096, description="CPU cores of one task. null: `run.threads`")
+    memory_gb: int | None = Field(
+        None, ge=1, le=1_000_000, description="memory of one task, GB. null: the default of the cluster"
+    )
+    max_running: int | None = Field(None, ge=1, le=100_000, description="most tasks that run at a time. null: all")
     options: dict[str, str | int | bool] = Field(
         default_factory=dict,
-        description="further options of sbatch, without dashes, as `{partition: gpu, account: lab, exclusive: true}`",
+        description="other options of sbatch, without dashes: `{partition: gpu, account: lab, exclusive: true}`",
     )
     setup: tuple[str, ...] = Field(
-        (), description="shell lines first, as `module load cuda`; one that fails ends the task"
+        (), description="shell lines that run first, such as `module load cuda`. A line that fails ends the task"
     )
     folder: str | None = Field(
-        None, description="scripts and logs, where all nodes see them; null: `slurm` below the cache"
+        None, description="folder of scripts and logs, which all nodes must see. null: `slurm` below the cache"
     )
 
     @property
@@ -110,7 +127,7 @@ class SlurmOptions(StageOptions):
     def _uses_its_gpus(self) -> "SlurmOptions":
         if self.gpus > 1:
             raise ValueError(
-                f"gpus: given {self.gpus}, allowed: 0 or 1, as a task is one worker on one device; for {self.gpus} "
-                "GPUs ask for as many tasks (run.workers)"
+                f"gpus: given {self.gpus}, allowed: 0 or 1, because a task is one worker on one device. For "
+                f"{self.gpus} GPUs ask for as many tasks (run.workers)"
             )
         return self

@@ -13,8 +13,8 @@ from kinegraph.cache_schemas.words import quoted, sentence
 from kinegraph.pipeline.errors import ConfigError
 
 MAX_FILE_BYTES = 1 << 20
-MAX_TEXT_CHARACTERS = 4096  # of one value: a path has as many at most
-MAX_VALUES = 100_000  # with each alias counted as often as it stands
+MAX_TEXT_CHARACTERS = 4096  # of one value: the longest path has as many
+MAX_VALUES = 100_000  # every use of an alias counts
 MAX_DEPTH = 32
 MAX_INTEGER = 1 << 63
 STRING, MERGE, INTEGER = (f"tag:yaml.org,2002:{name}" for name in ("str", "merge", "int"))

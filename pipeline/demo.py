@@ -25,7 +25,7 @@ from kinegraph.stages.training.evaluation import EvaluationResult
 
 log = logging.getLogger("kinegraph")
 CONFIG = Path(__file__).with_name("demo.yaml")
-ABOUT = {  # by variant; of others the name of the head is shown
+ABOUT = {  # by variant; other variants show the name of their head
     "avg_pool": "control: appearance",
     "proposal_pool": "control: objects",
     "proposal_mlp": "control: objects and capacity, no edges",

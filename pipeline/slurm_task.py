@@ -51,7 +51,7 @@ def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: M
     from kinegraph.stages.training.engine import TrainingDiverged
 
     diverged_file.unlink(missing_ok=True)
-    place = replace(places(work.runs)[index], runs_after=0)  # other tasks train the others
+    place = replace(places(work.runs)[index], runs_after=0)  # other tasks train the other runs
     try:
         train_wanted(config, work.runs[index], place, **heard)
     except TrainingDiverged as error:

@@ -10,7 +10,7 @@ from kinegraph.pipeline.clusters.slurm.submission import Submission, submissions
 from kinegraph.pipeline.shards.leases import Lease, live_leases
 from kinegraph.pipeline.shards.pace import Sealed, clips_per_second
 
-MAX_JOBS = 3  # the newest: each takes questions to SLURM
+MAX_JOBS = 3  # only the newest: each costs calls to SLURM
 
 
 def status(cache: Cache) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _job_status(submission: Submission) -> dict[str, Any]:
 
 
 def _stage_status(cache: Cache, key: str, leases: list[Lease]) -> dict[str, Any]:
-    cache.stage(key)  # raises where it is damaged, or of a later version
+    cache.stage(key)  # raises if the document is damaged or of a later version
     reasons: Counter[str] = Counter()
     clips: Counter[str] = Counter({"ok": 0, "warned": 0, "failed": 0})
     shards = num_bytes = 0

@@ -37,12 +37,11 @@ def indexed(found: "Indexed") -> None:
     for warning in found.warnings:
         note(f"warning: {on_one_line(warning)}")
     note_listed(
-        f"{counted(len(found.unreadable), 'video')} could not be opened; extract will mark the clips as failed:",
+        f"{counted(len(found.unreadable), 'video')} could not be opened. extract will mark the clips as failed:",
         [f"{video}: {error}" for video, error in found.unreadable.items()],
     )
     note_listed(
-        f"{counted(len(found.complaints), 'video has', 'videos have')} something odd; frames are used as far as they "
-        "can be read:",
+        f"{counted(len(found.complaints), 'video has', 'videos have')} faults. All frames that can be read are used:",
         [f"{path}: {words}" for path, words in found.complaints.items()],
     )
     note_listed(
@@ -74,7 +73,8 @@ def plan(made: "Plan", cost: "Estimate") -> None:
     rows = [[key, str(shards["done"]), str(shards["missing"])] for key, shards in stages.items()]
     say_table(["stage", "shards done", "to do"], rows)
     note_listed(
-        "changed since they were cached (videos or the files beside them), their shards run again:", made.changed_videos
+        "videos that changed since they were cached, or whose files beside them did. Their shards run again:",
+        made.changed_videos,
     )
     if made.unchecked:
         note(f"{', '.join(made.unchecked)}: extract first compares the digests of the weights with the cache")
@@ -82,13 +82,13 @@ def plan(made: "Plan", cost: "Estimate") -> None:
     free += "" if cost.free_inodes is None else f", {counted(cost.free_inodes, 'inode')} free"
     say(f"{counted(cost.units, 'work unit')}, {counted(cost.files, 'file')}, {size(cost.bytes)} to write{free}")
     if made.units:
-        pace = "no shard sealed yet to tell the time" if cost.hours is None else f"about {duration(3600 * cost.hours)}"
-        say(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, networks come on top; {pace}")
+        pace = "time unknown: no shard is sealed" if cost.hours is None else f"about {duration(3600 * cost.hours)}"
+        say(f"up to {size(cost.worker_bytes)} a worker for pixels and outputs, plus the networks; {pace}")
 
 
 def calibrated(measured: "Calibration | None") -> None:
     if measured is None:
-        say("nothing is missing: nothing to measure")
+        say("nothing to measure, because no shard is missing")
         return
     one = f"{counted(measured.clips, 'clip')} in {measured.seconds:.1f} s ({speed(measured.clips_per_second)})"
     threads = counted(measured.threads, "thread")
@@ -141,7 +141,7 @@ def status(found: dict[str, Any]) -> None:
         kept = [number for number, name in enumerate(header) if name not in TOLD_IF_ANY or _any(rows, number)]
         say_table([header[number] for number in kept], [[row[number] for number in kept] for row in rows], ["why"])
     else:
-        say("no stage was begun yet; run `kinegraph extract CONFIG`")
+        say("no stage has begun yet. Run `kinegraph extract CONFIG`")
     if any(stage["clips"]["failed"] for stage in found["stages"].values()):
         say("failures in full: `kinegraph status CACHE --failed` (--csv, --json)")
     for job in found["jobs"]:
@@ -192,7 +192,7 @@ def verified(found: "Verification", repaired: bool) -> None:
 def compared(found: "FrameReport", repair: bool) -> None:
     """Prints the result of a comparison of frames, and what an upgrade changed."""
     if found.is_latest:
-        say(f"{found.cache}: made by the present rules for videos, nothing to compare")
+        say(f"{found.cache}: made by the latest rules for videos, so there is nothing to compare")
         return
     shards, clips = found.shards, found.clips
     say(
@@ -210,17 +210,17 @@ def compared(found: "FrameReport", repair: bool) -> None:
         _videos(found.unread),
     )
     if found.upgraded:
-        left = "; `kinegraph extract CONFIG` makes the un-marked shards again" if shards["differ"] else ""
-        say(f"upgraded: what showed the same frames is kept{left}")
+        left = ". `kinegraph extract CONFIG` computes the un-marked shards again" if shards["differ"] else ""
+        say(f"upgraded: shards with the same frames are kept{left}")
         if found.dropped:
-            say("once the videos that could not be read are back, run `kinegraph index CONFIG` before extract")
+            say("When the videos that could not be read are back, run `kinegraph index CONFIG` before extract")
     elif shards["unread"]:
         say(
             f"{'nothing was changed' if repair else 'an upgrade would change nothing'} as long as videos are missing: "
             "put them back, or add --drop-unread, which un-marks their shards, too"
         )
     else:
-        say("--frames --repair upgrades the cache: it keeps what is right and un-marks the shards with other frames")
+        say("--frames --repair upgrades the cache. It keeps right shards and un-marks shards with other frames")
 
 
 def _videos(clips: dict[str, str]) -> list[str]:

@@ -22,9 +22,9 @@ def exported_cache(found: "ExportedCache") -> None:
 
 
 def exported_files(found: "ExportedFiles", out: str) -> None:
-    say(f"{out}: {counted(found.num_files, 'file')}, clips.csv says which row is which clip")
+    say(f"{out}: {counted(found.num_files, 'file')}. clips.csv maps rows to clips")
     if found.num_failed:
-        note(f"{counted(found.num_failed, 'clip')} failed in a stage: fill values stand there, clips.csv says why")
+        note(f"{counted(found.num_failed, 'clip')} failed in a stage. Their rows hold fill values, clips.csv says why")
     for stage, videos in found.unsealed.items():
         count = counted(len(videos), "video")
         note_listed(f"left out, not sealed in {stage} yet: {count}:", videos)
@@ -45,10 +45,10 @@ def imported(found: "Imported") -> None:
         by_video(found.failures, found.cache.root),
     )
     if found.cache.classes:
-        say("`kinegraph train CONFIG` needs no more of a config than this:")
+        say("This config is enough for `kinegraph train CONFIG`:")
         say_whole(_train_config(found))
     else:
-        say("no labels yet: the same command with --annotations CSV (path,label[,split]) adds them")
+        say("The cache has no labels yet. The same command with --annotations CSV (path,label[,split]) adds them")
 
 
 def _train_config(found: "Imported") -> str:

@@ -74,7 +74,7 @@ def _line_start() -> str:
 def trained(runs: Sequence["TrainedRun"]) -> None:
     results([(run.folder, run.results) for run in runs])
     if kept := sum(run.kept for run in runs):
-        note(f"{kept} of {counted(len(runs), 'run')} kept, as finished before; --overwrite trains them again")
+        note(f"{kept} of {counted(len(runs), 'run')} kept: they were finished before. --overwrite trains them again")
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
@@ -101,7 +101,7 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
     for found in ([run for _, run in group] for group in alike):
         for split in splits_of(found):
             if len(on_equal_clips(found, split)) > 1:
-                note(f"{found[0].name}, {split}: scores on other clips or labels are not averaged; evaluate all again")
+                note(f"{found[0].name}, {split}: scores on other clips or labels are not averaged. Evaluate all again")
     incomplete = {
         f"{run.name}, {split}: {_counted(counts, run.scores[split])}": None
         for _, run in runs
@@ -117,7 +117,7 @@ def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
     found = [run for _, run in runs]
     scores = "  ".join(_score(found, split) for split in splits_of(found)) or "-"
     seconds = mean(run.seconds for run in found)
-    told = "-" if isnan(seconds) else f"{seconds:.1f}"  # early runs do not say
+    told = "-" if isnan(seconds) else f"{seconds:.1f}"  # runs of old versions did not record seconds
     folder = folder_of(runs)
     return [found[0].name, str(len(found)), scores, f"{found[0].num_parameters:,}", told, str(folder)]
 
@@ -142,7 +142,7 @@ def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
     result = found.result
     if not found.is_labelled:
         videos = counted(result.num_videos, "video")
-        say(f"scored: {videos} of split {found.split}; none has a label to hold scores against")
+        say(f"scored: {videos} of split {found.split}. No video has a label, so there are no metrics")
         return
     say("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
     say(_counted(found.counts, result.metrics))
@@ -179,13 +179,15 @@ def models(rows: Sequence[dict[str, Any]]) -> None:
         for name, words in told.items():
             if words:
                 say_page(wrapped(f"  {name + ':':<10}", words))
-    say_page("taps: channels/stride in pixels, and after t the stride in frames; sources and sha256: --json")
-    say_page("options: as in the paper first; named weights bring along what they were trained with (see --json)")
-    say_page("source: of proposals (without the second stage of detectors), as `proposals.source` names it")
-    say_page("timm/<model>: any image model of timm that gives its maps (pip install 'kinegraph[timm]')")
+    say_page("taps: name channels/stride, stride in pixels; after t the stride in frames. --json lists sources, sha256")
     say_page(
-        "timm's transformers: a tap is a block's patch tokens as a map, before the final norm, without class token and "
-        "projection. Features of DINOv2, CLIP and SigLIP are usually taken after these."
+        "options: the value of the paper first. Named weights set the options that they were trained with (--json)"
+    )
+    say_page("source: the value of `proposals.source`. Detectors run without their second stage")
+    say_page("timm/<model>: any image model of timm that returns its maps (pip install 'kinegraph[timm]')")
+    say_page(
+        "timm's transformers: a tap is the map of a block's patch tokens, before the final norm and the projection and "
+        "without the class token. Features of DINOv2, CLIP and SigLIP are usually taken after the norm and projection."
     )
 
 
@@ -205,7 +207,7 @@ def heads(rows: Sequence[dict[str, Any]]) -> None:
         say_page(wrapped(f"  {'size:':<11}", row["about"].split(", ")))
         say_page(wrapped(f"  {'reads:':<11}", row["reads"]))
         say_page(wrapped("  published: ", row["published"].split(), " "))
-    say_page("at the sizes of the papers, of one clip; options of each: --json")
+    say_page("Counts are for one clip at the sizes of the papers. --json lists the options of each head")
 
 
 def _in_time(tap: dict[str, Any]) -> str:

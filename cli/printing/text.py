@@ -20,7 +20,7 @@ from kinegraph.pipeline.machine.terminal import (
 )
 
 MAX_LISTED = 10
-LEAST_WORDS = 20  # columns, of cells that are folded
+LEAST_WORDS = 20  # smallest width of a folded cell, in columns
 
 
 def note(text: str) -> None:

@@ -112,7 +112,7 @@ def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
     """
     if not videos:
         return []
-    from kinegraph.stages.remote.remote import Remote  # takes time to import, which folders need not wait for
+    from kinegraph.stages.remote.remote import Remote  # slow to import, and folders do not need it
 
     remote = Remote(tries=2)
     with stopping.threads(REQUESTS_AT_ONCE) as pool:
@@ -120,7 +120,7 @@ def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
             return [*stopping.mapped(pool, lambda video: _has_changed_at(remote, *video), videos)]
         except (NetworkError, CredentialsError) as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            log.warning("Videos at URLs are not looked at for changes since they were cached: %s", error)
+            log.warning("Videos at URLs are not checked for changes since they were cached: %s", error)
             return [False for _ in videos]
 
 

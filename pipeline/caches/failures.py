@@ -43,7 +43,7 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
 
 def _numbered(cache: Cache, number: int, key: str) -> Iterator[tuple[int, int, Record]]:
     """Yields the records of a key with their shards and the index `number` of the key."""
-    cache.stage(key)  # raises where it is damaged, or of a later version
+    cache.stage(key)  # raises if the document is damaged or of a later version
     return ((record.shard, number, record) for record in sealed_records(cache, key))
 
 

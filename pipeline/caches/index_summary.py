@@ -12,7 +12,7 @@ from kinegraph.stages.datasets.listing import Listing, Video
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import Probe
 
-MANY_VIDEOS = 200  # labelled ones: a class that occurs once among so many may be a slip
+MANY_VIDEOS = 200  # labelled videos: a class that occurs once among so many may be a mistake
 SHOWN = 5
 TRIPLE = re.compile(r"c\d{3} +\d+(\.\d+)? +\d+(\.\d+)?")  # an entry of the column `actions` of Charades
 Probes = Mapping[str, Probe | DecodeError]

@@ -34,7 +34,7 @@ from kinegraph.stages.remote.staging import Staging
 from kinegraph.stages.remote.urls import is_url
 
 NAN = float("nan")
-REQUESTS_AT_ONCE = 16  # threads that wait for a network more than they compute
+REQUESTS_AT_ONCE = 16  # threads: each waits for the network more than it computes
 
 
 @dataclass(frozen=True, kw_only=True)

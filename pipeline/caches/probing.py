@@ -10,7 +10,7 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.stream import Probe
 
-LOOK_SECONDS = 0.2  # between two looks at what takes too long
+LOOK_SECONDS = 0.2  # between two checks for videos that take too long
 MOST_HANGING = 64  # threads that wait for a video whose time is up
 Answer = Probe | DecodeError
 
@@ -50,7 +50,7 @@ class _Pool:
         self._probe = probe
         self._waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._done: queue.Queue[tuple[str, Answer | BaseException]] = queue.Queue()
-        self._begun: dict[str, float] = {}  # when, of those under way
+        self._begun: dict[str, float] = {}  # path under way -> time.monotonic() at its start
         self._hanging: set[str] = set()
         for path in paths:
             self._waiting.put(path)
@@ -96,7 +96,7 @@ class _Pool:
                 answer: Answer | BaseException = self._probe(path)
             except BaseException as error:
                 answer = error
-            gives_way = path in self._hanging  # another thread has its place
+            gives_way = path in self._hanging  # another thread has replaced this one
             self._done.put((path, answer))
             if gives_way:
                 return

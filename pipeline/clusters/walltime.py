@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from kinegraph.pipeline.errors import OutOfTimeError, ProgramMissing, WalltimeError
 from kinegraph.pipeline.machine import programs
 
-SIGNAL_SECONDS = 60  # before its end, SLURM is asked to tell a job; it may do so up to a minute earlier than that
-SHORT_SECONDS = 10 * SIGNAL_SECONDS  # a job this short is not told: it might be stopped as soon as it has begun
+SIGNAL_SECONDS = 60  # SLURM signals a job so long before its end; the signal may come up to a minute earlier
+SHORT_SECONDS = 10 * SIGNAL_SECONDS  # a shorter job gets no signal: the signal might come as soon as the job begins
 ASK_SECONDS = 30.0
 CLOCK_SECONDS = 1.0  # two clocks that differ by less count as one
 
@@ -48,8 +48,8 @@ def require_time_to_wait(allotted: Allotment | None) -> None:
     """Raises OutOfTimeError at `stops_at`. A run that waits for other runs and has begun no unit calls this."""
     if allotted is not None and time.time() >= allotted.stops_at:
         raise OutOfTimeError(
-            f"the {allotted.seconds:.0f} s of this job are over; what is left is with other runs. What is sealed "
-            "stays; the same command goes on from there."
+            f"the {allotted.seconds:.0f} s of this job are over, and other runs have the shards that are left. What is "
+            "sealed stays. The same command goes on from there."
         )
 
 
@@ -79,7 +79,7 @@ def _slurm_end() -> float | None:
         done = programs.run("scontrol", "--oneliner", "show", "job", job, seconds=ASK_SECONDS)
     except (ProgramMissing, subprocess.TimeoutExpired) as error:
         programs.tell_once(
-            f"{error}, so it is not known when SLURM job {job} must end, and it may be cut off within a shard. Set "
+            f"{error}, so the end of SLURM job {job} is unknown, and the job may be cut off within a shard. Set "
             "run.walltime_seconds to the job's time limit."
         )
         return None
@@ -139,7 +139,7 @@ class Schedule:
             return self._too_short(f"{self.slowest_seconds:.1f} s")
         return OutOfTimeError(
             f"no further shard can end within the {self.allotted.seconds:.0f} s of this job: one took up to "
-            f"{self.slowest_seconds:.1f} s. What is sealed stays; the same command goes on from there."
+            f"{self.slowest_seconds:.1f} s. What is sealed stays. The same command goes on from there."
         )
 
     def cut_off(self) -> WalltimeError | None:
@@ -168,5 +168,5 @@ class Schedule:
         assert self.allotted is not None
         return WalltimeError(
             f"a walltime of {self.allotted.seconds:.1f} s is shorter than start-up ({self._start_up_seconds:.1f} s) "
-            f"plus one shard ({unit}). Ask for a longer one, or start a cache with a smaller store.shard_clips."
+            f"plus one shard ({unit}). Ask for a longer walltime, or start a cache with a smaller store.shard_clips."
         )

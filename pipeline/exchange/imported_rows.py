@@ -61,8 +61,8 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
     video, count = Counter(row.video_id for row in rows).most_common(1)[0]
     if count > 1:
         raise ExchangeError(
-            f"{cache.root} has {counted(count, 'row')} of {video} (clips and crops), features of a video cannot "
-            "tell them apart. Import into another folder."
+            f"{cache.root} has {counted(count, 'row')} of {video} (clips and crops), but the files have only one row "
+            "per video. Import into another folder."
         )
 
 

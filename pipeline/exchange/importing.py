@@ -75,7 +75,7 @@ def import_features(
     if not names:
         told = f"{videos[0]}, ...; the rows are of {rows.video_ids[0]}, ..."
         raise ExchangeError(f"no video has features: {features} has those of {told}")
-    # Of all videos, those without a row among them: it may come later, and must find the same stages.
+    # Digests cover all videos, also those without a row: their rows may come later and must fit the same stages.
     sources = {video: files.source(video) for video in _counted("digests", videos, on_progress)}
     layout = common_layout(files, _counted("shapes", videos, on_progress), num_frames)
     stages = imported_stages(naming, layout, imported_options(files.kind, sources, num_frames))

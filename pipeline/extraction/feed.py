@@ -26,7 +26,7 @@ from kinegraph.stages.remote.staging import AtHand, Staging
 
 Item = TypeVar("Item")
 BATCHES_AHEAD = 2
-LEFT_OPEN = 2  # videos of which a following unit may want more; each holds some decoded frames
+LEFT_OPEN = 2  # videos that a following unit may need again; each holds some decoded frames
 
 
 @dataclass(kw_only=True)
@@ -152,11 +152,11 @@ class Feed:
             return [DecodedClip.blank(0) for _ in video.rows], None
         try:
             with file as at_hand:
-                # a copy goes when it was used: it is closed then
+                # a copy is removed after use, so it must be closed then
                 lent_by = open_videos if at_hand.original is None else OpenVideos()
                 clips = decode_clips(at_hand.file, video.rows, wanted, self._timeout, LATEST_RULES, lent_by)
                 return [_named(clip, at_hand) for clip in clips], at_hand.identity()
-        except DecodeError as error:  # it could not be copied
+        except DecodeError as error:  # the video could not be copied
             return [error for _ in video.rows], None
 
     def _decoded_ahead(

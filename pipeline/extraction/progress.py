@@ -47,11 +47,11 @@ class Progress:
         self.doing = "starting"
         self._told: set[str] = set()
         self._begun = time.monotonic()
-        self._pace: Pace | None = None  # from when networks were loaded
+        self._pace: Pace | None = None  # begins when the networks are loaded
         self._lines = LineTimer()
         self._around = ExitStack()
         self._bar = Bar(self.total_clips)
-        if self._bar.is_shown:  # else messages would begin at the end of the bar
+        if self._bar.is_shown:  # otherwise messages would begin at the end of the bar
             self._around.enter_context(logging_redirect_tqdm())
         self._show()
 
@@ -96,12 +96,12 @@ class Progress:
         """Logs once that other runs work on the cache, and once that this run can only wait for them."""
         if not self._knows_others and (self._leased or self.units_elsewhere):
             self._knows_others = True
-            log.info("another run is at work on this cache; this one does the shards that nobody is at")
+            log.info("another run works on this cache. This run does the shards that no other run has leased")
         if not self._has_waited and self._leased and len(self._leased) + self.units_done == self.total_units:
             self._has_waited = True
             log.info(
-                "others have taken all shards that are left; waiting until these are sealed, or can be taken over "
-                "because a run died. Ctrl-C loses nothing"
+                "other runs have leased all shards that are left. This run waits until they are sealed, or until a run "
+                "dies and its shards can be taken over. Ctrl-C loses nothing"
             )
 
     @property

@@ -59,7 +59,7 @@ def extract(
     if plan.changed_videos:
         reopen_changed(config, cache, plan.changed)
         reopen_files(cache, plan.changed_files)
-        log.info("changed since they were cached, their shards run again: %s", ", ".join(plan.changed_videos))
+        log.info("videos changed since they were cached. Their shards run again: %s", ", ".join(plan.changed_videos))
     estimate(config, cache, plan).check_fits(cache.root)
     progress = Progress(clips_of(cache, plan.units))
     try:

@@ -17,7 +17,7 @@ from kinegraph.cache_schemas.words import on_one_line, shown
 
 USUAL_COLUMNS = 80
 TIME_OF_DAY = "%H:%M:%S"
-LEAST_BAR = 10  # columns
+LEAST_BAR = 10  # smallest width of a bar, in columns
 LINE_EVERY_SECONDS, RARE_LINES_SECONDS = 30.0, 300.0
 
 
@@ -30,7 +30,7 @@ def columns(stream: TextIO) -> int | None:
         return int(told)
     if not stream.isatty():
         return None
-    with suppress(OSError, ValueError):  # no descriptor, or none of a terminal
+    with suppress(OSError, ValueError):  # the stream has no descriptor, or it is no terminal
         return os.get_terminal_size(stream.fileno()).columns or USUAL_COLUMNS
     return USUAL_COLUMNS
 

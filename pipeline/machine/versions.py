@@ -11,7 +11,7 @@ from kinegraph.pipeline.errors import ProgramMissing
 from kinegraph.pipeline.machine import programs
 
 PACKAGES = ("kinegraph", "torch", "torchvision", "av", "numpy", "pillow", "zarr", "h5py")
-MUST_AGREE = ("kinegraph", "torch")  # of all machines that work on one cache at a time
+MUST_AGREE = ("kinegraph", "torch")  # all machines that work on one cache at a time must have the same versions
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def _git(*command: str) -> str:
         done = programs.run("git", "-C", str(root), *command, seconds=10)
     except (ProgramMissing, subprocess.TimeoutExpired) as error:
         programs.tell_once(
-            f"{error}, so records do not name the commit of kinegraph in {root}. Install git to have it."
+            f"{error}, so records do not name the commit of kinegraph in {root}. Install git to record the commit."
         )
         return ""
     return "" if done.returncode else done.stdout.strip()

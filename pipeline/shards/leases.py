@@ -29,10 +29,10 @@ from kinegraph.pipeline.errors import AnotherRunError
 
 LEASES = "leases"
 NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
-MAX_SECONDS = 7 * 86_400.0  # after which a lease of a holder that nobody hears of counts as stale, at most
-MAX_DEATHS = 3  # of workers at one unit, before it is left for the end
+MAX_SECONDS = 7 * 86_400.0  # longest time without a refresh after which a lease is stale
+MAX_DEATHS = 3  # deaths of workers at one unit, before the unit is left for the end
 REVISIT_SECONDS = 1.0
-REFRESHES = 4  # within the time after which a lease counts as stale
+REFRESHES = 4  # per `seconds` of a lease
 Doing = Literal["decoding", "decoded", "computing"]
 Unit = TypeVar("Unit")
 log = logging.getLogger("kinegraph")
@@ -227,7 +227,7 @@ class Leases:
         )
         if not self.storage.create(lease.name, lease.content):
             return False
-        if lease_of(self.storage, shard) != lease:  # a newer one came while we looked, and took the one we saw away
+        if lease_of(self.storage, shard) != lease:  # another worker took a newer lease since `lease_of` above
             self.storage.delete(lease.name)
             return False
         with self._lock:
@@ -287,8 +287,8 @@ class Leases:
         try:
             for shard in list(self._held):
                 self.release(shard)
-        except OSError as error:  # it must not hide why the run ends
-            log.warning("leases could not be given back, and count for %g s more: %s", self.seconds, error)
+        except OSError as error:  # this error must not hide why the run ends
+            log.warning("leases could not be released, and count for %g s more: %s", self.seconds, error)
 
     def _is_stale(self, found: Lease) -> bool:
         if found.holder_is_dead:
@@ -357,7 +357,7 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
     Raises AnotherRunError while another run works on the cache.
     """
     if not storage.creates_exclusively():
-        log.warning("%s keeps no leases. Make sure that no other run is at work on this cache.", storage.root)
+        log.warning("%s keeps no leases. Make sure that no other run works on this cache.", storage.root)
     with closing(leases_on(storage, seconds)) as leases:
         for shard in sorted({0, *(shard for shard, _ in _listed(storage))}):
             first = lease_of(storage, shard)
@@ -380,8 +380,8 @@ def require_alone(storage: Storage) -> None:
 def _busy(storage: Storage, lease: Lease) -> str:
     who = f"process {lease.pid} of {lease.host_name or lease.host}"
     return (
-        f"{storage.root}: {who} is at work on shard {lease.shard}. Stop all other runs on this cache, then give the "
-        "command again."
+        f"{storage.root}: {who} is at work on shard {lease.shard}. Stop all other runs on this cache, then repeat the "
+        "command."
     )
 
 
@@ -389,7 +389,7 @@ def warn_if_off(storage: Storage) -> None:
     """Logs a warning, with what to do, if the storage does not support leases."""
     if not storage.creates_exclusively():
         log.warning(
-            "%s lets two writers create the same object (no conditional put), so leases are off. Where several runs "
-            "share this cache, give each its part with --shards I/N, or they do the same work.",
+            "%s lets two writers create the same object (no conditional put), so leases are off. If several runs "
+            "share this cache, start each with its part, --shards I/N. Otherwise they repeat work.",
             storage.root,
         )

@@ -152,5 +152,5 @@ def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput
     if len(changed):
         raise CacheMismatch(
             f"{clips.clip_ids[changed[0]]} (shard {shard} of {cache.root}) now has other frame times than when it was "
-            "first decoded: the video was replaced, or FFmpeg reads it differently. Start a new cache for it."
+            "first decoded: the video was replaced, or FFmpeg reads it differently. Start a new cache for the video."
         )

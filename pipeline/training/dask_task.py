@@ -79,7 +79,7 @@ def run_task(task: RunTask) -> Exception | None:
             config = on_gpu_if_asked(config, gpu_of(worker))
         except UsageError as error:
             return error
-        torch.set_num_threads(config.run.worker_threads)  # whatever ran here before; `train.threads` goes beyond it
+        torch.set_num_threads(config.run.worker_threads)  # an earlier run may have set another; `train.threads` wins
         try:
             train_wanted(config, task.run, task.place, on_epoch, lambda *_: require_wanted(worker, key))
         except (*SPEAKING, TrainingDiverged) as error:

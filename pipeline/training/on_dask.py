@@ -41,7 +41,7 @@ from kinegraph.stages.training.checkpoint import is_trained
 from kinegraph.stages.training.engine import TrainingDiverged
 from kinegraph.stages.training.records import EpochRecord
 
-RUNS_AT_ONCE = 1  # of one worker process: torch's generators and threads are the process's
+RUNS_AT_ONCE = 1  # of one worker process: a process has only one set of torch's generators and threads
 log = logging.getLogger("kinegraph")
 
 

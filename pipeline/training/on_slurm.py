@@ -39,7 +39,7 @@ def train_on_slurm(
     logs, diverged = "", dict[Path, str]()
     for submission in under_way(Cache(config.cache).storage, "train"):
         if {run.folder for run in submission.work().runs} & {run.folder for run in runs}:
-            log.info("SLURM job %s trains some of these runs: waiting for it", submission.job_id)
+            log.info("SLURM job %s trains some of these runs. Waiting for it to end", submission.job_id)
             _wait(submission)
     if overwrite:
         for run in runs:

@@ -73,7 +73,7 @@ def _gets(head: str, other: str, key: str) -> bool:
 def _log_unused(name: str, head: str, train: TrainSection, keys: Sequence[str]) -> None:
     if keys and together.rank() == 0:
         log.warning(
-            "%s: train.options are those of %s. %s does not get: %s. Give it options of its own in a variant "
+            "%s: train.options are those of %s. %s does not have: %s. Set its own options in a variant "
             "(train.variants).",
             name,
             train.head,

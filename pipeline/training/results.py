@@ -17,8 +17,8 @@ from kinegraph.stages.training.records import RECORD_FILE
 
 RESULTS_FILE = "results.json"
 OLDER = (
-    f"is a run of before runs had a {RESULTS_FILE}, so it stands in no table. `kinegraph evaluate` scores it. "
-    "To have it in tables, train it again with --overwrite."
+    f"is a run of an older version without {RESULTS_FILE}, so no table has it. `kinegraph evaluate` scores it. "
+    "To add it to tables, train it again with --overwrite."
 )
 log = logging.getLogger("kinegraph")
 
@@ -134,6 +134,6 @@ def find_results(root: Path) -> list[tuple[Path, RunResults]]:
         log.warning("%s %s", folder, OLDER)
     if not folders:
         if older:
-            raise ResultsError(f"There is no {RESULTS_FILE} in {root} or below, only runs of before it was written.")
+            raise ResultsError(f"There is no {RESULTS_FILE} in {root} or below, only runs of older versions.")
         raise ResultsError(f"There is no {RESULTS_FILE} in {root} or below: train with train.run={root} first.")
     return [(folder, read_results(folder)) for folder in folders]

@@ -123,14 +123,14 @@ def train_runs(
         raise ConfigError(f"run.workers: given {config.run.workers}, allowed under torchrun: 1")
     require_trainable(config, wanted, overwrite=overwrite)
     enough = config.run.model_copy(update={"workers": min(config.run.workers, len(wanted))})
-    config = config.model_copy(update={"run": enough})  # cores are not divided among workers without a run
+    config = config.model_copy(update={"run": enough})  # workers without a run get no share of the cores
     trained = [] if overwrite else [run for run in wanted if is_trained(run.folder)]
     located = zip(wanted, places(wanted, trained, config.run.workers), strict=True)
     jobs = [_Job(config, run, place, on_epoch=on_epoch, on_step=on_step) for run, place in located]
     with together.acquainted(pick_device(config.run.device)):
         together.meet()
         if overwrite and together.rank() == 0:
-            for run in wanted:  # all at once: what is there after a stop is of this recipe
+            for run in wanted:  # before any run is trained: after a stop, every run on disk has this recipe
                 discard(run.folder)
         together.meet()
         return _all(jobs, config.run.workers, on_run)
@@ -341,7 +341,7 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
     clips = CachedClips(cache, head.reads, split, preload=preload)
     if clips.num_unsealed:
         log.warning(
-            "%s is incomplete: %s not extracted yet and left out; extract goes on",
+            "%s is incomplete: %s not extracted yet and left out. `kinegraph extract CONFIG` goes on",
             cache.root,
             counted(clips.num_unsealed, f"clip of split {split} is", f"clips of split {split} are"),
         )

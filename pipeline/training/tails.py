@@ -66,7 +66,7 @@ def require_whole_maps(cache: Cache, head: Head) -> None:
         return
     tap, size = entry(stage.options["model"], stage.options.get("options", {})).tap(source.tap), stage.options["size"]
     side = tap.shape(tap.frames_multiple, size)[2]
-    if side * tap.stride != size:  # also where cell 0 has an offset: the network loses a border
+    if side * tap.stride != size:  # a network whose cell 0 has an offset loses a border, so it differs too
         raise HeadError(
             f"regions_from: maps: given {source.maps}, whose {side} x {side} cells of {tap.stride} px lie from "
             f"{tap.offset_px:g} px on over {size} px; allowed are maps that lie over the crop cell by cell. "

@@ -46,8 +46,8 @@ from kinegraph.stages.remote.staging import Staging
 
 VERDICTS = "upgrade"
 LEASE_SECONDS = 60.0
-MAX_NAMED = 20  # clips in a report, of each kind
-ADVICE = "Remove it and give the command again."
+MAX_NAMED = 20  # clips of each kind in a report
+ADVICE = "Remove it and repeat the command."
 
 
 class VerdictMissing(CacheError):
@@ -134,7 +134,7 @@ def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: Progres
 
 def _upgrade(cache: Cache, *, drop_unread: bool, on_progress: Progress) -> FrameReport:
     report = _report(cache)
-    if is_latest(cache):  # it was stopped at its very end
+    if is_latest(cache):  # the upgrade was stopped at its very end
         _remove_verdicts(cache)
         return report
     if cache.manifest["upgrading"]:
@@ -220,7 +220,7 @@ def _apply(cache: Cache, on_progress: Progress) -> None:
     require_alone(cache.storage)
     if "upgrading" not in manifest:
         _put_manifest(cache, manifest | {"upgrading": True, "schema_version": UPGRADE_SCHEMA_VERSION})
-        require_alone(cache.storage)  # from now on, who takes a lease sees that an upgrade is under way
+        require_alone(cache.storage)  # from now on, a run that takes a lease sees that an upgrade is under way
     _rewrite_rows(cache)
     stages = {stage.key: stage for stage in _upgraded_stages(cache)}
     for shard in stopping.checked(range(cache.num_shards)):
@@ -301,7 +301,7 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
             continue
         if record_digest(record) == verdict.judged.get(key):
             cache.ledger.restamp(record, stage.fingerprint)
-        else:  # it was sealed after it was judged
+        else:  # the shard was sealed after its verdict
             cache.ledger.unseal(key, verdict.shard)
 
 

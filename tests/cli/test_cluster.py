@@ -83,11 +83,14 @@ def test_a_scheduler_is_for_dask(kinegraph: Command, config: Path, flag: str, ex
     ended = kinegraph("extract", config, "--executor", executor, flag, "x")
     assert (ended.exit_code, ended.stderr) == (
         2,
-        f"error: {flag}: given with --executor {executor}, allowed with dask, which it means by itself\n",
+        f"error: {flag}: given with --executor {executor}, allowed: --executor dask, or no --executor\n",
     )
 
 
 def test_a_task_has_one_gpu(kinegraph: Command, config: Path) -> None:
     ended = kinegraph("extract", config, "--set", "run.slurm.gpus=2")
     assert ended.exit_code == 2
-    assert "run.slurm.gpus: given 2, allowed: 0 or 1, as a task is one worker on one device; for 2 GPUs" in ended.stderr
+    assert (
+        "run.slurm.gpus: given 2, allowed: 0 or 1, because a task is one worker on one device. For 2 GPUs"
+        in ended.stderr
+    )

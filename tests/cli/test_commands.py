@@ -282,7 +282,10 @@ def test_plan_calibrate(kinegraph: Command, config: Path, cache: Path) -> None:
     assert said[2].startswith("at this pace about ")
     assert "calibration" not in json.loads(kinegraph("plan", config, "--json").stdout)
     kinegraph("extract", config)
-    assert kinegraph("plan", config, "--calibrate").stdout.splitlines()[-1] == "nothing is missing: nothing to measure"
+    assert (
+        kinegraph("plan", config, "--calibrate").stdout.splitlines()[-1]
+        == "nothing to measure, because no shard is missing"
+    )
 
 
 def test_plan_says_where_clips_are_far_from_those_of_the_weights(kinegraph: Command, config: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_split_without_labels_gets_scores_and_no_metrics(
     run, scores = tmp_path / "run", tmp_path / "scores.txt"
     told = kinegraph("evaluate", run, "--submission", scores)
     assert told.exit_code == 0
-    assert told.stdout == "scored: 3 videos of split test; none has a label to hold scores against\n"
+    assert told.stdout == "scored: 3 videos of split test. No video has a label, so there are no metrics\n"
     assert [len(line.split()) for line in scores.read_text().splitlines()] == [3, 3]
     found = json.loads(kinegraph("evaluate", run, "--json").stdout)
     assert (found["metrics"], found["loss"], found["num_videos"], found["num_failed"]) == ({}, None, 3, 1)

@@ -39,7 +39,7 @@ def test_import_prints_the_config_that_trains(kinegraph: Command, cache: Path, n
     assert said.startswith(
         f"{cache}: 3 videos from bottom_up files: features/bua/last_pooled [1, {C}], proposals/boxes "
     )
-    assert about == "`kinegraph train CONFIG` needs no more of a config than this:"
+    assert about == "This config is enough for `kinegraph train CONFIG`:"
     assert "left out: 1 video of the files, without a row in the cache:\n  v9\n" in done.stderr
     assert "1 of 4 clips failed:\n  v3.mp4:0:full: missing: no features of v3.mp4 among the files" in done.stderr
     config = yaml.safe_load("\n".join(lines))
@@ -60,7 +60,7 @@ def test_import_without_labels_says_how_to_add_them(kinegraph: Command, cache: P
     assert done.exit_code == 0
     assert (
         done.stdout.splitlines()[1]
-        == "no labels yet: the same command with --annotations CSV (path,label[,split]) adds them"
+        == "The cache has no labels yet. The same command with --annotations CSV (path,label[,split]) adds them"
     )
 
 
@@ -82,7 +82,7 @@ def test_export_and_what_it_prints(kinegraph: Command, config: Path, cache: Path
     assert kinegraph("export", cache, copy, "--to", "hdf5").stdout.startswith(f"{copy}: 0 shards of stages copied, 8 ")
     files = kinegraph("export", cache, tmp_path / "npy", "--to", "npy", "--array", "proposals/count")
     assert files.exit_code == 0
-    assert files.stdout == f"{tmp_path / 'npy'}: 4 files, clips.csv says which row is which clip\n"
+    assert files.stdout == f"{tmp_path / 'npy'}: 4 files. clips.csv maps rows to clips\n"
     assert "left out, not sealed in proposals yet: 2 videos:\n  right/" in files.stderr
     damaged = next((cache / "data.zarr" / "proposals" / "boxes").glob("c.1.*"))
     damaged.write_bytes(damaged.read_bytes()[:-1])

@@ -25,7 +25,7 @@ from tests.cli.stopped_exactly import MOMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 KINEGRAPH = [sys.executable, "-m", "kinegraph"]
-GOES_ON = "; the same command goes on from there."
+GOES_ON = ". The same command goes on from there."
 SAID = {"extract": f"stopped. What is sealed stays{GOES_ON}\n", "train": f"stopped. What is trained stays{GOES_ON}\n"}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
@@ -137,7 +137,7 @@ main()
     ("command", "words"),
     [
         ("extract", f"What is sealed stays{GOES_ON}"),
-        ("train --overwrite", "What is trained stays; the same command, without --overwrite, goes on from there."),
+        ("train --overwrite", "What is trained stays. The same command, without --overwrite, goes on from there."),
         ("export --to zarr", f"What is copied stays{GOES_ON}"),
         ("export --to npy", "The same command writes all files anew."),
         ("verify --frames --repair", "The same command goes on from there."),

@@ -114,11 +114,11 @@ def test_a_folder_of_runs_is_evaluated_and_gives_the_table_of_the_split(
     assert f"--confusion: {runs} is a folder of 4 runs. Name one of them." in refused.stderr
 
     shutil.rmtree(runs / "avg_pool" / "seed1")
-    (runs / "lstm" / "seed0" / "results.json").unlink()  # as runs of before it was written
+    (runs / "lstm" / "seed0" / "results.json").unlink()  # as in runs of older versions
     (runs / "lstm" / "seed1" / "model.safetensors").write_bytes(b"no tensors")
     some = kinegraph("evaluate", runs)
     assert some.exit_code == 1
     assert [line.split()[:2] for line in some.stdout.splitlines()[1:]] == [["avg_pool", "1"], ["lstm", "1"]]
     assert some.stderr.splitlines()[-1] == "1 of 3 runs could not be scored"
     assert f"error: {runs / 'lstm' / 'seed1'}: " in some.stderr
-    assert any(text.startswith(f"{runs / 'lstm' / 'seed0'} is a run of before") for text in caplog.messages)
+    assert any(text.startswith(f"{runs / 'lstm' / 'seed0'} is a run of an older version") for text in caplog.messages)

@@ -115,11 +115,11 @@ def test_heads_get_the_options_that_they_know(
     assert recipe.options == {"backbone": "tiny", "dropout": 0.25, "hidden": 6}
     told = [line for line in caplog.messages if "train.options" in line]
     words = "train.options are those of strg."
-    advice = "Give it options of its own in a variant (train.variants)."
+    advice = "Set its own options in a variant (train.variants)."
     assert told == [
-        f"lstm: {words} lstm does not get: dim, graphs. {advice}",
-        f"avg_pool: {words} avg_pool does not get: dim, graphs, hidden. {advice}",
+        f"lstm: {words} lstm does not have: dim, graphs. {advice}",
+        f"avg_pool: {words} avg_pool does not have: dim, graphs, hidden. {advice}",
     ]
     by_variant = kinegraph("train", config, "--head", "mean", "--set", f"train.run={tmp_path / 'other'}")
-    assert f"mean: {words} avg_pool does not get: backbone, dim, dropout, graphs, hidden. {advice}" in caplog.messages
+    assert f"mean: {words} avg_pool does not have: backbone, dim, dropout, graphs, hidden. {advice}" in caplog.messages
     assert refused(by_variant).startswith("mean: Several arrays fit; choose one by backbone and tap")

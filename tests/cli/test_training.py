@@ -110,7 +110,7 @@ def test_scores_on_other_clips_are_not_averaged(kinegraph: Command, tmp_path: Pa
     assert told(0, 1, 1) == ("± 0.000 test top1 0.250 ± 0.250", [])
     scores, words = told(1, 2, 2)
     assert scores == "± 0.000 test top1 0.000 (1 of 3) test top1 0.375 ± 0.177 (2 of 3)"
-    assert words == ["strg, test: scores on other clips or labels are not averaged; evaluate all again"]
+    assert words == ["strg, test: scores on other clips or labels are not averaged. Evaluate all again"]
 
 
 def test_the_table_tells_what_is_missing_in_its_scores(kinegraph: Command, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [((), "the same command goes on"), (("--overwrite",), "the same command, without --overwrite,")],
+    [((), "The same command goes on"), (("--overwrite",), "The same command, without --overwrite,")],
 )
 def test_what_goes_on_after_a_stop(
     options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -52,7 +52,7 @@ def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache:
     assert told.stdout.splitlines() == [
         f"{cache}: `clips` version 1; 3 shards: 1 with the same frames at the same times, 1 with the same at other "
         "times (1 clip), 1 with other frames (1 clip)",
-        "--frames --repair upgrades the cache: it keeps what is right and un-marks the shards with other frames",
+        "--frames --repair upgrades the cache. It keeps right shards and un-marks shards with other frames",
     ]
     assert told.stderr.splitlines()[:2] == [
         "1 clip shows other frames:",
@@ -64,7 +64,8 @@ def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache:
     done = kinegraph("verify", cache, "--frames", "--repair")
     assert done.exit_code == 0
     assert (
-        "upgraded: what showed the same frames is kept; `kinegraph extract CONFIG` makes the un-marked" in done.stdout
+        "upgraded: shards with the same frames are kept. `kinegraph extract CONFIG` computes the un-marked"
+        in done.stdout
     )
     assert kinegraph("evaluate", run).exit_code == 0
     extracted = kinegraph("extract", config)
@@ -72,7 +73,7 @@ def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache:
     assert f"{cache}: 2 clips in " in extracted.stdout
     for command in (("evaluate", run), ("verify", cache), ("verify", cache, "--frames")):
         assert kinegraph(*command).exit_code == 0
-    assert "2 of 3 runs kept, as finished before" in kinegraph("train", config, "--seeds", 3).stderr
+    assert "2 of 3 runs kept: they were finished before" in kinegraph("train", config, "--seeds", 3).stderr
     assert "nothing to compare" in kinegraph("verify", cache, "--frames", "--repair").stdout
 
 

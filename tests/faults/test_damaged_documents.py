@@ -389,6 +389,6 @@ def test_runs_older_than_their_results(restored: Path, caplog: pytest.LogCapture
     path_of(restored, "results.json").unlink()
     result = command("results", restored / "run")
     assert result.exit_code == 2
-    assert f"{restored / 'run'} is a run of before runs had a results.json, so it stands in no table." in caplog.text
-    assert "only runs of before it was written" in result.stderr
+    assert f"{restored / 'run'} is a run of an older version without results.json, so no table has it." in caplog.text
+    assert "only runs of older versions" in result.stderr
     assert command("evaluate", restored / "run").exit_code == 0

@@ -138,7 +138,7 @@ def test_a_run_is_stopped(
         _, said = client.communicate(timeout=60)
     assert client.returncode == code
     assert "Dask's dashboard: http://127.0.0.1:" in said
-    assert "the same command goes on from there" in said
+    assert "The same command goes on from there" in said
     assert "Traceback" not in said
     assert list(Path(document["cache"]).glob("leases/*")) == []
     goes_on(load_config(path), undisturbed)

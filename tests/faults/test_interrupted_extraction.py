@@ -29,7 +29,7 @@ def test_a_signal_stops_cleanly_and_says_how_to_go_on(
 
     ended = run("extract", config, started=stop)
     assert ended.code == code
-    assert "the same command goes on from there" in ended.said
+    assert "The same command goes on from there" in ended.said
     assert not [*cache.rglob(".tmp-*")]
     extract(load_config(config))
     assert same_bytes(cache) == many.undisturbed
@@ -46,7 +46,7 @@ def test_a_signal_while_sealing(tmp_path: Path, prepared: Prepared, run: Run, se
     config = prepared.copy(tmp_path / "cache")
     ended = run("extract", config, strike=[sent.name, *SEALING])
     assert ended.code == code
-    assert "the same command goes on from there" in ended.said
+    assert "The same command goes on from there" in ended.said
     cache = Cache(tmp_path / "cache")
     assert {1 in cache.ledger.shards(key) for key in cache.stage_keys()} == {True}
     assert not [*cache.storage.names("leases")]

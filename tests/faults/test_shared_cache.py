@@ -147,7 +147,7 @@ def test_a_video_that_kills_its_worker_is_set_aside(path: Path, config: Config, 
         _three_died_at(config, shard)
     died = run(path, "v3.mp4", script=str(SCRIPTS / "deadly_video.py"))
     assert died.code == 99, "the error left the script"
-    assert "SetAsideError: shard 0: killed its worker 3 times, then one that had nothing else to do" in died.said
+    assert "SetAsideError: shard 0: killed its worker 3 times, then a worker that had nothing else to do" in died.said
     assert Cache(config.cache).ledger.shards("regions/tiny") == [1, 2]
     assert attempts(config.cache) == {1, 4}
     assert leases(config.cache) == ["000000.4.json"]

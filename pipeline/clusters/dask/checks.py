@@ -72,7 +72,7 @@ def _check_versions(client: Client) -> None:
     lines = {}
     for worker in workers:
         theirs = [answers[package].get(worker) for package in expected]
-        if not any(isinstance(answer, OSError | None) for answer in theirs):  # that one left meanwhile
+        if not any(isinstance(answer, OSError | None) for answer in theirs):  # such a worker left meanwhile
             told = (answer if isinstance(answer, str) else "not installed" for answer in theirs)
             lines[worker] = differing_versions(expected, dict(zip(expected, told, strict=True)))
     _refuse({worker: f"has {line}" for worker, line in lines.items() if line}, "Install the same on all machines.")
@@ -98,8 +98,8 @@ def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None
         storage.delete(probe)
     _refuse(
         {worker: f"does not see {what} ({answer})" for worker, answer in answers.items() if answer},
-        "Put it where all machines find it under the same path (and name it by an absolute path), or start the workers "
-        "where they do.",
+        "Put it where all machines see it under the same path (and use an absolute path), or start the workers on "
+        "machines that see it.",
     )
 
 
@@ -122,8 +122,8 @@ def _check_video(client: Client, video: str) -> None:
     here = _absolute(video)
     _refuse(
         {worker: f"does not see the video {video}: {answer}" for worker, answer in there.items() if answer != here},
-        f"Here it is {here}. Put videos where all machines find them under the same path (dataset.root is best "
-        "absolute), or start the workers where they do.",
+        f"Here it is {here}. Put videos where all machines see them under the same path (dataset.root is best "
+        "absolute), or start the workers on machines that see them.",
     )
 
 

@@ -19,7 +19,7 @@ from kinegraph.pipeline.config import RunOptions
 from kinegraph.pipeline.errors import ClusterError
 from kinegraph.pipeline.shards.leases import MAX_DEATHS
 
-UNITS_AT_ONCE = 4  # of one process: one is computed, one sealed, one decoded, and one waits, so that none is waited for
+UNITS_AT_ONCE = 4  # of one process: one is computed, one sealed, one decoded, and one waits, so that no step idles
 NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 
 
@@ -76,7 +76,7 @@ def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[C
         with _started(run, tasks_at_once) as cluster, Client(cluster) as client:
             try:
                 yield client
-            finally:  # to end takes seconds where torch was loaded: Dask warns, and kills what has nothing left to do
+            finally:  # ending takes seconds where torch was loaded: Dask warns and kills workers that are done
                 logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
 
 
@@ -101,7 +101,7 @@ def _address_in(file: Path) -> str:
     except NotRegularError as error:
         wrong = str(error)
     except (ValueError, KeyError, TypeError):
-        wrong = "no scheduler wrote this: there is no `address` in it"
+        wrong = "no scheduler wrote this file: it has no `address`"
     raise ClusterError(f"--scheduler-file {file}: {wrong}. A scheduler writes it: `dask scheduler --scheduler-file F`.")
 
 

@@ -24,7 +24,7 @@ from kinegraph.pipeline.errors import ClusterError, ProgramMissing
 from kinegraph.pipeline.machine.programs import run, tell_once
 
 LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
-DEMAND_SECONDS = "1s"  # adapting starts jobs for work that takes longer; a unit takes minutes
+DEMAND_SECONDS = "1s"  # Dask starts jobs for work that takes longer than this; a unit takes minutes
 MAX_FRUITLESS = 3  # jobs in a row that brought no worker
 LOOK_EVERY_SECONDS = 30.0  # more than the 15 s after which dask-jobqueue replaces a job whose worker left
 ASK_SECONDS = 60.0
@@ -35,7 +35,7 @@ ASK = {
     "sge": ("qstat", "-j"),
 }
 SAYS_OVER = {
-    "slurm": r"\s*|.*invalid job id.*",  # it lists what is not over
+    "slurm": r"\s*|.*invalid job id.*",  # squeue lists only jobs that are not over
     "pbs": r".*(unknown job|has finished).*",
     "lsf": r".*(done|exit|is not found).*",
     "sge": r".*do not exist.*",
@@ -80,7 +80,7 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
             f"cd {shlex.quote(os.getcwd())}",  # noqa: PTH109 -- paths of a config are relative
             "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",  # as in `settings` of dask_cluster.py
         ],
-        # Without it a worker takes a task per core, and adapting starts fewer jobs than there is work for.
+        # Without --nthreads a worker takes a task per core, and Dask starts fewer jobs than there is work for.
         "worker_extra_args": ["--nthreads", str(tasks_at_once), *(["--resources", "GPU=1"] if gpu else [])],
     }
     if run.jobs_walltime_seconds is not None:
@@ -95,8 +95,8 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
         raise ClusterError(f"run.dask.jobqueue.options: given {options.options}; dask-jobqueue: {error}") from error
     if not interface and not given.keys() & {"interface", "scheduler_options"}:
         log.warning(
-            "run.dask.interface is not set, so the scheduler listens on loopback: workers of jobs on other nodes "
-            "cannot reach it. Name the network between the nodes, as ib0 (`ip -brief address` lists them)"
+            "run.dask.interface is not set, so the scheduler listens on loopback. Workers of jobs on other nodes "
+            "cannot reach it. Name the network between the nodes, such as ib0 (`ip -brief address` lists networks)"
         )
     cluster.adapt(minimum_jobs=1, maximum_jobs=options.jobs, target_duration=DEMAND_SECONDS)
     return cluster
@@ -115,18 +115,18 @@ def _telling(job_class: Any) -> Any:
         except (OSError, RuntimeError, ValueError) as error:
             job.refusal = str(error).partition("stderr:")[2].strip() or str(error)
             if isinstance(error, FileNotFoundError):
-                job.refusal = f"{error.filename} is not on the PATH; run this where jobs are submitted from"
+                job.refusal = f"{error.filename} is not on the PATH. Run this on a machine that submits jobs"
             job.status = Status.running
-            if job.refusal not in known:  # where a site limits their number, more are tried now and then
+            if job.refusal not in known:  # where a site limits the number of jobs, more are tried now and then
                 known.add(job.refusal)
-                log.warning("a job that was to be a Dask worker is refused: %s", job.refusal)
+                log.warning("the batch system refused a job for a Dask worker: %s", job.refusal)
 
     async def close(job: Any) -> None:
         try:
             await job_class.close(job)
         except FileNotFoundError as error:
-            tell_once(f"{error.filename} is not on the PATH, so job {job.job_id} goes on; end it by hand")
-        job.status = Status.closed  # dask-jobqueue forgets to, and distributed checks those that are still in memory
+            tell_once(f"{error.filename} is not on the PATH, so job {job.job_id} goes on. End it by hand")
+        job.status = Status.closed  # dask-jobqueue does not set it, and distributed checks jobs that are in memory
 
     return type(job_class.__name__, (job_class,), {"start": start, "close": close, "refusal": ""})
 
@@ -161,7 +161,7 @@ class JobWatch:
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
         refused = {name: job.refusal for name, job in jobs.items() if job.refusal}
-        told = f"{self.kind} refused the job that was to be a Dask worker: {next(iter(refused.values()), '')}"
+        told = f"{self.kind} refused a job for a Dask worker: {next(iter(refused.values()), '')}"
         none_is_left = bool(refused) and len(refused) == len(jobs) and not num_workers
         if none_is_left and not self.had_worker:
             raise ClusterError(told)
@@ -172,7 +172,7 @@ class JobWatch:
             self._count(told)
         over = [*refused, *self._without_worker({name: job for name, job in jobs.items() if name not in refused})]
         if over:
-            self.cluster.sync(self.cluster.scale_down, over)  # adapting submits others
+            self.cluster.sync(self.cluster.scale_down, over)  # Dask submits other jobs in their place
 
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
         """Returns the jobs without a worker that had already ended at the last look.
@@ -184,7 +184,7 @@ class JobWatch:
         found, self._ended = sorted(ended & self._ended), ended - self._ended
         for name in found:
             self._count(
-                f"{self.kind} job {jobs[name].job_id} ended, and no worker came of it; its output lies in "
+                f"{self.kind} job {jobs[name].job_id} ended without a worker. Its output lies in "
                 f"{jobs[name].log_directory or os.getcwd()}",  # noqa: PTH109 -- where jobs begin
                 f" Can a node reach the scheduler at {self.cluster.scheduler_address} (run.dask.interface), and does "
                 "it have this Python environment?",
@@ -198,8 +198,8 @@ class JobWatch:
         """
         self.fruitless += 1
         if self.fruitless >= MAX_FRUITLESS:
-            raise ClusterError(f"{told}. So it went {MAX_FRUITLESS} times in a row.{question}")
-        log.warning("%s; another is submitted", told)
+            raise ClusterError(f"{told}. This happened {MAX_FRUITLESS} times in a row.{question}")
+        log.warning("%s. Another job is submitted", told)
 
 
 def is_over(kind: str, job_id: str) -> bool:
@@ -211,7 +211,7 @@ def is_over(kind: str, job_id: str) -> bool:
         done = run(*ASK[kind], job_id, seconds=ASK_SECONDS)
     except ProgramMissing as error:
         tell_once(
-            f"{error}, so a job that ends without a worker is not noticed. Run this where jobs are submitted from."
+            f"{error}, so a job that ends without a worker is not noticed. Run this on a machine that submits jobs."
         )
         return False
     except subprocess.TimeoutExpired:

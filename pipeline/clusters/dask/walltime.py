@@ -16,7 +16,7 @@ from distributed import WorkerPlugin
 
 from kinegraph.pipeline.clusters.walltime import Allotment, Schedule, allotment
 
-FRESH_SECONDS = 60.0  # what a worker and its client may take until there is work; later than that it was idle
+FRESH_SECONDS = 60.0  # a worker that gets its first unit later than this after its start was idle
 RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 
 

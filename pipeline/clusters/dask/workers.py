@@ -12,8 +12,8 @@ from kinegraph.pipeline.config import RunOptions
 from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError
 
 COUNT_WORKERS_SECONDS = 5.0
-STARTING_PATIENCE = 10  # times as long, while workers are being started: a crowded machine may take minutes for it
-UP = {Status.init, Status.starting, Status.running}  # of a nanny, whatever becomes of its worker
+STARTING_PATIENCE = 10  # times `timeout_seconds` while workers start, which takes minutes on a crowded machine
+UP = {Status.init, Status.starting, Status.running}  # states of a nanny that is alive, whatever its worker does
 log = logging.getLogger("kinegraph")
 
 
@@ -61,7 +61,7 @@ class Workers:
         error = OutOfTimeError if self.left_in_order else ClusterLost
         raise error(
             f"The last worker of the Dask scheduler at {self.address} {'left' if self.left_in_order else 'died'}, and "
-            f"none came within {patience:g} s. What is sealed stays; the same command goes on once there are workers."
+            f"none came within {patience:g} s. What is sealed stays. The same command goes on once there are workers."
         )
 
     def _is_starting(self) -> bool:
@@ -72,14 +72,14 @@ class Workers:
     def _tell_once(self, patience: float) -> None:
         if not self._told:
             self._told = True
-            log.warning("Dask's workers died and are being started, which takes long; waiting up to %g s", patience)
+            log.warning("Dask's workers died and are restarting, which takes long. Waiting up to %g s", patience)
 
     def _count(self) -> None:
         if monotonic() - self._counted < COUNT_WORKERS_SECONDS:
             return
         try:
             self._number = len(self.client.nthreads())
-        except OSError:  # a scheduler that is gone shows in what it was to do; one that is slow says nothing of workers
+        except OSError:  # the futures show that a scheduler is gone; a slow scheduler says nothing about workers
             return
         finally:
             self._counted = monotonic()

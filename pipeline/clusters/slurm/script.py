@@ -26,7 +26,7 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
         **_limits(run),
         **run.slurm.options,
     }
-    # -P: a folder `kinegraph` in the working folder is not ours
+    # -P: do not import a folder `kinegraph` of the working folder
     command = [python, "-P", "-m", "kinegraph", "slurm-task", str(folder)]
     return "\n".join(
         [

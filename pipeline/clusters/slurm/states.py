@@ -18,8 +18,8 @@ from kinegraph.pipeline.machine.programs import run, tell_once
 State = Literal["pending", "running", "done", "stopped", "failed", "unknown"]
 STATES: tuple[State, ...] = ("pending", "running", "done", "stopped", "failed", "unknown")
 ASK_SECONDS = 60.0
-USAGE = 2  # exit code of what a user has to mend
-STOPS = {75, 130, 143}  # exit codes of a clean stop with work left: out of time, or told to
+USAGE = 2  # exit code of an error that the user has to mend
+STOPS = {75, 130, 143}  # exit codes of a clean stop with work left: out of time, SIGINT, SIGTERM
 PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"CONFIGURING", "COMPLETING", "RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 FAILED = {
@@ -116,7 +116,7 @@ def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskSta
             tasks[index] = ended
     told = ""
     if len(missing) == len(sources) and any(task.state == "unknown" for task in tasks.values()):
-        told = f"{', '.join(missing)}, so nobody can say what became of jobs. Run this where jobs are submitted from."
+        told = f"{', '.join(missing)}, so the states of jobs are unknown. Run this on a machine that submits jobs."
         tell_once(told)
     return ArrayState(tasks=tasks, answered=answered, missing=told)
 

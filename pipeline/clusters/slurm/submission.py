@@ -24,6 +24,7 @@ from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.names import ObjectName
 from kinegraph.cache_schemas.regular import open_regular, read_regular
 from kinegraph.cache_schemas.storage import Storage
+from kinegraph.cache_schemas.words import sentence
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.slurm.script import LOG, array_script
 from kinegraph.pipeline.clusters.slurm.states import ArrayState, TaskState, array_state, exited
@@ -37,11 +38,11 @@ FOLDER = "slurm"
 CONFIG_FILE, WORK_FILE, SCRIPT_FILE, COMPLETION_FILE = "config.yaml", "work.json", "script.sh", "ended-{index}.json"
 DIVERGED_FILE = "diverged-{index}.txt"
 SUBMIT_SECONDS = 300.0
-RECENT = 10  # submissions of a cache that may be under way; each takes questions to SLURM
-ADVICE = "It says nothing about what is done: remove it."
+RECENT = 10  # submissions of a cache that may be under way; each costs calls to SLURM
+ADVICE = "It says nothing about sealed shards. Remove it."
 TAIL_LINES, TAIL_BYTES = 10, 8192
 JOB_ID = re.compile(r"(\d+)(?:;\S+)?")  # as `sbatch --parsable` prints it: `12`, or `12;cluster` on several clusters
-MAX_TASKS = 100_000  # of an array; `run.workers` allows a tenth. Who asks for their states looks for a file of each
+MAX_TASKS = 100_000  # of an array; `run.workers` allows a tenth. Reading states looks for one file per task
 MAX_SAID = 500  # characters of a site's words in an error
 
 Kind = Literal["extract", "train"]
@@ -201,7 +202,7 @@ def _folder_for(config: Config, cache: Cache) -> Path:
     below_cache = cache.storage.local_path(FOLDER)
     if below_cache is None:
         raise UsageError(
-            f"run.slurm.folder: {config.cache} is no folder, so scripts and logs need one that all nodes see; name it."
+            f"run.slurm.folder: {config.cache} is no folder. Name a folder for scripts and logs that all nodes see."
         )
     return below_cache.absolute()
 
@@ -211,7 +212,7 @@ def _sbatch(script: Path) -> str:
         done = run("sbatch", "--parsable", str(script), seconds=SUBMIT_SECONDS, to_its_end=True)
     except ProgramMissing as error:
         raise ProgramMissing(
-            f"{error}: run this where jobs are submitted from. For another scheduler, start jobs with "
+            f"{sentence(error)} Run this on a machine that submits jobs. For another scheduler, start jobs with "
             "`kinegraph extract CONFIG --shards I/N`."
         ) from None
     except subprocess.TimeoutExpired:
@@ -231,9 +232,9 @@ def _job_id(said: str, script: Path) -> str:
     ids = {match[1] for line in said.splitlines() if (match := JOB_ID.fullmatch(line.strip()))}
     if len(ids) != 1:
         raise SlurmError(
-            f"sbatch took {script}. One job id, a line of digits, was expected of it; {len(ids)} were found in what it "
-            f"said: {said.strip()[:MAX_SAID]!r}. The job may wait or run: find it with squeue and end it with scancel "
-            "before this command is run again. What prints to sbatch's stdout here should print to stderr."
+            f"sbatch took {script}. Its output should have one job id, a line of digits, but has {len(ids)}: "
+            f"{said.strip()[:MAX_SAID]!r}. The job may wait or run. Find it with squeue and end it with scancel "
+            "before you run this command again. Site messages should go to stderr, not to the stdout of sbatch."
         )
     return ids.pop()
 
@@ -244,8 +245,8 @@ def cancel_pending(submission: Submission) -> None:
         run("scancel", "--state=PENDING", submission.job_id, seconds=SUBMIT_SECONDS)
     except (ProgramMissing, subprocess.TimeoutExpired) as error:
         tell_once(
-            f"{error}, so tasks of SLURM job {submission.job_id} that have not begun stay in the queue; they find "
-            f"nothing to do. `scancel --state=PENDING {submission.job_id}` takes them out."
+            f"{error}, so tasks of SLURM job {submission.job_id} that have not begun stay in the queue. They will have "
+            f"nothing to do. `scancel --state=PENDING {submission.job_id}` removes them."
         )
 
 

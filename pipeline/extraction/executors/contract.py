@@ -47,7 +47,7 @@ def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> Non
     shards = sorted(unit.shard for unit in units)
     if shards:
         raise SetAsideError(
-            f"shard {', '.join(map(str, shards))}: killed its worker {MAX_DEATHS} times, then one that had "
-            "nothing else to do, and was set aside. All else is sealed. Run it with `--executor inline --shards "
-            f"{shards[0]}/{num_shards}` to see what happens.{hint}"
+            f"shard {', '.join(map(str, shards))}: killed its worker {MAX_DEATHS} times, then a worker that had "
+            "nothing else to do, and was set aside. All other shards are sealed. Run it with `--executor inline "
+            f"--shards {shards[0]}/{num_shards}` to see what happens.{hint}"
         )

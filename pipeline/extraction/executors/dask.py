@@ -27,7 +27,7 @@ from kinegraph.pipeline.machine.versions import agreed_versions
 from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of, revisit
 
 FORGET_EVERY = 1000  # submissions
-_submitted = itertools.count(1)  # a key that was used before would be taken for the task that had it
+_submitted = itertools.count(1)  # Dask would take a key that was used before for the old task
 log = logging.getLogger("kinegraph")
 
 
@@ -41,10 +41,10 @@ class DaskExecutor:
 
     def run(self, job: Job, report: Report) -> None:
         if not job.units:
-            # torch, which a client of a cluster needs not
+            # imported here because it imports torch, which a client of a cluster does not need
             from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
 
-            InlineExecutor().run(job, report)  # builds the networks, to see that they are those of the cache
+            InlineExecutor().run(job, report)  # builds the networks and compares their weights with the cache
             return
         with connected(job.config.run) as client:
             log.info("Dask's dashboard: %s", client.dashboard_link)
@@ -56,7 +56,7 @@ class DaskExecutor:
                 suspects = Submission(client, job, station, report).run(job.units, MAX_DEATHS)
                 alone = [left for unit in suspects for left in _alone(client, job, station, report, unit)]
             finally:
-                with suppress(OSError):  # the cluster may be gone, and the stations with it
+                with suppress(OSError):  # the cluster and its stations may be gone
                     client.unregister_worker_plugin(station.name)
                 job.cache.storage.sweep()
         limit = job.config.run.dask.memory_limit
@@ -95,8 +95,8 @@ class Submission:
         self.client, self.job, self.station, self.report = client, job, station, report
         self.in_flight: dict[str, tuple[Future[Any], WorkUnit]] = {}
         self.early_deaths = 0  # in a row
-        self._attempts: dict[int, int] = {}  # at shards, as seen when a worker died
-        self._lost: deque[tuple[int, ...]] = deque()  # by the client's thread: what a dead worker had
+        self._attempts: dict[int, int] = {}  # shard -> attempt in its lease when a worker died
+        self._lost: deque[tuple[int, ...]] = deque()  # shards of dead workers, appended by the client's thread
         self.leased: list[WorkUnit] = []
         self.watchers: dict[int, tuple[str, ...]] = {}
         self.suspects: list[WorkUnit] = []
@@ -141,7 +141,7 @@ class Submission:
     def _submit(self, unit: WorkUnit, max_deaths: int) -> None:
         number = next(_submitted)
         if number % FORGET_EVERY == 0:
-            with suppress(OSError):  # a scheduler that went away shows in the futures
+            with suppress(OSError):  # the futures show that a scheduler went away
                 self.client.run_on_scheduler(forget_submissions)
         key = f"kinegraph_unit-{self.station.name}-{unit.shard}-{number}"
         taken = resources(self.job.config.run) or None
@@ -159,7 +159,7 @@ class Submission:
         """
         storage = self.job.cache.storage
         if not storage.creates_exclusively():
-            return True  # whether it or a neighbour killed the workers shows when it runs alone
+            return True  # a run alone shows whether this unit or another one killed the workers
         lease = lease_of(storage, unit.shard)
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 

@@ -46,7 +46,7 @@ def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]
     """
     found = get_worker().plugins.get(station)
     if not isinstance(found, Station):
-        raise Reschedule  # it was closed while the task waited
+        raise Reschedule  # the station was closed while the task waited
     try:
         return found.run(unit, max_deaths)
     except SPEAKING as error:
@@ -127,7 +127,7 @@ class Station(WorkerPlugin):
             self._timer.cancel()
         if (thread := self._thread) is not None:
             thread.join(STOP_SECONDS)
-        self._finish(Reschedule())  # another worker shall do what is left
+        self._finish(Reschedule())  # another worker takes the units that are left
 
     def _serve(self) -> None:
         try:
@@ -235,7 +235,7 @@ class Station(WorkerPlugin):
     def _report(self, event: Any) -> None:
         """Keeps counts of clips for the next answer. An event with the fate of a unit answers the task of that unit."""
         if isinstance(event, Preparing):
-            return  # with the next answer it would be over
+            return  # it would be outdated when the next answer is sent
         if isinstance(event, ClipsDone):
             if self._stopping.is_set() or self._end is not None:
                 raise _Stopped
@@ -267,4 +267,4 @@ def _give_back_gpu_memory() -> None:
     """Returns unused GPU memory of torch to the device, so that other processes can use it."""
     import torch
 
-    torch.cuda.empty_cache()  # nothing where CUDA was not used
+    torch.cuda.empty_cache()  # does nothing if CUDA was not used

@@ -133,7 +133,7 @@ class _Pool:
     def _listen(self, member: _Member) -> None:
         try:
             message = member.connection.recv()
-        except (EOFError, OSError):  # it died, perhaps in the middle of a message
+        except (EOFError, OSError):  # the worker died, perhaps in the middle of a message
             self._ended(member)
             return
         if isinstance(message, _Failed):
@@ -146,7 +146,7 @@ class _Pool:
             unit = self.waiting.popleft() if self.waiting else None
             if unit is not None:
                 member.in_flight[unit.shard] = unit
-            with suppress(OSError):  # it died after asking, which the next message, its end of file, tells
+            with suppress(OSError):  # the worker died after asking; its end of file is the next message
                 member.connection.send(unit)
             return
         if isinstance(message, UnitSealed | UnitSealedElsewhere):
@@ -198,7 +198,7 @@ def _work(
     log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(decided_by_parent, signal.SIG_IGN)
-    stopping.obey([signal.SIGTERM], second_ends=False)  # the parent's may come after one to all processes
+    stopping.obey([signal.SIGTERM], second_ends=False)  # the parent's SIGTERM may follow one to all processes
     sending, asking = threading.Lock(), threading.Lock()
 
     def send(message: object) -> None:
@@ -222,11 +222,11 @@ def _work(
         worker = Worker(on_device_of(config, number), Cache(cache), keys, report, Schedule(allotted))
         worker.run(units(), decode_threads=worker.threads)
     except KeyboardInterrupt:
-        os._exit(1)  # what was being written is cleaned up; tearing torch down under running threads only makes noise
+        os._exit(1)  # unfinished files are cleaned up; ending torch under running threads only prints errors
     except (OutOfTimeError, WalltimeError) as error:
         last_word = _OutOfTime(error)
     except Exception as error:
         last_word = _Failed(error)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another worker's last word may come first; nothing is left to tidy
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent may end this process before it reads the last message
     if last_word:
         send(last_word)

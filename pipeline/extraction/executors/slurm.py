@@ -66,7 +66,7 @@ def _submitted(job: Job, units: Sequence[WorkUnit]) -> Submission:
     work = Work(kind="extract", num_tasks=min(job.config.run.workers, len(units)), keys=job.keys, units=tuple(units))
     submission = submit(job.config, work)
     log.info(
-        "SLURM job %s: %s for %s, logs in %s. It goes on without this command; see `kinegraph status %s`",
+        "SLURM job %s: %s for %s, logs in %s. It goes on without this command, see `kinegraph status %s`",
         submission.job_id, counted(submission.num_tasks, "task"), counted(len(units), "shard"), submission.folder,
         job.config.cache,
     )  # fmt: skip
@@ -79,7 +79,7 @@ def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
     for submission in under_way(job.cache.storage, "extract"):
         if any((unit.shard, key) in asked for unit in submission.work().units for key in unit.keys):
             log.info(
-                "SLURM job %s works on these shards already: watching it, nothing is submitted (`scancel %s` ends it)",
+                "SLURM job %s works on these shards already. Watching it, nothing is submitted (`scancel %s` ends it)",
                 submission.job_id, submission.job_id,
             )  # fmt: skip
             return submission

@@ -107,7 +107,7 @@ def test_a_job_array(cache: Path, change: dict[str, Any]) -> None:
     record = {"name": "x", "kind": "extract", "job_id": "1", "folder": "/x", "num_tasks": 1, "submitted_at": ""}
     (cache / "slurm").mkdir()
     (cache / "slurm" / "x.json").write_text(json.dumps(record | change))
-    with pytest.raises(CacheError, match=r"slurm/x\.json is damaged: .* remove it"):
+    with pytest.raises(CacheError, match=r"slurm/x\.json is damaged: .* Remove it"):
         submissions(Cache(cache).storage)
 
 

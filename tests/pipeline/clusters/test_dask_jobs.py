@@ -112,7 +112,7 @@ def test_a_job_that_is_refused(load: Load, slurm: Callable[..., Path], caplog: p
     slurm(sbatch=REFUSES)
     run = load("run.executor=dask", JOBS).run
     with (
-        pytest.raises(ClusterError, match=r"slurm refused the job .*: sbatch: error: invalid partition$"),
+        pytest.raises(ClusterError, match=r"slurm refused a job .*: sbatch: error: invalid partition$"),
         clusters.connected(run) as client,
     ):
         check_workers(client, run)
@@ -129,7 +129,9 @@ def test_jobs_that_end_and_bring_no_worker(
     commands = slurm(sbatch=TAKES, scancel=KNOWS_NONE, squeue=KNOWS_NONE)
     run = load("run.executor=dask", JOBS, "run.dask.interface=lo").run
     with (
-        pytest.raises(ClusterError, match=rf"slurm job \d+ ended, .* lies in {tmp_path}\. So it went 3 times in a row"),
+        pytest.raises(
+            ClusterError, match=rf"slurm job \d+ ended .* lies in {tmp_path}\. This happened 3 times in a row"
+        ),
         clusters.connected(run) as client,
     ):
         check_workers(client, run)
@@ -185,7 +187,7 @@ def test_a_refusal_while_there_is_work_may_be_for_the_moment(workers_of: Callabl
         jobs.scheduler_info["workers"] = some
     assert jobs.again == [["b"]] * 4
     jobs.scheduler_info["workers"] = {}
-    with pytest.raises(ClusterError, match=r"slurm refused the job .*: Socket timed out. So it went 3 times in a row"):
+    with pytest.raises(ClusterError, match=r"slurm refused a job .*: Socket timed out. This happened 3 times in a row"):
         workers.require()
 
 
@@ -237,15 +239,15 @@ def test_nobody_to_ask(caplog: pytest.LogCaptureFixture, kind: str, command: str
     assert not is_over(kind, "7")
     assert not is_over(kind, "8")
     assert caplog.messages == [
-        f"{command} is not on the PATH, so a job that ends without a worker is not noticed. Run this where jobs are "
-        "submitted from."
+        f"{command} is not on the PATH, so a job that ends without a worker is not noticed. Run this on a machine "
+        "that submits jobs."
     ]
 
 
 @pytest.mark.usefixtures("slurm")
 def test_no_batch_system_here(load: Load) -> None:
     run = load("run.executor=dask", JOBS).run
-    told = "slurm refused the job .*: sbatch is not on the PATH; run this where jobs are submitted from$"
+    told = "slurm refused a job .*: sbatch is not on the PATH. Run this on a machine that submits jobs$"
     with pytest.raises(ClusterError, match=told), clusters.connected(run) as client:
         check_workers(client, run)
 
@@ -258,7 +260,7 @@ def test_a_job_that_cannot_be_ended_is_named(caplog: pytest.LogCaptureFixture) -
             raise FileNotFoundError(2, "No such file or directory", "scancel")
 
     asyncio.run(dask_jobs._telling(Lasting)().close())
-    assert caplog.messages == ["scancel is not on the PATH, so job 71 goes on; end it by hand"]
+    assert caplog.messages == ["scancel is not on the PATH, so job 71 goes on. End it by hand"]
 
 
 def test_ctrl_c_stays_ours(monkeypatch: pytest.MonkeyPatch) -> None:

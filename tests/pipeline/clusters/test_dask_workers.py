@@ -85,7 +85,7 @@ def test_workers_that_are_being_started_are_waited_for_longer(
     for _ in range(2):
         cluster.clock.now += PATIENCE_SECONDS * STARTING_PATIENCE / 2 - 1
         workers.require()
-    assert caplog.messages == ["Dask's workers died and are being started, which takes long; waiting up to 300 s"]
+    assert caplog.messages == ["Dask's workers died and are restarting, which takes long. Waiting up to 300 s"]
     cluster.clock.now += 2
     with pytest.raises(ClusterLost, match="none came within 300 s"):
         workers.require()

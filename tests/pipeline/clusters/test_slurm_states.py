@@ -119,7 +119,7 @@ def test_no_slurm_here(caplog: pytest.LogCaptureFixture) -> None:
         caplog.messages
         == [found.missing]
         == [
-            "sacct is not on the PATH, squeue is not on the PATH, scontrol is not on the PATH, so nobody can say what "
-            "became of jobs. Run this where jobs are submitted from."
+            "sacct is not on the PATH, squeue is not on the PATH, scontrol is not on the PATH, so the states of "
+            "jobs are unknown. Run this on a machine that submits jobs."
         ]
     )

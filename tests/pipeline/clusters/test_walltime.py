@@ -132,7 +132,7 @@ def test_waiting_for_others_ends_with_the_time(
                 others.close()
 
         monkeypatch.setattr("kinegraph.cache_schemas.stopping.sleep", wait)
-        with pytest.raises(OutOfTimeError, match=r"100 s of this job are over; what is left is with other runs"):
+        with pytest.raises(OutOfTimeError, match=r"100 s of this job are over, and other runs have"):
             executor.run(job, lambda event: None)
     assert waits == [1000, 1050]
     assert not cache.ledger.shards("clips")
@@ -203,7 +203,7 @@ def test_an_answer_that_does_not_come_is_no_limit(
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     monkeypatch.setattr("kinegraph.cache_schemas.stopping.run", fails)
     assert allotment(None) is None
-    assert "timed out after 30 seconds, so it is not known when SLURM job 8 must end" in caplog.text
+    assert "timed out after 30 seconds, so the end of SLURM job 8 is unknown" in caplog.text
 
 
 @pytest.mark.usefixtures("clock")
@@ -213,7 +213,7 @@ def test_nobody_to_ask_is_no_limit_and_is_said_once(
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     assert allotment(None) is allotment(None) is None
     (told,) = caplog.messages
-    assert told.startswith("scontrol is not on the PATH, so it is not known when SLURM job 9 must end")
+    assert told.startswith("scontrol is not on the PATH, so the end of SLURM job 9 is unknown")
     assert told.endswith("Set run.walltime_seconds to the job's time limit.")
 
 

@@ -29,13 +29,13 @@ def test_other_runs_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress({0: 4, 1: 4, 2: 4, 3: 1})
     progress(UnitLeased(unit=unit(1)))
     (message,) = caplog.messages
-    assert message == "another run is at work on this cache; this one does the shards that nobody is at"
+    assert message == "another run works on this cache. This run does the shards that no other run has leased"
     progress(UnitLeased(unit=unit(2)))
     progress(ClipsDone(clips=4, videos=4, waiting="decode"))
     progress(UnitSealed(unit=unit(0), failed_clips=()))
     assert len(caplog.messages) == 1
     progress(UnitSealedElsewhere(unit=unit(3)))
-    assert caplog.messages[1].startswith("others have taken all shards that are left; waiting until these are sealed")
+    assert caplog.messages[1].startswith("other runs have leased all shards that are left. This run waits until")
     for shard in (1, 2, 1, 2):
         progress(UnitLeased(unit=unit(shard)))
     progress(UnitSealedElsewhere(unit=unit(1)))

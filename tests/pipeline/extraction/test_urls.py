@@ -236,7 +236,7 @@ def test_a_network_that_is_away_changes_no_video(at: At, web: Server, caplog: py
     with caplog.at_level(logging.WARNING, "kinegraph"):
         assert not extract(config).plan.units
     web.start()
-    assert "not looked at for changes" in caplog.text
+    assert "not checked for changes" in caplog.text
 
 
 def test_a_cache_moves_with_its_videos(at: At, web: Server, video_folder: Path) -> None:

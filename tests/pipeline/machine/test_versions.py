@@ -65,5 +65,6 @@ def test_without_git_the_missing_commit_is_said_once(
     for _ in range(2):
         assert module._git.__wrapped__("rev-parse", "HEAD") == ""
     assert caplog.messages == [
-        f"git is not on the PATH, so records do not name the commit of kinegraph in {tmp_path}. Install git to have it."
+        f"git is not on the PATH, so records do not name the commit of kinegraph in {tmp_path}. "
+        "Install git to record the commit."
     ]

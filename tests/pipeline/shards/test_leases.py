@@ -189,7 +189,7 @@ def test_what_cannot_be_given_back_hides_nothing(
 
     monkeypatch.setattr(storage, "delete", away)
     holder.close()
-    assert "leases could not be given back, and count for 300 s more: s3://bucket: gone" in caplog.text
+    assert "leases could not be released, and count for 300 s more: s3://bucket: gone" in caplog.text
 
 
 def test_of_many_thieves_one_wins(storage: LocalStorage) -> None:

@@ -48,7 +48,7 @@ def test_waiting_for_others_ends_with_the_time(load: Callable[..., Config], dask
     job = Job(config=config, cache=None, keys=KEYS, units=units, allotted=Allotment(began_at=0, ends_at=1))  # type: ignore[arg-type]
     with Client(dask_cluster) as client:
         client.register_plugin(station, name=station.name)
-        with pytest.raises(OutOfTimeError, match="what is left is with other runs"):
+        with pytest.raises(OutOfTimeError, match="other runs have the shards that are left"):
             Submission(client, job, station, lambda event: None).run(units, MAX_DEATHS)
         client.unregister_worker_plugin(station.name)
 

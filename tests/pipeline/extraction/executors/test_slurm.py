@@ -128,13 +128,13 @@ def test_what_is_left_is_submitted_again(
     assert same_bytes(array.job.cache.root) == same_bytes(whole.root)
     told = [words for words in caplog.messages if words.startswith("scancel is not on the PATH")]
     assert len(told) == 1, "the work is done all the same"
-    assert told[0].endswith("`scancel --state=PENDING 1` takes them out.")
+    assert told[0].endswith("`scancel --state=PENDING 1` removes them.")
 
 
 def test_an_array_that_nobody_can_ask_about_is_not_watched_for_ever(load: Load) -> None:
     job = indexed(load)
     _recorded(job, Work(kind="extract", num_tasks=1, keys=job.keys, units=job.units))
-    told = "SLURM job 1 may still run: sacct is not on the PATH, .* Run this where jobs are submitted from"
+    told = "SLURM job 1 may still run: sacct is not on the PATH, .* Run this on a machine that submits jobs"
     with pytest.raises(ProgramMissing, match=told):
         SlurmExecutor().run(job, unheard)
 
@@ -218,7 +218,7 @@ def test_the_job_id_is_known_by_its_form(said: str) -> None:
 
 @pytest.mark.parametrize("said", ["", BANNER, "12\n13\n", "Submitted batch job 12\n", "-12\n"])
 def test_an_answer_without_a_clear_job_id_is_an_error(said: str) -> None:
-    with pytest.raises(SlurmError, match="One job id, a line of digits, was expected") as told:
+    with pytest.raises(SlurmError, match="should have one job id, a line of digits") as told:
         _job_id(said, Path("script.sh"))
     assert repr(said.strip()) in str(told.value)
 
@@ -338,5 +338,5 @@ def test_a_cache_at_a_url_needs_a_folder_for_scripts(load: Load) -> None:
     cache = Cache(config.cache)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(cache.storage), "local_path", lambda self, name: None)
-        with pytest.raises(UsageError, match=r"run\.slurm\.folder: .* name it"):
+        with pytest.raises(UsageError, match=r"run\.slurm\.folder: .* Name a folder"):
             submit(config, Work(kind="extract", num_tasks=1))
