@@ -145,7 +145,7 @@ class TrainSection(TrainOptions):
 
 
 class _Place(StageOptions):
-    """What stands first in a config, and in messages that list its keys."""
+    """The key that comes first in a config, and in messages that list the keys of a config."""
 
     cache: str
 

@@ -1,4 +1,4 @@
-"""From a recipe to what each stage key reads and writes, and to what runs for it. Torch-free."""
+"""Declares the stages of a recipe, and says which keys run together and in which order. Torch-free."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages that a recipe asks for, by key, each behind those that it reads."""
+    """The stages that a recipe asks for, by key. Each stage follows the stages that it reads."""
 
     recipe: Recipe
     stages: dict[str, Stage]
@@ -33,27 +33,30 @@ class Declared:
         return tuple(spec for stage in self.stages.values() for spec in stage.arrays)
 
     def known(self, key: str) -> bool:
-        """Whether all digests in the fingerprint of `key` are known; else its network has to be built first."""
+        """Returns whether all digests in the fingerprint of `key` are known. If not, networks must be built first."""
         stage = self.stages[key]
         return stage.options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in stage.reads)
 
     def with_read(self, keys: Iterable[str]) -> list[str]:
-        """The keys and all that they read, in order."""
+        """Returns the keys and all keys that they read, in order."""
         return closure.with_read(self.stages, keys)
 
     def with_readers(self, keys: Iterable[str]) -> list[str]:
-        """The keys and all that reads them, in order."""
+        """Returns the keys and all keys that read them, in order."""
         return closure.with_readers(self.stages, keys)
 
     def handed_on(self, key: str) -> tuple[str, ...]:
-        """Arrays that the readers of `key` get from it in the same unit, stored or not."""
+        """Returns the arrays that the readers of `key` get in the same unit, stored or not."""
         return kind_of(key).handed_on(self.recipe, key)
 
     def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
-        """All that runs in a unit that writes `keys`, in the order in which it runs. `is_sealed`: in the unit's shard.
+        """Returns all keys that run in a unit that writes `keys`, in the order in which they run.
 
-        A key that hands on what is not stored and sealed runs for its readers, too. Those that hand nothing on come
-        first. Each that does is followed by its readers, so that maps of two backbones are never in memory together.
+        `is_sealed` says whether the unit's shard is sealed for a key. A key that hands arrays on also runs for its
+        readers, unless the cache stores these arrays and the shard is sealed.
+
+        Keys that hand nothing on run first. The readers of a key that hands arrays on follow it directly, so that maps
+        of two backbones are never in memory together.
         """
         needed = {*keys}
         for key in reversed(self.stages):
@@ -68,18 +71,18 @@ class Declared:
         return sorted((key for key in self.stages if key in needed), key=last_lender)
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
-        """Whether the readers of a key want what it hands on and the cache has not."""
+        """Returns whether the key hands arrays on that its readers cannot find in the cache."""
         stored = {spec.name for spec in self.stages[key].arrays}
         handed_on = self.handed_on(key)
         return bool(handed_on) and not (stored.issuperset(handed_on) and is_sealed(key))
 
     def wanted(self, keys: Iterable[str]) -> Wanted | None:
-        """What keys that run together take of each clip; None where nothing has to be decoded."""
+        """Returns what keys that run together take of each clip, or None where nothing has to be decoded."""
         of_keys = (kind_of(key).wanted(self.recipe, key) for key in keys)
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def selected(self, names: tuple[str, ...]) -> list[str]:
-        """Keys that `--stage` names: a key, or a kind such as `features` for all of them; none means all.
+        """Returns the keys that `--stage` names: keys, or kinds such as `features`. Without names, all but `clips`.
 
         Raises ConfigError for a name that selects nothing.
         """
@@ -95,7 +98,7 @@ class Declared:
 
 
 def declare(recipe: Recipe, digests: Digests) -> Declared:
-    """All stages of a recipe; `digests` of weights enter their fingerprints."""
+    """Returns all stages of a recipe. The digests of weights enter their fingerprints."""
     stages: dict[str, Stage] = {}
     for kind in KINDS.values():
         for key in kind.keys(recipe):
@@ -104,7 +107,7 @@ def declare(recipe: Recipe, digests: Digests) -> Declared:
 
 
 def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
-    """Digests the cache recorded for the same `weights:` words, so that plans need no network."""
+    """Returns the digests that the cache recorded for the same `weights:` words, so that plans need no network."""
     found = {}
     for key, stage in declare(recipe, {}).stages.items():
         if stage.weights and cache.has_stage(key) and cache.stage(key).weights == stage.weights:
@@ -113,13 +116,13 @@ def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
 
 
 def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
-    """How many rows a shard may have, up to 64, so that no object exceeds 256 MiB; at least 1."""
+    """Returns how many rows a shard may have so that no object exceeds 256 MiB: 1 to 64."""
     largest = max(spec.row_bytes for spec in arrays)
     return max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
 
 
 def auto_shard_clips(config: Config) -> int:
-    """The largest multiple of rows per video up to 64 for which no object exceeds 256 MiB; at least 1."""
+    """Returns the rows of a shard: the config's, or a multiple of the rows per video that `rows_that_fit` allows."""
     if config.store.shard_clips != "auto":
         return config.store.shard_clips
     limit = rows_that_fit(declare(config, {}).arrays)

@@ -1,4 +1,4 @@
-"""What a worker has loaded: what runs its stages, how these are declared, and what records say of them."""
+"""Loads the networks of a worker and declares the stages that they make."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +26,11 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """Built once a worker. `declared`: the stages to write and all that they read; what computes has a runner."""
+    """What a worker has loaded. Each worker builds one.
+
+    `declared` holds the stages that the worker writes and all stages that they read. `runners` compute these stages, by
+    key; `clips` has no runner.
+    """
 
     cache: Cache
     declared: Declared
@@ -35,16 +39,16 @@ class Loaded:
     provenance: Provenance
 
     def running(self, unit: WorkUnit) -> list[str]:
-        """All keys that run for a unit, in order, written or not."""
+        """Returns all keys that run for a unit, in order. Their rows are written only if the unit has the key."""
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 
     def wanted(self, unit: WorkUnit) -> Wanted | None:
-        """What a unit needs of its videos; None where all it reads is cached."""
+        """Returns what a unit needs of its videos, or None where everything that the unit reads is cached."""
         return self.declared.wanted(self.running(unit))
 
 
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
-    """Load what runs for `keys`, and declare these in the cache.
+    """Loads the runners of `keys` and of all keys that they read. Declares `keys` in the cache.
 
     Raises WeightsError, or CacheMismatch where the weights are not those the cache was made with.
     """

@@ -1,4 +1,7 @@
-"""One shard under way: its stages' outputs, filled batch by batch, then sealed. It knows no kind of stage by name."""
+"""One shard under way: the outputs of its stages are filled batch by batch, then sealed.
+
+This file knows no kind of stage by name, except `clips`, from which all others are made.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -23,9 +26,9 @@ from kinegraph.stages.decode.wanted import Square
 
 
 class ShardInProgress:
-    """One unit: `add` every batch of its rows in order, then `seal` once.
+    """One unit. The caller calls `add` with every batch of its rows in order, then `seal` once.
 
-    Keys that are reopened start with the rows they have; of a batch they take those of their failed clips.
+    A reopened key starts with the rows that it has. Of each batch it takes the rows of its failed clips.
     """
 
     def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str]) -> None:
@@ -53,7 +56,7 @@ class ShardInProgress:
         self._failed_before = self._rows_failed_before(clip_ids)
 
     def _records_read(self) -> dict[str, Record]:
-        """The records of what this unit reads and does not write. What is decoded now is not taken from `clips`."""
+        """Returns the records of keys that this unit reads and does not write. Clips that are decoded now need none."""
         read = {key for output in self.outputs.values() for key in output.stage.reads} - self.outputs.keys()
         if self.decodes:
             read.discard(CLIPS)
@@ -61,7 +64,7 @@ class ShardInProgress:
         return {key: record for key, record in records.items() if record is not None}
 
     def _rows_failed_before(self, clip_ids: list[str]) -> dict[str, set[int]]:
-        """By key, rows that failed in a sealed stage that it reads: nothing is computed for them."""
+        """Returns, by key, the rows that failed in a sealed stage that the key reads. Nothing is computed for them."""
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
         for key, output in self.outputs.items():  # read ones come first
@@ -69,11 +72,11 @@ class ShardInProgress:
         return failed
 
     def spent(self, kind: str, since: float) -> None:
-        """Count the time since `since` (of time.monotonic) as spent on `kind`."""
+        """Counts the time since `since` (of time.monotonic) as spent on `kind`."""
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
 
     def add(self, batch: Batch) -> None:
-        """Run all stages of the unit on one batch."""
+        """Runs all stages of the unit on one batch."""
         self.sources |= batch.sources
         usable = self._take_clips(batch)
         for key in self.running:
@@ -90,7 +93,7 @@ class ShardInProgress:
         self.spent(kind, begun)
 
     def _take_clips(self, batch: Batch) -> list[int]:
-        """Note frame times, failures and warnings; gives the usable slots."""
+        """Notes frame times, failures and warnings. Returns the usable slots."""
         usable = []
         for slot, clip in enumerate(batch.clips):
             row = batch.offset + slot
@@ -111,7 +114,7 @@ class ShardInProgress:
                 output.warn(row, clip.warning)
 
     def _lacking(self, key: str, batch: Batch, usable: Sequence[int]) -> list[int]:
-        """The usable slots whose rows `key` does not have yet, or, if it lends values, one of its readers."""
+        """Returns the usable slots whose rows the key lacks, or a reader lacks to which the key lends arrays."""
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
 
@@ -120,17 +123,17 @@ class ShardInProgress:
         return row not in output.kept and row not in output.failures and row not in self._failed_before[key]
 
     def fail(self, key: str, row: int, reason: Reason, detail: str) -> None:
-        """A clip failed in `key`, and so in all that is made from it."""
+        """Marks a clip as failed in `key` and in all keys that are made from it."""
         for reader in self._made_from[key]:
             self.outputs[reader].fail(row, reason, detail)
 
     def lend(self, key: str, array: str, values: Tensor) -> None:
-        """Keep the values of a batch for those that read `key` in this unit, if any do."""
+        """Keeps the values of a batch for the keys that read `key` in this unit, if there are any."""
         if self._last_reader[key] != key:
             self._lent.setdefault(key, {})[array] = values
 
     def read(self, array: str, row: int, slot: int) -> np.ndarray | Tensor:
-        """A row, which has this slot in its batch: lent, or computed in this unit, or sealed."""
+        """Returns a row of an array that is lent, computed in the unit, or sealed. `slot` is its place in a batch."""
         for lent in self._lent.values():
             if array in lent:
                 return lent[array][slot]
@@ -141,7 +144,7 @@ class ShardInProgress:
         return self.sealed(array, row)
 
     def sealed(self, array: str, row: int) -> np.ndarray:
-        """A row of this shard of an array that is sealed already."""
+        """Returns a row of this shard of an array that is sealed already."""
         return self._view(array).row(row)
 
     def _view(self, array: str) -> Shard:
@@ -150,9 +153,9 @@ class ShardInProgress:
         return self._views[array]
 
     def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
-        """Write and seal every stage, those that others read first; gives the clips that failed in any of them.
+        """Writes and seals every stage, in order. Returns the clips that failed in any stage.
 
-        None once another worker took the shard over or sealed it: what is left to seal is thrown away.
+        Returns None if another worker took the shard over or sealed it. What is not sealed yet is dropped then.
         """
         shard = self.unit.shard
         if self.decodes:
@@ -173,14 +176,14 @@ class ShardInProgress:
         return tuple(sorted(failed))
 
     def _sealed_times(self) -> np.ndarray:
-        """Frame times [rows, T] that hold for this shard, sealed before or about to be."""
+        """Returns the frame times [rows, T] of this shard that are sealed, or about to be."""
         if CLIPS in self.outputs:
             return self.outputs[CLIPS].arrays[FRAME_TIMES]
         view = self._view(FRAME_TIMES)
         return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
-        """Take over the fate of clips in sealed keys that `output` reads, so that it is as if all had run together."""
+        """Copies failures and warnings of sealed keys that `output` reads, as if all keys had run together."""
         for key in sorted(output.stage.reads.keys() & self._sealed.keys()):
             record = self._sealed[key]
             for failure in record.failures:
@@ -197,7 +200,7 @@ class ShardInProgress:
 
 @dataclass(frozen=True)
 class _KeyBatch:
-    """A batch as the runner of one key sees it: `stages.stage.StageBatch`."""
+    """A batch as the runner of one key sees it. Implements `stages.stage.StageBatch`."""
 
     shard: ShardInProgress
     key: str
