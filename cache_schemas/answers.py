@@ -1,11 +1,13 @@
-"""What a server's answer means to those who retry: stores that are waited for, and videos that are fetched."""
+"""Says what a server's answer means to a caller that retries: a store that is waited for, or a video that is
+fetched.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
 
 Meaning = Literal["gone", "credentials", "refused", "away", "broken"]
 
-# away: the same question is worth asking later. Other answers of 400 to 499 are "refused", all others "broken".
+# "away" means that the request may succeed later. Other statuses of 400 to 499 are "refused", all others "broken".
 MEANINGS: Mapping[int, Meaning] = {
     401: "credentials",
     404: "gone",
@@ -27,7 +29,10 @@ def meaning_of(status: int) -> Meaning:
 
 
 def status_in(error: BaseException | None) -> int:
-    """Returns the status that the error itself has: botocore's have a response, aiohttp's a status. 0: none."""
+    """Returns the HTTP status that the error itself carries, or 0 where the error carries none.
+
+    An error of botocore has a response. An error of aiohttp has a status.
+    """
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -37,5 +42,8 @@ def status_in(error: BaseException | None) -> int:
 
 
 def status_of(error: BaseException | None) -> int:
-    """Returns the status behind an error of fsspec, which keeps the client's error as its cause. 0: none."""
+    """Returns the HTTP status of an error of fsspec. fsspec keeps the client's error as the cause.
+
+    Returns 0 where there is none.
+    """
     return status_in(error.__cause__) if error else 0
