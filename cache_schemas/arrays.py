@@ -70,15 +70,15 @@ class ArraySpec:
 
     def attributes(self) -> dict[str, object]:
         """Returns the attributes that both stores write beside the array."""
-        found: dict[str, object] = {
+        attributes: dict[str, object] = {
             "kinegraph": {"schema": SCHEMA_VERSION, "stage": self.stage},
             "long_name": self.about,
         }
         if self.units:
-            found["units"] = self.units
+            attributes["units"] = self.units
         if self.frame_step is not None:
-            found["frame_step"] = self.frame_step
-        return found
+            attributes["frame_step"] = self.frame_step
+        return attributes
 
 
 def frame_dim(frame_step: int) -> str:
@@ -151,10 +151,10 @@ def feature_arrays(
     """
     T, C, H, W = shape
     stage, time = f"features/{backbone}", frame_dim(frame_step)
-    found = []
+    arrays = []
     if "maps" in store:
         dims = (time, f"{tap}_channel", f"{tap}_y", f"{tap}_x")
-        found.append(
+        arrays.append(
             ArraySpec(
                 name=f"{stage}/{tap}",
                 stage=stage,
@@ -167,7 +167,7 @@ def feature_arrays(
             )
         )
     if "pooled" in store:
-        found.append(
+        arrays.append(
             ArraySpec(
                 name=f"{stage}/{tap}_pooled",
                 stage=stage,
@@ -179,7 +179,7 @@ def feature_arrays(
                 frame_step=frame_step,
             )
         )
-    return tuple(found)
+    return tuple(arrays)
 
 
 class _Column(NamedTuple):
@@ -257,10 +257,10 @@ def region_arrays(
             frame_step=frame_step,
         )
 
-    found = [spec(tap, (), "and reduced over each proposal")]
+    arrays = [spec(tap, (), "and reduced over each proposal")]
     if grid_size is not None:
-        found.append(spec(f"{tap}_grid", (grid_size, grid_size), "on a grid over each proposal"))
-    return tuple(found)
+        arrays.append(spec(f"{tap}_grid", (grid_size, grid_size), "on a grid over each proposal"))
+    return tuple(arrays)
 
 
 def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[ArraySpec, ...]:

@@ -72,8 +72,8 @@ class Stage:
     @property
     def reads(self) -> Mapping[str, str]:
         """Returns the keys that this stage's rows are made from, with their fingerprints."""
-        found: Mapping[str, str] = self.options.get("reads", {})
-        return found
+        read_keys: Mapping[str, str] = self.options.get("reads", {})
+        return read_keys
 
     def document(self) -> dict[str, Any]:
         """Returns the content of stages/<key>.json."""
@@ -251,12 +251,12 @@ class Cache:
 
         The whole table takes 1 GB of memory for a million rows.
         """
-        numbers = self.shard_rows(shard)
-        found = self._some_rows
-        if found is None or not found[0] <= numbers.start < numbers.stop <= found[0] + len(found[1]):
-            found = self._some_rows = ClipsTable.read_around(self.storage, numbers)
-        first, table = found
-        return list(table.rows(numbers.start - first, numbers.stop - first))
+        row_range = self.shard_rows(shard)
+        kept = self._some_rows
+        if kept is None or not kept[0] <= row_range.start < row_range.stop <= kept[0] + len(kept[1]):
+            kept = self._some_rows = ClipsTable.read_around(self.storage, row_range)
+        first, table = kept
+        return list(table.rows(row_range.start - first, row_range.stop - first))
 
     def clip_ids(self, shard: int) -> list[str]:
         """Returns the clip ids of a shard, in the order of the rows."""
@@ -270,8 +270,8 @@ class Cache:
         """Returns ids of the rows of a shard. The columns are read once."""
         if self._ids is None:
             self._ids = ClipsTable.read_columns(self.storage, ["clip_id", "video_id"]).combine_chunks()
-        numbers = self.shard_rows(shard)
-        names: list[str] = self._ids.column(column).slice(numbers.start, len(numbers)).to_pylist()
+        row_range = self.shard_rows(shard)
+        names: list[str] = self._ids.column(column).slice(row_range.start, len(row_range)).to_pylist()
         return names
 
     def stage_name(self, key: str) -> str:
@@ -378,10 +378,10 @@ class Cache:
         stages = [
             *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()
         ]
-        found = {spec.name: spec for stage in stages for spec in stage.arrays}
+        specs = {spec.name: spec for stage in stages for spec in stage.arrays}
         entries = [stage.key.removeprefix(FEATURES) for stage in stages if _cuts_resized(stage)]
         crops = [crop_array(entry) for entry in ("", *entries)] if any(stage.key == CLIPS for stage in stages) else []
-        return found | {crop.name: crop for crop in crops}
+        return specs | {crop.name: crop for crop in crops}
 
     def framing(self, entry: str) -> Framing:
         """Returns how frames became the input of the backbone `entry`. Raises CacheError for an unknown backbone."""

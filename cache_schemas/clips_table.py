@@ -124,8 +124,8 @@ class ClipsTable:
 
     def column(self, name: str) -> list[object]:
         """Returns one column as a list of Python values."""
-        found: list[object] = self.table.column(name).to_pylist()
-        return found
+        values: list[object] = self.table.column(name).to_pylist()
+        return values
 
     def with_paths(self, paths: Sequence[str]) -> "ClipsTable":
         """Returns the same rows with other video paths, one path for each row."""
@@ -162,10 +162,10 @@ class ClipsTable:
     @staticmethod
     def read_video_names(storage: Storage) -> dict[str, str]:
         """Returns video_id -> id of the whole video, for every video that is listed by intervals."""
-        found = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
-        if INTERVAL.name not in found.column_names:
+        columns = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
+        if INTERVAL.name not in columns.column_names:
             return {}
-        listed = zip(*(found.column(name).to_pylist() for name in found.column_names), strict=True)
+        listed = zip(*(columns.column(name).to_pylist() for name in columns.column_names), strict=True)
         return {video: name_of_video(video, interval) for video, interval in listed if interval is not None}
 
     @classmethod
@@ -197,18 +197,18 @@ def _schema(names: Container[str]) -> pa.Schema:
     return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
 
 
-def _require_columns(found: pa.Schema) -> None:
+def _require_columns(schema: pa.Schema) -> None:
     """Raises ArrowInvalid unless a table has every column with the right kind of type.
 
     Wider numbers and strings are cast later.
     """
     optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
     for field in (*SCHEMA, *OPTIONAL):
-        count = found.names.count(field.name)
+        count = schema.names.count(field.name)
         if count > 1 or not (count or field.name in optional):
             raise pa.ArrowInvalid(f"{count} columns {field.name}, 1 is expected")
-        if count and _kind(found.field(field.name).type) != _kind(field.type):
-            raise pa.ArrowInvalid(f"column {field.name} is {found.field(field.name).type}, {field.type} is expected")
+        if count and _kind(schema.field(field.name).type) != _kind(field.type):
+            raise pa.ArrowInvalid(f"column {field.name} is {schema.field(field.name).type}, {field.type} is expected")
 
 
 def _kind(of: pa.DataType) -> str:

@@ -46,8 +46,8 @@ def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
 def encode(codec: str, chunk: np.ndarray) -> bytes:
     """Returns one inner chunk as a Blosc frame. The same values always have the same bytes."""
     cname, itemsize = codec.encode(), chunk.dtype.itemsize
-    found: bytes = blosc.compress(chunk, cname, _LEVEL, blosc.BITSHUFFLE, blosc.AUTOBLOCKS, itemsize)
-    return found
+    frame: bytes = blosc.compress(chunk, cname, _LEVEL, blosc.BITSHUFFLE, blosc.AUTOBLOCKS, itemsize)
+    return frame
 
 
 def decode(frame: bytes, num_bytes: int) -> bytes:
@@ -58,7 +58,7 @@ def decode(frame: bytes, num_bytes: int) -> bytes:
     if len(frame) < _HEADER_BYTES or struct.unpack("<4x3I", frame[:_HEADER_BYTES])[::2] != (num_bytes, len(frame)):
         raise ValueError("a compressed chunk has a damaged header")  # Blosc would trust the header
     try:
-        found: bytes = blosc.decompress(frame)
+        chunk: bytes = blosc.decompress(frame)
     except RuntimeError as error:
         raise ValueError(f"a compressed chunk cannot be decoded ({error})") from error
-    return found
+    return chunk

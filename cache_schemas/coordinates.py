@@ -94,8 +94,8 @@ def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordina
     """Writes the coordinates of a group whose zarr.json is missing or differs."""
     for one in coordinates:
         if found(storage, f"{group}/{one.name}/zarr.json") != one.document:
-            for number, chunk in enumerate(one.chunks):
-                storage.put(f"{group}/{one.name}/c/{number}", [chunk])
+            for chunk_index, chunk in enumerate(one.chunks):
+                storage.put(f"{group}/{one.name}/c/{chunk_index}", [chunk])
             storage.put(f"{group}/{one.name}/zarr.json", [one.document])
 
 

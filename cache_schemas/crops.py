@@ -152,5 +152,5 @@ def _even(base: str) -> Fraction:
     even = EVEN.fullmatch(base)
     if even is None or even[2] is None:
         raise ValueError(f"no crop is named {base!r}")
-    count, number = int(even[1]), int(even[2])
-    return Fraction(number, count - 1) if count > 1 else MIDDLE
+    count, index = int(even[1]), int(even[2])
+    return Fraction(index, count - 1) if count > 1 else MIDDLE

@@ -94,8 +94,8 @@ class ArrayDocument(Document):
     @property
     def spec(self) -> ArraySpec:
         """Returns the spec that this entry describes."""
-        number = float(self.fill)
-        fill = number if number != number else int(number)
+        value = float(self.fill)
+        fill = value if value != value else int(value)
         return ArraySpec(**self.model_dump() | {"fill": fill})
 
     @model_validator(mode="after")

@@ -23,11 +23,11 @@ def fingerprint(options: Options) -> str:
 
 def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
     """Returns one line for each key that differs: `key: old -> new`."""
-    found: list[str] = []
+    lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "(absent)"), new.get(key, "(absent)")
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{key}.")
+            lines += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key}: {before!r} -> {after!r}")
-    return found
+            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return lines

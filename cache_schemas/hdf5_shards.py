@@ -41,8 +41,8 @@ def _in_memory() -> Iterator[h5py.File]:
 
 def _image(file: h5py.File) -> bytes:
     file.flush()
-    found: bytes = file.id.get_file_image()
-    return found
+    image: bytes = file.id.get_file_image()
+    return image
 
 
 def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int) -> bytes:
@@ -118,13 +118,13 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
     expected = ((shard_clips, *spec.shape), np.dtype(spec.dtype), (inner_rows, *spec.shape))
     if (dataset.shape, dataset.dtype, dataset.chunks) != expected:
         raise ValueError(f"{spec.name} is {dataset.dtype}{dataset.shape}")
-    found: dict[int, int] = {}
+    offsets: dict[int, int] = {}
 
     def note(chunk: h5py.h5d.StoreInfo) -> None:
-        found[chunk.chunk_offset[0] // inner_rows] = chunk.byte_offset
+        offsets[chunk.chunk_offset[0] // inner_rows] = chunk.byte_offset
 
     dataset.id.chunk_iter(note)
-    return found
+    return offsets
 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:

@@ -190,8 +190,8 @@ class Ledger:
             some = shards[first : first + RECORDS_AT_ONCE]
             names = [self.name(key, shard) for shard in some]
             try:
-                found = self.storage.read([Span(name) for name in names])
+                contents = self.storage.read([Span(name) for name in names])
             except FileNotFoundError:  # a record was removed after the listing
                 yield from (record for shard in some if (record := self.read(key, shard)) is not None)
             else:
-                yield from map(self._understood, names, found)
+                yield from map(self._understood, names, contents)

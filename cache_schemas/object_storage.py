@@ -136,10 +136,10 @@ class ObjectStorage:
     def names(self, folder: str) -> Iterator[str]:
         system, path = self._at(folder)
         try:
-            found = self._ask(folder, lambda: system.find(path))
+            paths = self._ask(folder, lambda: system.find(path))
         except FileNotFoundError:
             return
-        for name in found:
+        for name in paths:
             if name.startswith(f"{path}/") and not name.endswith("/"):  # web consoles make an object for each folder
                 yield folder + name.removeprefix(path)
 

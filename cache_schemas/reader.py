@@ -46,14 +46,14 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
 
     The stages are those of the named arrays and all stages that these stages read.
     """
-    found: dict[str, Options] = {}
+    options_of: dict[str, Options] = {}
     wanted = [cache.array(name).stage for name in arrays]
     while wanted:
         key = wanted.pop()
         stage = cache.stage(key)
         wanted += stage.reads
-        found[key] = {name: value for name, value in stage.options.items() if name != "reads"}
-    return found
+        options_of[key] = {name: value for name, value in stage.options.items() if name != "reads"}
+    return options_of
 
 
 class CachedClips:
@@ -135,24 +135,24 @@ class CachedClips:
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
         """Returns the crops of all rows, float64 [rows, 4] px, for `clips/crop` or `clips/crop/<entry>`."""
         entry = name.removeprefix(CROP).removeprefix("/")
-        found = np.array(clips.column("crop").to_pylist())
+        rectangles = np.array(clips.column("crop").to_pylist())
         if entry:
             framing, seen = self.cache.framing(entry), lru_cache(MAX_OPEN)(seen_rectangle)
             names = [crop_of(clip_id) for clip_id in clips.column("clip_id").to_pylist()]
             sizes = zip(*(clips.column(side).to_pylist() for side in ("frame_width", "frame_height")), strict=True)
             for row, (crop, (width, height)) in enumerate(zip(names, sizes, strict=True)):
                 if width and framing.cuts(crop):
-                    found[row] = seen(crop, width, height, framing)
+                    rectangles[row] = seen(crop, width, height, framing)
         if "mirrored" in clips.column_names:
             mirrored = np.array(clips.column("mirrored").to_pylist(), bool)
-            found[mirrored] = found[mirrored][:, [2, 1, 0, 3]]
-        return found
+            rectangles[mirrored] = rectangles[mirrored][:, [2, 1, 0, 3]]
+        return rectangles
 
     def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
         """Returns which rows are in the split, bool [rows]. Raises CacheError for an unknown split."""
         if split is not None and split not in splits:
-            known = ", ".join(sorted(set(splits))) or "none"
-            raise CacheError(f"{self.cache.root} has no clip in split {split!r}; its splits are: {known}.")
+            names = ", ".join(sorted(set(splits))) or "none"
+            raise CacheError(f"{self.cache.root} has no clip in split {split!r}; its splits are: {names}.")
         return np.array([split is None or name == split for name in splits], dtype=bool)
 
     def _sealed_and_ok(self, stages: Sequence[str], clip_ids: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -187,9 +187,9 @@ class CachedClips:
                 f"bytes, and {free:,} bytes of memory are free. Do without preload, or read fewer arrays or another "
                 "split."
             )
-        found = {name: self._read(name, self.rows) for name in self.specs}
+        arrays = {name: self._read(name, self.rows) for name in self.specs}
         self._views.clear()
-        return found
+        return arrays
 
     @property
     def spec(self) -> dict[str, tuple[int, ...]]:
@@ -273,16 +273,16 @@ class CachedClips:
 
         Raises IndexError for a number out of range, TypeError for a value that is no number.
         """
-        numbers = np.arange(len(self))
+        clip_numbers = np.arange(len(self))
         if isinstance(index, slice):
-            return numbers[index]
+            return clip_numbers[index]
         chosen = np.asarray(index)
         if not chosen.size:
-            return numbers[:0]
+            return clip_numbers[:0]
         if chosen.dtype.kind not in "iub":
             raise TypeError(f"{self!r}: index {index!r} is neither an integer, a slice nor a list of integers.")
         try:
-            return np.asarray(numbers[chosen])
+            return np.asarray(clip_numbers[chosen])
         except IndexError as error:
             raise IndexError(f"{self!r}: {error}") from error
 
@@ -294,8 +294,8 @@ class CachedClips:
         for start in range(0, len(rows), MAX_OPEN):
             places = [divmod(row, self.cache.shard_clips) for row in rows[start : start + MAX_OPEN].tolist()]
             views = self._opened({(name, shard) for shard, _ in places})
-            found = self.cache.store.rows([(views[name, shard], within) for shard, within in places])
-            for position, row in enumerate(found, start):
+            values = self.cache.store.rows([(views[name, shard], within) for shard, within in places])
+            for position, row in enumerate(values, start):
                 filled[position] = row
         return filled
 

@@ -67,7 +67,7 @@ _noted = _Noted()
 
 
 def obey(
-    numbers: Collection[int] = tuple(STOPS), *, second_ends: bool = True, limit_seconds: float = LIMIT_SECONDS
+    signals: Collection[int] = tuple(STOPS), *, second_ends: bool = True, limit_seconds: float = LIMIT_SECONDS
 ) -> None:
     """Installs handlers for these signals. A signal stops the main thread at its next `check`.
 
@@ -78,16 +78,16 @@ def obey(
     if _noted.obeying_pid == os.getpid():
         return
     _noted.signal, _noted.is_raised, _noted.obeying_pid = 0, False, os.getpid()
-    _noted.ignored_after_first = frozenset() if second_ends else frozenset(numbers)
+    _noted.ignored_after_first = frozenset() if second_ends else frozenset(signals)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(
-        target=_watch, args=(reading, frozenset(numbers), limit_seconds), name="watchdog", daemon=True
+        target=_watch, args=(reading, frozenset(signals), limit_seconds), name="watchdog", daemon=True
     ).start()
     sys.meta_path.insert(0, _Imports())
-    for number in numbers:
-        signal.signal(number, _note)
+    for signal_number in signals:
+        signal.signal(signal_number, _note)
 
 
 class _Imports:
@@ -113,18 +113,18 @@ def _is_in_native_module() -> bool:
     return False
 
 
-def _note(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN if number in _noted.ignored_after_first else signal.SIG_DFL)
-    _noted.signal = _noted.signal or number
+def _note(signal_number: int, frame: FrameType | None) -> None:
+    signal.signal(signal_number, signal.SIG_IGN if signal_number in _noted.ignored_after_first else signal.SIG_DFL)
+    _noted.signal = _noted.signal or signal_number
 
 
-def _watch(pipe: int, numbers: frozenset[int], limit_seconds: float) -> None:
+def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
     """Waits for the first signal, then for the time limit, then ends the process.
 
     A second signal also ends the process, where the handler has not run yet.
     """
     first = 0
-    while first not in numbers:
+    while first not in signals:
         first = os.read(pipe, 1)[0]
     name, deadline = signal.Signals(first).name, monotonic() + limit_seconds
     while (left := deadline - monotonic()) > 0:
@@ -135,7 +135,7 @@ def _watch(pipe: int, numbers: frozenset[int], limit_seconds: float) -> None:
     _end(first, f"{limit_seconds:g} s after {name} it had not stopped by itself")
 
 
-def _end(number: int, why: str) -> None:
+def _end(signal_number: int, why: str) -> None:
     """Ends this process and the processes that it started, whatever they are doing."""
     line = "\n".join(["", f"ended: {why}.", *([_noted.words] if _noted.words else []), ""])
     with suppress(OSError, ValueError):
@@ -145,7 +145,7 @@ def _end(number: int, why: str) -> None:
         if (module := sys.modules.get("multiprocessing")) is not None:
             for process in module.active_children():
                 process.terminate()
-    os._exit(exit_code_of(STOPS[number]))
+    os._exit(exit_code_of(STOPS[signal_number]))
 
 
 def say_after_stop(words: str) -> None:

@@ -102,7 +102,7 @@ class FetchedShard:
     def span(self, index: int) -> Span:
         """Returns the bytes to fetch for row `index`: the row itself, or the compressed chunk that holds the row."""
         inner, within = divmod(index, self._inner_rows)
-        start, size = (int(number) for number in self._index[inner])
+        start, size = (int(value) for value in self._index[inner])
         if not self._is_compressed:
             start, size = start + within * self._spec.row_bytes, self._spec.row_bytes
         return Span(self._name, start, start + size)

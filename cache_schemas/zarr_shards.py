@@ -128,14 +128,14 @@ class ZarrStore:
         Anyone may add attributes.
         """
         try:
-            found, wanted = json.loads(self.storage.get(name)), json.loads(expected)
-            rows = found["shape"][0] if "shape" in wanted else num_rows.start
-            found["attributes"] = wanted["attributes"]
+            seen, wanted = json.loads(self.storage.get(name)), json.loads(expected)
+            rows = seen["shape"][0] if "shape" in wanted else num_rows.start
+            seen["attributes"] = wanted["attributes"]
             if "shape" in wanted:
                 wanted["shape"][0] = rows
         except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError):
             return False
-        return bool(found == wanted and rows in num_rows)
+        return bool(seen == wanted and rows in num_rows)
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
         """Returns name -> zarr.json, for all arrays and the groups above them."""
@@ -188,10 +188,10 @@ class ZarrStore:
         if self.storage.local_path(DATA) is not None:
             return [self._mapped(spec, name) for (spec, _), name in zip(wanted, names, strict=True)]
         tails = [index_bytes(self.shard_clips // spec.inner_rows(self.shard_clips)) for spec, _ in wanted]
-        found = self.storage.read([Span(name, -tail) for name, tail in zip(names, tails, strict=True)])
+        contents = self.storage.read([Span(name, -tail) for name, tail in zip(names, tails, strict=True)])
         return [
             FetchedShard(self.storage, name, spec, self.shard_clips, codec_of(self.compression, spec.name), tail)
-            for (spec, _), name, tail in zip(wanted, names, found, strict=True)
+            for (spec, _), name, tail in zip(wanted, names, contents, strict=True)
         ]
 
     def _mapped(self, spec: ArraySpec, name: str) -> ShardView:

@@ -23,11 +23,11 @@ def pick_device(name: str) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    known = re.fullmatch(r"cpu|cuda(?::(0|[1-9]\d*))?", name)
-    if known is None:
+    match = re.fullmatch(r"cpu|cuda(?::(0|[1-9]\d*))?", name)
+    if match is None:
         raise UsageError(f"run.device: given {name!r}, allowed: auto, cpu, cuda, cuda:<index>")
     if name != "cpu":
-        require_cuda(int(known[1] or 0), f"run.device: given {name!r}", "use cpu or auto")
+        require_cuda(int(match[1] or 0), f"run.device: given {name!r}", "use cpu or auto")
     return torch.device(name)
 
 
@@ -38,8 +38,8 @@ def require_cuda(index: int, given: str, advice: str) -> None:
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
-        found = f"none beyond cuda:{count - 1}" if count else "no CUDA device"
-        raise UsageError(f"{given}, but torch finds {found} here; {advice}")
+        devices = f"none beyond cuda:{count - 1}" if count else "no CUDA device"
+        raise UsageError(f"{given}, but torch finds {devices} here; {advice}")
 
 
 def share_of_devices(name: str, number: int, num_cuda: int) -> str:

@@ -22,10 +22,10 @@ def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count:
     caller stops. A signal that stops this process ends the others. Raises BrokenProcessPool where one of them dies.
     """
     context = multiprocessing.get_context("spawn")
-    numbers: SimpleQueue[int] = context.SimpleQueue()
-    for number in range(count):
-        numbers.put(number)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_take_number, initargs=(numbers,))
+    process_numbers: SimpleQueue[int] = context.SimpleQueue()
+    for process_number in range(count):
+        process_numbers.put(process_number)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_take_number, initargs=(process_numbers,))
     try:
         with stopping.unheard_by_children():
             futures = deque(pool.submit(_with_number, call, job) for job in jobs)
@@ -44,9 +44,9 @@ def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count:
         pool.shutdown(cancel_futures=True)
 
 
-def _take_number(numbers: SimpleQueue[int]) -> None:
+def _take_number(process_numbers: SimpleQueue[int]) -> None:
     global _number
-    _number = numbers.get()
+    _number = process_numbers.get()
 
 
 def _with_number(call: Callable[[int, Job], Result], job: Job) -> Result:

@@ -28,11 +28,11 @@ class Backbone(nn.Module):
 
         Raises ValueError if `taps` is empty or names a tap that the network does not have, or no longer has.
         """
-        known = [name for name in self.stages if name in self.taps]
-        unknown = [name for name in taps if name not in known]
+        present = [name for name in self.stages if name in self.taps]
+        unknown = [name for name in taps if name not in present]
         if unknown or not taps:
-            raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {known}")
-        self.taps = tuple(name for name in known if name in taps)
+            raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {present}")
+        self.taps = tuple(name for name in present if name in taps)
         self._keep(self.levels[: self.levels.index(self.taps[-1]) + 1])
 
     def cut_below(self, tap: str) -> None:
@@ -41,8 +41,8 @@ class Backbone(nn.Module):
         Raises ValueError where there is no such tap, or no wanted tap above it.
         """
         if tap not in self.levels or tap == self.taps[-1]:
-            known = [name for name in self.levels if name != self.taps[-1]]
-            raise ValueError(f"{type(self).__name__} has nothing above the tap {tap!r}; it has above {known}")
+            below = [name for name in self.levels if name != self.taps[-1]]
+            raise ValueError(f"{type(self).__name__} has nothing above the tap {tap!r}; it has above {below}")
         above = self.levels[self.levels.index(tap) + 1 :]
         self.taps = tuple(name for name in self.taps if name in above)
         self._keep(above)

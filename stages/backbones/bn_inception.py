@@ -37,7 +37,7 @@ def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, 
     """Returns the convolutions of an Inception block: name -> in channels, out channels, kernel, stride."""
     single, reduce, triple, double_reduce, double, pool = WIDTHS[tap]
     stride = 1 if single else 2
-    found = {
+    convolutions = {
         "1x1": (in_channels, single, 1, 1),
         "3x3_reduce": (in_channels, reduce, 1, 1),
         "3x3": (reduce, triple, 3, stride),
@@ -46,17 +46,17 @@ def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, 
         "double_3x3_2": (double, double, 3, stride),
         "pool_proj": (in_channels, pool, 1, 1),
     }
-    return {f"{tap}_{name}": sizes for name, sizes in found.items() if sizes[1]}
+    return {f"{tap}_{name}": sizes for name, sizes in convolutions.items() if sizes[1]}
 
 
 def _all_branches() -> dict[str, tuple[int, ...]]:
     """Returns tap -> channels of each branch of the tap's block, in the order in which the branches are joined."""
-    found: dict[str, tuple[int, ...]] = {}
+    branches: dict[str, tuple[int, ...]] = {}
     in_channels = 192
     for tap, (single, _, triple, _, double, pool) in WIDTHS.items():
-        found[tap] = (single, triple, double, pool) if single else (triple, double, in_channels)
-        in_channels = sum(found[tap])
-    return found
+        branches[tap] = (single, triple, double, pool) if single else (triple, double, in_channels)
+        in_channels = sum(branches[tap])
+    return branches
 
 
 BRANCHES = _all_branches()
@@ -64,15 +64,15 @@ BRANCHES = _all_branches()
 
 def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
     """Returns tap -> convolutions of the tap."""
-    found = {
+    convolutions = {
         "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},
         "conv2": {"conv2_3x3_reduce": (64, 64, 1, 1), "conv2_3x3": (64, 192, 3, 1)},
     }
     in_channels = 192
     for tap, branches in BRANCHES.items():
-        found[tap] = _convolutions(tap, in_channels)
+        convolutions[tap] = _convolutions(tap, in_channels)
         in_channels = sum(branches)
-    return found
+    return convolutions
 
 
 CONVOLUTIONS = _all_convolutions()

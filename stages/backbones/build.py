@@ -57,37 +57,37 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
     Raises ValueError if there is no such backbone, tap or option. Raises WeightsError if the weights cannot be read or
     do not belong to the network.
     """
-    known = entry(model, options, weights)
+    backbone = entry(model, options, weights)
     for tap in taps:
-        known.tap(tap)
+        backbone.tap(tap)
     with torch.random.fork_rng(devices=[]):  # constructors draw random weights, which are replaced below
-        network = untrained(model, **known.chosen)
+        network = untrained(model, **backbone.chosen)
     above = {name: tensor.shape for name, tensor in network.state_dict().items()}
     network.cut(taps)
     if weights.startswith(INFLATE):
-        _inflate(network, known, weights)
+        _inflate(network, backbone, weights)
     else:
         for name in network.state_dict():
             del above[name]
-        ignored, words = network.is_classifier, known.other_words
-        load_weights(network, weights, known.weights, ignored, above=above, model=model, other_words=words)
+        ignored, words = network.is_classifier, backbone.other_words
+        load_weights(network, weights, backbone.weights, ignored, above=above, model=model, other_words=words)
     return network.eval().requires_grad_(False)
 
 
-def backbone_digest(network: Backbone, known: BackboneEntry, weights: str) -> str:
+def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) -> str:
     """Returns the identity of the weights for fingerprints. For inflated weights it is the digest of the tensors."""
     if weights.startswith(INFLATE):
         return tensors_digest(network)
-    return weights_digest(network, weights, known.weights)
+    return weights_digest(network, weights, backbone.weights)
 
 
-def _inflate(network: Backbone, known: BackboneEntry, weights: str) -> None:
-    if known.inflates is None:
-        raise WeightsError(f"weights {weights!r}: {known.name} has no 2D network whose weights could be inflated")
+def _inflate(network: Backbone, backbone: BackboneEntry, weights: str) -> None:
+    if backbone.inflates is None:
+        raise WeightsError(f"weights {weights!r}: {backbone.name} has no 2D network whose weights could be inflated")
     try:
-        flat = build_backbone(known.inflates, weights.removeprefix(INFLATE), network.taps)
+        flat = build_backbone(backbone.inflates, weights.removeprefix(INFLATE), network.taps)
     except WeightsError as error:
-        raise WeightsError(f"weights {weights!r}, from {known.inflates}: {error}") from error
+        raise WeightsError(f"weights {weights!r}, from {backbone.inflates}: {error}") from error
     initialise(network, 0)
     inflate(network, flat.state_dict())
 

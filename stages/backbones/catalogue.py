@@ -102,7 +102,7 @@ def _sync_cnn(
     `time` are the windows of the last block.
     """
     shrink = ((3, 1), HALF_DOWN)
-    below = (Level(f"block{number}", width, shrink) for number, width in enumerate(widths[:2], 1))
+    below = (Level(f"block{block}", width, shrink) for block, width in enumerate(widths[:2], 1))
     return BackboneEntry(
         name=name,
         taps=taps_of(*below, Level("block3", widths[2], shrink, time)),
@@ -213,22 +213,22 @@ def entry(name: str, options: Options = {}, weights: str = "") -> BackboneEntry:
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry
 
-        known = timm_entry(name.removeprefix(TIMM_PREFIX))
+        backbone = timm_entry(name.removeprefix(TIMM_PREFIX))
     elif name in CATALOGUE:
-        known = CATALOGUE[name]
+        backbone = CATALOGUE[name]
     else:
         raise ValueError(f"no backbone {name!r}; there are {', '.join(CATALOGUE)} and, with timm, timm/<model>")
-    chosen = known.choose(options, weights)
+    chosen = backbone.choose(options, weights)
     if not chosen:
-        return known
-    return replace(known, chosen=chosen, taps=replace(LAYOUTS[name], **chosen).taps)  # type: ignore[arg-type]
+        return backbone
+    return replace(backbone, chosen=chosen, taps=replace(LAYOUTS[name], **chosen).taps)  # type: ignore[arg-type]
 
 
-def owner(known: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
+def owner(backbone: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
     """Returns the entry that the weights belong to, and the name of the weights in that entry.
 
     For `inflate:...` that is the entry of the 2D network.
     """
-    if weights.startswith(INFLATE) and known.inflates is not None:
-        return CATALOGUE[known.inflates], weights.removeprefix(INFLATE)
-    return known, weights
+    if weights.startswith(INFLATE) and backbone.inflates is not None:
+        return CATALOGUE[backbone.inflates], weights.removeprefix(INFLATE)
+    return backbone, weights

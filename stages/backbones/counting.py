@@ -8,18 +8,18 @@ from kinegraph.stages.backbones.build import untrained
 from kinegraph.stages.backbones.entry import BackboneEntry
 
 
-def count(known: BackboneEntry, **options: int | str) -> tuple[int, float]:
-    """Returns the number of parameters and the GMACs, for the input and the classifier that `known.counts` names.
+def count(backbone: BackboneEntry, **options: int | str) -> tuple[int, float]:
+    """Returns the number of parameters and the GMACs, for the input and the classifier that `backbone.counts` names.
 
     Counted are the multiplications of convolutions, linear layers and attention products. Norms, pools and activations
     are not counted. Nothing is computed, because the tensors have shapes only.
     """
-    form = known.counts
+    form = backbone.counts
     assert form is not None
-    last = known.taps[-1]
+    last = backbone.taps[-1]
     with torch.device("meta"):
         classifier = nn.Linear(last.channels, form.num_classes) if form.num_classes else nn.Identity()
-        network = untrained(known.name, **options).eval()
+        network = untrained(backbone.name, **options).eval()
         clip = torch.empty(1, 3, form.num_frames, form.size, form.size)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             classifier(network(clip)[last.name].mean((2, 3, 4)))

@@ -15,8 +15,8 @@ INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D net
 class Counts:
     """Size and cost of a network as papers count them: with its classifier, for one clip of the usual input.
 
-    num_params: the number of trainable parameters. gmacs: 1e9 multiplications of convolutions, linear layers and
-    attention.
+    num_params: the number of trainable parameters.
+    gmacs: 1e9 multiplications of convolutions, linear layers and attention.
     """
 
     num_params: int
@@ -32,9 +32,10 @@ class BackboneEntry:
 
     The input is square, `size` px a side, RGB in 0..1, normalised by `mean` and `std`.
 
-    options: choices of the geometry, the paper's value first, and `geometry` itself. chosen: options that differ from
-    the paper's values. min_frames: the fewest frames of a clip for which the network makes sense. inflates: the 2D
-    backbone whose weights fit this network after inflation.
+    options: choices of the geometry, the paper's value first, and `geometry` itself.
+    chosen: options that differ from the paper's values.
+    min_frames: the fewest frames of a clip for which the network makes sense.
+    inflates: the 2D backbone whose weights fit this network after inflation.
     """
 
     name: str
@@ -59,8 +60,8 @@ class BackboneEntry:
         for tap in self.taps:
             if tap.name == name:
                 return tap
-        known = ", ".join(tap.name for tap in self.taps)
-        raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {known}")
+        names = ", ".join(tap.name for tap in self.taps)
+        raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {names}")
 
     def choose(self, options: Options, weights: str) -> dict[str, int | str]:
         """Returns the options that differ from the paper's values.

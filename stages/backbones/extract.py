@@ -58,8 +58,8 @@ class FeatureExtractor:
         x = (clips.float() / 255 - self._mean) / self._std
         x = x.permute(0, 4, 1, 2, 3)  # [B, 3, T, S, S]; the permutation makes it channels-last without a copy
         with computing_in(self.options.precision, self.device):
-            found = self._network(x)
-        return {tap: out.transpose(1, 2) for tap, out in found.items()}
+            outputs = self._network(x)
+        return {tap: out.transpose(1, 2) for tap, out in outputs.items()}
 
 
 def _per_channel(values: Sequence[float], device: torch.device) -> Tensor:

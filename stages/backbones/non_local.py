@@ -45,9 +45,9 @@ class NonLocal(nn.Module):
         query = _by_place(self.theta(x))  # [B, N, C / 2]
         key, value = (_by_place(conv(pooled)) for conv in (self.phi, self.g))  # [B, M, C / 2]
         # The head axis of one is needed: without it torch has no fused kernel and would store N x M weights.
-        found = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
-        found = found.transpose(1, 2).reshape(-1, found.shape[2], *x.shape[2:])  # [B, C / 2, T, H, W]
-        out: Tensor = x + self.norm(self.out(found))
+        attended = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+        attended = attended.transpose(1, 2).reshape(-1, attended.shape[2], *x.shape[2:])  # [B, C / 2, T, H, W]
+        out: Tensor = x + self.norm(self.out(attended))
         return out
 
 

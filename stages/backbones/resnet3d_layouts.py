@@ -32,11 +32,12 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
 class Layout:
     """Describes one network of the family.
 
-    blocks: the number of blocks in each of res2 ... res5. stem_frames: temporal kernel of the first convolution.
-    temporal_kernels: a key of TEMPORAL_KERNELS. non_local: stage -> numbers, from 0, of the residual blocks that a
-    non-local block follows. pool1_padding: padding in space. The pools pool1 and pool2 join as many frames as their
-    stride in time. res3_attention_frames: the number of frames in a group that attends to itself in res3's non-local
-    blocks, or "all" for one group.
+    blocks: the number of blocks in each of res2 ... res5.
+    stem_frames: temporal kernel of the first convolution.
+    temporal_kernels: a key of TEMPORAL_KERNELS.
+    non_local: stage -> numbers, from 0, of the residual blocks that a non-local block follows.
+    pool1_padding: padding in space. pool1 and pool2 join as many frames as their stride in time.
+    res3_attention_frames: the number of frames in a group that attends to itself in res3's non-local blocks, or "all".
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)

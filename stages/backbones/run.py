@@ -30,8 +30,8 @@ class BackboneRunner:
 
     def run(self, batch: StageBatch) -> None:
         maps = self._extractor.maps(upload(batch.pixels(self.square), self.device))
-        for tap, found in maps.items():
-            self._keep(tap, found, batch)
+        for tap, tap_maps in maps.items():
+            self._keep(tap, tap_maps, batch)
 
     def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
         """Rounds one tap's maps [B, T, C, H, W] to the stored type and writes them.

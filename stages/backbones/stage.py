@@ -43,16 +43,16 @@ class Backbones(StageKind):
 
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
         name = _name(key)
-        options, known = recipe.backbones[name], recipe.entry_of(name)
+        options, backbone = recipe.backbones[name], recipe.entry_of(name)
         arrays: list[ArraySpec] = []
         for tap in options.taps:
-            shape = known.tap(tap).shape(recipe.clips.num_frames // options.every, recipe.size_of(name))
+            shape = backbone.tap(tap).shape(recipe.clips.num_frames // options.every, recipe.size_of(name))
             step = recipe.frame_step_of(name, tap)
             arrays += feature_arrays(name, tap, shape, step, options.store, options.storage_dtype)
         recorded = options.model_dump(mode="json", exclude=NOT_AS_GIVEN)
-        if known.chosen:
-            recorded["options"] = dict(known.chosen)
-        if (pixels := pixels_of(options)) != own_pixels(known):
+        if backbone.chosen:
+            recorded["options"] = dict(backbone.chosen)
+        if (pixels := pixels_of(options)) != own_pixels(backbone):
             recorded["pixels"] = asdict(pixels) | {"mean": [*pixels.mean], "std": [*pixels.std]}
         recorded |= recipe.framing_of(name).options
         reads = {CLIPS: declared[CLIPS].fingerprint}
@@ -109,19 +109,19 @@ def _check_entry(recipe: Recipe, name: str) -> None:
     with under(f"backbones.{name}.model"):
         entry(options.model)
     with under(f"backbones.{name}.options"):
-        known = recipe.entry_of(name)
+        backbone = recipe.entry_of(name)
     framing = recipe.framing_of(name)
     if framing.resize_short is not None:
         allowed = f"at most the {framing.resize_short} px of the resized frame's short side (resize_short)"
         need(framing.size <= framing.resize_short, f"backbones.{name}.size", framing.size, allowed)
     recipe.check_every(f"backbones.{name}.every", options.every)
     frames = recipe.clips.num_frames // options.every
-    given, least = counted(frames, "frame"), known.min_frames
+    given, least = counted(frames, "frame"), backbone.min_frames
     need(frames >= least, f"backbones.{name}", given, f"{least} or more for {options.model}")
     for tap in options.taps:
         with under(f"backbones.{name}.taps"):
-            shape = known.tap(tap).shape(frames, framing.size)
+            shape = backbone.tap(tap).shape(frames, framing.size)
         need(min(shape) > 0, f"backbones.{name}", given, f"more; {tap} would have shape {shape}")
     with under(f"backbones.{name}.weights"):
-        known, word = owner(known, options.weights)
-        check_word(word, known.weights, known.other_words)
+        backbone, word = owner(backbone, options.weights)
+        check_word(word, backbone.weights, backbone.other_words)

@@ -52,8 +52,10 @@ class TimmImage(Backbone):
 
     def is_classifier(self, name: str) -> bool:
         """Returns the same as Backbone.is_classifier. timm knows the names of each model's classifiers."""
-        known = self.model.pretrained_cfg["classifier"] or ()
-        return name.startswith(tuple(f"{module}." for module in ((known,) if isinstance(known, str) else known)))
+        classifiers = self.model.pretrained_cfg["classifier"] or ()
+        return name.startswith(
+            tuple(f"{module}." for module in ((classifiers,) if isinstance(classifiers, str) else classifiers))
+        )
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
@@ -62,8 +64,8 @@ class TimmImage(Backbone):
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """Returns wanted tap -> maps [B*T, C, H', W'] for frames [B*T, 3, H, W]."""
         wanted = [self.indices[name] for name in self.taps]
-        found = self.model.forward_intermediates(x, indices=wanted, stop_early=True, intermediates_only=True)
-        return dict(zip(self.taps, found, strict=True))
+        maps = self.model.forward_intermediates(x, indices=wanted, stop_early=True, intermediates_only=True)
+        return dict(zip(self.taps, maps, strict=True))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the state of timm's model, with timm's public names."""

@@ -79,9 +79,9 @@ def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
     Left out are the number of clips, their starts, the place of the crops and their mirroring. The crop `full` stays
     distinct, because it changes the aspect ratio.
     """
-    found = {key: value for key, value in recorded.items() if key != "per_video"}
-    if "crops" in found:
-        found["crops"] = sorted({FULL if base_of(crop) == FULL else "square" for crop in found["crops"]})
-    if found.get("sampling") == "centre":
-        found["sampling"] = "dense"
-    return found
+    kept = {key: value for key, value in recorded.items() if key != "per_video"}
+    if "crops" in kept:
+        kept["crops"] = sorted({FULL if base_of(crop) == FULL else "square" for crop in kept["crops"]})
+    if kept.get("sampling") == "centre":
+        kept["sampling"] = "dense"
+    return kept

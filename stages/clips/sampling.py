@@ -34,12 +34,14 @@ def sampled(
         times = clip_times(options, duration, clip, interval)
         return Sampled(times=times, interval=clip_interval(options, duration, times, interval))
     assert frames is not None
-    numbers = clip_frames(options, frames, clip, interval)
+    frame_numbers = clip_frames(options, frames, clip, interval)
     start, end = whole_or_part(duration, interval)
     if options.sampling != "uniform":
-        past = frames.seconds(numbers[0] + options.num_frames * options.frame_step)
-        start, end = max(start, frames.seconds(numbers[0])), past if interval is None else min(past, end)
-    return Sampled(times=tuple(map(frames.seconds, numbers)), interval=(start, max(start, end)), frames=numbers)
+        past = frames.seconds(frame_numbers[0] + options.num_frames * options.frame_step)
+        start, end = max(start, frames.seconds(frame_numbers[0])), past if interval is None else min(past, end)
+    return Sampled(
+        times=tuple(map(frames.seconds, frame_numbers)), interval=(start, max(start, end)), frames=frame_numbers
+    )
 
 
 def clip_frames(

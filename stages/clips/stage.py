@@ -29,9 +29,9 @@ class Clips(StageKind):
 
 def clips_options(options: ClipOptions) -> Options:
     """Returns the clip options that change rows or frame times."""
-    found = options.model_dump(mode="json")
+    recorded = options.model_dump(mode="json")
     if options.sampling == "uniform" and not options.by_number:
-        del found["fps"]
+        del recorded["fps"]
     if options.frame_step == 1:
-        del found["frame_step"]
-    return found | {"version": LATEST_RULES}
+        del recorded["frame_step"]
+    return recorded | {"version": LATEST_RULES}

@@ -62,12 +62,12 @@ def _next_line(annotations: str, reader: Iterator[list[str]], line: int) -> list
     try:
         return next(reader, None)
     except csv.Error as error:
-        known = {
+        explanations = {
             "unexpected end of data": "a quote that begins there is not closed before the end of the file",
             f"field larger than field limit ({csv.field_size_limit()})": f"a field of over {csv.field_size_limit()} "
             "characters. Is a quote before it not closed?",
         }
-        raise DatasetError(f"{annotations}: line {line}: {known.get(str(error), error)}") from None
+        raise DatasetError(f"{annotations}: line {line}: {explanations.get(str(error), error)}") from None
 
 
 def _check_header(annotations: str, header: list[str]) -> None:

@@ -41,9 +41,9 @@ def list_folder(options: FolderOptions, progress: Progress | None = None, tries:
         entries, left_out = _in_folders(root, options.frame_rate, tries)
     if not entries:
         others = f" ({', '.join(f'{count} {ending}' for ending, count in left_out.items())})" if left_out else ""
-        known = ", ".join(sorted(VIDEO_SUFFIXES))
+        endings = ", ".join(sorted(VIDEO_SUFFIXES))
         at_url = " Folders of images at URLs are not supported: copy them to a disk." if is_url(root) else ""
-        raise DatasetError(f"dataset.root: no video below {root}{others}. Known endings: {known}.{at_url}")
+        raise DatasetError(f"dataset.root: no video below {root}{others}. Known endings: {endings}.{at_url}")
     listing = listing_of(entries, options.splits, _classes(options, tries), options.multi_label)
     return replace(listing, left_out=left_out)
 
@@ -77,24 +77,24 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
     For a server, its pages list the files.
     """
     try:
-        found = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
+        below = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
     except DecodeError as error:
         told = f"dataset.root: {sentence(error.detail)} A server that lists no files needs a csv."
         raise DatasetError(told) from error
     if frame_rate is not None:
-        found.take_folders()
-    elif found.folders:
-        words = f"{counted(len(found.folders), 'folder')} of numbered images below {root}, as {found.folders[0][1]}"
-        if not found.videos:
+        below.take_folders()
+    elif below.folders:
+        words = f"{counted(len(below.folders), 'folder')} of numbered images below {root}, as {below.folders[0][1]}"
+        if not below.videos:
             raise DatasetError(f"dataset.root: {words}, and no video. {SET_RATE}")
         log.warning("left out, as dataset.frame_rate is not set: %s", words)
-    images = {path: images for _, path, images in found.folders}
-    places = split_and_label(video_id for video_id, _ in found.videos)
+    images = {path: images for _, path, images in below.folders}
+    places = split_and_label(video_id for video_id, _ in below.videos)
     entries = [
         Entry(name, path, labels, split, None, frame_rate if path in images else None, images.get(path))
-        for (name, path), (split, labels) in zip(found.videos, places, strict=True)
+        for (name, path), (split, labels) in zip(below.videos, places, strict=True)
     ]
-    return entries, dict(found.left_out.most_common())
+    return entries, dict(below.left_out.most_common())
 
 
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:

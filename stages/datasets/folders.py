@@ -81,17 +81,17 @@ def below_folder(root: str) -> Below:
     A link to a folder that contains the link is not followed. Neither such a link nor a folder without permission stops
     the search.
     """
-    found = Below()
+    contents = Below()
     waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
     while waiting:
         folder, prefix, above = waiting.pop()
         try:
             status = os.stat(folder)  # noqa: PTH116
             if (identity := (status.st_dev, status.st_ino)) in above:
-                found.skipped.append(f"{folder} is a link to a folder that it lies in")
+                contents.skipped.append(f"{folder} is a link to a folder that it lies in")
                 continue
             with os.scandir(folder) as entries:
-                inside, images, num_videos = above | {identity}, list[str](), len(found.videos)
+                inside, images, num_videos = above | {identity}, list[str](), len(contents.videos)
                 for entry in entries:
                     below = f"{prefix}{entry.name}"
                     if entry.is_dir():
@@ -99,27 +99,27 @@ def below_folder(root: str) -> Below:
                     elif entry.is_file() and numbered_name(entry.name):
                         images.append(entry.name)
                     elif entry.is_file():
-                        found.add(below, entry.path)
+                        contents.add(below, entry.path)
                     elif is_video(entry.name):
-                        found.skipped.append(f"{entry.path} is no regular file, or a link that leads nowhere")
-            if len(found.videos) > num_videos:  # images beside a video may be its thumbnails
-                found.left_out.update(map(_ending, images))
+                        contents.skipped.append(f"{entry.path} is no regular file, or a link that leads nowhere")
+            if len(contents.videos) > num_videos:  # images beside a video may be its thumbnails
+                contents.left_out.update(map(_ending, images))
             else:
-                found.add_images(prefix.rstrip("/"), folder, images)
+                contents.add_images(prefix.rstrip("/"), folder, images)
         except OSError as error:
-            found.skipped.append(f"{folder} cannot be read: {error.strerror}")
-    found.videos.sort()
-    found.tell()
-    return found
+            contents.skipped.append(f"{folder} cannot be read: {error.strerror}")
+    contents.videos.sort()
+    contents.tell()
+    return contents
 
 
 def below_url(listed: Iterable[tuple[str, str]]) -> Below:
     """Returns all videos of a server's folder. `listed` has the path below that folder and the URL of every file."""
-    found = Below()
+    contents = Below()
     for below, url in listed:
-        found.add(below, url)
-    found.videos.sort()
-    return found
+        contents.add(below, url)
+    contents.videos.sort()
+    return contents
 
 
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -91,8 +91,8 @@ def listing_of(
     Raises DatasetError for a video that is listed twice, and for labels that the options do not allow.
     """
     classes = classes or tuple(sorted({name for entry in entries for name in entry.label_names}))
-    index = {name: number for number, name in enumerate(classes)}
-    index |= {found[1]: number for name, number in index.items() if (found := CHARADES_CLASS.match(name))}
+    index = {name: label for label, name in enumerate(classes)}
+    index |= {match[1]: label for name, label in index.items() if (match := CHARADES_CLASS.match(name))}
     videos: dict[str, Video] = {}
     for place, entry in enumerate(entries):
         video_id = entry.video_id

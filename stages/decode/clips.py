@@ -147,7 +147,9 @@ class _Pass:
         ] = {}  # row -> end of the time during which the row's last frame was shown, s
         self.by_number = rows[0].target_frames is not None  # frames are then counted from the video's start
         self.video_frames = 0
-        self.first_of_clip = {row.clip_id.rpartition(":")[0]: number for number, row in reversed([*enumerate(rows)])}
+        self.first_of_clip = {
+            row.clip_id.rpartition(":")[0]: row_index for row_index, row in reversed([*enumerate(rows)])
+        }
 
     def run(self, deadline: float) -> list[DecodedClip | DecodeError]:
         if unprobed := [row for row in self.rows if not row.is_probed]:
@@ -157,8 +159,8 @@ class _Pass:
             )
         slots = sorted(
             (
-                _Slot(at, number, i)
-                for number, row in enumerate(self.rows)
+                _Slot(at, row_index, i)
+                for row_index, row in enumerate(self.rows)
                 for i, at in enumerate(row.target_frames or _latest_wanted(row, self.video.slack_seconds))
             ),
             key=lambda slot: slot.at,
@@ -167,7 +169,7 @@ class _Pass:
             self.video.read_ahead(int(slot.at) if self.by_number else self.video.place(slot.at) for slot in slots)
         last_seconds = self._fill(slots, deadline)
         complaint = self.video.complaints
-        return [self._judged(number, last_seconds, complaint) for number in range(len(self.rows))]
+        return [self._judged(row_index, last_seconds, complaint) for row_index in range(len(self.rows))]
 
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
         """Fills every slot.
@@ -235,7 +237,7 @@ class _Pass:
         except PYAV_ERRORS as error:
             failed = DecodeError("unreadable", f"the frame at {shown.seconds:.2f} s cannot be shown: {error}")
         else:
-            indexed = next((row.frame_width, row.frame_height) for row in (self.rows[number] for number in rows))
+            indexed = next((row.frame_width, row.frame_height) for row in (self.rows[row_index] for row_index in rows))
             if image.size == indexed:
                 return image
             failed = self._other_size(shown, image.size, indexed)
@@ -268,11 +270,11 @@ class _Pass:
             into[square] = np.zeros((-(-self.wanted.num_frames // square.every), *pixels.shape), np.uint8)
         into[square][index] = pixels
 
-    def _judged(self, number: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
+    def _judged(self, row_index: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
         """Returns the clip, or the error that says why the clip does not count."""
-        if number in self.errors:
-            return self.errors[number]
-        row, clip = self.rows[number], self.clips[number]
+        if row_index in self.errors:
+            return self.errors[row_index]
+        row, clip = self.rows[row_index], self.clips[row_index]
         clip.whole = self.clips[self.first_of_clip[row.clip_id.rpartition(":")[0]]].whole
         clip.warning, clip.video_frames = complaint, self.video_frames
         if last_seconds is not None:
@@ -295,7 +297,7 @@ class _Pass:
             if reached >= end - slack:
                 return DecodeError("too_short", f"the clip reaches {reached:.2f} s, its interval {end:.2f} s")
         if self.wanted.num_frames > 1 and not self.wanted.may_repeat and len(np.unique(clip.frame_times)) < 2:
-            return self._alone(number, complaint)
+            return self._alone(row_index, complaint)
         return clip
 
     def _reaches_beyond(self, row: ClipRow, end: float) -> str:
@@ -309,10 +311,10 @@ class _Pass:
         latest_number, count = max(row.target_frames), self.video_frames
         return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
-    def _alone(self, number: int, complaint: str) -> DecodeError:
+    def _alone(self, row_index: int, complaint: str) -> DecodeError:
         """Returns the error of a clip that has one distinct frame."""
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
-        if number in self._shown_until:
-            since, until = self.clips[number].frame_times[0], self._shown_until[number]
+        if row_index in self._shown_until:
+            since, until = self.clips[row_index].frame_times[0], self._shown_until[row_index]
             words += f", from {since:.2f} s to {until:.2f} s there is no other"
         return DecodeError("unreadable", f"{words}; {complaint}") if complaint else DecodeError("too_short", words)

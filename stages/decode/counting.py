@@ -45,8 +45,8 @@ def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | N
     stamps = _indexed(video)
     if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
         return None
-    found = _placed(video, rate, stamps)
-    return found if found.times is None else None
+    frames = _placed(video, rate, stamps)
+    return frames if frames.times is None else None
 
 
 def _indexed(video: OpenVideo) -> list[float]:
@@ -66,8 +66,8 @@ def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
     if len(stamps) < video.packets.number or None in stamps or first not in stamps:
         return None
     base = float(video.stream.time_base or 0)
-    found = _placed(video, rate, sorted(pts * base for pts in stamps if pts is not None and pts >= first))
-    return found if found.times is None or _has_whole_pictures(video) else None
+    frames = _placed(video, rate, sorted(pts * base for pts in stamps if pts is not None and pts >= first))
+    return frames if frames.times is None or _has_whole_pictures(video) else None
 
 
 def _has_one_picture_a_packet(video: OpenVideo) -> bool:
@@ -83,8 +83,8 @@ def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> Presented
     times = array("d", (stamp - stamps[0] for stamp in stamps))
     slack = video.slack_seconds
     is_constant = all(abs(t - n / rate) <= slack + FLOAT_NOISE_SECONDS for n, t in enumerate(times))
-    number = len(times) + round(_missing_seconds(video) * rate)
-    return PresentedFrames(number=number, rate=rate, slack_seconds=slack, times=None if is_constant else times)
+    num_frames = len(times) + round(_missing_seconds(video) * rate)
+    return PresentedFrames(number=num_frames, rate=rate, slack_seconds=slack, times=None if is_constant else times)
 
 
 def _missing_seconds(video: OpenVideo) -> float:

@@ -59,8 +59,8 @@ class NumberedImages:
 
 def numbered_name(name: str) -> Name | None:
     """Returns the parts of a numbered image's name, or None for other names."""
-    found = NUMBERED.fullmatch(name)
-    return (found[1], found[2], found[3]) if found and found[3].lower() in IMAGE_SUFFIXES else None
+    match = NUMBERED.fullmatch(name)
+    return (match[1], match[2], match[3]) if match and match[3].lower() in IMAGE_SUFFIXES else None
 
 
 def numbered_images(names: Iterable[str]) -> NumberedImages | None:
@@ -69,8 +69,8 @@ def numbered_images(names: Iterable[str]) -> NumberedImages | None:
     if not parsed:
         return None
     first, (prefix, digits, ending) = parsed[0]
-    found = NumberedImages(prefix=prefix, width=len(digits), ending=ending, first=first, count=len(parsed))
-    return NumberedImages(**vars(found) | {"problem": _problem(found, parsed)})
+    images = NumberedImages(prefix=prefix, width=len(digits), ending=ending, first=first, count=len(parsed))
+    return NumberedImages(**vars(images) | {"problem": _problem(images, parsed)})
 
 
 def _problem(images: NumberedImages, parsed: list[tuple[int, Name]]) -> str:
@@ -95,14 +95,14 @@ def images_in(folder: str) -> NumberedImages:
     """
     try:
         with os.scandir(on_disk(folder)) as entries:
-            found = numbered_images(entry.name for entry in entries if entry.is_file())
+            images = numbered_images(entry.name for entry in entries if entry.is_file())
     except (FileNotFoundError, NotADirectoryError):
         raise DecodeError("missing", f"no folder {folder}") from None
     except OSError as error:
         raise DecodeError("unreadable", f"{folder}: {error.strerror}") from error
-    if found is None:
+    if images is None:
         raise DecodeError("unreadable", f"{folder}: a folder without numbered images ({', '.join(IMAGE_SUFFIXES)})")
-    return found
+    return images
 
 
 def probe_images(folder: str, rate: float, images: NumberedImages | None = None) -> Probe:

@@ -32,7 +32,7 @@ class PacketCount:
 
     @property
     def latest_end_seconds(self) -> float:
-        ends = [float(end * (self._streams[number].time_base or 0)) for number, end in self._ends.items()]
+        ends = [float(end * (self._streams[stream_index].time_base or 0)) for stream_index, end in self._ends.items()]
         return max(ends, default=0.0)
 
     @property
@@ -47,8 +47,8 @@ class PacketCount:
             return
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is not None:
-            number, end = packet.stream_index, stamp + (packet.duration or 0)
-            self._ends[number] = max(end, self._ends.get(number, end))
+            stream_index, end = packet.stream_index, stamp + (packet.duration or 0)
+            self._ends[stream_index] = max(end, self._ends.get(stream_index, end))
         if packet.stream_index == self._stream.index and not packet.is_discard:
             self.number += 1
             self._add_to_span(packet, period)

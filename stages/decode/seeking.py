@@ -195,16 +195,16 @@ def _recovers_at_once(unit: bytes) -> bool:
     """
     at = 1
     while unit[0] & 31 == H264_SEI and at + 2 < len(unit):
-        numbers = []
+        header = []
         for _ in ("kind", "size"):
-            number = 0
+            value = 0
             while at < len(unit) and unit[at] == 0xFF:
-                number, at = number + 0xFF, at + 1
+                value, at = value + 0xFF, at + 1
             if at >= len(unit):
                 return False
-            numbers.append(number + unit[at])
+            header.append(value + unit[at])
             at += 1
-        kind, size = numbers
+        kind, size = header
         if kind == RECOVERY_POINT and at < len(unit):
             return unit[at] & 0xC0 == 0xC0
         at += size

@@ -79,9 +79,9 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
     top, bottom, down = _mixed(y1, y2, size[1], image.height)
     rows = pixels[top].astype(np.float32)
     rows += (pixels[bottom] - rows) * down[:, None, None]
-    found = rows[:, left]
-    found += (rows[:, right] - found) * across[:, None]
-    rounded: np.ndarray = np.rint(found).astype(np.uint8)
+    mixed = rows[:, left]
+    mixed += (rows[:, right] - mixed) * across[:, None]
+    rounded: np.ndarray = np.rint(mixed).astype(np.uint8)
     return rounded
 
 

@@ -21,10 +21,13 @@ Change = Literal["none", "times", "frames", "unread"]
 class Comparison:
     """Says how the latest rules change a row's frames.
 
-    none: the same frames at the same times. times: the same frames at other times or other places in the video. frames:
-    other frames, or frames in place of an error, or an error in place of frames. unread: neither rules can read the
-    video. `frame_times` [T] are the times by the latest rules in seconds, `old_times` the times by the other rules.
-    Each is None where there are no times. `words` say what changes.
+    none: the same frames at the same times.
+    times: the same frames at other times or other places in the video.
+    frames: other frames, or frames in place of an error, or an error in place of frames.
+    unread: neither rules can read the video.
+
+    `frame_times` [T] are the times by the latest rules in seconds, `old_times` the times by the other rules. Each is
+    None where there are no times. `words` say what changes.
     """
 
     change: Change

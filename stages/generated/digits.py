@@ -74,18 +74,18 @@ def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
     enlarged. Raises DigitsError for files that are missing or damaged, or if a split lacks a value. `val` may be empty.
     """
     if split == "test":
-        found = _half("test", folder)
+        digits = _half("test", folder)
     else:
         both = _half("train", folder)
         border = max(0, len(both) - num_val)
-        found = both.part(0, border) if split == "train" else both.part(border, len(both))
-    missing = {*range(10)} - {*found.values.tolist()}
-    if missing and (len(found) or split != "val"):
+        digits = both.part(0, border) if split == "train" else both.part(border, len(both))
+    missing = {*range(10)} - {*digits.values.tolist()}
+    if missing and (len(digits) or split != "val"):
         raise DigitsError(
-            f"the {len(found)} digits of split {split} lack {sorted(missing)}: a video needs any of the ten. "
+            f"the {len(digits)} digits of split {split} lack {sorted(missing)}: a video needs any of the ten. "
             f"dataset.val_images is {num_val}; it must leave each split enough images."
         )
-    return found
+    return digits
 
 
 @cache

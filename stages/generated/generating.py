@@ -90,9 +90,9 @@ def generate_videos(
 
 def _is_finished(finished: Path, started: Path, parameters: Mapping[str, object]) -> bool:
     for path in (finished, started):
-        if path.exists() and (found := json.loads(read_regular(path, CONFIG_BYTES))) != parameters:
+        if path.exists() and (written := json.loads(read_regular(path, CONFIG_BYTES))) != parameters:
             raise ValueError(
-                f"{path} was generated with {found}, now asked for {dict(parameters)}: "
+                f"{path} was generated with {written}, now asked for {dict(parameters)}: "
                 "choose another folder or delete this one"
             )
     return finished.exists()

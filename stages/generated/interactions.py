@@ -32,8 +32,10 @@ IntArray = npt.NDArray[np.int64]
 class Motion:
     """Describes how a pair moves along a common line, before and after the moment of contact.
 
-    `actor` and `other`: speeds before and after, in units of the pair's speed. contact_degrees: direction from the
-    actor to the other, against the line. gap_px: distance between them at that moment. joined: both have one speed.
+    actor, other: speeds before and after, in units of the pair's speed.
+    contact_degrees: direction from the actor to the other, against the line.
+    gap_px: distance between them at that moment.
+    joined: both have one speed.
     """
 
     actor: tuple[int, int]

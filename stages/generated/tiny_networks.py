@@ -114,8 +114,8 @@ class ThingClassifier(nn.Module):
 
         frames: [B, T, 3, H, W]. boxes: [B, T', K, 4].
         """
-        known = entry("tiny_i3d")
-        mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (known.mean, known.std))
+        backbone = entry("tiny_i3d")
+        mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (backbone.mean, backbone.std))
         clips = (frames.movedim(1, 2) / 255 - mean) / std
         with torch.autocast("cpu", torch.bfloat16):
             maps = self.backbone(clips)["res4"]  # [B, C, T', H', W']

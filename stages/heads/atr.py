@@ -130,14 +130,14 @@ class Locator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = each_frame(self.reduce, x)  # [B, T, R, H, W]
-        found = []
+        parts = []
         if self.phi3 is not None:
-            found.append(each_frame(self.phi2, each_frame(self.phi3, x)))
+            parts.append(each_frame(self.phi2, each_frame(self.phi3, x)))
         if self.phi1 is not None:
-            found.append(each_frame(self.phi2, self._motion(self.phi1, x)))
+            parts.append(each_frame(self.phi2, self._motion(self.phi1, x)))
         if self.fuse is not None:
-            return each_frame(self.fuse, torch.cat(found, 2))
-        return torch.stack(found).sum(0)
+            return each_frame(self.fuse, torch.cat(parts, 2))
+        return torch.stack(parts).sum(0)
 
     def _motion(self, phi1: nn.Module, x: Tensor) -> Tensor:
         """Returns phi1(x_{t+1}) - x_t. An option decides with what the last frame is compared."""

@@ -38,9 +38,9 @@ class Conv3dHead(MapHead):
                 f"Head conv3d: non_local_after is {after}; there are {options.num_blocks} blocks, on maps of "
                 f"{self.read_maps.height} x {self.read_maps.width}, and 2 x 2 is needed."
             )
-        for number in range(1, options.num_blocks + 1):
+        for block_number in range(1, options.num_blocks + 1):
             yield TimeFirst(ResidualBlock(channels))
-            if number == after:
+            if block_number == after:
                 yield TimeFirst(NonLocal(channels))
 
 

@@ -32,8 +32,8 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Sour
     Raises TapMissing where no tap fits, with the missing array and the command that makes it. Raises HeadError where
     several taps fit.
     """
-    found = {kind: _sources(spec, kind, options) for kind in kinds}
-    fitting = [source for source in found[kinds[0]] if all(source in found[kind] for kind in kinds)]
+    sources = {kind: _sources(spec, kind, options) for kind in kinds}
+    fitting = [source for source in sources[kinds[0]] if all(source in sources[kind] for kind in kinds)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -41,8 +41,8 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Sour
         raise HeadError(
             f"Several arrays fit; choose one by backbone and tap in the options of train or of a variant: {choices}."
         )
-    nearest = next((source for kind in kinds for source in found[kind]), _known(spec, options))
-    raise missing([nearest.array(kind) for kind in kinds if nearest not in found[kind]], spec, kinds)
+    nearest = next((source for kind in kinds for source in sources[kind]), _known(spec, options))
+    raise missing([nearest.array(kind) for kind in kinds if nearest not in sources[kind]], spec, kinds)
 
 
 def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:

@@ -70,7 +70,7 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
     kind, options, (_, _, height, width) = KINDS[insertion.block], block_options(insertion), shape
     if insertion.block == "non_local" and min(height, width) < 2:
         raise HeadError(f"tail.blocks: non_local pools 1x2x2; the maps of {place.tap} are {height} x {width}.")
-    blocks = [kind.build(options, number, height, width) for number in channels]
+    blocks = [kind.build(options, branch_channels, height, width) for branch_channels in channels]
     return blocks[0] if len(blocks) == 1 else Branches(blocks, channels)
 
 
@@ -86,8 +86,8 @@ class Followed(nn.Module):
         self.host, self.inserted = host, inserted
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.inserted(self.host(x))
-        return found.clone()
+        output: Tensor = self.inserted(self.host(x))
+        return output.clone()
 
 
 def is_inserted(path: str) -> bool:
@@ -126,8 +126,8 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
         return model(**insertion.options)
     except ValidationError as error:
         problems = [f"{details['loc'][0]} is {details['input']!r}: {details['msg']}" for details in error.errors()]
-        known = ", ".join(model.model_fields) or "none"
-        raise HeadError(f"tail.blocks: {insertion.block}: {'; '.join(problems)}. Its options: {known}.") from error
+        names = ", ".join(model.model_fields) or "none"
+        raise HeadError(f"tail.blocks: {insertion.block}: {'; '.join(problems)}. Its options: {names}.") from error
 
 
 def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
@@ -135,8 +135,8 @@ def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]
 
     Raises HeadError with the list of names.
     """
-    if found := [place for place in places if name in (place.name, place.tap)]:
-        return found
+    if named := [place for place in places if name in (place.name, place.tap)]:
+        return named
     stage = name.partition(".")[0]
     if stage in network.levels:
         there = ", ".join(place.name for place in places if place.tap == stage)

@@ -65,8 +65,8 @@ class TimeFirst(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.block(x.transpose(1, 2))
-        return found.transpose(1, 2)
+        output: Tensor = self.block(x.transpose(1, 2))
+        return output.transpose(1, 2)
 
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:

@@ -75,16 +75,16 @@ class OwnHead:
             except (Exception, SystemExit) as error:
                 del sys.modules[name]
                 raise HeadError(f"{_where(self.file, error)}: cannot be imported: {_told(error)}") from error
-        found = getattr(sys.modules[name], self.class_name, None)
-        if not (isinstance(found, type) and issubclass(found, Head)):
+        kind = getattr(sys.modules[name], self.class_name, None)
+        if not (isinstance(kind, type) and issubclass(kind, Head)):
             there = [key for key, value in vars(sys.modules[name]).items() if _is_own_head(value, name)]
-            seen = "is no subclass of kinegraph.Head" if found is not None else "is not there"
+            seen = "is no subclass of kinegraph.Head" if kind is not None else "is not there"
             heads = f"Heads in this file: {', '.join(there)}. {NAME_IT}"
             listed = heads if there else f"No head is there. {WHAT_IT_OFFERS}."
             raise HeadError(f"{self.file}: the class {self.class_name} {seen}. {listed}")
-        if not issubclass(getattr(found, "option_model", HeadOptions), HeadOptions):
+        if not issubclass(getattr(kind, "option_model", HeadOptions), HeadOptions):
             raise HeadError(f"{self.file}: {self.class_name}.option_model is no subclass of kinegraph.HeadOptions.")
-        return found
+        return kind
 
 
 def _is_own_head(value: object, module: str) -> bool:

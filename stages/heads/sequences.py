@@ -48,17 +48,17 @@ class SliceClassifier(nn.Module):
         logits = self.fc(self.dropout(self._reduce(padded, lengths)))  # [K, num_classes]
         largest = logits.new_zeros(len(frames), logits.shape[1]) + self.fc.bias.to(logits.dtype)
         index = clip[:, None].expand_as(logits)
-        found: Tensor = largest.scatter_reduce(0, index, logits, "amax", include_self=False)
-        return found
+        highest: Tensor = largest.scatter_reduce(0, index, logits, "amax", include_self=False)
+        return highest
 
     def _slices(self, frames: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the clip of each slice [K], its frames packed to the front [K, L, D], and their number [K]."""
         clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
-        number = torch.zeros_like(clip)
+        slice_number = torch.zeros_like(clip)
         if self.slice_seconds is not None:
-            number = (times[clip, frame] / self.slice_seconds).floor().long()
+            slice_number = (times[clip, frame] / self.slice_seconds).floor().long()
         clip_and_number, which, lengths = torch.unique_consecutive(
-            torch.stack([clip, number]), dim=1, return_inverse=True, return_counts=True
+            torch.stack([clip, slice_number]), dim=1, return_inverse=True, return_counts=True
         )
         position = torch.arange(len(clip), device=clip.device) - (lengths.cumsum(0) - lengths)[which]
         padded = frames.new_zeros(len(lengths), int(lengths.max()) if len(lengths) else 0, frames.shape[2])

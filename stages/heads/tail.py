@@ -47,8 +47,8 @@ class Tail(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         weight = next(self.network.parameters())
-        found: dict[str, Tensor] = self.network(maps.to(weight.dtype).transpose(1, 2))  # tap -> [B, C, T, H, W]
-        return found[self.given.tap].transpose(1, 2)
+        outputs: dict[str, Tensor] = self.network(maps.to(weight.dtype).transpose(1, 2))  # tap -> [B, C, T, H, W]
+        return outputs[self.given.tap].transpose(1, 2)
 
 
 def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
@@ -64,8 +64,8 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
     try:
         tail = TailOptions.model_validate(given)
     except ValidationError as error:
-        problems = [(".".join(["tail", *map(str, found["loc"])]), found) for found in error.errors()]
-        words = [f"{key}: {found['msg']} (given {found['input']!r})" for key, found in problems]
+        problems = [(".".join(["tail", *map(str, problem["loc"])]), problem) for problem in error.errors()]
+        words = [f"{key}: {problem['msg']} (given {problem['input']!r})" for key, problem in problems]
         raise HeadError(f"{'; '.join(words)}.") from error
     blocks = [block.model_copy(update={"options": block_options(block).model_dump()}) for block in tail.blocks]
     return tail.model_copy(update={"blocks": tuple(blocks)})
@@ -99,11 +99,11 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     """
     model, geometry, _ = _network(options)
     read = tail_source(spec, options)
-    known = entry(model, geometry)
-    shapes = _shapes_above(known, read, spec[read.maps])
+    backbone = entry(model, geometry)
+    shapes = _shapes_above(backbone, read, spec[read.maps])
     network = make(options)
     network.cut_below(read.tap)
-    given = Source(read.backbone, known.taps[-1].name)
+    given = Source(read.backbone, backbone.taps[-1].name)
     insert(network, FAMILIES[model], options.blocks, shapes)
     return Tail(network.requires_grad_(True), read, given, shapes[given.tap], options.batch_norm)
 
@@ -134,16 +134,16 @@ def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
     return options.model, own | dict(options.options or {}), options.weights
 
 
-def _shapes_above(known: BackboneEntry, read: Source, cached: tuple[int, ...]) -> dict[str, Shape]:
+def _shapes_above(backbone: BackboneEntry, read: Source, cached: tuple[int, ...]) -> dict[str, Shape]:
     """Returns tap -> (T, C, H, W) of the taps above the cached tap."""
-    names = [tap.name for tap in known.taps]
+    names = [tap.name for tap in backbone.taps]
     if read.tap not in names[:-1]:
-        raise HeadError(f"tail.from: given {read.tap!r}; {known.name} goes on above {', '.join(names[:-1])}.")
-    below = known.tap(read.tap)
+        raise HeadError(f"tail.from: given {read.tap!r}; {backbone.name} goes on above {', '.join(names[:-1])}.")
+    below = backbone.tap(read.tap)
     num_frames, channels, height, width = cached
     if channels != below.channels:
-        raise HeadError(f"{read.maps} has {channels} channels, {read.tap} of {known.name} has {below.channels}.")
-    above = known.taps[names.index(read.tap) + 1 :]
+        raise HeadError(f"{read.maps} has {channels} channels, {read.tap} of {backbone.name} has {below.channels}.")
+    above = backbone.taps[names.index(read.tap) + 1 :]
     try:
         return {tap.name: tap.shape_above(below, (num_frames, channels, height, width)) for tap in above}
     except ValueError as error:

@@ -48,15 +48,15 @@ class Trn(Head):
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         frames = self.project(batch[self.source.pooled].to(self.classifier.fc.weight.dtype))  # [B, T, C]
         drawn = self._draw(frames.device) if self.training else [None] * len(self.relations)
-        found = [relation(frames, tuples) for relation, tuples in zip(self.relations, drawn, strict=True)]
-        logits: Tensor = self.classifier(torch.cat(found, 1))  # of [B, (T - 1) H]
+        sums = [relation(frames, tuples) for relation, tuples in zip(self.relations, drawn, strict=True)]
+        logits: Tensor = self.classifier(torch.cat(sums, 1))  # of [B, (T - 1) H]
         return logits
 
     def _draw(self, device: torch.device) -> list[Tensor]:
         """Returns new tuples for each relation. One upload serves all, because each upload waits for the device."""
         drawn = [draw_tuples(self.num_frames, n, self.num_tuples) for n in range(2, self.num_frames + 1)]
-        numbers = upload(torch.cat([tuples.flatten() for tuples in drawn]).numpy(), device)
-        parts = torch.split(numbers, [tuples.numel() for tuples in drawn])
+        uploaded = upload(torch.cat([tuples.flatten() for tuples in drawn]).numpy(), device)
+        parts = torch.split(uploaded, [tuples.numel() for tuples in drawn])
         return [part.view_as(tuples) for part, tuples in zip(parts, drawn, strict=True)]
 
 

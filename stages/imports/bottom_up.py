@@ -68,13 +68,13 @@ class BottomUpFrames(BottomUpFiles):
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = {}
+        files: dict[str, list[Path]] = {}
         for name in sorted(ids_of_files(self.root, SUFFIX), key=_numbers_as_numbers):
             folder, _, _ = name.rpartition("/")
             if not folder:
                 raise FeatureFileError(f"{self.root / name}{SUFFIX}: {self.kind} needs a folder for each video")
-            found.setdefault(folder, []).append(self.root / f"{name}{SUFFIX}")
-        return dict(sorted(found.items()))
+            files.setdefault(folder, []).append(self.root / f"{name}{SUFFIX}")
+        return dict(sorted(files.items()))
 
 
 def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
@@ -112,12 +112,12 @@ def _frames(path: Path) -> list[Frame]:
 def _loaded(path: Path) -> dict[str, np.ndarray]:
     """Returns the needed arrays of one file. Pickled arrays are never loaded."""
     try:
-        found, names = read_npz(path, KEYS)
+        arrays, names = read_npz(path, KEYS)
     except (OSError, ArrayFileError) as error:
         raise UnusableError("unreadable", f"{path}: {error}") from error
-    if missing := [key for key in ("x", "bbox") if key not in found]:
+    if missing := [key for key in ("x", "bbox") if key not in arrays]:
         raise FeatureFileError(f"{path} has no {' and no '.join(missing)}; it has {', '.join(names)}")
-    return found
+    return arrays
 
 
 def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:

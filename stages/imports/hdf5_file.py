@@ -55,10 +55,10 @@ class Hdf5File:
             with h5py.File(self.path, "r", locking=False) as file:
                 dataset = file[self._names[video]]
                 _require_own_values(dataset, self.path.stat().st_size)
-                found: np.ndarray = np.asarray(dataset[()])
+                values: np.ndarray = np.asarray(dataset[()])
         except (OSError, RuntimeError, ArrayFileError) as error:
             raise UnusableError("unreadable", f"{self.where(video)}: {error}") from error
-        return found
+        return values
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -67,11 +67,11 @@ class Hdf5File:
         chosen = self._last_name(names) if self.dataset is None else self.dataset
         if chosen == ".":
             return {name: name for name in names}
-        found = {name.removesuffix(f"/{chosen}"): name for name in names if name.endswith(f"/{chosen}")}
-        if not found:
+        full_names = {name.removesuffix(f"/{chosen}"): name for name in names if name.endswith(f"/{chosen}")}
+        if not full_names:
             lasts = _some({name.rpartition("/")[2] for name in names})
             raise FeatureFileError(f"--dataset {chosen}: {self.path} has datasets called {lasts}")
-        return found
+        return full_names
 
     def _last_name(self, names: Sequence[str]) -> str:
         """Returns the last name that all datasets share, or "." where each dataset stands for itself.
@@ -92,15 +92,15 @@ class Hdf5File:
         return "."
 
     def _dataset_names(self) -> list[str]:
-        found: list[str] = []
+        names: list[str] = []
 
         def note(name: str, entry: object) -> None:
             if isinstance(entry, h5py.Dataset):
-                found.append(name)
+                names.append(name)
 
         with h5py.File(self.path, "r", locking=False) as file:
             file.visititems(note)
-        return found
+        return names
 
 
 def _require_own_values(dataset: h5py.Dataset, file_bytes: int) -> None:

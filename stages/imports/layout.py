@@ -34,16 +34,16 @@ def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | 
     is_half, unusable = True, ""
     for video in videos:
         try:
-            found = files.read(video)
+            features = files.read(video)
         except UnusableError as error:
             unusable = unusable or error.detail
             continue
         where = files.where(video)
-        first = first or (where, found)
-        _check_agree(first, (where, found), num_frames)
-        for role, (_, *shape) in found.shapes.items():
+        first = first or (where, features)
+        _check_agree(first, (where, features), num_frames)
+        for role, (_, *shape) in features.shapes.items():
             shapes[role] = tuple(map(max, zip(shape, shapes.get(role, shape), strict=True)))
-        is_half &= all(found.arrays[role].dtype == np.float16 for role in ("maps", "regions") if role in shapes)
+        is_half &= all(features.arrays[role].dtype == np.float16 for role in ("maps", "regions") if role in shapes)
     if first is None:
         raise FeatureFileError(f"no video is usable; the first one: {unusable}")
     dtype = "float16" if is_half else "float32"

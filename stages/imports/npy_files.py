@@ -44,8 +44,8 @@ class NpyFiles:
 
 def ids_of_files(root: Path, suffix: str) -> list[str]:
     """Returns the paths of the files below `root`, without their endings, sorted."""
-    found = (path.relative_to(root).as_posix() for path in root.rglob(f"*{suffix}") if not path.name.startswith("."))
-    return sorted(name.removesuffix(suffix) for name in found)
+    names = (path.relative_to(root).as_posix() for path in root.rglob(f"*{suffix}") if not path.name.startswith("."))
+    return sorted(name.removesuffix(suffix) for name in names)
 
 
 def source_of(path: Path) -> Source:

@@ -1,11 +1,11 @@
 """Reads files of boxes, one per video. Imports no torch.
 
-json: {"frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]} npz: the arrays
-`seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N].
+json: {"frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]}
+npz: the arrays `seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N].
 
 `index` replaces `seconds` where frames are named by their index. `num_frames`, beside `frames`, then says how many
-frames the video had in the program that counted them. (With `seconds`, `num_frames` is ignored, because the video is
-not decoded to its end.) A frame without boxes is listed too, with an empty list. Scores may be left out; the order then
+frames the video had in the program that counted them. With `seconds`, `num_frames` is ignored, because the video is not
+decoded to its end. A frame without boxes is listed too, with an empty list. Scores may be left out; the order then
 stays and scores are 0.
 """
 
@@ -32,8 +32,10 @@ class BoxFileError(ValueError):
 class VideoBoxes:
     """All boxes of one file in the file's order. Frame f has rows starts[f]:starts[f + 1] of `boxes` and `scores`.
 
-    frames [F] float64, strictly ascending, seconds or indices. boxes [K, 4] float64. scores [K] float32. num_frames:
-    the number of frames of the video that indices refer to, if stated.
+    frames [F] float64: seconds or indices, strictly ascending.
+    boxes [K, 4] float64: in the units of the file.
+    scores [K] float32: as in the file.
+    num_frames: the number of frames of the video that indices refer to, if stated.
     """
 
     frames: np.ndarray
@@ -115,14 +117,14 @@ def _from_npz(path: Path, frames: str) -> VideoBoxes:
     )
 
 
-def boxes_in_pixels(found: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
+def boxes_in_pixels(listed: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
     """Returns the boxes [K, 4] float32, xyxy in pixels of a video of width x height px, clipped to the frame.
 
     Some boxes may have no area. Raises BoxFileError where a box has negative size or lies wholly outside the frame,
     because these are signs of another format.
     """
     sides = np.array([width, height], np.float64)
-    boxes: np.ndarray = found.boxes * (1 if options.units == "px" else np.tile(sides, 2))
+    boxes: np.ndarray = listed.boxes * (1 if options.units == "px" else np.tile(sides, 2))
     if options.box_format == "xywh":
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     first, last = boxes[:, :2], boxes[:, 2:]
@@ -132,14 +134,14 @@ def boxes_in_pixels(found: VideoBoxes, options: FileOptions, width: int, height:
     }
     for how, bad in problems.items():
         if bad.any():
-            raise BoxFileError(f"{_told(found, bad, how, options)} of a frame of {width}x{height} px; are they right?")
+            raise BoxFileError(f"{_told(listed, bad, how, options)} of a frame of {width}x{height} px; are they right?")
     return np.concatenate([np.clip(first, 0, sides), np.clip(last, 0, sides)], axis=1).astype(np.float32)
 
 
-def _told(found: VideoBoxes, bad: np.ndarray, how: str, options: FileOptions) -> str:
+def _told(listed: VideoBoxes, bad: np.ndarray, how: str, options: FileOptions) -> str:
     place = int(np.flatnonzero(bad)[0])
-    frame = found.frames[np.searchsorted(found.starts, place, "right") - 1]
+    frame = listed.frames[np.searchsorted(listed.starts, place, "right") - 1]
     return (
-        f"{bad.sum()} of {counted(len(bad), 'box')} {how}, first {found.boxes[place].tolist()} at {options.frames} "
+        f"{bad.sum()} of {counted(len(bad), 'box')} {how}, first {listed.boxes[place].tolist()} at {options.frames} "
         f"{frame:g}, with box_format {options.box_format} and units {options.units}"
     )

@@ -33,9 +33,9 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
     `pre_nms_top` is that of the detector's own configuration.
     """
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
-    known = entry(model)
+    network = entry(model)
     return RpnProposer(
-        detector.backbone, detector.rpn, known.mean, known.std, pre_nms_top, score_threshold=known.score_threshold
+        detector.backbone, detector.rpn, network.mean, network.std, pre_nms_top, score_threshold=network.score_threshold
     )
 
 
@@ -55,20 +55,20 @@ def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
 
 def tiny_rpn() -> RpnProposer:
     """Returns the demo's network, untrained."""
-    known = entry("tiny_rpn")
-    return RpnProposer(TinyPyramid(), tiny_region_proposal_network(), known.mean, known.std, 50, 0.5)
+    network = entry("tiny_rpn")
+    return RpnProposer(TinyPyramid(), tiny_region_proposal_network(), network.mean, network.std, 50, 0.5)
 
 
 def _detectron2_fpn(weights: str) -> Detectron2Proposer:
     """Returns a network as wide and deep as the file's. For random weights it is a ResNet-50."""
-    known = entry("detectron2_fpn")
+    network = entry("detectron2_fpn")
     if weights.startswith("random:"):
-        return Detectron2Proposer(RESNET50, known.mean, known.std)
-    path = locate(weights, known.weights)
-    state = read_known(path, known_source(weights, known.weights))
+        return Detectron2Proposer(RESNET50, network.mean, network.std)
+    path = locate(weights, network.weights)
+    state = read_known(path, known_source(weights, network.weights))
     widths = _widths(path, state)
-    _check_kept(path, state, kept_in_old_files(known.mean, known.std))
-    return Detectron2Proposer(widths, known.mean, known.std)
+    _check_kept(path, state, kept_in_old_files(network.mean, network.std))
+    return Detectron2Proposer(widths, network.mean, network.std)
 
 
 def _calibrate(proposer: Detectron2Proposer) -> None:
@@ -132,10 +132,10 @@ def build_proposer(model: str, weights: str) -> Proposer:
     Raises ValueError if there is no such network. Raises WeightsError if the weights cannot be read or do not belong to
     the network.
     """
-    known = entry(model)
+    network = entry(model)
     with torch.random.fork_rng(devices=[]):  # constructors draw random weights, which are replaced below
         proposer = PROPOSERS[model](weights)
-    load_weights(proposer, weights, known.weights, lambda key: key.startswith(IGNORED))
+    load_weights(proposer, weights, network.weights, lambda key: key.startswith(IGNORED))
     if weights.startswith("random:"):
         with torch.no_grad():
             proposer.box_deltas.weight.mul_(0.1)  # keeps boxes near their anchors; otherwise few survive suppression

@@ -17,10 +17,12 @@ class ProposalEntry:
 
     Frames are resized so that the short side is `short_side` px, but the long side at most `max_side` px.
 
-    source: the `proposals.source` that runs the network. num_params, gmacs: without a detector's second stage, for a
-    frame with the sides of COUNTED_FRAME; gmacs are 1e9 multiplications of convolutions. mean, std: of the input, RGB
-    in 0..1 or BGR in 0..255 (`channels`). rounding: how the resized sides are rounded, `down` as in torchvision,
-    `half_up` as in detectron2. score_threshold: boxes are left out if the sigmoid of their logit is below it.
+    source: the `proposals.source` that runs the network.
+    num_params, gmacs: without a detector's second stage, for a frame with the sides of COUNTED_FRAME; gmacs are 1e9
+    multiplications of convolutions.
+    mean, std: of the input, RGB in 0..1 or BGR in 0..255 (`channels`).
+    rounding: how the resized sides are rounded, `down` as in torchvision, `half_up` as in detectron2.
+    score_threshold: boxes are left out if the sigmoid of their logit is below it.
     """
 
     name: str

@@ -47,7 +47,7 @@ class Widths:
         stages = []
         for stage in range(2, 6):
             prefix = f"backbone.bottom_up.res{stage}"
-            inside, out = (len(state[f"{prefix}.0.conv{number}.weight"]) for number in (1, 3))
+            inside, out = (len(state[f"{prefix}.0.conv{convolution}.weight"]) for convolution in (1, 3))
             blocks = sum(key.startswith(f"{prefix}.") and key.endswith(".conv1.weight") for key in state)
             stages.append((blocks, inside, out))
         stem, pyramid = "backbone.bottom_up.stem.conv1.weight", "backbone.fpn_output2.weight"
@@ -108,19 +108,19 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = Stem(widths.stem)
         channels = widths.stem
-        for number, (blocks, inside, out) in enumerate(widths.stages, 2):
-            first = Block(channels, inside, out, stride=1 if number == 2 else 2)
+        for stage, (blocks, inside, out) in enumerate(widths.stages, 2):
+            first = Block(channels, inside, out, stride=1 if stage == 2 else 2)
             others = (Block(out, inside, out, stride=1) for _ in range(blocks - 1))
-            self.add_module(f"res{number}", nn.Sequential(first, *others))
+            self.add_module(f"res{stage}", nn.Sequential(first, *others))
             channels = out
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
-        found = []
-        for number in range(2, 6):
-            x = self.get_submodule(f"res{number}")(x)
-            found.append(x)
-        return found
+        outputs = []
+        for stage in range(2, 6):
+            x = self.get_submodule(f"res{stage}")(x)
+            outputs.append(x)
+        return outputs
 
 
 class Pyramid(nn.Module):
@@ -129,18 +129,18 @@ class Pyramid(nn.Module):
     def __init__(self, widths: Widths) -> None:
         super().__init__()
         self.bottom_up = ResNet(widths)
-        for number, (_, _, channels) in enumerate(widths.stages, 2):
-            self.add_module(f"fpn_lateral{number}", nn.Conv2d(channels, widths.pyramid, 1))
-            self.add_module(f"fpn_output{number}", nn.Conv2d(widths.pyramid, widths.pyramid, 3, padding=1))
+        for level, (_, _, channels) in enumerate(widths.stages, 2):
+            self.add_module(f"fpn_lateral{level}", nn.Conv2d(channels, widths.pyramid, 1))
+            self.add_module(f"fpn_output{level}", nn.Conv2d(widths.pyramid, widths.pyramid, 3, padding=1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps: list[Tensor] = []
         above: Tensor | None = None
-        for number, below in reversed([*enumerate(self.bottom_up(images), 2)]):
-            merged: Tensor = self.get_submodule(f"fpn_lateral{number}")(below)
+        for level, below in reversed([*enumerate(self.bottom_up(images), 2)]):
+            merged: Tensor = self.get_submodule(f"fpn_lateral{level}")(below)
             if above is not None:
                 merged = merged + F.interpolate(above, scale_factor=2.0, mode="nearest")
-            maps.insert(0, self.get_submodule(f"fpn_output{number}")(merged))
+            maps.insert(0, self.get_submodule(f"fpn_output{level}")(merged))
             above = merged
         return [*maps, F.max_pool2d(maps[-1], kernel_size=1, stride=2)]
 

@@ -49,10 +49,10 @@ class Detectron2Source:
         assert frames.pixels is not None
         out = ClipProposals.empty(len(frames.pixels), self.options.top)
         for t, frame in enumerate(frames.pixels):
-            found = self._propose(frame[..., ::-1] if self._is_bgr else frame)
-            num = out.count[t] = len(found)
-            out.boxes[t, :num] = found.proposal_boxes.tensor.cpu().numpy()
-            out.scores[t, :num] = found.objectness_logits.cpu().numpy()
+            instances = self._propose(frame[..., ::-1] if self._is_bgr else frame)
+            num = out.count[t] = len(instances)
+            out.boxes[t, :num] = instances.proposal_boxes.tensor.cpu().numpy()
+            out.scores[t, :num] = instances.objectness_logits.cpu().numpy()
         return out
 
     def _propose(self, frame: np.ndarray) -> Any:
@@ -69,8 +69,8 @@ class Detectron2Source:
         images = ImageList.from_tensors(
             [(image - model.pixel_mean) / model.pixel_std], model.backbone.size_divisibility
         )
-        (found,), _ = model.proposal_generator(images, model.backbone(images.tensor), None)
-        return detector_postprocess(found, *frame.shape[:2])
+        (instances,), _ = model.proposal_generator(images, model.backbone(images.tensor), None)
+        return detector_postprocess(instances, *frame.shape[:2])
 
 
 def _config(options: Detectron2Options) -> tuple[Any, Path]:

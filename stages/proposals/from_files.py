@@ -24,18 +24,18 @@ class FileSource:
     def propose(self, frames: ClipFrames) -> ClipProposals:
         path = self.options.file_of(frames.video_id)
         try:
-            found = self._read(path)
-            places = self._places(found, frames)
-            boxes = boxes_in_pixels(found, self.options, frames.width, frames.height)
+            listed = self._read(path)
+            places = self._places(listed, frames)
+            boxes = boxes_in_pixels(listed, self.options, frames.width, frames.height)
         except FileNotFoundError:
             raise ProposalError("missing", f"no box file {path} for {frames.video_id}") from None
         except (BoxFileError, OSError) as error:
             raise ProposalError("unreadable", f"box file {path} of {frames.video_id}: {error}") from error
-        kept = [self._best(boxes, found, place) for place in places]
+        kept = [self._best(boxes, listed, place) for place in places]
         out = ClipProposals.empty(len(kept), self.options.top)
         for t, rows in enumerate(kept):
             out.boxes[t, : len(rows)] = boxes[rows]
-            out.scores[t, : len(rows)] = found.scores[rows]
+            out.scores[t, : len(rows)] = listed.scores[rows]
             out.count[t] = len(rows)
         return out
 
@@ -44,35 +44,35 @@ class FileSource:
             self._last = path, read_boxes(Path(path), self.options.frames)
         return self._last[1]
 
-    def _places(self, found: VideoBoxes, frames: ClipFrames) -> np.ndarray:
+    def _places(self, listed: VideoBoxes, frames: ClipFrames) -> np.ndarray:
         """Returns the place of each frame in the file. Raises BoxFileError where a frame is not listed."""
         wanted, tolerance = frames.seconds, self.options.tolerance_seconds + CLOCK_NOISE_SECONDS
         if self.options.frames == "index":
             assert frames.numbers is not None
-            if found.num_frames is None:
+            if listed.num_frames is None:
                 raise BoxFileError("has no num_frames, which must be there where frames are named by index")
-            if found.num_frames != frames.video_frames:
+            if listed.num_frames != frames.video_frames:
                 raise BoxFileError(
-                    f"was made for {counted(found.num_frames, 'frame')}, the video has {frames.video_frames}"
+                    f"was made for {counted(listed.num_frames, 'frame')}, the video has {frames.video_frames}"
                 )
             wanted, tolerance = frames.numbers, 0.0
-        after = np.searchsorted(found.frames, wanted).clip(1, max(1, len(found.frames) - 1))
+        after = np.searchsorted(listed.frames, wanted).clip(1, max(1, len(listed.frames) - 1))
         before = after - 1
-        after = np.minimum(after, len(found.frames) - 1)
-        nearest = np.where(found.frames[after] - wanted < wanted - found.frames[before], after, before)
-        far = np.abs(found.frames[nearest] - wanted) > tolerance
+        after = np.minimum(after, len(listed.frames) - 1)
+        nearest = np.where(listed.frames[after] - wanted < wanted - listed.frames[before], after, before)
+        far = np.abs(listed.frames[nearest] - wanted) > tolerance
         if far.any():
             raise BoxFileError(
                 f"lists no frame at {self.options.frames} {wanted[far][0]:g}, the nearest is "
-                f"{found.frames[nearest[far][0]]:g}; {counted(len(found.frames), 'frame is', 'frames are')} listed"
+                f"{listed.frames[nearest[far][0]]:g}; {counted(len(listed.frames), 'frame is', 'frames are')} listed"
             )
         return nearest
 
-    def _best(self, boxes: np.ndarray, found: VideoBoxes, place: int) -> np.ndarray:
+    def _best(self, boxes: np.ndarray, listed: VideoBoxes, place: int) -> np.ndarray:
         """Returns the rows of one frame's boxes that have an area, best first.
 
         Boxes of equal score keep the file's order.
         """
-        rows = np.arange(found.starts[place], found.starts[place + 1])
+        rows = np.arange(listed.starts[place], listed.starts[place + 1])
         rows = rows[(boxes[rows, 2:] > boxes[rows, :2]).all(1)]
-        return rows[np.argsort(-found.scores[rows], kind="stable")][: self.options.top]
+        return rows[np.argsort(-listed.scores[rows], kind="stable")][: self.options.top]

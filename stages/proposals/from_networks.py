@@ -34,13 +34,13 @@ class NetworkSource:
         assert frames.pixels is not None
         pixels = upload(frames.pixels, self.device).permute(0, 3, 1, 2)  # [T, 3, h, w], channels-last
         with computing_in(self.precision, self.device):
-            found = [self._network(part, self.options.top) for part in self._passes(pixels)]
+            passes = [self._network(part, self.options.top) for part in self._passes(pixels)]
         limits = np.array([frames.width, frames.height] * 2, np.float32)
         scale = limits / np.array([*frames.pixels.shape[2:0:-1]] * 2, np.float32)
         return ClipProposals(
-            boxes=np.clip(_joined([part.boxes for part in found]) * scale, 0, limits),
-            scores=_joined([part.scores for part in found]),
-            count=_joined([part.count for part in found]).astype(np.int16),
+            boxes=np.clip(_joined([part.boxes for part in passes]) * scale, 0, limits),
+            scores=_joined([part.scores for part in passes]),
+            count=_joined([part.count for part in passes]).astype(np.int16),
         )
 
     def _passes(self, pixels: Tensor) -> list[Tensor]:
@@ -50,5 +50,5 @@ class NetworkSource:
 
 
 def _joined(parts: Sequence[Tensor]) -> np.ndarray:
-    found: np.ndarray = torch.cat([*parts]).cpu().numpy()
-    return found
+    values: np.ndarray = torch.cat([*parts]).cpu().numpy()
+    return values

@@ -60,13 +60,13 @@ class SourceOptions(StageOptions):
 
     def recorded(self) -> dict[str, Any]:
         """Returns the options that the fingerprint covers, without digests. Options that are null are left out."""
-        found = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
+        recorded = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
         if self.network is not None:
-            del found["source"]
-            found["network"] = self.network
+            del recorded["source"]
+            recorded["network"] = self.network
             if threshold := entry(self.network).score_threshold:
-                found["score_threshold"] = threshold
-        return found
+                recorded["score_threshold"] = threshold
+        return recorded
 
 
 class TorchvisionOptions(SourceOptions):

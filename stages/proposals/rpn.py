@@ -18,9 +18,11 @@ SIZE_DIVISOR = 32
 class RpnProposer(nn.Module):
     """The RPN of a detector, without the detector's second stage.
 
-    backbone: images [F, 3, H, W] -> mapping level name -> [F, C, H', W'] (torchvision's `BackboneWithFPN`). rpn: only
-    its `head` and `anchor_generator` are used. mean, std: RGB, for pixel values in 0..1. pre_nms_top: the number of
-    candidates per level that enter non-maximum suppression. score_threshold: see `select`.
+    backbone: images [F, 3, H, W] -> mapping level name -> [F, C, H', W'] (torchvision's `BackboneWithFPN`).
+    rpn: only its `head` and `anchor_generator` are used.
+    mean, std: RGB, for pixel values in 0..1.
+    pre_nms_top: the number of candidates per level that enter non-maximum suppression.
+    score_threshold: as in `select`.
     """
 
     mean: Tensor

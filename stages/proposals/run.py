@@ -26,12 +26,12 @@ class ProposalRunner:
         for slot in batch.slots:
             row, clip = batch.rows[slot], batch.clip(slot)
             batch.note_file(slot, self.options.file_of(row.video_name))
-            found = self._of_clip(row, clip)
+            proposals = self._of_clip(row, clip)
             clip.whole = None  # the largest thing in memory
-            if isinstance(found, ProposalError):
-                batch.fail(slot, found.reason, found.detail)
+            if isinstance(proposals, ProposalError):
+                batch.fail(slot, proposals.reason, proposals.detail)
                 continue
-            for name, values in vars(found.within(row.crop)).items():
+            for name, values in vars(proposals.within(row.crop)).items():
                 batch.write(f"proposals/{name}", [slot], values[None])
         if batch.is_last:
             self._last = None

@@ -19,8 +19,9 @@ BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))  # dw and dh are clamped at log(1000 
 class Proposals:
     """The best boxes of F frames of one size. Rows past `count` are zero.
 
-    boxes [F, top, 4] float32, xyxy in pixels of the given frames. scores [F, top] float32, objectness logits,
-    descending. count [F] int64.
+    boxes [F, top, 4] float32: xyxy in pixels of the given frames.
+    scores [F, top] float32: objectness logits, descending.
+    count [F] int64: number of valid boxes.
     """
 
     boxes: Tensor

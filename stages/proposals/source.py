@@ -15,9 +15,10 @@ from kinegraph.stages.regions.geometry import boxes_in_crop
 class ClipFrames:
     """The inputs of a source: T frames of one clip of a video of `width` x `height` px.
 
-    video_id: the id of the whole video, also where the clip is of an interval. seconds [T] float64: presentation times.
-    pixels [T, h, w, 3] uint8 RGB, of the options' `input_size`, where the options take pixels. numbers [T] int64:
-    places among the `video_frames` frames of the video, where the options take numbers.
+    video_id: the id of the whole video, also where the clip is of an interval.
+    seconds [T] float64: presentation times.
+    pixels [T, h, w, 3] uint8 RGB: of the options' `input_size`, where the options take pixels.
+    numbers [T] int64: places among the `video_frames` frames of the video, where the options take numbers.
     """
 
     video_id: str

@@ -108,9 +108,9 @@ def proposals_per_frame(cache: Cache) -> float | None:
     for shard in stopping.checked(cache.ledger.shards(Proposals.kind)):
         try:
             view = cache.store.open_shard(cache.array(COUNT), shard)
-            rows = np.stack([view.row(number) for number in range(len(cache.shard_rows(shard)))])
+            rows = np.stack([view.row(row_index) for row_index in range(len(cache.shard_rows(shard)))])
         except (ValueError, FileNotFoundError):
             continue
         counts.append(rows[rows >= 0])
-    found = np.concatenate(counts)
-    return round(float(found.mean()), 2) if len(found) else None
+    all_counts = np.concatenate(counts)
+    return round(float(all_counts.mean()), 2) if len(all_counts) else None

@@ -40,8 +40,8 @@ class RegionRunner:
     def _align(self, tap: Tap, boxes: np.ndarray, count: np.ndarray, slot: int, batch: StageBatch) -> None:
         maps = on_device(batch.read(f"{self.maps_of}/{tap.name}", slot), self.device)
         seen, array = batch.rows[slot].seen(self.framing), f"{self.key}/{tap.name}"
-        found = clip_regions(maps, boxes, count, seen, self.framing.size, tap.stride, self.options, tap.offset_px)
+        regions = clip_regions(maps, boxes, count, seen, self.framing.size, tap.stride, self.options, tap.offset_px)
         dtype = DTYPES_STORED[self.options.storage_dtype]
-        batch.write(array, [slot], found.features[None].to(dtype))
-        if found.grid is not None:
-            batch.write(f"{array}_grid", [slot], found.grid[None].to(dtype))
+        batch.write(array, [slot], regions.features[None].to(dtype))
+        if regions.grid is not None:
+            batch.write(f"{array}_grid", [slot], regions.grid[None].to(dtype))

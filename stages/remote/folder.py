@@ -58,8 +58,8 @@ def _beside(folder: Path, ending: str) -> Path:
 
 def _make_private(base: Path) -> None:
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = base.lstat()
-    if found.st_uid != os.getuid() or not base.is_dir() or base.is_symlink():
+    status = base.lstat()
+    if status.st_uid != os.getuid() or not base.is_dir() or base.is_symlink():
         raise PermissionError(None, "is not a folder of this user")
 
 

@@ -48,10 +48,10 @@ def _modified_ns(info: Mapping[str, Any]) -> int:
     """Returns when a file was last changed, in ns since 1970. Returns 0 where the store does not report a known
     form of time.
     """
-    found = next((info[key] for key in MODIFIED if info.get(key)), None)
+    modified = next((info[key] for key in MODIFIED if info.get(key)), None)
     with suppress(ValueError):
-        if isinstance(found, str):
-            found = datetime.fromisoformat(found) if found[:1].isdigit() else parsedate_to_datetime(found)
-    if isinstance(found, datetime):
-        found = found.timestamp()
-    return int(found * 10**6) * 1000 if isinstance(found, int | float) else 0
+        if isinstance(modified, str):
+            modified = datetime.fromisoformat(modified) if modified[:1].isdigit() else parsedate_to_datetime(modified)
+    if isinstance(modified, datetime):
+        modified = modified.timestamp()
+    return int(modified * 10**6) * 1000 if isinstance(modified, int | float) else 0

@@ -131,10 +131,10 @@ class Remote:
 
     def _walked(self, root: str) -> list[str]:
         system, path = self._at(root)
-        found = []
+        paths = []
         for _, _, files in system.walk(path, detail=True, on_error="raise"):  # `find` would skip folders that fail
-            found += [entry["name"] for entry in files.values()]
-        return sorted(found)
+            paths += [entry["name"] for entry in files.values()]
+        return sorted(paths)
 
     def _probed(self, url: str, look: Callable[[Seekable], Probe]) -> Probe:
         system, path = self._at(url)
@@ -142,11 +142,11 @@ class Remote:
         with system.open(path, "rb", block_size=HEADER_BLOCK_BYTES, **blocks) as file:
             watched = _Watched(file)
             try:
-                found = look(watched)
+                result = look(watched)
             finally:
                 watched.check()
         self._witness = url
-        return found
+        return result
 
     def _copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
         system, path = self._at(url)
@@ -171,7 +171,7 @@ class Remote:
         wait_seconds = FIRST_WAIT_SECONDS
         for attempt in range(1, self.tries + 1):
             try:
-                found = action()
+                result = action()
             except (DecodeError, UsageError, CacheError, NoRanges, Stopped):
                 raise
             except Exception as error:  # each implementation has its own errors
@@ -182,7 +182,7 @@ class Remote:
                     raise self._given_up(url, error) from error
                 log.warning("%s: %s. Trying again in %.0f s.", url, in_words(error), wait_seconds)
             else:
-                return found
+                return result
             if stopping.wait(self.stopping, wait_seconds):
                 raise Stopped
             wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
@@ -284,9 +284,9 @@ def _settings(scheme: str) -> dict[str, Any]:
     with suppress(ImportError):
         from aiohttp import ClientTimeout
 
-        known: dict[str, Any] = {}
+        client: dict[str, Any] = {}
         for each in HTTP:
-            known |= fsspec.config.conf.get(each, {}).get("client_kwargs", {})
+            client |= fsspec.config.conf.get(each, {}).get("client_kwargs", {})
         limit = ClientTimeout(total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
-        return {"client_kwargs": {"timeout": limit} | known}
+        return {"client_kwargs": {"timeout": limit} | client}
     return {}

@@ -40,8 +40,8 @@ class AtHand:
 
     def identity(self) -> Source | None:
         """Returns the identity of the video for the ledger. The digest of a copy is that of the original."""
-        found = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
-        return self.original[1].identified(found) if found is not None and self.original else found
+        source = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
+        return self.original[1].identified(source) if source is not None and self.original else source
 
     def named(self, words: str) -> str:
         """Returns the words with the video's own name in place of the copy's name."""
@@ -133,19 +133,19 @@ class Staging:
 
     def _start(self) -> None:
         self._folder = OwnFolder(self._options.folder)
-        for number in range(COPIERS):  # daemon threads, so that the exit never waits for a network
-            threading.Thread(target=self._work, name=f"copy-{number}", daemon=True).start()
+        for copier in range(COPIERS):  # daemon threads, so that the exit never waits for a network
+            threading.Thread(target=self._work, name=f"copy-{copier}", daemon=True).start()
 
     def _work(self) -> None:
         while (copy := self._waiting.get()) is not None:
             try:
-                found = self._copied(copy)
+                at_hand = self._copied(copy)
             except BaseException as error:
                 with suppress(InvalidStateError):  # the future was cancelled, so no caller waits
                     copy.ready.set_exception(error)
             else:
                 with suppress(InvalidStateError):
-                    copy.ready.set_result(found)
+                    copy.ready.set_result(at_hand)
 
     def _copied(self, copy: "_Copy") -> AtHand:
         max_bytes = self._options.max_bytes

@@ -30,28 +30,28 @@ class InteractionGraphs:
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
         classes, relations = _video_graphs(self.seed, *_clip_of(row.video_id))
         seconds = frame_times[:: self.options.every]
-        numbers = np.rint(seconds * FPS).astype(int)
-        if numbers.max() >= NUM_FRAMES:
+        frame_numbers = np.rint(seconds * FPS).astype(int)
+        if frame_numbers.max() >= NUM_FRAMES:
             raise GraphError("unreadable", f"{row.video_id} is longer than a generated video: {seconds.max():g} s")
         out = ClipGraphs.empty(self.options.shape(len(frame_times)))
         out.times[:] = np.maximum(seconds - row.start_seconds, 0)  # the first frame may have begun before the clip
         out.count[:] = len(classes)
         out.linked[:] = 1
-        for t, number in enumerate(numbers):
+        for t, frame_number in enumerate(frame_numbers):
             nearest = np.argsort(
-                relations.gaps_px[number], kind="stable"
+                relations.gaps_px[frame_number], kind="stable"
             )  # the original order would show which things interact
             out.objects[t] = classes[nearest]
-            out.relations[t] = relations.values[number, nearest]
+            out.relations[t] = relations.values[frame_number, nearest]
         return out
 
 
 def _clip_of(video_id: str) -> tuple[str, int]:
     """Returns split and number of a generated video."""
-    found = VIDEO_ID.fullmatch(video_id)
-    if found is None or not video_id.endswith(video_path(found[1], int(found[2]))):
+    match = VIDEO_ID.fullmatch(video_id)
+    if match is None or not video_id.endswith(video_path(match[1], int(match[2]))):
         raise GraphError("unreadable", f"{video_id} is no video of the generated data set")
-    return found[1], int(found[2])
+    return match[1], int(match[2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,8 @@ class Relations:
 @lru_cache(maxsize=1)  # rows of a video follow each other
 def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
     """Returns the class numbers [K - 1] of the things besides the person, and their relations."""
-    found = truth(seed, split, index)
-    return np.array(found.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(found.boxes)
+    shown = truth(seed, split, index)
+    return np.array(shown.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(shown.boxes)
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:

@@ -74,9 +74,9 @@ class _Numbers:
     """Maps plain names to numbers. A relation that is left out has None."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self.classes = {plain(name): number for number, name in enumerate(vocabulary.classes)}
+        self.classes = {plain(name): place for place, name in enumerate(vocabulary.classes)}
         self.relations: dict[str, int | None] = dict.fromkeys(map(plain, vocabulary.ignored_relations))
-        self.relations |= {plain(name): number for number, name in enumerate(vocabulary.relations)}
+        self.relations |= {plain(name): place for place, name in enumerate(vocabulary.relations)}
 
 
 def _frame_graph(frame: _Frame, names: _Numbers, max_objects: int) -> FrameGraph:
@@ -92,9 +92,9 @@ def _frame_graph(frame: _Frame, names: _Numbers, max_objects: int) -> FrameGraph
             raise GraphFileError(f"class {listed.class_name!r} at {frame.seconds:g} s is not in graphs.vocabulary")
         if unknown:
             raise GraphFileError(f"relation {unknown[0]!r} at {frame.seconds:g} s is not in graphs.vocabulary")
-        numbers = None
+        relations = None
         if listed.relations is not None:
-            found = (names.relations[plain(name)] for name in listed.relations)
-            numbers = tuple(number for number in found if number is not None)
-        objects.append(GraphObject(class_number=names.classes[plain(listed.class_name)], relations=numbers))
+            all_relations = (names.relations[plain(name)] for name in listed.relations)
+            relations = tuple(relation for relation in all_relations if relation is not None)
+        objects.append(GraphObject(class_number=names.classes[plain(listed.class_name)], relations=relations))
     return FrameGraph(seconds=frame.seconds, objects=tuple(objects))

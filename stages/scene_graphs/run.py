@@ -20,9 +20,9 @@ class GraphRunner:
             row = batch.rows[slot]
             batch.note_file(slot, self.options.file_of(row.video_name))
             try:
-                found = self._source.graphs(row, batch.clip(slot).frame_times)
+                graphs = self._source.graphs(row, batch.clip(slot).frame_times)
             except GraphError as error:
                 batch.fail(slot, error.reason, error.detail)
                 continue
-            for name, values in vars(found).items():
+            for name, values in vars(graphs).items():
                 batch.write(f"graphs/{name}", [slot], values[None])

@@ -15,9 +15,11 @@ from kinegraph.cache_schemas.ledger import Reason
 class ClipGraphs:
     """The graphs of one clip as they are cached, in order of time, padding last.
 
-    times [T] float64: seconds from the start of the clip, NaN in padding. count [T] int16: objects besides the person,
-    -1 in padding. objects [T, M] int16: class numbers, -1 past count. linked [T, M] uint8: 1 where an edge leads to the
-    person. relations [T, M, R] uint8: 1 where the object has the relation; 0 where it is not linked.
+    times [T] float64: seconds from the start of the clip, NaN in padding.
+    count [T] int16: objects besides the person, -1 in padding.
+    objects [T, M] int16: class numbers, -1 past count.
+    linked [T, M] uint8: 1 where an edge leads to the person.
+    relations [T, M, R] uint8: 1 where the object has the relation; 0 where it is not linked.
     """
 
     times: np.ndarray

@@ -199,10 +199,10 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
     """Raises RunError where the run and the clips differ in whether a video may have several labels."""
     if clips.multi_label != record.multi_label:
         many, one = "many labels a video", "one label a video"
-        trained, found = (many, one) if record.multi_label else (one, many)
+        trained, cached = (many, one) if record.multi_label else (one, many)
         raise RunError(
-            f"The run was trained on {trained}, this cache has {found}. Say which it is by dataset.multi_label and run "
-            "`kinegraph index` again, or train again."
+            f"The run was trained on {trained}, this cache has {cached}. Say which it is by dataset.multi_label and "
+            "run `kinegraph index` again, or train again."
         )
 
 

@@ -256,10 +256,10 @@ class _Training:
         if self.val_clips is None:
             return {}
         try:
-            found = evaluate(self._scored(), self.val_clips, self.options, device=self.device)
+            result = evaluate(self._scored(), self.val_clips, self.options, device=self.device)
         except ScoresNotFinite:
             return None
-        return found.metrics | {"loss": found.loss}
+        return result.metrics | {"loss": result.loss}
 
     def _diverged(self, seen: str) -> TrainingDiverged:
         rate = self.options.learning_rate

@@ -54,7 +54,7 @@ class EvaluationResult:
 
     @property
     def classes_without_positives(self) -> tuple[int, ...]:
-        return tuple(number for number, value in enumerate(self.per_class) if math.isnan(value))
+        return tuple(class_index for class_index, value in enumerate(self.per_class) if math.isnan(value))
 
 
 def evaluate(
@@ -72,24 +72,24 @@ def evaluate(
     else:
         require_clips(clips, purpose)
     logits = _clip_logits(head, clips, options.batch_size, device)
-    found = aggregated(logits, clips, options)
-    metrics, per_class = _measured(found) if labelled else ({}, found.scores.new_full((clips.num_classes,), math.nan))
+    videos = aggregated(logits, clips, options)
+    metrics, per_class = _measured(videos) if labelled else ({}, videos.scores.new_full((clips.num_classes,), math.nan))
     return EvaluationResult(
         metrics=metrics,
         loss=clip_loss(logits, clips.labels).item() if labelled else math.nan,
-        num_videos=len(found.video_ids),
+        num_videos=len(videos.video_ids),
         num_failed=len(clips.failed_videos),
         per_class=tuple(per_class.tolist()),
-        videos=found,
+        videos=videos,
     )
 
 
-def _measured(found: VideoScores) -> tuple[dict[str, float], Tensor]:
+def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
     """Returns the metrics of all videos, and the metric of each class."""
-    if found.labels.ndim == 2:
-        average_precision = charades_map(found.scores, found.labels)
+    if videos.labels.ndim == 2:
+        average_precision = charades_map(videos.scores, videos.labels)
         return {"mAP": average_precision.mean, "wAP": average_precision.weighted}, average_precision.per_class
-    return topk(found.scores, found.labels), class_accuracy(found.scores, found.labels)
+    return topk(videos.scores, videos.labels), class_accuracy(videos.scores, videos.labels)
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
@@ -124,8 +124,8 @@ def _clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device
             logits = [head(batch).double() for batch in batches]
     finally:
         head.train(was_training)
-    found = torch.cat(logits).cpu()
-    if not found.isfinite().all():
+    joined = torch.cat(logits).cpu()
+    if not joined.isfinite().all():
         require_finite(clips, head.reads, batch_size)
         raise ScoresNotFinite("The head's scores are not finite, though what it reads is: lower train.learning_rate.")
-    return found
+    return joined

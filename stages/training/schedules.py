@@ -49,10 +49,10 @@ def num_plateaus(worths: Sequence[float], length: int) -> int:
 
     Each plateau restarts the count.
     """
-    best, waited, found = -math.inf, 0, 0
+    best, waited, plateaus = -math.inf, 0, 0
     for worth in worths:
         waited = 0 if worth > best else waited + 1
         best = max(best, worth)
         if waited == length:
-            waited, found = 0, found + 1
-    return found
+            waited, plateaus = 0, plateaus + 1
+    return plateaus

@@ -72,7 +72,7 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
     """
     try:
         require_sound(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except WeightsError as error:
@@ -85,11 +85,11 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
         pickle.UnpicklingError,
     ) as error:  # torch's own words advise a way of loading that may run code
         raise damaged(path, "torch cannot read it") from error
-    parts = found if isinstance(found, dict) else {}
+    parts = content if isinstance(content, dict) else {}
     if {*parts} != {"of", "state"} or not all(isinstance(part, dict) for part in parts.values()):
-        raise damaged(path, f"it is {_said(found)}, not the dictionaries `of` and `state`")
-    state: dict[str, Any] = found["state"]
-    if changed := differences(found["of"], of):
+        raise damaged(path, f"it is {_said(content)}, not the dictionaries `of` and `state`")
+    state: dict[str, Any] = content["state"]
+    if changed := differences(content["of"], of):
         raise StateError(
             f"{path.parent} holds the beginning of another run ({'; '.join(changed)}): finish it with its own config, "
             "choose another folder, or start anew with --overwrite."
@@ -118,10 +118,10 @@ def remove_state(folder: Path) -> None:
 
 def generators(device: torch.device) -> dict[str, torch.Tensor]:
     """Returns the states of torch's global generators of the CPU and of `device`. Dropout draws from these."""
-    found = {"cpu": torch.get_rng_state()}
+    states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state(device)
-    return found
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
 
 
 def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:

@@ -58,10 +58,10 @@ def own_device(device: torch.device) -> torch.device:
     """
     if num_processes() == 1 or device.type != "cuda":
         return device
-    number = int(os.environ["LOCAL_RANK"])
+    local_rank = int(os.environ["LOCAL_RANK"])
     advice = "start torchrun with a --nproc-per-node of at most as many as there are, or use run.device=cpu"
-    require_cuda(number, f"LOCAL_RANK: given {number}", advice)
-    return torch.device("cuda", number)
+    require_cuda(local_rank, f"LOCAL_RANK: given {local_rank}", advice)
+    return torch.device("cuda", local_rank)
 
 
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:
@@ -111,7 +111,7 @@ def gathered(value: T) -> list[T]:
         return [value]
     values: list[T | None] = [None] * num_processes()
     dist.all_gather_object(values, value)
-    return [found for found in values if found is not None]
+    return [of_rank for of_rank in values if of_rank is not None]
 
 
 def summed(tensor: Tensor) -> Tensor:

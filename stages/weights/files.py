@@ -46,10 +46,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(x, Tensor | np.ndarray | np.generic) for key, x in content.items()
     ):
-        found = ", ".join(map(str, [*content][:5])) if isinstance(content, dict) else type(content).__name__
+        contents = ", ".join(map(str, [*content][:5])) if isinstance(content, dict) else type(content).__name__
         raise WeightsError(
             f"{path}: expected a state dict (names and their arrays), bare or under one of {', '.join(WRAPPERS)}; "
-            f"found {found}"
+            f"found {contents}"
         )
     tensors = {key: _tensor(value, f"{path}: {key}") for key, value in content.items()}
     for prefix in PREFIXES:
@@ -102,5 +102,5 @@ def _words(error: Exception) -> str:
 
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Returns the names that torch does not admit by itself, and the types that restore their own state with checks."""
-    names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): known for name, known in OF_NUMPY.items()}
-    return [*((known, name) for name, known in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]
+    names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): target for name, target in OF_NUMPY.items()}
+    return [*((target, name) for name, target in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]

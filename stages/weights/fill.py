@@ -23,7 +23,8 @@ def fill(
     """Copies the tensors of a checkpoint into `network`, in place.
 
     above: shapes of the tensors that were cut away from the network. A file may have these tensors, and then they must
-    fit. is_ignored: says by kinegraph's name whether a tensor of the file is left out on purpose.
+    fit.
+    is_ignored: says by kinegraph's name whether a tensor of the file is left out on purpose.
 
     Raises WeightsError, with kinegraph's names and the file's names, for tensors that are left over, missing or of
     another shape.
@@ -35,13 +36,13 @@ def fill(
     try:
         # A plain dict has no version. torch then renames keys of older torchvision files, and counts
         # the batches of norms from 0 where a file has no num_batches_tracked.
-        found = network.load_state_dict(used, strict=False)
+        loaded = network.load_state_dict(used, strict=False)
     except RuntimeError as error:
         raise WeightsError(str(error)) from error
-    missing = [name for name in found.missing_keys if name not in misfits]
+    missing = [name for name in loaded.missing_keys if name not in misfits]
     theirs = converted.format.theirs
     problems = [
-        *_listed("in the file only", [*converted.unknown, *(_both(theirs(k), k) for k in found.unexpected_keys)]),
+        *_listed("in the file only", [*converted.unknown, *(_both(theirs(k), k) for k in loaded.unexpected_keys)]),
         *_listed("in the network only", [_both(name, theirs(name)) for name in missing]),
         *_listed("of another shape", [f"{_both(k, theirs(k))} {_shapes(state[k].shape, shapes[k])}" for k in misfits]),
     ]
@@ -57,14 +58,14 @@ def _as_in(wanted: Iterable[str], state: State) -> State:
     """
     if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
         return state
-    for number in range(1, 5):
-        state = {k.replace(f"res{number + 1}.", f"layer{number}."): x for k, x in state.items()}
+    for layer in range(1, 5):
+        state = {k.replace(f"res{layer + 1}.", f"layer{layer}."): x for k, x in state.items()}
     return {k: x[:, :, 0] if x.ndim == 5 and x.shape[2] == 1 else x for k, x in state.items()}
 
 
 def _headline(converted: Converted) -> str:
-    found = architecture(converted.state)
-    return f"it has {converted.format.name}" + (f" and looks like {found}" if found else "")
+    network = architecture(converted.state)
+    return f"it has {converted.format.name}" + (f" and looks like {network}" if network else "")
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:

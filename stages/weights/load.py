@@ -39,8 +39,11 @@ def load_weights(
 ) -> None:
     """Fills all parameters and buffers of `network` in place, from a file of any format in `formats/`, or at random.
 
-    is_ignored, above: as in `fill`. model: the network's name in its catalogue. other_words: as in `locate`. Raises
-    WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
+    is_ignored, above: as in `fill`.
+    model: the network's name in its catalogue.
+    other_words: as in `locate`.
+
+    Raises WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
     """
     seed = _seed(weights)
     if seed is not None:

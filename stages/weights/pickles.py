@@ -180,10 +180,10 @@ class ArrayUnpickler(_Base):  # type: ignore[misc]
         super().__init__(self._bounded, encoding=encoding)
 
     def find_class(self, module: str, name: str) -> Any:
-        known = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if known not in ADMITTED:
+        full_name = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
+        if full_name not in ADMITTED:
             raise WeightsError(f"refused: the pickle asks for {module}.{name}, and only numpy arrays are read")
-        return ADMITTED[known]
+        return ADMITTED[full_name]
 
     def _build(self) -> None:
         state = self.stack.pop()

@@ -48,13 +48,15 @@ class Sampling:
 class WeightSource:
     """A weight file that is known by name. The file is public (`url`) or part of this package (`path`).
 
-    file_name: unique among all sources; a prefix distinguishes two public files of one name. sha256: all 64 hex digits
-    or the leading ones, as published; empty where none is published. path: the path of a shipped file below the folder
-    of the package `stages`. pixels: None where the pixels are the network's own (its catalogue entry). sampling: None
-    for networks of single images. short_side_px, crop_px: of the frames that the file was tested on. classes: of the
-    classifier, which is left out. resize: how whole frames were resized to the short side before the crop was cut;
-    None: in another way, or unknown. geometry: options of the network in which the file was trained, which its weights
-    do not show.
+    file_name: unique among all sources; a prefix distinguishes two public files of one name.
+    sha256: all 64 hex digits or the leading ones, as published; empty where none is published.
+    path: the path of a shipped file below the folder of the package `stages`.
+    pixels: None where the pixels are the network's own (its catalogue entry).
+    sampling: None for networks of single images.
+    short_side_px, crop_px: sizes of the frames that the file was tested on.
+    classes: number of classes of the classifier, which is left out.
+    resize: how whole frames were resized to the short side before the cut; None: in another way, or unknown.
+    geometry: options of the network in which the file was trained, which its weights do not show.
     """
 
     file_name: str

@@ -48,25 +48,25 @@ def _with_statistics(state: State) -> State:
     """
     if any(name.endswith((".running_mean", ".running_var")) for name in state):
         return state
-    found = _with_norms_after_attention(state)
-    for name, shift in [*found.items()]:
+    complete = _with_norms_after_attention(state)
+    for name, shift in [*complete.items()]:
         if match := NORM_SHIFT.fullmatch(name):
-            found[f"{match[1]}.running_mean"] = torch.zeros_like(shift)
-            found[f"{match[1]}.running_var"] = torch.full_like(shift, 1 - NORM_EPS)
-    return found
+            complete[f"{match[1]}.running_mean"] = torch.zeros_like(shift)
+            complete[f"{match[1]}.running_var"] = torch.full_like(shift, 1 - NORM_EPS)
+    return complete
 
 
 def _with_norms_after_attention(state: State) -> State:
     """Adds norms with scale 1 and shift 0 where the authors' config for `affine` networks omits them
     (NONLOCAL.USE_BN).
     """
-    found = dict(state)
+    complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):
         for name, bias in state.items():
             if name.endswith(".out.bias"):
                 norm = name.replace(".out.bias", ".norm")
-                found |= {f"{norm}.weight": torch.ones_like(bias), f"{norm}.bias": torch.zeros_like(bias)}
-    return found
+                complete |= {f"{norm}.weight": torch.ones_like(bias), f"{norm}.bias": torch.zeros_like(bias)}
+    return complete
 
 
 CAFFE2 = Format(

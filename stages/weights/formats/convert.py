@@ -22,8 +22,9 @@ PLAIN = Format(
 class Converted:
     """A checkpoint with kinegraph's names.
 
-    ignored: key of the file -> why it is left out. unknown: keys of the file without a meaning in kinegraph. classes:
-    the number of classes of the classifier that was left out, where there is one.
+    ignored: key of the file -> why it is left out.
+    unknown: keys of the file without a meaning in kinegraph.
+    classes: the number of classes of the classifier that was left out, where there is one.
     """
 
     format: Format
@@ -35,7 +36,7 @@ class Converted:
 
 def convert(state: State) -> Converted:
     """Converts all keys of a file. Each key is renamed, ignored or unknown."""
-    format_ = next((known for known in FORMATS if known.signs(state)), PLAIN)
+    format_ = next((candidate for candidate in FORMATS if candidate.signs(state)), PLAIN)
     ignored = {key: why for key in state if (why := format_.why_ignored(key)) is not None}
     names = {key: format_.ours(key) for key in state if key not in ignored}
     return Converted(

@@ -17,10 +17,12 @@ FIELDS = {"stage": r"\d+", "block": r"\d+", "leaf": r"\w+", "name": r".+"}
 class Format:
     """Describes how one code base names the tensors of a network that kinegraph has too.
 
-    sign: regular expression of a key that only this format has. pairs: kinegraph's name and their name; the first pair
-    that fits counts, and a field such as `{block}` is the same on both sides. ignored: regular expression of their keys
-    that are left out -> why. adapt: changes other than names, on the tensors with kinegraph's names. only_for: prefixes
-    of networks; other networks could take these weights but would interpret them in another way.
+    sign: regular expression of a key that only this format has.
+    pairs: kinegraph's name and their name; the first pair that fits counts. A field such as `{block}` is the same on
+    both sides.
+    ignored: regular expression of their keys that are left out -> why.
+    adapt: changes other than names, on the tensors with kinegraph's names.
+    only_for: prefixes of networks. Other networks could take these weights but would interpret them in another way.
     """
 
     name: str

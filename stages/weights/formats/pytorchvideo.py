@@ -6,11 +6,11 @@ Blocks are numbered, and the pool after res2 has a number too.
 from kinegraph.stages.weights.formats.format import Format, with_leaves
 
 
-def _layers(numbers: dict[int, int]) -> dict[str, str]:
+def _layers(block_numbers: dict[int, int]) -> dict[str, str]:
     """Returns the pairs of layers. numbers: stage -> number of its block."""
     layers = {"conv1": "blocks.0.conv", "bn1": "blocks.0.norm"}
-    for stage, number in numbers.items():
-        ours, theirs = f"res{stage}.{{block}}", f"blocks.{number}.res_blocks.{{block}}"
+    for stage, block_number in block_numbers.items():
+        ours, theirs = f"res{stage}.{{block}}", f"blocks.{block_number}.res_blocks.{{block}}"
         for index, letter in enumerate("abc", start=1):
             layers[f"{ours}.conv{index}"] = f"{theirs}.branch2.conv_{letter}"
             layers[f"{ours}.bn{index}"] = f"{theirs}.branch2.norm_{letter}"
