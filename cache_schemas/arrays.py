@@ -208,7 +208,7 @@ def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *colu
             fill=column.fill,
             about=column.about,
             units=column.units,
-            frame_step=frame_step,
+            frame_step=frame_step if column.rank else None,
         )
         for column in columns
     )
@@ -282,6 +282,20 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
     )
 
 
+def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
+    """Returns the arrays of tracks: the track of each box (T, N), and the number of tracks.
+
+    `scores` describes proposals/scores (T, N), whose frames and boxes these are.
+    """
+    return _columns(
+        "tracks",
+        dict(zip(scores.dims, scores.shape, strict=True)),
+        scores.frame_step,
+        _Column("id", "int32", 2, -1, "track of each box, by first frame, then rank in that frame; -1: no box"),
+        _Column("count", "int32", 0, -1, "tracks of the clip, numbered from 0; -1 in a failed row"),
+    )
+
+
 def every_array() -> list[ArraySpec]:
     """Returns all arrays that a cache can hold, for the table in SPEC.md. Names that vary are placeholders."""
     either, taps = "float16 or float32", ("maps", "pooled")
@@ -291,6 +305,7 @@ def every_array() -> list[ArraySpec]:
         *proposal_arrays(0, 0, 1),
         *region_arrays("<backbone>", "<tap>", (0, 0, 0), 1, either, 0),
         *graph_arrays((0, 0, 0), None),
+        *track_arrays(proposal_arrays(0, 0, 1)[1]),
         status_array("<key>"),
     ]
 

@@ -7,6 +7,7 @@ from kinegraph.stages.proposals.stage import Proposals
 from kinegraph.stages.regions.stage import Regions
 from kinegraph.stages.scene_graphs.stage import SceneGraphs
 from kinegraph.stages.stage import StageKind
+from kinegraph.stages.tracks.stage import Tracks
 
 KINDS: dict[str, StageKind] = {
     "clips": Clips(),
@@ -14,6 +15,7 @@ KINDS: dict[str, StageKind] = {
     "proposals": Proposals(),
     "regions": Regions(),
     "graphs": SceneGraphs(),
+    "tracks": Tracks(),
 }
 
 

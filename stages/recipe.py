@@ -17,6 +17,7 @@ from kinegraph.stages.options import StageOptions, need
 from kinegraph.stages.proposals.options import ProposalOptions
 from kinegraph.stages.regions.options import RegionOptions
 from kinegraph.stages.scene_graphs.options import GraphOptions
+from kinegraph.stages.tracks.options import TrackOptions
 
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -33,6 +34,7 @@ class Recipe(StageOptions):
     proposals: ProposalOptions | None = None
     regions: RegionOptions | None = None
     graphs: GraphOptions | None = None
+    tracks: TrackOptions | None = None
 
     def tap_of(self, name: str, tap: str) -> Tap:
         """Returns a tap of backbone entry `name`. Raises ValueError for an unknown tap."""

@@ -1,0 +1,57 @@
+"""The key `tracks`: which proposals of consecutive frames are one object. Imports no torch."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kinegraph.cache_schemas.arrays import track_arrays
+from kinegraph.cache_schemas.cache import Stage
+from kinegraph.stages.proposals.stage import SCORES, Proposals
+from kinegraph.stages.recipe import Recipe
+from kinegraph.stages.stage import Rows, StageKind
+
+if TYPE_CHECKING:
+    import torch
+
+    from kinegraph.stages.tracks.run import TrackRunner
+
+VERSION = 1  # raised when the output changes
+IDS, NUM_TRACKS = "tracks/id", "tracks/count"
+
+
+class Tracks(StageKind):
+    kind = "tracks"
+
+    def keys(self, recipe: Recipe) -> tuple[str, ...]:
+        return () if recipe.tracks is None else (self.kind,)
+
+    def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
+        assert recipe.tracks is not None
+        proposals = declared[Proposals.kind]
+        scores = next(spec for spec in proposals.arrays if spec.name == SCORES)
+        options = recipe.tracks.model_dump(mode="json")
+        options |= {"version": VERSION, "reads": {Proposals.kind: proposals.fingerprint}}
+        return Stage(key=key, options=options, arrays=track_arrays(scores))
+
+    def check(self, recipe: Recipe) -> None:
+        if recipe.tracks is not None and recipe.proposals is None:
+            raise ValueError("tracks: need a `proposals:` section")
+
+    def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> "TrackRunner":
+        from kinegraph.stages.tracks.run import TrackRunner
+
+        assert recipe.tracks is not None
+        return TrackRunner(recipe.tracks)
+
+    def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
+        """Ids [n, T, N], number of tracks [n]: frames hold boxes first, and new tracks have the next number."""
+        ids, num_tracks = ok[IDS], ok[NUM_TRACKS]
+        in_order = np.sort(ids, -1)
+        is_twice = (in_order[..., 1:] == in_order[..., :-1]) & (in_order[..., 1:] >= 0)
+        is_behind_none = (ids[..., 1:] >= 0) & (ids[..., :-1] < 0)
+        largest = np.maximum.accumulate(ids.reshape(-1, ids.shape[1] * ids.shape[2]), 1)  # up to each box
+        if is_twice.any() or is_behind_none.any() or (ids < -1).any() or (np.diff(largest, prepend=-1) > 1).any():
+            yield IDS, "ids"
+        if (largest[:, -1] + 1 != num_tracks).any():
+            yield NUM_TRACKS, "count"
