@@ -15,7 +15,7 @@ CachePath = Annotated[str, typer.Argument(metavar="CACHE", help="Folder or URL o
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace a config value.")]
 Stages = Annotated[
     list[str],
-    typer.Option("--stage", help="Run only clips, features, proposals, regions, graphs, or one entry: features/NAME."),
+    typer.Option("--stage", help="Run only this kind of stage, as `proposals`, or one entry, as `features/NAME`."),
 ]
 Part = Annotated[str, typer.Option("--shards", metavar="I/N", help="Run only shards with index % N == I.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="ROWS", help="Run only the shards of the first ROWS rows.")]

@@ -58,6 +58,12 @@ class Plan:
     changed: Changed = field(default_factory=dict)
     changed_files: dict[str, Changed] = field(default_factory=dict)
 
+    @property
+    def keys_to_run(self) -> tuple[str, ...]:
+        """The keys of the units, and those whose weights have to be compared with the cache."""
+        chosen = {key for unit in self.units for key in unit.keys}.union(self.unchecked)
+        return tuple(key for key in self.keys if key in chosen)
+
     def to_json(self) -> dict[str, Any]:
         """Shards of the selection per stage key, and the keys that are unchecked."""
         missing = Counter(key for unit in self.units for key in unit.keys)

@@ -9,7 +9,7 @@ import torch
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.agreement import require_same_stage
-from kinegraph.pipeline.caches.declared import Declared, declare
+from kinegraph.pipeline.caches.declared import Declared, declare, known_digests
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Event, Preparing
@@ -50,17 +50,23 @@ class Loaded:
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
     """Loads the runners of `keys` and of all keys that they read. Declares `keys` in the cache.
 
-    Raises WeightsError, or CacheMismatch where the weights are not those the cache was made with.
+    A key that is only read is not loaded if the cache has the digest of its weights. Raises WeightsError, or
+    CacheMismatch where the weights are not those the cache was made with.
     """
     device, keys = pick_device(config.run.device), {*keys}
+    digests = known_digests(config, cache)
+    declared = declare(config, digests)
+    runs = declared.running(keys, lambda key: False)
     found = {}
-    for key in stopping.checked(declare(config, {}).with_read(keys)):
+    for key in stopping.checked(declared.with_read(keys)):
+        if key not in runs and declared.known(key):
+            continue
         kind = kind_of(key)
         if network := kind.network(config, key):
             report(Preparing(doing=f"loading networks: {key.rpartition('/')[2]} ({network})"))
         found[key] = kind.open(config, key, device, compiled=config.run.compile)
     runners = {key: runner for key, runner in found.items() if runner is not None}
-    declared = declare(config, {key: runner.digest for key, runner in runners.items()})
+    declared = declare(config, digests | {key: runner.digest for key, runner in runners.items()})
     declared = replace(declared, stages={key: declared.stages[key] for key in declared.with_read(keys)})
     for stage in declared.stages.values():
         require_same_stage(cache, stage)

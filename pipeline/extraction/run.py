@@ -66,7 +66,7 @@ def extract(
         if plan.units and part[1] == 1:
             warn_if_off(cache.storage)
         if plan.units or plan.unchecked:
-            job = Job(config=config, cache=cache, keys=plan.keys, units=plan.units, allotted=allotted)
+            job = Job(config=config, cache=cache, keys=plan.keys_to_run, units=plan.units, allotted=allotted)
             executor_of(config).run(job, progress)
     finally:
         progress.close()

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from kinegraph.cache_schemas.arrays import every_array
 from kinegraph.cache_schemas.regular import CONFIG_BYTES, read_regular
 from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.heads.head import Head, HeadError, HeadOptions, Spec
@@ -122,10 +123,8 @@ def _widened(head: nn.Module, inputs: tuple[Mapping[str, Tensor]]) -> tuple[dict
 
 def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
     """Raises HeadError unless the head returns [2, num_classes] for two clips of zeros."""
-    whole = ("proposals/count", "graphs/count", "graphs/objects")
-    batch = {
-        name: torch.zeros(2, *spec[name], dtype=torch.int16 if name in whole else torch.float32) for name in head.reads
-    }
+    whole = {spec.name: spec.dtype for spec in every_array() if spec.dtype.startswith(("int", "uint"))}
+    batch = {name: torch.zeros(2, *spec[name], dtype=getattr(torch, whole.get(name, "float32"))) for name in head.reads}
     training = head.training
     try:
         with torch.no_grad():

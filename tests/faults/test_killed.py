@@ -14,7 +14,7 @@ import pytest
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.extraction.run import extract
-from tests.caches import write_config
+from tests.caches import same_bytes, write_config
 from tests.command_server import Run
 from tests.faults.conftest import Prepared, goes_on
 
@@ -81,6 +81,23 @@ def test_at_every_step_between_decode_and_ledger(tmp_path: Path, prepared: Prepa
     ended = run("extract", config, *OFTEN_REFRESHED, strike=["SIGKILL", operation, pattern, count])
     assert ended.code == -signal.SIGKILL, ended.said
     goes_on(config, prepared.undisturbed)
+
+
+TRACKED: dict[str, Any] = {
+    "backbones": {}, "regions": None, "proposals": {"source": "grid", "every": 2}, "tracks": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prepared", ["zarr", "hdf5"], indirect=True)
+def test_while_a_stage_is_made_from_sealed_stages(tmp_path: Path, prepared: Prepared, run: Run) -> None:
+    """No video is decoded: the first run had sealed all but the tracks of shards 1 and 2."""
+    undisturbed, config = (prepared.copy(tmp_path / name, **TRACKED) for name in ("undisturbed", "cache"))
+    extract(load_config(undisturbed))
+    extract(load_config(config), stages=["proposals"])
+    strike = ["SIGKILL", "link", "*/ledger/tracks/000001.json", 1]
+    assert run("extract", config, strike=strike).code == -signal.SIGKILL
+    assert [path.name for path in sorted((tmp_path / "cache" / "ledger" / "tracks").glob("0*"))] == ["000000.json"]
+    goes_on(config, same_bytes(tmp_path / "undisturbed"))
 
 
 RETRYING = {
