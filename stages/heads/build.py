@@ -88,7 +88,7 @@ def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
         parsed = parse_options(name, options)
         head = HEADS[name](spec, num_classes, parsed)
     head.name, head.num_classes = str(name), num_classes
-    head.options = parsed.model_dump()
+    head.options = parsed.recorded()
     if isinstance(parsed, TapOptions):
         head.options |= {"backbone": head.source.backbone, "tap": head.source.tap}
     return head

@@ -22,6 +22,10 @@ class HeadError(UsageError):
 class HeadOptions(StageOptions):
     """The base of the options of heads."""
 
+    def recorded(self) -> dict[str, Any]:
+        """Returns what a run records of the options, and compares when it goes on."""
+        return self.model_dump()
+
 
 class TapOptions(HeadOptions):
     """The options of every head that reads the arrays of one tap."""

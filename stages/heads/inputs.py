@@ -110,10 +110,10 @@ def _backbones(names: Iterable[str]) -> set[str]:
 def _need(name: str, spec: Spec) -> tuple[str, str]:
     """Returns the stage that makes an array, and the part of a config that asks for the array."""
     stage, entry, tap = [*name.split("/"), ""][:3]
-    if stage in ("proposals", "graphs"):
-        return stage, f"a section `{stage}:`"
     if stage == "regions":
         return stage, f"{entry} in `regions.backbones`"
+    if stage != "features":
+        return stage, f"a section `{stage}:`"
     kind = "pooled" if tap.endswith("_pooled") else "maps"
     words = f"with `taps: [{tap.removesuffix('_pooled')}]` and `store: [{kind}]`"
     if any(other.split("/")[:2] == [stage, entry] for other in spec):  # the arrays of a cached entry cannot change
@@ -179,7 +179,11 @@ class ProposalReader:
 
         bfloat16 would round pixels past 256, and areas past 65504 px overflow float16.
         """
-        return batch[BOXES][:, :: self.step, : self.top]
+        return self.of_boxes(BOXES, batch)
+
+    def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns [B, T, N, ...] of an array that has a value for each cached box."""
+        return batch[array][:, :: self.step, : self.top]
 
 
 class RegionReader:
@@ -248,6 +252,20 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
         return maps
     projected = F.conv2d(maps.flatten(0, 1), linear.weight[:, :, None, None], linear.bias)
     return projected.view(*maps.shape[:2], *projected.shape[1:])
+
+
+def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Tensor:
+    """Returns the mean over the tracks of a clip of the mean of x over each track: [B, C]; 0 for a clip without tracks.
+
+    x is [B, T, N, C], valid [B, T, N]. tracks [B, T, N] has the track of each valid box, a number below `most`. Boxes
+    that are not valid do not count.
+    """
+    is_in = valid.flatten(1)
+    track = torch.where(is_in, tracks.flatten(1).long(), 0)  # [B, T*N]
+    length = track.new_zeros(len(track), most).scatter_add_(1, track, is_in.long())  # boxes of each track
+    weight = (1 / length.gather(1, track).clamp_min(1)).view_as(valid).to(x.dtype)
+    total = torch.where(valid[..., None], x * weight[..., None], 0.0).sum((1, 2))
+    return total / (length > 0).sum(1).clamp_min(1)[:, None]
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:

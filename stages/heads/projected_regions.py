@@ -39,11 +39,13 @@ class ProjectedRegions:
             self.source = choose_source(spec, ["maps"], options)
             self.regions_of_maps = MapRegionReader(spec, self.source, top=top)
             self.reads, cached = self.regions_of_maps.reads, spec[self.source.maps][1]
+            self.proposals = self.regions_of_maps.proposals
         else:
             self.source = choose_source(spec, ["regions", "pooled"] if whole else ["regions"], options)
             self.cached_regions = RegionReader(spec, self.source, boxes=boxes, top=top)
             self.reads = self.cached_regions.reads + ((self.source.pooled,) if whole else ())
             cached = self.cached_regions.channels
+            self.proposals = self.cached_regions.proposals
         self.channels = options.dim or cached
         self.make_project = partial(nn.Linear, cached, options.dim) if options.dim else nn.Identity
 

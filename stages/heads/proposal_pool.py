@@ -4,24 +4,34 @@ B clips, T frames, N regions a frame, C channels.
 """
 
 from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from kinegraph.stages.heads.head import Classifier, Head, Spec
-from kinegraph.stages.heads.inputs import masked_mean
+from kinegraph.stages.heads.inputs import masked_mean, mean_over_tracks, missing
 from kinegraph.stages.heads.projected_regions import ProjectedRegionOptions, ProjectedRegions
+
+TRACKS = "tracks/id"
 
 
 class ProposalPoolOptions(ProjectedRegionOptions):
     hidden: int | None = Field(None, gt=0, description="width of an MLP applied to each region; null: none")
     concat_global: bool = Field(False, description="also classify the mean of the frame features")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
+    over: Literal["boxes", "tracks"] = Field(
+        "boxes", description="tracks: the mean of each track over its frames, then the mean of the tracks"
+    )
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns all options; `over` came later and is left out at its default."""
+        return self.model_dump(exclude={"over"} if self.over == "boxes" else set())
 
 
 class ProposalPool(Head):
-    """Masked mean over all regions of a clip, optionally after an MLP per region.
+    """Masked mean over all regions of a clip, or over its tracks, optionally after an MLP per region.
 
     With `concat_global` the head is "proposals + average pool", the control of Wang and Gupta (2018, table 3): STRG
     without its graphs. As in the paper, one projection serves regions and frame features.
@@ -33,6 +43,11 @@ class ProposalPool(Head):
         super().__init__()
         self.read_regions = ProjectedRegions(spec, options, boxes=False, whole=options.concat_global)
         self.source, self.reads = self.read_regions.source, self.read_regions.reads
+        self.over_tracks = options.over == "tracks"
+        if self.over_tracks:
+            if TRACKS not in spec:
+                raise missing([TRACKS], spec)
+            self.reads += (TRACKS,)
         dim = self.read_regions.channels
         self.project = self.read_regions.make_project()
         self.mlp = _mlp(dim, options.hidden) if options.hidden else nn.Identity()
@@ -40,7 +55,12 @@ class ProposalPool(Head):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         regions, whole = self.read_regions(batch, self.classifier.fc.weight.dtype, self.project)
-        pooled = masked_mean(self.mlp(regions.features), regions.valid)  # [B, C]
+        features = self.mlp(regions.features)
+        if self.over_tracks:
+            tracks = self.read_regions.proposals.of_boxes(TRACKS, batch)
+            pooled = mean_over_tracks(features, regions.valid, tracks, batch[TRACKS][0].numel())  # [B, C]
+        else:
+            pooled = masked_mean(features, regions.valid)
         logits: Tensor = self.classifier(pooled if whole is None else torch.cat([pooled, whole], 1))
         return logits
 

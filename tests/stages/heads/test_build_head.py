@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +120,18 @@ def test_a_missing_array_is_named_with_the_command_that_makes_it(
     del spec[without]
     with pytest.raises(HeadError, match=message):
         build_head(name, spec, 2)
+
+
+def test_missing_tracks_are_named_where_they_are_asked_for(spec: Spec) -> None:
+    """What runs record of older tables stays: the option came later."""
+    del spec["tracks/id"]
+    assert "over" not in build_head("proposal_pool", spec, 2).options
+    message = (
+        "Missing tracks/id. The config needs a section `tracks:`; then run `kinegraph extract CONFIG --stage tracks`."
+    )
+    with pytest.raises(HeadError, match=re.escape(message)):
+        build_head("proposal_pool", spec, 2, over="tracks")
+    assert build_head("proposal_pool", spec | {"tracks/id": (5, 4)}, 2, over="tracks").options["over"] == "tracks"
 
 
 def test_an_absent_backbone_is_named(spec: Spec) -> None:

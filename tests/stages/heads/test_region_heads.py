@@ -26,6 +26,7 @@ REGION_HEADS: list[tuple[str, dict[str, Any]]] = [
     ("strg", {"dim": 8, "regions_from": "maps"}),
     ("strg", {"dim": 8, "regions_from": "maps", "activate_projection": True}),
     ("proposal_pool", {"dim": 8, "regions_from": "maps", "concat_global": True}),
+    ("proposal_pool", {"hidden": 8, "over": "tracks"}),
 ]
 FRAME_HEADS: list[tuple[str, dict[str, Any]]] = [("avg_pool", {}), ("lstm", {"hidden": 16})]
 
@@ -43,6 +44,7 @@ def _padded(batch: dict[str, Tensor], extra: int) -> dict[str, Tensor]:
     return batch | {
         "regions/i3d/res5": F.pad(regions, (0, 0, 0, extra), value=torch.nan),
         "proposals/boxes": F.pad(boxes, (0, 0, 0, extra), value=torch.nan),
+        "tracks/id": F.pad(batch["tracks/id"], (0, extra), value=-1),
     }
 
 
@@ -50,7 +52,7 @@ def _padded(batch: dict[str, Tensor], extra: int) -> dict[str, Tensor]:
 def test_padding_changes_nothing(name: str, options: dict[str, Any], spec: Spec, make_batch: MakeBatch) -> None:
     batch = make_batch()
     head = _trained_looking(build_head(name, spec, 3, **options))
-    wider = spec | {"regions/i3d/res5": (5, 7, 12), "proposals/boxes": (5, 7, 4)}
+    wider = spec | {"regions/i3d/res5": (5, 7, 12), "proposals/boxes": (5, 7, 4), "tracks/id": (5, 7)}
     padded_head = _trained_looking(build_head(name, wider, 3, **options))
     padded_head.load_state_dict(head.state_dict())
     torch.testing.assert_close(padded_head(_padded(batch, 3)), head(batch), atol=1e-6, rtol=0)
@@ -122,6 +124,37 @@ def test_pools_are_masked_means(spec: Spec, make_batch: MakeBatch) -> None:
     pooled = (regions[:, 0, 0] + regions[:, 2, 0] + regions[:, 2, 1]) / 3
     expected = head.classifier.fc(torch.cat([pooled, batch["features/i3d/res5_pooled"].mean(1)], 1))
     torch.testing.assert_close(head(batch), expected)
+
+
+@pytest.mark.parametrize("regions_from", ["cached", "maps"])
+def test_tracks_are_means_of_their_boxes_and_count_alike(regions_from: str, spec: Spec, make_batch: MakeBatch) -> None:
+    """Boxes of twice as many frames as features, the three best of each: tracks have numbers beyond 5 x 3."""
+    twice = {"proposals/boxes": (10, 4, 4), "proposals/count": (10,), "tracks/id": (10, 4)}
+    batch = make_batch() | {name: x for name, x in make_batch(frames=10).items() if name in twice}
+    batch["proposals/count"] = torch.tensor([[4, 1, 2, 0, 0, 3, 3, 4, 1, 4], [1] * 10, [0] * 10], dtype=torch.int16)
+    batch["tracks/id"] += torch.tensor([0, 0, 0, 30, 30, 30, 0, 0, 0, 0])[:, None]
+    options = {"dim": None, "over": "tracks", "regions_from": regions_from, "num_regions": 3}
+    head = _trained_looking(build_head("proposal_pool", spec | twice, 3, **options))
+    regions, _ = head.read_regions(batch, torch.float64, head.project)
+    means = torch.zeros(3, 12, dtype=torch.float64)
+    for clip, (features, count, ids) in enumerate(
+        zip(regions.features, batch["proposals/count"][:, ::2], batch["tracks/id"][:, ::2], strict=True)
+    ):
+        boxes: dict[int, list[Tensor]] = {}
+        for t in range(5):
+            for n in range(min(int(count[t]), 3)):
+                boxes.setdefault(int(ids[t, n]), []).append(features[t, n])
+        if boxes:
+            means[clip] = torch.stack([torch.stack(track).mean(0) for track in boxes.values()]).mean(0)
+    torch.testing.assert_close(head(batch), head.classifier.fc(means))
+    assert not torch.allclose(head(batch)[0], build_of_boxes(head, spec | twice, options)(batch)[0], atol=1e-3)
+
+
+def build_of_boxes(head: Head, spec: Spec, options: dict[str, Any]) -> Head:
+    """The same weights, without tracks."""
+    other = build_head("proposal_pool", spec, 3, **options | {"over": "boxes"}).double().eval()
+    other.load_state_dict(head.state_dict())
+    return other
 
 
 def test_the_lstm_knows_the_order_of_frames_and_the_average_does_not(spec: Spec, make_batch: MakeBatch) -> None:
