@@ -13,11 +13,13 @@ class BackboneOptions(StageOptions):
 
     model: str = Field(description="a name that `kinegraph models` lists, or timm/<model> for an image model of timm")
     weights: str = Field(
-        description="a named file of the catalogue, a path, random:<seed>, or, for the ResNet-3D family and "
-        "TSM, inflate: and any of these for the 2D ResNet of its depth"
+        description="a named file of the catalogue, a path, or random:<seed>; for the ResNet-3D family "
+        "and TSM also inflate: and one of these for the 2D ResNet of the same depth"
     )
-    taps: tuple[str, ...] = Field(min_length=1, description="where to cut: names that `kinegraph models` lists")
-    every: int = Field(1, ge=1, le=10_000, description="use every k-th frame of the clip")
+    taps: tuple[str, ...] = Field(
+        min_length=1, description="where the network is cut: names that `kinegraph models` lists"
+    )
+    every: int = Field(1, ge=1, le=10_000, description="the network sees every k-th frame of the clip")
     size: int | None = Field(
         None,
         ge=16,
@@ -26,29 +28,39 @@ class BackboneOptions(StageOptions):
     )
     resize_short: Annotated[int, Field(ge=16)] | Literal["auto"] | None = Field(
         "auto",
-        description="px: the whole frame is resized to this short side, then crops are cut out at `size`; null: crops "
-        "are cut first, then resized to `size`; auto: as the named weights were tested, if `size` is null or theirs, "
-        "else null",
+        description="px: the whole frame is resized to this short side, then crops are cut at `size`; "
+        "null: crops are cut first, then resized to `size`; auto: as the named weights were "
+        "tested where `size` is null or the weights' own size, else null",
     )
     resize: Literal["auto", "pillow", "torch"] = Field(
         "auto",
-        description="pillow: antialiased bilinear, as torchvision on images; torch: bilinear without antialias, as "
-        "PySlowFast and PyTorchVideo; auto: with `resize_short` as the named weights were tested, else pillow",
+        description="pillow: antialiased bilinear, as torchvision on images; torch: bilinear without "
+        "antialias, as PySlowFast and PyTorchVideo; auto: as the named weights were tested "
+        "where `resize_short` is too, else pillow",
     )
     store: tuple[Literal["maps", "pooled"], ...] = Field(
-        ("pooled",), min_length=1, description="maps: [T, C, H, W]; pooled: their mean over H and W, float32"
+        ("pooled",),
+        min_length=1,
+        description="arrays to store: maps [T, C, H, W], or pooled, the mean of the maps over H and W in float32",
     )
-    storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the maps")
+    storage_dtype: Literal["float16", "float32"] = Field("float16", description="type of the stored maps")
     mean: Channels | None = Field(
-        None, description="of the pixels in 0..1, in `channel_order`; null: as the weights expect"
+        None,
+        description="subtracted from pixels in 0..1, one number per channel in `channel_order`; null: as "
+        "the weights expect",
     )
-    std: Channels | None = Field(None, description="what the pixels less `mean` are divided by; given with `mean`")
-    channel_order: ChannelOrder | None = Field(None, description="RGB or BGR; null: as the weights expect")
-    precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="the network computes in")
+    std: Channels | None = Field(
+        None, description="pixels are divided by these numbers after `mean` is subtracted; needed where `mean` is given"
+    )
+    channel_order: ChannelOrder | None = Field(
+        None, description="order of the input's channels, RGB or BGR; null: as the weights expect"
+    )
+    precision: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="precision in which the network computes")
     options: dict[str, int | str] = Field(
         default_factory=dict,
-        description="of the ResNet-3D family, as `kinegraph models` lists them; what is left out is as the named "
-        "weights were trained, else, or with `geometry: paper`, as in the network's paper",
+        description="options of the ResNet-3D family, as `kinegraph models` lists them; missing options "
+        "are as the named weights were trained, or as in the network's paper where that is "
+        "unknown or with `geometry: paper`",
     )
 
     @model_validator(mode="after")

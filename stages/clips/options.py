@@ -20,25 +20,26 @@ class ClipOptions(StageOptions):
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
     fps: Annotated[float, Field(gt=0, le=1000)] | Literal["native"] = Field(
-        6.0, description="of dense and centre clips; native: frames are counted, also by uniform"
+        6.0, description="frames per second of dense and centre clips; native: frames are counted, also by uniform"
     )
     frame_step: int = Field(
-        1, ge=1, le=10_000, description="with fps: native, dense and centre clips take every so many-th frame"
+        1, ge=1, le=10_000, description="with fps: native, dense and centre clips take every k-th frame"
     )
     sampling: Literal["uniform", "dense", "centre"] = Field(
         "dense",
-        description="uniform: over the whole video; dense: at fps from the start; centre: at fps, in the middle",
+        description="uniform: frames spread over the whole video; dense: frames at fps from the start, or "
+        "from evenly spaced starts of several clips; centre: one clip at fps in the middle",
     )
-    per_video: int = Field(1, ge=1, le=10_000, description="clips a video, evenly spaced")
+    per_video: int = Field(1, ge=1, le=10_000, description="clips per video, evenly spaced")
     crops: tuple[str, ...] = Field(
         ("center",),
         min_length=1,
-        description="where squares are cut: center, left, right, top_left, top_right, bottom_left, bottom_right, "
-        "even_<n> (n along the longer side); or full, the whole frame; each also mirrored, as left_flip; each makes a "
-        "row",
+        description="where squares are cut: center, left, right, top_left, top_right, bottom_left, "
+        "bottom_right, or even_<n> (n along the longer side); full is the whole frame; the "
+        "ending _flip mirrors, as in left_flip; each crop makes a row",
     )
     short: Literal["repeat_last", "loop", "fail"] = Field(
-        "repeat_last", description="what a video shorter than a clip does"
+        "repeat_last", description="what happens to a video that is shorter than a clip"
     )
 
     @property

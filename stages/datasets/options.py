@@ -25,30 +25,32 @@ class FolderOptions(StageOptions):
     """
 
     kind: Literal["folder"]
-    root: str = Field(description="folder of the videos, or a URL that fsspec opens, as `s3://bucket/prefix`")
+    root: str = Field(description="folder of the videos, or a URL that fsspec opens, such as `s3://bucket/prefix`")
     annotations: str | None = Field(
         None, description="csv with the columns path (below root, absolute, or a URL), label[, split][, start, end]"
     )
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1)] | str | None = Field(
         None,
-        description="all classes in order, or a file or URL with one a line, as Charades_v1_classes.txt: for a part of "
-        "a data set that lacks some; null: those found, sorted",
+        description="all classes in order, or a file or URL with one class per line, such as "
+        "Charades_v1_classes.txt; needed for a part of a data set that lacks some classes; "
+        "null: the classes found, sorted",
     )
     frame_rate: float | None = Field(
         None,
         gt=0,
         le=1000,
-        description="images a second, where folders of numbered images are the videos; null: there are none",
+        description="images per second where the videos are folders of numbered images; null: no videos are",
     )
     multi_label: bool | None = Field(
         None,
-        description="whether a video may have many labels, or none, which makes mAP the metric; null: whether one has",
+        description="whether a video may have several labels or none, which makes mAP the metric; null: "
+        "true if some video has several",
     )
     splits: dict[SplitName, Annotated[float, Field(gt=0, le=1e9)]] = Field(
         {"train": 1.0},
         min_length=1,
-        description="shares for videos listed without a split, dealt by a digest of the video's id: adding videos "
-        "never moves one from train to test",
+        description="shares of the splits for videos listed without a split; a digest of the video's id "
+        "decides, so added videos never move another video to another split",
     )
 
     @model_validator(mode="after")
@@ -71,10 +73,10 @@ class InteractionsOptions(StageOptions):
 
     kind: Literal["interactions"]
     root: str = Field(description="folder of the videos")
-    train: int = Field(3000, ge=1, le=MAX_VIDEOS, description="videos of this split")
-    val: int = Field(300, ge=1, le=MAX_VIDEOS, description="videos of this split")
-    test: int = Field(600, ge=1, le=MAX_VIDEOS, description="videos of this split")
-    seed: int = Field(0, ge=-MAX_SEED, le=MAX_SEED, description="of the generator")
+    train: int = Field(3000, ge=1, le=MAX_VIDEOS, description="number of videos of the split train")
+    val: int = Field(300, ge=1, le=MAX_VIDEOS, description="number of videos of the split val")
+    test: int = Field(600, ge=1, le=MAX_VIDEOS, description="number of videos of the split test")
+    seed: int = Field(0, ge=-MAX_SEED, le=MAX_SEED, description="seed of the generator")
 
     @model_validator(mode="after")
     def _lies_here(self) -> Self:
@@ -96,22 +98,27 @@ class SyncMnistOptions(StageOptions):
         description="folder of MNIST's four idx files, gzipped or not; null: the 1797 UCI digits that scikit-learn "
         "bundles (extra `demo`), enlarged",
     )
-    num_digits: Literal[3, 5] = Field(5, description="in each video, all of different values")
+    num_digits: Literal[3, 5] = Field(5, description="digits in each video, all of different values")
     digit_values: int = Field(
-        10, ge=3, le=10, description="how many values there are: 0, 1, ..; fewer values make fewer pairs to tell apart"
+        10,
+        ge=3,
+        le=10,
+        description="number of values, from 0 on; with fewer values there are fewer pairs to tell apart",
     )
     motion: Literal["walk", "constant"] = Field(
         "walk", description="walk: the paper's random walk; constant: an easier variant, every digit keeps its velocity"
     )
-    multiplier: int = Field(10, ge=1, le=1000, description="videos for each training image, which is digit 0 in them")
+    multiplier: int = Field(
+        10, ge=1, le=1000, description="videos for each training image; the image is digit 0 in them"
+    )
     val_images: int = Field(
         0,
         ge=0,
         le=MAX_VIDEOS,
-        description="training images, the last ones, that only the split val shows",
+        description="number of training images that only the split val shows, taken from the end",
     )
     test_multiplier: int = Field(1, ge=1, le=1000, description="videos for each image of val and test")
-    seed: int = Field(0, ge=0, le=MAX_SEED, description="of the generator")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the generator")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

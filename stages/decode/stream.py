@@ -107,8 +107,8 @@ class Probe:
 class TimedFrame(NamedTuple):
     """A frame, the seconds since the first frame, and the frame's numbers.
 
-    `coded` is the place among all frames that the decoder returned. `number` is the place among the frames that are
-    shown, from 0. Both are -1 after a seek.
+    `coded` is the place among all frames that the decoder returned, `number` the place among the shown frames, from 0.
+    Both are -1 after a seek.
     """
 
     seconds: float
@@ -175,9 +175,8 @@ class OpenVideo:
 
     @property
     def promised_duration(self) -> float | None:
-        """Returns the seconds that the container promises for the video stream.
-
-        Returns None where it does not state that stream alone.
+        """Returns the seconds that the container promises for the video stream alone, or None where it promises
+        none.
         """
         return self.rules.promised(self)
 

@@ -21,32 +21,46 @@ from kinegraph.stages.options import StageOptions
 class AtrBlockOptions(StageOptions):
     locator: Literal["both", "appearance", "motion", "none"] = Field(
         "both",
-        description="what finds the action; none: ATR_sim, averages instead of located features, and the locator's "
-        "other options do nothing",
+        description="the network that finds the action; none: ATR_sim, which averages features over "
+        "positions, and the locator's other options have no effect",
     )
-    locator_kernel: Literal[1, 3, 5, 7] = Field(3, description="side of its depth-wise convolutions, map cells")
-    locator_activation: bool = Field(False, description="BatchNorm and ReLU behind all its convolutions but the last")
-    locator_bias: bool = Field(False, description="of its last convolution, which adds to either of the two maps")
+    locator_kernel: Literal[1, 3, 5, 7] = Field(
+        3, description="side of the locator's depth-wise convolutions, in map cells"
+    )
+    locator_activation: bool = Field(
+        False, description="BatchNorm and ReLU behind all convolutions of the locator except the last"
+    )
+    locator_bias: bool = Field(
+        False, description="a bias in the locator's last convolution, which is added to both maps"
+    )
     reduction: int = Field(16, gt=0, description="the locator works on C / reduction channels")
     last_motion: Literal["zero", "repeat", "wrap"] = Field(
-        "zero", description="motion of the last frame: none, against itself, or against the first"
+        "zero", description="motion of the last frame: none, compared with itself, or compared with the first frame"
     )
     map_fusion: Literal["sum", "concat"] = Field(
-        "sum", description="of the appearance and the motion map; concat: by a 1x1 convolution"
+        "sum", description="how the appearance map and the motion map are joined; concat: by a 1x1 convolution"
     )
     reasoner: Literal["efficient", "graph", "none"] = Field("efficient", description="how frames collect from frames")
     num_reasoners: int = Field(2, ge=1, le=3, description="reasoners in a row, LayerNorm and ReLU between them")
-    activate_last: bool = Field(False, description="LayerNorm and ReLU behind the last reasoner, too")
-    radius: int = Field(1, gt=0, description="the efficient reasoner reaches so many frames back and forth")
+    activate_last: bool = Field(False, description="LayerNorm and ReLU behind the last reasoner too")
+    radius: int = Field(1, gt=0, description="how many frames before and after a frame the efficient reasoner reaches")
     channel_transform: Literal["full", "bottleneck", "depthwise", "none"] = Field(
-        "full", description="transforms of the reasoners: C x C, through C / bottleneck, a factor per channel, none"
+        "full",
+        description="transform of the channels in a reasoner: C x C, through C / bottleneck, one factor "
+        "per channel, or none",
     )
-    bottleneck: int = Field(4, gt=0, description="of channel_transform: bottleneck")
+    bottleneck: int = Field(4, gt=0, description="divisor of the channels for channel_transform: bottleneck")
     distribution: Literal["adding", "scaling", "none"] = Field(
-        "adding", description="of the result over the positions; none: the same at each, as without a locator"
+        "adding",
+        description="how the result is distributed over positions; none: the same result at each "
+        "position, as without a locator",
     )
-    sigmoid_in_adding: bool = Field(True, description="adding: sigmoid(M), not M; scaling always takes sigmoid(M)")
-    zero_init_norm: bool = Field(True, description="the block starts as the identity: the last BatchNorm's gain is 0")
+    sigmoid_in_adding: bool = Field(
+        True, description="distribution by adding uses sigmoid(M) in place of M; scaling always uses sigmoid(M)"
+    )
+    zero_init_norm: bool = Field(
+        True, description="the block starts as the identity, because the last BatchNorm's gain is 0"
+    )
 
 
 class AtrOptions(AtrBlockOptions, MapOptions):

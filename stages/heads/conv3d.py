@@ -18,7 +18,7 @@ from kinegraph.stages.options import StageOptions
 class Conv3dOptions(MapOptions):
     num_blocks: int = Field(3, gt=0, description="blocks in a row")
     non_local_after: int | None = Field(
-        None, gt=0, description="a non-local block after this one, counted from 1; null: none"
+        None, gt=0, description="number of the block, from 1, that a non-local block follows; null: no non-local block"
     )
 
 
@@ -63,7 +63,11 @@ class ResidualBlock(nn.Module):
 
 class Conv3dBlockOptions(StageOptions):
     kernel: Literal["3x3x3", "3x1x1"] = Field("3x3x3", description="frames x height x width")
-    shortcut: bool = Field(True, description="add to the input, the identity at the start; false: take its place")
+    shortcut: bool = Field(
+        True,
+        description="true: the result is added to the input, and the block starts as the identity; false: "
+        "the result replaces the input",
+    )
 
 
 class Conv3dBlock(nn.Module):

@@ -16,10 +16,14 @@ from kinegraph.stages.heads.maps import MapOptions, MapReader, each_frame
 
 
 class ConvLstmOptions(MapOptions):
-    dim: int | None = Field(512, gt=0, description="width of a 1x1 convolution of the cached maps; null: as cached")
+    dim: int | None = Field(
+        512, gt=0, description="width of a 1x1 convolution on the cached maps; null: no convolution"
+    )
     hidden: int = Field(256, gt=0, description="channels of the state")
-    kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, map cells")
-    peephole: bool = Field(True, description="gates see the cell (W_ci, W_cf, W_co), which ties them to one map size")
+    kernel: Literal[1, 3, 5, 7] = Field(3, description="side of the convolutions, in map cells")
+    peephole: bool = Field(
+        True, description="the gates see the cell (W_ci, W_cf, W_co), which limits the head to one map size"
+    )
 
 
 class ConvLstm(Head):

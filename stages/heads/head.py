@@ -30,8 +30,8 @@ class HeadOptions(StageOptions):
 class TapOptions(HeadOptions):
     """The options of every head that reads the arrays of one tap."""
 
-    backbone: str | None = Field(None, description="whose arrays to read; needed where several fit")
-    tap: str | None = Field(None, description="which tap's arrays to read; needed where several fit")
+    backbone: str | None = Field(None, description="backbone whose arrays the head reads; needed where several fit")
+    tap: str | None = Field(None, description="tap whose arrays the head reads; needed where several fit")
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,12 @@ from kinegraph.stages.heads.maps import each_frame
 class LstmOptions(TapOptions):
     hidden: int = Field(512, gt=0, description="width of the LSTM")
     convolutions: int = Field(
-        0, ge=0, description="3x3 convolutions of stride 2 with ReLU, on cached maps, in place of a mean over positions"
+        0,
+        ge=0,
+        description="number of 3x3 convolutions of stride 2 with ReLU on the cached maps, in place of a "
+        "mean over positions",
     )
-    dim: int = Field(128, gt=0, description="channels of those convolutions")
+    dim: int = Field(128, gt=0, description="channels of these convolutions")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
 

@@ -15,7 +15,9 @@ from kinegraph.stages.heads.inputs import choose_source, project_maps
 
 
 class MapOptions(TapOptions):
-    dim: int | None = Field(None, gt=0, description="width of a 1x1 convolution of the cached maps; null: as cached")
+    dim: int | None = Field(
+        None, gt=0, description="width of a 1x1 convolution on the cached maps; null: no convolution"
+    )
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
 

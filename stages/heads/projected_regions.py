@@ -18,11 +18,15 @@ from kinegraph.stages.heads.maps import each_frame
 
 
 class ProjectedRegionOptions(TapOptions):
-    dim: int | None = Field(512, gt=0, description="width of the projection of cached features; null: as cached")
+    dim: int | None = Field(512, gt=0, description="width of the projection of cached features; null: no projection")
     regions_from: Literal["cached", "maps"] = Field(
-        "cached", description="maps: project cached maps, then RoIAlign and maximum, as Wang and Gupta do"
+        "cached",
+        description="cached: cached regions are projected; maps: cached maps are projected, then RoIAlign "
+        "and maximum follow, as in Wang and Gupta",
     )
-    num_regions: int | None = Field(None, gt=0, description="the best boxes of a frame; null: all that are cached")
+    num_regions: int | None = Field(
+        None, gt=0, description="number of best boxes per frame that are read; null: all cached boxes"
+    )
 
 
 class ProjectedRegions:

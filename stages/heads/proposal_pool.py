@@ -18,8 +18,8 @@ TRACKS = "tracks/id"
 
 
 class ProposalPoolOptions(ProjectedRegionOptions):
-    hidden: int | None = Field(None, gt=0, description="width of an MLP applied to each region; null: none")
-    concat_global: bool = Field(False, description="also classify the mean of the frame features")
+    hidden: int | None = Field(None, gt=0, description="width of an MLP applied to each region; null: no MLP")
+    concat_global: bool = Field(False, description="the mean of the frame features is classified too")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
     over: Literal["boxes", "tracks"] = Field(
         "boxes", description="tracks: the mean of each track over its frames, then the mean of the tracks"

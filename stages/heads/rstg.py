@@ -25,26 +25,28 @@ OLD_ATTENTIONS = {"tf_simple": "tf_sum", "port": "torch_dot"}  # name in earlier
 class RstgBlockOptions(StageOptions):
     dim: int = Field(512, gt=0, description="width of nodes, messages and LSTMs")
     scales: tuple[Annotated[int, Field(gt=0)], ...] = Field(
-        (3, 2, 1), min_length=1, description="grids g x g of the nodes, in this order"
+        (3, 2, 1), min_length=1, description="grids of g x g nodes, in this order"
     )
-    num_iterations: int = Field(3, gt=0, description="space stages (K)")
+    num_iterations: int = Field(3, gt=0, description="number of space stages (K)")
     schedule: Schedule = Field(
         "all_temp",
-        description="all_temp: a time stage before each space stage and after the last; one_temp: one, at the end; "
-        "space_only: the mean over time instead; time_only: no messages; homogeneous: time links are messages too",
+        description="all_temp: a time stage before each space stage and after the last; one_temp: one "
+        "time stage, at the end; space_only: a mean over time in place of time stages; "
+        "time_only: no messages; homogeneous: links in time carry messages too",
     )
     attention: Literal["paper", "tf_dot", "tf_sum", "torch_dot"] = Field(
         "paper",
         description="paper: eq. 3 and 4, neighbours only; tf_dot and tf_sum: `dot` and `simple` of the authors' "
         "TensorFlow release; torch_dot: their PyTorch port. The released forms take a softmax over all nodes",
     )
-    positional: bool = Field(False, description="messages see where sender and receiver are")
-    update: Literal["shared", "scalewise"] = Field("shared", description="one update network, or one a scale")
+    positional: bool = Field(False, description="messages know the positions of sender and receiver")
+    update: Literal["shared", "scalewise"] = Field("shared", description="one update network, or one per scale")
     norm: Literal["layer", "layer_clip", "batch", "none"] = Field(
         "layer",
-        description="layer: of nodes and messages, a frame at a time; with attention `paper` the messages are those of "
-        "linked pairs, where the release has all pairs; layer_clip: input nodes over the clip, as released, which is "
-        "not causal; batch: of input nodes only",
+        description="layer: nodes and messages are normalised frame by frame (with attention `paper`, "
+        "messages of linked pairs only; the release takes all pairs); layer_clip: input nodes "
+        "are normalised over the clip, as released, which is not causal; batch: input nodes "
+        "only",
     )
 
     @field_validator("attention", mode="before")
@@ -60,9 +62,12 @@ class RstgBlockOptions(StageOptions):
 
 class RstgOptions(RstgBlockOptions, TapOptions):
     output: Literal["vec", "map"] = Field("vec", description="RSTG-to-vec or RSTG-to-map")
-    readout: Literal["last", "mean"] = Field("last", description="of to-vec: the last frame (paper), or the mean")
+    readout: Literal["last", "mean"] = Field(
+        "last", description="what to-vec reads: the last frame (paper), or the mean"
+    )
     residual: bool = Field(
-        False, description="add the graph to the features, scaled by 0 at the start; to-map always does"
+        False,
+        description="the graph's result is added to the features, scaled by 0 at the start; to-map always does this",
     )
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
@@ -96,7 +101,7 @@ class Rstg(Head):
 
 
 class RstgToVec(nn.Module):
-    """Maps [B, T, C, H, W] -> the sum over the nodes [B, D]. With `residual`: the pooled maps plus that sum [B, C]."""
+    """Maps [B, T, C, H, W] -> the sum over the nodes [B, D]. With `residual`, the pooled maps plus that sum [B, C]."""
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
         super().__init__()
@@ -115,10 +120,10 @@ class RstgToVec(nn.Module):
 
 
 class RstgToMap(nn.Module):
-    """Maps [B, T, C, H, W] plus the nodes painted back onto them, of the same shape.
+    """Maps [B, T, C, H, W] plus the nodes painted back onto them, of the same shape. The identity at the start.
 
-    The module is the identity at the start. The nodes are causal, the maps are not. As in the released code, the
-    residual's norm takes its statistics over the clip.
+    The nodes are causal, the maps are not. As in the released code, the residual's norm takes its statistics over the
+    clip.
     """
 
     upsampling: Tensor
@@ -137,9 +142,9 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """Computes s * LayerNorm(W x), with one number s per channel, 0 at the start.
+    """s * LayerNorm(W x) with one number s per channel, 0 at the start.
 
-    The norm is over a whole clip, with a bias and without a gain.
+    The norm is over a whole clip, with a bias, without gain.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -155,10 +160,7 @@ class ScaledResidual(nn.Module):
 
 
 class GridNodes(nn.Module):
-    """Area means of the grid's cells: maps [B, T, C, H, W] -> [B, T, V, D].
-
-    The means are projected where C is not D.
-    """
+    """Area means of the grid's cells: maps [B, T, C, H, W] -> [B, T, V, D]. Means are projected where C is not D."""
 
     pooling: Tensor
 
@@ -212,9 +214,9 @@ class SpaceTimeGraph(nn.Module):
         return normed.view(nodes.shape)
 
     def _through_time(self, lstm: nn.LSTM | None, nodes: Tensor, state: State | None, after: list[State]) -> Tensor:
-        """Runs every node through time (eq. 6), with `state` before the first frame.
+        """Runs nodes through time (eq. 6), with `state` before the first frame.
 
-        The state after the last frame is appended to `after`.
+        Appends the state after the last frame to `after`.
         """
         if lstm is None:
             nodes, state = self.space.through_time(nodes, state)
@@ -302,7 +304,7 @@ class Send(nn.Module):
     def forward(self, senders: Tensor, receivers: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
         """Returns messages [..., P, D] for senders and receivers [..., V, in_features].
 
-        `sender` and `receiver` [P] index the nodes.
+        `sender`, `receiver` [P] are node indices.
         """
         from_sender, from_receiver = self.first.weight.chunk(2, 1)
         sent = F.linear(senders, from_sender)[..., sender, :]

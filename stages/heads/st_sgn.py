@@ -26,18 +26,21 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 class SequenceOptions(HeadOptions):
     """The options of the parts above the frame encoder."""
 
-    num_object_classes: int = Field(36, gt=1, description="classes of nodes, the person's among them")
-    reducer: Reducer = Field("bigru", description="over the frames of a slice")
+    num_object_classes: int = Field(36, gt=1, description="number of classes of nodes, the person's class included")
+    reducer: Reducer = Field("bigru", description="how the frames of a slice are reduced to one vector")
     hidden: int = Field(512, gt=1, description="width of the embedding of a slice")
     slice_seconds: float | None = Field(
-        None, gt=0, description="cut the clip into slices of this length; the largest logit over slices counts"
+        None,
+        gt=0,
+        description="the clip is cut into slices of this length, and the largest logit over the slices "
+        "counts; null: one slice",
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout before the classifier")
 
 
 class StSgnOptions(SequenceOptions):
-    layer: Literal["gine", "cgconv", "nnconv"] = Field("gine", description="graph convolution")
-    readout: Literal["person", "mean", "max"] = Field("person", description="of a frame's nodes")
+    layer: Literal["gine", "cgconv", "nnconv"] = Field("gine", description="kind of graph convolution")
+    readout: Literal["person", "mean", "max"] = Field("person", description="how a frame's nodes become one vector")
     num_layers: int = Field(1, gt=0, description="graph convolutions in a row")
     dim: int | None = Field(None, gt=0, description="width of a node; null: classes x relations, as in the paper")
     person_class: int = Field(0, ge=0, description="class number of the person")
@@ -45,7 +48,9 @@ class StSgnOptions(SequenceOptions):
 
 
 class RelationMatrixOptions(SequenceOptions):
-    mlp: bool = Field(False, description="a linear layer and ReLU on the flattened matrix, as for single labels")
+    mlp: bool = Field(
+        False, description="a linear layer and ReLU on the flattened matrix, as in the paper for single labels"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

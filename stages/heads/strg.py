@@ -31,15 +31,20 @@ class StrgOptions(ProjectedRegionOptions):
     graphs: Literal["joint", "similarity", "spatial_temporal", "fused"] = Field(
         "joint",
         description="joint: one branch per kind of graph, summed; fused: all three graphs in each layer; "
-        "spatial_temporal: without similarities, so that their two options do nothing",
+        "spatial_temporal: no similarity graph, and the two options of similarities have no "
+        "effect",
     )
-    activate_projection: bool = Field(False, description="of maps: BatchNorm and ReLU behind the projection")
-    num_layers: int = Field(3, gt=0, description="graph convolutions of a branch")
-    scale_similarity: bool = Field(False, description="divide affinities by sqrt(dim); the paper does not")
+    activate_projection: bool = Field(
+        False, description="with regions_from: maps, BatchNorm and ReLU behind the projection"
+    )
+    num_layers: int = Field(3, gt=0, description="graph convolutions per branch")
+    scale_similarity: bool = Field(
+        False, description="similarities are divided by sqrt(dim), which the paper does not do"
+    )
     similarity_of: Literal["first", "each"] = Field(
-        "first", description="similarities of the features before the first layer, or of what each layer takes in"
+        "first", description="features that are compared: those before the first layer, or the input of each layer"
     )
-    share_g: bool = Field(True, description="one transform g for all branches")
+    share_g: bool = Field(True, description="all branches share one transform g")
     residual: Literal["transformed", "raw"] = Field(
         "transformed", description="what the first layer's residual adds: g(x), or x as in eq. 6"
     )

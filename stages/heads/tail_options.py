@@ -27,15 +27,18 @@ class InsertionOptions(StageOptions):
     """
 
     block: Literal["trg", "atr", "rstg", "non_local", "conv3d"] = Field(
-        description="of which kind; rstg: RSTG-to-map, conv3d: one 3D convolution"
+        description="kind of the inserted blocks; rstg: RSTG-to-map, conv3d: one 3D convolution"
     )
-    after: Places = Field((), description="blocks that one of this kind follows, one place or several")
+    after: Places = Field((), description="blocks of the network that an inserted block follows, one place or several")
     in_branch: Places = Field(
         (),
-        description="instead: in a residual block behind the branch's last norm, before the shortcut is added; in an "
-        "Inception block one at the end of each branch",
+        description="in place of `after`: in a residual block, the inserted block follows the branch's "
+        "last norm, before the shortcut is added; in an Inception block, one inserted block "
+        "ends each branch",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="of the block, as those of the head of its name")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the inserted block, as those of the head with its name"
+    )
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> "InsertionOptions":
@@ -51,18 +54,25 @@ class TailOptions(StageOptions):
     cache.
     """
 
-    from_tap: str = Field(alias="from", description="the cached tap, with `store: [maps]`")
-    backbone: str | None = Field(None, description="whose maps to read; null: the head's, or the only one that fits")
+    from_tap: str = Field(alias="from", description="the cached tap where the tail starts; it needs `store: [maps]`")
+    backbone: str | None = Field(
+        None, description="backbone whose maps are read; null: the head's backbone, or the only one that fits"
+    )
     blocks: Annotated[tuple[InsertionOptions, ...], BeforeValidator(_insertions)] = Field(
-        (), description="what is inserted, bottom to top; {res5.0: trg} is short for [{block: trg, after: res5.0}]"
+        (), description="blocks to insert, bottom to top; {res5.0: trg} is short for [{block: trg, after: res5.0}]"
     )
     batch_norm: Literal["frozen", "partial", "train"] = Field(
         "frozen",
-        description="the backbone's norms: frozen (statistics, gain and bias), all but the tail's first, or none",
+        description="frozen: all norms of the backbone stay as they are (statistics, gain and bias); "
+        "partial: all except the tail's first; train: none",
     )
-    learning_rate_factor: float = Field(1.0, gt=0, le=1e6, description="for the backbone's weights; new blocks have 1")
-    model: str | None = Field(None, description="null: as cached")
-    options: dict[str, int | str] | None = Field(None, description="null: as cached")
+    learning_rate_factor: float = Field(
+        1.0, gt=0, le=1e6, description="factor on the learning rate of the backbone's weights; inserted blocks have 1"
+    )
+    model: str | None = Field(None, description="model of the backbone; null: as in the cache")
+    options: dict[str, int | str] | None = Field(None, description="options of the backbone; null: as in the cache")
     weights: str | None = Field(
-        None, description="null: the same word as when cached; a path where that file lies now. Others are refused"
+        None,
+        description="weights of the backbone; null: as in the cache; else the path where the same file "
+        "lies now, because other weights are refused",
     )

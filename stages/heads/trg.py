@@ -16,18 +16,22 @@ from kinegraph.stages.options import StageOptions
 
 
 class TrgBlockOptions(StageOptions):
-    num_heads: int = Field(3, gt=0, description="graphs over the frames, each with weights of its own")
+    num_heads: int = Field(3, gt=0, description="number of graphs over the frames, each with its own weights")
     relation: Literal["dot", "sum", "bilinear"] = Field("dot", description="how two frames are compared")
-    scale_relation: bool = Field(True, description="divide relations by sqrt(C H W); the paper does not")
+    scale_relation: bool = Field(True, description="relations are divided by sqrt(C H W), which the paper does not do")
     norm_after: Literal["convolution", "graph"] = Field(
-        "convolution", description="BatchNorm before or after frames are mixed"
+        "convolution", description="convolution: BatchNorm before frames are mixed; graph: after"
     )
-    aggregator: Literal["attention", "mean", "concatenation"] = Field("attention", description="of the heads")
-    fusion: Literal["add", "concat"] = Field("add", description="of the block's input and its graphs")
+    aggregator: Literal["attention", "mean", "concatenation"] = Field(
+        "attention", description="how the heads are aggregated"
+    )
+    fusion: Literal["add", "concat"] = Field("add", description="how the block's input and its graphs are joined")
 
 
 class TrgOptions(TrgBlockOptions, MapOptions):
-    dim: int | None = Field(512, gt=0, description="width of a 1x1 convolution of the cached maps; null: as cached")
+    dim: int | None = Field(
+        512, gt=0, description="width of a 1x1 convolution on the cached maps; null: no convolution"
+    )
     num_blocks: int = Field(3, gt=0, description="blocks in a row")
 
 

@@ -19,7 +19,7 @@ from kinegraph.stages.heads.inputs import choose_source
 class TrnOptions(TapOptions):
     dim: int = Field(256, gt=0, description="width of a linear layer on the frame features")
     hidden: int = Field(256, gt=0, description="width of a relation")
-    num_tuples: int = Field(3, gt=0, description="at most so many tuples of n frames, for each n")
+    num_tuples: int = Field(3, gt=0, description="most tuples of n frames, for each n")
     dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
 
 

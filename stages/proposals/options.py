@@ -9,9 +9,9 @@ from kinegraph.stages.proposals.catalogue import entry
 from kinegraph.stages.video_files import check_pattern, path_for
 
 Size = tuple[int, int]
-Top = Annotated[int, Field(ge=1, le=10_000, description="boxes a frame, at most, best first")]
+Top = Annotated[int, Field(ge=1, le=10_000, description="most boxes per frame, best first")]
 Weights = Annotated[str, Field(description="a name that `kinegraph models` lists, a path, or random:<seed>")]
-Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="the network computes in")]
+Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="precision in which the network computes")]
 ShortSide = Annotated[
     int | None, Field(ge=32, le=8192, description="frames are resized to this short side, px; null: the network's own")
 ]
@@ -78,7 +78,7 @@ class TorchvisionOptions(SourceOptions):
         "fasterrcnn_resnet50_fpn_v2",
         "fasterrcnn_mobilenet_v3_large_fpn",
         "fasterrcnn_mobilenet_v3_large_320_fpn",
-    ] = Field("fasterrcnn_resnet50_fpn", description="which detector")
+    ] = Field("fasterrcnn_resnet50_fpn", description="name of the detector")
     weights: Weights
     top: Top = 50
     short_side: ShortSide = None
@@ -137,9 +137,10 @@ class Detectron2Options(SourceOptions):
 
     source: Literal["detectron2"]
     config: str = Field(
-        "COCO-Detection/rpn_R_50_FPN_1x.yaml", description="a config of its model zoo, or a yaml file of yours"
+        "COCO-Detection/rpn_R_50_FPN_1x.yaml",
+        description="a config of detectron2's model zoo, or a yaml file of your own",
     )
-    weights: str = Field("zoo", description="zoo: the official file of a model zoo config; or a path")
+    weights: str = Field("zoo", description="zoo: the official file of the model zoo's config; else a path")
     top: Top = 50
 
     @property
@@ -165,16 +166,18 @@ class FileOptions(SourceOptions):
     files: str = Field(
         description="path with {stem} (video_id without its ending) or {video_id}, ending in .json or .npz"
     )
-    box_format: Literal["xyxy", "xywh"] = Field("xyxy", description="corners, or corner and size")
-    units: Literal["px", "fraction"] = Field("px", description="of the rotated frame: pixels, or 0..1 of its sides")
+    box_format: Literal["xyxy", "xywh"] = Field("xyxy", description="two corners, or one corner and the size")
+    units: Literal["px", "fraction"] = Field(
+        "px", description="px: pixels of the rotated frame; fraction: 0..1 of its sides"
+    )
     frames: Literal["seconds", "index"] = Field(
-        "seconds", description="how the files name frames: time since the first frame, or its index from 0"
+        "seconds", description="how the files name frames: by the time since the first frame, or by the index from 0"
     )
     tolerance_seconds: float = Field(
         0.02,
         ge=0,
         le=3600,
-        description="how far from a frame's time its boxes may be listed",
+        description="largest difference between a frame's time and the time of its boxes",
     )
     top: Top = 50
 
@@ -196,7 +199,7 @@ class GridOptions(SourceOptions):
 
     source: Literal["grid"]
     cells: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = Field(
-        (4, 4), description="rows and columns"
+        (4, 4), description="number of rows and columns"
     )
 
     @property

@@ -10,11 +10,11 @@ from kinegraph.stages.options import StageOptions
 class RegionOptions(StageOptions):
     """RoIAlign features of every proposal, on every tap of the named backbones."""
 
-    backbones: tuple[str, ...] = Field(min_length=1, description="entries of `backbones`")
-    size: int = Field(7, ge=1, le=64, description="bins a side")
-    reduce: Literal["max", "mean"] = Field("max", description="over the bins")
-    grid: bool = Field(False, description="also store the bins before they are reduced: [T, N, D, size, size]")
-    storage_dtype: Literal["float16", "float32"] = Field("float16", description="of the region features")
+    backbones: tuple[str, ...] = Field(min_length=1, description="names of entries in `backbones`")
+    size: int = Field(7, ge=1, le=64, description="bins per side of the RoIAlign grid")
+    reduce: Literal["max", "mean"] = Field("max", description="how the bins of a box are reduced to one vector")
+    grid: bool = Field(False, description="the bins are also stored before they are reduced: [T, N, D, size, size]")
+    storage_dtype: Literal["float16", "float32"] = Field("float16", description="type of the stored region features")
 
     def recorded(self) -> dict[str, Any]:
         """Returns the options that the fingerprint covers. `grid` is newer and is left out while it is false."""

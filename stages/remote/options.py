@@ -14,19 +14,22 @@ class StagingOptions(StageOptions):
     """
 
     folder: str | None = Field(
-        None, description="on a disk of the node; null: the system's temporary folder (`TMPDIR`, else /tmp)"
+        None,
+        description="folder for copies on a disk of the node; null: the system's temporary folder "
+        "(`TMPDIR`, else /tmp)",
     )
     max_gib: float = Field(
         16.0,
         gt=0,
         le=1_000_000,
-        description="copies of one worker process take no more; a larger video fails, and is named",
+        description="most GiB that the copies of one worker process take; a larger video fails and is named",
     )
     tries: int = Field(
         7,
         ge=1,
         le=1000,
-        description="requests before the network is given up; waits of 1, 2, 4, 8, 16, 30 s ... in between",
+        description="requests before a worker gives up on the network, with pauses of 1, 2, 4, 8, 16, 30 "
+        "s ... between them",
     )
 
     @property

@@ -26,21 +26,22 @@ class GraphFileOptions(StageOptions):
     source: Literal["file"]
     files: str = Field(description="path with {stem} (video_id without its ending) or {video_id}, ending in .json")
     vocabulary: Vocabulary = Field(
-        description="`action_genome` (36 classes, 25 relations), `action_genome_26` (with otherrelationship), a json "
-        "file with the lists `classes`, `relations` and (optional) `ignored_relations`, or these lists here",
+        description="`action_genome` (36 classes, 25 relations), `action_genome_26` (with "
+        "otherrelationship), a json file with the lists `classes`, `relations` and (optional) "
+        "`ignored_relations`, or these lists themselves",
         json_schema_extra=lambda schema: schema.update(anyOf=[{"$ref": schema.pop("$ref")}, {"type": "string"}]),
     )
     max_frames: int = Field(
         64,
         ge=1,
         le=10_000,
-        description="graphs of a clip; of more, so many evenly spaced ones are taken",
+        description="most graphs of a clip; where a clip has more, this many evenly spaced graphs are taken",
     )
     max_objects: int = Field(
         16,
         ge=1,
         le=10_000,
-        description="objects of a graph; a file with more of them fails its clips",
+        description="most objects of a graph; a file with more objects fails its clips",
     )
 
     @property

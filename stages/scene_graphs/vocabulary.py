@@ -18,9 +18,11 @@ def plain(name: str) -> str:
 class Vocabulary(StageOptions):
     """Names in the order of their numbers. All names must differ, also without case, blanks and the signs / _ -."""
 
-    classes: tuple[str, ...] = Field(min_length=1, description="of objects, the person's among them")
-    relations: tuple[str, ...] = Field(min_length=1, description="of an object to the person")
-    ignored_relations: tuple[str, ...] = Field((), description="relations of the files that are left out")
+    classes: tuple[str, ...] = Field(
+        min_length=1, description="names of the objects' classes, the person's class included"
+    )
+    relations: tuple[str, ...] = Field(min_length=1, description="names of relations of an object to the person")
+    ignored_relations: tuple[str, ...] = Field((), description="relations in the files that are left out")
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Vocabulary":

@@ -16,93 +16,102 @@ class TrainOptions(StageOptions):
 
     head: str = Field(
         "strg",
-        description="one of `kinegraph models --heads`, or yours: `my_heads.py:MyHead`, relative to the config",
+        description="a head that `kinegraph models --heads` lists, or your own, `my_heads.py:MyHead`, "
+        "relative to the config",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="options of the head; other heads that `train --head` names get those that they have, too",
+        description="options of the head; other heads that `train --head` names take those that they have too",
     )
-    seed: int = Field(0, ge=0, le=MAX_SEED, description="for the first weights, the order of clips and dropout")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the first weights, the order of clips and dropout")
     epochs: int = Field(20, gt=0, le=1_000_000, description="passes over the training split")
     iterations: int | None = Field(
         None,
         gt=0,
         le=1_000_000_000,
-        description="in place of epochs: so many steps; milestones and warmup then count steps, too",
+        description="number of steps, in place of epochs; milestones and warmup then count steps too",
     )
     batch_size: int = Field(64, gt=0, le=1_000_000, description="clips of one step, in training and evaluation")
-    learning_rate: float = Field(1e-3, gt=0, le=1e6, description="the highest one")
+    learning_rate: float = Field(1e-3, gt=0, le=1e6, description="the highest learning rate of the run")
     schedule: Literal["cosine", "constant", "step", "plateau"] = Field(
         "cosine",
-        description="learning rate over the steps; cosine: to 0; step: times gamma at each milestone; plateau: times "
-        "gamma once `metric` does not get better",
+        description="learning rate over the steps; cosine: falls to 0; step: times gamma at each "
+        "milestone; plateau: times gamma when `metric` no longer improves",
     )
     milestones: tuple[Annotated[int, Field(gt=0, le=1_000_000_000)], ...] = Field(
         (),
-        description="of schedule step: epochs after which the rate falls",
+        description="schedule step: epochs after which the rate falls",
     )
     plateau_epochs: int = Field(
         5,
         gt=0,
         le=1_000_000,
-        description="of schedule plateau: the rate falls after so many epochs in a row that are not better",
+        description="schedule plateau: the rate falls after this many epochs in a row without improvement",
     )
-    gamma: float = Field(0.1, gt=0, lt=1, description="of schedules step and plateau")
-    warmup: float = Field(0, ge=0, le=1e9, description="epochs over which the rate rises linearly; 0: none")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="how to follow the gradient")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    nesterov: bool = Field(True, description="of sgd with a momentum")
-    weight_decay: float = Field(1e-4, ge=0, le=1e6, description="decoupled with adamw")
-    decay_all: bool = Field(True, description="false: no weight decay on biases and norms, parameters of one axis")
+    gamma: float = Field(0.1, gt=0, lt=1, description="schedules step and plateau: factor on the rate")
+    warmup: float = Field(0, ge=0, le=1e9, description="epochs over which the rate rises linearly; 0: no warm-up")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="optimiser of the weights")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: momentum")
+    nesterov: bool = Field(True, description="sgd with momentum: Nesterov's momentum")
+    weight_decay: float = Field(1e-4, ge=0, le=1e6, description="weight decay; adamw decouples it")
+    decay_all: bool = Field(True, description="false: biases and norms (parameters with one axis) have no weight decay")
     clip_grad_norm: float | None = Field(
         None,
         gt=0,
         le=1e9,
-        description="scale gradients down to this norm; null: never",
+        description="gradients are scaled down to this norm; null: never",
     )
     ema: float | None = Field(
-        None, gt=0, lt=1, description="keep and score a moving mean of the weights with this decay, as 0.999"
+        None,
+        gt=0,
+        lt=1,
+        description="a moving mean of the weights with this decay, such as 0.999, is scored and kept; "
+        "null: the weights themselves are",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="of training's passes; fp16 needs CUDA. Evaluation is in fp32"
+        "fp32", description="precision of training; fp16 needs CUDA; evaluation is always in fp32"
     )
     class_weights: Literal["none", "balanced"] | tuple[Annotated[float, Field(gt=0, le=1e9)], ...] = Field(
         "none",
-        description="in the loss: balanced, by the training split, or a number per class; where videos may have many "
-        "labels they weigh the positives",
+        description="weights of classes in the loss: balanced over the training split, or one number per "
+        "class; where videos may have several labels, they weight the positives; none: all 1",
     )
     metric: Literal["top1", "top5", "mAP", "wAP", "loss"] | None = Field(
-        None, description="on val_split, chooses the best epoch; null: top1, or mAP where videos may have many labels"
+        None,
+        description="metric on val_split that chooses the best epoch; null: top1, or mAP where videos may "
+        "have several labels",
     )
     patience: int | None = Field(
         None,
         gt=0,
         le=1_000_000,
-        description="stop after so many epochs in a row that are not better",
+        description="training stops after this many epochs in a row without improvement; null: never",
     )
     checkpoint_minutes: float = Field(
         10.0,
         gt=0,
         le=MAX_SECONDS / 60,
-        description="a killed run goes on from the last epoch, or from a state at most so old",
+        description="a killed run continues from the last epoch, or from a state at most this many minutes old",
     )
     checkpoint_steps: int | None = Field(
         None,
         gt=0,
         le=1_000_000_000,
-        description="also after every so many steps of an epoch",
+        description="the state is also written after this many steps of an epoch",
     )
-    tensorboard: bool = Field(False, description="log for TensorBoard in the run's folder")
-    train_split: SplitName = Field("train", description="split to learn from")
-    val_split: SplitName | None = Field("val", description="split that chooses the best epoch; null: keep the last one")
+    tensorboard: bool = Field(False, description="logs for TensorBoard are written to the run's folder")
+    train_split: SplitName = Field("train", description="split that is trained on")
+    val_split: SplitName | None = Field(
+        "val", description="split that chooses the best epoch; null: the last epoch is kept"
+    )
     test_split: SplitName = Field("test", description="split that `kinegraph evaluate` scores")
     preload: bool = Field(
-        False, description="read all clips into memory first; faster where they are compressed or small"
+        False, description="all clips are read into memory first, which is faster where clips are compressed or small"
     )
-    aggregate: Literal["max", "mean"] = Field("mean", description="over the clips and crops of a video")
+    aggregate: Literal["max", "mean"] = Field("mean", description="how the clips and crops of a video are aggregated")
     aggregate_of: Literal["logits", "probabilities"] = Field("logits", description="what is aggregated")
     threads: int | None = Field(
-        None, gt=0, le=4096, description="CPU threads; null: as the process has them, a worker as `run.threads` says"
+        None, gt=0, le=4096, description="CPU threads; null: as the process has them; in a worker as `run.threads` says"
     )
     run: str = Field(
         f"runs/{HEAD}",
