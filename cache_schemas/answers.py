@@ -44,6 +44,6 @@ def status_in(error: BaseException | None) -> int:
 def status_of(error: BaseException | None) -> int:
     """Returns the HTTP status of an error of fsspec. fsspec keeps the client's error as the cause.
 
-    Returns 0 where there is none.
+    Returns 0 where the client's error carries no status.
     """
     return status_in(error.__cause__) if error else 0

@@ -207,10 +207,7 @@ class Cache:
 
     @property
     def multi_label(self) -> bool | None:
-        """Returns whether a video may have several labels.
-
-        Returns None where the cache does not say, so that only the labels show it.
-        """
+        """Returns whether a video may have several labels, or None where only the labels show whether it may."""
         try:
             return read_document(self.storage, LABELS, Labels, self._indexed_advice).multi_label
         except FileNotFoundError:
@@ -218,9 +215,8 @@ class Cache:
 
     @property
     def dataset(self) -> dict[str, Any] | None:
-        """Returns the dataset options that `index` used.
-
-        Returns None for caches that do not record them: early caches and imported caches.
+        """Returns the dataset options that `index` used, or None for early and imported caches, which record no
+        options.
         """
         try:
             return read_document(self.storage, DATASET, IndexedDataset, self._indexed_advice).options
@@ -229,7 +225,7 @@ class Cache:
 
     @property
     def is_imported(self) -> bool:
-        """Returns whether `import` made the rows. It writes neither labels.json nor dataset.json."""
+        """Returns whether `import` made the rows. An import writes neither labels.json nor dataset.json."""
         return "provenance" in self.manifest["clips"]
 
     @property
@@ -283,7 +279,7 @@ class Cache:
         return self.storage.exists(self.stage_name(key))
 
     def stage(self, key: str) -> Stage:
-        """Returns what `key` wrote in this cache. Raises CacheError, with the keys of the cache, for an unknown key."""
+        """Returns the stage `key` of this cache. Raises CacheError, with the keys of the cache, for an unknown key."""
         if not self.has_stage(key):
             raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
         stage = Stage.of(read_document(self.storage, self.stage_name(key), StageDocument))
@@ -341,9 +337,8 @@ class Cache:
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
-        """Raises CacheMismatch where the cache holds `stage.key` made with other options.
-
-        The message lists the options that differ.
+        """Raises CacheMismatch, with the options that differ, where the cache holds `stage.key` made with other
+        options.
         """
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)

@@ -255,7 +255,7 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
 
 
 def _way_out(storage: Storage) -> str:
-    """Returns the end of the error for a missing table. It says how to get the table."""
+    """Returns the end of the error for a missing table. The words say how to get the table."""
     if any(storage.names(STAGES)):
         return ", and only it says which row is which clip. Restore it from a copy of the cache."
     return ". Make it with `kinegraph index CONFIG`."

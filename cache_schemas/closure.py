@@ -1,8 +1,8 @@
 """Follows which stages read which. One rule serves failures that spread, files that changed, and work that comes along.
 
 Each stage lists the stages that its rows are made from in `reads`. The functions of this module follow `reads` through
-any number of stages. They expect each stage after the stages that it reads, as `Declared.stages` and `stages_in_order`
-have them.
+any number of stages. The functions expect each stage after the stages that it reads, as `Declared.stages` and
+`stages_in_order` have them.
 """
 
 from collections.abc import Iterable, Mapping

@@ -69,7 +69,7 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 
 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
-    """Returns the zarr.json of a group. Its attributes name the coordinates, as the CF conventions do."""
+    """Returns the zarr.json of a group. The attributes of the group name the coordinates, as the CF conventions do."""
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}
     if coordinates:

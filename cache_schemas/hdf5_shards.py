@@ -77,7 +77,8 @@ def _opened(path: Path) -> h5py.File:
 def _own(file: h5py.File, name: str) -> h5py.Dataset:
     """Returns the dataset `name` of this file.
 
-    Raises KeyError where there is none, or where a link leads to the dataset. A link may lead into another file.
+    Raises KeyError where there is no such dataset, or where a link leads to the dataset. A link may lead into another
+    file.
     """
     parts = name.split("/")
     for depth in range(1, len(parts) + 1):

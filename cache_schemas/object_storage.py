@@ -157,9 +157,10 @@ class ObjectStorage:
         return None
 
     def _create(self, name: str, content: bytes) -> bool:
-        """Puts an object on the condition that there is none. Returns whether the object is the one of this call.
+        """Puts an object on the condition that there is no object of this name.
 
-        The condition is left out where the store supports no conditions.
+        Returns whether the object is the one of this call. The condition is left out where the store supports no
+        conditions.
         """
         try:
             self._pipe(name, content, mode="create")

@@ -149,7 +149,10 @@ def _end(signal_number: int, why: str) -> None:
 
 
 def say_after_stop(words: str) -> None:
-    """Sets the words that are printed after a signal has stopped this process. They say what becomes of its work."""
+    """Sets the words that are printed after a signal has stopped this process.
+
+    The words say what becomes of the process' work.
+    """
     _noted.words = words
 
 
@@ -232,7 +235,8 @@ class _Queue(Protocol[Item_co]):
 def get(items: _Queue[Item], seconds: float | None = None) -> Item:
     """Returns `items.get(timeout=seconds)`, with safe points while waiting. Raises queue.Empty.
 
-    Do not pass a queue.SimpleQueue. Its `get` was seen to wait for ever when a signal came near the end of the timeout.
+    Do not pass a queue.SimpleQueue. The `get` of a SimpleQueue was seen to wait for ever when a signal came near the
+    end of the timeout.
     """
     until = None if seconds is None else monotonic() + seconds
     while True:
@@ -291,7 +295,7 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 def unheard_by_children() -> Iterator[None]:
     """Blocks SIGINT and SIGUSR1 for processes that are started inside, also during their start.
 
-    Their parent stops them. Child processes inherit the mask of signals, but not the handlers.
+    The parent process stops its children. Child processes inherit the mask of signals, but not the handlers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:

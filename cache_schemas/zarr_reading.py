@@ -38,7 +38,7 @@ def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
 
 
 class ShardView:
-    """A sealed shard object, mapped into memory. It holds one mapping and no file descriptor.
+    """A sealed shard object, mapped into memory. A view holds one mapping and no file descriptor.
 
     Raises ValueError where the index is damaged.
     """

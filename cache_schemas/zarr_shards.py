@@ -165,7 +165,7 @@ class ZarrStore:
         return None
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns one object for each array."""
+        """Returns `num_arrays`, because each array is one object."""
         return num_arrays
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:

@@ -47,7 +47,7 @@ class StageBatch(Protocol):
         """Returns [batch_size, T, S, S, 3] uint8. A slot without a usable clip is zero."""
 
     def clip(self, slot: int) -> "DecodedClip":
-        """Returns the clip of a usable slot. Its frame times are set also where no pixels were decoded."""
+        """Returns the clip of a usable slot. The clip's frame times are set also where no pixels were decoded."""
 
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
         """Returns a row of an array that this stage reads.
@@ -71,7 +71,7 @@ class StageBatch(Protocol):
         """Marks the clip as failed in this stage and in all stages that read it. The first reason of a clip stays."""
 
     def note_file(self, slot: int, path: str | None) -> None:
-        """Notes that a file is read for the clip's video. None notes nothing."""
+        """Notes that a file is read for the clip's video. A `path` of None notes nothing."""
 
 
 class Runner(Protocol):
@@ -126,8 +126,8 @@ class StageKind(Protocol):
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
         """Returns the arrays that readers of this key get from `hand_on` where the arrays are not stored and sealed.
 
-        A key that hands arrays on runs for its readers even if it was not asked for. Its rows are not written in that
-        case.
+        A key that hands arrays on runs for its readers even if it was not asked for. The rows of such a key are not
+        written.
         """
         return ()
 
@@ -167,6 +167,6 @@ class StageKind(Protocol):
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
         """Returns a sentence that names the config keys to change so that the config fits a cache.
 
-        Returns "" where there are none.
+        Returns "" where there is no key to change.
         """
         return ""

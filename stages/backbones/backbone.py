@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         self.levels = levels
 
     def adopt(self, network: nn.Module) -> None:
-        """Takes the submodules that `stages` names from another network. Their parameters keep their names."""
+        """Takes the submodules that `stages` names from another network. Parameters keep their names."""
         for path in (path for paths in self.stages.values() for path in paths):
             child = path.partition(".")[0]
             self.add_module(child, network.get_submodule(child))

@@ -52,11 +52,11 @@ class BackboneEntry:
 
     @property
     def other_words(self) -> list[str]:
-        """Returns what `weights` may be besides names, files and `random:<seed>`, for messages."""
+        """Returns the words that `weights` may be besides names, files and `random:<seed>`, for messages."""
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
     def tap(self, name: str) -> Tap:
-        """Returns the tap of this name. Raises ValueError, with the list of taps, if there is none."""
+        """Returns the tap of this name. Raises ValueError, with the list of taps, if there is no such tap."""
         for tap in self.taps:
             if tap.name == name:
                 return tap

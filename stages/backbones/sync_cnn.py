@@ -16,9 +16,10 @@ LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # number of frames that the las
 class SyncCnn(Backbone):
     """Three blocks of a 3 x 3 convolution without padding, ReLU and 2 x 2 maximum (RSTG, section 4.1).
 
-    Maps of frames of 64 px have 31, 14 and 6 px a side. `sync_cnn` is the network of the paper. It has 512 channels and
-    sees each frame alone. `tiny_sync_cnn` has few channels. Its last convolution spans three frames without padding, so
-    that its maps show how a digit moves: T frames have T - 2 maps. Frames are grey: the mean of R, G and B.
+    Maps of frames of 64 px have 31, 14 and 6 px a side. `sync_cnn` is the network of the paper. This network has 512
+    channels and sees each frame alone. `tiny_sync_cnn` has few channels. The last convolution of `tiny_sync_cnn` spans
+    three frames without padding, so that its maps show how a digit moves: T frames have T - 2 maps. Frames are grey:
+    the mean of R, G and B.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}

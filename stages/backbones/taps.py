@@ -39,7 +39,7 @@ class Tap:
     def offset_px(self) -> float:
         """Returns how far the centre of cell 0 lies beyond the middle of the first `stride` pixels.
 
-        It is 0 where layers pad.
+        The offset is 0 where layers pad.
         """
         centre, jump = 0.0, 1
         for kernel, stride in self.space:

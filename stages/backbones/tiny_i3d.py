@@ -1,4 +1,4 @@
-"""A small I3D for the offline demo. It provides features of a real frozen network from a file of 0.4 MB.
+"""A small I3D for the offline demo. The demo has features of a real frozen network from a file of 0.4 MB.
 
 B clips, T frames, C channels, H, W.
 """

@@ -113,7 +113,7 @@ def clip_interval(
 ) -> Interval:
     """Returns the interval [start, end) that a clip stands for.
 
-    It never leaves the interval by which the video is listed.
+    A clip's interval never leaves the interval by which the video is listed.
     """
     first, end = whole_or_part(duration, interval)
     if options.sampling == "uniform":

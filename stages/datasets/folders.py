@@ -36,7 +36,7 @@ class Below:
     skipped: list[str] = field(default_factory=list)  # places that could not be read, in words
 
     def add(self, below: str, path: str) -> None:
-        """Adds a file: as a video where its ending is that of one, else to the files left out."""
+        """Adds a file. A file with the ending of a video counts as a video, every other file as left out."""
         if is_video(below):
             self.videos.append((printable(below), printable(path)))
         else:
@@ -50,7 +50,7 @@ class Below:
         self.left_out.update(map(_ending, names))
 
     def take_folders(self) -> None:
-        """Takes each folder of numbered images as a video. Its images no longer count as left out."""
+        """Takes each folder of numbered images as a video. The images of such a folder no longer count as left out."""
         for below, path, images in self.folders:
             self.videos.append((below, path))
             self.left_out[images.ending.lower()] -= images.count

@@ -36,9 +36,9 @@ class Video:
 class Listing:
     """Holds the result of listing a data set: class names in order, and every video by id.
 
-    `multi_label` says whether videos may have several labels. It is None where only the labels show it. left_out: the
-    number of files below the root that are no videos, by ending. dealt: at least one video was listed without a split
-    and got a split by the shares of `splits`.
+    `multi_label` says whether videos may have several labels. `multi_label` is None where only the labels show whether
+    they may. left_out: the number of files below the root that are no videos, by ending. dealt: at least one video was
+    listed without a split and got a split by the shares of `splits`.
     """
 
     classes: tuple[str, ...]

@@ -69,7 +69,7 @@ def _check_is_folder(root: str) -> None:
 
 
 class InteractionsOptions(StageOptions):
-    """The generated data set of the demo. It is made below `root` where it is missing."""
+    """The generated data set of the demo. The data set is made below `root` where it is missing."""
 
     kind: Literal["interactions"]
     root: str = Field(description="folder of the videos")

@@ -131,7 +131,7 @@ def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
 
 
 class _Pass:
-    """One pass over one video. Its state is how far each clip is filled, and which clips have failed.
+    """One pass over one video. The state of a pass is how far each clip is filled, and which clips have failed.
 
     `skips`: stretches without a wanted frame are skipped, where that is possible and saves time.
     """

@@ -90,7 +90,7 @@ def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> Presented
 def _missing_seconds(video: OpenVideo) -> float:
     """Returns the seconds by which a file, read to its end, is shorter than its container promises.
 
-    Clips of that part fail.
+    Clips of the missing part fail.
     """
     if not video.is_at_end or (promised := video.promised_duration) is None:
         return 0.0

@@ -42,7 +42,7 @@ Name = tuple[str, str, str]  # prefix, digits, ending
 class NumberedImages:
     """The images of a folder: `<prefix><number><ending>`, with `width` or more digits, from number `first` on.
 
-    `problem` says why the images are no video. It is "" where they are a video.
+    `problem` says why the images are no video. `problem` is "" where the images are a video.
     """
 
     prefix: str

@@ -97,7 +97,10 @@ def _unit(degrees: FloatArray) -> FloatArray:
 
 
 def _along(line: FloatArray, speeds: tuple[int, int], speed_px: FloatArray, event: FloatArray) -> FloatArray:
-    """Returns displacements [K, T, 2] along unit lines [K, 2]. They are zero at the times `event` [K], in frames."""
+    """Returns displacements [K, T, 2] along unit lines [K, 2].
+
+    Displacements are zero at the times `event` [K], in frames.
+    """
     since = np.arange(NUM_FRAMES) - event[:, None]
     travelled = speeds[0] * np.minimum(since, 0) + speeds[1] * np.maximum(since, 0)
     return np.asarray((speed_px[:, None] * travelled)[..., None] * line[:, None])

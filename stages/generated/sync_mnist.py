@@ -136,7 +136,7 @@ def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncMnist:
-    """The data set that `options` describe. It maps a split and a number to a clip."""
+    """The data set that `options` describe. The data set maps a split and a number to a clip."""
 
     options: SyncMnistOptions
 

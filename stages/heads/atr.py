@@ -164,7 +164,8 @@ class Locator(nn.Module):
 class EfficientReasoner(nn.Module):
     """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}), zeros outside (eq. 8 and 9): [B, T, C] -> [B, T, C].
 
-    Frames, channels and clips share the 2 radius + 1 numbers w. They start as (0, 1, 0), which means no mixing.
+    Frames, channels and clips share the 2 radius + 1 numbers w. These numbers start as (0, 1, 0) for radius 1, which
+    means no mixing.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:

@@ -38,7 +38,7 @@ def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """Returns the intersection over union of boxes a [..., N, 4] and b [..., M, 4] as [..., N, M].
 
-    It is 0 for boxes without area.
+    The result is 0 for boxes without area.
     """
     a, b = a[..., :, None, :], b[..., None, :, :]
     corner, far_corner = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])

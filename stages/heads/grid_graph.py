@@ -66,7 +66,10 @@ def _part(index: int, of: int) -> Interval:
 
 
 def _shared(a: Interval, b: Interval) -> Fraction:
-    """Returns the length that two intervals share. It is 0 where they touch and negative where there is a gap."""
+    """Returns the length that two intervals share.
+
+    The length is 0 where the intervals touch and negative where there is a gap.
+    """
     return min(a[1], b[1]) - max(a[0], b[0])
 
 

@@ -67,8 +67,8 @@ class Head(nn.Module):
 
     docs/own_head.md shows how to write a head of your own.
 
-    `forward(batch)` takes the arrays named in `reads`, with a batch axis in front, float16 or float32. It returns
-    logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`. These options are complete and
+    `forward(batch)` takes the arrays named in `reads`, with a batch axis in front, float16 or float32. `forward`
+    returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`. The options are complete and
     resolved, so that `build_head(name, spec, num_classes, **options)` builds the same network again.
     """
 

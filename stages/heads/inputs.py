@@ -74,7 +74,7 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
 
     The message says what the config needs, and the command that makes the arrays.
 
-    kinds: all kinds of arrays that are read of the tap. They have to come from one entry of the config.
+    kinds: all kinds of arrays that the head reads of the tap. All kinds have to come from one entry of the config.
     """
     if names == [CROP]:
         return HeadError(
@@ -215,10 +215,10 @@ class RegionReader:
 class MapRegionReader:
     """RoIAligns the cached boxes on maps that a head made, and takes the maximum over each box.
 
-    The maps [B, T, C, H, W] were made from the cached maps. They show the row's crop, resized to the network's square
-    input. So boxes are transformed by `clips/crop`, or by the rectangle that the network sees, are clipped to it, and
-    are mirrored where it is mirrored (x1 > x2). One RoI has 7 x 7 bins with as many samples as it covers cells (Wang
-    and Gupta 2018, section 3.1).
+    The maps [B, T, C, H, W] were made from the cached maps. The maps show the row's crop, resized to the network's
+    square input. So boxes are transformed by `clips/crop`, or by the rectangle that the network sees, are clipped to
+    it, and are mirrored where it is mirrored (x1 > x2). One RoI has 7 x 7 bins with as many samples as it covers cells
+    (Wang and Gupta 2018, section 3.1).
     """
 
     def __init__(self, spec: Spec, source: Source, *, top: int | None = None) -> None:

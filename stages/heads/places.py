@@ -68,7 +68,7 @@ def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
 def inception_places(branches: Mapping[str, tuple[int, ...]], network: Backbone, tap: str) -> Iterator[Place]:
     """Yields `mixed_5b`, `inception_3a`, ...: Inception blocks, one per tap.
 
-    Their branches lie side by side in the output.
+    The branches of a block lie side by side in its output.
     """
     if tap in branches:
         path, _, name = network.stages[tap][-1].rpartition(".")

@@ -26,7 +26,7 @@ class ProposalPoolOptions(ProjectedRegionOptions):
     )
 
     def recorded(self) -> dict[str, Any]:
-        """Returns all options; `over` came later and is left out at its default."""
+        """Returns all options. `over` is newer and is left out at its default."""
         return self.model_dump(exclude={"over"} if self.over == "boxes" else set())
 
 

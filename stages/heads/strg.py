@@ -89,7 +89,7 @@ class RegionGraph(nn.Module):
 
     Values at regions that are not valid are meaningless, and reach no valid region. Without bias and with one g, the
     module has 2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C (LayerNorm) parameters for joint graphs and three layers.
-    It starts with w, w', g ~ N(0, 0.01^2) and layers that only pass their residual.
+    The module starts with w, w', g ~ N(0, 0.01^2) and layers that only pass their residual.
     """
 
     def __init__(self, dim: int, options: StrgOptions) -> None:

@@ -94,8 +94,8 @@ def empty(options: TailOptions) -> Backbone:
 def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     """Returns the tail of `options` above the cached maps in `spec`.
 
-    Its blocks get weights from torch's global generator. Raises HeadError for a network that has no tail, maps that are
-    not of that network, and blocks that do not fit.
+    The blocks of the tail get weights from torch's global generator. Raises HeadError for a network that has no tail,
+    maps that are not of that network, and blocks that do not fit.
     """
     model, geometry, _ = _network(options)
     read = tail_source(spec, options)

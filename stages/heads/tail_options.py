@@ -48,10 +48,10 @@ class InsertionOptions(StageOptions):
 
 
 class TailOptions(StageOptions):
-    """The backbone's part above a cached tap. It is trained with the head, which reads its last tap.
+    """The backbone's part above a cached tap.
 
-    `model`, `options` and `weights` are those of the backbone entry that made the cache. They are filled in from the
-    cache.
+    This part is trained with the head. The head reads the last tap of this part. `model`, `options` and `weights` are
+    those of the backbone entry that made the cache. All three are filled in from the cache.
     """
 
     from_tap: str = Field(alias="from", description="the cached tap where the tail starts; it needs `store: [maps]`")

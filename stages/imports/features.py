@@ -1,4 +1,5 @@
-"""The contract of readers of features that other programs made: each returns one video's arrays, or why there are none.
+"""The contract of readers of features that other programs made: each returns one video's arrays, or an error that says
+why it cannot.
 
 A new format is a file in this folder with a class that fulfils `FeatureFiles`, and a line in `recognise.py`.
 Torch-free.

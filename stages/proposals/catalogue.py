@@ -41,7 +41,7 @@ class ProposalEntry:
     def at(self, short_side: int | None) -> "ProposalEntry":
         """Returns the entry at another short side, with the longest side in proportion.
 
-        None returns the entry unchanged.
+        A `short_side` of None returns the entry unchanged.
         """
         if short_side is None:
             return self
@@ -57,7 +57,7 @@ class ProposalEntry:
     def _half_up(self, height: int, width: int) -> tuple[int, int]:
         """Returns the size by detectron2's ResizeShortestEdge.
 
-        Its order of operations decides how halves are rounded.
+        The order of operations decides how halves are rounded.
         """
         scale = self.short_side / min(height, width)
         new_height, new_width = (
@@ -163,7 +163,7 @@ PROPOSALS: dict[str, ProposalEntry] = {known.name: known for known in (*_TORCHVI
 
 
 def entry(name: str) -> ProposalEntry:
-    """Returns the entry of this name. Raises ValueError, with the list of names, if there is none."""
+    """Returns the entry of this name. Raises ValueError, with the list of names, if there is no such entry."""
     if name not in PROPOSALS:
         raise ValueError(f"no proposal network {name!r}; there are {', '.join(PROPOSALS)}")
     return PROPOSALS[name]

@@ -1,9 +1,9 @@
-"""detectron2's ResNet-FPN proposal network on torch's operators. It runs the official checkpoints without detectron2.
+"""detectron2's ResNet-FPN proposal network on torch's operators.
 
-Modules have the names in detectron2's files, so that a file is loaded as it is. The computation is that of detectron2
-0.6 in inference, in float32. Recorded outputs of the real package prove it (tests/stages/proposals/fixtures).
-Differences from torchvision's detectors: BGR in 0..255, stride in the first 1x1 convolution of a block, anchors that
-are not rounded, strides that do not follow the padded size.
+The network runs the official checkpoints without detectron2. Modules have the names in detectron2's files, so that a
+file is loaded as it is. The computation is that of detectron2 0.6 in inference, in float32. Recorded outputs of the
+real package prove it (tests/stages/proposals/fixtures). Differences from torchvision's detectors: BGR in 0..255, stride
+in the first 1x1 convolution of a block, anchors that are not rounded, strides that do not follow the padded size.
 """
 
 import math
@@ -212,7 +212,7 @@ class Detectron2Proposer(nn.Module):
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
     """Yields anchors [H*W*A, 4] of each level in the order (y, x, anchor).
 
-    They are centred on (x, y) * stride, never rounded.
+    Anchors are centred on (x, y) * stride, never rounded.
     """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))

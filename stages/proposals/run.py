@@ -37,7 +37,7 @@ class ProposalRunner:
             self._last = None
 
     def _of_clip(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
-        """Returns the proposals for the whole frames of a clip, or the error that says why there are none."""
+        """Returns the proposals for the whole frames of a clip, or the error that says why there are no proposals."""
         name = row.clip_id.rpartition(":")[0]
         if self._last is None or self._last[0] != name:
             self._last = name, self._proposed(row, clip)

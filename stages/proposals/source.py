@@ -85,4 +85,4 @@ class ProposalSource(Protocol):
         """Returns the identity of the weights for fingerprints, or "" where there are no weights."""
 
     def propose(self, frames: ClipFrames) -> ClipProposals:
-        """Returns the proposals of a clip. Raises ProposalError where this clip can have none."""
+        """Returns the proposals of a clip. Raises ProposalError where this clip can have no proposals."""

@@ -34,7 +34,8 @@ def boxes_in_crop(
 def to_input(boxes: FloatArray, crop: Sequence[float], size: int) -> FloatArray:
     """Returns boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it. Computed in float64.
 
-    A crop with x1 > x2 is mirrored. Its pixels are read from right to left, and the boxes are mirrored with them.
+    A crop with x1 > x2 is mirrored. The pixels of such a crop are read from right to left, and the boxes are mirrored
+    with the pixels.
     """
     inside: FloatArray = on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
     return inside

@@ -37,7 +37,7 @@ class RemoteInfo:
     def is_version(self, source: Source) -> bool:
         """Returns whether the store says that the video is still that of `source`.
 
-        It is also true where the store reports no versions.
+        The answer is also true where the store reports no versions.
         """
         if self.etag is not None and self.etag == source.etag:
             return True

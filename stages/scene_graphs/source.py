@@ -55,5 +55,5 @@ class GraphSource(Protocol):
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
         """Returns the graphs of a clip whose frames were presented at `frame_times`, s.
 
-        Raises GraphError where it can have none.
+        Raises GraphError where the clip can have no graphs.
         """

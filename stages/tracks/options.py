@@ -1,4 +1,4 @@
-"""Options of the tracks. Imports no torch."""
+"""The options of tracks. Imports no torch."""
 
 from pydantic import Field
 
@@ -6,7 +6,10 @@ from kinegraph.stages.options import StageOptions
 
 
 class TrackOptions(StageOptions):
-    """Tracks link the proposals of consecutive frames of a clip, the largest overlaps first. A box has one track."""
+    """Tracks link the proposals of consecutive frames of a clip.
+
+    The largest overlaps are linked first. A box has one track.
+    """
 
     min_iou: float = Field(
         0.3,

@@ -9,7 +9,7 @@ from kinegraph.stages.tracks.options import TrackOptions
 
 
 class TrackRunner:
-    """Links clip by clip. Each crop of a clip has boxes of its own, so each has tracks of its own."""
+    """Links boxes clip by clip. Each crop of a clip has its own boxes and its own tracks."""
 
     digest = ""
 

@@ -1,4 +1,4 @@
-"""The key `tracks`: which proposals of consecutive frames are one object. Imports no torch."""
+"""The stage key `tracks`: which proposals of consecutive frames are the same object. Imports no torch."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -45,12 +45,17 @@ class Tracks(StageKind):
         return TrackRunner(recipe.tracks)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Ids [n, T, N], number of tracks [n]: frames hold boxes first, and new tracks have the next number."""
+        """Yields problems of ids [n, T, N] and the number of tracks [n].
+
+        In each frame, the boxes come first, and new tracks have the next numbers.
+        """
         ids, num_tracks = ok[IDS], ok[NUM_TRACKS]
         in_order = np.sort(ids, -1)
         is_twice = (in_order[..., 1:] == in_order[..., :-1]) & (in_order[..., 1:] >= 0)
         is_behind_none = (ids[..., 1:] >= 0) & (ids[..., :-1] < 0)
-        largest = np.maximum.accumulate(ids.reshape(-1, ids.shape[1] * ids.shape[2]), 1)  # up to each box
+        largest = np.maximum.accumulate(
+            ids.reshape(-1, ids.shape[1] * ids.shape[2]), 1
+        )  # largest track number up to each box
         if is_twice.any() or is_behind_none.any() or (ids < -1).any() or (np.diff(largest, prepend=-1) > 1).any():
             yield IDS, "ids"
         if (largest[:, -1] + 1 != num_tracks).any():

@@ -51,7 +51,7 @@ class RunRecord(BaseModel):
 
     `options` are the head's options, complete; `spec` has the arrays that it reads; `train` is the recipe. `features`
     are the options of all stages that made these arrays. Early runs have only their `cache_fingerprint`. `trained_on`
-    identifies the clips, labels and classes of the run's splits. It is empty in runs of early versions.
+    identifies the clips, labels and classes of the run's splits. `trained_on` is empty in runs of early versions.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -212,8 +212,8 @@ def require_same_features(
     """Raises RunError where the clips' features were made in another way than the features that the run was trained on.
 
     More clips per video, or other crops, do not count as other features. Neither do the features of a cache that was
-    upgraded later. `upgraded_from` is the fingerprint before the upgrade. It is None or the present fingerprint where
-    there was no upgrade.
+    upgraded later. `upgraded_from` is the fingerprint before the upgrade. `upgraded_from` is None or the present
+    fingerprint where there was no upgrade.
     """
     if record.cache_fingerprint in (clips.cache_fingerprint, upgraded_from):
         return

@@ -61,7 +61,7 @@ OnStep = Callable[[StepRecord], None]
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seeds torch's global generators of the CPU and of `device` while the context is open.
 
-    They are restored at the end.
+    The generators are restored at the end.
     """
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng([device] if on_cuda else []):

@@ -22,7 +22,7 @@ def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
 
 
 class MovingMean(nn.Module):
-    """A copy of a head, `module`. Its weights and BatchNorm statistics are moving means of the head's values.
+    """A copy of a head, `module`. The copy's weights and BatchNorm statistics are moving means of the head's values.
 
     Values that are not floating-point, such as indices, are copied from the head. Names in the state are those of
     torch's AveragedModel, which averages indices too.

@@ -51,7 +51,7 @@ class StateError(UsageError):
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
     """Returns the values that must be equal for a run to continue.
 
-    They are the recipe, the features, and the clips of both splits with labels.
+    The values are the recipe, the features, and the clips of both splits with labels.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}

@@ -1,8 +1,8 @@
 """Reads pickles of numpy arrays so that no file can make numpy or the interpreter follow invalid pointers.
 
 numpy's own dtype takes flags from a pickle, and with some flags raw bytes count as pointers. So kinegraph replaces
-numpy.dtype, and the functions that make arrays of it, by its own types. These take numbers alone, and only the byte
-order of a dtype's state.
+numpy.dtype, and the functions that make arrays of it, by its own types. Kinegraph's types take numbers alone, and only
+the byte order of a dtype's state.
 """
 
 import io

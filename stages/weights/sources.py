@@ -32,7 +32,7 @@ class Pixels:
 class Sampling:
     """The clips that a network was trained on.
 
-    fps: frames of a clip per second of video. None means that the frames are spread over the video.
+    fps: frames of a clip per second of video. A value of None means that the frames are spread over the video.
     """
 
     num_frames: int

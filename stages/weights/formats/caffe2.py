@@ -42,9 +42,10 @@ def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
 
 
 def _with_statistics(state: State) -> State:
-    """Adds statistics to `affine` files. Their norms were folded to scale * x + shift before fine-tuning and have none.
+    """Adds statistics to `affine` files.
 
-    A mean of 0 and a variance of 1 - epsilon make a norm exactly that function.
+    The norms of such files were folded to scale * x + shift before fine-tuning and have no statistics. A mean of 0 and
+    a variance of 1 - epsilon make a norm exactly that function.
     """
     if any(name.endswith((".running_mean", ".running_var")) for name in state):
         return state
