@@ -9,7 +9,7 @@ from kinegraph.stages.generated.tiny_networks import batches, directions
 from kinegraph.stages.regions.roi import region_features
 
 
-def test_maps_have_the_catalogues_shapes():
+def test_maps_have_the_catalogues_shapes() -> None:
     known = entry("tiny_i3d")
     with torch.inference_mode():
         maps = TinyI3D().eval()(torch.zeros(2, 3, 16, known.size, known.size))
@@ -19,18 +19,18 @@ def test_maps_have_the_catalogues_shapes():
     assert maps["res4"].shape == (2, 96, 8, 12, 12)
 
 
-def test_size():
+def test_size() -> None:
     assert sum(parameter.numel() for parameter in TinyI3D().parameters()) == 183_216
 
 
-def test_cut_runs_no_further_than_the_highest_tap():
+def test_cut_runs_no_further_than_the_highest_tap() -> None:
     network = TinyI3D()
     network.cut(["res3"])
     assert not hasattr(network, "res4")
     assert set(network(torch.zeros(1, 3, 4, 32, 32))) == {"res3"}
 
 
-def test_shipped_features_tell_where_unseen_things_move():
+def test_shipped_features_tell_where_unseen_things_move() -> None:
     """A linear map from res4's regions gives each thing's velocity; chance is a correlation of 0."""
     network = build_backbone("tiny_i3d", "shipped", ["res4"])
     known = entry("tiny_i3d")
@@ -54,12 +54,12 @@ def test_shipped_features_tell_where_unseen_things_move():
     assert error < 0.35
 
 
-def test_directions_are_octants_and_still():
+def test_directions_are_octants_and_still() -> None:
     velocities = torch.tensor([[2.0, 0.1], [0.0, 2.0], [-2.0, -0.1], [1.0, -1.0], [0.1, 0.1]])
     assert directions(velocities).tolist() == [0, 2, 4, 7, 8]
 
 
-def test_training_batches_repeat_and_stay_inside_the_frame():
+def test_training_batches_repeat_and_stay_inside_the_frame() -> None:
     first, again = next(batches(3, 1, 2)), next(batches(3, 1, 2))
     assert torch.equal(first.frames, again.frames)
     assert first.boxes.shape == (2, 8, 4, 4)
@@ -69,7 +69,7 @@ def test_training_batches_repeat_and_stay_inside_the_frame():
 
 
 @pytest.mark.parametrize("name", ["res2", "res4"])
-def test_shipped_maps_are_finite_in_float16(name: str):
+def test_shipped_maps_are_finite_in_float16(name: str) -> None:
     network = build_backbone("tiny_i3d", "shipped", [name])
     frames = torch.randn(1, 3, 16, 96, 96) * 2
     with torch.inference_mode():

@@ -27,7 +27,7 @@ def write_mnist(folder: Path, num_train: int = 30, num_test: int = 20) -> None:
                 path.write_bytes(content)
 
 
-def test_idx_files_are_read_as_they_were_written(tmp_path: Path):
+def test_idx_files_are_read_as_they_were_written(tmp_path: Path) -> None:
     numbers = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     (tmp_path / "plain").write_bytes(idx(numbers))
     (tmp_path / "packed.gz").write_bytes(gzip.compress(idx(numbers)))
@@ -46,13 +46,13 @@ def test_idx_files_are_read_as_they_were_written(tmp_path: Path):
         ("plain.gz", idx(np.zeros(9, np.uint8)), "cannot be unpacked"),
     ],
 )
-def test_what_is_no_idx_file_is_named(tmp_path: Path, name: str, content: bytes, words: str):
+def test_what_is_no_idx_file_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DigitsError, match=rf"{name}: .*{words}"):
         read_idx(tmp_path / name)
 
 
-def test_splits_share_no_picture_of_mnist(tmp_path: Path):
+def test_splits_share_no_picture_of_mnist(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     shown = {split: digits_of(split, str(tmp_path), 10) for split in ("train", "val", "test")}
     assert shown["train"].images[:, 0, 0].tolist() == [*range(20)]
@@ -62,7 +62,7 @@ def test_splits_share_no_picture_of_mnist(tmp_path: Path):
     assert [len(which) for which in shown["test"].by_value] == [2] * 10
 
 
-def test_splits_share_no_bundled_picture():
+def test_splits_share_no_bundled_picture() -> None:
     seen = [{image.tobytes() for image in digits_of(split, None, 100).images} for split in ("train", "val", "test")]
     assert [len(images) for images in seen] == [1200, 100, 497]
     assert not seen[0] & seen[2]
@@ -71,7 +71,7 @@ def test_splits_share_no_bundled_picture():
     assert digits_of("train", None, 100).images.max() == 255
 
 
-def test_missing_and_wrong_files_are_named(tmp_path: Path):
+def test_missing_and_wrong_files_are_named(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     with pytest.raises(DigitsError, match=r"split train lack \[5, 6, 7, 8, 9\].*val_images is 25"):
         digits_of("train", str(tmp_path), 25)

@@ -39,7 +39,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_clip_depends_on_seed_split_and_index_only():
+def test_a_clip_depends_on_seed_split_and_index_only() -> None:
     first, again = interaction(1, "val", 17), interaction(1, "val", 17)
     assert np.array_equal(first.frames, again.frames)
     assert np.array_equal(first.boxes, again.boxes)
@@ -48,7 +48,7 @@ def test_a_clip_depends_on_seed_split_and_index_only():
         assert not np.array_equal(other.boxes, first.boxes)
 
 
-def test_shapes_and_boxes_inside_the_frame():
+def test_shapes_and_boxes_inside_the_frame() -> None:
     clip = interaction(0, "train", 4)
     assert clip.frames.shape == (NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3)
     assert clip.frames.dtype == np.uint8
@@ -58,7 +58,7 @@ def test_shapes_and_boxes_inside_the_frame():
     assert clip.name == "comes_to"
 
 
-def test_things_are_drawn_where_their_boxes_say():
+def test_things_are_drawn_where_their_boxes_say() -> None:
     clip = interaction(0, "train", CLASSES.index("moves_together"))
     ground = np.median(clip.frames, axis=0)
     for frame, boxes in zip(clip.frames, clip.boxes, strict=True):
@@ -73,7 +73,7 @@ def test_things_are_drawn_where_their_boxes_say():
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_reversed_class_has_the_reversed_motion(name: str):
+def test_reversed_class_has_the_reversed_motion(name: str) -> None:
     """Played backwards, velocities change sign and before and after change places."""
     motion, partner = MOTIONS[name], MOTIONS[REVERSED[name]]
     assert REVERSED[REVERSED[name]] == name
@@ -87,7 +87,7 @@ def test_reversed_class_has_the_reversed_motion(name: str):
 
 @pytest.mark.parametrize("index", range(3))
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_pair_comes_close_and_distractors_touch_nothing(name: str, index: int):
+def test_the_pair_comes_close_and_distractors_touch_nothing(name: str, index: int) -> None:
     clip = interaction(0, "train", CLASSES.index(name) + 10 * index)
     centres = (clip.boxes[..., :2] + clip.boxes[..., 2:]) / 2
     reach = (clip.boxes[0, :, 2] - clip.boxes[0, :, 0]) / 2
@@ -97,7 +97,7 @@ def test_the_pair_comes_close_and_distractors_touch_nothing(name: str, index: in
     assert room[:, 2, 3].min() >= 5 - 1e-3
 
 
-def test_pushing_moves_the_other_only_after_contact():
+def test_pushing_moves_the_other_only_after_contact() -> None:
     steps = np.linalg.norm(np.diff(centres_of("pushes"), axis=0), axis=-1)
     assert steps[0, 1] == pytest.approx(0, abs=1e-4)
     assert steps[-1, 1] == pytest.approx(steps[-1, 0], rel=1e-3)
@@ -105,7 +105,7 @@ def test_pushing_moves_the_other_only_after_contact():
     assert steps[0, 0] > 1.7
 
 
-def test_test_clips_bear_digits_that_training_never_shows(monkeypatch: pytest.MonkeyPatch):
+def test_test_clips_bear_digits_that_training_never_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def record(rng: np.random.Generator, unseen: bool) -> tuple[np.ndarray, int]:
@@ -118,7 +118,7 @@ def test_test_clips_bear_digits_that_training_never_shows(monkeypatch: pytest.Mo
     assert asked == [False] * 8 + [True] * 4
 
 
-def test_generated_files(dataset: Path):
+def test_generated_files(dataset: Path) -> None:
     rows = list(csv.DictReader((dataset / "annotations.csv").read_text().splitlines()))
     assert list(rows[0]) == ["path", "label", "split"]
     assert [row["label"] for row in rows] == [*CLASSES, *CLASSES[:3]]
@@ -127,7 +127,7 @@ def test_generated_files(dataset: Path):
     assert json.loads((dataset / "interactions.json").read_text())["seed"] == 3
 
 
-def test_a_video_decodes_to_the_clip(dataset: Path):
+def test_a_video_decodes_to_the_clip(dataset: Path) -> None:
     path = dataset / "videos" / video_path("train", 4)
     with av.open(str(path)) as container:
         assert container.streams.video[0].average_rate == 8
@@ -137,7 +137,7 @@ def test_a_video_decodes_to_the_clip(dataset: Path):
     assert np.abs(decoded.astype(int) - truth).mean() < 4
 
 
-def test_generation_resumes_and_then_leaves_everything_alone(dataset: Path, tmp_path: Path):
+def test_generation_resumes_and_then_leaves_everything_alone(dataset: Path, tmp_path: Path) -> None:
     def dies(count: int) -> None:
         done.append(count)
         if len(done) == 5:
@@ -154,19 +154,19 @@ def test_generation_resumes_and_then_leaves_everything_alone(dataset: Path, tmp_
     generate(tmp_path, videos=VIDEOS, seed=3, progress=lambda count: pytest.fail("nothing was left to do"))
 
 
-def test_workers_write_the_same_bytes(dataset: Path, tmp_path: Path):
+def test_workers_write_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
     generate(tmp_path, videos=VIDEOS, seed=3, workers=2)
     assert contents(tmp_path) == contents(dataset)
 
 
 @pytest.mark.parametrize("left_over", ["interactions.json", "interactions.partial.json"])
-def test_other_parameters_are_refused(dataset: Path, tmp_path: Path, left_over: str):
+def test_other_parameters_are_refused(dataset: Path, tmp_path: Path, left_over: str) -> None:
     (tmp_path / left_over).write_bytes((dataset / "interactions.json").read_bytes())
     with pytest.raises(ValueError, match=r"'seed': 3.*'seed': 4.*another folder"):
         generate(tmp_path, videos=VIDEOS, seed=4)
 
 
-def test_encoding_has_no_time_of_day():
+def test_encoding_has_no_time_of_day() -> None:
     frames = interaction(0, "train", 0).frames
     assert encode(frames) == encode(frames)
     with av.open(io.BytesIO(encode(frames))) as container:

@@ -39,7 +39,7 @@ def ten_digits() -> DigitImages:
     return DigitImages(images=np.full((10, 28, 28), 255, np.uint8), values=np.arange(10, dtype=np.uint8))
 
 
-def test_labels_number_the_pairs():
+def test_labels_number_the_pairs() -> None:
     assert [pair_label(1, 0), pair_label(0, 2), pair_label(2, 1), pair_label(3, 0), pair_label(8, 9)] == [
         0,
         1,
@@ -53,7 +53,7 @@ def test_labels_number_the_pairs():
     assert classes(4) == ("1-0", "2-0", "2-1", "3-0", "3-1", "3-2", "none")
 
 
-def test_values_differ_and_one_in_92_has_no_pair(ten_digits: DigitImages):
+def test_values_differ_and_one_in_92_has_no_pair(ten_digits: DigitImages) -> None:
     rng = np.random.default_rng(0)
     casts = [cast(rng, ten_digits, index % 10, 5) for index in range(20_000)]
     assert all(len({*roles.values}) == 5 and roles.values == roles.chosen for roles in casts)
@@ -65,7 +65,7 @@ def test_values_differ_and_one_in_92_has_no_pair(ten_digits: DigitImages):
     assert all(roles.label(10) == pair_label(*roles.values[:2]) for roles in casts if roles.in_step)
 
 
-def test_fewer_values_make_fewer_classes():
+def test_fewer_values_make_fewer_classes() -> None:
     data_set = SyncMnist(options=options(num_digits=3, digit_values=4))
     videos = [data_set._listed("train", index) for index in range(400)]
     assert {video.label for video in videos} == {*classes(4)}
@@ -75,13 +75,13 @@ def test_fewer_values_make_fewer_classes():
     assert data_set.num_videos("test") == (data_set.images("test").values < 4).sum()
 
 
-def test_a_video_cannot_have_more_digits_than_values():
+def test_a_video_cannot_have_more_digits_than_values() -> None:
     with pytest.raises(ValueError, match=r"num_digits: given 5, allowed: at most 4, the dataset\.digit_values"):
         options(num_digits=5, digit_values=4)
 
 
 @pytest.mark.parametrize("tracks", MOTIONS)
-def test_the_pair_moves_in_step_and_all_stay_inside(tracks: Any):
+def test_the_pair_moves_in_step_and_all_stay_inside(tracks: Any) -> None:
     rng = np.random.default_rng(1)
     for _ in range(300):
         corners = tracks(rng, 5, True)
@@ -93,7 +93,7 @@ def test_the_pair_moves_in_step_and_all_stay_inside(tracks: Any):
 
 
 @pytest.mark.parametrize(("tracks", "low", "high"), [(walk, -10, 9), (constant, -5, 5)])
-def test_others_move_on_their_own_with_the_steps_of_the_variant(tracks: Any, low: int, high: int):
+def test_others_move_on_their_own_with_the_steps_of_the_variant(tracks: Any, low: int, high: int) -> None:
     rng = np.random.default_rng(2)
     steps = np.stack([np.diff(tracks(rng, 3, False), axis=0) for _ in range(1000)])  # [1000, T - 1, 3, 2]
     assert (steps.min(), steps.max()) == (low, high)
@@ -102,7 +102,7 @@ def test_others_move_on_their_own_with_the_steps_of_the_variant(tracks: Any, low
     assert is_steady == (tracks is constant)
 
 
-def test_constant_velocities_say_nothing_of_a_pair_and_digits_keep_apart():
+def test_constant_velocities_say_nothing_of_a_pair_and_digits_keep_apart() -> None:
     rng = np.random.default_rng(6)
     corners = np.stack([constant(rng, 3, True) for _ in range(3000)])  # [3000, T, 3, 2]
     speeds = np.abs(corners[:, 1] - corners[:, 0]).mean((0, 2))
@@ -111,7 +111,7 @@ def test_constant_velocities_say_nothing_of_a_pair_and_digits_keep_apart():
     assert (others < 16).mean() < 0.1  # for digits of 28 px
 
 
-def test_a_step_in_step_has_the_range_that_both_share():
+def test_a_step_in_step_has_the_range_that_both_share() -> None:
     """Corners 0 and 71 share no step but -10..9 ends at the border: the pair's step keeps both inside, or is 0."""
     rng = np.random.default_rng(3)
     stuck = 0
@@ -126,7 +126,7 @@ def test_a_step_in_step_has_the_range_that_both_share():
     assert stuck > 0
 
 
-def test_later_digits_lie_in_front_and_faint_ink_hides_nothing():
+def test_later_digits_lie_in_front_and_faint_ink_hides_nothing() -> None:
     dark, bright = np.full((28, 28), 100, np.uint8), np.full((28, 28), 200, np.uint8)
     faint = np.full((28, 28), 9, np.uint8)
     corners = np.full((1, 3, 2), 36)
@@ -139,7 +139,7 @@ def test_later_digits_lie_in_front_and_faint_ink_hides_nothing():
 
 
 @pytest.mark.parametrize("motion", ["walk", "constant"])
-def test_a_video_depends_on_its_arguments_only(motion: str):
+def test_a_video_depends_on_its_arguments_only(motion: str) -> None:
     first = SyncMnist(options=options(motion=motion))
     again, other = SyncMnist(options=options(motion=motion)), SyncMnist(options=options(motion=motion, seed=1))
     clip = first.sample("train", 7)
@@ -150,7 +150,7 @@ def test_a_video_depends_on_its_arguments_only(motion: str):
     assert (first.num_videos("train"), first.num_videos("test")) == (13_000, 497)
 
 
-def test_digits_survive_the_video():
+def test_digits_survive_the_video() -> None:
     data_set = SyncMnist(options=options(num_digits=5))
     (video,) = [data_set._listed("test", 3)]
     with av.open(io.BytesIO(data_set.render(video))) as container:
@@ -161,7 +161,9 @@ def test_digits_survive_the_video():
     assert error.max() < 40
 
 
-def test_the_data_set_is_listed_with_all_classes_and_true_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_data_set_is_listed_with_all_classes_and_true_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.setattr(SyncMnist, "num_videos", lambda self, split: {"train": 12, "val": 3, "test": 4}[split])
     given = options(tmp_path, **SMALL)
