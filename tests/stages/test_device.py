@@ -1,6 +1,6 @@
 """Which device a process takes, and in which numbers it computes."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
@@ -66,7 +66,12 @@ def test_float32_is_no_tf32() -> None:
 def test_bf16_is_for_gpus_that_do_not_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked of the device itself, which need not be the current one."""
     asked: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "device", lambda device: asked.append(device) or nullcontext())
+
+    def current(device: torch.device) -> AbstractContextManager[None]:
+        asked.append(device)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "device", current)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     device = torch.device("cuda:1")

@@ -99,7 +99,7 @@ def test_what_options_leave_out_is_as_the_weights_were_trained(weights: str) -> 
     assert entry("nonlocal_i3d_r50", {"geometry": "as_trained"}, weights).chosen == trained
     del trained["res5_stride"]
     assert entry("nonlocal_i3d_r50", {"res5_stride": 1}, weights).chosen == trained
-    paper = {"geometry": "paper", "pool1_padding": 0}
+    paper: dict[str, int | str] = {"geometry": "paper", "pool1_padding": 0}
     assert entry("nonlocal_i3d_r50", paper, weights).chosen == {"pool1_padding": 0}
     assert entry("nonlocal_i3d_r50", {}, "/data/mine.pkl") == CATALOGUE["nonlocal_i3d_r50"]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.extract import FeatureExtractor
@@ -52,11 +53,13 @@ def test_half_a_normalisation_is_refused(given: dict[str, Any]) -> None:
 def test_the_network_sees_the_pixels_it_expects(tmp_path: Path) -> None:
     shutil.copy(SHIPPED, tmp_path / "mine.safetensors")
     weights, std = str(tmp_path / "mine.safetensors"), (0.5, 0.25, 0.125)
-    given = {"mean": BRIGHT, "std": std, "channel_order": "BGR"}
+    given: dict[str, Any] = {"mean": BRIGHT, "std": std, "channel_order": "BGR"}
     extractor = FeatureExtractor(options(weights=weights, **given), torch.device("cpu"))
     clips = torch.randint(0, 256, (1, 2, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     seen: list[torch.Tensor] = []
-    hook = extractor._network.register_forward_pre_hook(lambda _, arguments: seen.extend(arguments))
+    network = extractor._network
+    assert isinstance(network, nn.Module)
+    hook = network.register_forward_pre_hook(lambda _, arguments: seen.extend(arguments))
     extractor.maps(clips)
     hook.remove()
     blue = (clips[..., 2].float() / 255 - BRIGHT[0]) / std[0]

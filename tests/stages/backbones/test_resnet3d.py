@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_strides_and_pools_are_those_of_their_names() -> None:
     torch.manual_seed(0)
     plain = replace(LAYOUTS["i3d_r50"], blocks=(1, 1, 1, 1))
     paper = ResNet3D(plain).eval()
-    names = {"stem_time_stride": 2, "pool1_time_stride": 2, "pool1_padding": 0, "pool2_time_stride": 1}
+    names: dict[str, Any] = {"stem_time_stride": 2, "pool1_time_stride": 2, "pool1_padding": 0, "pool2_time_stride": 1}
     trained = ResNet3D(replace(plain, **names)).eval()
     trained.load_state_dict(paper.state_dict())
     clips = torch.randn(1, 3, 9, 41, 41)

@@ -44,7 +44,8 @@ def test_clips_do_not_mix_and_the_order_of_frames_matters() -> None:
     clips = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
 
     def res3(x: Tensor) -> Tensor:
-        return network(x)["res3"]
+        maps: dict[str, Tensor] = network(x)
+        return maps["res3"]
 
     both = res3(clips)
     torch.testing.assert_close(both[1:], res3(clips[1:]), rtol=1e-4, atol=1e-4)

@@ -1,5 +1,6 @@
 """`fps: native`: frames by their number among those presented, against plain loops over the decoded frames."""
 
+import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import kinegraph
 from kinegraph.cache_schemas.clips_table import Interval
+from kinegraph.cache_schemas.regular import open_regular
 from kinegraph.pipeline.caches.indexing import video_rows
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.listing import Video
@@ -233,10 +235,15 @@ def test_options_that_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_images_by_number_and_only_those_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, opened, rate = write_images(tmp_path / "v"), [], 12.0
+    folder, rate = write_images(tmp_path / "v"), 12.0
+    opened: list[str] = []
     probe = probe_images(str(folder), rate)
-    real = numbered_images.open_regular
-    monkeypatch.setattr(numbered_images, "open_regular", lambda path: (opened.append(Path(path).name), real(path))[1])
+
+    def opening(path: Path | str) -> io.BufferedReader:
+        opened.append(Path(path).name)
+        return open_regular(path)
+
+    monkeypatch.setattr(numbered_images, "open_regular", opening)
     for clips, interval, expected in (
         ({"sampling": "uniform"}, None, [2, 6, 10]),
         ({"frame_step": 4}, None, [0, 4, 8]),

@@ -1,5 +1,6 @@
 """Folders of numbered images as videos: their names, times, pixels and faults."""
 
+import io
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.regular import open_regular
 from kinegraph.stages.decode import numbered_images
 from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
@@ -67,16 +69,21 @@ def test_image_i_is_shown_at_i_over_the_rate(pattern: str, first: int, tmp_path:
 
 
 def test_only_wanted_images_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, opened = write_images(tmp_path / "v"), []
-    real = numbered_images.open_regular
-    monkeypatch.setattr(numbered_images, "open_regular", lambda path: (opened.append(Path(path).name), real(path))[1])
+    folder = write_images(tmp_path / "v")
+    opened: list[str] = []
+
+    def opening(path: Path | str) -> io.BufferedReader:
+        opened.append(Path(path).name)
+        return open_regular(path)
+
+    monkeypatch.setattr(numbered_images, "open_regular", opening)
     assert reds(decoded(folder, [0.5, 0.75])[0]) == [6, 9]
     assert sorted(opened) == ["00001.jpg", "00007.jpg", "00010.jpg"], "the first one for its size"
 
 
 def test_images_are_read_side_by_side_and_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, together = write_images(tmp_path / "v"), threading.Barrier(READERS, timeout=30)
-    real, is_read = numbered_images.open_regular, [threading.Event() for _ in range(5)]
+    is_read = [threading.Event() for _ in range(5)]
 
     def opened(path: str) -> Any:
         place = int(Path(path).stem) - 1
@@ -84,7 +91,7 @@ def test_images_are_read_side_by_side_and_come_in_order(tmp_path: Path, monkeypa
             together.wait()
             assert place == 4 or is_read[place + 1].wait(30)
             is_read[place].set()
-        return real(path)
+        return open_regular(path)
 
     monkeypatch.setattr(numbered_images, "open_regular", opened)
     assert reds(decoded(folder, [(i + 0.5) / RATE for i in range(1, 12)])[0]) == [*range(1, 12)]
@@ -101,13 +108,12 @@ def test_clips_take_the_image_that_is_on_the_screen(tmp_path: Path) -> None:
 
 def test_a_stop_is_obeyed_while_an_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, end, noted = write_images(tmp_path / "v"), threading.Event(), stopping._Noted()
-    real = numbered_images.open_regular
 
     def opened(path: str) -> Any:
         if path.endswith("00003.jpg"):
             noted.signal = signal.SIGTERM
             assert end.wait(30)
-        return real(path)
+        return open_regular(path)
 
     monkeypatch.setattr(stopping, "_noted", noted)
     monkeypatch.setattr(numbered_images, "open_regular", opened)
@@ -171,10 +177,9 @@ def test_kinds_of_images(tmp_path: Path) -> None:
     alpha.putalpha(7)
     turned = Image.Exif()
     turned[0x0112] = 6  # shown after a quarter turn clockwise
-    for number, (image, more) in enumerate(
-        [(red, {}), (alpha, {}), (red.convert("P"), {}), (red.transpose(Image.Transpose.ROTATE_90), {"exif": turned})]
-    ):
-        image.save(tmp_path / f"{number}.png", **more)
+    for number, image in enumerate((red, alpha, red.convert("P"))):
+        image.save(tmp_path / f"{number}.png")
+    red.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "3.png", exif=turned)
     red.convert("L").save(tmp_path / "4.png")
     Image.fromarray(np.zeros((4, 6), np.uint16)).save(tmp_path / "5.png")
     with open_images(str(tmp_path), RATE) as video:

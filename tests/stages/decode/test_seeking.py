@@ -115,10 +115,8 @@ def test_every_place_of_an_open_group(start: float, tmp_path: Path, counted: Cou
     """At a key frame, just before and behind it, and at the end of the video."""
     path = write(tmp_path / "v.mp4", NUM_FRAMES, b_frames=3, options={"x264-params": X264})
     with av.open(str(path)) as file:
-        packets = [packet for packet in file.demux(video=0) if packet.pts is not None]
-        assert any(
-            packet.pts < max(p.pts for p in packets[:n] if p.is_keyframe) for n, packet in enumerate(packets) if n
-        )
+        shown = [(packet.pts, packet.is_keyframe) for packet in file.demux(video=0) if packet.pts is not None]
+        assert any(pts < max(key for key, is_key in shown[:n] if is_key) for n, (pts, _) in enumerate(shown) if n)
     _, num_skipping, _ = both_ways(path, rows_at(path, [start]), counted)
     assert num_skipping < 90
 

@@ -21,7 +21,7 @@ def planes_md5(frame: VideoFrame) -> str:
     digest = hashlib.md5()
     sample_bytes = 2 if "10" in frame.format.name else 1
     for plane in frame.planes:
-        lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        lines = np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)
         digest.update(lines[:, : plane.width * sample_bytes].tobytes())
     return digest.hexdigest()
 

@@ -1,13 +1,19 @@
 """Random clips with regions: B clips, T frames, N regions a frame, C channels."""
 
 from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 T, N, C = 5, 4, 12
+
+
+class Lively(Protocol):
+    def __call__(self, network: Network) -> Network: ...
 
 
 @pytest.fixture
@@ -55,10 +61,10 @@ def make_batch() -> Callable[..., Batch]:
 
 
 @pytest.fixture
-def lively() -> Callable[[nn.Module], nn.Module]:
+def lively() -> Lively:
     """Random weights and BatchNorm statistics everywhere, float64, evaluation mode: nothing is hidden by a zero."""
 
-    def enliven(network: nn.Module) -> nn.Module:
+    def enliven(network: Network) -> Network:
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.5)
         for name, statistic in network.named_buffers():

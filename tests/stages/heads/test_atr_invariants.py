@@ -16,8 +16,8 @@ from kinegraph.stages.heads.atr import (
     Locator,
     aggregate,
 )
+from tests.stages.heads.conftest import Lively
 
-Lively = Callable[[nn.Module], nn.Module]
 T, C, H, W = 9, 32, 3, 4
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -38,9 +38,7 @@ def _block(channels: int = C, **options: Any) -> AtrBlock:
 
 
 def _locator(lively: Lively, **options: Any) -> Locator:
-    locator = lively(Locator(C, AtrBlockOptions(**options)))
-    assert isinstance(locator, Locator)
-    return locator
+    return lively(Locator(C, AtrBlockOptions(**options)))
 
 
 def _clips(frames: int = T, height: int = H, width: int = W) -> Tensor:
@@ -115,14 +113,14 @@ def test_4_the_efficient_reasoner_is_its_equation() -> None:
 
 def test_4_layer_norm_and_relu_stand_between_reasoners_only(lively: Lively) -> None:
     reason, s = lively(_block(num_reasoners=2)).reason, torch.randn(2, T, C, dtype=torch.float64)
-    first, norm, _, second = reason
+    first, norm, _, second = reason.children()
     torch.testing.assert_close(reason(s), second(norm(first(s)).relu()))
     assert (reason(s) < 0).any()
 
 
 def test_4_behind_the_last_reasoner_they_stand_if_asked_for(lively: Lively) -> None:
     reason, s = lively(_block(num_reasoners=1, activate_last=True)).reason, torch.randn(2, T, C, dtype=torch.float64)
-    only, norm, _ = reason
+    only, norm, _ = reason.children()
     torch.testing.assert_close(reason(s), norm(only(s)).relu())
 
 
@@ -133,7 +131,9 @@ def test_what_is_open_about_the_locator_is_an_option(lively: Lively) -> None:
     biased.phi2.bias.data += 0.5
     torch.testing.assert_close(biased(x), raised + 1.0)  # once for either map
     activated = _locator(lively, locator_activation=True, locator_kernel=5)
-    convolution, _, _ = activated.phi3
+    assert activated.phi1 is not None
+    assert activated.phi3 is not None
+    convolution, _, _ = activated.phi3.children()
     assert convolution.weight.shape == (2, 1, 5, 5)
     reduced = activated.reduce(x[:, 3])
     assert reduced.amin() == 0
@@ -143,6 +143,7 @@ def test_what_is_open_about_the_locator_is_an_option(lively: Lively) -> None:
 
 def test_the_block_is_its_equations(lively: Lively) -> None:
     block, x = lively(_block()), _clips()
+    assert block.locate is not None
     located = block.locate(x)
     y = block.reason(aggregate(x, located))[..., None, None] + located.sigmoid()
     torch.testing.assert_close(block(x)[:, 3], x[:, 3] + block.norm(y[:, 3]))
@@ -161,7 +162,7 @@ def test_4_and_5_the_graph_reasoner_has_no_order_and_rows_of_shares() -> None:
 def test_5_an_efficient_reasoner_has_2k_plus_1_numbers_of_time(channels: int) -> None:
     for radius in (1, 3):
         block = _block(channels, radius=radius, channel_transform="none", num_reasoners=3)
-        times = [reasoner.w.numel() for reasoner in block.reason if isinstance(reasoner, EfficientReasoner)]
+        times = [reasoner.w.numel() for reasoner in block.reason.children() if isinstance(reasoner, EfficientReasoner)]
         assert times == [2 * radius + 1] * 3
 
 
@@ -171,8 +172,9 @@ def test_6_a_still_clip_has_no_motion_where_phi1_is_the_identity(lively: Lively)
     still = _clips(1).expand(-1, T, -1, -1, -1)
     assert not torch.allclose(both(still), appearance(still), atol=1e-3)
     assert both.phi1 is not None
-    both.phi1.weight.data = torch.zeros_like(both.phi1.weight)
-    both.phi1.weight.data[:, 0, 1, 1] = 1
+    weight = both.phi1.get_parameter("weight")
+    weight.data = torch.zeros_like(weight)
+    weight.data[:, 0, 1, 1] = 1
     torch.testing.assert_close(both(still), appearance(still))
 
 

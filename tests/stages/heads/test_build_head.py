@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kinegraph.stages.heads.build import HEADS, build_head
 from kinegraph.stages.heads.head import HeadError
+from tests.stages.heads.conftest import Lively
 
 Spec = dict[str, tuple[int, ...]]
 HALF = {"regions/i3d/res5", "features/i3d/res5"}  # cached as float16
@@ -52,13 +53,13 @@ def test_every_head_takes_a_step_in_bfloat16(
 
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_are_the_same_with_norms_of_several_gpus(
-    name: str, spec: Spec, make_batch: Callable[..., dict[str, Tensor]], lively: Callable[[nn.Module], nn.Module]
+    name: str, spec: Spec, make_batch: Callable[..., dict[str, Tensor]], lively: Lively
 ) -> None:
     """The conversion keeps parameters and calls torch's own forward in place of a subclass's."""
     options = {"norm": "batch"} if name == "rstg" else {}
     head, batch = lively(build_head(name, spec, 7, **options)), make_batch()
     expected = head(batch)
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(head)  # type: ignore[no-untyped-call]
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(head)
     torch.testing.assert_close(converted(batch), expected)
 
 

@@ -17,10 +17,10 @@ from kinegraph.stages.heads.conv_lstm import ConvLstmLayer
 from kinegraph.stages.heads.head import Head, HeadError
 from kinegraph.stages.heads.maps import each_frame
 from kinegraph.stages.heads.trn import draw_tuples
+from tests.stages.heads.conftest import Lively
 
 Spec = dict[str, tuple[int, ...]]
 MakeBatch = Callable[..., dict[str, Tensor]]
-Lively = Callable[[nn.Module], nn.Module]
 CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("avg_pool", {"consensus": "logits"}),
     ("avg_pool", {"consensus": "max"}),
@@ -169,7 +169,7 @@ def test_trn_draws_the_tuples_of_a_step_in_order_and_uploads_them_at_once(
     logits = head(batch)
     uploaded.assert_called_once()
     torch.manual_seed(1)
-    for length, relation in enumerate(head.eval().relations, 2):
+    for length, relation in enumerate(head.eval().get_submodule("relations").children(), 2):
         relation.fixed = draw_tuples(5, length, 3)
     assert torch.equal(head(batch), logits)
 

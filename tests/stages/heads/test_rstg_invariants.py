@@ -191,7 +191,7 @@ def test_parameters_are_those_of_the_paper() -> None:
 
     with torch.device("meta"):
         graph = SpaceTimeGraph(parse_options("rstg", {"attention": "tf_dot", "norm": "none"}))  # type: ignore[arg-type]
-        assert count(graph.intern) == count(graph.extern) == 2_101_248
+        assert count(graph.get_submodule("intern")) == count(graph.get_submodule("extern")) == 2_101_248
         assert count(graph.space.send) == 787_456
         assert count(Send(512 + 36, 512, False)) == 824_320
         assert count(graph.space.attention) == 525_824

@@ -74,7 +74,7 @@ def test_the_person_reads_edges_to_the_person_only(layer: str) -> None:
 def test_without_objects_only_the_person_is_left() -> None:
     batch = _batch() | {"graphs/count": torch.zeros(B, T, dtype=torch.int16)}
     for layer in LAYERS:
-        head = _head(layer=layer)
+        head: Any = _head(layer=layer)
         graphs = read_graphs(batch, torch.float64, O)
         person = head.nodes.weight[0]
         gine = head.layers[0]

@@ -1,6 +1,7 @@
 """The properties that follow from the equations of STRG, and its size."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -121,7 +122,7 @@ def test_the_network_is_the_equations_with_dense_matrices(
 ) -> None:
     options = {"dim": 8, "graphs": branches} | options
     head, batch = _random_weights(build_head("strg", spec, 3, **options)), make_batch()
-    module = head.graph
+    module: Any = head.graph
     x = (batch["regions/i3d/res5"] @ head.project.weight.T + head.project.bias).flatten(1, 2)
     blocks = iou_graphs(batch["proposals/boxes"], _valid(batch))
     graphs = {"front": _dense(blocks[0], forward=True), "back": _dense(blocks[1], forward=False)}
@@ -232,7 +233,7 @@ def test_overlap_of_known_boxes() -> None:
 def test_the_number_of_parameters_at_512_channels(options: dict[str, object], expected: int, spec: Spec) -> None:
     with torch.device("meta"):
         head = build_head("strg", spec, 3, **options)
-    assert sum(parameter.numel() for parameter in head.graph.parameters()) == expected
+    assert sum(parameter.numel() for parameter in head.get_submodule("graph").parameters()) == expected
 
 
 def test_first_weights_are_as_in_the_paper(spec: Spec) -> None:

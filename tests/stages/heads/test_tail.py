@@ -140,7 +140,7 @@ def test_a_block_sees_whole_clips_where_it_was_put(model: str, stage: str, block
     residual: Any = outer.host if isinstance(outer, Followed) else outer
     last = residual.bn3 if hasattr(residual, "bn3") else residual.bn2
     followed, norm = (outer, last) if place == "after" else (last, last.host)
-    found_block, is_2d = lively(followed.inserted.block), model == "resnet18"
+    found_block, is_2d = lively(followed.get_submodule("inserted.block")), model == "resnet18"
     seen: list[Tensor] = []
     outer.register_forward_hook(lambda module, args, out: seen.extend([args[0].clone(), out.clone()]))
     tail(cached_maps(model))

@@ -1,6 +1,5 @@
 """The properties that follow from the equations of TRG, numbered as in the design's list, and its size."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.trg import Attention, BilinearRelation, DotRelation, Mean, TrgBlock, TrgBlockOptions
+from tests.stages.heads.conftest import Lively
 
-Lively = Callable[[nn.Module], nn.Module]
 T, N, C, H, W = 4, 3, 5, 3, 4
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -158,7 +157,7 @@ def test_9_heads_have_no_order_and_without_weights_are_averaged() -> None:
 
 def test_10_frames_that_resemble_only_themselves_do_not_mix(lively: Lively) -> None:
     block = lively(_block(num_heads=1, scale_relation=False))
-    block.embed = nn.Identity()
+    block.embed = nn.Sequential()
     x = torch.zeros(1, T, C, H, W, dtype=torch.float64)
     x[0, range(T), range(T)] = 100.0
     adjacency = block.adjacency(x)
@@ -215,7 +214,7 @@ def test_the_scale_is_the_root_of_the_size_of_a_frame(lively: Lively) -> None:
     plain, scaled = (lively(_block(scale_relation=scale)) for scale in (False, True))
     scaled.load_state_dict(plain.state_dict())
     x = _clips()
-    convolution, norm, _ = plain.embed
+    convolution, norm, _ = plain.get_submodule("embed").children()
     u = torch.stack([norm(convolution(clip)).relu() for clip in x]).view(2, T, N, C, H * W)
     logits = plain.relation(u.transpose(1, 2))
     torch.testing.assert_close(plain.adjacency(x), logits.softmax(3))

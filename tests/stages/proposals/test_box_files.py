@@ -44,7 +44,7 @@ def clip() -> ClipFrames:
     )
 
 
-def listed(*boxes: list[float], scores: list[float] | None = None, name: str = "seconds") -> dict[str, Any]:
+def listed(*boxes: list[Any], scores: list[Any] | None = None, name: str = "seconds") -> dict[str, Any]:
     """A document with these boxes in its first frame, none in its second."""
     first: dict[str, Any] = {name: 0, "boxes": boxes} | ({"scores": scores} if scores else {})
     return {"frames": [first, {name: 0.5 if name == "seconds" else 4, "boxes": []}], "num_frames": 8}

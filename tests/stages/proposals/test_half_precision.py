@@ -15,7 +15,7 @@ from kinegraph.stages.proposals.source import ClipProposals
 from tests.stages.proposals.source_contract import clip_of
 
 FIXTURES = Path(__file__).with_name("fixtures")
-NETWORKS = {
+NETWORKS: dict[str, TinyOptions | TorchvisionOptions] = {
     "tiny": TinyOptions(source="tiny", weights="shipped", top=50),
     "resnet50": TorchvisionOptions(source="torchvision", weights="random:0", top=50, short_side=150),
 }
@@ -29,7 +29,8 @@ def source_of(network: str) -> NetworkSource:
 def overlaps(exact: ClipProposals, found: ClipProposals) -> torch.Tensor:
     """Of each box of `exact` with the box of `found` that is nearest to it."""
     first, second = (torch.from_numpy(each.boxes[0, : each.count[0]]) for each in (exact, found))
-    return box_iou(first, second).amax(1)
+    iou: torch.Tensor = box_iou(first, second)
+    return iou.amax(1)
 
 
 @pytest.mark.parametrize(("precision", "mean", "share"), [("bf16", 0.9, 0.9), ("fp16", 0.98, 0.95)])

@@ -16,7 +16,9 @@ TORCHVISION = [name for name in PROPOSERS if name.startswith("fasterrcnn_")]
 
 @pytest.fixture(scope="module")
 def small() -> RpnProposer:
-    return build_proposer(SMALL, "random:0")
+    proposer = build_proposer(SMALL, "random:0")
+    assert isinstance(proposer, RpnProposer)
+    return proposer
 
 
 @pytest.mark.parametrize("model", TORCHVISION)

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -41,8 +42,8 @@ VERSION: 2
 
 
 def test_every_source_of_the_config_can_be_built() -> None:
-    union = ProposalOptions.__origin__
-    assert set(SOURCES) == set(union.__args__)
+    union, _ = get_args(ProposalOptions)
+    assert set(SOURCES) == set(get_args(union))
 
 
 class TestTiny(SourceContract):

@@ -16,7 +16,7 @@ def of_http(status: int) -> aiohttp.ClientResponseError:
 
 def of_s3(code: str, status: int) -> BaseException:
     response = {"Error": {"Code": code, "Message": "said"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    translated: BaseException = translate_boto_error(ClientError(response, "GetObject"))  # type: ignore[arg-type]
+    translated: BaseException = translate_boto_error(ClientError(response, "GetObject"))
     return translated
 
 

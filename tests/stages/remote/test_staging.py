@@ -59,7 +59,7 @@ def test_a_copy_lasts_as_long_as_it_is_used(memory: str, tmp_path: Path, options
             assert Path(video.file).is_relative_to(tmp_path / "staging")
             found = video.identity()
             assert found is not None
-            assert (found.size, found.digest) == (5, source_identity(video.file).digest)  # type: ignore[union-attr]
+            assert (found.size, found.digest) == (5, source_identity(video.file).digest)
             assert video.named(f"in {video.file}: odd") == f"in {url}: odd"
         assert not Path(video.file).exists()
     assert not copies(tmp_path)

@@ -70,7 +70,7 @@ def die_at(moment: str) -> None:
         return dying
 
     if what == "step":
-        torch.optim.SGD.step = counted(torch.optim.SGD.step, before=False)  # type: ignore[method-assign,assignment]
+        torch.optim.SGD.step = counted(torch.optim.SGD.step, before=False)  # type: ignore[method-assign]
     else:
         name = {"evaluate": "evaluate", "save": "save_state"}[what]
         setattr(engine, name, counted(getattr(engine, name), before=what == "evaluate"))

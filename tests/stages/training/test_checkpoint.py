@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kinegraph.stages.training.checkpoint as checkpoint
+from kinegraph.cache_schemas.files import write_whole
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training.checkpoint import (
@@ -22,7 +23,7 @@ from kinegraph.stages.training.checkpoint import (
 )
 from kinegraph.stages.training.options import TrainOptions
 
-FEATURES = {"clips": {"fps": 6.0, "per_video": 1}, "features/tiny": {"model": "tiny_i3d"}}
+FEATURES: dict[str, dict[str, Any]] = {"clips": {"fps": 6.0, "per_video": 1}, "features/tiny": {"model": "tiny_i3d"}}
 NAMES = ("jump", "run", "sit")
 POOLED = "features/tiny/res5_pooled"
 
@@ -101,13 +102,13 @@ def test_a_run_is_not_overwritten(tmp_path: Path, clips: Any) -> None:
 def test_a_crash_while_saving_never_leaves_half_a_run(
     crash_at: int, tmp_path: Path, clips: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = checkpoint.write_whole, []
+    calls: list[Path] = []
 
     def crash(target: Path, parts: list[bytes]) -> Any:
         calls.append(target)
         if len(calls) > crash_at:
             raise KeyboardInterrupt
-        return write(target, parts)
+        return write_whole(target, parts)
 
     monkeypatch.setattr(checkpoint, "write_whole", crash)
     with pytest.raises(KeyboardInterrupt):

@@ -88,7 +88,7 @@ def test_the_seed_decides_first_weights_order_and_dropout(make_clips: MakeClips)
     finals = []
     for seed in (0, 1):
         head = build_head("avg_pool", same_order.spec, 3, dropout=0.5)
-        torch.nn.init.ones_(head.classifier.fc.weight)
+        torch.nn.init.ones_(head.get_parameter("classifier.fc.weight"))
         train(head.eval(), same_order, None, _options(seed=seed), device=CPU)  # trains whatever its mode was
         finals.append(_weights(head))
     assert not torch.equal(*finals)
@@ -121,7 +121,7 @@ def test_every_epoch_reads_every_clip_once_in_a_new_order(make_clips: MakeClips)
 def test_the_loss_of_an_epoch_is_a_mean_over_clips(make_clips: MakeClips) -> None:
     clips = make_clips(9)
     head = build_head("avg_pool", clips.spec, 3, dropout=0.0)
-    torch.nn.init.normal_(head.classifier.fc.weight)
+    torch.nn.init.normal_(head.get_parameter("classifier.fc.weight"))
     logits = head({"features/tiny/res5_pooled": clips.pooled})
     expected = torch.nn.functional.cross_entropy(logits, clips.labels).item()
     result = train(head, clips, None, _options(epochs=1, learning_rate=1e-12), device=CPU)
@@ -176,9 +176,12 @@ def test_the_learning_rate_follows_the_schedule(
 ) -> None:
     rates: list[float] = []
     step = torch.optim.AdamW.step
-    monkeypatch.setattr(
-        torch.optim.AdamW, "step", lambda self: (rates.append(self.param_groups[0]["lr"]), step(self))[1]
-    )
+
+    def noted(optimizer: torch.optim.AdamW) -> Any:
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
     _run(make_clips(16), None, _options(epochs=2, schedule=schedule, learning_rate=0.5))
     assert rates == pytest.approx([0.5 * factor for factor in expected], rel=1e-3)
 
@@ -374,7 +377,7 @@ def test_parameters_may_have_a_factor_on_the_learning_rate(make_clips: MakeClips
         with seeded(0, CPU):
             head = build_head("avg_pool", clips.spec, 3, dropout=0.0)
         before = copy.deepcopy(head.state_dict())
-        head.learning_rate_factor_of = factors.__getitem__  # type: ignore[method-assign]
+        head.learning_rate_factor_of = factors.__getitem__  # type: ignore[method-assign,assignment]
         train(head, clips, None, options, device=CPU)
         return {name: tensor - before[name] for name, tensor in head.state_dict().items()}
 

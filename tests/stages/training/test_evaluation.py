@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ class GivenLogits(Head):
         self.num_classes = num_classes
         self.dropout = nn.Dropout(0.9)
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         logits: Tensor = self.dropout(batch[POOLED][:, 0, : self.num_classes])
         return logits
 

@@ -50,17 +50,19 @@ def test_a_head_may_give_parameters_a_factor(decay_all: bool, monkeypatch: pytes
 def test_a_moving_mean_is_one_of_what_is_floating_point_and_a_copy_of_the_rest() -> None:
     """TRN's tuples at a decay that once truncated frame 11 to 10; a BatchNorm's statistics, and what it counts."""
     head = build_head("trn", {"features/tiny/res5_pooled": (16, 8)}, 3)
-    head.norm = torch.nn.BatchNorm1d(2)
+    head.norm = norm = torch.nn.BatchNorm1d(2)
+    assert norm.running_mean is not None
+    assert norm.num_batches_tracked is not None
     ema = build_ema(head, TrainOptions(ema=0.9999))
     assert ema is not None
     for value in (1.0, 2.0, 2.0):
-        torch.nn.init.constant_(head.classifier.fc.weight, value)
-        torch.nn.init.constant_(head.norm.running_mean, value)
-        head.norm.num_batches_tracked += 11
+        torch.nn.init.constant_(head.get_parameter("classifier.fc.weight"), value)
+        torch.nn.init.constant_(norm.running_mean, value)
+        norm.num_batches_tracked += 11
         ema.update(head)
-    for mean in (ema.module.classifier.fc.weight, ema.module.norm.running_mean):
+    for mean in (ema.module.get_parameter("classifier.fc.weight"), ema.module.get_buffer("norm.running_mean")):
         torch.testing.assert_close(mean, torch.full_like(mean, 2 - 0.9999**2), atol=2e-7, rtol=0)
-    assert ema.module.norm.num_batches_tracked == 33
+    assert ema.module.get_buffer("norm.num_batches_tracked") == 33
     buffers = dict(head.named_buffers())
     indices = [name for name in buffers if name.endswith("fixed")]
     assert len(indices) == 15

@@ -154,7 +154,8 @@ def test_a_state_with_another_value_is_refused_or_goes_on(tmp_path: Path) -> Non
     whole = torch.load(tmp_path / STATE_FILE, weights_only=True)
     for key in whole["state"]:
         without = {name: kept for name, kept in whole["state"].items() if name != key}
-        for value in (None, {}, -1):
+        values: tuple[object, ...] = (None, {}, -1)
+        for value in values:
             torch.save(whole | {"state": without | {key: value}}, tmp_path / STATE_FILE)
             with suppress(StateError):
                 run(tmp_path)

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from kinegraph.stages.errors import WeightsError
-from kinegraph.stages.weights.files import read_pickle, read_state
+from kinegraph.stages.weights.files import read_state
+from kinegraph.stages.weights.pickles import read_pickle
 
-ARRAYS = {
+ARRAYS: dict[str, Any] = {
     "conv1_w": np.arange(6, dtype=np.float32).reshape(2, 3),
     "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     "lr": np.float32(0.1),

@@ -51,6 +51,7 @@ def test_torchvisions_files_are_as_torchvision_says(model: str) -> None:
         assert source.crop_px == transforms.crop_size[0]
         assert source.short_side_px == transforms.resize_size[0]
         keeps_aspect = len(transforms.resize_size) == 1
+        assert source.crop_px is not None
         framing = Framing(size=source.crop_px, resize_short=source.short_side_px) if keeps_aspect else None
         assert source.framing == framing
         assert source.url.endswith(f"-{source.sha256}.pth")
