@@ -54,7 +54,8 @@ def cluster(file: str) -> Iterator[list[psutil.Process]]:
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:
-    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+    total: float = sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+    return total
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import BinaryIO
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -44,7 +45,7 @@ def slow_disk(pause_seconds: float) -> None:
         time.sleep(pause_seconds)
         return open_regular(path)
 
-    numbered_images.open_regular = opened  # type: ignore[assignment]
+    patch.object(numbered_images, "open_regular", opened).start()
 
 
 def main() -> None:

@@ -24,7 +24,9 @@ def clips_per_second(config: list[str], policy: dict[str, str]) -> float:
     for command in ("index", "extract"):
         arguments = [sys.executable, "-m", "kinegraph", command, str(CONFIG), *config]
         said = subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment).stdout
-    return float(re.search(r"\(([\d.]+) clips/s\)", said).group(1))
+    rate = re.search(r"\(([\d.]+) clips/s\)", said)
+    assert rate is not None, said
+    return float(rate.group(1))
 
 
 def compare(config: list[str], busy: int) -> None:

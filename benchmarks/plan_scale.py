@@ -82,7 +82,7 @@ def simulate(document: dict[str, Any]) -> None:
         Path(config.cache, cache.ledger.name(stage.key, 0)).parent.mkdir(parents=True)
         for shard in range(cache.num_shards - 1):
             rows = cache.shard_rows(shard)
-            write_record(cache, stage, shard, sorted(set(videos[rows.start : rows.stop])))
+            write_record(cache, stage, shard, sorted({str(video) for video in videos[rows.start : rows.stop]}))
         link_objects(Path(config.cache), stage, cache.num_shards - 1)
     print(f"{ROWS:,} rows, {cache.num_shards:,} shards, {len(stages) * (cache.num_shards - 1):,} ledger records")
 

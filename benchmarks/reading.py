@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -45,7 +46,7 @@ def main() -> None:
             (name,) = store.write_shard(SPEC.stage, 0, [(SPEC, rows)])
         rows.tofile(Path(folder) / "bare")
         bare = np.memmap(Path(folder) / "bare", np.float16, "r", shape=rows.shape)
-        by_zarr = zarr.open_array(f"{folder}/{DATA}/{SPEC.name}", mode="r")
+        by_zarr: Any = zarr.open_array(f"{folder}/{DATA}/{SPEC.name}", mode="r")
         by_h5py = h5py.File(Path(folder, name))[SPEC.name]
         readers: dict[str, Callable[[], None]] = {
             "ours, zarr": lambda: copy(stores[0].open_shard(SPEC, 0).row),

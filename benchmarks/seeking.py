@@ -56,7 +56,7 @@ def rows(path: Path, starts: list[float], size: tuple[int, int]) -> list[ClipRow
             end_seconds=start + INTERVAL_SECONDS,
             labels=(),
             target_times=tuple(start + INTERVAL_SECONDS * (n + 0.5) / FRAMES for n in range(FRAMES)),
-            crop=(0.0, 0.0, *map(float, size)),
+            crop=(0.0, 0.0, float(size[0]), float(size[1])),
             frame_width=size[0],
             frame_height=size[1],
         )

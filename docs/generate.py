@@ -31,7 +31,10 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 SPEC = ROOT / "cache_schemas" / "SPEC.md"
 LOOP = ROOT / "examples" / "training_loop.py"
-OPEN_SECTIONS = {"train.options.tail": TailOptions, "train.options.tail.blocks[i]": InsertionOptions}  # below mappings
+OPEN_SECTIONS: dict[str, type[StageOptions]] = {  # below mappings
+    "train.options.tail": TailOptions,
+    "train.options.tail.blocks[i]": InsertionOptions,
+}
 HEAD = """# Every key of a config
 
 Made by `python docs/generate.py` from the models that check a config. Unknown keys are refused. Every command that
@@ -248,7 +251,7 @@ take it. `clips[0]` and `clips[:4]` are samples. The loader above reads whole ba
 A `Sample` or `Batch` is a dict of tensors by array name, with `labels` and `clip_index`. `Indices` are integers.
 A `Spec` maps array names to shapes of one clip. An `Interval` is a pair (start, end) in seconds.
 """
-NAMES = {  # groups of the page; of a class the members that it shows
+NAMES: dict[str, dict[str, tuple[str, ...]]] = {  # groups of the page; of a class the members that it shows
     "Read a cache": {
         "open_cache": (),
         "CachedClips": ("spec", "video_ids", "videos", "labels", "failed_labels", "__getitem__", "batch"),

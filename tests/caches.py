@@ -35,5 +35,4 @@ def rows_of(cache: Path | str, array: str) -> np.ndarray:
     if (joined := Path(cache) / "data.h5").exists():
         with h5py.File(joined) as file:
             return np.asarray(file[array])
-    found: np.ndarray = zarr.open_array(f"{cache}/data.zarr/{array}", mode="r")[:]
-    return found
+    return np.asarray(zarr.open_array(f"{cache}/data.zarr/{array}", mode="r")[:])

@@ -144,12 +144,13 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options or {}) as container:
         if audio_only:
-            stream = container.add_stream("aac", rate=8000)
+            track = container.add_stream("aac", rate=8000)
             sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
             sound.rate = 8000
-            container.mux([*stream.encode(sound), *stream.encode(None)])
+            container.mux([*track.encode(sound), *track.encode(None)])
             return path
         stream = container.add_stream(codec, rate=fps)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.qmin = stream.codec_context.qmax = 2

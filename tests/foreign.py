@@ -40,7 +40,7 @@ def write_hdf5(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 def write_npz(path: Path, x: np.ndarray, bbox: np.ndarray, **keys: Any) -> Path:
     """A file as bottom-up attention's tools write it, its pickled `info` included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {"num_bbox": len(bbox), "image_h": 100, "image_w": 100, "info": {"objects_id": [1, 2]}}
+    known: dict[str, Any] = {"num_bbox": len(bbox), "image_h": 100, "image_w": 100, "info": {"objects_id": [1, 2]}}
     np.savez_compressed(path, x=x, bbox=bbox, **known | keys)
     return path
 

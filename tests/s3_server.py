@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 pytest.importorskip("moto.server", reason="the tests of object stores need `pip install 'moto[server]'`")
-from moto.server import create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import make_server
 
 Conditions = Literal["kept", "ignored", "refused", "unnamed"]
@@ -62,8 +62,12 @@ def running(conditions: Conditions = "kept", port: int = 0) -> Iterator[Server]:
         if condition and conditions == "ignored":
             del environ["HTTP_IF_NONE_MATCH"]
         begun: list[Any] = []
+
+        def begin(*told: Any) -> Any:
+            begun.extend(told)
+
         with one_at_a_time:
-            body = b"".join(moto(environ, lambda *told: begun.extend(told)))
+            body = b"".join(moto(environ, begin))
         if conditions == "unnamed" and begun[0].startswith("412"):
             return _answer(start, begun[0], FAILED)
         start(*begun)

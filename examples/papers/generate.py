@@ -113,7 +113,7 @@ def _trg(network: str, num_frames: int, dataset: str, tail: Keys | None = None, 
     epochs = {"epochs": 100, "milestones": [50]}
     if dataset == "something_v2":
         epochs = {"epochs": 50, "milestones": [25]}
-    entry = {"model": model, "weights": weights, "taps": [tail["from"]], "store": ["maps"]}
+    entry: Keys = {"model": model, "weights": weights, "taps": [tail["from"]], "store": ["maps"]}
     if model.startswith("i3d"):
         entry["options"] = {"res5_stride": 2}
     sampling = clips or {"sampling": "uniform"}
@@ -199,7 +199,7 @@ def trg_rows() -> Iterator[Row]:
     yield from _trg_figures()
     for (network, sampling), (pooled, graph) in TRG_TABLE_4.items():
         for place, num_frames in enumerate((16, 32)):
-            clips = {"sampling": "dense", "fps": 6.0} if sampling == "dense" else {}
+            clips: Keys = {"sampling": "dense", "fps": 6.0} if sampling == "dense" else {}
             variants = {"pool": {"options": {"tail": _pooled(network)}}, "graph": {}}
             yield _trg_row(
                 f"table4_{network}_{sampling}_{num_frames}",
@@ -305,7 +305,8 @@ STRG_R101 = (
     "; 64 frames of features where the paper has 16. Weights for this depth are not public: name a file of yours"
 )
 STRG_CACHED = ("Deviation: cached regions are projected; the paper projects maps first, as s4_charades_maps does.",)
-STRG_ROWS = {  # id: what, head, options, Charades mAP, Something-Something V1 top-1/top-5
+# id: what, head, options, Charades mAP, Something-Something V1 top-1/top-5
+STRG_ROWS: dict[str, tuple[str, str, Keys, str, str | None]] = {
     "s0": ("I3D alone", "avg_pool", {}, "31.8", "41.6/72.2"),
     "s1": ("proposals and average pool, no graph", "proposal_pool", {"concat_global": True}, "32.1", None),
     "s2": ("spatial-temporal graphs", "strg", {"graphs": "spatial_temporal"}, "34.2", "42.8/74.7"),
@@ -319,7 +320,7 @@ def strg_rows() -> Iterator[Row]:
     for name, (about, head, options, charades, something) in STRG_ROWS.items():
         for dataset, figures in (("charades", charades), ("something_v1", something)):
             if figures is not None:
-                keys = {"train.head": head, "train.options": options or None}
+                keys: Keys = {"train.head": head, "train.options": options or None}
                 yield _strg_row(f"{name}_{dataset}", f"{name.upper()}, {about}", figures, _strg(dataset), keys)
     for name in ("s1", "s4"):
         about, head, options, mean_ap, _ = STRG_ROWS[name]
@@ -410,7 +411,8 @@ ST_SGN_LISTS = {  # task -> list of the data set, what it holds, graphs of an it
 def st_sgn_rows() -> Iterator[Row]:
     for task, table in (("intervals", ST_SGN_TOP1), ("videos", ST_SGN_MAP)):
         for name, figures in table.items():
-            head, options = "relation_matrix", {"mlp": task == "intervals"}
+            head = "relation_matrix"
+            options: Keys = {"mlp": task == "intervals"}
             if name != head:
                 layer, readout = name.split("_")
                 head, options = "st_sgn", {"layer": layer, "readout": readout}

@@ -8,12 +8,13 @@ import pytest
 import xxhash
 
 from kinegraph.cache_schemas.errors import UnsafeName
+from kinegraph.cache_schemas.files import Buffer
 from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.storage import Span, Storage
 
 
 class StorageContract:
-    methods = ("fork", "spawn")  # by which other processes see the objects
+    methods: tuple[str, ...] = ("fork", "spawn")  # by which other processes see the objects
 
     @pytest.fixture
     def storage(self) -> Storage:
@@ -22,7 +23,8 @@ class StorageContract:
     def test_an_object_comes_back_with_its_size_and_digest(self, storage: Storage) -> None:
         content = b"one" + b"two" + b"three"
         expected = (len(content), xxhash.xxh3_128_hexdigest(content))
-        assert storage.put("a/b/c.json", iter([b"one", bytearray(b"two"), memoryview(b"three")])) == expected
+        parts: list[Buffer] = [b"one", bytearray(b"two"), memoryview(b"three")]
+        assert storage.put("a/b/c.json", iter(parts)) == expected
         assert storage.get("a/b/c.json") == content
         assert storage.digest("a/b/c.json") == expected
         assert storage.exists("a/b/c.json")

@@ -48,7 +48,7 @@ def fill_store(store: Store, num_rows: int, shards: range | None = None) -> None
 
 
 class StoreContract:
-    methods = ("fork", "spawn")  # by which other processes see the objects
+    methods: tuple[str, ...] = ("fork", "spawn")  # by which other processes see the objects
 
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Storage:

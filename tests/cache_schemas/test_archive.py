@@ -19,7 +19,8 @@ ARRAYS = [
 
 @pytest.fixture(params=["v1"])
 def archived(request: pytest.FixtureRequest) -> Path:
-    return ARCHIVE / request.param
+    name: str = request.param
+    return ARCHIVE / name
 
 
 def test_an_archived_cache_is_read(archived: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from kinegraph.cache_schemas.arrays import ArraySpec, status_array
 from kinegraph.cache_schemas.cache import CLASSES, LABELS, Cache
 from kinegraph.cache_schemas.clips_table import ClipsTable
 from kinegraph.cache_schemas.coordinates import Coordinate, coordinates_of, label_names
+from kinegraph.cache_schemas.files import Buffer
 from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.zarr_shards import DATA, ZarrStore
 
@@ -30,7 +32,8 @@ def cache(tmp_path: Path) -> Cache:
 
 def opened(cache: Cache, group: str) -> xarray.Dataset:
     with xarray.open_zarr(f"{cache.root}/{DATA}", group=group, consolidated=False) as found:
-        return found.load()
+        loaded: xarray.Dataset = found.load()
+    return loaded
 
 
 def shown(cache: Cache, group: str) -> dict[str, list[str]]:
@@ -68,7 +71,12 @@ def test_what_is_equal_is_not_written_again(cache: Cache, monkeypatch: pytest.Mo
     cache.declare_arrays()
     changed = with_splits(cache, "test")
     put, names = changed.storage.put, list[str]()
-    monkeypatch.setattr(changed.storage, "put", lambda name, parts: names.append(name) or put(name, parts))
+
+    def noted(name: str, parts: Iterable[Buffer]) -> tuple[int, str]:
+        names.append(name)
+        return put(name, parts)
+
+    monkeypatch.setattr(changed.storage, "put", noted)
     cache.declare_arrays()
     changed.declare_arrays()
     assert not names, "only index asks whether they are equal"
@@ -161,7 +169,7 @@ def test_rows_may_be_more_than_one_chunk_and_grow(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(coordinates, "CHUNK_ROWS", 2)
     store = ZarrStore(LocalStorage(tmp_path), 4)
     for number in (3, 5, 6):
-        store.declare([status_array("clips")], number, lambda number=number: rows(number))
+        store.declare([status_array("clips")], number, partial(rows, number))
         with xarray.open_zarr(tmp_path / DATA, group="status", consolidated=False) as found:
             assert found.clip_id.values.tolist() == [f"v{row}:0:full" for row in range(number)]
             assert found.sizes["row"] == number

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,7 +37,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "file"
     write_whole(target, [b"old"])
 
-    def parts():
+    def parts() -> Iterator[bytes]:
         yield b"new"
         raise OSError("disk full")
 

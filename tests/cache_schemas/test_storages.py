@@ -34,7 +34,8 @@ class TestMemory(StorageContract):
     def storage(self) -> Storage:
         return open_storage(f"memory://{uuid.uuid4().hex}/cache")
 
-    test_of_many_that_create_one_wins = None  # it looks whether there is one, then writes: threads may do so at once
+    # It looks whether there is one, then writes: threads may do so at once.
+    test_of_many_that_create_one_wins = None  # type: ignore[assignment]
 
 
 class TestS3(StorageContract):

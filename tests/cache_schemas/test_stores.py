@@ -4,12 +4,15 @@ import json
 import time
 import uuid
 from pathlib import Path
+from typing import Any, cast
 
 import h5py
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BloscCodec
 
+from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.hdf5_shards import Hdf5Store
 from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.cache_schemas.storage import Storage
@@ -63,12 +66,12 @@ class TestZarrOnS3(ZarrContract):
 
 class CompressedContract(ZarrContract):
     @pytest.mark.parametrize("array", SPECS, ids=lambda array: array.name)
-    def test_metadata_is_what_zarr_would_write(self, array) -> None:
-        memory = zarr.storage.MemoryStore()
+    def test_metadata_is_what_zarr_would_write(self, array: ArraySpec) -> None:
+        memory, attributes = zarr.storage.MemoryStore(), cast(dict[str, Any], array.attributes())
         zarr.create_array(
             memory, shape=(10, *array.shape), dtype=array.dtype, fill_value=array.fill,
-            compressors=zarr.codecs.BloscCodec(cname=self.compression, clevel=5, shuffle="bitshuffle"),
-            chunks=(array.inner_rows(4), *array.shape), shards=(4, *array.shape), attributes=array.attributes(),
+            compressors=BloscCodec(cname=cast(Any, self.compression), clevel=5, shuffle="bitshuffle"),
+            chunks=(array.inner_rows(4), *array.shape), shards=(4, *array.shape), attributes=attributes,
             chunk_key_encoding={"name": "default", "separator": "."}, dimension_names=("row", *array.dims),
         )  # fmt: skip
         theirs = json.loads(memory._store_dict["zarr.json"].to_bytes())

@@ -4,6 +4,7 @@ import json
 import math
 import struct
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -52,10 +53,10 @@ FEATURES = feature_arrays("b", "t", (4, 8, 3, 3), 2, ("maps", "pooled"), "float1
 
 @pytest.mark.parametrize("array", [*FEATURES, *proposal_arrays(8, 5, 1), status_array("x/y")], ids=lambda a: a.name)
 def test_metadata_is_what_zarr_would_write(array: ArraySpec) -> None:
-    store = zarr.storage.MemoryStore()
+    store, attributes = zarr.storage.MemoryStore(), cast(dict[str, Any], array.attributes())
     zarr.create_array(
         store, shape=(10, *array.shape), dtype=array.dtype, fill_value=array.fill, compressors=None,
-        chunks=(array.inner_rows(4), *array.shape), shards=(4, *array.shape), attributes=array.attributes(),
+        chunks=(array.inner_rows(4), *array.shape), shards=(4, *array.shape), attributes=attributes,
         chunk_key_encoding={"name": "default", "separator": "."}, dimension_names=("row", *array.dims),
     )  # fmt: skip
     theirs = json.loads(store._store_dict["zarr.json"].to_bytes())

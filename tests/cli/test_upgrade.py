@@ -71,8 +71,9 @@ def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache:
     extracted = kinegraph("extract", config)
     assert extracted.exit_code == 0
     assert f"{cache}: 2 clips in " in extracted.stdout
-    for command in (("evaluate", run), ("verify", cache), ("verify", cache, "--frames")):
-        assert kinegraph(*command).exit_code == 0
+    again: tuple[tuple[str | Path, ...], ...] = (("evaluate", run), ("verify", cache), ("verify", cache, "--frames"))
+    for arguments in again:
+        assert kinegraph(*arguments).exit_code == 0
     assert "2 of 3 runs kept: they were finished before" in kinegraph("train", config, "--seeds", 3).stderr
     assert "nothing to compare" in kinegraph("verify", cache, "--frames", "--repair").stdout
 

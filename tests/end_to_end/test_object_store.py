@@ -261,8 +261,10 @@ def test_loaders_read_in_processes_of_their_own(there: Cache, method: str) -> No
     """Also once this process has read."""
     clips = CachedClips(there, ARRAYS)
     first = clips[0]
-    rows = range(len(clips))
-    loader = DataLoader(rows, batch_size=3, num_workers=1, multiprocessing_context=method, collate_fn=clips.batch)
+    rows: Any = range(len(clips))
+    loader: DataLoader[Any] = DataLoader(
+        rows, batch_size=3, num_workers=1, multiprocessing_context=method, collate_fn=clips.batch
+    )
     batches = list(loader)
     assert [len(batch["labels"]) for batch in batches] == [3, 3]
     for name in ARRAYS:
@@ -272,7 +274,7 @@ def test_loaders_read_in_processes_of_their_own(there: Cache, method: str) -> No
 def test_zarr_and_xarray_open_it_at_its_url(there: Cache) -> None:
     group = zarr.open_group(f"{there.root}/data.zarr", mode="r")
     row = there.store.open_shard(there.array("regions/tiny/res4"), 1).row(0)
-    np.testing.assert_array_equal(np.asarray(group["regions/tiny/res4"][2]), row)  # type: ignore[index]
+    np.testing.assert_array_equal(np.asarray(group["regions/tiny/res4"][2]), row)
     dataset = xarray.open_zarr(f"{there.root}/data.zarr", group="proposals", consolidated=False)
     assert dataset["boxes"].dims == ("row", "frame_by_2", "proposal", "box_edge")
     assert int(dataset["count"].load().min()) >= 0

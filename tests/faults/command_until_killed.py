@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import sys
+from typing import Any
 
 from kinegraph.cli.app import main
 
@@ -14,10 +15,10 @@ if __name__ == "__main__":
     last = int(sys.argv.pop(1))
     calls, really_sync = itertools.count(1), os.fsync
 
-    def fsync(descriptor: int) -> None:
+    def fsync(fd: Any) -> None:
         if next(calls) == last:
             os.kill(os.getpid(), signal.SIGKILL)
-        really_sync(descriptor)
+        really_sync(fd)
 
     os.fsync = fsync
     main()

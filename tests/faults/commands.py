@@ -44,6 +44,7 @@ import kinegraph.pipeline.extraction.feed
 import kinegraph.pipeline.extraction.run
 import kinegraph.pipeline.status
 import kinegraph.pipeline.upgrading.upgrade
+from kinegraph.cache_schemas.files import Buffer
 from kinegraph.cli.app import main
 from kinegraph.pipeline.machine.versions import versions
 
@@ -54,7 +55,7 @@ def descriptor_path(descriptor: int) -> Path:
     return Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
-def write_in_halves(target: Path, parts: Iterable[bytes]) -> Any:
+def write_in_halves(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, str]:
     """`_write_temporary` that comes by `half_written` in the middle of each part."""
 
     def halves() -> Iterator[memoryview]:
@@ -82,7 +83,7 @@ OPERATIONS: dict[str, tuple[Any, str, Callable[..., object]]] = {
 }
 
 
-def strike(sent: str, operation: str, pattern: str, count: int, again: bool) -> None:
+def strike(sent: str, operation: str, pattern: str, count: int, *, again: bool) -> None:
     """Arm this process."""
     module, name, path_of = OPERATIONS[operation]
     really, calls = getattr(module, name), itertools.count(1)

@@ -10,12 +10,12 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import kinegraph.pipeline.extraction.feed
 from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction import feed
 from kinegraph.pipeline.extraction.run import extract
-
-really_decode = kinegraph.pipeline.extraction.feed.decode_clips
+from kinegraph.stages.decode.clips import decode_clips
 
 
 def decode(path: str, *arguments: Any) -> Any:
@@ -23,9 +23,9 @@ def decode(path: str, *arguments: Any) -> Any:
         for died in sys.argv[3:]:
             Path(died).touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return really_decode(path, *arguments)
+    return decode_clips(path, *arguments)
 
 
-kinegraph.pipeline.extraction.feed.decode_clips = decode
+patch.object(feed, "decode_clips", decode).start()
 if __name__ == "__main__":
     extract(load_config(sys.argv[1]))

@@ -8,11 +8,12 @@ import signal
 import sys
 import time
 from typing import Any
+from unittest.mock import patch
 
-import kinegraph.pipeline.extraction.shard
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.extraction.shard import ShardInProgress
 from kinegraph.pipeline.shards.leases import live_leases
 
 config = load_config(sys.argv[1])
@@ -29,5 +30,5 @@ def add(*arguments: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-kinegraph.pipeline.extraction.shard.ShardInProgress.add = add  # type: ignore[method-assign]
+patch.object(ShardInProgress, "add", add).start()
 extract(config)

@@ -29,7 +29,7 @@ from tests.caches import write_config
 from tests.conftest import six_videos, tiny_stages
 
 REMOVED = object()
-VALUES = (REMOVED, None, [], {}, -1, 10**30, "x")
+VALUES: tuple[Any, ...] = (REMOVED, None, [], {}, -1, 10**30, "x")
 KNOWN_CODES = {0, 1, 2, 3}
 RECORD, LEASE, JOB = "ledger/features/tiny/000000.json", "leases/000000.json", "slurm/x.json"
 OF_STAGES = ["stages/clips.json", "stages/features/tiny.json"]

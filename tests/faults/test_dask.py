@@ -12,20 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from distributed import LocalCluster, WorkerPlugin
 from distributed import Worker as DaskWorker
 
-import kinegraph.pipeline.extraction.feed
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config, check_config, load_config
 from kinegraph.pipeline.errors import ClusterLost, SetAsideError
+from kinegraph.pipeline.extraction import feed
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.training.on_dask import train_on_dask
 from kinegraph.pipeline.training.table import train_runs
+from kinegraph.stages.decode.clips import decode_clips
 from kinegraph.stages.training.state import STATE_FILE
 from tests.caches import same_bytes, write_config
 from tests.conftest import moving_square, write_video
@@ -202,14 +204,12 @@ class Deadly(WorkerPlugin):
         self.video = video
 
     def setup(self, worker: DaskWorker) -> None:
-        really_decode = kinegraph.pipeline.extraction.feed.decode_clips
-
         def decode(path: str, *arguments: Any) -> Any:
             if path.endswith(self.video):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return really_decode(path, *arguments)
+            return decode_clips(path, *arguments)
 
-        kinegraph.pipeline.extraction.feed.decode_clips = decode
+        patch.object(feed, "decode_clips", decode).start()
 
 
 @pytest.mark.faults

@@ -50,7 +50,7 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> N
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_data_loader_workers_read_the_same(cache: Cache, method: str, preload: bool) -> None:
     """Also once this process has read: what it has open must not hang or confuse its children."""
-    clips = CachedClips(cache, ARRAYS, preload=preload)
+    clips: Any = CachedClips(cache, ARRAYS, preload=preload)
     expected = [CachedClips(cache, ARRAYS).batch([2 * batch, 2 * batch + 1]) for batch in range(3)]
     same(clips.batch([0, 1]), expected[0])
     loader: Iterator[Any] = iter(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kinegraph.cache_schemas.cache import Cache
-from kinegraph.cli.printing.text import note, note_listed, say, shown, table
+from kinegraph.cache_schemas.words import shown
+from kinegraph.cli.printing.text import note, note_listed, say, table
 from kinegraph.pipeline.caches.index_summary import label_warnings
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import make_plan

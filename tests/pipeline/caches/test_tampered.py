@@ -140,7 +140,8 @@ def test_videos_of_an_export(cache: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "", ".", "a\0", "a\n"])
 def test_names_of_entries_variants_and_imports(tmp_path: Path, name: str) -> None:
     backbone = {"model": "tiny_i3d", "weights": "random:0", "taps": ["res4"]}
-    for document in ({"backbones": {name: backbone}}, {"train": {"variants": {name: {}}}}):
+    documents: tuple[dict[str, Any], ...] = ({"backbones": {name: backbone}}, {"train": {"variants": {name: {}}}})
+    for document in documents:
         with pytest.raises(ConfigError, match="should match pattern"):
             check_config({"cache": "cache"} | document, "x")
     for naming in ({"name": name}, {"tap": name}):

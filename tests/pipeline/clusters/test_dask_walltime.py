@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from distributed import LocalCluster
+from distributed import LocalCluster, Reschedule
 from distributed import Worker as DaskWorker
 
 from kinegraph.cache_schemas.cache import Cache
@@ -218,7 +218,7 @@ def test_no_worker_is_left(load: Load, monkeypatch: pytest.MonkeyPatch, in_order
             end = dask_walltime.leave if in_order else worker.close
             worker.loop.add_callback(end, *([worker] if in_order else []))
             time.sleep(0.5)
-            raise dask_station.Reschedule
+            raise Reschedule
 
         monkeypatch.setattr(Station, "run", goes)
         with pytest.raises(

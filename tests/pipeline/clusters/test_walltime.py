@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing import Pipe
@@ -14,7 +15,6 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import make_plan
-from kinegraph.pipeline.clusters import walltime
 from kinegraph.pipeline.clusters.walltime import Allotment, Schedule, allotment
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
@@ -34,7 +34,7 @@ from tests.clock import Clock
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time stands still unless a test moves it; no scheduler is around."""
     found = Clock()
-    monkeypatch.setattr(walltime.time, "time", found)
+    monkeypatch.setattr(time, "time", found)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
     return found
@@ -183,7 +183,7 @@ def test_scontrol_knows_the_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, ends_at: float | None
 ) -> None:
     monkeypatch.setenv("TZ", "UTC")
-    walltime.time.tzset()
+    time.tzset()
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f'#!/bin/sh\n[ "$*" = "--oneliner show job 7" ] && echo "JobId=7 {said} Deadline=N/A"\n')
     scontrol.chmod(0o755)

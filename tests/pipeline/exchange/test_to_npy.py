@@ -73,7 +73,7 @@ def test_what_is_not_sealed_is_left_out_and_named(load: Load, tmp_path: Path) ->
     extract(config, stages=["proposals"], part=(1, 2))  # shards 1 and 3 of 0..3: of rows 3, 4, 5 and 9, 10, 11
     out = tmp_path / "npy"
     found = export_npy(Cache(config.cache), str(out), [COUNT])
-    videos = sorted(set(Cache(config.cache).clips.column("video_id")))
+    videos = sorted({str(video) for video in Cache(config.cache).clips.column("video_id")})
     assert [path.relative_to(out / COUNT).as_posix() for path in sorted(out.rglob("*.npy"))] == [
         f"{videos[2]}.npy", f"{videos[5]}.npy",
     ]  # fmt: skip

@@ -143,7 +143,7 @@ def test_killed_again_and_again_it_goes_on(with_failures: Cache, tmp_path: Path)
 @pytest.mark.parametrize("kind", ["zarr", "hdf5"])
 def test_a_damaged_shard_is_named_and_not_sealed(with_failures: Cache, tmp_path: Path, kind: str) -> None:
     source = export_cache(with_failures, tmp_path / "source", kind=kind).cache
-    name = next(name for name in source.ledger.read("features/tiny", 1).objects if "status" not in name)  # type: ignore[union-attr]
+    name = next(name for name in source.ledger.read("features/tiny", 1).objects if "status" not in name)
     path = Path(source.root) / name
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     found = export_cache(source, tmp_path / "copy", kind="zarr")

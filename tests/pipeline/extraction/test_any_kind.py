@@ -106,7 +106,7 @@ def test_it_is_planned_run_counted_and_read(config: Load) -> None:
     assert verify(made.cache).ok
     clips = CachedClips(cache, [WIDTH])
     assert [float(clips[number][WIDTH]) for number in range(6)] == [60] * 6
-    assert cache.ledger.read("widths", 0).seconds.keys() >= {"proposals", "widths"}  # type: ignore[union-attr]
+    assert cache.ledger.read("widths", 0).seconds.keys() >= {"proposals", "widths"}
 
 
 def test_it_is_the_same_from_sealed_boxes(config: Load, monkeypatch: pytest.MonkeyPatch) -> None:

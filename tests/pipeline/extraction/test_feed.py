@@ -16,7 +16,7 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.feed import Batch, Feed
 from kinegraph.stages.decode.clips import DecodedClip
-from kinegraph.stages.decode.open_videos import begin_video
+from kinegraph.stages.decode.stream import begin_video
 from kinegraph.stages.decode.wanted import Square, Wanted
 from tests.coded_videos import HEIGHT, WIDTH, read, write
 from tests.stages.decode.conftest import clip_row

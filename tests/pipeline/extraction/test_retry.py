@@ -23,7 +23,8 @@ from tests.caches import rows_of, same_bytes
 from tests.conftest import moving_square, write_video
 
 Load = Callable[..., Config]
-Complete = Failing = Callable[[Config], Cache]
+Complete = Callable[[Config], Cache]
+Failing = Callable[[Config], Cache]
 ONE_SHARD = "store.shard_clips=6"  # of batches (v1, v3), (v5, v0), (v2, v4)
 
 
@@ -107,7 +108,7 @@ def test_rows_that_were_ok_are_copied(load: Load, video_folder: Path, with_failu
     config = load(ONE_SHARD)
     cache = with_failure(config)
     before = {name: rows_of(cache.root, name) for name in cache.arrays()}
-    source = cache.ledger.read("proposals", 0).sources["left/v1.mp4"]  # type: ignore[union-attr]
+    source = cache.ledger.read("proposals", 0).sources["left/v1.mp4"]
     (video_folder / "left" / "v1.mp4").unlink()
     assert not extract(config, retry_failed=True).failures
     others = [0, 2, 3, 4, 5]
@@ -115,7 +116,7 @@ def test_rows_that_were_ok_are_copied(load: Load, video_folder: Path, with_failu
         assert rows_of(cache.root, name)[others].tobytes() == rows[others].tobytes(), name
         assert np.isnan(rows[1]).all() or name == "proposals/count"
         assert np.isfinite(rows_of(cache.root, name)[1]).all()
-    assert cache.ledger.read("proposals", 0).sources["left/v1.mp4"] == source  # type: ignore[union-attr]
+    assert cache.ledger.read("proposals", 0).sources["left/v1.mp4"] == source
     assert verify(cache.root).ok
 
 
@@ -219,7 +220,7 @@ def test_stages_that_read_a_retried_one_are_reopened_for_the_same_clips(load: Lo
     outcome = extract(config, stages=["proposals"], retry_failed=True)
     assert [unit.keys for unit in outcome.plan.units] == [("clips", "proposals", "regions/tiny")]
     assert [failure.detail for failure in outcome.failures] == ["failed in features/tiny"]
-    assert cache.ledger.read("proposals", 0).failures == []  # type: ignore[union-attr]
+    assert cache.ledger.read("proposals", 0).failures == []
     assert cache.ledger.shards("regions/tiny") == [0, 1, 2]
     assert rows_of(cache.root, "regions/tiny/res4").tobytes() == before.tobytes()
     assert not extract(config, retry_failed=True).failures

@@ -20,6 +20,7 @@ from kinegraph.stages.backbones.extract import FeatureExtractor
 from kinegraph.stages.proposals.from_networks import NetworkSource
 from kinegraph.stages.proposals.grid import GridSource
 from kinegraph.stages.proposals.source import ClipFrames, ClipProposals, ProposalError
+from kinegraph.stages.regions.roi import region_features
 from kinegraph.stages.scene_graphs.from_files import FileGraphs
 from kinegraph.stages.scene_graphs.source import GraphError
 
@@ -47,7 +48,7 @@ class Watched:
         self.not_finite: dict[str, int] = {}  # entry -> slot
         self.graphs_missing: set[str] = set()
         propose, maps, graphs = GridSource.propose, FeatureExtractor.maps, FileGraphs._arrays
-        regions = kinegraph.stages.regions.extract.region_features
+        regions = region_features
 
         def proposed(source: GridSource, frames: ClipFrames) -> ClipProposals:
             self._note("proposals")

@@ -131,7 +131,7 @@ def test_a_list_may_name_places_of_all_kinds(
 def test_a_list_may_lie_at_a_url(at: At, web: Server, video_folder: Path) -> None:
     (video_folder / "list.csv").write_text("path,label\nleft/v1.mp4,left\n")
     config = at(web.url).model_copy(deep=True)
-    options = config.dataset.model_copy(update={"annotations": f"{web.url}/list.csv"})  # type: ignore[union-attr]
+    options = config.dataset.model_copy(update={"annotations": f"{web.url}/list.csv"})
     assert index(config.model_copy(update={"dataset": options})).num_videos == 1
 
 

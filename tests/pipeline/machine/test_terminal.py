@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from kinegraph.cache_schemas.words import counted
-from kinegraph.pipeline.machine import terminal
 from kinegraph.pipeline.machine.terminal import Bar, LineTimer, Pace, clock, columns, fitting, folded, speed
 from tests.clock import Clock
 from tests.terminal import Terminal
@@ -119,7 +119,7 @@ def test_a_bar_and_its_words_fit(width: int, monkeypatch: pytest.MonkeyPatch) ->
     drawn = Terminal()
     monkeypatch.setattr(sys, "stderr", drawn)
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr(terminal.tqdm, "monitor_interval", 0)
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)
     bar = Bar(4800)
     bar.show(0, 4800, ["loading networks: i3d\x1b[31m (i3d_r50)"])
     parts = ["1,200 of 4,800 clips", "3.2 clips/s", "0:12:30 left", "12 of 480 shards", "mostly waiting for decode"]

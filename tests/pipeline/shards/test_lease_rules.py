@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from hypothesis import settings
@@ -24,7 +25,7 @@ class Workers(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
-        self.patches = [
+        self.patches: list[Any] = [
             patch("kinegraph.pipeline.shards.leases.monotonic", self.clock),
             patch("kinegraph.pipeline.shards.leases.Leases._refresh_all"),
         ]

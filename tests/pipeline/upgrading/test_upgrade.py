@@ -11,10 +11,12 @@ import fsspec
 import numpy as np
 import pytest
 
+from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import status_array
 from kinegraph.cache_schemas.cache import Cache, Stage
 from kinegraph.cache_schemas.errors import CacheError, CacheMismatch, CacheTooNew
 from kinegraph.cache_schemas.files import HOST
+from kinegraph.cache_schemas.fingerprint import fingerprint
 from kinegraph.cache_schemas.ledger import Record
 from kinegraph.cache_schemas.local_storage import LocalStorage
 from kinegraph.pipeline.caches.indexing import index
@@ -27,6 +29,7 @@ from kinegraph.pipeline.shards import leases
 from kinegraph.pipeline.shards.leases import Lease
 from kinegraph.pipeline.shards.sealing import write_and_seal
 from kinegraph.pipeline.upgrading import upgrade as module
+from kinegraph.pipeline.upgrading.comparing import Comparer
 from kinegraph.pipeline.upgrading.upgrade import compare_frames, upgrade
 from kinegraph.stages.decode.source import source_identity
 from tests.caches import same_bytes
@@ -251,7 +254,7 @@ def test_another_run_is_waited_for_until_it_is_known_to_be_alive(monkeypatch: py
     storage = LocalStorage(config.cache)
     lease = Lease(shard=1, attempt=1, seconds=0.2, holder="other", host="elsewhere", pid=7)
     storage.put(lease.name, [lease.content])
-    sleep = leases.stopping.sleep
+    sleep = stopping.sleep
 
     def refreshed(seconds: float) -> None:
         fresh = replace(lease, refreshes=1)
@@ -259,11 +262,11 @@ def test_another_run_is_waited_for_until_it_is_known_to_be_alive(monkeypatch: py
         sleep(0)
 
     monkeypatch.setattr(module, "LEASE_SECONDS", 0.1)
-    monkeypatch.setattr(leases.stopping, "sleep", refreshed)
+    monkeypatch.setattr(stopping, "sleep", refreshed)
     with pytest.raises(AnotherRunError, match="process 7 of elsewhere is at work on shard 1"):
         upgrade(config.cache)
     assert not [name for name in storage.names("leases") if name != lease.name]
-    monkeypatch.setattr(leases.stopping, "sleep", sleep)
+    monkeypatch.setattr(stopping, "sleep", sleep)
     dead = replace(lease, host=HOST, pid=2**22 + 1)
     storage.put(dead.name, [dead.content])
     assert upgrade(config.cache).upgraded
@@ -276,15 +279,15 @@ def test_a_run_that_comes_while_frames_are_compared(monkeypatch: pytest.MonkeyPa
     config = old()
     storage, ledger = LocalStorage(config.cache), Cache(config.cache).ledger
     lease = Lease(shard=1, attempt=1, seconds=60.0, holder="other", host="elsewhere", pid=7)
-    really_judged, judged = module.Comparer.verdict, []
+    really_judged, judged = Comparer.verdict, []
 
-    def verdict(self: module.Comparer, shard: int, **how: bool) -> Any:
+    def verdict(self: Comparer, shard: int, **how: bool) -> Any:
         judged.append(shard)
         if shard == 1:
             storage.put(lease.name, [lease.content])
         return really_judged(self, shard, **how)
 
-    monkeypatch.setattr(module.Comparer, "verdict", verdict)
+    monkeypatch.setattr(Comparer, "verdict", verdict)
     with pytest.raises(AnotherRunError, match="process 7 of elsewhere is at work on shard 1"):
         upgrade(config.cache)
     assert Cache(config.cache).manifest["clips"]["version"] == 1
@@ -331,12 +334,11 @@ def test_a_run_that_began_before_an_upgrade_seals_nothing_after_it(monkeypatch: 
 def test_two_upgrades_at_once(monkeypatch: pytest.MonkeyPatch, old: Old) -> None:
     """The second waits for the first, and finds nothing to do."""
     root = Path(old().cache)
-    really_alone = module.alone
 
     def alone(*arguments: Any) -> Any:
         monkeypatch.undo()
         assert upgrade(root).upgraded
-        return really_alone(*arguments)
+        return leases.alone(*arguments)
 
     monkeypatch.setattr(module, "alone", alone)
     report = upgrade(root)
@@ -359,7 +361,7 @@ def test_stages_that_an_earlier_kinegraph_began_after_an_upgrade(old: Old) -> No
     root = Path(config.cache)
     manifest = json.loads((root / "cache.json").read_text())
     clips = manifest["clips"] | {"version": 2}
-    (root / "cache.json").write_text(json.dumps(manifest | {"clips": clips, "clips_digest": module.fingerprint(clips)}))
+    (root / "cache.json").write_text(json.dumps(manifest | {"clips": clips, "clips_digest": fingerprint(clips)}))
     with pytest.raises(CacheMismatch, match=r"verify .* --frames --repair` first"):
         extract(config)
     assert compare_frames(root).version == 1
@@ -384,7 +386,7 @@ def test_unknown_rules_are_refused(old: Old) -> None:
     root = Path(old().cache)
     manifest = json.loads((root / "cache.json").read_text())
     clips = manifest["clips"] | {"version": 9}
-    (root / "cache.json").write_text(json.dumps(manifest | {"clips": clips, "clips_digest": module.fingerprint(clips)}))
+    (root / "cache.json").write_text(json.dumps(manifest | {"clips": clips, "clips_digest": fingerprint(clips)}))
     with pytest.raises(CacheError, match="has `clips` version 9, known are 1 to 2"):
         compare_frames(root)
 

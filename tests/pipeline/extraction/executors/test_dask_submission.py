@@ -75,6 +75,8 @@ def test_workers_that_die_before_they_take_a_shard(
 class BusyForAWhile(Station):
     """Another run is at every unit, until one worker has asked three times."""
 
+    asked: Counter[int]
+
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
         self.asked = Counter() if not hasattr(self, "asked") else self.asked
         self.asked[unit.shard] += 1

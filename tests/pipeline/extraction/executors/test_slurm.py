@@ -16,9 +16,10 @@ from kinegraph.pipeline import slurm_task
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import WorkUnit, make_plan
 from kinegraph.pipeline.clusters.slurm import submission as slurm_submission
+from kinegraph.pipeline.clusters.slurm.script import array_script
 from kinegraph.pipeline.clusters.slurm.states import ArrayState, TaskState
 from kinegraph.pipeline.clusters.slurm.submission import Submission, Work, _job_id, submissions, submit
-from kinegraph.pipeline.config import Config
+from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.errors import ProgramMissing, SlurmError
 from kinegraph.pipeline.extraction.events import ClipsDone, Event, UnitSealed, UnitSealedElsewhere
 from kinegraph.pipeline.extraction.executors import slurm
@@ -94,7 +95,7 @@ def test_an_array_that_an_older_version_queued_is_submitted_again(
     """Its tasks run the module `cli`, which is there no more, and say so."""
     job = indexed(load)
     with monkeypatch.context() as patch:
-        older = partial(_replaced, slurm_submission.array_script)
+        older = partial(_replaced, array_script)
         patch.setattr(slurm_submission, "array_script", older)
         queued = submit(job.config, Work(kind="extract", num_tasks=1, keys=job.keys, units=job.units))
     assert extract(job.config).clips_run == 6
@@ -298,7 +299,7 @@ def test_what_others_sealed_meanwhile_is_left_alone(load: Load) -> None:
 def test_tasks_are_single_workers_with_the_threads_of_the_array(load: Load) -> None:
     job = indexed(load, "run.threads=auto")
     submission = _recorded(job, Work(kind="extract", num_tasks=2, keys=job.keys, units=job.units))
-    config = slurm_task.load_config(submission.folder / "config.yaml")
+    config = load_config(submission.folder / "config.yaml")
     assert (config.run.executor, config.run.workers, config.run.threads) == ("local", 1, 1)
     assert config.model_copy(update={"run": job.config.run}) == job.config
     assert submission.work().units == job.units
