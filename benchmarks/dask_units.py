@@ -22,7 +22,7 @@ from kinegraph.pipeline.clusters.dask.cluster import connected
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import Event, UnitSealed
 from kinegraph.pipeline.extraction.executors.contract import Job
-from kinegraph.pipeline.extraction.executors.dask import Submission
+from kinegraph.pipeline.extraction.executors.dask import DaskSubmission
 from kinegraph.pipeline.extraction.executors.dask_station import Station
 from kinegraph.pipeline.shards.leases import MAX_DEATHS
 
@@ -79,7 +79,7 @@ def main() -> None:
             client.register_plugin(station, name=station.name)
             measured = [*processes, psutil.Process()]
             begun, before = time.perf_counter(), cpu_seconds(measured)
-            assert not Submission(client, job, station, report).run(units, MAX_DEATHS)
+            assert not DaskSubmission(client, job, station, report).run(units, MAX_DEATHS)
             seconds, used = time.perf_counter() - begun, cpu_seconds(measured) - before
     print(f"{num_units:,} units: {seconds / num_units * 1e3:.2f} ms each, CPU {used / num_units * 1e3:.2f} ms each")
     few, many = memory

@@ -11,12 +11,12 @@ from kinegraph.cli.options import (
     CachePath,
     ConfigPath,
     Limit,
+    NumWorkers,
     Overrides,
     Part,
     Scheduler,
     SchedulerFile,
     Stages,
-    Workers,
     load,
     run_overrides,
 )
@@ -30,11 +30,11 @@ def index(config: ConfigPath, as_json: AsJson = False, overrides: Overrides = []
     from kinegraph.pipeline.caches.indexing import index as run
 
     with counting() as progress:
-        found = run(load(config, overrides), progress)
+        result = run(load(config, overrides), progress)
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(result.to_json()))
     else:
-        printing.indexed(found)
+        printing.indexed(result)
 
 
 def plan(
@@ -59,8 +59,8 @@ def plan(
     settings = load(config, overrides)
     cache = Cache(settings.cache)
     if why:
-        found = planning.why(settings, cache)
-        print(json.dumps(found)) if as_json else printing.differences(found)
+        differing = planning.why(settings, cache)
+        print(json.dumps(differing)) if as_json else printing.differences(differing)
         return
     sentences = [*check_for_extraction(settings, cache), *advice(settings)]
     sentences += [*random_weights_advice(random_in_config(settings)), *open_files_advice(cache)]
@@ -87,7 +87,7 @@ def extract(
     config: ConfigPath,
     stage: Stages = [],
     executor: Annotated[str | None, typer.Option(metavar="inline|local|dask|slurm", help="Where to run.")] = None,
-    workers: Workers = None,
+    workers: NumWorkers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     shards: Part = "0/1",
@@ -136,15 +136,15 @@ def status(
         write = failures.as_csv if as_csv else failures.as_json if as_json else failures.as_text
         write(failed_clips(opened))
         return
-    found = read(opened)
+    document = read(opened)
     for sentence in documents_advice(opened):
         note(f"warning: {sentence}")
     for sentence in [*random_weights_advice(random_in_cache(opened)), *open_files_advice(opened)]:
         note(sentence)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(document))
     else:
-        printing.status(found)
+        printing.status(document)
 
 
 def verify(
@@ -177,14 +177,14 @@ def verify(
         raise UsageError("--drop-unread: allowed with --frames --repair")
     if frames:
         return _verify_frames(cache, as_json, repair, drop_unread)
-    found = verification.verify(cache)
+    result = verification.verify(cache)
     if repair:
-        verification.repair(Cache(cache), found.problems)
+        verification.repair(Cache(cache), result.problems)
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(result.to_json()))
     else:
-        printing.verified(found, repaired=repair)
-    return 0 if found.ok else EXIT_FAILED
+        printing.verified(result, repaired=repair)
+    return 0 if result.ok else EXIT_FAILED
 
 
 def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
@@ -197,11 +197,11 @@ def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -
 
     with counting() as progress:
         if repair:
-            found = upgrade(cache, drop_unread=drop_unread, on_progress=progress)
+            report = upgrade(cache, drop_unread=drop_unread, on_progress=progress)
         else:
-            found = compare_frames(cache, progress)
+            report = compare_frames(cache, progress)
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(report.to_json()))
     else:
-        printing.compared(found, repair)
-    return 0 if found.ok else EXIT_FAILED
+        printing.compared(report, repair)
+    return 0 if report.ok else EXIT_FAILED

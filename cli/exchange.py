@@ -78,9 +78,9 @@ def import_(
     check_choice("--kind", kind, FORMATS)
     naming = Naming(name=name, tap=tap)
     with counting() as progress:
-        found = import_features(
+        result = import_features(
             features, into, naming=naming, kind=kind, dataset=dataset, annotations=annotations, num_frames=frames,
             on_progress=progress,
         )  # fmt: skip
-    printing.imported(found)
-    return EXIT_CLIPS_FAILED if found.failures else 0
+    printing.imported(result)
+    return EXIT_CLIPS_FAILED if result.failures else 0

@@ -12,10 +12,10 @@ from kinegraph.cli.exits import EXIT_FAILED
 from kinegraph.cli.options import (
     AsJson,
     ConfigPath,
+    NumWorkers,
     Overrides,
     Scheduler,
     SchedulerFile,
-    Workers,
     check_choice,
     load,
     run_overrides,
@@ -45,7 +45,7 @@ def train(
         str | None,
         typer.Option(metavar="local|dask|slurm", help="Where to run. A cluster trains only runs that are missing."),
     ] = None,
-    workers: Workers = None,
+    workers: NumWorkers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     overrides: Overrides = [],
@@ -94,13 +94,13 @@ def results(
     from kinegraph.pipeline.advice import random_weights_advice
     from kinegraph.pipeline.training.results import find_results
 
-    found = find_results(runs)
-    for sentence in random_weights_advice(sorted({key for _, run in found for key in run.random_weights or ()})):
+    found_runs = find_results(runs)
+    for sentence in random_weights_advice(sorted({key for _, run in found_runs for key in run.random_weights or ()})):
         note(sentence)
     if as_json:
-        print(json.dumps([run.model_dump(mode="json") | {"run": str(folder)} for folder, run in found]))
+        print(json.dumps([run.model_dump(mode="json") | {"run": str(folder)} for folder, run in found_runs]))
     else:
-        printing.results(found, form)
+        printing.results(found_runs, form)
 
 
 def evaluate(
@@ -144,21 +144,21 @@ def evaluate(
     if confusion:
         scoring.require_one_label(record)
     table = read_attributes(attributes, record.class_names) if attributes else {}
-    found = scoring.evaluate_run(
+    scores = scoring.evaluate_run(
         run, cache, split, overrides, needs_labels=bool(confusion or attributes), allow_code=allow_code
     )
-    for sentence in random_weights_advice(found.random_weights):
+    for sentence in random_weights_advice(scores.random_weights):
         note(sentence)
-    groups = by_attribute(found.per_class(), table)
+    groups = by_attribute(scores.per_class(), table)
     if submission:
-        scoring.write_submission(found, submission)
+        scoring.write_submission(scores, submission)
     if confusion:
-        scoring.write_confusion(found, confusion)
+        scoring.write_confusion(scores, confusion)
     if as_json:
         shown = {"attributes": [asdict(group) for group in groups]} if attributes else {}
-        print(json.dumps(found.to_json() | shown))
+        print(json.dumps(scores.to_json() | shown))
     else:
-        printing.evaluated(found, groups)
+        printing.evaluated(scores, groups)
     return 0
 
 
@@ -182,17 +182,17 @@ def _evaluate_all(
     scored = {}
     for folder in folders:
         try:
-            found = scored[folder] = scoring.evaluate_run(folder, cache, split, overrides, allow_code=allow_code)
+            scores = scored[folder] = scoring.evaluate_run(folder, cache, split, overrides, allow_code=allow_code)
         except (UsageError, CacheError) as error:
             note(f"error: {folder}: {error}")
             continue
-        note("  ".join([f"{folder}:", *(f"{name} {value:.4f}" for name, value in found.result.metrics.items())]))
-    for sentence in random_weights_advice(sorted({key for found in scored.values() for key in found.random_weights})):
+        note("  ".join([f"{folder}:", *(f"{name} {value:.4f}" for name, value in scores.result.metrics.items())]))
+    for sentence in random_weights_advice(sorted({key for scores in scored.values() for key in scores.random_weights})):
         note(sentence)
     if as_json:
-        print(json.dumps([found.to_json() | {"run": str(folder)} for folder, found in scored.items()]))
+        print(json.dumps([scores.to_json() | {"run": str(folder)} for folder, scores in scored.items()]))
     elif scored:
-        printing.results([(folder, scoring.in_table(folder, found)) for folder, found in scored.items()])
+        printing.results([(folder, scoring.in_table(folder, scores)) for folder, scores in scored.items()])
     if missing := len(folders) - len(scored):
         note(f"{missing} of {counted(len(folders), 'run')} could not be scored")
     return EXIT_FAILED if missing else 0
@@ -229,7 +229,7 @@ def demo(
     from kinegraph.pipeline.demo import CONFIG, demo_config, run_demo
 
     chosen = demo_config(config or CONFIG, out, overrides)
-    found = run_demo(chosen, seeds, note_at_work, overwrite=overwrite)
-    printing.demo(found)
-    if found.diverged is not None:
-        raise found.diverged
+    result = run_demo(chosen, seeds, note_at_work, overwrite=overwrite)
+    printing.demo(result)
+    if result.diverged is not None:
+        raise result.diverged

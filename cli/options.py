@@ -19,7 +19,7 @@ Stages = Annotated[
 ]
 Part = Annotated[str, typer.Option("--shards", metavar="I/N", help="Run only shards with index % N == I.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="ROWS", help="Run only the shards of the first ROWS rows.")]
-Workers = Annotated[
+NumWorkers = Annotated[
     int | None, typer.Option(min=1, help="Number of processes here (local, dask), or of tasks in a SLURM array.")
 ]
 Scheduler = Annotated[

@@ -64,8 +64,8 @@ def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[s
 
 def _of_backbone(config: Config, name: str) -> Iterator[str]:
     options = config.backbones[name]
-    known = config.entry_of(name)
-    source = known_source(options.weights, known.weights)
+    entry = config.entry_of(name)
+    source = known_source(options.weights, entry.weights)
     if source is None:
         return
     given, trained = _sampling(config.clips, options.every), source.sampling
@@ -75,7 +75,7 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
     side = config.size_of(name)
     if source.crop_px is not None and _far(side, source.crop_px):
         yield f"{title} on about {source.crop_px} px, here it gets {side} px (size)"
-    here = {key: values[0] for key, values in known.options.items()} | dict(known.chosen)
+    here = {key: values[0] for key, values in entry.options.items()} | dict(entry.chosen)
     if others := [f"{key} {was} (here {here[key]})" for key, was in source.geometry.items() if here[key] != was]:
         yield f"{title} with {', '.join(others)} (options)"
 

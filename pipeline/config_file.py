@@ -68,14 +68,14 @@ def _said(key: yaml.Node) -> str:
 def read_yaml(text: str, where: str) -> Any:
     """Returns the value of a YAML text. Raises ConfigError with a one-line message that begins with `where`."""
     try:
-        found = yaml.load(text, _Loader)
+        document = yaml.load(text, _Loader)
     except RecursionError:
         raise ConfigError(f"{where}: nested too deeply, allowed: {MAX_DEPTH} levels") from None
     except yaml.YAMLError as error:
         kind = "" if isinstance(error, _ValueFault) else "not YAML: "
         raise ConfigError(f"{where}: {kind}{_yaml_fault(error)}") from error
-    _require_bounded(found, where)
-    return found
+    _require_bounded(document, where)
+    return document
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _require_bounded(document: Any, where: str) -> None:
         if isinstance(value, dict):
             stack += [((*keys, name), below) for name, below in value.items()]
         elif isinstance(value, (list, tuple, set)):
-            stack += [((*keys, number), below) for number, below in enumerate(value)]
+            stack += [((*keys, item_index), below) for item_index, below in enumerate(value)]
         elif isinstance(value, (str, bytes)) and len(value) > MAX_TEXT_CHARACTERS:
             raise ConfigError(
                 f"{where}: {key}: given {shortened(repr(value))}, allowed: at most {MAX_TEXT_CHARACTERS:,} characters"

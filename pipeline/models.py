@@ -27,34 +27,34 @@ def heads() -> list[dict[str, Any]]:
     return rows
 
 
-def _backbone(known: BackboneEntry) -> dict[str, Any]:
-    counts = known.counts
-    assert counts is not None, known.name
+def _backbone(entry: BackboneEntry) -> dict[str, Any]:
+    counts = entry.counts
+    assert counts is not None, entry.name
     return {
-        "name": known.name,
+        "name": entry.name,
         "kind": "backbone",
         "params": counts.num_params,
         "gmacs": counts.gmacs,
         "input": {"num_frames": counts.num_frames, "size": counts.size, "num_classes": counts.num_classes},
-        "taps": [_tap(tap) for tap in known.taps],
-        "options": {key: list(values) for key, values in known.options.items()},
-        "inflates": known.inflates,
-        "weights": [{"name": name} | _source(source) for name, source in known.weights.items()],
+        "taps": [_tap(tap) for tap in entry.taps],
+        "options": {key: list(values) for key, values in entry.options.items()},
+        "inflates": entry.inflates,
+        "weights": [{"name": name} | _source(source) for name, source in entry.weights.items()],
     }
 
 
-def _proposals(known: ProposalEntry) -> dict[str, Any]:
-    height, width = known.input_size(*COUNTED_FRAME)
+def _proposals(entry: ProposalEntry) -> dict[str, Any]:
+    height, width = entry.input_size(*COUNTED_FRAME)
     return {
-        "name": known.name,
+        "name": entry.name,
         "kind": "proposals",
-        "params": known.num_params,
-        "gmacs": known.gmacs,
-        "source": known.source,
+        "params": entry.num_params,
+        "gmacs": entry.gmacs,
+        "source": entry.source,
         "input": {"num_frames": 1, "height": height, "width": width},
         "taps": [],
         "options": {},
-        "weights": [{"name": name} | _source(source) for name, source in known.weights.items()],
+        "weights": [{"name": name} | _source(source) for name, source in entry.weights.items()],
     }
 
 

@@ -23,32 +23,33 @@ CLIP_STATES = ("ok", "warned", "failed", "missing")
 TOLD_IF_ANY = ("running", "warned", "speed", "time left", "why")  # columns of status
 
 
-def indexed(found: "Indexed") -> None:
-    cache = found.cache
-    intervals = f" {counted(found.num_intervals, 'interval')}," if found.num_intervals else ""
+def indexed(result: "Indexed") -> None:
+    cache = result.cache
+    intervals = f" {counted(result.num_intervals, 'interval')}," if result.num_intervals else ""
     say(
-        f"{cache.root}: {counted(found.num_videos, 'video')},{intervals} {counted(len(cache.clips), 'row')} "
-        f"({found.num_new_rows:,} new), {counted(cache.num_shards, 'shard')} of up to {cache.shard_clips}"
+        f"{cache.root}: {counted(result.num_videos, 'video')},{intervals} {counted(len(cache.clips), 'row')} "
+        f"({result.num_new_rows:,} new), {counted(cache.num_shards, 'shard')} of up to {cache.shard_clips}"
     )
-    _splits(found.splits)
-    if found.left_out:
-        endings = [f"{count} {ending}" for ending, count in found.left_out.items()]
-        note(wrapped(f"left out, as they are no videos: {counted(sum(found.left_out.values()), 'file')}: ", endings))
-    for warning in found.warnings:
+    _splits(result.splits)
+    if result.left_out:
+        endings = [f"{count} {ending}" for ending, count in result.left_out.items()]
+        note(wrapped(f"left out, as they are no videos: {counted(sum(result.left_out.values()), 'file')}: ", endings))
+    for warning in result.warnings:
         note(f"warning: {on_one_line(warning)}")
     note_listed(
-        f"{counted(len(found.unreadable), 'video')} could not be opened. extract will mark the clips as failed:",
-        [f"{video}: {error}" for video, error in found.unreadable.items()],
+        f"{counted(len(result.unreadable), 'video')} could not be opened. extract will mark the clips as failed:",
+        [f"{video}: {error}" for video, error in result.unreadable.items()],
     )
     note_listed(
-        f"{counted(len(found.complaints), 'video has', 'videos have')} faults. All frames that can be read are used:",
-        [f"{path}: {words}" for path, words in found.complaints.items()],
+        f"{counted(len(result.complaints), 'video has', 'videos have')} faults. All frames that can be read are used:",
+        [f"{path}: {words}" for path, words in result.complaints.items()],
     )
     note_listed(
-        f"intervals that go beyond the end of their video, and end with it: {len(found.beyond_end):,}", found.beyond_end
+        f"intervals that go beyond the end of their video, and end with it: {len(result.beyond_end):,}",
+        result.beyond_end,
     )
     note_listed(
-        f"intervals that begin after the end of their video, and will fail: {len(found.after_end):,}", found.after_end
+        f"intervals that begin after the end of their video, and will fail: {len(result.after_end):,}", result.after_end
     )
 
 
@@ -56,15 +57,18 @@ def _splits(splits: "dict[str, SplitSummary]") -> None:
     """Prints one line per split. Columns that are empty in every split are left out."""
     header = ["split", "videos", "clips", "hours", "classes", "labels per class", "unlabelled", "unreadable"]
     rows = []
-    for split, found in splits.items():
-        spread = "-" if found.labels_per_class is None else "{} / {:g} / {}".format(*found.labels_per_class)
-        counts = [str(count or "") for count in (found.unlabelled, found.unreadable)]
+    for split, summary in splits.items():
+        spread = "-" if summary.labels_per_class is None else "{} / {:g} / {}".format(*summary.labels_per_class)
+        counts = [str(count or "") for count in (summary.unlabelled, summary.unreadable)]
         rows.append(
-            [split, str(found.videos), str(found.clips), f"{found.hours:.2f}", str(found.classes), spread, *counts]
+            [
+                *(split, str(summary.videos), str(summary.clips), f"{summary.hours:.2f}"),
+                *(str(summary.classes), spread, *counts),
+            ]
         )
-    kept = [number for number in range(len(header)) if any(row[number] for row in rows)]
-    say_table([header[number] for number in kept], [[row[number] for number in kept] for row in rows])
-    if any(found.labels_per_class for found in splits.values()):
+    kept = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    say_table([header[column] for column in kept], [[row[column] for column in kept] for row in rows])
+    if any(summary.labels_per_class for summary in splits.values()):
         say("labels per class: fewest / median / most")
 
 
@@ -102,9 +106,9 @@ def calibrated(measured: "Calibration | None") -> None:
         say(f"at this pace about {duration(3600 * measured.hours)} for all that is missing{workers}")
 
 
-def differences(found: dict[str, list[str] | None]) -> None:
+def differences(lines_of: dict[str, list[str] | None]) -> None:
     """Prints the differences that `plan --why` found, for each stage key, as cached -> asked for."""
-    for key, lines in found.items():
+    for key, lines in lines_of.items():
         say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
         for line in lines or ():
             say(f"  {line}")
@@ -126,10 +130,10 @@ def extracted(outcome: "Outcome", cache: str) -> None:
     )
 
 
-def status(found: dict[str, Any]) -> None:
-    say(f"{counted(found['clips'], 'clip')} in {counted(found['shards'], 'shard')}")
+def status(document: dict[str, Any]) -> None:
+    say(f"{counted(document['clips'], 'clip')} in {counted(document['shards'], 'shard')}")
     rows = []
-    for key, stage in found["stages"].items():
+    for key, stage in document["stages"].items():
         shards, clips = stage["shards"], stage["clips"]
         failed = ", ".join(f"{count:,} {reason}" for reason, count in stage["failed"].items())
         cells = (*(shards[k] for k in ("done", "running", "missing")), *(clips[k] for k in CLIP_STATES))
@@ -138,18 +142,18 @@ def status(found: dict[str, Any]) -> None:
         rows.append([key, *(f"{cell:,}" for cell in cells), size(stage["bytes"]), *pace, failed])
     if rows:
         header = ["stage", "shards", "running", "to do", *CLIP_STATES, "size", "speed", "time left", "why"]
-        kept = [number for number, name in enumerate(header) if name not in TOLD_IF_ANY or _any(rows, number)]
-        say_table([header[number] for number in kept], [[row[number] for number in kept] for row in rows], ["why"])
+        kept = [column for column, name in enumerate(header) if name not in TOLD_IF_ANY or _any(rows, column)]
+        say_table([header[column] for column in kept], [[row[column] for column in kept] for row in rows], ["why"])
     else:
         say("no stage has begun yet. Run `kinegraph extract CONFIG`")
-    if any(stage["clips"]["failed"] for stage in found["stages"].values()):
+    if any(stage["clips"]["failed"] for stage in document["stages"].values()):
         say("failures in full: `kinegraph status CACHE --failed` (--csv, --json)")
-    for job in found["jobs"]:
+    for job in document["jobs"]:
         _job(job)
 
 
-def _any(rows: Sequence[Sequence[str]], number: int) -> bool:
-    return any(row[number] not in ("", "-", "0") for row in rows)
+def _any(rows: Sequence[Sequence[str]], column: int) -> bool:
+    return any(row[column] not in ("", "-", "0") for row in rows)
 
 
 def _job(job: dict[str, Any]) -> None:
@@ -161,22 +165,22 @@ def _job(job: dict[str, Any]) -> None:
         say("\n".join(f"    {line}" for line in task["log"] or ["(no log)"]))
 
 
-def verified(found: "Verification", repaired: bool) -> None:
-    for problem in found.problems:
+def verified(verification: "Verification", repaired: bool) -> None:
+    for problem in verification.problems:
         where = problem.stage if problem.shard is None else f"{problem.stage} shard {problem.shard}"
         say(f"{where}: {problem.kind}: {problem.object}" if where else f"{problem.kind}: {problem.detail}")
-    for warning in found.warnings:
+    for warning in verification.warnings:
         if warning.kind == "document":
             note(f"warning: {warning.detail}")
             continue
         note(f"warning: {warning.stage} shard {warning.shard}: {warning.kind}: {warning.object}")
-    if found.proposals_per_frame is not None:
-        say(f"{found.proposals_per_frame:g} proposals a frame on average")
-    if found.ok:
+    if verification.proposals_per_frame is not None:
+        say(f"{verification.proposals_per_frame:g} proposals a frame on average")
+    if verification.ok:
         say("every sealed object is there, whole and unchanged")
         return
-    documents = sum(problem.kind == "document" for problem in found.problems)
-    metadata = sum(problem.kind == "metadata" for problem in found.problems)
+    documents = sum(problem.kind == "document" for problem in verification.problems)
+    metadata = sum(problem.kind == "metadata" for problem in verification.problems)
     if documents:
         wrong = "missing, damaged, or do not fit what is sealed"
         one, several = f"document is {wrong.replace('do not', 'does not')}", f"documents are {wrong}"
@@ -184,35 +188,35 @@ def verified(found: "Verification", repaired: bool) -> None:
     if metadata:
         told = "once documents are mended" if documents else "now" if repaired else "by --repair"
         say(f"{counted(metadata, 'problem')} of metadata, which is written anew {told}")
-    if shards := len(found.problems) - documents - metadata:
+    if shards := len(verification.problems) - documents - metadata:
         told = "they are un-marked:" if repaired else "--repair un-marks these, then"
         say(f"{counted(shards, 'problem')} of shards; {told} `kinegraph extract CONFIG` redoes them")
 
 
-def compared(found: "FrameReport", repair: bool) -> None:
+def compared(report: "FrameReport", repair: bool) -> None:
     """Prints the result of a comparison of frames, and what an upgrade changed."""
-    if found.is_latest:
-        say(f"{found.cache}: made by the latest rules for videos, so there is nothing to compare")
+    if report.is_latest:
+        say(f"{report.cache}: made by the latest rules for videos, so there is nothing to compare")
         return
-    shards, clips = found.shards, found.clips
+    shards, clips = report.shards, report.clips
     say(
-        f"{found.cache}: `clips` version {found.version}; {counted(found.num_shards, 'shard')}: {shards['same']:,} "
+        f"{report.cache}: `clips` version {report.version}; {counted(report.num_shards, 'shard')}: {shards['same']:,} "
         f"with the same frames at the same times, {shards['retimed']:,} with the same at other times "
         f"({counted(clips['retimed'], 'clip')}), {shards['differ']:,} with other frames "
         f"({counted(clips['differ'], 'clip')})"
     )
-    or_unread = ", or could not be compared" if found.dropped else ""
+    or_unread = ", or could not be compared" if report.dropped else ""
     differing = counted(clips["differ"], "clip shows", "clips show")
-    note_listed(f"{differing} other frames{or_unread}:", _videos(found.differing))
+    note_listed(f"{differing} other frames{or_unread}:", _videos(report.differing))
     note_listed(
         f"{counted(clips['unread'], 'clip')} of {counted(shards['unread'], 'shard')} cannot be compared, as videos "
         "cannot be read:",
-        _videos(found.unread),
+        _videos(report.unread),
     )
-    if found.upgraded:
+    if report.upgraded:
         left = ". `kinegraph extract CONFIG` computes the un-marked shards again" if shards["differ"] else ""
         say(f"upgraded: shards with the same frames are kept{left}")
-        if found.dropped:
+        if report.dropped:
             say("When the videos that could not be read are back, run `kinegraph index CONFIG` before extract")
     elif shards["unread"]:
         say(

@@ -25,51 +25,51 @@ def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
     from kinegraph.cache_schemas.storages import open_storage
 
     whole = ClipsTable.read_video_names(open_storage(cache)) if failures else {}
-    found: dict[tuple[str, str], list[Failure]] = {}
+    failures_of: dict[tuple[str, str], list[Failure]] = {}
     for failure in failures:
         video = video_of(failure.clip_id)
-        found.setdefault((whole.get(video, video), failure.reason), []).append(failure)
-    return [_line(video, of_video) for (video, _), of_video in found.items()]
+        failures_of.setdefault((whole.get(video, video), failure.reason), []).append(failure)
+    return [_line(video, of_video) for (video, _), of_video in failures_of.items()]
 
 
 def _line(video: str, failures: "Sequence[Failure]") -> str:
-    first, number = failures[0], len(failures)
-    if number == 1:
+    first, count = failures[0], len(failures)
+    if count == 1:
         return f"{first.clip_id}: {first.reason}: {first.detail}"
     are_alike = all(failure.detail == first.detail for failure in failures)
-    return f"{video}: {first.reason}: {first.detail} ({'' if are_alike else 'the first of '}{counted(number, 'clip')})"
+    return f"{video}: {first.reason}: {first.detail} ({'' if are_alike else 'the first of '}{counted(count, 'clip')})"
 
 
-def as_text(found: "Iterable[FailedClip]") -> None:
+def as_text(failures: "Iterable[FailedClip]") -> None:
     """Prints two lines for each failure: clip, reason and stages, then the message.
 
     Each failure is printed as soon as it is read, because a cache may have a million failures.
     """
-    number = 0
-    for failed in found:
-        number += 1
+    count = 0
+    for failed in failures:
+        count += 1
         first = f"{failed.clip}: {failed.reason} in {', '.join(failed.stages)}"
         say(on_one_line(first))
         say(f"  {on_one_line(failed.words)}")
     say(
         "no clip has failed"
-        if not number
-        else f"{counted(number, 'failure')}; `kinegraph extract CONFIG --retry-failed` tries again"
+        if not count
+        else f"{counted(count, 'failure')}; `kinegraph extract CONFIG --retry-failed` tries again"
     )
 
 
-def as_json(found: "Iterable[FailedClip]") -> None:
+def as_json(failures: "Iterable[FailedClip]") -> None:
     """Prints one JSON document with one failure per line."""
     print('{"schema": 1, "failures": [', end="")
-    for number, failed in enumerate(found):
-        print(",\n" if number else "\n", json.dumps(failed.to_json()), sep="", end="")
+    for index, failed in enumerate(failures):
+        print(",\n" if index else "\n", json.dumps(failed.to_json()), sep="", end="")
     print("\n]}")
 
 
-def as_csv(found: "Iterable[FailedClip]") -> None:
+def as_csv(failures: "Iterable[FailedClip]") -> None:
     """Prints one csv row per failure. On a terminal, control characters in names are replaced."""
     lines = csv.writer(sys.stdout, lineterminator="\n")
     lines.writerow(COLUMNS)
-    for failed in found:
+    for failed in failures:
         row = [failed.video, failed.clip, ";".join(failed.stages), failed.reason, failed.words]
         lines.writerow(map(on_one_line, row) if sys.stdout.isatty() else row)

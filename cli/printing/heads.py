@@ -98,10 +98,11 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
         first, *others = (group[0][1].row() for group in of_head.values())
         for other in others:
             note(f"{name} in {parent} has a row for each recipe: {'; '.join(differences(first, other))}")
-    for found in ([run for _, run in group] for group in alike):
-        for split in splits_of(found):
-            if len(on_equal_clips(found, split)) > 1:
-                note(f"{found[0].name}, {split}: scores on other clips or labels are not averaged. Evaluate all again")
+    for alike_runs in ([run for _, run in group] for group in alike):
+        for split in splits_of(alike_runs):
+            if len(on_equal_clips(alike_runs, split)) > 1:
+                name = alike_runs[0].name
+                note(f"{name}, {split}: scores on other clips or labels are not averaged. Evaluate all again")
     incomplete = {
         f"{run.name}, {split}: {_counted(counts, run.scores[split])}": None
         for _, run in runs
@@ -114,12 +115,12 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
     """Returns the cells of one table row. `runs` differ in their seeds only."""
-    found = [run for _, run in runs]
-    scores = "  ".join(_score(found, split) for split in splits_of(found)) or "-"
-    seconds = mean(run.seconds for run in found)
+    results = [run for _, run in runs]
+    scores = "  ".join(_score(results, split) for split in splits_of(results)) or "-"
+    seconds = mean(run.seconds for run in results)
     told = "-" if isnan(seconds) else f"{seconds:.1f}"  # runs of old versions did not record seconds
     folder = folder_of(runs)
-    return [found[0].name, str(len(found)), scores, f"{found[0].num_parameters:,}", told, str(folder)]
+    return [results[0].name, str(len(results)), scores, f"{results[0].num_parameters:,}", told, str(folder)]
 
 
 def _score(runs: Sequence["RunResults"], split: str) -> str:
@@ -128,8 +129,8 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
     The metric is the one that chose the epoch. A split without that metric shows its first metric.
     """
     metric = runs[0].metric
-    known = [name for run in runs for name in run.scores.get(split, {})]
-    name = metric if metric in known else known[0]
+    metrics = [name for run in runs for name in run.scores.get(split, {})]
+    name = metric if metric in metrics else metrics[0]
     told = []
     for group in on_equal_clips(runs, split):
         if values := [run.scores[split][name] for run in group if name in run.scores[split]]:
@@ -138,18 +139,18 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
     return "  ".join(told)
 
 
-def evaluated(found: "RunScores", groups: Sequence["AttributeScore"]) -> None:
-    result = found.result
-    if not found.is_labelled:
+def evaluated(scores: "RunScores", groups: Sequence["AttributeScore"]) -> None:
+    result = scores.result
+    if not scores.is_labelled:
         videos = counted(result.num_videos, "video")
-        say(f"scored: {videos} of split {found.split}. No video has a label, so there are no metrics")
+        say(f"scored: {videos} of split {scores.split}. No video has a label, so there are no metrics")
         return
     say("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
-    say(_counted(found.counts, result.metrics))
-    if absent := found.absent_classes:
+    say(_counted(scores.counts, result.metrics))
+    if absent := scores.absent_classes:
         classes = counted(len(absent), "class has no positive and is", "classes have no positive and are")
         say(f"{classes} left out of means over classes: {few(absent)}")
-    per_class = sorted(found.per_class().items(), key=lambda item: -item[1])
+    per_class = sorted(scores.per_class().items(), key=lambda item: -item[1])
     if len(per_class) > 2:
         name = "AP" if "mAP" in result.metrics else "accuracy"
         num = min(SHOWN_CLASSES, len(per_class) // 2)
@@ -214,16 +215,16 @@ def _in_time(tap: dict[str, Any]) -> str:
     return f"t{tap['temporal_stride']}" if tap["temporal_stride"] > 1 else ""
 
 
-def demo(found: "DemoResult") -> None:
+def demo(result: "DemoResult") -> None:
     rows = [
         [row.name, spread(row.scores), f"{row.num_parameters:,}", f"{mean(row.seconds):.1f}", row.about]
-        for row in found.rows
+        for row in result.rows
     ]
-    score = "test accuracy" if found.metric == "top1" else f"test {found.metric}"
+    score = "test accuracy" if result.metric == "top1" else f"test {result.metric}"
     say_table(["head", score, "parameters", "seconds", "what it is"], rows, [score, "what it is"])
-    seeds = "" if found.seeds == 1 else " (±: sample standard deviation)"
-    say(f"{counted(found.num_test, 'unseen test video')}, {counted(found.seeds, 'seed')}{seeds}")
+    seeds = "" if result.seeds == 1 else " (±: sample standard deviation)"
+    say(f"{counted(result.num_test, 'unseen test video')}, {counted(result.seeds, 'seed')}{seeds}")
     say(
-        f"generating {counted(found.num_videos, 'video')} took {found.generate_seconds:.0f} s, "
-        f"extraction {found.extract_seconds:.0f} s, everything {found.seconds:.0f} s"
+        f"generating {counted(result.num_videos, 'video')} took {result.generate_seconds:.0f} s, "
+        f"extraction {result.extract_seconds:.0f} s, everything {result.seconds:.0f} s"
     )

@@ -68,14 +68,14 @@ def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> s
             *(f"{split}_{name}{end}" for split, name in scores for end in ("", "_std", "_seeds")),
         ]
         lines = [
-            [row[0][1].name, len(row), *(cell for found in row_values for cell in _numbers(found)),
+            [row[0][1].name, len(row), *(cell for seed_scores in row_values for cell in _numbers(seed_scores)),
              row[0][1].num_parameters, mean(run.seconds for _, run in row), folder_of(row)]
             for row, row_values in zip(rows, values, strict=True)
         ]  # fmt: skip
         return _csv([[*header, "parameters", "seconds", "run"], *lines])
     header = ["head", "seeds", *(f"{split} {name}" for split, name in scores), "parameters"]
     cells = [
-        [row[0][1].name, str(len(row)), *(_cell(found, len(row)) for found in row_values),
+        [row[0][1].name, str(len(row)), *(_cell(seed_scores, len(row)) for seed_scores in row_values),
          f"{row[0][1].num_parameters:,}"]
         for row, row_values in zip(rows, values, strict=True)
     ]  # fmt: skip

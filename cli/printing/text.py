@@ -82,15 +82,15 @@ def table(
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     blocks: list[list[int]] = [[0]]
-    for number in range(1, len(cells)):
-        if columns and len(blocks[-1]) > 1 and _width(cells, blocks[-1]) + 2 + _least(cells[number], words) > columns:
+    for index in range(1, len(cells)):
+        if columns and len(blocks[-1]) > 1 and _width(cells, blocks[-1]) + 2 + _least(cells[index], words) > columns:
             blocks.append([0])
-        blocks[-1].append(number)
-    return "\n\n".join(_block([cells[number] for number in block], words, columns) for block in blocks)
+        blocks[-1].append(index)
+    return "\n\n".join(_block([cells[index] for index in block], words, columns) for block in blocks)
 
 
 def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
-    return sum(max(map(disp_len, cells[number])) for number in block) + 2 * (len(block) - 1)
+    return sum(max(map(disp_len, cells[column])) for column in block) + 2 * (len(block) - 1)
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
@@ -106,8 +106,8 @@ def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) ->
     before = _width(cells, range(len(cells) - 1)) + 2
     if columns and len(cells) > 1 and cells[-1][0] in words:
         cells[-1] = [folded(cell, max(columns - before, LEAST_WORDS)) for cell in cells[-1]]
-    for number, column in enumerate(cells[:-1]):
-        cells[number] = _justified(column, flush_left=number == 0 or column[0] in words)
+    for column_index, column in enumerate(cells[:-1]):
+        cells[column_index] = _justified(column, flush_left=column_index == 0 or column[0] in words)
     if len(cells) == 1 or cells[-1][0] not in words:
         cells[-1] = _justified(cells[-1], flush_left=len(cells) == 1)
     lines = ("  ".join(line).replace("\n", "\n" + " " * before) for line in zip(*cells, strict=True))

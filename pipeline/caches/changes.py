@@ -42,8 +42,8 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
-    known: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals
-    found: Changed = {}
+    was_changed: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals
+    changed: Changed = {}
     elsewhere: list[tuple[int, str, str, Source]] = []
     for record in stopping.checked(sealed_records(cache, CLIPS, shards)):
         failed = _videos_to_retry(cache, record) if retry_failed else _failed_videos(record)
@@ -54,16 +54,16 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
                 elsewhere.append((record.shard, video, path_of[video], source))
             else:
                 identity = (path_of[video], source.size, source.mtime_ns, source.digest)
-                if identity not in known:
-                    known[identity] = has_changed(path_of[video], source)
-                if known[identity]:
-                    found.setdefault(record.shard, []).append(video)
+                if identity not in was_changed:
+                    was_changed[identity] = has_changed(path_of[video], source)
+                if was_changed[identity]:
+                    changed.setdefault(record.shard, []).append(video)
     asked = list(dict.fromkeys((url, source) for *_, url, source in elsewhere))
     now_other = dict(zip(asked, _have_changed(asked), strict=True))
     for shard, video, url, source in elsewhere:
         if now_other[url, source]:
-            found.setdefault(shard, []).append(video)
-    return found
+            changed.setdefault(shard, []).append(video)
+    return changed
 
 
 def _failed_videos(record: Record) -> set[str]:
@@ -81,14 +81,14 @@ def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[
 
     A missing file counts as unchanged.
     """
-    found: dict[str, Changed] = {}
+    changed: dict[str, Changed] = {}
     for key, file_of in files_of(recipe).items():
         name_of = ClipsTable.read_video_names(cache.storage)
         for record in stopping.checked(sealed_records(cache, key, shards)):
             for video, source in record.files.items():
                 if has_changed(file_of(name_of.get(video, video)), source):
-                    found.setdefault(key, {}).setdefault(record.shard, []).append(video)
-    return found
+                    changed.setdefault(key, {}).setdefault(record.shard, []).append(video)
+    return changed
 
 
 def has_changed(path: str, source: Source) -> bool:
@@ -166,7 +166,7 @@ def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
         interval=row.interval, frame_rate=row.frame_rate,
     )  # fmt: skip
     try:
-        found = probed(video, staging, config.clips.by_number)
+        probe = probed(video, staging, config.clips.by_number)
     except DecodeError:
         return  # extraction says what is wrong with it
-    merged([row], [new for new in video_rows(video, found, config.clips) if new.clip_id == row.clip_id])
+    merged([row], [new for new in video_rows(video, probe, config.clips) if new.clip_id == row.clip_id])

@@ -164,9 +164,9 @@ def _rows(
 ) -> list[ClipRow]:
     told = _probed(path, frame_rate, by_number=options.by_number)
     rows: list[ClipRow] = []
-    for number, span in enumerate(spans):
+    for interval_index, span in enumerate(spans):
         video = Video(
-            video_id=str(number), path=path, split="", labels=(), list_index=number, interval=span,
+            video_id=str(interval_index), path=path, split="", labels=(), list_index=interval_index, interval=span,
             frame_rate=frame_rate,
         )  # fmt: skip
         rows += video_rows(video, told, options)

@@ -41,10 +41,10 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
         yield from _of_shard([record for *_, record in entries])
 
 
-def _numbered(cache: Cache, number: int, key: str) -> Iterator[tuple[int, int, Record]]:
-    """Yields the records of a key with their shards and the index `number` of the key."""
+def _numbered(cache: Cache, key_index: int, key: str) -> Iterator[tuple[int, int, Record]]:
+    """Yields the records of a key with their shards and the index `key_index` of the key."""
     cache.stage(key)  # raises if the document is damaged or of a later version
-    return ((record.shard, number, record) for record in sealed_records(cache, key))
+    return ((record.shard, key_index, record) for record in sealed_records(cache, key))
 
 
 def _of_shard(records: list[Record]) -> Iterator[FailedClip]:

@@ -58,8 +58,8 @@ def summaries(listing: Listing, probes: Probes, rows_per_video: int) -> dict[str
 def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, rows_per_video: int) -> SplitSummary:
     labels = Counter(label for video in videos for label in video.labels)
     counts = [labels[label] for label in range(num_classes)]
-    known = [probes[path] for path in dict.fromkeys(video.path for video in videos)]
-    seconds = sum(found.duration for found in known if isinstance(found, Probe))
+    probes_of_split = [probes[path] for path in dict.fromkeys(video.path for video in videos)]
+    seconds = sum(probe.duration for probe in probes_of_split if isinstance(probe, Probe))
     return SplitSummary(
         videos=len(videos),
         clips=len(videos) * rows_per_video,

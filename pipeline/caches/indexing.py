@@ -70,7 +70,7 @@ class Indexed:
             "shards": self.cache.num_shards,
             "shard_clips": self.cache.shard_clips,
             "classes": len(self.cache.classes),
-            "splits": {split: found.to_json() for split, found in self.splits.items()},
+            "splits": {split: summary.to_json() for split, summary in self.splits.items()},
             "left_out": self.left_out,
             "unreadable": {video: str(error) for video, error in self.unreadable.items()},
             "complaints": self.complaints,
@@ -91,10 +91,10 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     if config.dataset is None:
         raise ConfigError("dataset: missing; `kinegraph index` needs to know where the videos are")
     if storage.exists(MANIFEST):
-        known = Cache(config.cache)
-        known.check_clips(clips_options(config.clips))
-        known.check_layout(config.store.model_dump())
-        require_begun(known)
+        cache_before = Cache(config.cache)
+        cache_before.check_clips(clips_options(config.clips))
+        cache_before.check_layout(config.store.model_dump())
+        require_begun(cache_before)
     made = 0
 
     def count(new: int) -> None:
@@ -175,12 +175,12 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
 
 def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:
     """Returns path -> fault, for videos that can be read."""
-    return {path: found.warning for path, found in probes.items() if isinstance(found, Probe) and found.warning}
+    return {path: probe.warning for path, probe in probes.items() if isinstance(probe, Probe) and probe.warning}
 
 
-def _duration(found: Probe | DecodeError) -> float:
+def _duration(probe: Probe | DecodeError) -> float:
     """Returns the duration of a video in seconds, or NaN if the video cannot be opened. No time is beyond NaN."""
-    return found.duration if isinstance(found, Probe) else NAN
+    return probe.duration if isinstance(probe, Probe) else NAN
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:
@@ -197,7 +197,7 @@ def _probe_all(
     Videos on a disk have a limit of run.video_timeout_seconds. Requests to URLs have their own limits.
     """
     run = config.run
-    found: dict[str, Probe | DecodeError] = {}
+    probe_of: dict[str, Probe | DecodeError] = {}
     videos = {video.path: video for video in listing.videos}
     threads = REQUESTS_AT_ONCE if any(map(is_url, videos)) else os.cpu_count() or 1
 
@@ -208,9 +208,9 @@ def _probe_all(
         by_number = config.clips.by_number
         answers = probe_all([*videos], lambda path: probed(videos[path], staging, by_number), threads, limit_seconds)
         for done, (path, result) in enumerate(answers, 1):
-            found[path] = result
+            probe_of[path] = result
             on_progress("reading headers", done, len(videos))
-    return found
+    return probe_of
 
 
 def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
@@ -223,11 +223,11 @@ def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
     return staging.probe(video.path, by_number)
 
 
-def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
+def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
     """Yields all rows of one video or one interval: every clip with every crop."""
     for clip in range(options.per_video):
         for crop in options.crop_names:
-            known: dict[str, Any] = {
+            shared: dict[str, Any] = {
                 "clip_id": f"{video.video_id}:{clip}:{crop}",
                 "video_id": video.video_id,
                 "path": video.path,
@@ -238,16 +238,16 @@ def video_rows(video: Video, found: Probe | DecodeError, options: ClipOptions) -
                 "mirrored": is_mirrored(crop),
                 "frame_rate": video.frame_rate,
             }
-            if isinstance(found, DecodeError):
+            if isinstance(probe, DecodeError):
                 yield ClipRow(
-                    **known, start_seconds=NAN, end_seconds=NAN,
+                    **shared, start_seconds=NAN, end_seconds=NAN,
                     target_times=(), crop=(NAN,) * 4, frame_width=0, frame_height=0,
                 )  # fmt: skip
                 continue
-            taken = sampled(options, found.duration, clip, video.interval, found.frames)
+            taken = sampled(options, probe.duration, clip, video.interval, probe.frames)
             start, end = taken.interval
             yield ClipRow(
-                **known, start_seconds=start, end_seconds=end, target_times=taken.times, target_frames=taken.frames,
-                crop=crop_rectangle(crop, found.frame_width, found.frame_height),
-                frame_width=found.frame_width, frame_height=found.frame_height,
+                **shared, start_seconds=start, end_seconds=end, target_times=taken.times, target_frames=taken.frames,
+                crop=crop_rectangle(crop, probe.frame_width, probe.frame_height),
+                frame_width=probe.frame_width, frame_height=probe.frame_height,
             )  # fmt: skip

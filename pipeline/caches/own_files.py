@@ -11,8 +11,8 @@ from kinegraph.stages.recipe import Recipe
 
 def files_of(recipe: Recipe) -> dict[str, Callable[[str], str]]:
     """Returns stage key -> (name of a video -> file), for the stages that read a file beside each video."""
-    found = {key: kind.file_of(recipe, key) for kind in KINDS.values() for key in kind.keys(recipe)}
-    return {key: file_of for key, file_of in found.items() if file_of is not None}
+    file_of_key = {key: kind.file_of(recipe, key) for kind in KINDS.values() for key in kind.keys(recipe)}
+    return {key: file_of for key, file_of in file_of_key.items() if file_of is not None}
 
 
 def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from kinegraph.stages.decode.stream import Probe
 
 LOOK_SECONDS = 0.2  # between two checks for videos that take too long
 MOST_HANGING = 64  # threads that wait for a video whose time is up
-Answer = Probe | DecodeError
+ProbeAnswer = Probe | DecodeError
 
 
 class VideosHangError(RuntimeError):
@@ -21,14 +21,14 @@ class VideosHangError(RuntimeError):
 
 def probe_all(
     paths: Sequence[str], probe: Callable[[str], Probe], num_threads: int, limit_seconds: Callable[[str], float]
-) -> Iterator[tuple[str, Answer]]:
+) -> Iterator[tuple[str, ProbeAnswer]]:
     """Yields each path with its probe, in the order in which the probes end.
 
     A video that takes longer than its `limit_seconds` yields a DecodeError (`timeout`), and a new thread replaces the
     thread that hangs. The hanging thread cannot be ended, but it is a daemon and does not keep the process alive.
     Raises the errors of `probe` except DecodeError. Raises VideosHangError if MOST_HANGING threads hang.
     """
-    pool = _Pool(paths, probe)
+    pool = _ProbeThreads(paths, probe)
     try:
         for _ in range(min(num_threads, len(paths))):
             pool.start_thread()
@@ -42,14 +42,14 @@ def probe_all(
         pool.stopping.set()
 
 
-class _Pool:
+class _ProbeThreads:
     """Threads that probe the waiting videos. A thread that hangs is abandoned and replaced."""
 
     def __init__(self, paths: Sequence[str], probe: Callable[[str], Probe]) -> None:
         self.stopping = threading.Event()
         self._probe = probe
         self._waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._done: queue.Queue[tuple[str, Answer | BaseException]] = queue.Queue()
+        self._done: queue.Queue[tuple[str, ProbeAnswer | BaseException]] = queue.Queue()
         self._begun: dict[str, float] = {}  # path under way -> time.monotonic() at its start
         self._hanging: set[str] = set()
         for path in paths:
@@ -58,7 +58,7 @@ class _Pool:
     def start_thread(self) -> None:
         threading.Thread(target=self._work, name="probe", daemon=True).start()
 
-    def answers(self) -> Iterator[tuple[str, Answer]]:
+    def answers(self) -> Iterator[tuple[str, ProbeAnswer]]:
         """Yields the next answer if it comes within LOOK_SECONDS."""
         try:
             path, answer = stopping.get(self._done, LOOK_SECONDS)
@@ -93,7 +93,7 @@ class _Pool:
                 return
             self._begun[path] = time.monotonic()
             try:
-                answer: Answer | BaseException = self._probe(path)
+                answer: ProbeAnswer | BaseException = self._probe(path)
             except BaseException as error:
                 answer = error
             gives_way = path in self._hanging  # another thread has replaced this one

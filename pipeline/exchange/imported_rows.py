@@ -72,18 +72,18 @@ def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToF
         raise ExchangeError(f"--annotations: no file {annotations} (looked from {Path.cwd()})")
     listing = list_videos(FolderOptions(kind="folder", root=str(root), annotations=str(annotations)))
     listed = {video.video_id: video for video in listing.videos}
-    known = matched([row.video_id for row in old], listed)
-    if absent := [row.video_id for row in old if row.video_id not in known]:
+    listed_id = matched([row.video_id for row in old], listed)
+    if absent := [row.video_id for row in old if row.video_id not in listed_id]:
         raise ExchangeError(
             f"{annotations} has no line for {absent[0]} ({counted(len(absent), 'video')}); rows are never removed"
         )
-    kept = [(row, listed[known[row.video_id]]) for row in old]
+    kept = [(row, listed[listed_id[row.video_id]]) for row in old]
     rows = [replace(row, labels=video.labels, split=video.split, list_index=video.list_index) for row, video in kept]
-    return RowsToFill(rows=(*rows, *_new_rows(listing, {*known.values()})), classes=listing.classes)
+    return RowsToFill(rows=(*rows, *_new_rows(listing, {*listed_id.values()})), classes=listing.classes)
 
 
-def _new_rows(listing: Listing, known: set[str]) -> list[ClipRow]:
-    return sorted((_row(video) for video in listing.videos if video.video_id not in known), key=row_order)
+def _new_rows(listing: Listing, matched_ids: set[str]) -> list[ClipRow]:
+    return sorted((_row(video) for video in listing.videos if video.video_id not in matched_ids), key=row_order)
 
 
 def _row(video: Video) -> ClipRow:
@@ -115,20 +115,20 @@ def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
     Raises ExchangeError if several names are equal without their endings.
     """
     videos, names = set(videos), set(names)
-    found = {video: video for video in videos & names}
-    wanted, offered = (_by_stem(ids - found.keys()) for ids in (videos, names))
+    name_of = {video: video for video in videos & names}
+    wanted, offered = (_by_stem(ids - name_of.keys()) for ids in (videos, names))
     for stem in wanted.keys() & offered.keys():
         if len(wanted[stem]) > 1 or len(offered[stem]) > 1:
             both = " and ".join(", ".join(sorted(ids[stem])) for ids in (wanted, offered))
             raise ExchangeError(f"{both} differ in endings alone: which belongs to which? Name them in full.")
-        found[wanted[stem][0]] = offered[stem][0]
-    return found
+        name_of[wanted[stem][0]] = offered[stem][0]
+    return name_of
 
 
 def _by_stem(ids: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    ids_of: dict[str, list[str]] = {}
     for name in ids:
         path = PurePosixPath(name)
         stem = str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else name
-        found.setdefault(stem, []).append(name)
-    return found
+        ids_of.setdefault(stem, []).append(name)
+    return ids_of

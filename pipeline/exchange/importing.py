@@ -17,8 +17,8 @@ from kinegraph.pipeline.errors import ExchangeError
 from kinegraph.pipeline.exchange.imported_rows import IMPORTED_CLIPS, RowsToFill, matched, rows_to_fill, write_rows
 from kinegraph.pipeline.exchange.imported_stages import Naming, imported_options, imported_stages
 from kinegraph.pipeline.machine.versions import versions
-from kinegraph.pipeline.shards.sealing import Provenance, Rows, StageOutput, describe
-from kinegraph.pipeline.shards.taking_over import Progress, fill, unheard
+from kinegraph.pipeline.shards.sealing import Provenance, ShardRows, StageOutput, describe
+from kinegraph.pipeline.shards.taking_over import OnProgress, fill, unheard
 from kinegraph.stages.imports.features import FeatureFiles, UnusableError, VideoFeatures
 from kinegraph.stages.imports.layout import chosen_frames, common_layout
 from kinegraph.stages.imports.recognise import open_features
@@ -51,7 +51,7 @@ def import_features(
     dataset: str | None = None,
     annotations: Path | None = None,
     num_frames: int | None = None,
-    on_progress: Progress = unheard,
+    on_progress: OnProgress = unheard,
 ) -> Imported:
     """Seals the features at `features` as features/<name> of the cache `into`. Returns what was imported.
 
@@ -65,12 +65,12 @@ def import_features(
     """
     naming = naming or Naming()
     files = open_features(features, kind, dataset)
-    known = Cache(into) if open_storage(into).exists(MANIFEST) else None
+    existing = Cache(into) if open_storage(into).exists(MANIFEST) else None
     root = features if features.is_dir() else features.parent
     videos = files.videos()
-    if known is not None:
-        require_begun(known)
-    rows = rows_to_fill(known, videos, root, annotations)
+    if existing is not None:
+        require_begun(existing)
+    rows = rows_to_fill(existing, videos, root, annotations)
     names = matched(rows.video_ids, videos)
     if not names:
         told = f"{videos[0]}, ...; the rows are of {rows.video_ids[0]}, ..."
@@ -79,8 +79,8 @@ def import_features(
     sources = {video: files.source(video) for video in _counted("digests", videos, on_progress)}
     layout = common_layout(files, _counted("shapes", videos, on_progress), num_frames)
     stages = imported_stages(naming, layout, imported_options(files.kind, sources, num_frames))
-    cache = _begin(known, into, rows, stages)
-    work = _Work(
+    cache = _begin(existing, into, rows, stages)
+    work = _RowMaker(
         cache=cache, files=files, naming=naming, names=names, sources=sources, num_frames=layout.num_frames,
         stages={stage.key: stage for stage in stages},
     )  # fmt: skip
@@ -96,27 +96,27 @@ def import_features(
     )
 
 
-def _counted(what: str, videos: Sequence[str], on_progress: Progress) -> Iterator[str]:
+def _counted(what: str, videos: Sequence[str], on_progress: OnProgress) -> Iterator[str]:
     for done, video in enumerate(stopping.checked(videos), 1):
         yield video
         on_progress(f"reading {what}", done, len(videos))
 
 
-def _begin(known: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
+def _begin(cache: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
     """Returns the cache with all its rows and with the stages begun.
 
     Rows of a cache that `index` made stay as they are.
     """
-    if known is None:
+    if cache is None:
         shard_clips = rows_that_fit(spec for stage in stages for spec in stage.arrays)
-        known = Cache.create(into, IMPORTED_CLIPS, {"kind": "zarr", "shard_clips": shard_clips, "compression": NONE})
+        cache = Cache.create(into, IMPORTED_CLIPS, {"kind": "zarr", "shard_clips": shard_clips, "compression": NONE})
     for stage in stages:
-        known.check_stage(stage)
-    known.storage.sweep()
-    if known.manifest["clips"] == IMPORTED_CLIPS:
-        known = write_rows(known, rows)
-    known.declare(*stages, renew=True)
-    return known
+        cache.check_stage(stage)
+    cache.storage.sweep()
+    if cache.manifest["clips"] == IMPORTED_CLIPS:
+        cache = write_rows(cache, rows)
+    cache.declare(*stages, renew=True)
+    return cache
 
 
 def _missing(cache: Cache, stages: Sequence[Stage]) -> dict[int, list[str]]:
@@ -126,16 +126,16 @@ def _missing(cache: Cache, stages: Sequence[Stage]) -> dict[int, list[str]]:
 
 
 def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
-    found: dict[str, Failure] = {}
+    first_failures: dict[str, Failure] = {}
     for stage in stages:
         for record in sealed_records(cache, stage.key):
             for failure in record.failures:
-                found.setdefault(failure.clip_id, failure)
-    return tuple(found[clip_id] for clip_id in sorted(found))
+                first_failures.setdefault(failure.clip_id, failure)
+    return tuple(first_failures[clip_id] for clip_id in sorted(first_failures))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
+class _RowMaker:
     """Turns files into rows.
 
     `names` maps videos of the cache to videos of the files. `sources` has the videos of the files as keys.
@@ -149,42 +149,44 @@ class _Work:
     num_frames: int
     stages: Mapping[str, Stage]
 
-    def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, Rows]]:
+    def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, ShardRows]]:
         """Yields the record and the rows of each key of one shard."""
         begun = time.monotonic()
         numbers = self.cache.shard_rows(shard)
         rows = list(self.cache.clips.rows(numbers.start, numbers.stop))
         clip_ids = [row.clip_id for row in rows]
         outputs = [StageOutput(stage=self.stages[key], clip_ids=clip_ids) for key in keys]
-        for number, row in enumerate(stopping.checked(rows)):
+        for row_index, row in enumerate(stopping.checked(rows)):
             try:
                 features = self._features(row.video_id)
             except UnusableError as error:
                 for output in outputs:
-                    output.fail(number, error.reason, error.detail)
+                    output.fail(row_index, error.reason, error.detail)
             else:
                 for output in outputs:
-                    self._store(features, output, number)
-        found = {row.video_id: self.sources[self.names[row.video_id]] for row in rows if row.video_id in self.names}
+                    self._store(features, output, row_index)
+        row_sources = {
+            row.video_id: self.sources[self.names[row.video_id]] for row in rows if row.video_id in self.names
+        }
         seconds = {"import": time.monotonic() - begun}
         made_by = {name: word for name, word in versions().items() if name in READ_WITH}
         provenance = Provenance(versions=made_by, device="", batch_size=0, threads=0)
         for output in outputs:
-            yield describe(shard, output, found, provenance, seconds), output.finished()
+            yield describe(shard, output, row_sources, provenance, seconds), output.finished()
 
     def _features(self, video: str) -> VideoFeatures:
         """Returns the chosen frames of a video. Raises UnusableError."""
         if video not in self.names:
             raise UnusableError("missing", f"no features of {video} among the files")
-        found = self.files.read(self.names[video])
-        found = found.at(chosen_frames(found.num_frames, self.num_frames))
-        found.check_finite(self.files.where(self.names[video]))
-        return found
+        features = self.files.read(self.names[video])
+        features = features.at(chosen_frames(features.num_frames, self.num_frames))
+        features.check_finite(self.files.where(self.names[video]))
+        return features
 
-    def _store(self, features: VideoFeatures, output: StageOutput, number: int) -> None:
+    def _store(self, features: VideoFeatures, output: StageOutput, row_index: int) -> None:
         """Writes one row of each array. Places beyond a video's regions, and arrays that the files lack, are zero."""
         for name, rows in output.arrays.items():
-            rows[number] = 0
+            rows[row_index] = 0
             if (role := self.naming.role_of.get(name)) is not None:
                 values = features.arrays[role]
-                rows[number][tuple(slice(size) for size in values.shape)] = values
+                rows[row_index][tuple(slice(size) for size in values.shape)] = values

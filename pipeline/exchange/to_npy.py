@@ -25,7 +25,7 @@ from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.caches.verification import require_whole
 from kinegraph.pipeline.errors import ExchangeError
-from kinegraph.pipeline.shards.taking_over import Progress, unheard
+from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 
 MANIFEST, CLIPS = "manifest.json", "clips.csv"
 HEADER = "row,clip_id,video_id,file,index,split,labels,start_seconds,end_seconds,frame_width,frame_height,failed"
@@ -46,7 +46,9 @@ class ExportedFiles:
     damaged: list[str] = field(default_factory=list)
 
 
-def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progress: Progress = unheard) -> ExportedFiles:
+def export_npy(
+    source: Cache, out: str, names: Sequence[str] = (), *, on_progress: OnProgress = unheard
+) -> ExportedFiles:
     """Writes <out>/<array>/<video_id>.npy [clips, ...] for the arrays `names`, by default for all arrays.
 
     Returns what was written. The first axis holds the clips and crops of a video in row order. Failed clips hold fill
@@ -63,8 +65,8 @@ def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progres
     _claim(storage, manifest)
     rows = list(source.clips.rows())
     videos: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        videos.setdefault(row.video_id, []).append(number)
+    for row_index, row in enumerate(rows):
+        videos.setdefault(row.video_id, []).append(row_index)
     exported = ExportedFiles()
     failed: dict[str, list[str]] = {}
     stages = {key: list(group) for key, group in groupby(specs, key=lambda spec: spec.stage)}
@@ -86,12 +88,12 @@ def export_npy(source: Cache, out: str, names: Sequence[str] = (), *, on_progres
 
 def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
     """Returns the specs of the chosen arrays, grouped by stage."""
-    known = source.arrays()
-    if unknown := [name for name in names if name not in known]:
-        raise ExchangeError(f"--array {unknown[0]}: {source.root} has {', '.join(known) or 'no array yet'}")
-    if not known:
+    arrays = source.arrays()
+    if unknown := [name for name in names if name not in arrays]:
+        raise ExchangeError(f"--array {unknown[0]}: {source.root} has {', '.join(arrays) or 'no array yet'}")
+    if not arrays:
         raise ExchangeError(f"{source.root} has no array yet; run `kinegraph extract CONFIG` first")
-    return [spec for name, spec in known.items() if not names or name in names]
+    return [spec for name, spec in arrays.items() if not names or name in names]
 
 
 def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
@@ -141,8 +143,8 @@ def _stage_files(
             exported.damaged.append(str(error))
             return None
 
-    for video, numbers in stopping.checked(videos.items()):
-        places = [divmod(number, source.shard_clips) for number in numbers]
+    for video, row_indexes in stopping.checked(videos.items()):
+        places = [divmod(row_index, source.shard_clips) for row_index in row_indexes]
         if any(shard not in records for shard, _ in places):
             exported.unsealed.setdefault(specs[0].stage, []).append(video)
             continue
@@ -188,10 +190,10 @@ def _clips_csv(
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER.split(","))
-    index = {number: place for numbers in videos.values() for place, number in enumerate(numbers)}
-    for number, row in enumerate(rows):
+    index = {row_index: place for row_indexes in videos.values() for place, row_index in enumerate(row_indexes)}
+    for row_index, row in enumerate(rows):
         labels = ";".join(classes[label] for label in row.labels)
-        place = (number, row.clip_id, row.video_id, file_name(row.video_id), index[number])
+        place = (row_index, row.clip_id, row.video_id, file_name(row.video_id), index[row_index])
         times = (row.start_seconds, row.end_seconds, row.frame_width, row.frame_height)
         writer.writerow([*place, row.split, labels, *times, "; ".join(failed.get(row.clip_id, ()))])
     return text.getvalue().encode()

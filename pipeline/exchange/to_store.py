@@ -19,8 +19,8 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.indexing import reopen_partial
 from kinegraph.pipeline.caches.verification import whole_contents
 from kinegraph.pipeline.errors import ExchangeError
-from kinegraph.pipeline.shards.sealing import Rows
-from kinegraph.pipeline.shards.taking_over import Progress, fill, unheard
+from kinegraph.pipeline.shards.sealing import ShardRows
+from kinegraph.pipeline.shards.taking_over import OnProgress, fill, unheard
 
 NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 
@@ -40,7 +40,7 @@ class ExportedCache:
 
 
 def export_cache(
-    source: Cache, out: Path | str, *, kind: str, compression: str | None = None, on_progress: Progress = unheard
+    source: Cache, out: Path | str, *, kind: str, compression: str | None = None, on_progress: OnProgress = unheard
 ) -> ExportedCache:
     """Copies every sealed shard of `source` to a cache at `out`. Returns what was copied.
 
@@ -62,7 +62,7 @@ def export_cache(
     missing = _missing(source, copy)
     damaged: set[str] = set()
 
-    def prepare(shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, Rows]]:
+    def prepare(shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, ShardRows]]:
         for key in keys:
             try:
                 yield _read(source, stages[key], shard)
@@ -124,7 +124,7 @@ def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
     return dict(sorted(missing.items()))
 
 
-def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, Rows]:
+def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, ShardRows]:
     """Returns one shard's record, as it will be in the copy, and all its rows.
 
     Raises CacheError for a damaged shard.

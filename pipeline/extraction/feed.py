@@ -48,7 +48,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Video:
+class _UnitVideo:
     """Neighbouring rows of one video in one unit, with their row indexes in the shard.
 
     Intervals of one video are decoded together. `clip_ids` are the clips of the whole unit. All videos of a unit share
@@ -115,30 +115,34 @@ class Feed:
                 closed.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_Video]:
+    def _videos(self, units: Iterable[WorkUnit]) -> Iterator[_UnitVideo]:
         for unit in units:
             rows = self._rows_of(unit)
-            clip_ids, numbers = [row.clip_id for row in rows], self._numbers(unit, rows)
-            groups = [list(group) for _, group in itertools.groupby(numbers, key=lambda number: rows[number].path)]
+            clip_ids, row_indexes = [row.clip_id for row in rows], self._numbers(unit, rows)
+            groups = [
+                list(group) for _, group in itertools.groupby(row_indexes, key=lambda row_index: rows[row_index].path)
+            ]
             undecoded = [None] * len(groups)
             for of_video in groups:
                 is_last = of_video is groups[-1]
-                yield _Video(unit, clip_ids, [rows[number] for number in of_video], of_video, is_last, undecoded)
+                yield _UnitVideo(
+                    unit, clip_ids, [rows[row_index] for row_index in of_video], of_video, is_last, undecoded
+                )
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
         """Returns the indexes of the rows to compute: all rows, or whole batches around the clips to retry."""
         retried = unit.retried
         if retried is None:
             return list(range(len(rows)))
-        batches = {number // self._batch_size for number, row in enumerate(rows) if row.clip_id in retried}
-        return [number for number in range(len(rows)) if number // self._batch_size in batches]
+        batches = {row_index // self._batch_size for row_index, row in enumerate(rows) if row.clip_id in retried}
+        return [row_index for row_index in range(len(rows)) if row_index // self._batch_size in batches]
 
-    def _begun(self, video: _Video, staging: Staging) -> _File:
+    def _begun(self, video: _UnitVideo, staging: Staging) -> _File:
         """Returns the video's file, or a copy that is on its way. Nothing is copied if no pixels are wanted."""
         path = video.rows[0].path
         return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
 
-    def _decode(self, video: _Video, file: _File, open_videos: OpenVideos) -> _Decoded:
+    def _decode(self, video: _UnitVideo, file: _File, open_videos: OpenVideos) -> _Decoded:
         self._note(video.unit, "decoding")
         decoded = self._clips(video, file, open_videos)
         video.undecoded.pop()
@@ -146,7 +150,7 @@ class Feed:
             self._note(video.unit, "decoded")
         return decoded
 
-    def _clips(self, video: _Video, file: _File, open_videos: OpenVideos) -> _Decoded:
+    def _clips(self, video: _UnitVideo, file: _File, open_videos: OpenVideos) -> _Decoded:
         wanted = self._wanted(video.unit)
         if wanted is None:
             return [DecodedClip.blank(0) for _ in video.rows], None
@@ -166,10 +170,10 @@ class Feed:
         staging: Staging,
         closed: threading.Event,
         open_videos: OpenVideos,
-    ) -> Iterator[tuple[_Video, _Decoded]]:
+    ) -> Iterator[tuple[_UnitVideo, _Decoded]]:
         """Yields decoded videos in order, with enough clips under way to fill two batches."""
         capacity = 2 * self._batch_size + self._threads
-        under_way: deque[tuple[_Video, Future[_Decoded]]] = deque()
+        under_way: deque[tuple[_UnitVideo, Future[_Decoded]]] = deque()
         clips = 0
         for video in self._videos(units):
             if closed.is_set():
@@ -183,7 +187,7 @@ class Feed:
         for first, future in under_way:
             yield first, future.result()
 
-    def _assembled(self, decoded: Iterable[tuple[_Video, _Decoded]]) -> Iterator[Batch]:
+    def _assembled(self, decoded: Iterable[tuple[_UnitVideo, _Decoded]]) -> Iterator[Batch]:
         rows: list[ClipRow] = []
         numbers: list[int] = []
         clips: list[DecodedClip | DecodeError] = []

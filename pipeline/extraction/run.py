@@ -101,9 +101,9 @@ def executor_of(config: Config) -> Executor:
 
 def failures(cache: Cache, plan: Plan) -> list[Failure]:
     """Returns the failures in the plan's shards, one per clip. The failure is that of the first stage that failed."""
-    found: dict[str, Failure] = {}
+    first_failures: dict[str, Failure] = {}
     for key in plan.keys:
         for record in sealed_records(cache, key, plan.shards):
             for failure in record.failures:
-                found.setdefault(failure.clip_id, failure)
-    return [found[clip_id] for clip_id in sorted(found)]
+                first_failures.setdefault(failure.clip_id, failure)
+    return [first_failures[clip_id] for clip_id in sorted(first_failures)]

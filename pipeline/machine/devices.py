@@ -9,12 +9,12 @@ from kinegraph.pipeline.config import Config
 from kinegraph.stages.device import require_cuda, share_of_devices
 
 
-def on_device_of(config: Config, number: int) -> Config:
-    """Returns the config of the worker process with index `number` on this machine.
+def on_device_of(config: Config, worker_index: int) -> Config:
+    """Returns the config of the worker process with index `worker_index` on this machine.
 
     Workers take the CUDA devices by turns.
     """
-    device = share_of_devices(config.run.device, number, torch.cuda.device_count())
+    device = share_of_devices(config.run.device, worker_index, torch.cuda.device_count())
     return config.model_copy(update={"run": config.run.model_copy(update={"device": device})})
 
 

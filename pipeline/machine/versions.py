@@ -19,16 +19,16 @@ def versions() -> dict[str, str]:
     """Returns the versions of packages, FFmpeg's libraries and Python, and the git revision of a checkout."""
     import av
 
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    found["ffmpeg"] = ", ".join(f"{name} {'.'.join(map(str, v))}" for name, v in av.library_versions.items())
+            installed[package] = "not installed"
+    installed["ffmpeg"] = ", ".join(f"{name} {'.'.join(map(str, v))}" for name, v in av.library_versions.items())
     if revision := _git("describe", "--always", "--dirty"):
-        found["git"] = revision
-    return found
+        installed["git"] = revision
+    return installed
 
 
 def agreed_versions() -> dict[str, str]:
@@ -37,9 +37,9 @@ def agreed_versions() -> dict[str, str]:
     The commit is a full hash, because the names of `git describe` depend on the tags of a checkout. Uncommitted changes
     are not compared, because they may be made while workers run.
     """
-    found = {package: versions()[package] for package in MUST_AGREE}
+    agreed = {package: versions()[package] for package in MUST_AGREE}
     commit = _git("rev-parse", "HEAD")
-    return found | ({"git": commit} if commit else {})
+    return agreed | ({"git": commit} if commit else {})
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:

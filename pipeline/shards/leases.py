@@ -208,12 +208,12 @@ class Leases:
 
         Returns whether this worker holds the lease now.
         """
-        found = lease_of(self.storage, shard, self.seconds)
-        if found is not None and not self._is_stale(found):
+        newest = lease_of(self.storage, shard, self.seconds)
+        if newest is not None and not self._is_stale(newest):
             return False
         lease = Lease(
             shard=shard,
-            attempt=found.attempt + 1 if found else 1,
+            attempt=newest.attempt + 1 if newest else 1,
             seconds=self.seconds,
             keys=keys,
             holder=self.holder,
@@ -221,7 +221,7 @@ class Leases:
             host_name=gethostname(),
             pid=getpid(),
             started=start_ticks(getpid()),
-            deaths=found.deaths_if_holder_died if found else 0,
+            deaths=newest.deaths_if_holder_died if newest else 0,
             ahead=bool(self._held),
             refreshed_at=time.time(),
         )
@@ -238,10 +238,10 @@ class Leases:
 
     def deaths(self, shard: int) -> int:
         """Returns how many workers may have died of the shard: workers that began it and never released it."""
-        found = lease_of(self.storage, shard, self.seconds)
-        if found is None:
+        newest = lease_of(self.storage, shard, self.seconds)
+        if newest is None:
             return 0
-        return found.deaths_if_holder_died if self._is_stale(found) else found.deaths_before
+        return newest.deaths_if_holder_died if self._is_stale(newest) else newest.deaths_before
 
     def attempt(self, shard: int) -> int:
         """Returns the number of this worker's attempt at the shard, counted from 1."""
@@ -290,14 +290,14 @@ class Leases:
         except OSError as error:  # this error must not hide why the run ends
             log.warning("leases could not be released, and count for %g s more: %s", self.seconds, error)
 
-    def _is_stale(self, found: Lease) -> bool:
-        if found.holder_is_dead:
+    def _is_stale(self, lease: Lease) -> bool:
+        if lease.holder_is_dead:
             return True
-        seen, since = self._watched.get(found.shard, (None, 0.0))
-        if seen != found:
+        seen, since = self._watched.get(lease.shard, (None, 0.0))
+        if seen != lease:
             since = monotonic()
-            self._watched[found.shard] = (found, since)
-        return monotonic() - since >= found.seconds
+            self._watched[lease.shard] = (lease, since)
+        return monotonic() - since >= lease.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
         """Returns this worker's lease if that lease is still the newest, else None.
@@ -305,8 +305,8 @@ class Leases:
         A refresh whose answer was lost may or may not have been written, so the stored lease decides.
         """
         lease = self._held.get(shard)
-        found = lease_of(self.storage, shard) if lease is not None else None
-        return lease if lease is not None and found is not None and found.is_same_as(lease) else None
+        newest = lease_of(self.storage, shard) if lease is not None else None
+        return lease if lease is not None and newest is not None and newest.is_same_as(lease) else None
 
     def _delete_older(self, lease: Lease) -> None:
         for attempt in range(1, lease.attempt):

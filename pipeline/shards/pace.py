@@ -41,12 +41,12 @@ def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) ->
     return sum(pace.rows for pace in paces.values()) / sum(pace.seconds for pace in paces.values()) if paces else None
 
 
-class _Pace(NamedTuple):
+class _HostPace(NamedTuple):
     rows: int
     seconds: float
 
 
-def _pace(sealed: Iterable[Sealed]) -> _Pace:
+def _pace(sealed: Iterable[Sealed]) -> _HostPace:
     """Returns the rows and the seconds of the most recent records of one host with all its workers.
 
     A record counts the time since the record before, but at most the time that its own unit took. So pauses between
@@ -57,4 +57,4 @@ def _pace(sealed: Iterable[Sealed]) -> _Pace:
     for one in recent:
         elapsed += min(one.seconds, one.at - before)
         before = one.at
-    return _Pace(sum(one.rows for one in recent), elapsed)
+    return _HostPace(sum(one.rows for one in recent), elapsed)

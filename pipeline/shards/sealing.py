@@ -14,7 +14,7 @@ from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.cache_schemas.ledger import Failure, Reason, Record, SealedObject, Source, Warned
 from kinegraph.stages.decode.source import source_identity
 
-Rows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one stage
+ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of one stage
 
 
 @dataclass(kw_only=True)
@@ -40,15 +40,15 @@ class StageOutput:
 
     def keep(self, cache: Cache, record: Record) -> None:
         """Copies the sealed rows of clips that did not fail, with their warnings and the identities of their videos."""
-        number_of = {clip_id: number for number, clip_id in enumerate(self.clip_ids)}
+        index_of = {clip_id: row_index for row_index, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}
-        self.kept = frozenset(number for clip_id, number in number_of.items() if clip_id not in failed)
+        self.kept = frozenset(row_index for clip_id, row_index in index_of.items() if clip_id not in failed)
         for spec in self.stage.arrays:
             view = cache.store.open_shard(spec, record.shard)
-            for number in self.kept:
-                self.arrays[spec.name][number] = view.row(number)
-        self.warnings = {number_of[warned.clip_id]: warned for warned in record.warnings}
-        videos = {video_of(self.clip_ids[number]) for number in self.kept}
+            for row_index in self.kept:
+                self.arrays[spec.name][row_index] = view.row(row_index)
+        self.warnings = {index_of[warned.clip_id]: warned for warned in record.warnings}
+        videos = {video_of(self.clip_ids[row_index]) for row_index in self.kept}
         self.kept_sources = {video: source for video, source in record.sources.items() if video in videos}
         self.files = {video: source for video, source in record.files.items() if video in videos}
 
@@ -67,7 +67,7 @@ class StageOutput:
         if row not in self.kept:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
-    def finished(self) -> Rows:
+    def finished(self) -> ShardRows:
         """Returns all arrays as they will be sealed, the status array last."""
         failed = list(self.failures)
         for spec in self.stage.arrays:
@@ -101,7 +101,7 @@ def seal(
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished())
 
 
-def write_and_seal(cache: Cache, record: Record, rows: Rows) -> Record | None:
+def write_and_seal(cache: Cache, record: Record, rows: ShardRows) -> Record | None:
     """Writes one shard of one stage, and `record` with its objects. A crash before the end leaves orphans, never a lie.
 
     Returns the written record, or None where another worker sealed the shard first. The record of that worker stays.

@@ -7,18 +7,18 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Record
 from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on, revisit
-from kinegraph.pipeline.shards.sealing import Rows, write_and_seal
+from kinegraph.pipeline.shards.sealing import ShardRows, write_and_seal
 
 LEASE_SECONDS = 300.0
-Prepare = Callable[[int, Sequence[str]], Iterator[tuple[Record, Rows]]]  # shard, its keys -> record and rows of each
-Progress = Callable[[str, int, int], None]  # what, done, total
+Prepare = Callable[[int, Sequence[str]], Iterator[tuple[Record, ShardRows]]]  # shard, keys -> record and rows of each
+OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 
 def unheard(what: str, done: int, total: int) -> None:
     """Ignores progress. This is the default of progress callbacks."""
 
 
-def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: Progress) -> None:
+def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: OnProgress) -> None:
     """Seals the rows that `prepare` returns for the `missing` keys of each shard, under the lease of the shard.
 
     Shards that another run has leased are retried at the end, until they are sealed or that run is dead. A killed call

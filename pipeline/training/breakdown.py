@@ -35,11 +35,11 @@ def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list
         for attribute, value in of_class.items():
             if value and name in per_class:
                 groups.setdefault((attribute, value), []).append(per_class[name])
-    found = [
+    scores_of_groups = [
         AttributeScore(attribute=attribute, value=value, num_classes=len(scores), score=mean(scores))
         for (attribute, value), scores in groups.items()
     ]
-    return sorted(found, key=lambda score: (score.attribute, score.value))
+    return sorted(scores_of_groups, key=lambda score: (score.attribute, score.value))
 
 
 def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
@@ -54,14 +54,14 @@ def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
         raise UsageError(f"--attributes {table}: cannot be read: {error}") from error
     if not rows or CLASS_COLUMN not in rows[0] or len(rows[0]) < 2:
         raise UsageError(f"--attributes {table}: expected a header class,<attribute>[,...] and a line per class")
-    found: dict[str, dict[str, str]] = {}
-    for number, row in enumerate(rows, start=2):
+    attributes: dict[str, dict[str, str]] = {}
+    for line_number, row in enumerate(rows, start=2):
         name = row.pop(CLASS_COLUMN)
         if None in row:
-            raise UsageError(f"--attributes {table}: line {number} has more cells than the header")
+            raise UsageError(f"--attributes {table}: line {line_number} has more cells than the header")
         if name not in class_names:
-            raise UsageError(f"--attributes {table}: line {number}: {name!r} is no class of the cache")
-        if name in found:
-            raise UsageError(f"--attributes {table}: line {number}: class {name!r} stands there twice")
-        found[name] = {attribute: value.strip() for attribute, value in row.items()}
-    return found
+            raise UsageError(f"--attributes {table}: line {line_number}: {name!r} is no class of the cache")
+        if name in attributes:
+            raise UsageError(f"--attributes {table}: line {line_number}: class {name!r} stands there twice")
+        attributes[name] = {attribute: value.strip() for attribute, value in row.items()}
+    return attributes

@@ -92,6 +92,6 @@ def require_wanted(worker: DaskWorker, key: str) -> None:
 
     Dask cannot stop a thread.
     """
-    known = worker.state.tasks.get(key)
-    if known is None or known.state == "cancelled" or worker.status in ENDING:
+    task = worker.state.tasks.get(key)
+    if task is None or task.state == "cancelled" or worker.status in ENDING:
         raise Reschedule

@@ -59,5 +59,5 @@ def _other_seeds(run: WantedRun) -> list[Path]:
 def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
     """Returns digests that identify the classes and the clips that a run is trained and validated on."""
     splits = {"train": clips, "val": val_clips}
-    found = {name: None if split is None else identified(split) for name, split in splits.items()}
-    return found | {"classes": xxhash.xxh3_64("\n".join(cache.classes).encode()).hexdigest()}
+    digests = {name: None if split is None else identified(split) for name, split in splits.items()}
+    return digests | {"classes": xxhash.xxh3_64("\n".join(cache.classes).encode()).hexdigest()}

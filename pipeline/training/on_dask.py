@@ -26,7 +26,7 @@ from kinegraph.pipeline.errors import ClusterLost
 from kinegraph.pipeline.machine.versions import agreed_versions
 from kinegraph.pipeline.training.dask_task import IgnoreInterrupts, RunTask, run_task
 from kinegraph.pipeline.training.table import (
-    OnEpoch,
+    OnRunEpoch,
     RunsDiverged,
     TrainedRun,
     checked_runs,
@@ -51,7 +51,7 @@ def train_on_dask(
     seeds: int = 1,
     *,
     overwrite: bool = False,
-    on_epoch: OnEpoch = log_epoch,
+    on_epoch: OnRunEpoch = log_epoch,
 ) -> list[TrainedRun]:
     """Trains the runs of the table that are not finished. Returns all runs of the table.
 
@@ -103,7 +103,7 @@ def _mannered(client: Client, config: Config) -> Iterator[None]:
 class _Table:
     """Passes runs to the scheduler, one for each worker at a time."""
 
-    def __init__(self, client: Client, config: Config, on_epoch: OnEpoch) -> None:
+    def __init__(self, client: Client, config: Config, on_epoch: OnRunEpoch) -> None:
         self.client, self.on_epoch = client, on_epoch
         self.config = config.model_copy(update={"cache": absolute_root(config.cache)})
         self.topic = f"kinegraph-train-{uuid.uuid4().hex[:12]}"

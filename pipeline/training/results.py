@@ -86,8 +86,8 @@ class RunResults(BaseModel):
 
         Scores of runs with equal values may be averaged.
         """
-        found = comparable(self.recipe, self.cache_fingerprint, self.trained_on)
-        return {key: value for key, value in found.items() if key != "seed"}
+        compared = comparable(self.recipe, self.cache_fingerprint, self.trained_on)
+        return {key: value for key, value in compared.items() if key != "seed"}
 
 
 def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> dict[str, Any]:

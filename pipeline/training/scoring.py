@@ -65,7 +65,7 @@ class RunScores:
     @property
     def absent_classes(self) -> list[str]:
         """Returns the classes without a positive. They have no score and no part in means over classes."""
-        return [self.class_names[number] for number in self.result.classes_without_positives]
+        return [self.class_names[class_index] for class_index in self.result.classes_without_positives]
 
     def per_class(self) -> dict[str, float]:
         """Returns the accuracy or average precision of each class that has a positive."""
@@ -116,7 +116,7 @@ def evaluate_run(
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")
     counts = SplitCounts.of(clips, identified(clips)["digest"])
     result = evaluate(head.to(device), clips, options, device=device, purpose=f"evaluate in split {split!r}")
-    found = RunScores(
+    scores = RunScores(
         result=result,
         class_names=tuple(opened.classes),
         split=split,
@@ -125,13 +125,13 @@ def evaluate_run(
         random_weights=tuple(random_in_cache(opened, head.reads)),
     )
     as_trained = options.model_copy(update={"batch_size": record.train.batch_size}) == record.train
-    if cache is None and as_trained and found.is_labelled:
+    if cache is None and as_trained and scores.is_labelled:
         if (folder / RESULTS_FILE).exists():
             as_validated = {"loss": result.loss} if split == options.val_split else {}
             add_scores(folder, split, result.metrics | as_validated, counts)
         else:
             log.warning("%s %s Its scores are not kept.", folder, OLDER)
-    return found
+    return scores
 
 
 def runs_below(root: Path) -> list[Path]:
@@ -141,13 +141,13 @@ def runs_below(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.rglob(RECORD_FILE)) or [root]
 
 
-def in_table(folder: Path, found: RunScores) -> RunResults:
+def in_table(folder: Path, scored: RunScores) -> RunResults:
     """Returns a run's results with only these scores, for a table.
 
     If the run has no results.json, the other values come from run.json.
     """
-    scores = {found.split: found.result.metrics} if found.is_labelled else {}
-    alone: dict[str, Any] = {"scores": scores, "counts": {found.split: found.counts} if scores else {}}
+    scores = {scored.split: scored.result.metrics} if scored.is_labelled else {}
+    alone: dict[str, Any] = {"scores": scores, "counts": {scored.split: scored.counts} if scores else {}}
     if (folder / RESULTS_FILE).exists():
         return read_results(folder).model_copy(update=alone)
     record = load_record(folder)
@@ -155,12 +155,12 @@ def in_table(folder: Path, found: RunScores) -> RunResults:
         "name": folder.parent.name if folder.name == f"seed{record.train.seed}" else record.head,
         "seed": record.train.seed,
         "recipe": record.train,
-        "num_parameters": found.num_parameters,
-        "metric": next(iter(found.result.metrics), None),
+        "num_parameters": scored.num_parameters,
+        "metric": next(iter(scored.result.metrics), None),
         "seconds": math.nan,
     }
-    known = record.model_dump(include={"cache", "cache_fingerprint", "trained_on"})
-    return RunResults.model_construct(**known, **told, **alone)
+    copied = record.model_dump(include={"cache", "cache_fingerprint", "trained_on"})
+    return RunResults.model_construct(**copied, **told, **alone)
 
 
 def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
@@ -192,14 +192,14 @@ def require_one_label(record: RunRecord) -> None:
         raise UsageError("--confusion: the run was trained on many labels a video; a matrix takes one label a video")
 
 
-def write_submission(found: RunScores, path: Path) -> int:
+def write_submission(scored_run: RunScores, path: Path) -> int:
     """Writes a file for Charades' official scorer and returns the number of its lines.
 
     Each line has a video's id and a score per class. An id is the name of the video file without folder and suffix. For
     an interval the id is the whole `<file>@<start>-<end>`. Videos without an ok clip have no line, and the scorer ranks
     them last. Raises UsageError if two videos have one id, and for an id with a space, because a space ends the id.
     """
-    videos = found.result.videos
+    videos = scored_run.result.videos
     scored = (videos.scores > -torch.inf).any(1).tolist()
     lines: dict[str, str] = {}
     for video, row, has_scores in zip(videos.video_ids, videos.scores.tolist(), scored, strict=True):
@@ -215,15 +215,17 @@ def write_submission(found: RunScores, path: Path) -> int:
     return len(lines)
 
 
-def write_confusion(found: RunScores, path: Path) -> None:
+def write_confusion(scored_run: RunScores, path: Path) -> None:
     """Writes the confusion matrix as csv: a line per class, a column per predicted class.
 
     The column `failed` counts videos without an ok clip.
     """
-    videos = found.result.videos
+    videos = scored_run.result.videos
     counts = confusion(videos.scores, videos.labels).tolist()
-    header = ["class", *found.class_names, "failed"]
-    write_whole(path, [_csv([header, *([name, *row] for name, row in zip(found.class_names, counts, strict=True))])])
+    header = ["class", *scored_run.class_names, "failed"]
+    write_whole(
+        path, [_csv([header, *([name, *row] for name, row in zip(scored_run.class_names, counts, strict=True))])]
+    )
 
 
 def _csv(rows: Sequence[Sequence[object]]) -> bytes:

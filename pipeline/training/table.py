@@ -47,8 +47,8 @@ from kinegraph.stages.training.tensorboard import scalar_log
 
 LOG_FOLDER = "tensorboard"
 log = logging.getLogger("kinegraph")
-OnEpoch = Callable[[RunPlace, EpochRecord], None]
-OnStep = Callable[[RunPlace, StepRecord], None]
+OnRunEpoch = Callable[[RunPlace, EpochRecord], None]
+OnRunStep = Callable[[RunPlace, StepRecord], None]
 
 
 def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
@@ -74,14 +74,14 @@ class RunsDiverged(TrainingDiverged):
 
 
 @dataclass(frozen=True)
-class _Job:
+class _RunToTrain:
     """One training run to do."""
 
     config: Config
     wanted: WantedRun
     place: RunPlace
-    on_epoch: OnEpoch
-    on_step: OnStep
+    on_epoch: OnRunEpoch
+    on_step: OnRunStep
 
     @property
     def name(self) -> str:
@@ -102,8 +102,8 @@ def train_runs(
     seeds: int = 1,
     *,
     overwrite: bool = False,
-    on_epoch: OnEpoch = unheard,
-    on_step: OnStep = unheard,
+    on_epoch: OnRunEpoch = unheard,
+    on_step: OnRunStep = unheard,
     on_run: Callable[[TrainedRun], None] = lambda run: None,
 ) -> list[TrainedRun]:
     """Trains every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` runs at a time.
@@ -126,7 +126,7 @@ def train_runs(
     config = config.model_copy(update={"run": enough})  # workers without a run get no share of the cores
     trained = [] if overwrite else [run for run in wanted if is_trained(run.folder)]
     located = zip(wanted, places(wanted, trained, config.run.workers), strict=True)
-    jobs = [_Job(config, run, place, on_epoch=on_epoch, on_step=on_step) for run, place in located]
+    jobs = [_RunToTrain(config, run, place, on_epoch=on_epoch, on_step=on_step) for run, place in located]
     with together.acquainted(pick_device(config.run.device)):
         together.meet()
         if overwrite and together.rank() == 0:
@@ -146,14 +146,14 @@ def train_wanted(
     config: Config,
     wanted: WantedRun,
     place: RunPlace | None = None,
-    on_epoch: OnEpoch = log_epoch,
-    on_step: OnStep = unheard,
+    on_epoch: OnRunEpoch = log_epoch,
+    on_step: OnRunStep = unheard,
 ) -> None:
     """Trains one run unless it is finished. A run that was cut off goes on."""
     device = pick_device(config.run.device)
     with together.acquainted(device):
         together.meet()
-        _train_one(_Job(config, wanted, place or places([wanted])[0], on_epoch=on_epoch, on_step=on_step))
+        _train_one(_RunToTrain(config, wanted, place or places([wanted])[0], on_epoch=on_epoch, on_step=on_step))
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
@@ -212,7 +212,7 @@ def _folder(run: str, name: str, seed: int | None) -> Path:
     return (place if HEAD in run else place / name) / f"seed{seed}"
 
 
-def _all(jobs: list[_Job], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
+def _all(jobs: list[_RunToTrain], workers: int, on_run: Callable[[TrainedRun], None]) -> list[TrainedRun]:
     runs, diverged = [], []
     tried = in_processes(_tried_by, jobs, workers) if workers > 1 else map(_tried, jobs)
     for job, run in zip(jobs, tried, strict=True):
@@ -233,7 +233,7 @@ def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
     return name
 
 
-def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
+def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
     """Returns the trained run, or the error of a run that diverged, so that the other runs go on."""
     try:
         return _train_one(job)
@@ -241,17 +241,17 @@ def _tried(job: _Job) -> TrainedRun | TrainingDiverged:
         return error
 
 
-def _tried_by(number: int, job: _Job) -> TrainedRun | TrainingDiverged:
-    """Trains a run in the process with index `number`, on its share of the cores.
+def _tried_by(worker_index: int, job: _RunToTrain) -> TrainedRun | TrainingDiverged:
+    """Trains a run in the process with index `worker_index`, on its share of the cores.
 
     The option `train.threads` overrides that share.
     """
     log_to_stderr()
     torch.set_num_threads(job.config.run.worker_threads)
-    return _tried(replace(job, config=on_device_of(job.config, number)))
+    return _tried(replace(job, config=on_device_of(job.config, worker_index)))
 
 
-def _train_one(job: _Job) -> TrainedRun:
+def _train_one(job: _RunToTrain) -> TrainedRun:
     if is_trained(job.folder):
         return TrainedRun(folder=job.folder, results=read_results(job.folder), kept=True)
     if together.rank() == 0:
@@ -306,7 +306,7 @@ def discard(folder: Path) -> None:
 
 
 def _results(
-    job: _Job, result: TrainResult, clips: CachedClips, val_clips: CachedClips | None, device: torch.device
+    job: _RunToTrain, result: TrainResult, clips: CachedClips, val_clips: CachedClips | None, device: torch.device
 ) -> RunResults:
     options, on_cuda = job.options, device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_cuda else "cpu"

@@ -32,9 +32,9 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
         if getattr(tail, key) not in (None, value):
             given = getattr(tail, key)
             raise HeadError(f"tail.{key}: given {given!r}, {stage.key} was made with {value!r}. Leave the key out.")
-    found = tail.model_copy(update={"backbone": backbone, "weights": tail.weights or stage.weights} | cached)
-    _require_weights(stage, found)
-    return options | {"tail": found.model_dump(by_alias=True)}
+    completed = tail.model_copy(update={"backbone": backbone, "weights": tail.weights or stage.weights} | cached)
+    _require_weights(stage, completed)
+    return options | {"tail": completed.model_dump(by_alias=True)}
 
 
 def _require_weights(stage: Stage, tail: TailOptions) -> None:

@@ -114,16 +114,16 @@ class Comparer:
         """
         of, rows, records = self.state(shard), self.cache.rows(shard), self._records(shard)
         new: list[ClipRow] = []  # a row that stays is the same object
-        found: list[Comparison] = []
+        comparisons: list[Comparison] = []
         for _, group in groupby(rows, key=lambda row: row.path):
             if self.stopping.is_set():
                 raise Stopped
             of_video, compared = self._video(list(group), records)
-            new, found = new + of_video, found + compared
+            new, comparisons = new + of_video, comparisons + compared
         sealed = self._sealed(records[CLIPS]) if CLIPS in records else None
         if sealed is not None:
-            found = list(map(_against, found, sealed.ok, _times(sealed)))
-        pairs = list(zip(rows, found, strict=True))
+            comparisons = list(map(_against, comparisons, sealed.ok, _times(sealed)))
+        pairs = list(zip(rows, comparisons, strict=True))
         unread = {row.clip_id: comparison.words for row, comparison in pairs if comparison.change == "unread"}
         differing = {row.clip_id: comparison.words for row, comparison in pairs if comparison.change == "frames"}
         if drop_unread:
@@ -140,7 +140,7 @@ class Comparer:
             of=of,
             rows={after.clip_id: Timing.of(after) for before, after in changed if after is not before},
             reopened=reopened,
-            frame_times=_frame_times(sealed, found) if keeps_clips and sealed is not None else None,
+            frame_times=_frame_times(sealed, comparisons) if keeps_clips and sealed is not None else None,
             clips=records[CLIPS] if keeps_clips else None,
             differing=differing,
             retimed=tuple(retimed),
@@ -150,8 +150,8 @@ class Comparer:
         )
 
     def _records(self, shard: int) -> dict[str, Record]:
-        found = {key: self.cache.ledger.read(key, shard) for key in self.stages}
-        return {key: record for key, record in found.items() if record is not None}
+        records = {key: self.cache.ledger.read(key, shard) for key in self.stages}
+        return {key: record for key, record in records.items() if record is not None}
 
     def _video(self, old: list[ClipRow], records: dict[str, Record]) -> tuple[list[ClipRow], list[Comparison]]:
         """Returns the rows of one video by the latest rules, and the comparison of each row."""
@@ -176,14 +176,14 @@ class Comparer:
             compared = [Comparison(change="unread", words=str(failed)) if records else one for one in same]
         clips = records.get(CLIPS)
         failed_clips = {failure.clip_id for failure in clips.failures} if clips else set()
-        for number, row in enumerate(old):
+        for row_index, row in enumerate(old):
             source = clips.sources.get(row.video_id) if clips else None
-            if compared[number].change == "unread":
+            if compared[row_index].change == "unread":
                 if row.clip_id in failed_clips:  # as it was
-                    compared[number] = same[number]
+                    compared[row_index] = same[row_index]
             elif source and identity and (source.size, source.digest) != (identity.size, identity.digest):
                 words = "the video has changed since it was cached"
-                compared[number] = replace(compared[number], change="frames", words=words)
+                compared[row_index] = replace(compared[row_index], change="frames", words=words)
         return new, compared
 
     def _row(self, row: ClipRow, told: Probe | DecodeError) -> ClipRow:
@@ -227,13 +227,13 @@ def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> C
     return replace(comparison, change="frames", words="its sealed times are not those that the earlier rules give now")
 
 
-def _frame_times(sealed: ShardContents, found: Sequence[Comparison]) -> Times:
+def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Times:
     """Returns the frame times of a shard by the latest rules, s.
 
     Rows without a change keep their sealed times. Failed clips are None.
     """
     times: list[tuple[float, ...] | None] = []
-    for is_ok, before, comparison in zip(sealed.ok, _times(sealed), found, strict=True):
+    for is_ok, before, comparison in zip(sealed.ok, _times(sealed), comparisons, strict=True):
         now: np.ndarray = before if comparison.frame_times is None else comparison.frame_times
         times.append(tuple(now.tolist()) if is_ok else None)
     return tuple(times)

@@ -28,7 +28,7 @@ from kinegraph.cache_schemas.sealed_rows import require_rows
 from kinegraph.pipeline.shards.contents import recorded_status
 from kinegraph.pipeline.shards.leases import alone, require_alone
 from kinegraph.pipeline.shards.sealing import write_and_seal
-from kinegraph.pipeline.shards.taking_over import Progress, unheard
+from kinegraph.pipeline.shards.taking_over import OnProgress, unheard
 from kinegraph.pipeline.upgrading.comparing import (
     Comparer,
     Timing,
@@ -104,7 +104,7 @@ class FrameReport:
         }
 
 
-def compare_frames(root: Path | str, on_progress: Progress = unheard) -> FrameReport:
+def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> FrameReport:
     """Compares the frames of a cache with the frames that the latest rules take.
 
     Writes nothing but the report it returns. Raises CacheError and CacheNotFound. Raises CacheMismatch for a cache that
@@ -118,7 +118,7 @@ def compare_frames(root: Path | str, on_progress: Progress = unheard) -> FrameRe
     return report
 
 
-def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: Progress = unheard) -> FrameReport:
+def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgress = unheard) -> FrameReport:
     """Compares frames, keeps the shards that are right under the latest rules and un-marks shards with other frames.
 
     Returns the report. If videos of sealed clips cannot be read, only verdicts are written, unless `drop_unread`
@@ -132,7 +132,7 @@ def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: Progres
         return _upgrade(Cache(root, half_upgraded=True), drop_unread=drop_unread, on_progress=on_progress)
 
 
-def _upgrade(cache: Cache, *, drop_unread: bool, on_progress: Progress) -> FrameReport:
+def _upgrade(cache: Cache, *, drop_unread: bool, on_progress: OnProgress) -> FrameReport:
     report = _report(cache)
     if is_latest(cache):  # the upgrade was stopped at its very end
         _remove_verdicts(cache)
@@ -155,7 +155,7 @@ def _report(cache: Cache) -> FrameReport:
     return FrameReport(cache=cache.root, version=rules_of(cache), num_shards=cache.num_shards)
 
 
-def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: Progress) -> Iterator[Verdict]:
+def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnProgress) -> Iterator[Verdict]:
     """Yields a verdict on each shard, in order.
 
     With `keep`, finished verdicts are written to the cache and read again.
@@ -179,7 +179,7 @@ def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: Progr
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: Progress
+    pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: OnProgress
 ) -> Iterator[Verdict]:
     """Yields verdicts from a pool in order, computed a few shards ahead. A verdict may take 100 kB of memory."""
     under_way: deque[Future[Verdict]] = deque()
@@ -214,7 +214,7 @@ def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
     return verdict if verdict.of == comparer.state(shard) else None
 
 
-def _apply(cache: Cache, on_progress: Progress) -> None:
+def _apply(cache: Cache, on_progress: OnProgress) -> None:
     """Makes the changes of all verdicts. If it was killed, it can be called again."""
     manifest = json.loads(cache.storage.get(MANIFEST))
     require_alone(cache.storage)
@@ -251,9 +251,9 @@ def _rewrite_rows(cache: Cache) -> None:
     for shard in stopping.checked(range(cache.num_shards)):
         if changed := _read(cache, shard).rows:
             is_changed = True
-            for number in cache.shard_rows(shard):
-                if rows[number].clip_id in changed:
-                    rows[number] = _rewritten(rows[number], changed[rows[number].clip_id])
+            for row_index in cache.shard_rows(shard):
+                if rows[row_index].clip_id in changed:
+                    rows[row_index] = _rewritten(rows[row_index], changed[rows[row_index].clip_id])
     if is_changed:
         ClipsTable.from_rows(rows).write(cache.storage)
 
@@ -315,9 +315,9 @@ def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
     cache.ledger.unseal(stage.key, verdict.shard)
     (spec,) = stage.arrays
     times = spec.empty(len(verdict.frame_times))
-    for number, of_row in enumerate(verdict.frame_times):
+    for row_index, of_row in enumerate(verdict.frame_times):
         if of_row is not None:
-            times[number] = np.array(of_row)
+            times[row_index] = np.array(of_row)
     status = recorded_status(verdict.clips, cache.clip_ids(verdict.shard))
     record = verdict.clips.upgraded(stage.fingerprint)
     write_and_seal(cache, record, [(spec, times), (status_array(stage.key), status)])

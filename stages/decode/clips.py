@@ -54,7 +54,7 @@ class _Slot:
     index: int
 
 
-Outcome = list[DecodedClip | DecodeError]
+ClipResults = list[DecodedClip | DecodeError]
 
 
 def decode_clips(
@@ -64,7 +64,7 @@ def decode_clips(
     timeout_seconds: float,
     rules: int = LATEST_RULES,
     open_videos: OpenVideos | None = None,
-) -> Outcome:
+) -> ClipResults:
     """Decodes all `rows` of one video in one pass. Returns a clip, or the error of that clip, for each row.
 
     The frame for a target time is the last frame with pts <= t, or the first frame of the video if there is none. The
@@ -91,7 +91,7 @@ def decode_clips(
 
 def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
-) -> Outcome | None:
+) -> ClipResults | None:
     """Returns the clips of a pass with skips, which starts where the video was left or at its start.
 
     Returns None where the clips are not proved. A decoder's complaints depend on what it has read. So warnings and

@@ -54,11 +54,11 @@ def settings(*, children: bool) -> dict[str, Any]:
 
     A worker never pauses. A paused worker would wait until memory is free, but its networks stay in memory.
     """
-    found: dict[str, Any] = {
+    configuration: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,
         "distributed.worker.memory.pause": False,
     }
-    return found | ({"distributed.deploy.lost-worker-timeout": NEVER_SECONDS} if children else {})
+    return configuration | ({"distributed.deploy.lost-worker-timeout": NEVER_SECONDS} if children else {})
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def _telling(job_class: Any) -> Any:
 
     An exception would only end as a traceback in a log, and the job would still count as submitted.
     """
-    known: set[str] = set()
+    logged: set[str] = set()
 
     async def start(job: Any) -> None:
         try:
@@ -117,8 +117,8 @@ def _telling(job_class: Any) -> Any:
             if isinstance(error, FileNotFoundError):
                 job.refusal = f"{error.filename} is not on the PATH. Run this on a machine that submits jobs"
             job.status = Status.running
-            if job.refusal not in known:  # where a site limits the number of jobs, more are tried now and then
-                known.add(job.refusal)
+            if job.refusal not in logged:  # where a site limits the number of jobs, more are tried now and then
+                logged.add(job.refusal)
                 log.warning("the batch system refused a job for a Dask worker: %s", job.refusal)
 
     async def close(job: Any) -> None:
@@ -181,15 +181,15 @@ class JobWatch:
         """
         at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
         ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}
-        found, self._ended = sorted(ended & self._ended), ended - self._ended
-        for name in found:
+        over, self._ended = sorted(ended & self._ended), ended - self._ended
+        for name in over:
             self._count(
                 f"{self.kind} job {jobs[name].job_id} ended without a worker. Its output lies in "
                 f"{jobs[name].log_directory or os.getcwd()}",  # noqa: PTH109 -- where jobs begin
                 f" Can a node reach the scheduler at {self.cluster.scheduler_address} (run.dask.interface), and does "
                 "it have this Python environment?",
             )
-        return found
+        return over
 
     def _count(self, told: str, question: str = "") -> None:
         """Counts a job that brought no worker and logs it.

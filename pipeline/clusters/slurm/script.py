@@ -45,16 +45,16 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
 
 def _limits(run: RunOptions) -> dict[str, str | int]:
     """Returns the sbatch options for memory, GPUs and time that the config sets. SLURM counts time in minutes."""
-    found: dict[str, str | int] = {}
+    limits: dict[str, str | int] = {}
     if run.slurm.memory_gb is not None:
-        found["mem"] = f"{run.slurm.memory_gb}G"
+        limits["mem"] = f"{run.slurm.memory_gb}G"
     if run.slurm.gpus:
-        found["gres"] = f"gpu:{run.slurm.gpus}"
+        limits["gres"] = f"gpu:{run.slurm.gpus}"
     if run.walltime_seconds is not None:
-        found["time"] = math.ceil(run.walltime_seconds / 60)
+        limits["time"] = math.ceil(run.walltime_seconds / 60)
     if run.walltime_seconds is None or run.walltime_seconds >= SHORT_SECONDS:
-        found["signal"] = f"B:USR1@{SIGNAL_SECONDS}"
-    return found
+        limits["signal"] = f"B:USR1@{SIGNAL_SECONDS}"
+    return limits
 
 
 def _quoted(path: Path) -> str:

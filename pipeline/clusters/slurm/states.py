@@ -15,8 +15,8 @@ from typing import Literal
 from kinegraph.pipeline.errors import ProgramMissing
 from kinegraph.pipeline.machine.programs import run, tell_once
 
-State = Literal["pending", "running", "done", "stopped", "failed", "unknown"]
-STATES: tuple[State, ...] = ("pending", "running", "done", "stopped", "failed", "unknown")
+StateWord = Literal["pending", "running", "done", "stopped", "failed", "unknown"]
+STATES: tuple[StateWord, ...] = ("pending", "running", "done", "stopped", "failed", "unknown")
 ASK_SECONDS = 60.0
 USAGE = 2  # exit code of an error that the user has to mend
 STOPS = {75, 130, 143}  # exit codes of a clean stop with work left: out of time, SIGINT, SIGTERM
@@ -35,7 +35,7 @@ Said = Iterable[tuple[int, "TaskState"]]
 class TaskState:
     """The state of one task. `detail` is SLURM's own word for the state, or the exit code."""
 
-    state: State
+    state: StateWord
     detail: str = ""
     exit_code: int = 0
 
@@ -80,7 +80,7 @@ def exited(exit_code: int) -> TaskState:
     """Returns the state of a task that ended by itself with `exit_code`."""
     if exit_code == 0:
         return TaskState(state="done")
-    state: State = "stopped" if exit_code in STOPS else "failed"
+    state: StateWord = "stopped" if exit_code in STOPS else "failed"
     return TaskState(state=state, detail=f"exit code {exit_code}", exit_code=exit_code)
 
 

@@ -45,7 +45,7 @@ JOB_ID = re.compile(r"(\d+)(?:;\S+)?")  # as `sbatch --parsable` prints it: `12`
 MAX_TASKS = 100_000  # of an array; `run.workers` allows a tenth. Reading states looks for one file per task
 MAX_SAID = 500  # characters of a site's words in an error
 
-Kind = Literal["extract", "train"]
+WorkKind = Literal["extract", "train"]
 NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
 
 
@@ -54,7 +54,7 @@ class Work(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Kind
+    kind: WorkKind
     num_tasks: NumTasks
     keys: tuple[str, ...] = ()
     units: tuple[WorkUnit, ...] = ()
@@ -77,7 +77,7 @@ class Submission(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: ObjectName
-    kind: Kind
+    kind: WorkKind
     job_id: str = Field(pattern=r"^([^-]|$)")  # an option of scancel begins otherwise
     folder: Path
     num_tasks: NumTasks
@@ -144,7 +144,7 @@ def submissions(storage: Storage) -> list[Submission]:
     return [read_document(storage, name, Submission, ADVICE) for name in sorted(names, reverse=True)]
 
 
-def under_way(storage: Storage, kind: Kind) -> Iterator[Submission]:
+def under_way(storage: Storage, kind: WorkKind) -> Iterator[Submission]:
     """Yields recent submissions with tasks that wait, run, or may still run.
 
     Raises ProgramMissing if no program on this machine can tell the state of a task.

@@ -53,7 +53,7 @@ class DaskExecutor:
             station = _station(job, client)
             client.register_plugin(station, name=station.name)
             try:
-                suspects = Submission(client, job, station, report).run(job.units, MAX_DEATHS)
+                suspects = DaskSubmission(client, job, station, report).run(job.units, MAX_DEATHS)
                 alone = [left for unit in suspects for left in _alone(client, job, station, report, unit)]
             finally:
                 with suppress(OSError):  # the cluster and its stations may be gone
@@ -85,10 +85,10 @@ def _alone(client: Client, job: Job, station: Station, report: Report, unit: Wor
     """
     lease = lease_of(job.cache.storage, unit.shard)
     max_deaths = lease.deaths_if_holder_died + 1 if lease else MAX_DEATHS
-    return Submission(client, job, station, report).run([unit], max_deaths)
+    return DaskSubmission(client, job, station, report).run([unit], max_deaths)
 
 
-class Submission:
+class DaskSubmission:
     """Passes units to the scheduler, as many at a time as keep all workers busy."""
 
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
@@ -178,13 +178,13 @@ class Submission:
         else:
             raise ClusterLost(f"The Dask scheduler at {self._workers.address} went away. What is sealed stays.")
 
-    def _take(self, found: tuple[Event, ...] | Exception) -> None:
-        if isinstance(found, OutOfTimeError | WalltimeError):
-            self.out_of_time = found
+    def _take(self, result: tuple[Event, ...] | Exception) -> None:
+        if isinstance(result, OutOfTimeError | WalltimeError):
+            self.out_of_time = result
             return
-        if isinstance(found, Exception):
-            raise found
-        for event in found:
+        if isinstance(result, Exception):
+            raise result
+        for event in result:
             if isinstance(event, UnitLeased):
                 self.leased.append(event.unit)
             elif isinstance(event, UnitSuspected):

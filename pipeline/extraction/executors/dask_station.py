@@ -44,11 +44,11 @@ def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]
     raised: Dask would print the traceback of a raised error. Raises Reschedule if the station was closed while the task
     waited.
     """
-    found = get_worker().plugins.get(station)
-    if not isinstance(found, Station):
+    plugin = get_worker().plugins.get(station)
+    if not isinstance(plugin, Station):
         raise Reschedule  # the station was closed while the task waited
     try:
-        return found.run(unit, max_deaths)
+        return plugin.run(unit, max_deaths)
     except SPEAKING as error:
         return error
 
@@ -59,7 +59,7 @@ class _Errand:
     max_deaths: int
 
 
-class _Stopped(Exception):
+class _StationEnds(Exception):
     """Ends a unit early because the station is closed or the worker's time is up."""
 
 
@@ -132,7 +132,7 @@ class Station(WorkerPlugin):
     def _serve(self) -> None:
         try:
             self._run_until_idle()
-        except _Stopped:
+        except _StationEnds:
             pass
         except OutOfTimeError as error:
             if self._time is not None and self._time.is_own:
@@ -238,7 +238,7 @@ class Station(WorkerPlugin):
             return  # it would be outdated when the next answer is sent
         if isinstance(event, ClipsDone):
             if self._stopping.is_set() or self._end is not None:
-                raise _Stopped
+                raise _StationEnds
             with self._lock:
                 self._clips_done.append(event)
             return

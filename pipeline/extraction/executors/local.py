@@ -105,7 +105,7 @@ class _Pool:
         that fails, and OutOfTimeError or WalltimeError if a worker was out of time.
         """
         try:
-            self.members = [self._start(number) for number in range(workers)]
+            self.members = [self._start(worker_index) for worker_index in range(workers)]
             while self.members:
                 stopping.check()
                 ready = wait([m.connection for m in self.members], stopping.POLL_SECONDS)
@@ -120,15 +120,15 @@ class _Pool:
             raise self.out_of_time
         return self.suspects
 
-    def _start(self, number: int) -> _Member:
+    def _start(self, worker_index: int) -> _Member:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (self.job.config, self.job.cache.root, self.job.keys, number, theirs, self.job.allotted)
+        arguments = (self.job.config, self.job.cache.root, self.job.keys, worker_index, theirs, self.job.allotted)
         process = context.Process(target=_work, args=arguments, daemon=True)
         with stopping.unheard_by_children():
             process.start()
         theirs.close()
-        return _Member(number, process, ours)
+        return _Member(worker_index, process, ours)
 
     def _listen(self, member: _Member) -> None:
         try:
@@ -192,9 +192,14 @@ class _Pool:
 
 
 def _work(
-    config: Config, cache: str, keys: tuple[str, ...], number: int, connection: Connection, allotted: Allotment | None
+    config: Config,
+    cache: str,
+    keys: tuple[str, ...],
+    worker_index: int,
+    connection: Connection,
+    allotted: Allotment | None,
 ) -> None:
-    """Runs in the child process. The worker with index `number` asks for units until no unit or no time is left."""
+    """Runs in the child process. Worker `worker_index` asks for units until no unit or no time is left."""
     log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(decided_by_parent, signal.SIG_IGN)
@@ -219,7 +224,7 @@ def _work(
 
     last_word: object = None
     try:
-        worker = Worker(on_device_of(config, number), Cache(cache), keys, report, Schedule(allotted))
+        worker = Worker(on_device_of(config, worker_index), Cache(cache), keys, report, Schedule(allotted))
         worker.run(units(), decode_threads=worker.threads)
     except KeyboardInterrupt:
         os._exit(1)  # unfinished files are cleaned up; ending torch under running threads only prints errors

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kinegraph.pipeline.clusters.slurm.states import State, TaskState, array_state, exited, indexes_in, state_of
+from kinegraph.pipeline.clusters.slurm.states import StateWord, TaskState, array_state, exited, indexes_in, state_of
 from kinegraph.pipeline.machine.programs import tell_once
 
 
@@ -26,7 +26,7 @@ from kinegraph.pipeline.machine.programs import tell_once
         ("", 0, "unknown"),
     ],
 )
-def test_words(word: str, exit_code: int, state: State) -> None:
+def test_words(word: str, exit_code: int, state: StateWord) -> None:
     assert state_of(word, exit_code).state == state
 
 
@@ -56,11 +56,11 @@ def job(fake: Path, *tasks: str) -> None:
         (folder / str(index)).write_text(task)
 
 
-def states(num_tasks: int = 4) -> list[State]:
+def states(num_tasks: int = 4) -> list[StateWord]:
     return [task.state for _, task in sorted(array_state("1", num_tasks, nothing).tasks.items())]
 
 
-ALL: list[State] = ["done", "running", "pending", "stopped"]
+ALL: list[StateWord] = ["done", "running", "pending", "stopped"]
 
 
 @pytest.mark.parametrize("accounting", [True, False])
@@ -91,7 +91,7 @@ def test_accounting_that_missed_the_end_of_tasks(fake: Path) -> None:
 
 @pytest.mark.parametrize(("answers", "state"), [(True, "failed"), (False, "running")])
 def test_the_controller_knows_better_than_accounting_what_runs(
-    fake: Path, monkeypatch: pytest.MonkeyPatch, answers: bool, state: State
+    fake: Path, monkeypatch: pytest.MonkeyPatch, answers: bool, state: StateWord
 ) -> None:
     """Where it has a task no more that says that it failed, the task is over, though accounting calls it running."""
     job(fake, "RUNNING 0")

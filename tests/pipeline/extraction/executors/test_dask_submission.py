@@ -19,7 +19,7 @@ from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError
 from kinegraph.pipeline.extraction.events import Event, UnitLeased, UnitSealed
 from kinegraph.pipeline.extraction.executors import dask as executor
 from kinegraph.pipeline.extraction.executors.contract import Job
-from kinegraph.pipeline.extraction.executors.dask import Submission
+from kinegraph.pipeline.extraction.executors.dask import DaskSubmission
 from kinegraph.pipeline.extraction.executors.dask_station import Station
 from kinegraph.pipeline.shards import leases
 from kinegraph.pipeline.shards.leases import MAX_DEATHS
@@ -49,7 +49,7 @@ def test_waiting_for_others_ends_with_the_time(load: Callable[..., Config], dask
     with Client(dask_cluster) as client:
         client.register_plugin(station, name=station.name)
         with pytest.raises(OutOfTimeError, match="other runs have the shards that are left"):
-            Submission(client, job, station, lambda event: None).run(units, MAX_DEATHS)
+            DaskSubmission(client, job, station, lambda event: None).run(units, MAX_DEATHS)
         client.unregister_worker_plugin(station.name)
 
 
@@ -61,7 +61,7 @@ def test_workers_that_die_before_they_take_a_shard(
     storage = open_storage(str(tmp_path))
     job = Job(config=config, cache=SimpleNamespace(storage=storage), keys=KEYS, units=())  # type: ignore[arg-type]
     with Client(dask_cluster) as client:
-        submission = Submission(client, job, EmptyStation(config, config.cache, KEYS, {}, of_client=False), print)
+        submission = DaskSubmission(client, job, EmptyStation(config, config.cache, KEYS, {}, of_client=False), print)
         for attempt in range(1, 6):
             storage.create(f"leases/000001.{attempt}.json", b"of a worker that died")
             submission._died((0, 1, 2, 3))
@@ -97,12 +97,12 @@ def test_a_unit_that_others_have_is_watched_by_one_worker(
     with Client(dask_cluster) as client:
         client.register_plugin(station, name=station.name)
         assert len(client.nthreads()) == 2
-        assert not Submission(client, job, station, heard.append).run(units, MAX_DEATHS)
+        assert not DaskSubmission(client, job, station, heard.append).run(units, MAX_DEATHS)
         client.unregister_worker_plugin(station.name)
     assert [sum(isinstance(event, kind) for event in heard) for kind in (UnitLeased, UnitSealed)] == [12, 6]
 
 
-class CountedSubmission(Submission):
+class CountedSubmission(DaskSubmission):
     """Notes how many units the scheduler has, whenever it is given one."""
 
     held: list[int]
