@@ -176,9 +176,10 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns [`data.h5`] where that file is missing, is damaged, or does not join the shard files of `specs`.
+        """Returns the name of data.h5 in a list where data.h5 is missing, is damaged, or does not join the shard files
+        of `specs`.
 
-        Otherwise returns [].
+        Otherwise the list is empty.
         """
         try:
             with _opened(self._local(DATA)) as file:

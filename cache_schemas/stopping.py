@@ -53,7 +53,8 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 class _Noted:
     """Holds what the handler notes. `signal` is the first signal that came, or 0.
 
-    The attributes are plain, because a handler may run while the main thread holds any lock.
+    The attributes are plain, because a handler may run while the main thread holds any lock. `words` say what becomes
+    of the work of this process after a stop.
     """
 
     signal: int = 0

@@ -106,9 +106,8 @@ class ZarrStore:
             if name.removesuffix("/zarr.json") not in groups:
                 self._put_if_changed(name, content)
         for group in groups:
-            names = [
-                name for name in COORDINATES if f"{group}/{name}/zarr.json" not in documents
-            ]  # names without an array
+            # a coordinate is left out where an array has its name
+            names = [name for name in COORDINATES if f"{group}/{name}/zarr.json" not in documents]
             if coordinates and (renew or not are_there(found(self.storage, f"{group}/zarr.json"), names, num_rows)):
                 made = [one for one in coordinates() if one.name in names]
                 put_coordinates(self.storage, group, made)

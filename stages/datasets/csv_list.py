@@ -50,9 +50,8 @@ def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]
             value = row.get(column, "")
             if "\n" in value or "\r" in value:
                 raise DatasetError(f"{where}: a line break in {column}. Close the quote that begins there.")
-            if (
-                "\0" in value and column != "path"
-            ):  # a path with a NUL names no file; its video is marked as missing later
+            # A path with a NUL names no file. Its video is marked as missing later.
+            if "\0" in value and column != "path":
                 raise DatasetError(f"{where}: a NUL in {column}")
         yield where, row
 

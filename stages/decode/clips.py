@@ -94,8 +94,8 @@ def _skipping(
 ) -> ClipResults | None:
     """Returns the clips of a pass with skips, which starts where the video was left or at its start.
 
-    Returns None where the clips are not proved. A decoder's complaints depend on what it has read. So warnings and
-    failures always come from a pass from the start.
+    Returns None where the clips are not proved. The complaints of a decoder depend on the packets that the decoder has
+    read. So warnings and failures always come from a pass from the start.
     """
     for begin in (open_videos.left_before, open_videos.begun):
         with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
@@ -228,7 +228,7 @@ class _Pass:
     def _image(self, shown: TimedFrame, rows: set[int]) -> Image.Image | None:
         """Returns the picture of the frame.
 
-        Returns None where the rows cannot have it; these rows of the video have then failed.
+        Returns None where the rows cannot have the picture. These rows have then failed.
         """
         try:
             image = Image.fromarray(self.video.rgb(shown.frame))

@@ -36,14 +36,8 @@ from kinegraph.stages.decode.wanted import LATEST_RULES
 NOBODY = "NULL"  # source of complaints about headers that FFmpeg saw in part only, while looking for the format
 MAX_COMPLAINTS = 5  # complaints of each kind that are kept per video
 Logs = list[tuple[int, str, str]]  # level, source, message
-PYAV_ERRORS = (
-    av.error.FFmpegError,
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-)  # errors that odd files cause
+# Errors that odd files cause.
+PYAV_ERRORS = (av.error.FFmpegError, OSError, ValueError, TypeError, AttributeError, LookupError)
 
 
 class Seekable(Protocol):

@@ -40,7 +40,10 @@ class OwnHead:
 
     @classmethod
     def read(cls, name: str) -> "OwnHead":
-        """Reads the head `<file>.py:<class>`. Raises HeadError for a file that cannot be read."""
+        """Reads the head `<file>.py:<class>`.
+
+        Raises HeadError for a file that cannot be read, and for a name without a class.
+        """
         file, _, class_name = name.rpartition(":")
         if not class_name:
             raise HeadError(f"The head {name} names no class. {NAME_IT}")

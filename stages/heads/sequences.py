@@ -67,9 +67,8 @@ class SliceClassifier(nn.Module):
 
     def _reduce(self, padded: Tensor, lengths: Tensor) -> Tensor:
         """Returns [K, H] for padded frames [K, L, D] and their numbers `lengths` [K]."""
-        if (
-            len(padded) == 0
-        ):  # parameters must take part even so, because processes that share a batch wait for each gradient
+        # Parameters take part even without a frame, because processes that share a batch wait for each gradient.
+        if len(padded) == 0:
             one_frame = F.pad(padded, (0, 0, 0, 1, 0, 1))  # [1, 1, D] of zeros
             return self._reduce(one_frame, lengths.new_ones(1))[:0]
         if self.reducer in ("gru", "bigru"):

@@ -121,7 +121,7 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
 
 
 def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
-    """Returns x as [T, N, C] for boxes [T, N, 4]. x may be [T, C, N]."""
+    """Returns x as [T, N, C] for boxes [T, N, 4]. The input x may be [T, C, N]."""
     if x.ndim == 3 and boxes.ndim == 3 and boxes.shape[2] == 4 and len(x) == len(boxes):
         if x.shape[1] == boxes.shape[1]:
             return x

@@ -115,11 +115,8 @@ PROPOSERS: dict[str, Callable[[str], Proposer]] = {
     "detectron2_fpn": _detectron2_fpn,
     "tiny_rpn": lambda weights: tiny_rpn(),
 }
-KEPT = (
-    "pixel_mean",
-    "pixel_std",
-    CELL_ANCHORS,
-)  # keys of older files of detectron2; the config decides these values now
+# Keys of older files of detectron2. The config decides these values now.
+KEPT = ("pixel_mean", "pixel_std", CELL_ANCHORS)
 IGNORED = ("roi_heads.", *KEPT)  # prefixes of keys to leave out: a detector's second stage, and KEPT
 
 

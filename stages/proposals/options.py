@@ -15,12 +15,8 @@ Precision = Annotated[Literal["bf16", "fp16", "fp32"], Field(description="precis
 ShortSide = Annotated[
     int | None, Field(ge=32, le=8192, description="frames are resized to this short side, px; null: the network's own")
 ]
-WORDS_FOR_CONTENT = {
-    "weights",
-    "model",
-    "config",
-    "files",
-}  # options that are recorded as a digest or as the network's name
+# Options that are recorded as a digest or as the network's name.
+WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}
 
 
 class SourceOptions(StageOptions):

@@ -40,9 +40,8 @@ from kinegraph.stages.remote.urls import HTTP, origin
 
 T = TypeVar("T")
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 30.0
-SILENCE_SECONDS = (
-    60.0  # silence of an HTTP server; fsspec's limit of five minutes for a whole file is too short for large files
-)
+# Longest silence of an HTTP server. fsspec's limit of five minutes for a whole file is too short for large files.
+SILENCE_SECONDS = 60.0
 HEADER_BLOCK_BYTES, HEADER_BLOCKS = 1 << 20, 8
 ONE_PART = {"max_concurrency": 1}  # otherwise s3fs holds ten parts of 50 MB in memory
 COPY_SETTINGS = {"s3": ONE_PART, "s3a": ONE_PART}
@@ -93,9 +92,8 @@ class Remote:
 
         def part(start: int, stop: int) -> bytes:
             content: bytes = system.cat_file(path, start=start, end=stop)
-            return (
-                content if len(content) <= stop - start else content[start:stop]
-            )  # some servers return the whole file
+            # Some servers return the whole file.
+            return content if len(content) <= stop - start else content[start:stop]
 
         return self._patiently(url, lambda: sampled_digest(size, part))
 

@@ -52,7 +52,7 @@ def checked(url: str) -> str:
 def located(root: str, path: str) -> tuple[str, str]:
     """Returns id and full path of a video that a list names by `path`: below `root`, at an absolute path, or at a URL.
 
-    The id is the POSIX path below `root`. For a video outside of `root` it is the full path. Raises UrlError.
+    The id is the POSIX path below `root`. For a video outside of `root`, the id is the full path. Raises UrlError.
     """
     root, path = root.removeprefix(FILE), path.removeprefix(FILE)
     if is_url(path):

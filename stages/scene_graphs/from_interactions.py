@@ -38,9 +38,8 @@ class InteractionGraphs:
         out.count[:] = len(classes)
         out.linked[:] = 1
         for t, frame_number in enumerate(frame_numbers):
-            nearest = np.argsort(
-                relations.gaps_px[frame_number], kind="stable"
-            )  # the original order would show which things interact
+            # Sorted by gap, because the original order would show which things interact.
+            nearest = np.argsort(relations.gaps_px[frame_number], kind="stable")
             out.objects[t] = classes[nearest]
             out.relations[t] = relations.values[frame_number, nearest]
         return out

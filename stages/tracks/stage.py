@@ -53,9 +53,8 @@ class Tracks(StageKind):
         in_order = np.sort(ids, -1)
         is_twice = (in_order[..., 1:] == in_order[..., :-1]) & (in_order[..., 1:] >= 0)
         is_behind_none = (ids[..., 1:] >= 0) & (ids[..., :-1] < 0)
-        largest = np.maximum.accumulate(
-            ids.reshape(-1, ids.shape[1] * ids.shape[2]), 1
-        )  # largest track number up to each box
+        # The largest track number up to each box.
+        largest = np.maximum.accumulate(ids.reshape(-1, ids.shape[1] * ids.shape[2]), 1)
         if is_twice.any() or is_behind_none.any() or (ids < -1).any() or (np.diff(largest, prepend=-1) > 1).any():
             yield IDS, "ids"
         if (largest[:, -1] + 1 != num_tracks).any():

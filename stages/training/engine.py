@@ -249,7 +249,7 @@ class _Training:
         )
 
     def _validated(self) -> dict[str, float] | None:
-        """Returns the metrics, {} without a validation split.
+        """Returns the metrics, or {} without a validation split.
 
         Returns None where scores are not finite although features are.
         """
@@ -263,9 +263,8 @@ class _Training:
 
     def _diverged(self, seen: str) -> TrainingDiverged:
         rate = self.options.learning_rate
-        instead = (
-            ", or use bf16 or fp32" if self.options.precision == "fp16" else ""
-        )  # the largest fp16 number is 65504
+        # The largest fp16 number is 65504.
+        instead = ", or use bf16 or fp32" if self.options.precision == "fp16" else ""
         return TrainingDiverged(
             f"{seen}: lower this run's learning_rate (now {rate}), of train or of its variant{instead}."
         )

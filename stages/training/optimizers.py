@@ -33,9 +33,8 @@ class MovingMean(nn.Module):
     def __init__(self, head: Head, decay: float) -> None:
         super().__init__()
         self.module, self.decay = copy.deepcopy(head), decay
-        self.register_buffer(
-            "n_averaged", torch.tensor(0, device="cpu")
-        )  # on the CPU, where reading the value waits for nothing
+        # On the CPU, where reading the value waits for nothing.
+        self.register_buffer("n_averaged", torch.tensor(0, device="cpu"))
         for module in self.module.modules():
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()  # the copy's weights lie apart, and cuDNN would gather them at each call

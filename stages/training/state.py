@@ -35,13 +35,8 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "best": dict,
     "seconds": float,
 }
-MISFITS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-)  # errors that torch raises for other contents
+# Errors that torch raises for other contents.
+MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 
 class StateError(UsageError):
@@ -79,11 +74,8 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
         raise damaged(path, str(error).removeprefix(f"{path}: ")) from error
     except OSError as error:
         raise StateError(f"{path} cannot be read: {sentence(error)} {ADVICE}") from error
-    except (
-        *MISFITS,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:  # torch's own words advise a way of loading that may run code
+    except (*MISFITS, EOFError, pickle.UnpicklingError) as error:
+        # torch's own words are left out, because they advise a way of loading that may run code.
         raise damaged(path, "torch cannot read it") from error
     parts = content if isinstance(content, dict) else {}
     if {*parts} != {"of", "state"} or not all(isinstance(part, dict) for part in parts.values()):

@@ -4,11 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-DEPTHS: dict[tuple[int, ...], int] = {
-    (2, 2, 2, 2): 18,
-    (3, 4, 6, 3): 34,
-    (3, 4, 23, 3): 101,
-}  # blocks of each stage -> depth, for basic blocks
+# Blocks of each stage -> depth. The depth of (3, 4, 6, 3) is that of basic blocks.
+DEPTHS: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34, (3, 4, 23, 3): 101}
 # Frames that the first convolutions of stem, res2 and res4 span -> name.
 FAMILIES: dict[tuple[int, ...], str] = {(1, 1, 1): "C2D", (1, 1, 3): "SlowOnly", (5, 3, 3): "I3D"}
 

@@ -98,8 +98,8 @@ def is_random(weights: str) -> bool:
 def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
     """Raises ValueError for weights that cannot exist.
 
-    Accepted are a name from `named`, `random:<seed>`, a file, and everything that looks like a path. The machine that
-    loads the weights checks whether a path has a file. other_words: what else is accepted, for the error.
+    The function accepts a name from `named`, `random:<seed>`, a file, and everything that looks like a path. The
+    machine that loads the weights checks whether a path has a file. other_words: what else is accepted, for the error.
     """
     path = Path(weights).expanduser()
     kind, _, seed = weights.partition(":")

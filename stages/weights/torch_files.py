@@ -18,17 +18,11 @@ from kinegraph.stages.weights.pickles import ArrayUnpickler
 
 MOST_TUPLES = 1000  # tuples within one tuple, at any depth
 OLD_PARTS = 5  # pickles in a file of torch before 1.6; the fourth holds the tensors
-KEYED = (
-    pickle.SETITEM,
-    pickle.SETITEMS,
-    pickle.DICT,
-    pickle.ADDITEMS,
-    pickle.FROZENSET,
-)  # opcodes that take any key with a hash
+# Opcodes that take any key with a hash.
+KEYED = (pickle.SETITEM, pickle.SETITEMS, pickle.DICT, pickle.ADDITEMS, pickle.FROZENSET)
 _Plain: Any = pickle._Unpickler
-ZIP_BEGINS = (
-    b"PK\x03\x04"  # torch takes a file that begins so for an archive, every other file for one of torch before 1.6
-)
+# torch takes a file that begins so for an archive, every other file for one of torch before 1.6.
+ZIP_BEGINS = b"PK\x03\x04"
 
 
 def require_sound(path: Path) -> None:
