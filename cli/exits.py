@@ -72,7 +72,11 @@ def after_stop(command: str, arguments: Sequence[str]) -> str:
     kept |= {"demo": "done"}
     if command in kept:
         return f"What is {kept[command]} stays. The same command{without} goes on from there."
-    return "The same command begins anew." if command in ("index", "evaluate", "init") else "Nothing was changed."
+    return (
+        "The same command begins anew."
+        if command in ("index", "evaluate", "predict", "init")
+        else "Nothing was changed."
+    )
 
 
 def _is_unread(descriptor: int) -> bool:

@@ -184,6 +184,7 @@ EXITS = {  # what codes mean for one command, beyond the table
     "verify": f"{exits.EXIT_FAILED}: there are problems, repaired or not; with `--frames`, clips that differ.",
     "train": f"{exits.EXIT_FAILED}: a run diverged. The others are finished and printed.",
     "evaluate": f"{exits.EXIT_FAILED}: a run below the folder could not be scored. The others are printed.",
+    "predict": f"{exits.EXIT_CLIPS_FAILED}: clips of a video failed. The others are scored.",
     "export": f"{exits.EXIT_FAILED}: shards are damaged. They are named, and all others are written.",
     "import": f"{exits.EXIT_CLIPS_FAILED}: videos have no file, or one that cannot be read.",
     "demo": f"{exits.EXIT_FAILED}: a run diverged.",
@@ -191,7 +192,7 @@ EXITS = {  # what codes mean for one command, beyond the table
 PAGES = {  # where a command is explained
     "init": "videos.md", "index": "videos.md#labels-and-splits", "plan": "caches.md#plan", "extract": "cluster.md",
     "status": "caches.md", "verify": "caches.md#verify", "train": "training.md", "results": "training.md",
-    "evaluate": "training.md#evaluation", "export": "exchange.md#export",
+    "evaluate": "training.md#evaluation", "predict": "training.md#prediction", "export": "exchange.md#export",
     "import": "exchange.md#import-features-that-you-already-have", "models": "networks.md",
     "demo": "../README.md#the-demo",
 }  # fmt: skip
@@ -258,7 +259,7 @@ NAMES: dict[str, dict[str, tuple[str, ...]]] = {  # groups of the page; of a cla
         "Cache": ("classes", "num_rows", "multi_label", "stage_keys", "arrays"),
     },
     "Train and evaluate": {
-        "load_config": (), "Config": (), "train": (), "evaluate": (),
+        "load_config": (), "Config": (), "train": (), "evaluate": (), "load_run": (),
         "metrics": ("topk", "class_accuracy", "confusion", "charades_map"),
     },
     "Networks": {"build_head": (), "Head": ("learning_rate_factor_of",), "HeadOptions": (), "build_backbone": ()},

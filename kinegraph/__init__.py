@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kinegraph.pipeline.caches.verification import Verification, verify
     from kinegraph.pipeline.config import Config, load_config
     from kinegraph.pipeline.errors import ConfigError
+    from kinegraph.pipeline.predicting import Predictor
     from kinegraph.pipeline.training.scoring import RunScores
     from kinegraph.pipeline.training.table import TrainedRun
     from kinegraph.stages.backbones.backbone import Backbone
@@ -57,6 +58,7 @@ __all__ = [
     "decode",
     "evaluate",
     "load_config",
+    "load_run",
     "metrics",
     "open_cache",
     "probe",
@@ -133,6 +135,21 @@ def evaluate(
     from kinegraph.pipeline.training.scoring import evaluate_run
 
     return evaluate_run(run, cache, split, overrides, allow_code=allow_code)
+
+
+def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: bool = False) -> "Predictor":
+    """Loads a trained run that scores videos, as `kinegraph predict` does.
+
+    `run` is the folder of the run. `overrides` are `run.key=value`, as `run.device=cpu`. The code of a head of your own
+    runs only with `allow_code`.
+
+    Returns a predictor. Its `predict(videos)` yields one prediction per video with `scores` [num_classes] as those of
+    `evaluate`, `probabilities` [num_classes], `clips` and `failure`. Networks are loaded with the first videos and
+    stay. Raises RunError for a run that does not say how its features are made.
+    """
+    from kinegraph.pipeline.predicting import Predictor
+
+    return Predictor(run, overrides=overrides, allow_code=allow_code)
 
 
 def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "Head":

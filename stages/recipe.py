@@ -1,5 +1,6 @@
 """The part of a config that fingerprints cover: the clips, and the stages made from them. Torch-free."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
@@ -35,6 +36,14 @@ class Recipe(StageOptions):
     regions: RegionOptions | None = None
     graphs: GraphOptions | None = None
     tracks: TrackOptions | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Returns what the config says of these sections, without the data set. Files of weights are absolute paths."""
+        sections = self.model_dump(mode="json", include={*Recipe.model_fields} - {"dataset"}, exclude_unset=True)
+        for options in (*sections.get("backbones", {}).values(), sections.get("proposals") or {}):
+            if Path(weights := options.get("weights") or "").is_file():
+                options["weights"] = str(Path(weights).resolve())
+        return sections
 
     def tap_of(self, name: str, tap: str) -> Tap:
         """Returns a tap of backbone entry `name`. Raises ValueError for an unknown tap."""

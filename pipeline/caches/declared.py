@@ -8,6 +8,7 @@ from operator import or_
 from kinegraph.cache_schemas import closure
 from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec
 from kinegraph.cache_schemas.cache import Cache, Stage
+from kinegraph.cache_schemas.fingerprint import Options, fingerprint
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.decode.wanted import Wanted
@@ -80,6 +81,14 @@ class Declared:
         """Returns what keys that run together take of each clip, or None where nothing has to be decoded."""
         of_keys = (kind_of(key).wanted(self.recipe, key) for key in keys)
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
+
+    def made(self, keys: Iterable[str]) -> tuple[dict[str, Options], str]:
+        """Returns the options behind the arrays of `keys`, and their fingerprint, as the reader of a cache does."""
+        behind = {key: self.stages[key].options for key in self.with_read(keys)}
+        options: dict[str, Options] = {
+            key: {name: it for name, it in of.items() if name != "reads"} for key, of in behind.items()
+        }
+        return options, fingerprint({key: self.stages[key].fingerprint for key in keys})
 
     def selected(self, names: tuple[str, ...]) -> list[str]:
         """Returns the keys that `--stage` names: keys, or kinds such as `features`. Without names, all but `clips`.

@@ -38,6 +38,11 @@ class Loaded:
     device: torch.device
     provenance: Provenance
 
+    def moved_to(self, cache: Cache) -> "Loaded":
+        """Declares all stages in another cache, which has no stage yet. Returns the same for a worker on it."""
+        cache.declare(*self.declared.stages.values())
+        return replace(self, cache=cache)
+
     def running(self, unit: WorkUnit) -> list[str]:
         """Returns all keys that run for a unit, in order. Their rows are written only if the unit has the key."""
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))

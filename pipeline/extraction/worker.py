@@ -26,7 +26,7 @@ from kinegraph.pipeline.extraction.events import (
     UnitSuspected,
 )
 from kinegraph.pipeline.extraction.feed import Batch, Feed
-from kinegraph.pipeline.extraction.networks import Report, load
+from kinegraph.pipeline.extraction.networks import Loaded, Report, load
 from kinegraph.pipeline.extraction.shard import ShardInProgress
 from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on, revisit
 
@@ -47,18 +47,25 @@ class Pass:
 class Worker:
     """Runs units of one config on one cache. Networks are built, and stages declared, at construction.
 
+    `loaded`: what another worker loaded for the same keys, declared in this cache.
     `schedule`: the time there is for units; if not given, from now what the config and the job around it leave.
     Raises WeightsError, or CacheMismatch where the weights are not those the cache was made with.
     """
 
     def __init__(
-        self, config: Config, cache: Cache, keys: Iterable[str], report: Report, schedule: Schedule | None = None
+        self,
+        config: Config,
+        cache: Cache,
+        keys: Iterable[str],
+        report: Report,
+        schedule: Schedule | None = None,
+        loaded: Loaded | None = None,
     ) -> None:
         self.config, self.cache, self.report = config, cache, report
         self.schedule = schedule or Schedule(allotment(config.run.walltime_seconds))
         self.threads = config.run.worker_threads
         torch.set_num_threads(self.threads)
-        self.loaded = load(config, cache, keys, report)
+        self.loaded = loaded or load(config, cache, keys, report)
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
         """Run the units, those that others have leased once these are done or dead; then all are sealed.

@@ -110,7 +110,7 @@ def evaluate_run(
     require_fit(record, spec_of(opened), tuple(opened.classes))
     clips = opened_clips(opened, head, split)
     before = features_fingerprint(opened, head.reads, before_upgrade=True)
-    require_same_features(record, clips, features_options(opened, head.reads), before)
+    require_same_features(record, features_options(opened, head.reads), clips.cache_fingerprint, before)
     require_same_kind_of_labels(record, clips)
     if needs_labels and not is_labelled(clips):
         raise UsageError(f"--confusion, --attributes: no video of split {split!r} has a label")

@@ -288,6 +288,7 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
         record = describe_run(
             head, clips, options, tuple(cache.classes), metrics, cache=cache.location,
             features=features_options(cache, head.reads), trained_on=results.trained_on,
+            recipe=job.config.document(),
         )  # fmt: skip
         save_run(job.folder, head, record)
         remove_state(job.folder)

@@ -50,8 +50,10 @@ class RunRecord(BaseModel):
     """The content of run.json.
 
     `options` are the head's options, complete; `spec` has the arrays that it reads; `train` is the recipe. `features`
-    are the options of all stages that made these arrays. Early runs have only their `cache_fingerprint`. `trained_on`
-    identifies the clips, labels and classes of the run's splits. `trained_on` is empty in runs of early versions.
+    are the options of all stages that made these arrays. Early runs have only their `cache_fingerprint`. `recipe` has
+    the sections of the config that make these arrays, for `predict`. `recipe` is None in runs of earlier versions.
+    `trained_on` identifies the clips, labels and classes of the run's splits. `trained_on` is empty in runs of early
+    versions.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -67,6 +69,7 @@ class RunRecord(BaseModel):
     multi_label: bool
     cache_fingerprint: str
     features: dict[str, dict[str, Any]] | None = None
+    recipe: dict[str, Any] | None = None
     metrics: dict[str, float]
     train: TrainOptions
     trained_on: dict[str, Any] = Field(default_factory=dict)
@@ -89,10 +92,11 @@ def describe_run(
     cache: str,
     features: Features,
     trained_on: dict[str, Any],
+    recipe: dict[str, Any] | None = None,
 ) -> RunRecord:
     """Returns the record of `head`, trained on `clips` of the cache at path `cache`.
 
-    `features` says how its arrays were made.
+    `features` says how its arrays were made. `recipe` is `Recipe.document` of the config that makes them.
     """
     return RunRecord(
         cache=cache,
@@ -105,6 +109,7 @@ def describe_run(
         multi_label=clips.multi_label,
         cache_fingerprint=clips.cache_fingerprint,
         features={key: dict(options) for key, options in features.items()},
+        recipe=recipe,
         metrics=metrics,
         train=options,
         trained_on=trained_on,
@@ -142,6 +147,11 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
     where the files cannot be read or do not fit each other.
     """
     record = load_record(folder)
+    return load_head(folder, record, allow_code=allow_code), record
+
+
+def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> Head:
+    """Returns the head of a record, on the CPU in evaluation mode. Raises RunError as `load_run` does."""
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     try:
         with torch.random.fork_rng([]):  # the first weights are drawn at random, and replaced
@@ -155,7 +165,7 @@ def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         told = sentence(shortened(str(error), 300))
         raise RunError(f"{path} is not the {record.head} that {RECORD_FILE} describes: {told} {RESTORE}") from error
-    return head.eval(), record
+    return head.eval()
 
 
 def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
@@ -207,19 +217,21 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
 
 
 def require_same_features(
-    record: RunRecord, clips: Clips, features: Features, upgraded_from: str | None = None
+    record: RunRecord, features: Features, fingerprint: str, upgraded_from: str | None = None
 ) -> None:
-    """Raises RunError where the clips' features were made in another way than the features that the run was trained on.
+    """Raises RunError where features were made in another way than the features that the run was trained on.
+
+    `fingerprint` is that of the features.
 
     More clips per video, or other crops, do not count as other features. Neither do the features of a cache that was
     upgraded later. `upgraded_from` is the fingerprint before the upgrade. `upgraded_from` is None or the present
     fingerprint where there was no upgrade.
     """
-    if record.cache_fingerprint in (clips.cache_fingerprint, upgraded_from):
+    if record.cache_fingerprint in (fingerprint, upgraded_from):
         return
-    is_upgraded = upgraded_from not in (None, clips.cache_fingerprint)
+    is_upgraded = upgraded_from not in (None, fingerprint)
     if record.features is None:  # runs of early versions record only the fingerprint
-        changed = [f"fingerprint: {record.cache_fingerprint[:12]} -> {clips.cache_fingerprint[:12]}"]
+        changed = [f"fingerprint: {record.cache_fingerprint[:12]} -> {fingerprint[:12]}"]
     else:
         changed = differences(_of_any_view(record.features, is_upgraded), _of_any_view(features, is_upgraded))
     if changed:

@@ -71,7 +71,7 @@ def evaluate(
         require_usable(clips, purpose, failed_too=True)
     else:
         require_clips(clips, purpose)
-    logits = _clip_logits(head, clips, options.batch_size, device)
+    logits = clip_logits(head, clips, options.batch_size, device)
     videos = aggregated(logits, clips, options)
     metrics, per_class = _measured(videos) if labelled else ({}, videos.scores.new_full((clips.num_classes,), math.nan))
     return EvaluationResult(
@@ -93,28 +93,40 @@ def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
-    """Returns the scores of videos from logits [clips, K].
-
-    Logits, or their probabilities, are combined by maximum or mean over all clips and crops of a video.
-    """
-    if options.aggregate_of == "probabilities":
-        logits = logits.sigmoid() if clips.multi_label else logits.softmax(1)
+    """Returns the scores of all videos, each joined from its clips and crops."""
     row = {video: index for index, video in enumerate(clips.videos)}
     video_of_clip = torch.tensor([row[video] for video in clips.video_ids])
-    scores = torch.full((len(row), logits.shape[1]), -torch.inf, dtype=logits.dtype).scatter_reduce(
-        0,
-        video_of_clip[:, None].expand_as(logits),
-        logits,
-        "amax" if options.aggregate == "max" else "mean",
-        include_self=False,
-    )
+    scores = joined(logits, video_of_clip, len(row), options, multi_label=clips.multi_label)
     labels = clips.labels.new_empty(len(row), *clips.labels.shape[1:])
     labels[video_of_clip] = clips.labels  # all clips of a video have the same labels
     labels[[row[video] for video in clips.failed_videos]] = clips.failed_labels
     return VideoScores(video_ids=tuple(row), scores=scores, labels=labels)
 
 
-def _clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
+def joined(
+    logits: Tensor, video_of_clip: Tensor, num_videos: int, options: TrainOptions, *, multi_label: bool
+) -> Tensor:
+    """Returns scores [num_videos, K]: the maximum or mean of logits [clips, K], or of their probabilities, per video.
+
+    A video without a clip has -inf.
+    """
+    if options.aggregate_of == "probabilities":
+        logits = probabilities(logits, multi_label=multi_label)
+    return torch.full((num_videos, logits.shape[1]), -torch.inf, dtype=logits.dtype).scatter_reduce(
+        0,
+        video_of_clip[:, None].expand_as(logits),
+        logits,
+        "amax" if options.aggregate == "max" else "mean",
+        include_self=False,
+    )
+
+
+def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """Returns probabilities of logits [..., K]: sigmoids where a video may have many labels, else the softmax."""
+    return logits.sigmoid() if multi_label else logits.softmax(-1)
+
+
+def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
     """Returns logits [clips, K] on the CPU in float64. In float64, the sigmoids of large logits do not tie at 1."""
     was_training = head.training
     head.eval()

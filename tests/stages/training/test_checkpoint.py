@@ -82,6 +82,7 @@ def test_the_record_says_what_was_trained_on_what(tmp_path: Path, clips: Any) ->
         "multi_label": False,
         "cache_fingerprint": "f00d",
         "features": FEATURES,
+        "recipe": None,
         "metrics": {"top1": 0.75},
         "trained_on": {"train": None},
     }
@@ -159,14 +160,13 @@ def test_other_views_are_no_other_features(tmp_path: Path, clips: Any) -> None:
     views = {"per_video": 1, "crops": ["center"], "sampling": "centre", "fps": 6.0}
     head = build_head("lstm", clips.spec, 3, hidden=16)
     known = describe_run(head, clips, TrainOptions(), NAMES, {}, cache="c", features={"clips": views}, trained_on={})
-    clips.cache_fingerprint = "cafe"
     other = views | {"per_video": 10, "crops": ["left", "top_right_flip", "even_11"], "sampling": "dense"}
-    require_same_features(known, clips, {"clips": other})
+    require_same_features(known, {"clips": other}, "cafe")
     squeezed = r"\(the run's -> this cache's\):\n  clips.crops: \['square'\] -> \['full', 'square'\]\nExtract"
     with pytest.raises(RunError, match=squeezed):
-        require_same_features(known, clips, {"clips": views | {"crops": ["center", "full"]}})
+        require_same_features(known, {"clips": views | {"crops": ["center", "full"]}}, "cafe")
     with pytest.raises(RunError, match=r"sampling: 'dense' -> 'uniform'"):
-        require_same_features(known, clips, {"clips": views | {"sampling": "uniform"}})
+        require_same_features(known, {"clips": views | {"sampling": "uniform"}}, "cafe")
     early = known.model_copy(update={"features": None})
     with pytest.raises(RunError, match="fingerprint: f00d -> cafe"):
-        require_same_features(early, clips, {"clips": views})
+        require_same_features(early, {"clips": views}, "cafe")

@@ -1,0 +1,48 @@
+"""Prints the predictions of videos."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kinegraph.cli.printing.text import listed, note, say_table
+
+if TYPE_CHECKING:
+    from kinegraph.pipeline.predicting import Prediction
+
+
+def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: int, *, by_clip: bool) -> None:
+    """Prints a table with the best classes of each video, or of each window of it."""
+    from kinegraph.pipeline.predicting import best
+
+    rows = []
+    for one in found:
+        parts = [("", one.probabilities)]
+        if by_clip:
+            parts = [(f"{clip.start:.2f} to {clip.end:.2f}", clip.probabilities) for clip in one.clips]
+        for where, probabilities in parts:
+            classes = [] if probabilities is None else best(probabilities, class_names, top)
+            for place, each in enumerate(classes):
+                of = (one.video, where) if place == 0 else ("", "")
+                rows.append([*of, each["name"], f"{each['score']:.3f}"])
+    header = ["video", "seconds", "class", "score"]
+    if not by_clip:
+        header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
+    if rows:
+        say_table(header, rows, words=("class",))
+    failures = failed(found)
+    for line in listed([f"{one.video}: {one.failure}" for one in failures]):
+        note(line)
+
+
+def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
+    """Returns the videos of which a clip failed."""
+    return [one for one in found if one.failure]
+
+
+def lines(found: "Sequence[Prediction]", class_names: Sequence[str]) -> Iterator[list[object]]:
+    """Yields the lines of a csv: a header, then each clip of each video, and the video as a whole without times."""
+    yield ["video", "start", "end", *class_names]
+    for one in found:
+        for clip in one.clips:
+            yield [one.video, clip.start, clip.end, *clip.probabilities.tolist()]
+        if one.probabilities is not None:
+            yield [one.video, "", "", *one.probabilities.tolist()]

@@ -1,0 +1,170 @@
+"""`kinegraph predict`: the scores of `evaluate`, from videos and a run alone."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.config import load_config
+from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.predicting import Predictor
+from kinegraph.pipeline.training.scoring import evaluate_run
+from kinegraph.pipeline.training.table import train_runs
+from kinegraph.stages.decode.stream import probe
+from kinegraph.stages.training.evaluation import VideoScores
+from tests.caches import write_config
+from tests.conftest import moving_square, six_videos, tiny_stages, write_video
+
+Command = Callable[..., Any]
+NAMES = ("avg_pool", "lstm", "proposal_pool")
+
+
+@dataclass
+class Trained:
+    """Runs of a cache that is gone, with what `evaluate` gave while it was there."""
+
+    videos: Path
+    config: Path
+    runs: dict[str, Path]
+    scores: dict[str, VideoScores]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    root = tmp_path_factory.mktemp("predict")
+    videos = six_videos(root / "videos")
+    document = tiny_stages(root / "cache", videos)
+    document["clips"] |= {"per_video": 2, "crops": ["left", "right"]}
+    train = {"head": "avg_pool", "epochs": 1, "val_split": None, "test_split": "train", "batch_size": 24}
+    path = write_config(root / "my.yaml", document | {"train": train | {"run": str(root / "runs")}})
+    config = load_config(path, ["run.executor=inline"])
+    index(config)
+    extract(config)
+    runs = {run.results.name: run.folder for run in train_runs(config, NAMES)}
+    scores = {name: evaluate_run(run).result.videos for name, run in runs.items()}
+    shutil.rmtree(root / "cache")
+    return Trained(videos=videos, config=path, runs=runs, scores=scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_those_of_evaluate(trained: Trained, name: str) -> None:
+    """Bit for bit, as batches are of the same size."""
+    predictor = Predictor(trained.runs[name], overrides=["run.batch_size=2", "run.threads=1"])
+    found = list(predictor.predict([trained.videos]))
+    assert {f"{trained.videos}/{video}" for video in trained.scores[name].video_ids} == {one.video for one in found}
+    expected = dict(zip(trained.scores[name].video_ids, trained.scores[name].scores, strict=True))
+    for one in found:
+        assert one.scores is not None
+        assert torch.equal(one.scores, expected[str(Path(one.video).relative_to(trained.videos))])
+        assert len(one.clips) == 4
+        assert one.failure == ""
+
+
+def test_the_table_and_the_json_and_the_csv(
+    kinegraph: Command, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One video of three cannot be read: the others are scored, and the exit code is 3."""
+    monkeypatch.chdir(trained.videos)
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    asked = ("predict", "left/v1.mp4", broken, "right/v2.mp4", "--run", trained.runs["avg_pool"])
+    told = kinegraph(*asked, "--top", "1", "--csv", tmp_path / "scores.csv")
+    assert told.exit_code == 3
+    lines = [line.split() for line in told.stdout.splitlines()]
+    assert lines[0] == ["video", "class", "score"]
+    assert [(line[0], line[1] in ("left", "right")) for line in lines[1:]] == [
+        ("left/v1.mp4", True),
+        ("right/v2.mp4", True),
+    ]
+    assert f"{broken}: unreadable" in told.stderr
+
+    document = json.loads(kinegraph(*asked, "--json").stdout)
+    assert [one["video"] for one in document] == ["left/v1.mp4", str(broken), "right/v2.mp4"]
+    assert document[1]["classes"] == document[1]["clips"] == []
+    assert document[1]["failure"].startswith("unreadable: ")
+    first = document[0]
+    assert [{*each} for each in first["classes"]] == [{"name", "score"}] * 2
+    assert sum(each["score"] for each in first["classes"]) == pytest.approx(1, abs=1e-5)
+    assert [{*clip} for clip in first["clips"]] == [{"start", "end", "classes"}] * 4
+
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["video", "start", "end", "left", "right"]
+    assert [row[0] for row in rows] == ["left/v1.mp4"] * 5 + ["right/v2.mp4"] * 5
+    whole = {name: float(value) for name, value in zip(header[3:], rows[4][3:], strict=True)}
+    assert whole == pytest.approx({each["name"]: each["score"] for each in first["classes"]}, abs=1e-6)
+
+
+def test_windows_of_an_untrimmed_video(kinegraph: Command, trained: Trained, tmp_path: Path) -> None:
+    """Windows of 1 s, one after the other; the last one is longer, as the video ends in the midst of a fourth."""
+    video = write_video(tmp_path / "long.mp4", moving_square(25, 96, 80, seed=1))
+    windows = [(0.0, 1.0), (1.0, 2.0), (2.0, probe(str(video)).duration)]
+    told = kinegraph("predict", video, "--run", trained.runs["avg_pool"], "--intervals", "1", "--json")
+    (document,) = json.loads(told.stdout)
+    assert document["failure"] is None
+    assert sorted({(clip["start"], clip["end"]) for clip in document["clips"]}) == windows
+    assert len(document["clips"]) == 4 * len(windows)
+    assert document["classes"]
+    table = kinegraph("predict", video, "--run", trained.runs["avg_pool"], "--intervals", "1", "--top", "1").stdout
+    assert table.splitlines()[1].split()[:4] == [str(video), "0.00", "to", "1.00"]
+
+
+def test_networks_are_loaded_once(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor(trained.runs["proposal_pool"])
+    first = list(predictor.predict([trained.videos / "left" / "v1.mp4"]))
+    monkeypatch.setattr("kinegraph.pipeline.extraction.worker.load", None)
+    (again,) = predictor.predict([trained.videos / "left" / "v1.mp4"])
+    assert again.scores is not None
+    assert first[0].scores is not None
+    assert torch.equal(again.scores, first[0].scores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": None}, "was trained before runs recorded how their features are made.*--config CONFIG"),
+        ({"features": {"clips": {"provenance": "unknown", "rows": "one a video"}}}, "trained on imported features"),
+        ({"features": {"clips": {"num_frames": 16}}, "cache_fingerprint": "f00d"}, "made with other options"),
+    ],
+)
+def test_a_run_that_cannot_predict_says_why(
+    kinegraph: Command, trained: Trained, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.runs["avg_pool"], run)
+    record = json.loads((run / "run.json").read_bytes())
+    (run / "run.json").write_text(json.dumps(record | changes))
+    told = kinegraph("predict", trained.videos / "left" / "v1.mp4", "--run", run)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert re.search(message, " ".join(told.stderr.split()))
+
+
+def test_a_run_of_before_predicts_with_the_config_of_its_cache(
+    kinegraph: Command, trained: Trained, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.runs["avg_pool"], run)
+    record = json.loads((run / "run.json").read_bytes())
+    (run / "run.json").write_text(json.dumps(record | {"recipe": None}))
+    told = kinegraph("predict", trained.videos / "left" / "v1.mp4", "--run", run, "--config", trained.config, "--json")
+    assert told.exit_code == 0
+    same = kinegraph("predict", trained.videos / "left" / "v1.mp4", "--run", trained.runs["avg_pool"], "--json")
+    assert told.stdout == same.stdout
+
+
+def test_wrong_use_is_refused(kinegraph: Command, trained: Trained, tmp_path: Path) -> None:
+    run = trained.runs["avg_pool"]
+    assert "allowed: keys of `run`" in kinegraph("predict", "x.mp4", "--run", run, "--set", "train.epochs=1").stderr
+    assert "no video in this folder" in kinegraph("predict", tmp_path, "--run", run).stderr
+    assert "holds no complete run" in kinegraph("predict", "x.mp4", "--run", tmp_path).stderr
+    missing = kinegraph("predict", tmp_path / "none.mp4", "--run", run)
+    assert (missing.exit_code, missing.stdout) == (3, "")
+    assert "none.mp4: " in missing.stderr
