@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torchvision.transforms import functional as F
 
 from kinegraph.cache_schemas.crops import (
     Framing,
+    Resize,
     crop_rectangle,
     crops_of,
     cut_origin,
@@ -26,7 +28,7 @@ SIZES = [(320, 240), (240, 320), (341, 256), (256, 343), (299, 255), (97, 61), (
 CORNERS = ["top_left", "top_right", "bottom_left", "bottom_right"]
 
 
-def seen(image: Image.Image, crop: str, **framing: object) -> np.ndarray:
+def seen(image: Image.Image, crop: str, **framing: Any) -> np.ndarray:
     """The pixels of a crop as the decoder makes them."""
     width, height = image.size
     rectangle = crop_rectangle(crop, width, height)
@@ -34,7 +36,7 @@ def seen(image: Image.Image, crop: str, **framing: object) -> np.ndarray:
         Path("v"), [0.0], crop_name=crop, crop=rectangle, frame_width=width, frame_height=height,
         mirrored=crop.endswith("_flip"),
     )  # fmt: skip
-    return FramePixels(image).square(Square(every=1, **framing), row)  # type: ignore[arg-type]
+    return FramePixels(image).square(Square(every=1, **framing), row)
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -77,8 +79,8 @@ def test_the_three_crops_of_kinetics(width: int, height: int, short: int, size: 
 
 
 @pytest.mark.parametrize("resize", ["pillow", "torch"])
-def test_eleven_crops_lie_evenly_along_the_longer_side(resize: str) -> None:
-    framing = Framing(size=256, resize_short=256, resize=resize)  # type: ignore[arg-type]
+def test_eleven_crops_lie_evenly_along_the_longer_side(resize: Resize) -> None:
+    framing = Framing(size=256, resize_short=256, resize=resize)
     names = ClipOptions(crops=("even_11",)).crop_names
     origins = [cut_origin(crop, 455, 256, framing) for crop in names]
     assert len(names) == 11
@@ -110,9 +112,9 @@ def test_what_is_seen_is_where_the_pixels_come_from(crop: str, resize: str, widt
     ramp = np.zeros((height, width, 3), np.uint8)
     ramp[..., 0] = np.linspace(0, 255, width)[None]
     ramp[..., 1] = np.linspace(0, 255, height)[:, None]
-    framing = {"size": 48, "resize_short": 61, "resize": resize}
+    framing: dict[str, Any] = {"size": 48, "resize_short": 61, "resize": resize}
     pixels = seen(Image.fromarray(ramp), crop, **framing).astype(float)
-    x1, y1, x2, y2 = seen_rectangle(crop, width, height, Framing(**framing))  # type: ignore[arg-type]
+    x1, y1, x2, y2 = seen_rectangle(crop, width, height, Framing(**framing))
     assert -1e-9 <= x1 < x2 <= width + 1e-9
     assert -1e-9 <= y1 < y2 <= height + 1e-9
     middle = (pixels[24, 23, :2] + pixels[24, 24, :2] + pixels[23, 23, :2] + pixels[23, 24, :2]) / 4

@@ -69,7 +69,8 @@ def test_job_scripts(load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.
     options = "{cores: 8, memory: 2GB, job_script_prologue: [module load ffmpeg]}"
     jobs = f"run.dask.jobqueue={{kind: {kind}, options: {options}}}"
     run = load("run.executor=dask", jobs, "run.device=cuda", "run.walltime_seconds=5430").run
-    with job_cluster(run, run.dask.jobqueue, 4, gpu=True) as cluster:  # type: ignore[arg-type]
+    assert run.dask.jobqueue is not None
+    with job_cluster(run, run.dask.jobqueue, 4, gpu=True) as cluster:
         script = cluster.job_script()
         assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
     assert f"cd {tmp_path}\nexport DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False\nmodule load ffmpeg\n" in script
@@ -84,7 +85,8 @@ def test_one_line_need_not_be_a_list(load: Load, monkeypatch: pytest.MonkeyPatch
     lines = "job_script_prologue: module load cuda, worker_extra_args: --preload x, job_extra_directives: --gres=gpu:1"
     jobs = f"run.dask.jobqueue={{kind: slurm, options: {{cores: 1, memory: 2GB, {lines}, job_directives_skip: --mem}}}}"
     run = load("run.executor=dask", jobs).run
-    with job_cluster(run, run.dask.jobqueue, 4, gpu=False) as cluster:  # type: ignore[arg-type]
+    assert run.dask.jobqueue is not None
+    with job_cluster(run, run.dask.jobqueue, 4, gpu=False) as cluster:
         script = cluster.job_script()
     assert "\nmodule load cuda\n" in script
     assert " --preload x " in script

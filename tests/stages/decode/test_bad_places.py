@@ -2,7 +2,9 @@
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +44,7 @@ def test_time_that_is_up_fails_what_is_not_complete(tmp_path: Path, monkeypatch:
     really_decoded, now = OpenVideo._decoded, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    def slowly(self: OpenVideo):  # type: ignore[no-untyped-def]
+    def slowly(self: OpenVideo) -> Iterator[Any]:
         for frame in really_decoded(self):
             now[0] += 1
             yield frame
@@ -82,7 +84,7 @@ def test_a_frame_that_cannot_be_shown_fails_its_clips(tmp_path: Path, monkeypatc
     path = write(tmp_path / "v.mp4")
     really_rgb = OpenVideo.rgb
 
-    def rgb(self: OpenVideo, frame):  # type: ignore[no-untyped-def]
+    def rgb(self: OpenVideo, frame: Any) -> Any:
         if frame.pts * frame.time_base > 1:
             raise ValueError("no way to convert it")
         return really_rgb(self, frame)

@@ -25,7 +25,7 @@ from tests.coded_videos import _coded, _void, clip_options, cut_by_edit_list, jo
 from tests.stages.decode.conftest import counting_frames, numbers, write_at
 from tests.stages.decode.test_numbered_images import reds, write_images
 
-H264 = {"codec": "libx264", "b_frames": 2}
+H264: dict[str, Any] = {"codec": "libx264", "b_frames": 2}
 ALT_REF = {"options": {"auto-alt-ref": "1", "lag-in-frames": "16"}}
 VARIABLE_MS = [0, 40, 80, 400, 440, 480, 900, 910, 950, 1500, 1540, 1580, 1620, 2600]
 
@@ -91,7 +91,7 @@ def test_frames_are_counted_in_any_container(tmp_path: Path, name: str, how: dic
 
 
 def test_a_late_clip_of_a_video_with_many_key_frames(tmp_path: Path) -> None:
-    path = write(tmp_path / "v.mp4", 300, 30, **H264, key_every=10)  # type: ignore[arg-type]
+    path = write(tmp_path / "v.mp4", 300, 30, **H264, key_every=10)
     assert taken(path, [(8.0, 10.0)], frame_step=2) == [[*range(240, 256, 2)]]
 
 
@@ -114,12 +114,12 @@ def test_pictures_that_are_not_coded_and_packed_ones(tmp_path: Path) -> None:
 
 
 def test_only_what_an_edit_list_shows_is_counted(tmp_path: Path) -> None:
-    path = cut_by_edit_list(write(tmp_path / "v.mp4", 60, **H264), 0.52, 1.0)  # type: ignore[arg-type]
+    path = cut_by_edit_list(write(tmp_path / "v.mp4", 60, **H264), 0.52, 1.0)
     assert taken(path, sampling="uniform") == looped(range(13, 38), sampling="uniform")
 
 
 def test_joined_recordings_and_a_stream_that_begins_within_a_group(tmp_path: Path) -> None:
-    parts = [write(tmp_path / f"{n}.ts", 30, first=30 * n, **H264) for n in range(2)]  # type: ignore[arg-type]
+    parts = [write(tmp_path / f"{n}.ts", 30, first=30 * n, **H264) for n in range(2)]
     path = joined(tmp_path / "v.ts", *parts)
     assert (
         taken(path, sampling="uniform")
@@ -173,7 +173,7 @@ def test_a_rate_that_varies(tmp_path: Path, name: str, codec: str) -> None:
 
 @pytest.mark.parametrize("interval", [None, (0.2, 0.4)])
 def test_what_a_short_video_or_interval_does(tmp_path: Path, interval: Interval | None) -> None:
-    path = write(tmp_path / "v.mp4", 5 if interval is None else 50, **H264)  # type: ignore[arg-type]
+    path = write(tmp_path / "v.mp4", 5 if interval is None else 50, **H264)
     of = [*range(5)] if interval is None else [*range(5, 10)]
     intervals = None if interval is None else [interval]
     for K, step in ((1, 1), (2, 1), (1, 3)):
@@ -188,7 +188,7 @@ def test_what_a_short_video_or_interval_does(tmp_path: Path, interval: Interval 
 
 
 def test_an_interval_that_begins_when_the_video_has_ended(tmp_path: Path) -> None:
-    path = write(tmp_path / "v.mkv", 50, **H264)  # type: ignore[arg-type]
+    path = write(tmp_path / "v.mkv", 50, **H264)
     for begin in (2.0, 3.0):
         (failed,) = taken(path, [(begin, 4.0)], sampling="uniform")
         assert failed == f"too_short: the interval begins at {begin:.2f} s, the video ends at 2.00 s"
@@ -206,7 +206,7 @@ def test_clips_of_what_a_broken_download_lacks_are_truncated(tmp_path: Path, nam
 
 
 def test_a_broken_mp4_is_truncated(tmp_path: Path) -> None:
-    path = write(tmp_path / "v.mp4", 100, container_options={"movflags": "faststart"}, **H264)  # type: ignore[arg-type]
+    path = write(tmp_path / "v.mp4", 100, container_options={"movflags": "faststart"}, **H264)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     early, late = taken(path, [(0, 1), (3, 4)], sampling="uniform")
     assert [early] == looped(range(25), sampling="uniform")
@@ -214,7 +214,7 @@ def test_a_broken_mp4_is_truncated(tmp_path: Path) -> None:
 
 
 def test_a_stream_without_a_rate_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "v.mp4", 30, 1200, **H264)  # type: ignore[arg-type]
+    path = write(tmp_path / "v.mp4", 30, 1200, **H264)
     (failed,) = taken(path)
     assert failed == (
         "unreadable: it tells no frame rate, which clips.fps: native needs; set clips.fps to a number for it"

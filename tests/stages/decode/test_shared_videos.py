@@ -4,6 +4,7 @@ import hashlib
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from kinegraph.stages.decode.stream import open_video
 from tests.conftest import VIDEOS
 from tests.stages.decode.independent_digests import DIGESTS
 
-FOUND: dict[str, dict[str, object]] = json.loads(DIGESTS.read_text())
+FOUND: dict[str, dict[str, Any]] = json.loads(DIGESTS.read_text())
 
 
 def planes_md5(frame: VideoFrame) -> str:
@@ -36,7 +37,7 @@ def test_frames_and_times_are_those_of_an_independent_reader(name: str) -> None:
         assert video.complaints == ""
     assert len(shown) == expected["frames"]
     assert hashlib.md5("\n".join(md5 for _, md5 in shown).encode()).hexdigest() == expected["planes_md5"]
-    steps = [step for step, times in expected["steps"] for _ in range(times)]  # type: ignore[attr-defined]
+    steps = [step for step, times in expected["steps"] for _ in range(times)]
     times = np.cumsum([0, *steps]) * float(Fraction(str(expected["tick_seconds"])))
     np.testing.assert_allclose([seconds for seconds, _ in shown], times, atol=1e-9)
 

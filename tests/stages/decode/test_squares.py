@@ -1,6 +1,7 @@
 """Resizing as torch does it, without torch, and what is shared among the crops of a frame."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,9 +47,9 @@ def test_a_frame_is_resized_once_for_all_its_crops(monkeypatch: pytest.MonkeyPat
     resized: list[tuple[int, int]] = []
     resize = Image.Image.resize
 
-    def counted(self: Image.Image, size: tuple[int, int], *args: object, **more: object) -> Image.Image:
+    def counted(self: Image.Image, size: tuple[int, int], *args: Any, **more: Any) -> Image.Image:
         resized.append(size)
-        return resize(self, size, *args, **more)  # type: ignore[arg-type]
+        return resize(self, size, *args, **more)
 
     monkeypatch.setattr(Image.Image, "resize", counted)
     frame = FramePixels(Image.new("RGB", (120, 90)))

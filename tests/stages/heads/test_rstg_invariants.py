@@ -217,9 +217,9 @@ def test_messages_are_those_of_the_paper(num_frames: int, published: int) -> Non
 
 def test_macs_follow_the_formula() -> None:
     """Per frame and iteration, at D = 512, without the LSTMs, which the counter does not see as matrix products."""
-    options = parse_options("rstg", {"schedule": "space_only", "norm": "none"})
+    options: Any = parse_options("rstg", {"schedule": "space_only", "norm": "none"})
     with torch.device("meta"):
-        graph = SpaceTimeGraph(options)  # type: ignore[arg-type]
+        graph = SpaceTimeGraph(options)
         nodes = torch.empty(1, 10, 14, 512)
     with FlopCounterMode(display=False) as counter:
         graph(nodes)

@@ -98,7 +98,12 @@ def test_a_second_object_of_the_same_kind_doubles_the_message(layer: str) -> Non
         graphs = read_graphs(batch | {"graphs/count": torch.full((B, T), count).short()}, torch.float64, O)
         seen: list[Tensor] = []
         update = convolution.update
-        convolution.update = lambda nodes, messages: seen.append(messages) or update(nodes, messages)  # type: ignore[func-returns-value]
+
+        def noted(nodes: Tensor, messages: Tensor) -> Any:
+            seen.append(messages)
+            return update(nodes, messages)
+
+        convolution.update = noted
         head._encode(graphs)
         convolution.update = update
         return seen[0]

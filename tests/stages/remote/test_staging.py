@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -92,8 +93,8 @@ def test_copies_together_never_take_more_than_they_may(memory: str, tmp_path: Pa
                 if copies(tmp_path) == there:  # so they all were there at one time: no name comes twice
                     seen.append(total)
 
-    def use(video: object) -> int:
-        with video as at_hand:  # type: ignore[attr-defined]
+    def use(video: Any) -> int:
+        with video as at_hand:
             time.sleep(0.002)
             return Path(at_hand.file).stat().st_size
 
