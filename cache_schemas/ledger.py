@@ -27,7 +27,7 @@ Reason = Literal[
     "upstream",
 ]
 
-Size = Annotated[int, Field(ge=0)]  # bytes
+NumBytes = Annotated[int, Field(ge=0)]  # bytes
 
 
 def _date(words: str) -> str:
@@ -61,7 +61,7 @@ class Warned(_Record):
 class SealedObject(_Record):
     """Size and digest of one object that a shard consists of."""
 
-    size: Size
+    size: NumBytes
     xxh3_128: str
 
 
@@ -72,7 +72,7 @@ class Source(_Record):
     the store behind the URL reports `mtime_ns` and `etag`; they are 0 and None where the store does not report them.
     """
 
-    size: Size
+    size: NumBytes
     mtime_ns: int
     digest: str
     etag: str | None = None

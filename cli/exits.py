@@ -62,7 +62,10 @@ def stopped(stop: type[KeyboardInterrupt]) -> int:
 
 
 def after_stop(command: str, arguments: Sequence[str]) -> str:
-    """What to say of a command that a signal stopped. What it did for nothing is not told as work that stays."""
+    """Returns the sentence to print after a signal stopped the command.
+
+    The sentence says which work stays. A command whose work was in vain has no such sentence.
+    """
     if command == "verify" and "--repair" in arguments:
         return f"The same command {'goes on from there' if '--frames' in arguments else 'does the rest'}."
     if command == "export" and "npy" in arguments:

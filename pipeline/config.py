@@ -1,4 +1,4 @@
-"""The config file: YAML in, immutable and checked values out. Torch-free."""
+"""The config file: reads YAML and returns immutable, checked values. Torch-free."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -32,91 +32,101 @@ TAGS = ("kind", "source")  # keys that choose among the models of a section
 
 
 class StoreOptions(StageOptions):
-    """How arrays lie on disk; fixed when the cache is created."""
+    """The layout of arrays on disk. It is fixed when the cache is created."""
 
     kind: Literal["zarr", "hdf5"] = Field(
-        "zarr", description="zarr: v3, sharded; hdf5: a file per stage and shard, joined by data.h5; local paths only"
+        "zarr",
+        description="zarr: version 3, sharded. hdf5: a file per stage and shard, joined by data.h5, local paths only",
     )
     shard_clips: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        "auto", description="rows of a shard; auto: up to 64, no object over 256 MiB"
+        "auto", description="rows of a shard. auto: up to 64 rows, and no object over 256 MiB"
     )
     compression: Codec | dict[ArrayKind, Codec] = Field(
         "none",
-        description="of zarr arrays (Blosc with bitshuffle): one for all, or by kind of array, as `{features: zstd}`",
+        description="codec of zarr arrays (Blosc with bitshuffle): one for all arrays, or one for each kind, such as "
+        "`{features: zstd}`",
     )
 
 
 class RunOptions(StageOptions):
-    """Where and how extraction runs; nothing here enters a fingerprint."""
+    """Options of the extraction: place, workers and limits. No key of this section enters a fingerprint."""
 
     executor: Literal["inline", "local", "dask", "slurm"] = Field(
         "local",
-        description="inline: all in one thread, to debug with; dask, slurm: clusters; see docs/cluster.md",
+        description="inline: one thread, to debug. local: this machine. dask, slurm: clusters, see docs/cluster.md",
     )
     workers: int = Field(
         1,
         ge=1,
         le=10_000,
-        description="processes here, of the local executor or dask; of `train`, where it trains several runs; tasks of "
-        "the job array",
+        description="number of processes on this machine (local, dask; `train` uses them for several runs), or of "
+        "tasks in the job array (slurm)",
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         "auto",
-        description="of one worker, also decoding; auto: all cores divided among local workers, 1 with dask and slurm",
+        description="threads of one worker, for decoding and computing. auto: all cores divided among local workers, 1 "
+        "with dask and slurm",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<index>")
     compile: bool = Field(
         False,
-        description="run backbones through torch.compile: minutes at the start of each worker (once more for a second "
-        "batch size), and a C++ compiler; benchmarks/compiling.py tells whether it pays on your device",
+        description="run backbones through torch.compile. Each worker then needs minutes at its start (again for a "
+        "second batch size) and a C++ compiler. benchmarks/compiling.py measures whether it is faster on your device",
     )
-    batch_size: int = Field(8, ge=1, le=100_000, description="clips of one pass through a backbone")
+    batch_size: int = Field(8, ge=1, le=100_000, description="number of clips in one pass through a backbone")
     video_timeout_seconds: float = Field(
         600.0,
         gt=0,
         le=MAX_SECONDS,
-        description="decoding one video may take so long, and at `index` probing one that lies on a disk",
+        description="time limit for decoding one video, and at `index` for probing one video on a disk",
     )
     lease_seconds: float = Field(
         300.0,
         gt=0,
         le=7 * 86_400,
-        description="a shard whose worker gave no sign of life for so long is taken over by another run",
+        description="time without a sign of life after which another run takes over the shard of a worker",
     )
     walltime_seconds: float | None = Field(
         None,
         gt=0,
         le=MAX_SECONDS,
-        description="of a job, from its start: after the first shard none is begun that cannot end in time; a SLURM "
-        "job knows its own limit; of each job of `dask.jobqueue`, else of this command",
+        description="time limit of each job of `dask.jobqueue`, of each task of the job array, or of this command, "
+        "from its start. After the first shard, no shard begins that cannot end in time. A SLURM job also obeys its "
+        "own limit",
     )
-    staging: StagingOptions = Field(StagingOptions(), description="copies of videos that lie at URLs: see below")
-    dask: DaskOptions = Field(DaskOptions(), description="the cluster of the dask executor: see below")
-    slurm: SlurmOptions = Field(SlurmOptions(), description="the job array of the slurm executor: see below")
+    staging: StagingOptions = Field(StagingOptions(), description="local copies of videos at URLs, see below")
+    dask: DaskOptions = Field(DaskOptions(), description="cluster of the dask executor, see below")
+    slurm: SlurmOptions = Field(SlurmOptions(), description="job array of the slurm executor, see below")
 
     @property
     def worker_threads(self) -> int:
-        """Threads of one worker: as given, or all cores divided among the local workers, 1 on a cluster."""
+        """Returns the threads of one worker.
+
+        `auto` divides all cores among the local workers. A worker on a cluster has 1 thread.
+        """
         if self.threads != "auto":
             return self.threads
         return 1 if self.executor in ("dask", "slurm") else max(1, (os.cpu_count() or 1) // self.workers)
 
     @property
     def jobs_walltime_seconds(self) -> float | None:
-        """Of the jobs that Dask's workers are: theirs alone, this command may take longer."""
+        """Returns the time limit of the jobs that are Dask's workers, or None.
+
+        This command may take longer than its jobs.
+        """
         return self.walltime_seconds if self.executor == "dask" and self.dask.jobqueue is not None else None
 
     @property
     def command_walltime_seconds(self) -> float | None:
-        """Of this command, or of a task of the array that it submits."""
+        """Returns the time limit of this command, or of a task of its job array, or None."""
         return self.walltime_seconds if self.jobs_walltime_seconds is None else None
 
 
 class TrainSection(TrainOptions):
-    """The training recipe, and named variants of it: each a few keys that differ, for `--head a,b,c`."""
+    """The training recipe, and named variants for `--head a,b,c`. A variant has only the keys that differ."""
 
     variants: dict[EntryName, dict[str, Any]] = Field(
-        default_factory=dict, description="name -> keys of this section that differ, for --head a,b,c"
+        default_factory=dict, description="name -> keys of this section that differ, for `--head a,b,c`"
     )
 
     @property
@@ -124,7 +134,10 @@ class TrainSection(TrainOptions):
         return TrainOptions(**self.model_dump(exclude={"variants"}))
 
     def variant(self, name: str) -> TrainOptions:
-        """The recipe with the keys of one variant in place of its own; head options go with their head."""
+        """Returns the recipe with the keys of one variant.
+
+        If the variant has another head, the recipe's head options are dropped.
+        """
         keys, recipe = self.variants[name], self.model_dump(exclude={"variants"})
         if keys.get("head", self.head) != self.head:
             recipe["options"] = {}
@@ -151,7 +164,7 @@ class _Place(StageOptions):
 
 
 class Config(Recipe, _Place):
-    """All of one config file; docs/config.md lists every key."""
+    """All sections of one config file. docs/config.md lists every key."""
 
     store: StoreOptions = StoreOptions()
     run: RunOptions = RunOptions()
@@ -174,9 +187,9 @@ class Config(Recipe, _Place):
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML config; `overrides` are `section.key=value`, values in YAML.
+    """Reads a YAML config and returns the checked config. `overrides` are `section.key=value` with values in YAML.
 
-    Raises ConfigError that names the file, the key path, what was given and what is allowed.
+    Raises ConfigError with the file, the key path, the given value and the allowed values.
     """
     path = Path(path)
     document = read_config_file(path)
@@ -186,7 +199,10 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
 
 def _with_own_heads(config: Config, folder: Path) -> Config:
-    """Files of heads of one's own stand relative to the config, in `folder`."""
+    """Returns the config with absolute paths of the user's own heads.
+
+    Their files are relative to the config's `folder`.
+    """
 
     def placed(head: str) -> str:
         return str((folder / head).absolute()) if ".py:" in head else head
@@ -200,7 +216,10 @@ def _with_own_heads(config: Config, folder: Path) -> Config:
 
 
 def check_config(document: dict[str, Any], where: str) -> Config:
-    """Validate a config that is already a dictionary; `where` names it in errors."""
+    """Returns the config for a document that is already read. `where` names the document in errors.
+
+    Raises ConfigError.
+    """
     try:
         return Config.model_validate(document)
     except ValidationError as error:
@@ -208,7 +227,7 @@ def check_config(document: dict[str, Any], where: str) -> Config:
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
-    """Put the value of `section.key=value` into a config that is not checked yet. Raises ConfigError."""
+    """Writes the value of `section.key=value` into a document that is not checked yet. Raises ConfigError."""
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {shortened(override)}: expected section.key=value")
@@ -225,9 +244,9 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 
 
 def sentences(error: ValidationError, document: object = None, section: str | None = None) -> list[str]:
-    """Pydantic's errors about `document`, one line for each key: `key.path: what is wrong (given ...)`.
+    """Returns pydantic's errors about `document`, one line for each key: `key.path: what is wrong (given ...)`.
 
-    `section` of a config: where the document belongs, if it is no whole config.
+    `section` names the section of the config if the document is only that section.
     """
     found: dict[str, list[str]] = {}
     for entry in error.errors():
@@ -240,7 +259,7 @@ def sentences(error: ValidationError, document: object = None, section: str | No
 
 
 def _written_keys(location: Sequence[int | str], document: object, kind: str) -> list[str]:
-    """The keys of a location as they stand in the file: pydantic adds names of union members in between."""
+    """Returns the keys of a location as the file has them. Pydantic inserts names of union members between them."""
     keys = []
     for number, part in enumerate(location, 1):
         below = dict(enumerate(document)) if isinstance(document, list) else document
@@ -253,7 +272,7 @@ def _written_keys(location: Sequence[int | str], document: object, kind: str) ->
 
 
 def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -> tuple[str, str]:
-    """One of pydantic's errors as the key path and what is wrong with it."""
+    """Returns the key path of one of pydantic's errors, and a sentence about the error."""
     key, context = ".".join(map(quoted, keys)), entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden":
@@ -276,18 +295,18 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -
 
 
 def _meant(given: str, known: Iterable[str]) -> str:
-    """`did you mean num_frames? `; nothing where no known key is near."""
+    """Returns `did you mean num_frames? `, or "" if no known key is similar."""
     near = get_close_matches(given, [*known], n=1)
     return f"did you mean {near[0]}? " if near else ""
 
 
 def _tag(context: dict[str, Any]) -> str:
-    """The key that chooses a member of a union: `kind` of data sets, `source` of proposals."""
+    """Returns the key that chooses a member of a union: `kind` of data sets, `source` of proposals."""
     return str(context["discriminator"]).strip("'")
 
 
 def _keys_at(location: Sequence[str]) -> list[str]:
-    """Names allowed at a place of the config, for the error about one that is not."""
+    """Returns the keys that are allowed at a place of the config, for the error about an unknown key."""
     model: Any = Config
     for part, below in pairwise([*location, ""]):
         fields = getattr(model, "model_fields", None)
@@ -297,7 +316,10 @@ def _keys_at(location: Sequence[str]) -> list[str]:
 
 
 def _model_in(annotation: Any, below: str) -> Any:
-    """The options model inside an annotation: itself, in Optional, as dict value, or the union member `below`."""
+    """Returns the options model in an annotation.
+
+    The model is the annotation itself, the model in Optional, the dict value, or the union member `below`.
+    """
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation
     members = getattr(annotation, "__args__", ())

@@ -1,4 +1,4 @@
-"""Whether a cache holds a stage as the config asks for it; if not, the keys that make the config fit. Torch-free."""
+"""Checks that a cache holds a stage as the config asks for it. The error names the keys to set. Torch-free."""
 
 from kinegraph.cache_schemas.cache import Cache, Stage
 from kinegraph.cache_schemas.errors import CacheMismatch
@@ -6,10 +6,10 @@ from kinegraph.stages.kinds import kind_of
 
 
 def require_same_stage(cache: Cache, stage: Stage) -> None:
-    """Raise CacheMismatch where the cache holds the stage made with other options.
+    """Raises CacheMismatch if the cache holds the stage made with other options.
 
-    The defaults of `size`, `resize_short` and `resize` are those that named weights were tested with; caches made
-    before there were such defaults have others, so the error names the keys to set.
+    The defaults of `size`, `resize_short` and `resize` are the values with which named weights were tested. Caches of
+    versions without these defaults have other values, so the error names the keys to set.
     """
     try:
         cache.check_stage(stage)

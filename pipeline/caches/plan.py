@@ -1,4 +1,4 @@
-"""What is missing: the work units of a config on a cache. Torch-free, writes nothing."""
+"""The plan of an extraction: the work units that a cache lacks for a config. Writes nothing. Torch-free."""
 
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -25,7 +25,7 @@ MAX_DIGITS = 10  # of a number of shards
 class WorkUnit:
     """One shard and the stage keys to write for it, in the order in which they run.
 
-    `reopened`: the records of those keys that are sealed; only the clips that failed in them are tried again.
+    `reopened` has the records of those keys that are sealed. Only clips that failed in these records are tried again.
     """
 
     shard: int
@@ -34,7 +34,7 @@ class WorkUnit:
 
     @property
     def retried(self) -> frozenset[str] | None:
-        """The clips to run; None for all of the shard, where a key is not sealed."""
+        """Returns the clips to run, or None for all clips of the shard if a key is not sealed."""
         if len(self.reopened) < len(self.keys):
             return None
         return frozenset(failure.clip_id for record in self.reopened for failure in record.failures)
@@ -42,12 +42,12 @@ class WorkUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The units that are missing, and how many shards the selection has in all.
+    """The units that are missing, with all keys and shards of the selection.
 
-    `unchecked`: keys that were begun with weights of another name (or read such a key). Whether the weights are the
-    same shows once the network is built. `changed`: shard -> videos that changed since it was sealed; all its keys run
-    again. `changed_files`: by key, likewise, videos whose file of boxes or scene graphs changed; what is made from it
-    runs again.
+    `unchecked` are keys that were begun with another name of weights, and keys that read such a key. Whether the
+    weights are the same is known when the network is built. `changed` maps shards to videos that changed since the
+    shard was sealed: all keys of such a shard run again. `changed_files` maps a key to shards and videos whose file of
+    boxes or scene graphs changed: the stages made from such a file run again.
     """
 
     declared: Declared
@@ -65,25 +65,25 @@ class Plan:
         return tuple(key for key in self.keys if key in chosen)
 
     def to_json(self) -> dict[str, Any]:
-        """Shards of the selection per stage key, and the keys that are unchecked."""
+        """Returns the counts of shards per stage key, the unchecked keys and the changed videos as a document."""
         missing = Counter(key for unit in self.units for key in unit.keys)
         shards = {key: {"done": len(self.shards) - missing[key], "missing": missing[key]} for key in self.keys}
         return {"schema": 1, "stages": shards, "unchecked": list(self.unchecked), "changed": self.changed_videos}
 
     @property
     def changed_videos(self) -> list[str]:
-        """Videos that changed, or whose file did."""
+        """Returns the videos that changed, or whose file of boxes or scene graphs changed."""
         changes = (self.changed, *self.changed_files.values())
         return sorted({video for found in changes for videos in found.values() for video in videos})
 
     def num_objects(self, cache: Cache) -> int:
-        """Files the units will write, ledger records included."""
+        """Returns the number of files that the units will write, with ledger records."""
         stages = self.declared.stages
         per_key = {key: cache.store.objects_per_shard(len(stages[key].arrays) + 1) + 1 for key in stages}
         return sum(per_key[key] for unit in self.units for key in unit.keys)
 
     def num_bytes(self, cache: Cache) -> int:
-        """Bytes of the arrays the units will write, before compression."""
+        """Returns the bytes of the arrays that the units will write, before compression."""
         stages = self.declared.stages
         row = {key: sum(s.row_bytes for s in (*stages[key].arrays, status_array(key))) for key in stages}
         return sum(row[key] * len(cache.shard_rows(unit.shard)) for unit in self.units for key in unit.keys)
@@ -98,12 +98,12 @@ def make_plan(
     limit: int | None = None,
     retry_failed: bool = False,
 ) -> Plan:
-    """The units that `extract` would run.
+    """Returns the plan with the units that `extract` would run.
 
-    `part` (I, N) keeps shards with index % N == I; `limit` keeps the shards of the first `limit` rows. `retry_failed`
-    reopens shards with failed clips.
-    Raises CacheMismatch where the cache holds a stage made with other options, ConfigError for an unknown stage, and
-    for two videos that would share a file of boxes or scene graphs.
+    `part` (I, N) keeps the shards with index % N == I. `limit` keeps the shards of the first `limit` rows.
+    `retry_failed` reopens shards with failed clips. Raises CacheMismatch if the cache holds a stage made with other
+    options. Raises ConfigError for an unknown stage, and for two videos that would read the same file of boxes or scene
+    graphs.
     """
     cache.check_clips(clips_options(config.clips))
     cache.check_layout(config.store.model_dump())
@@ -150,7 +150,10 @@ def make_plan(
 def _with_failures(
     cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
 ) -> dict[int, list[Record]]:
-    """Shard -> the records of `keys` with failed clips, and of keys that read them and failed for the same clips."""
+    """Returns shard -> the records of `keys` with failed clips.
+
+    Records of stages that read these keys and failed for the same clips are included.
+    """
     found: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
     for key in declared.stages:
@@ -164,12 +167,15 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """The selected keys, and those whose rows they read; what is handed on in a unit is made there, and not written."""
+    """Returns the selected keys and the keys whose rows they read.
+
+    A key that hands its arrays on runs in the unit of its readers and is not written, unless it is selected.
+    """
     return [key for key in declared.with_read([*keys, CLIPS]) if key in keys or not declared.handed_on(key)]
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """`I/N` with 0 <= I < N."""
+    """Returns (I, N) for the text `I/N` with 0 <= I < N. Raises ConfigError for other text."""
     index, separator, count = text.partition("/")
     numbers = all(part.isdecimal() and len(part) < MAX_DIGITS for part in (index, count))
     if not (separator and numbers and int(index) < int(count)):
@@ -178,7 +184,7 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
-    """Per stage key, the options in which the config differs from the cache, `cached -> asked for`; None: not begun."""
+    """Returns for each stage key the options that differ, as `cached -> asked for`, or None without that stage."""
     declared = declare(config, known_digests(config, cache))
     return {
         key: cache.stage_differences(stage) if cache.has_stage(key) else None for key, stage in declared.stages.items()

@@ -1,4 +1,4 @@
-"""`kinegraph verify`: is what the ledger says on disk, and does it make sense? Torch-free."""
+"""`kinegraph verify` checks that the sealed objects are on disk and that their values are plausible. Torch-free."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -29,9 +29,10 @@ from kinegraph.stages.proposals.stage import proposals_per_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is not as it should be; docs/caches.md lists the kinds. `metadata` belongs to no shard.
+    """One fault of a cache. docs/caches.md lists the kinds.
 
-    A `document` belongs to no stage either; `detail` says what is wrong with it, and what to do.
+    A problem of kind `metadata` has no shard. A problem of kind `document` has no stage either, and its `detail` says
+    what is wrong and what to do.
     """
 
     stage: str
@@ -43,11 +44,11 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """All problems of a cache; none means that every sealed byte is as it was written, and plausible.
+    """All problems of a cache. Without problems every sealed byte is unchanged and plausible.
 
-    `warnings` name what is possible but seldom meant, and documents that early versions did not write; they are no
-    problems. Nor are frames with fewer boxes than
-    `proposals.top`: `proposals_per_frame` is their mean number, None where there are none.
+    `warnings` are not problems: values that are possible but rarely meant, and documents that early versions did not
+    write. `proposals_per_frame` is the mean number of boxes in a frame, None without boxes. Fewer boxes than
+    `proposals.top` are no problem.
     """
 
     problems: tuple[Problem, ...]
@@ -71,10 +72,10 @@ class Verification:
 
 
 def verify(path: Path | str) -> Verification:
-    """Check every sealed object: existence, size, checksum, shape, values; and what describes the arrays.
+    """Checks every sealed object: existence, size, checksum, shape and values. Checks the metadata of the arrays, too.
 
-    Objects that no record names are no concern of it. Raises CacheNotFound, CacheTooNew, StorageError, and
-    CacheMismatch for a cache that is half upgraded.
+    Returns all problems. Objects that no record names are ignored. Raises CacheNotFound, CacheTooNew and StorageError.
+    Raises CacheMismatch for a cache that is half upgraded.
     """
     try:
         cache = Cache(path)
@@ -101,7 +102,7 @@ def verify(path: Path | str) -> Verification:
 
 
 def _document_problems(cache: Cache) -> Iterator[Problem]:
-    """Documents of the whole cache, and of its stages, that are missing or cannot be understood."""
+    """Yields the documents of the cache and of its stages that are missing or cannot be read."""
     readers: dict[str, Callable[[], object]] = {
         TABLE: lambda: ClipsTable.check(cache.storage),
         CLASSES: lambda: cache.classes,
@@ -123,9 +124,10 @@ def _document_problem(name: str, error: CacheError | str) -> Problem:
 
 
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
-    """Un-mark the shards with problems, so that the next extract redoes just those; write bad metadata anew.
+    """Un-marks the shards with problems, so that the next extract redoes only those. Writes damaged metadata anew.
 
-    Documents stay as they are: nothing else in the cache says what they said. Metadata waits until they are mended.
+    Documents are left as they are, because nothing else in the cache has their content. Metadata is written only if no
+    document is damaged.
     """
     has_documents = any(problem.kind == "document" for problem in problems)
     metadata = [problem.object for problem in problems if problem.kind == "metadata" and not has_documents]
@@ -139,12 +141,12 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
 
 
 def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """(object, kind) of everything wrong with one sealed shard."""
+    """Yields (object, kind) for every problem of one sealed shard."""
     return (found for found in _shard_findings(cache, stage, record) if found[1] != "zeros")
 
 
 def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
-    """Arrays with sealed shards that a reader would not find, or not read as they were written."""
+    """Yields the arrays with sealed shards whose metadata would mislead a reader."""
     shards = _sealed(cache, stage.key)
     if shards:
         sealed = min((shards[-1] + 1) * cache.shard_clips, cache.num_rows)
@@ -154,7 +156,7 @@ def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _sealed(cache: Cache, key: str) -> list[int]:
-    """The shards that are done, those with a damaged record among them. Raises RowsMismatch."""
+    """Returns the shards that are done, with those whose record is damaged. Raises RowsMismatch."""
     try:
         return sealed_shards(cache, key)
     except RowsMismatch:
@@ -181,7 +183,10 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """(object, kind) of all there is to say about one shard; values are looked at only where all bytes are whole."""
+    """Yields (object, kind) for every problem and warning of one shard.
+
+    Values are checked only if all bytes are whole.
+    """
     record_name = cache.ledger.name(stage.key, record.shard)
     if record.fingerprint != stage.fingerprint:
         yield record_name, "fingerprint"
@@ -203,19 +208,19 @@ def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tupl
 
 
 def _object_of(record: Record, array: str) -> str:
-    """The sealed object that holds an array; the array's name where the record lists none."""
+    """Returns the name of the sealed object that holds an array, or the array's name if the record lists none."""
     return next((name for name in record.objects if f"/{array}/" in name), array)
 
 
 def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> None:
-    """Raise CacheError, naming the object, unless these objects of a record are as they were sealed."""
+    """Raises CacheError with the object's name unless these objects of a record are as they were sealed."""
     for name in names:
         if kind := object_problem(storage, name, record.objects[name]):
             raise _damaged(f"{storage.root}/{name}", kind, record)
 
 
 def whole_contents(cache: Cache, stage: Stage, record: Record) -> ShardContents:
-    """All rows of a sealed shard, its objects held against its record. Raises CacheError for one that is damaged."""
+    """Returns all rows of a sealed shard after its objects were checked. Raises CacheError if an object is damaged."""
     require_rows_of(cache, record)
     require_whole(cache.storage, record, record.objects)
     where = f"{cache.root}/{cache.ledger.name(record.key, record.shard)}"
@@ -240,7 +245,7 @@ def _damaged(where: str, kind: str, record: Record) -> CacheError:
 
 
 def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
-    """What is wrong with one object, or nothing."""
+    """Returns the kind of fault of one object, or "" if the object is whole."""
     try:
         size, digest = storage.digest(name)
     except (FileNotFoundError, NotRegularError):

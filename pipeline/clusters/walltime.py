@@ -90,7 +90,7 @@ def _slurm_end() -> float | None:
         return None
 
 
-class Schedule:
+class UnitSchedule:
     """Decides whether one worker may begin another unit. The first unit may always begin.
 
     Every later unit must be expected to end in time. The expected time of a unit is that of the slowest unit so far,

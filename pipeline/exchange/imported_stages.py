@@ -11,7 +11,7 @@ from kinegraph.cache_schemas.cache import Stage
 from kinegraph.cache_schemas.fingerprint import Options, canonical
 from kinegraph.cache_schemas.ledger import Source
 from kinegraph.pipeline.errors import ExchangeError
-from kinegraph.stages.imports.layout import Layout
+from kinegraph.stages.imports.layout import FeatureLayout
 
 VERSION = 1  # raised when what is made of the same files changes
 
@@ -55,12 +55,12 @@ def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int |
     }
 
 
-def imported_stages(naming: Naming, layout: Layout, options: Options) -> tuple[Stage, ...]:
+def imported_stages(naming: Naming, layout: FeatureLayout, options: Options) -> tuple[Stage, ...]:
     """Returns the stages of an import, each after the stages that it reads."""
     return tuple(_stages(naming, layout, options))
 
 
-def _stages(naming: Naming, layout: Layout, options: Options) -> Iterator[Stage]:
+def _stages(naming: Naming, layout: FeatureLayout, options: Options) -> Iterator[Stage]:
     name, tap, T = naming.name, naming.tap, layout.num_frames
     C, H, W = layout.shapes.get("maps", (*layout.shapes["pooled"], 0, 0))
     store = ("maps", "pooled") if "maps" in layout.shapes else ("pooled",)

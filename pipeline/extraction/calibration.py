@@ -1,4 +1,4 @@
-"""`kinegraph plan --calibrate`: one work unit run for its pace, in a cache that is thrown away. Needs torch."""
+"""`kinegraph plan --calibrate` measures one work unit in a temporary cache. Needs torch."""
 
 import resource
 import sys
@@ -24,11 +24,11 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What one unit took on this machine, and what that means for the rest.
+    """The measured cost of one unit on this machine, and the estimate for the rest.
 
-    `seconds` from the first video to the last seal, without the start of Python and networks; `stage_seconds`: what of
-    it went where. `peak_bytes`: resident memory of the process. `hours` for all that is missing, with `workers` such
-    workers side by side; None where no clip could be decoded, which tells nothing.
+    `seconds` runs from the first video to the last seal, without the start of Python and the loading of networks.
+    `stage_seconds` divides it among stages. `peak_bytes` is the resident memory of the process. `hours` is the time for
+    all missing shards with `workers` such workers in parallel, None if no clip could be decoded.
     """
 
     clips: int
@@ -43,7 +43,7 @@ class Calibration:
 
     @property
     def clips_per_second(self) -> float:
-        """Of one worker."""
+        """Returns the speed of one worker."""
         return self.clips / self.seconds
 
     def to_json(self) -> dict[str, Any]:
@@ -51,9 +51,10 @@ class Calibration:
 
 
 def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
-    """Run one unit of the plan in a temporary folder; None where nothing is missing. The cache is only read.
+    """Runs one unit of the plan in a temporary folder and returns its cost, or None if the plan has no unit.
 
-    Raises what extraction raises: WeightsError, or CacheMismatch for weights other than the cache's.
+    The cache is only read. Raises the errors of an extraction: WeightsError, and CacheMismatch for weights other than
+    those of the cache.
     """
     if not plan.units:
         return None
@@ -91,20 +92,20 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
 
 
 def _typical(units: Sequence[WorkUnit]) -> WorkUnit:
-    """The first of the units whose keys most units have."""
+    """Returns the first unit with the keys that most units have."""
     ((keys, _),) = Counter(unit.keys for unit in units).most_common(1)
     return next(unit for unit in units if unit.keys == keys)
 
 
 def _scratch(cache: Cache, folder: str) -> Cache:
-    """A cache of the same rows and layout, with nothing in it."""
+    """Returns an empty cache in `folder` with the same rows and layout."""
     scratch = Cache.create(folder, cache.manifest["clips"], cache.manifest["store"])
     scratch.storage.put(TABLE, [cache.storage.get(TABLE)])
     return scratch
 
 
 def _copy_sealed(cache: Cache, scratch: Cache, keys: Sequence[str], shard: int) -> None:
-    """Give the scratch cache what the keys have sealed of a shard."""
+    """Copies the sealed objects of these keys in one shard into the temporary cache."""
     begun = [key for key in keys if cache.has_stage(key)]
     scratch.declare(*(cache.stage(key) for key in begun))
     for key in begun:

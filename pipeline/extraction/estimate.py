@@ -1,4 +1,4 @@
-"""What a plan will cost: files, bytes, memory and time, and whether the disk has room. Torch-free."""
+"""The cost of a plan: files, bytes, memory and time, and whether the disk has room. Torch-free."""
 
 import shutil
 from dataclasses import asdict, dataclass
@@ -18,10 +18,14 @@ from kinegraph.stages.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """`worker_bytes`: see `worker_bytes`. `hours` at the pace of earlier shards of this cache, None where a planned
-    stage has none; `free_bytes` None where the cache lies on no file system, `free_inodes` also where that counts none.
-    Both heed what the file system itself limits (quota of a project, what is kept for root); a user's own quota shows
-    only at writing."""
+    """The cost of a plan.
+
+    `bytes` and `files` are to be written. `worker_bytes` is explained at the function `worker_bytes`. `hours` assumes
+    the speed of earlier shards of this cache, None if a planned stage has no earlier shard. `free_bytes` is None if the
+    cache is not on a file system. `free_inodes` is None also if the file system does not count inodes. Both obey limits
+    of the file system itself: the quota of a project, and what is reserved for root. The quota of a user shows only
+    when files are written.
+    """
 
     units: int
     files: int
@@ -32,11 +36,14 @@ class Estimate:
     hours: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """`inodes` are as many as files; an array begun anew takes up to five more, a group 16 for coordinates."""
+        """Returns the estimate as a document. `inodes` equals `files`.
+
+        A new array takes up to five more inodes, and the coordinates of a group take 16.
+        """
         return asdict(self) | {"inodes": self.files}
 
     def check_fits(self, where: str) -> None:
-        """Raise UsageError where the file system has not the room for what is to be written."""
+        """Raises UsageError if the file system has too few free bytes or inodes for the plan."""
         if self.free_bytes is not None and self.bytes > self.free_bytes:
             raise UsageError(
                 f"{where}: {self.bytes:,} bytes to write, {self.free_bytes:,} bytes free. Make room, store less "
@@ -51,6 +58,7 @@ class Estimate:
 
 
 def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
+    """Returns the cost of a plan."""
     folder = cache.storage.local_path(".")
     return Estimate(
         units=len(plan.units),
@@ -64,9 +72,10 @@ def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
 
 
 def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
-    """The most memory that pixels and outputs take in one worker: the queues full, every frame as large as the largest.
+    """Returns the largest memory that pixels and outputs take in one worker, in bytes.
 
-    Python and torch (some 400 MB) and the networks with their activations come on top.
+    The queues are taken as full, and every frame as large as the largest. Python and torch (some 400 MB), and the
+    networks with their activations, need more memory on top.
     """
     keys = {key for unit in plan.units for key in unit.keys}
     row_bytes = sum(spec.row_bytes for key in keys for spec in plan.declared.stages[key].arrays)
@@ -79,13 +88,16 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
 
 
 def _most_rows_of_a_video(cache: Cache) -> int:
-    """Rows that are decoded together: those of one video, its intervals too, in one shard."""
+    """Returns the largest number of rows that are decoded together: the rows of one video in one shard."""
     counted = ClipsTable.read_columns(cache.storage, ["path"]).group_by("path").aggregate([([], "count_all")])
     return min(cache.shard_clips, max(counted.column("count_all").to_pylist(), default=0))
 
 
 def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
-    """Bytes of one clip's pixels in a unit of these keys whose maps are not in the cache: squares, and whole frames."""
+    """Returns the bytes of one clip's pixels, squares and whole frames, in a unit that writes `keys`.
+
+    No map is taken from the cache.
+    """
     wanted = declared.wanted(declared.running(keys, lambda key: False))
     if wanted is None:
         return 0
@@ -97,14 +109,17 @@ def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
 
 
 def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:
-    """All (height, width) of frames that the cache's rows have."""
+    """Returns the sizes (height, width) of the frames of all videos, each size once, px."""
     sizes = ClipsTable.read_columns(cache.storage, ["frame_height", "frame_width"])
     different = sizes.group_by(["frame_height", "frame_width"]).aggregate([]).to_pylist()
     return [(row["frame_height"], row["frame_width"]) for row in different if row["frame_height"] > 0]
 
 
 def hours(cache: Cache, plan: Plan) -> float | None:
-    """Stages of one unit run together: the slowest decides."""
+    """Returns the hours that the plan takes, or None if the speed of a stage is unknown.
+
+    Stages of one unit run together, so the slowest stage decides.
+    """
     seconds = 0.0
     for key in plan.keys:
         missing = sum(len(cache.shard_rows(unit.shard)) for unit in plan.units if key in unit.keys)
@@ -116,6 +131,9 @@ def hours(cache: Cache, plan: Plan) -> float | None:
 
 
 def _recent_rate(cache: Cache, key: str) -> float | None:
-    """Clips a second over the last shards by number: reading every record would take as long as `status`."""
+    """Returns the clips per second of a stage over its last shards by number, or None if none is sealed.
+
+    Reading every record would take as long as `status`.
+    """
     records = (cache.ledger.read(key, shard) for shard in cache.ledger.shards(key)[-RECENT_RECORDS:])
     return clips_per_second(Sealed.of(record) for record in records if record)

@@ -30,7 +30,7 @@ LEFT_OPEN = 2  # videos that a following unit may need again; each holds some de
 
 
 @dataclass(kw_only=True)
-class Batch:
+class PixelBatch:
     """Holds `batch_size` consecutive rows of a shard from row `offset` on. The last batch of a shard holds fewer rows.
 
     `clip_ids` are the clips of the whole unit. `pixels` maps each kind of square to [batch_size, T, S, S, 3] uint8.
@@ -92,7 +92,7 @@ class Feed:
         self._staging = staging or StagingOptions()
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
-    def batches(self, units: Iterable[WorkUnit]) -> Generator[Batch]:
+    def batches(self, units: Iterable[WorkUnit]) -> Generator[PixelBatch]:
         """Yields all batches of all units, in order. Decoding runs ahead across the borders of units.
 
         Close the generator to stop the threads. With 0 threads everything runs in the caller, for debugging.
@@ -187,7 +187,7 @@ class Feed:
         for first, future in under_way:
             yield first, future.result()
 
-    def _assembled(self, decoded: Iterable[tuple[_UnitVideo, _Decoded]]) -> Iterator[Batch]:
+    def _assembled(self, decoded: Iterable[tuple[_UnitVideo, _Decoded]]) -> Iterator[PixelBatch]:
         rows: list[ClipRow] = []
         numbers: list[int] = []
         clips: list[DecodedClip | DecodeError] = []
@@ -199,7 +199,7 @@ class Feed:
             while len(rows) >= self._batch_size or (video.is_last and rows):
                 size = self._batch_size
                 is_last = video.is_last and len(rows) <= size
-                batch = Batch(
+                batch = PixelBatch(
                     unit=video.unit,
                     clip_ids=video.clip_ids,
                     offset=numbers[0],
@@ -212,7 +212,7 @@ class Feed:
                 yield batch
                 rows, numbers, clips, sources = rows[size:], numbers[size:], clips[size:], {}
 
-    def _fill_pixels(self, batch: Batch) -> None:
+    def _fill_pixels(self, batch: PixelBatch) -> None:
         """Moves the pixels of the clips into the batch."""
         wanted = self._wanted(batch.unit)
         if wanted is None:

@@ -26,10 +26,10 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a worker has loaded. Each worker builds one.
+    """The stages and runners that one worker has loaded.
 
     `declared` holds the stages that the worker writes and all stages that they read. `runners` compute these stages, by
-    key; `clips` has no runner.
+    key. `clips` has no runner.
     """
 
     cache: Cache

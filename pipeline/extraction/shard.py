@@ -16,7 +16,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Reason, Record, Source
 from kinegraph.cache_schemas.store import Shard
 from kinegraph.pipeline.caches.plan import WorkUnit
-from kinegraph.pipeline.extraction.feed import Batch
+from kinegraph.pipeline.extraction.feed import PixelBatch
 from kinegraph.pipeline.extraction.networks import Loaded
 from kinegraph.pipeline.shards.leases import Leases, NoLeases
 from kinegraph.pipeline.shards.sealing import StageOutput, check_times, seal
@@ -75,7 +75,7 @@ class ShardInProgress:
         """Counts the time since `since` (of time.monotonic) as spent on `kind`."""
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: PixelBatch) -> None:
         """Runs all stages of the unit on one batch."""
         self.sources |= batch.sources
         usable = self._take_clips(batch)
@@ -92,7 +92,7 @@ class ShardInProgress:
         yield
         self.spent(kind, begun)
 
-    def _take_clips(self, batch: Batch) -> list[int]:
+    def _take_clips(self, batch: PixelBatch) -> list[int]:
         """Notes frame times, failures and warnings. Returns the usable slots."""
         usable = []
         for slot, clip in enumerate(batch.clips):
@@ -113,7 +113,7 @@ class ShardInProgress:
             for output in self.outputs.values():
                 output.warn(row, clip.warning)
 
-    def _lacking(self, key: str, batch: Batch, usable: Sequence[int]) -> list[int]:
+    def _lacking(self, key: str, batch: PixelBatch, usable: Sequence[int]) -> list[int]:
         """Returns the usable slots whose rows the key lacks, or a reader lacks to which the key lends arrays."""
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
@@ -204,7 +204,7 @@ class _KeyBatch:
 
     shard: ShardInProgress
     key: str
-    batch: Batch
+    batch: PixelBatch
     slots: list[int]
 
     @property

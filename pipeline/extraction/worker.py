@@ -1,4 +1,4 @@
-"""One worker: loads the networks once, then turns work units into sealed shards."""
+"""One worker loads the networks once and turns work units into sealed shards."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.caches.verification import shard_problems
-from kinegraph.pipeline.clusters.walltime import Schedule, allotment, require_time_to_wait
+from kinegraph.pipeline.clusters.walltime import UnitSchedule, allotment, require_time_to_wait
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction.events import (
     ClipsDone,
@@ -25,7 +25,7 @@ from kinegraph.pipeline.extraction.events import (
     UnitSealedElsewhere,
     UnitSuspected,
 )
-from kinegraph.pipeline.extraction.feed import Batch, Feed
+from kinegraph.pipeline.extraction.feed import Feed, PixelBatch
 from kinegraph.pipeline.extraction.networks import Loaded, Report, load
 from kinegraph.pipeline.extraction.shard import ShardInProgress
 from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on, revisit
@@ -35,7 +35,11 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over units: under which leases, and what it leaves over, leased by others, `suspects`, or `too_late`."""
+    """One pass over units under the leases of one worker.
+
+    `leased` are units that another run has leased. `suspects` are units that killed `max_deaths` workers. `too_late`
+    are units that cannot end in time.
+    """
 
     leases: Leases | NoLeases
     max_deaths: float
@@ -45,11 +49,11 @@ class Pass:
 
 
 class Worker:
-    """Runs units of one config on one cache. Networks are built, and stages declared, at construction.
+    """Runs units of one config on one cache. The constructor loads the networks and declares the stages in the cache.
 
-    `loaded`: what another worker loaded for the same keys, declared in this cache.
-    `schedule`: the time there is for units; if not given, from now what the config and the job around it leave.
-    Raises WeightsError, or CacheMismatch where the weights are not those the cache was made with.
+    `schedule` decides whether another unit fits. By default it begins now and uses the time limits of the config and of
+    the job. `loaded` is what another worker loaded for the same keys, declared in this cache. The constructor raises
+    WeightsError, and CacheMismatch if the cache was made with other weights.
     """
 
     def __init__(
@@ -58,22 +62,21 @@ class Worker:
         cache: Cache,
         keys: Iterable[str],
         report: Report,
-        schedule: Schedule | None = None,
+        schedule: UnitSchedule | None = None,
         loaded: Loaded | None = None,
     ) -> None:
         self.config, self.cache, self.report = config, cache, report
-        self.schedule = schedule or Schedule(allotment(config.run.walltime_seconds))
+        self.schedule = schedule or UnitSchedule(allotment(config.run.walltime_seconds))
         self.threads = config.run.worker_threads
         torch.set_num_threads(self.threads)
         self.loaded = loaded or load(config, cache, keys, report)
 
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
-        """Run the units, those that others have leased once these are done or dead; then all are sealed.
+        """Runs all units and returns the suspects: the units that killed `max_deaths` workers.
 
-        Gives the suspects: units that `max_deaths` workers did not survive, left alone. Whatever stops it, what is
-        sealed stays and nothing else counts.
-        Raises OutOfTimeError once what was begun is sealed and no other unit can end in time, WalltimeError where not
-        even one can.
+        Units that another run has leased are retried after the others, until they are sealed or that run is dead. If
+        the call is stopped, sealed shards stay and nothing else was changed. Raises OutOfTimeError when every unit that
+        began is sealed and no other unit can end in time. Raises WalltimeError if not even one unit can.
         """
         suspects: list[WorkUnit] = []
 
@@ -92,7 +95,7 @@ class Worker:
 
     @contextmanager
     def _explained_stop(self) -> Iterator[None]:
-        """A job's end that comes before that of its first unit is an error, not a stop to go on from."""
+        """Turns a stop into a WalltimeError if the job ended before its first unit."""
         try:
             yield
         except KeyboardInterrupt as stop:
@@ -101,13 +104,16 @@ class Worker:
             raise
 
     def _run_in_time(self, units: Iterator[WorkUnit], over: Pass, decode_threads: int) -> None:
-        """Where time matters the first unit runs by itself: none is pulled ahead before one has shown what it takes."""
+        """Runs the units.
+
+        If time is limited, the first unit runs alone, because its duration is needed before others begin.
+        """
         while self.schedule.lacks_measure and (first := next(units, None)) is not None:
             self.run_free([first], over, decode_threads=decode_threads)
         self.run_free(units, over, decode_threads=decode_threads)
 
     def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
-        """The units whose lease is ours now, without the keys that another worker sealed in the meantime."""
+        """Yields the units whose lease this worker took, without the keys that another worker sealed meanwhile."""
         for unit in units:
             if not self.schedule.has_room():
                 over.too_late.append(unit)
@@ -129,9 +135,10 @@ class Worker:
                 self.report(UnitSealedElsewhere(unit=unit))
 
     def _left(self, unit: WorkUnit) -> WorkUnit:
-        """What nobody did meanwhile: keys without a record, or with the one that is to be replaced.
+        """Returns the unit with the keys that no worker has done meanwhile.
 
-        A shard of which not all is as it was sealed is run whole: its good rows cannot be told from the others.
+        These are the keys without a record and the keys whose record is to be replaced. If a sealed shard is damaged,
+        all its rows are computed again, because its good rows cannot be told from the others.
         """
         ledger, planned = self.cache.ledger, {record.key: record for record in unit.reopened}
         keys, reopened = [], []
@@ -148,9 +155,9 @@ class Worker:
         return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
     def run_free(self, units: Iterable[WorkUnit], over: Pass, *, decode_threads: int) -> None:
-        """Run the units that nobody else is at. None waits for another worker, which might wait for one of ours.
+        """Runs the units that no other run has leased. No unit waits for another worker, which might wait for this one.
 
-        What becomes of each unit is reported: sealed here or elsewhere, leased, or suspected.
+        Reports the fate of each unit: sealed here, sealed elsewhere, leased or suspected.
         """
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),
@@ -182,7 +189,7 @@ class Worker:
             if pending is not None:
                 stopping.result(pending)
 
-    def _compute(self, shard: ShardInProgress, batch: Batch) -> None:
+    def _compute(self, shard: ShardInProgress, batch: PixelBatch) -> None:
         shard.add(batch)
         videos = len({row.video_id for row in batch.rows})
         waiting = max(shard.seconds, key=lambda kind: shard.seconds[kind])

@@ -1,4 +1,4 @@
-"""What a sealed shard says, against what its stage and its ledger record promise. Torch-free."""
+"""Checks the rows of a sealed shard against its stage and its ledger record. Torch-free."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,10 +18,10 @@ from kinegraph.stages.kinds import KINDS
 
 
 class ShardContents:
-    """All rows of one sealed shard of one stage; its objects must be whole.
+    """All rows of one sealed shard of one stage. The objects of the shard must be whole.
 
-    `undecodable` names the arrays that do not decode to the record's rows. Raises KeyError where the record names
-    a clip that is not in the shard.
+    `undecodable` are the arrays that cannot be decoded to the record's number of rows. Raises KeyError if the record
+    names a clip that is not in the shard.
     """
 
     def __init__(self, cache: Cache, stage: Stage, record: Record) -> None:
@@ -40,13 +40,16 @@ class ShardContents:
                 self.undecodable.append(spec.name)
 
     def _ok_floats(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Float arrays by name, their rows of clips that did not fail; without those that may hold NaN."""
+        """Yields the names of float arrays with their rows of clips that did not fail.
+
+        Arrays that may hold NaN are left out.
+        """
         for name, rows in self.rows.items():
             if rows.dtype.kind == "f" and name not in MAY_HOLD_NAN:
                 yield name, rows[self.ok]
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """(array, kind) of everything that the record does not allow."""
+        """Yields (array, kind) for everything that the record does not allow."""
         yield from ((name, "shape") for name in self.undecodable)
         yield from ((name, "non_finite") for name, rows in self._ok_floats() if not np.isfinite(rows).all())
         yield from ((spec.name, "fill") for spec in self.stage.arrays if not self._is_filled(spec))
@@ -57,19 +60,22 @@ class ShardContents:
             yield from self.kind.problems({name: rows[self.ok] for name, rows in self.rows.items()})
 
     def _is_filled(self, spec: ArraySpec) -> bool:
-        """Whether the rows of failed clips hold the fill value."""
+        """Returns whether the rows of failed clips hold the fill value."""
         rows = self.rows.get(spec.name)
         return rows is None or np.array_equal(rows[~self.ok], spec.empty(int((~self.ok).sum())), equal_nan=True)
 
     def zeros(self) -> Iterator[str]:
-        """Float arrays with an all-zero row in a clip that is ok: possible, but seldom meant."""
+        """Yields float arrays with an all-zero row of a clip that is ok. Such a row is possible but rarely meant."""
         may_be_zero = self.kind.may_be_zero(self.stage) if self.kind is not None else ()
         all_zero = (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
         return (name for name in all_zero if name not in may_be_zero)
 
 
 def recorded_status(record: Record, clip_ids: Sequence[str]) -> np.ndarray:
-    """uint8 [rows]: how the rows of a shard fared, as its record says. Raises KeyError for a clip that is not there."""
+    """Returns the status of each row of a shard by its record, uint8 [rows].
+
+    Raises KeyError if the record names a clip that is not in the shard.
+    """
     numbers = {clip_id: number for number, clip_id in enumerate(clip_ids)}
     status = np.full(len(clip_ids), STATUS_OK, dtype=np.uint8)
     status[[numbers[warned.clip_id] for warned in record.warnings]] = STATUS_WARNED

@@ -182,7 +182,7 @@ def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) ->
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
     """Returns the runs of every named head with seeds `train.seed`, `train.seed` + 1, ...
 
-    Raises ConfigError, and HeadError for a head of one's own that cannot be read.
+    Raises ConfigError, and HeadError for a user's own head that cannot be read.
     """
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1
@@ -205,7 +205,10 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
 
 
 def _folder(run: str, name: str, seed: int | None) -> Path:
-    """Of one run (`seed` None), or of one of several. A name that `run` has already is not added to it."""
+    """Returns the folder of the only run (`seed` None), or of one run of several.
+
+    The name of the head is added unless `run` has a place for it.
+    """
     place = Path(run.replace(HEAD, name))
     if seed is None:
         return place

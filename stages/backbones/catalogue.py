@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from kinegraph.stages.backbones.entry import AS_TRAINED, GEOMETRY, INFLATE, PAPER, BackboneEntry, Counts, Options
+from kinegraph.stages.backbones.entry import AS_TRAINED, GEOMETRY, INFLATE, PAPER, BackboneEntry, Counts, ModelOptions
 from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 from kinegraph.stages.backbones.taps import HALF_DOWN, HALF_UP, Level, Tap, Window, taps_of
 from kinegraph.stages.weights.registry import BACKBONE_WEIGHTS
@@ -204,7 +204,7 @@ CATALOGUE: dict[str, BackboneEntry] = {
 }
 
 
-def entry(name: str, options: Options = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
+def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
     """Returns the entry of a backbone, with the geometry that `options` and `weights` choose.
 
     Facts of `timm/<model>` come from timm. Raises ValueError, with the list of names, if there is no such backbone or

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from kinegraph.stages.backbones.taps import Tap
 from kinegraph.stages.weights.sources import WeightSource, known_source
 
-Options = Mapping[str, int | str]
+ModelOptions = Mapping[str, int | str]
 GEOMETRY, AS_TRAINED, PAPER = "geometry", "as_trained", "paper"  # the option that sets defaults of other options
 INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D network
 
@@ -46,7 +46,7 @@ class BackboneEntry:
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
     counts: Counts | None = None
     options: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
-    chosen: Options = field(default_factory=dict)
+    chosen: ModelOptions = field(default_factory=dict)
     min_frames: int = 1
     inflates: str | None = None
 
@@ -63,7 +63,7 @@ class BackboneEntry:
         names = ", ".join(tap.name for tap in self.taps)
         raise ValueError(f"backbone {self.name} has no tap {name!r}; its taps are {names}")
 
-    def choose(self, options: Options, weights: str) -> dict[str, int | str]:
+    def choose(self, options: ModelOptions, weights: str) -> dict[str, int | str]:
         """Returns the options that differ from the paper's values.
 
         `options` have priority. Other values are those in which `weights` were trained, where that is known. Raises

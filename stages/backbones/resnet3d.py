@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.non_local import NonLocal
-from kinegraph.stages.backbones.resnet3d_layouts import STAGES, Layout
+from kinegraph.stages.backbones.resnet3d_layouts import STAGES, ResNetLayout
 
 EXPANSION = 4
 
@@ -55,7 +55,7 @@ class Bottleneck3D(nn.Module):
         return out
 
 
-class Stage(nn.Module):
+class ResidualStage(nn.Module):
     """Residual blocks "0", "1", ... in a row. `after` maps a block's number to the module that follows the block."""
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
@@ -88,7 +88,7 @@ class ResNet3D(Backbone):
         "res5": ("res5",),
     }
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: ResNetLayout) -> None:
         super().__init__()
         frames, stride = layout.stem_frames, layout.stem_time_stride
         self.conv1 = nn.Conv3d(3, 64, (frames, 7, 7), stride=(stride, 2, 2), padding=(frames // 2, 3, 3), bias=False)
@@ -104,12 +104,12 @@ class ResNet3D(Backbone):
             in_channels, width = EXPANSION * width, 2 * width
 
 
-def _stage(layout: Layout, name: str, in_channels: int, width: int, stride: int) -> Stage:
+def _stage(layout: ResNetLayout, name: str, in_channels: int, width: int, stride: int) -> ResidualStage:
     first, *others = layout.kernels(name)
     out_channels = EXPANSION * width
     blocks = [Bottleneck3D(in_channels, width, first, stride)]
     blocks += [Bottleneck3D(out_channels, width, kernel, 1) for kernel in others]
-    stage = Stage(blocks)
+    stage = ResidualStage(blocks)
     for index in layout.non_local.get(name, ()):
         stage.after[str(index)] = NonLocal(out_channels, layout.res3_attention_frames if name == "res3" else "all")
     return stage

@@ -29,7 +29,7 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class ResNetLayout:
     """Describes one network of the family.
 
     blocks: the number of blocks in each of res2 ... res5.
@@ -89,13 +89,13 @@ def _if_2(stride: int, window: Window = HALF_DOWN) -> tuple[Window, ...]:
 # The table of Wang and Gupta 2018 (arXiv 1806.01810) states 3x1x1 in every block. Only the alternating pattern of the
 # authors' non-local code (arXiv 1711.07971) has the published 28.0 M parameters and 153 GMAC. In the paper, res5 has
 # the size of res4; the public checkpoints of all these networks were trained with res5_stride 2.
-_I3D_R50 = Layout(stem_frames=5, temporal_kernels="alternate", pool2_time_stride=2, res5_stride=1)
+_I3D_R50 = ResNetLayout(stem_frames=5, temporal_kernels="alternate", pool2_time_stride=2, res5_stride=1)
 
-LAYOUTS: dict[str, Layout] = {
-    "c2d_r50": Layout(stem_frames=1, temporal_kernels="none", pool2_time_stride=2, res5_stride=2),
+LAYOUTS: dict[str, ResNetLayout] = {
+    "c2d_r50": ResNetLayout(stem_frames=1, temporal_kernels="none", pool2_time_stride=2, res5_stride=2),
     "i3d_r50": _I3D_R50,
     "i3d_r101": replace(_I3D_R50, blocks=(3, 4, 23, 3)),
     "nonlocal_i3d_r50": replace(_I3D_R50, non_local={"res3": (1, 3), "res4": (1, 3, 5)}),
     "nonlocal_i3d_r101": replace(_I3D_R50, blocks=(3, 4, 23, 3), non_local={"res3": (1, 3), "res4": (6, 13, 20)}),
-    "slowonly_r50": Layout(stem_frames=1, temporal_kernels="upper", pool2_time_stride=1, res5_stride=2),
+    "slowonly_r50": ResNetLayout(stem_frames=1, temporal_kernels="upper", pool2_time_stride=1, res5_stride=2),
 }

@@ -5,18 +5,18 @@ from typing import Any
 
 from kinegraph.stages.datasets.folder import list_folder
 from kinegraph.stages.datasets.interactions import list_interactions
-from kinegraph.stages.datasets.listing import Listing, Progress
+from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.options import DatasetOptions, FolderOptions, InteractionsOptions, SyncMnistOptions
 from kinegraph.stages.datasets.sync_mnist import list_sync_mnist
 
-LISTERS: Mapping[type, Callable[[Any, Progress | None, int], Listing]] = {
+LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
     FolderOptions: list_folder,
     InteractionsOptions: list_interactions,
     SyncMnistOptions: list_sync_mnist,
 }
 
 
-def list_videos(options: DatasetOptions, progress: Progress | None = None, *, tries: int = 1) -> Listing:
+def list_videos(options: DatasetOptions, progress: OnVideosMade | None = None, *, tries: int = 1) -> Listing:
     """Lists a data set. A generated data set is made first where it is missing.
 
     progress: called with the number of videos made since the last call. tries: how often a URL is requested while the

@@ -15,7 +15,7 @@ from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.datasets.csv_list import csv_lines, decoded
 from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.datasets.folders import VIDEO_SUFFIXES, below_folder, below_url, split_and_label
-from kinegraph.stages.datasets.listing import Entry, Listing, Progress, listing_of
+from kinegraph.stages.datasets.listing import Entry, Listing, OnVideosMade, listing_of
 from kinegraph.stages.datasets.options import FolderOptions
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.opening import on_disk, printable
@@ -28,7 +28,7 @@ SET_RATE = "For folders of images set dataset.frame_rate: how many images a seco
 log = logging.getLogger("kinegraph")
 
 
-def list_folder(options: FolderOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
+def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
     """Returns the videos below a folder or URL, or the videos of a csv."""
     root = options.root.removeprefix(FILE)
     if not is_url(root) and not Path(root).is_dir():

@@ -4,14 +4,14 @@ import os
 from pathlib import Path
 
 from kinegraph.stages.datasets.folder import list_folder
-from kinegraph.stages.datasets.listing import Listing, Progress
+from kinegraph.stages.datasets.listing import Listing, OnVideosMade
 from kinegraph.stages.datasets.options import FolderOptions, InteractionsOptions
 from kinegraph.stages.generated.interactions import generate
 
 SPLITS = ("train", "val", "test")
 
 
-def list_interactions(options: InteractionsOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
+def list_interactions(options: InteractionsOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
     """Returns the videos below `options.root`. Missing videos are made first."""
     root = Path(options.root)
     counts = {split: getattr(options, split) for split in SPLITS}

@@ -11,7 +11,7 @@ from kinegraph.stages.datasets.errors import DatasetError
 from kinegraph.stages.decode.numbered_images import NumberedImages
 
 CHARADES_CLASS = re.compile(r"(c\d{3}) .")  # each line of Charades_v1_classes.txt begins with a label
-Progress = Callable[[int], None]  # called with the number of videos made since the last call
+OnVideosMade = Callable[[int], None]  # called with the number of videos made since the last call
 
 
 @dataclass(frozen=True, kw_only=True)

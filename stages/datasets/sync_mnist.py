@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 from kinegraph.stages.datasets.folder import entries_of_csv
-from kinegraph.stages.datasets.listing import Listing, Progress, listing_of
+from kinegraph.stages.datasets.listing import Listing, OnVideosMade, listing_of
 from kinegraph.stages.datasets.options import SyncMnistOptions
 from kinegraph.stages.generated.sync_mnist import classes, generate
 
 
-def list_sync_mnist(options: SyncMnistOptions, progress: Progress | None = None, tries: int = 1) -> Listing:
+def list_sync_mnist(options: SyncMnistOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
     """Returns the videos below `options.root`. Missing videos are made first."""
     generate(options, workers=os.cpu_count() or 1, progress=progress)
     entries = entries_of_csv(options.root, str(Path(options.root, "annotations.csv")))

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class InteractionBatch:
     """Generated clips with the truth at every FRAME_STEP-th frame."""
 
     frames: Tensor  # [B, T, 3, H, W] uint8
@@ -78,12 +78,12 @@ def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, 
     return frames, boxes_around(centres, sizes), [value for _, value in drawn], np.gradient(centres, axis=0)
 
 
-def batches(seed: int, count: int, batch_size: int) -> Iterator[Batch]:
+def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch]:
     """Yields `count` batches of fresh clips. The same seed always has the same batches."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         frames, boxes, digits, velocities = zip(*(_clip(rng) for _ in range(batch_size)), strict=True)
-        yield Batch(
+        yield InteractionBatch(
             frames=torch.from_numpy(np.stack(frames)).movedim(-1, 2),
             boxes=torch.from_numpy(np.stack(boxes))[:, ::FRAME_STEP],
             digits=torch.tensor(digits),
@@ -124,7 +124,7 @@ class ThingClassifier(nn.Module):
         features = region_features(maps.movedim(2, 1).flatten(0, 1), flat_boxes, count, STRIDE).features
         return features.view(*boxes.shape[:3], -1)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: InteractionBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the loss, and the accuracies of digit and direction."""
         jitter = torch.randn_like(batch.boxes)  # proposals are off by a pixel too
         features = self.regions(batch.frames, batch.boxes + jitter).flatten(0, 2)

@@ -11,11 +11,11 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-Interval = tuple[Fraction, Fraction]
+ExactInterval = tuple[Fraction, Fraction]
 POSITION_CELLS, POSITION_STD = 6, 2.0  # values of the released code
 
 
-def cells(scales: Sequence[int]) -> list[tuple[Interval, Interval]]:
+def cells(scales: Sequence[int]) -> list[tuple[ExactInterval, ExactInterval]]:
     """Returns the vertical and horizontal extent of every node, in the unit square."""
     return [(_part(row, g), _part(column, g)) for g in scales for row in range(g) for column in range(g)]
 
@@ -61,11 +61,11 @@ def positions(scales: Sequence[int]) -> Tensor:
     return maps.flatten(1)
 
 
-def _part(index: int, of: int) -> Interval:
+def _part(index: int, of: int) -> ExactInterval:
     return Fraction(index, of), Fraction(index + 1, of)
 
 
-def _shared(a: Interval, b: Interval) -> Fraction:
+def _shared(a: ExactInterval, b: ExactInterval) -> Fraction:
     """Returns the length that two intervals share.
 
     The length is 0 where the intervals touch and negative where there is a gap.

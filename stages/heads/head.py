@@ -35,7 +35,7 @@ class TapOptions(HeadOptions):
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """One tap of one backbone."""
 
     backbone: str
@@ -77,7 +77,7 @@ class Head(nn.Module):
     num_classes: int
     options: dict[str, Any]
     reads: tuple[str, ...]
-    source: Source  # set in heads that read the arrays of one tap
+    source: FeatureSource  # set in heads that read the arrays of one tap
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns logits [B, num_classes] for a batch of the arrays in `reads`."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from kinegraph.cache_schemas.words import counted
-from kinegraph.stages.heads.head import KINDS, HeadError, Source, Spec, TapOptions
+from kinegraph.stages.heads.head import KINDS, FeatureSource, HeadError, Spec, TapOptions
 from kinegraph.stages.regions.geometry import on_input
 
 BOXES = "proposals/boxes"
@@ -26,7 +26,7 @@ class TapMissing(HeadError):
     """Features or regions of a tap are missing."""
 
 
-def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Source:
+def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
     """Returns the one tap that has every kind of array in `kinds` and fits the options `backbone` and `tap`.
 
     Raises TapMissing where no tap fits, with the missing array and the command that makes it. Raises HeadError where
@@ -45,7 +45,7 @@ def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> Sour
     raise missing([nearest.array(kind) for kind in kinds if nearest not in sources[kind]], spec, kinds)
 
 
-def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
+def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
     prefix, suffix, rank = KINDS[kind]  # regions/.../<tap>_grid has rank 5
     sources = []
     for name, shape in spec.items():
@@ -53,17 +53,17 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[Source]:
             continue
         backbone, _, tap = name.removeprefix(prefix).removesuffix(suffix).partition("/")
         if options.backbone in (None, backbone) and options.tap in (None, tap):
-            sources.append(Source(backbone, tap))
+            sources.append(FeatureSource(backbone, tap))
     return sources
 
 
-def _known(spec: Spec, options: TapOptions) -> Source:
+def _known(spec: Spec, options: TapOptions) -> FeatureSource:
     """Returns the backbone and the tap for a message: those of the options, else the only ones in the cache, else
     placeholders.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
-    return Source(
+    return FeatureSource(
         options.backbone or (backbones.pop() if len(backbones) == 1 else ANY_BACKBONE),
         options.tap or (taps.pop() if len(taps) == 1 else "<tap>"),
     )
@@ -121,7 +121,7 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
     return stage, f"a new entry {entry} in `backbones:`, {words}"
 
 
-def seen_by(source: Source, spec: Spec) -> str:
+def seen_by(source: FeatureSource, spec: Spec) -> str:
     """Returns the name of the array that says which rectangle of a row's frame the backbone sees."""
     own = f"{CROP}/{source.backbone}"
     return own if own in spec else CROP
@@ -145,7 +145,7 @@ class ProposalReader:
     """
 
     def __init__(
-        self, spec: Spec, source: Source, features: str, num_stored: int, *, boxes: bool, top: int | None
+        self, spec: Spec, source: FeatureSource, features: str, num_stored: int, *, boxes: bool, top: int | None
     ) -> None:
         self.seen = seen_by(source, spec)
         narrowed = self.seen != CROP
@@ -189,7 +189,7 @@ class ProposalReader:
 class RegionReader:
     """Reads the cached regions of one tap from a batch. Values in padding become 0."""
 
-    def __init__(self, spec: Spec, source: Source, *, boxes: bool, top: int | None = None) -> None:
+    def __init__(self, spec: Spec, source: FeatureSource, *, boxes: bool, top: int | None = None) -> None:
         _, stored, self.channels = spec[source.regions]
         self.proposals = ProposalReader(spec, source, source.regions, stored, boxes=boxes, top=top)
         if boxes and spec[BOXES][1:] != (stored, 4):
@@ -221,7 +221,7 @@ class MapRegionReader:
     (Wang and Gupta 2018, section 3.1).
     """
 
-    def __init__(self, spec: Spec, source: Source, *, top: int | None = None) -> None:
+    def __init__(self, spec: Spec, source: FeatureSource, *, top: int | None = None) -> None:
         if absent := [name for name in (BOXES, CROP) if name not in spec]:
             raise missing(absent[:1], spec)
         self.proposals = ProposalReader(spec, source, source.maps, spec[BOXES][1], boxes=True, top=top)

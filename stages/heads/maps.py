@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kinegraph.stages.heads.head import Classifier, Head, Source, Spec, TapOptions
+from kinegraph.stages.heads.head import Classifier, FeatureSource, Head, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source, project_maps
 
 
@@ -24,7 +24,7 @@ class MapOptions(TapOptions):
 class MapReader(nn.Module):
     """Reads the maps of one tap from a batch [B, T, C, H, W]. Where `dim` is set, the maps pass a 1x1 convolution."""
 
-    def __init__(self, spec: Spec, source: Source, dim: int | None) -> None:
+    def __init__(self, spec: Spec, source: FeatureSource, dim: int | None) -> None:
         super().__init__()
         self.array = source.maps
         self.num_frames, cached, self.height, self.width = spec[source.maps]

@@ -17,8 +17,8 @@ from kinegraph.stages.heads.head import Classifier, Head, HeadError, Spec, TapOp
 from kinegraph.stages.heads.inputs import choose_source
 from kinegraph.stages.options import StageOptions
 
-Schedule = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
-State = tuple[Tensor, ...]
+StepOrder = Literal["all_temp", "one_temp", "space_only", "time_only", "homogeneous"]
+LstmState = tuple[Tensor, ...]
 OLD_ATTENTIONS = {"tf_simple": "tf_sum", "port": "torch_dot"}  # name in earlier versions -> name now
 
 
@@ -28,7 +28,7 @@ class RstgBlockOptions(StageOptions):
         (3, 2, 1), min_length=1, description="grids of g x g nodes, in this order"
     )
     num_iterations: int = Field(3, gt=0, description="number of space stages (K)")
-    schedule: Schedule = Field(
+    schedule: StepOrder = Field(
         "all_temp",
         description="all_temp: a time stage before each space stage and after the last; one_temp: one "
         "time stage, at the end; space_only: a mean over time in place of time stages; "
@@ -192,9 +192,9 @@ class SpaceTimeGraph(nn.Module):
         self.intern = nn.LSTM(dim, dim, batch_first=True) if recurrent else None
         self.extern = nn.LSTM(dim, dim, batch_first=True) if recurrent or options.schedule == "one_temp" else None
 
-    def forward(self, nodes: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
+    def forward(self, nodes: Tensor, states: Sequence[LstmState] | None = None) -> tuple[Tensor, list[LstmState]]:
         before = iter(states or ())
-        after: list[State] = []
+        after: list[LstmState] = []
         nodes = self._normed(nodes)
         for _ in range(self.num_iterations):
             if self.schedule in ("all_temp", "time_only", "homogeneous"):
@@ -213,7 +213,9 @@ class SpaceTimeGraph(nn.Module):
         normed: Tensor = self.norm(flat)
         return normed.view(nodes.shape)
 
-    def _through_time(self, lstm: nn.LSTM | None, nodes: Tensor, state: State | None, after: list[State]) -> Tensor:
+    def _through_time(
+        self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
+    ) -> Tensor:
         """Runs nodes through time (eq. 6), with `state` before the first frame.
 
         Appends the state after the last frame to `after`.
@@ -270,7 +272,7 @@ class SpaceStage(nn.Module):
         updated: Tensor = self.update(torch.cat([nodes, gathered], -1))
         return updated
 
-    def through_time(self, nodes: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
         """Runs the same networks on links in time.
 
         Each node gets a message from its own result in the previous frame.

@@ -15,7 +15,7 @@ from kinegraph.stages.backbones.backbone import Backbone
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.backbones.entry import GEOMETRY, PAPER, BackboneEntry
-from kinegraph.stages.heads.head import HeadError, Source, Spec, TapOptions
+from kinegraph.stages.heads.head import FeatureSource, HeadError, Spec, TapOptions
 from kinegraph.stages.heads.inputs import choose_source
 from kinegraph.stages.heads.insertion import Shape, block_options, insert, is_inserted
 from kinegraph.stages.heads.places import FAMILIES
@@ -32,7 +32,9 @@ class Tail(nn.Module):
     evaluation mode, and their gain and bias get no gradient.
     """
 
-    def __init__(self, network: Backbone, read: Source, given: Source, shape: Shape, batch_norm: str) -> None:
+    def __init__(
+        self, network: Backbone, read: FeatureSource, given: FeatureSource, shape: Shape, batch_norm: str
+    ) -> None:
         super().__init__()
         self.network, self.read, self.given, self.shape = network, read, given, shape
         self.frozen_norms = _frozen(network, batch_norm)
@@ -71,7 +73,7 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
     return tail.model_copy(update={"blocks": tuple(blocks)})
 
 
-def tail_source(spec: Spec, options: TailOptions) -> Source:
+def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
     """Returns the cached maps that a tail starts from. Raises HeadError where there are no such maps, or several."""
     return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
 
@@ -103,7 +105,7 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     shapes = _shapes_above(backbone, read, spec[read.maps])
     network = make(options)
     network.cut_below(read.tap)
-    given = Source(read.backbone, backbone.taps[-1].name)
+    given = FeatureSource(read.backbone, backbone.taps[-1].name)
     insert(network, FAMILIES[model], options.blocks, shapes)
     return Tail(network.requires_grad_(True), read, given, shapes[given.tap], options.batch_norm)
 
@@ -134,7 +136,7 @@ def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
     return options.model, own | dict(options.options or {}), options.weights
 
 
-def _shapes_above(backbone: BackboneEntry, read: Source, cached: tuple[int, ...]) -> dict[str, Shape]:
+def _shapes_above(backbone: BackboneEntry, read: FeatureSource, cached: tuple[int, ...]) -> dict[str, Shape]:
     """Returns tap -> (T, C, H, W) of the taps above the cached tap."""
     names = [tap.name for tap in backbone.taps]
     if read.tap not in names[:-1]:

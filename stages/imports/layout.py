@@ -12,7 +12,7 @@ RAGGED = frozenset({"boxes", "regions"})  # roles whose axis after time may diff
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class FeatureLayout:
     """T frames per video, the shape of one frame by role, and the type of maps or regions.
 
     For ragged roles the shape is the largest.
@@ -23,7 +23,7 @@ class Layout:
     dtype: str
 
 
-def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> Layout:
+def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> FeatureLayout:
     """Returns the layout of all usable videos. With `num_frames`, that many frames are taken of each video.
 
     Raises FeatureFileError, with the names of two videos, where the videos disagree. Raises it too where no video is
@@ -47,7 +47,7 @@ def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | 
     if first is None:
         raise FeatureFileError(f"no video is usable; the first one: {unusable}")
     dtype = "float16" if is_half else "float32"
-    return Layout(num_frames=num_frames or first[1].num_frames, shapes=shapes, dtype=dtype)
+    return FeatureLayout(num_frames=num_frames or first[1].num_frames, shapes=shapes, dtype=dtype)
 
 
 def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatures], num_frames: int | None) -> None:

@@ -145,7 +145,7 @@ class Pyramid(nn.Module):
         return [*maps, F.max_pool2d(maps[-1], kernel_size=1, stride=2)]
 
 
-class Head(nn.Module):
+class RpnHead(nn.Module):
     """Maps of all levels -> objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] of each level."""
 
     def __init__(self, channels: int) -> None:
@@ -178,7 +178,7 @@ class Detectron2Proposer(nn.Module):
     def __init__(self, widths: Widths, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.backbone = Pyramid(widths)
-        self.proposal_generator = nn.ModuleDict({"rpn_head": Head(widths.pyramid)})
+        self.proposal_generator = nn.ModuleDict({"rpn_head": RpnHead(widths.pyramid)})
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -188,9 +188,9 @@ class Detectron2Proposer(nn.Module):
         return self.head.anchor_deltas
 
     @property
-    def head(self) -> Head:
+    def head(self) -> RpnHead:
         head = self.proposal_generator["rpn_head"]
-        assert isinstance(head, Head)
+        assert isinstance(head, RpnHead)
         return head
 
     def forward(self, frames: Tensor, top: int) -> Proposals:

@@ -7,7 +7,7 @@ from torch import Tensor
 from kinegraph.stages.device import upload
 from kinegraph.stages.regions.geometry import to_input
 from kinegraph.stages.regions.options import RegionOptions
-from kinegraph.stages.regions.roi import Regions, region_features
+from kinegraph.stages.regions.roi import RegionBatch, region_features
 
 
 @torch.inference_mode()
@@ -20,7 +20,7 @@ def clip_regions(
     stride: int,
     options: RegionOptions,
     offset_px: float = 0.0,
-) -> Regions:
+) -> RegionBatch:
     """Returns T frames of regions from stored maps and stored boxes.
 
     maps: [T, C, H, W]. boxes: [T_p, N, 4] in video pixels. count: [T_p]. crop: the rectangle that the network saw,

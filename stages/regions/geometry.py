@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
 
 def boxes_in_crop(
-    boxes: FloatArray, scores: FloatArray, count: int, crop: Sequence[float], top: int
-) -> tuple[FloatArray, FloatArray, int]:
+    boxes: Float32Array, scores: Float32Array, count: int, crop: Sequence[float], top: int
+) -> tuple[Float32Array, Float32Array, int]:
     """Returns the first `top` of the `count` boxes [N, 4] that overlap the crop, in order and without gaps.
 
     Boxes are not clipped. The result is boxes [top, 4], scores [top] and the number of boxes. Rows past that number are
@@ -31,13 +31,13 @@ def boxes_in_crop(
     return out_boxes, out_scores, len(kept)
 
 
-def to_input(boxes: FloatArray, crop: Sequence[float], size: int) -> FloatArray:
+def to_input(boxes: Float32Array, crop: Sequence[float], size: int) -> Float32Array:
     """Returns boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it. Computed in float64.
 
     A crop with x1 > x2 is mirrored. The pixels of such a crop are read from right to left, and the boxes are mirrored
     with the pixels.
     """
-    inside: FloatArray = on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
+    inside: Float32Array = on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
     return inside
 
 

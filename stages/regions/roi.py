@@ -18,7 +18,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regions:
+class RegionBatch:
     """features [T, N, C] float32, and grid [T, N, C, size, size] float32 where it was asked for.
 
     Values past count are zero.
@@ -37,7 +37,7 @@ def region_features(
     reduce: str = "max",
     *,
     with_grid: bool = False,
-) -> Regions:
+) -> RegionBatch:
     """Returns the region features of the first `count` boxes of each frame.
 
     maps: [T, C, H, W]. boxes: [T, N, 4], xyxy in pixels of the backbone's square input, `stride` pixels per map cell,
@@ -59,4 +59,4 @@ def region_features(
         features[frame[part], slot[part]] = REDUCTIONS[reduce](grid)  # [chunk, C, size, size] -> [chunk, C]
         if grids is not None:
             grids[frame[part], slot[part]] = grid
-    return Regions(features=features, grid=grids)
+    return RegionBatch(features=features, grid=grids)

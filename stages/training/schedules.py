@@ -25,11 +25,11 @@ class Schedule:
         """Returns the number of epochs begun. The last epoch may be cut short."""
         return math.ceil(self.num_steps / self.steps_per_epoch)
 
-    def factor(self, step: int, worths: Sequence[float] = ()) -> float:
+    def factor(self, step: int, metrics: Sequence[float] = ()) -> float:
         """Returns the factor of `step`, counted from 0.
 
-        Warm-up rises to 1 at its last step. Cosine falls from there to 0 at the end. worths: the metrics of the epochs
-        before; a higher metric is better. Plateau depends on these values only.
+        Warm-up rises to 1 at its last step. Cosine falls from there to 0 at the end. `metrics` has the metric of each
+        epoch before, and a higher metric is better. Only the schedule `plateau` uses `metrics`.
         """
         options, unit = self.options, 1 if self.options.iterations else self.steps_per_epoch
         warmup = options.warmup * unit
@@ -38,21 +38,21 @@ class Schedule:
         if options.schedule == "step":
             return options.gamma ** bisect_right([milestone * unit for milestone in options.milestones], step)
         if options.schedule == "plateau":
-            return options.gamma ** num_plateaus(worths, options.plateau_epochs)
+            return options.gamma ** num_plateaus(metrics, options.plateau_epochs)
         if options.schedule == "constant":
             return 1.0
         return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (self.num_steps - warmup)))
 
 
-def num_plateaus(worths: Sequence[float], length: int) -> int:
+def num_plateaus(metrics: Sequence[float], length: int) -> int:
     """Returns how often `length` epochs in a row were not better than the best epoch before them.
 
     Each plateau restarts the count.
     """
     best, waited, plateaus = -math.inf, 0, 0
-    for worth in worths:
-        waited = 0 if worth > best else waited + 1
-        best = max(best, worth)
+    for metric in metrics:
+        waited = 0 if metric > best else waited + 1
+        best = max(best, metric)
         if waited == length:
             waited, plateaus = 0, plateaus + 1
     return plateaus

@@ -22,7 +22,7 @@ from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.wanted import Square, Wanted, WholeFrame
 from kinegraph.stages.heads.build import build_head
-from kinegraph.stages.heads.head import Source
+from kinegraph.stages.heads.head import FeatureSource
 from kinegraph.stages.heads.inputs import MapRegionReader, RegionReader
 from kinegraph.stages.heads.tailed import TailedHead
 from kinegraph.stages.proposals.build import build_proposer
@@ -179,7 +179,7 @@ def test_readers_are_told_what_each_backbone_sees(ten_crops: Cache) -> None:
 @torch.inference_mode()
 def test_regions_of_maps_are_those_of_the_cache_where_crops_are_cut_and_mirrored(ten_crops: Cache) -> None:
     spec = {name: array.shape for name, array in ten_crops.readable().items()}
-    source = Source("tiny", "res4")
+    source = FeatureSource("tiny", "res4")
     of_maps, of_cache = MapRegionReader(spec, source), RegionReader(spec, source, boxes=True)
     assert "clips/crop/tiny" in {*of_maps.reads} & {*of_cache.reads}
     batch = CachedClips(ten_crops, [*{*of_maps.reads, *of_cache.reads}]).batch(range(20))

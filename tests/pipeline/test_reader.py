@@ -19,7 +19,7 @@ from kinegraph.pipeline.exchange.importing import import_features
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
-from kinegraph.stages.heads.head import Source
+from kinegraph.stages.heads.head import FeatureSource
 from kinegraph.stages.heads.inputs import MapRegionReader
 
 Load = Callable[..., Config]
@@ -93,7 +93,7 @@ def test_the_crop_of_a_row_is_an_array(load: Load, preload: bool) -> None:
     assert not extract(config).failures
     cache = Cache(config.cache)
     spec = {name: array.shape for name, array in cache.readable().items()}
-    reader = MapRegionReader(spec, Source("tiny", "res4"))
+    reader = MapRegionReader(spec, FeatureSource("tiny", "res4"))
     batch = CachedClips(cache, [*reader.reads, "regions/tiny/res4"], preload=preload).batch([3, 0])
     assert batch["clips/crop"].tolist() == [[16, 0, 96, 80], [0, 0, 80, 80]]  # of frames of 96x80 px
     found = reader(batch, batch["features/tiny/res4"])

@@ -14,7 +14,7 @@ import psutil
 from distributed import Worker as DaskWorker
 from distributed import WorkerPlugin
 
-from kinegraph.pipeline.clusters.walltime import Allotment, Schedule, allotment
+from kinegraph.pipeline.clusters.walltime import Allotment, UnitSchedule, allotment
 
 FRESH_SECONDS = 60.0  # a worker that gets its first unit later than this after its start was idle
 RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
@@ -27,7 +27,7 @@ class WorkerTime:
     `is_own` says that the time ends with the job of this worker and not with the command.
     """
 
-    schedule: Schedule
+    schedule: UnitSchedule
     is_own: bool
 
     @property
@@ -45,7 +45,7 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
     is_own = own is not None and (command is None or own.ends_at < command.ends_at)
     allotted, now = own if is_own else command, time.time()
     was_idle = allotted is not None and now - allotted.began_at > FRESH_SECONDS
-    return WorkerTime(Schedule(allotted, idle_until=now if was_idle else None), is_own)
+    return WorkerTime(UnitSchedule(allotted, idle_until=now if was_idle else None), is_own)
 
 
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:

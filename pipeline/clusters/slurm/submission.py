@@ -50,7 +50,7 @@ NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
 
 
 class Work(BaseModel):
-    """What the tasks of an array do together: the units and keys of an extraction, or training runs."""
+    """The work that the tasks of an array share: the units and keys of an extraction, or training runs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,7 +66,7 @@ class Work(BaseModel):
 
 
 class Completion(BaseModel):
-    """What a task writes when it ends."""
+    """The message that a task writes when it ends."""
 
     exit_code: int
 

@@ -1,6 +1,6 @@
 """The executor for debugging runs everything in the calling thread."""
 
-from kinegraph.pipeline.clusters.walltime import Schedule
+from kinegraph.pipeline.clusters.walltime import UnitSchedule
 from kinegraph.pipeline.extraction.executors.contract import Job, Report
 from kinegraph.pipeline.extraction.worker import Worker
 
@@ -9,4 +9,4 @@ class InlineExecutor:
     """Runs one worker in this thread. Decoding and the networks take turns."""
 
     def run(self, job: Job, report: Report) -> None:
-        Worker(job.config, job.cache, job.keys, report, Schedule(job.allotted)).run(job.units, decode_threads=0)
+        Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted)).run(job.units, decode_threads=0)

@@ -15,7 +15,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.files import HOST
 from kinegraph.pipeline.caches.plan import WorkUnit
-from kinegraph.pipeline.clusters.walltime import Allotment, Schedule
+from kinegraph.pipeline.clusters.walltime import Allotment, UnitSchedule
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
 from kinegraph.pipeline.extraction.events import Event, UnitSealed, UnitSealedElsewhere, WorkerLost
@@ -45,7 +45,7 @@ class LocalExecutor:
 
 def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
     """Runs `units` with one worker in this process. The worker takes each unit when it gets to it."""
-    worker = Worker(job.config, job.cache, job.keys, report, Schedule(job.allotted))
+    worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted))
     _run_alone(job, worker.run(units, decode_threads=worker.threads, max_deaths=MAX_DEATHS), report)
 
 
@@ -224,7 +224,7 @@ def _work(
 
     last_word: object = None
     try:
-        worker = Worker(on_device_of(config, worker_index), Cache(cache), keys, report, Schedule(allotted))
+        worker = Worker(on_device_of(config, worker_index), Cache(cache), keys, report, UnitSchedule(allotted))
         worker.run(units(), decode_threads=worker.threads)
     except KeyboardInterrupt:
         os._exit(1)  # unfinished files are cleaned up; ending torch under running threads only prints errors

@@ -15,7 +15,7 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import make_plan
-from kinegraph.pipeline.clusters.walltime import Allotment, Schedule, allotment
+from kinegraph.pipeline.clusters.walltime import Allotment, UnitSchedule, allotment
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
 from kinegraph.pipeline.extraction.events import Event, UnitSealed
@@ -52,7 +52,7 @@ def ten_seconds_a_unit(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_first_unit_always_runs_and_what_is_under_way_counts(clock: Clock) -> None:
-    schedule = Schedule(Allotment(began_at=990, ends_at=1035))
+    schedule = UnitSchedule(Allotment(began_at=990, ends_at=1035))
     assert schedule.lacks_measure
     schedule.begin(0)
     clock.now = 1010
@@ -66,7 +66,7 @@ def test_the_first_unit_always_runs_and_what_is_under_way_counts(clock: Clock) -
 
 
 def test_units_side_by_side_are_not_measured_twice(clock: Clock) -> None:
-    schedule = Schedule(Allotment(began_at=1000, ends_at=1100))
+    schedule = UnitSchedule(Allotment(began_at=1000, ends_at=1100))
     schedule.begin(0)
     schedule.begin(1)
     clock.now = 1010
@@ -141,7 +141,7 @@ def test_waiting_for_others_ends_with_the_time(
 @pytest.mark.parametrize(("seconds", "at", "is_error"), [(60, 1059, False), (60, 1061, True), (3600, 4500, True)])
 def test_a_signal_in_the_first_unit(clock: Clock, seconds: int, at: int, is_error: bool) -> None:
     """It says that the time is up, or something else."""
-    schedule = Schedule(Allotment(began_at=1000, ends_at=1000 + seconds))
+    schedule = UnitSchedule(Allotment(began_at=1000, ends_at=1000 + seconds))
     assert schedule.cut_off() is None
     clock.now = 1012
     schedule.begin(0)

@@ -14,7 +14,7 @@ from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.config import Config
-from kinegraph.pipeline.extraction.feed import Batch, Feed
+from kinegraph.pipeline.extraction.feed import Feed, PixelBatch
 from kinegraph.stages.decode.clips import DecodedClip
 from kinegraph.stages.decode.stream import begin_video
 from kinegraph.stages.decode.wanted import Square, Wanted
@@ -38,7 +38,7 @@ def feed(load: Callable[..., Config]) -> MakeFeed:
     return lambda threads: Feed(rows_of, lambda unit: wanted, batch_size=4, timeout_seconds=60.0, threads=threads)
 
 
-def summary(batch: Batch) -> tuple[object, ...]:
+def summary(batch: PixelBatch) -> tuple[object, ...]:
     return batch.unit.shard, batch.offset, [row.clip_id for row in batch.rows], batch.is_last, sorted(batch.sources)
 
 

@@ -5,7 +5,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kinegraph.stages.backbones.build import build_backbone, untrained
 from kinegraph.stages.backbones.non_local import NonLocal
-from kinegraph.stages.backbones.resnet3d import ResNet3D, Stage
+from kinegraph.stages.backbones.resnet3d import ResidualStage, ResNet3D
 
 
 def clip(*shape: int) -> Tensor:
@@ -76,7 +76,7 @@ def test_the_five_blocks_stand_where_the_paper_puts_them() -> None:
 
 
 def test_what_stands_after_a_block_sees_its_output() -> None:
-    stage = Stage([nn.Hardtanh(0, 5), nn.Hardtanh(-1, 9)])
+    stage = ResidualStage([nn.Hardtanh(0, 5), nn.Hardtanh(-1, 9)])
     plain = {"0", "1", "after"}
     assert {name for name, _ in stage.named_children()} == plain
     stage.after["0"] = nn.Hardtanh(2, 3)
@@ -91,6 +91,6 @@ def test_random_weights_make_the_blocks_matter() -> None:
     x = clip(1, 3, 4, 64, 64)
     before = network(x)["res3"]
     stage = network.get_submodule("res3")
-    assert isinstance(stage, Stage)
+    assert isinstance(stage, ResidualStage)
     stage.after = nn.ModuleDict()
     assert (network(x)["res3"] - before).std() > 0.05 * before.std()
