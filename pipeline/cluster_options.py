@@ -42,7 +42,7 @@ class JobQueueOptions(StageOptions):
     @classmethod
     def _one_line_is_a_list(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Puts a single string into a list. Dask-jobqueue would take the letters of the string for lines."""
-        return {key: [it] if key in LISTS and isinstance(it, str) else it for key, it in options.items()}
+        return {key: [value] if key in LISTS and isinstance(value, str) else value for key, value in options.items()}
 
 
 class DaskOptions(StageOptions):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     ArrayKind = str
 else:
     ArrayKind = Literal[ARRAY_KINDS]
-MOST_LINES, MOST_WORDS = 20, 2000  # of an error, and characters of a line
+MOST_LINES, MOST_WORDS = 20, 2000  # lines of an error, characters of a line
 TAGS = ("kind", "source")  # keys that choose among the models of a section
 
 
@@ -248,13 +248,13 @@ def sentences(error: ValidationError, document: object = None, section: str | No
 
     `section` names the section of the config if the document is only that section.
     """
-    found: dict[str, list[str]] = {}
+    words_of: dict[str, list[str]] = {}
     for entry in error.errors():
         if entry["type"] == "too_short" and entry["input"]:
-            continue  # an item of it is wrong, which is said already
+            continue  # another entry is about the wrong item of this list
         key, words = _sentence(dict(entry), _written_keys(entry["loc"], document, entry["type"]), section)
-        found.setdefault(key, []).append(words)
-    told = [f"{shortened(key)}: {shortened(', or '.join(words), MOST_WORDS)}" for key, words in found.items()]
+        words_of.setdefault(key, []).append(words)
+    told = [f"{shortened(key)}: {shortened(', or '.join(words), MOST_WORDS)}" for key, words in words_of.items()]
     return [*told[:MOST_LINES], *([f"and {len(told) - MOST_LINES} more"] if len(told) > MOST_LINES else [])]
 
 
@@ -276,8 +276,8 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -
     key, context = ".".join(map(quoted, keys)), entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden":
-            known = _keys_at([*([section] if section else []), *(str(part) for part in entry["loc"][:-1])])
-            listed = f"; {_meant(keys[-1], known)}known here: {', '.join(known)}" if known else ""
+            allowed_keys = _keys_at([*([section] if section else []), *(str(part) for part in entry["loc"][:-1])])
+            listed = f"; {_meant(keys[-1], allowed_keys)}known here: {', '.join(allowed_keys)}" if allowed_keys else ""
             return key, f"unknown key{listed}"
         case "missing":
             return key, "missing"
@@ -288,15 +288,15 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -
                 f"{key}.{_tag(context)}",
                 f"given {shortened(repr(context['tag']))}, allowed: {context['expected_tags']}",
             )
-        case "value_error":  # our own checks: they begin with the key below the section, and name the value
+        case "value_error":  # kinegraph's own checks: the text begins with the key below the section
             below, _, words = str(context["error"]).partition(": ")
             return ".".join([*map(quoted, keys), below]), words
     return key, f"{entry['msg']} (given {shortened(repr(entry['input']))})"
 
 
-def _meant(given: str, known: Iterable[str]) -> str:
+def _meant(given: str, allowed_keys: Iterable[str]) -> str:
     """Returns `did you mean num_frames? `, or "" if no known key is similar."""
-    near = get_close_matches(given, [*known], n=1)
+    near = get_close_matches(given, [*allowed_keys], n=1)
     return f"did you mean {near[0]}? " if near else ""
 
 

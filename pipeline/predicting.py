@@ -1,4 +1,4 @@
-"""`kinegraph predict`: a trained run scores videos that are in no cache."""
+"""`kinegraph predict` scores videos that are in no cache with a trained run."""
 
 import csv
 import io
@@ -46,7 +46,7 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """One clip: the interval [start, end) that it stands for, in seconds, and probabilities [K]."""
+    """The probabilities [K] of one clip. The clip stands for the interval [start, end) in seconds."""
 
     start: float
     end: float
@@ -55,10 +55,11 @@ class ClipScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One video. `scores` [K] float64 are joined over its clips as `evaluate` does; `probabilities` [K] are from them.
+    """The scores of one video.
 
-    `clips` are in the order of time. `failure` says why a video has no scores; a video of which some clips failed has
-    scores of the others, and `failure` is the reason of the first that failed.
+    `scores` [K] float64 are joined over the clips of the video as `evaluate` joins them. `probabilities` [K] are
+    computed from `scores`. `clips` are in the order of time. `failure` says why a video has no scores. If only some
+    clips failed, the scores are those of the other clips, and `failure` is the reason of the first failed clip.
     """
 
     video: str
@@ -68,7 +69,7 @@ class Prediction:
     failure: str = ""
 
     def to_json(self, class_names: Sequence[str], top: int) -> dict[str, Any]:
-        """The form of `predict --json`: the `top` classes of the video and of each clip, best first."""
+        """Returns the form of `predict --json`: the `top` classes of the video and of each clip, best first."""
         clips = [
             {"start": clip.start, "end": clip.end, "classes": best(clip.probabilities, class_names, top)}
             for clip in self.clips
@@ -84,13 +85,11 @@ def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[di
 
 
 class Predictor:
-    """A trained run that scores videos. Its networks are loaded with the first videos, and stay.
+    """A trained run that scores videos. Its networks are loaded with the first videos and kept.
 
-    `recipe` replaces the recipe that the run recorded: how features are made, as in a config. `overrides` are
-    `run.key=value`. `allow_code` runs the code of a head of the user's own that came with the run.
-
-    Raises RunError for a run that does not say how its features are made, or whose features were imported, and
-    ConfigError.
+    `recipe` replaces the recorded recipe of the features, in the form of a config. `overrides` are `run.key=value`.
+    `allow_code` permits the source code of the user's own head that came with the run. Raises RunError if the run does
+    not say how its features are made, or if its features were imported. Raises ConfigError.
     """
 
     def __init__(
@@ -167,7 +166,7 @@ class Predictor:
     def _extracted(
         self, videos: Sequence[str], folder: Path, window_seconds: float | None, on_progress: OnProgress
     ) -> tuple[Cache, Plan]:
-        """Makes what the head reads of the videos, in a cache in `folder`."""
+        """Extracts the arrays that the head reads from the videos, into a cache in `folder`."""
         listed = folder / "videos.csv"
         with Staging(self.config.run.staging) as staging:
             windows = {video: _windows(video, window_seconds, staging) for video in videos}
@@ -189,7 +188,10 @@ class Predictor:
         return Cache(cache.root), plan
 
     def _keys(self) -> tuple[str, ...]:
-        """The stages of the arrays that the head reads. Raises RunError where the recipe does not make one of them."""
+        """Returns the stages of the arrays that the head reads.
+
+        Raises RunError if the recipe does not make one of the arrays.
+        """
         made = {spec.name: spec.stage for spec in declare(self.config, {}).arrays}
         stages = {name: made.get(name, CLIPS if name.startswith(CROP) else None) for name in self.head.reads}
         if lacking := [name for name, stage in stages.items() if stage is None]:
@@ -216,7 +218,10 @@ def _config(folder: Path, record: RunRecord, recipe: Recipe | None, overrides: S
 
 
 def _files(videos: Sequence[str | Path]) -> Iterator[str]:
-    """The videos as given, and all below folders. Raises DatasetError for a folder without a video."""
+    """Returns the given videos, and all videos below given folders.
+
+    Raises DatasetError for a folder without a video.
+    """
     for video in map(str, videos):
         if is_url(video) or not Path(video).is_dir():
             yield video
@@ -228,12 +233,12 @@ def _files(videos: Sequence[str | Path]) -> Iterator[str]:
 
 
 def _listed_as(video: str) -> str:
-    """The id of a video in the temporary list."""
+    """Returns the id of a video in the temporary list."""
     return located(".", video)[0]
 
 
 def _csv(windows: Mapping[str, Iterable[Interval | tuple[str, str]]]) -> str:
-    """The list of a data set: a line for each window of each video."""
+    """Returns the list of a data set as csv: a line for each window of each video."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "start", "end"])
@@ -243,9 +248,10 @@ def _csv(windows: Mapping[str, Iterable[Interval | tuple[str, str]]]) -> str:
 
 
 def _windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Interval | tuple[str, str]]:
-    """Yields windows [start, end) one after the other. The last one, of half to one and a half lengths, ends the video.
+    """Yields windows [start, end) one after the other, in seconds.
 
-    Without `seconds`, and where the video cannot be read, the whole video.
+    The last window ends the video and has half to one and a half lengths. Without `seconds`, or if the video cannot be
+    read, the only window is the whole video.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0

@@ -126,9 +126,9 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
         num_intervals=len(intervals),
         num_new_rows=len(table) - len(old),
         unreadable={
-            name_of_video(video.video_id, video.interval): found
+            name_of_video(video.video_id, video.interval): probe
             for video in listing.videos
-            if isinstance(found := probes[video.path], DecodeError)
+            if isinstance(probe := probes[video.path], DecodeError)
         },
         complaints=_complaints(probes),
         beyond_end=[name for name, start, end, duration in intervals if start < duration < end],

@@ -18,7 +18,7 @@ from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.stage import clips_options
 
-MAX_DIGITS = 10  # of a number of shards
+MAX_DIGITS = 10  # digits of I and N in --shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,16 +154,16 @@ def _with_failures(
 
     Records of stages that read these keys and failed for the same clips are included.
     """
-    found: dict[int, list[Record]] = {}
+    records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
     for key in declared.stages:
         reads = {*declared.with_read([key])} - {CLIPS, key}
         for record in sealed_records(cache, key, shards) if key in keys or reads & {*keys} else ():
             clips = {failure.clip_id for failure in record.failures}
             if clips and (key in keys or clips & retried.get(record.shard, set())):
-                found.setdefault(record.shard, []).append(record)
+                records_of.setdefault(record.shard, []).append(record)
                 retried.setdefault(record.shard, set()).update(clips)
-    return found
+    return records_of
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:

@@ -60,8 +60,8 @@ class Verification:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        def listed(found: tuple[Problem, ...]) -> list[dict[str, Any]]:
-            return [{key: value for key, value in asdict(one).items() if value or key != "detail"} for one in found]
+        def listed(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
+            return [{key: value for key, value in asdict(one).items() if value or key != "detail"} for one in problems]
 
         return {
             "ok": self.ok,
@@ -85,18 +85,18 @@ def verify(path: Path | str) -> Verification:
         return Verification(problems=(_document_problem(MANIFEST, error),))
     documents = list(_document_problems(cache))
     damaged = {problem.object for problem in documents}
-    found: list[Problem] = []
-    if TABLE not in damaged:  # it says which rows there are
+    problems: list[Problem] = []
+    if TABLE not in damaged:  # the table says which rows there are
         stages = [cache.stage(key) for key in cache.stage_keys() if cache.stage_name(key) not in damaged]
         try:
             for stage in stages:
-                found += [*_metadata_problems(cache, stage), *_stage_problems(cache, stage)]
-        except RowsMismatch as error:  # nothing can be said of shards
-            found, documents = [], [*documents, _document_problem(error.document, error)]
+                problems += [*_metadata_problems(cache, stage), *_stage_problems(cache, stage)]
+        except RowsMismatch as error:  # shards cannot be checked against such rows
+            problems, documents = [], [*documents, _document_problem(error.document, error)]
     absent = [_document_problem(name, words) for name, words in absent_documents(cache).items()]
     return Verification(
-        problems=(*documents, *(problem for problem in found if problem.kind != "zeros")),
-        warnings=(*absent, *(problem for problem in found if problem.kind == "zeros")),
+        problems=(*documents, *(problem for problem in problems if problem.kind != "zeros")),
+        warnings=(*absent, *(problem for problem in problems if problem.kind == "zeros")),
         proposals_per_frame=None if documents else proposals_per_frame(cache),
     )
 
@@ -142,7 +142,7 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
 
 def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
     """Yields (object, kind) for every problem of one sealed shard."""
-    return (found for found in _shard_findings(cache, stage, record) if found[1] != "zeros")
+    return (finding for finding in _shard_findings(cache, stage, record) if finding[1] != "zeros")
 
 
 def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:

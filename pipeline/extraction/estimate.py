@@ -81,7 +81,7 @@ def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
     row_bytes = sum(spec.row_bytes for key in keys for spec in plan.declared.stages[key].arrays)
     shards = 2 * cache.shard_clips * row_bytes  # one being filled, one being written
     threads = 0 if config.run.executor == "inline" else config.run.worker_threads
-    # decoded ahead, and the video that overshoots; being assembled; queued, waiting for a place, in the network
+    # 2: decoded ahead, and the video that exceeds that; 1: being assembled; 2: waiting for the queue, in the network
     batches = 2 + 1 + BATCHES_AHEAD + 2
     clips = batches * config.run.batch_size + threads + _most_rows_of_a_video(cache)
     return shards + clips * _clip_bytes(plan.declared, cache, keys)
@@ -101,11 +101,11 @@ def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
     wanted = declared.wanted(declared.running(keys, lambda key: False))
     if wanted is None:
         return 0
-    found = sum(-(-wanted.num_frames // square.every) * square.size**2 * 3 for square in wanted.squares)
+    num_bytes = sum(-(-wanted.num_frames // square.every) * square.size**2 * 3 for square in wanted.squares)
     if (whole := wanted.whole) is not None:
         largest = max((h * w for h, w in (whole.network_size(*frame) for frame in _frame_sizes(cache))), default=0)
-        found += -(-wanted.num_frames // whole.every) * largest * 3
-    return found
+        num_bytes += -(-wanted.num_frames // whole.every) * largest * 3
+    return num_bytes
 
 
 def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:

@@ -67,7 +67,7 @@ class ShardInProgress:
         """Returns, by key, the rows that failed in a sealed stage that the key reads. Nothing is computed for them."""
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
-        for key, output in self.outputs.items():  # read ones come first
+        for key, output in self.outputs.items():  # each key after the keys that it reads
             failed[key] = set().union(*(failed.get(read, ()) for read in output.stage.reads))
         return failed
 
@@ -161,7 +161,7 @@ class ShardInProgress:
         if self.decodes:
             check_times(self.cache, shard, self._sealed_times(), self.times)
         if leases.is_ours(shard):
-            for reopened in reversed(self.unit.reopened):  # what reads a key goes before it
+            for reopened in reversed(self.unit.reopened):  # the readers of a key are unsealed before the key
                 self.cache.ledger.unseal(reopened.key, shard)
         failed: set[str] = set()
         for output in self.outputs.values():
@@ -188,7 +188,7 @@ class ShardInProgress:
             record = self._sealed[key]
             for failure in record.failures:
                 row = output.clip_ids.index(failure.clip_id)
-                if self.decodes and failure.reason != "non_finite":  # it could not be decoded then, and can be now
+                if self.decodes and failure.reason != "non_finite":  # the clip was not decodable then, but is now
                     self.fail(output.stage.key, row, "upstream", f"failed in {key}")
                 else:
                     self.fail(output.stage.key, row, failure.reason, failure.detail)

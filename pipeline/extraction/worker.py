@@ -126,7 +126,7 @@ class Worker:
                 over.leased.append(unit)
                 self.report(UnitLeased(unit=unit))
                 continue
-            self.cache.check_not_upgraded()  # an upgrade looks for leases, and ours is there now
+            self.cache.check_not_upgraded()  # an upgrade that begins from now on sees the lease of this worker
             if (left := self._left(unit)).keys:
                 self.schedule.begin(unit.shard)
                 yield left

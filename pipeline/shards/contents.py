@@ -29,7 +29,7 @@ class ShardContents:
         self.status = recorded_status(record, cache.clip_ids(record.shard))
         self.ok = self.status != STATUS_FAILED
         self.stage = stage
-        self.kind = KINDS.get(stage.key.partition("/")[0])  # None of a cache that another kinegraph made
+        self.kind = KINDS.get(stage.key.partition("/")[0])  # None if another version made the cache
         self.rows: dict[str, np.ndarray] = {}
         self.undecodable: list[str] = []
         for spec in (*stage.arrays, status_array(stage.key)):

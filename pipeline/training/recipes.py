@@ -21,21 +21,21 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
     Logs the keys of `train.options` that a head does not have. Raises ConfigError for a name that is neither a variant
     nor a head.
     """
-    train, found = config.train, {}
+    train, recipe_of = config.train, {}
     for name in names or [train.head]:
         if name in train.variants:
-            found[name] = train.variant(name)
-            if found[name].head != train.head and "options" not in train.variants[name]:
-                _log_unused(name, found[name].head, train, [*train.options])
+            recipe_of[name] = train.variant(name)
+            if recipe_of[name].head != train.head and "options" not in train.variants[name]:
+                _log_unused(name, recipe_of[name].head, train, [*train.options])
         elif name in (train.head, short(train.head)):
-            found[short(name)] = train.recipe
+            recipe_of[short(name)] = train.recipe
         elif name in HEADS:
             kept = {key: value for key, value in train.options.items() if _gets(name, train.head, key)}
-            found[name] = train.recipe.model_copy(update={"head": name, "options": kept})
+            recipe_of[name] = train.recipe.model_copy(update={"head": name, "options": kept})
             _log_unused(name, name, train, [key for key in train.options if key not in kept])
         else:
             raise ConfigError(f"--head {name}: {_unknown(name, train)}")
-    return found
+    return recipe_of
 
 
 def _unknown(name: str, train: TrainSection) -> str:

@@ -165,8 +165,8 @@ def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnPro
         comparer = Comparer.of(cache, staging)
 
         def compared(shard: int) -> Verdict:
-            if keep and (known := _kept(cache, comparer, shard)) is not None and (drop_unread or not known.dropped):
-                return known
+            if keep and (kept := _kept(cache, comparer, shard)) is not None and (drop_unread or not kept.dropped):
+                return kept
             verdict = comparer.verdict(shard, drop_unread=drop_unread)
             if keep and not verdict.unread:
                 cache.storage.put(_name(shard), [verdict.model_dump_json().encode()])

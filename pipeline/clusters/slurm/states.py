@@ -165,8 +165,8 @@ def _blocks(said: str) -> Iterator[tuple[int, TaskState]]:
 def indexes_in(text: str) -> Iterator[int]:
     """Yields the indexes of array tasks in SLURM's notation: `3`, `[0,4-7%2]`, `[0-20:2]`."""
     for part in text.strip("[]").partition("%")[0].split(","):
-        if found := INDEXES.fullmatch(part):
-            first, last, step = found.groups()
+        if match := INDEXES.fullmatch(part):
+            first, last, step = match.groups()
             yield from range(int(first), int(last or first) + 1, int(step or 1))
 
 

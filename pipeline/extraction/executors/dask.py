@@ -227,8 +227,8 @@ class DaskSubmission:
             return
         self._workers.left_in_order = message["expected"]
         if not message["expected"]:
-            known = [self.in_flight.get(key) for key in message["processing-tasks"]]
-            shards = tuple(sorted(found[1].shard for found in known if found is not None))
+            tasks = [self.in_flight.get(key) for key in message["processing-tasks"]]
+            shards = tuple(sorted(task[1].shard for task in tasks if task is not None))
             self._lost.append(shards)
             self.report(WorkerLost(shards=shards, exit_code=None, set_aside=()))
 
