@@ -33,7 +33,8 @@ class ArraySpec:
     """Describes one array of the cache.
 
     `name` is the path below data.zarr. `stage` is the stage key that writes the array. `shape` is the shape of one row.
-    `frame_step` is the number of sampled frames per step of the time axis; None means that the array has no such axis.
+    `frame_step` is the number of sampled frames per step of the time axis. A `frame_step` of None means that the array
+    has no such axis.
     """
 
     name: str

@@ -53,9 +53,9 @@ class Stage:
     """Describes what one stage key writes: its options and its arrays.
 
     `options` are the options that the fingerprint covers, among them the fingerprints of the stages that this stage
-    reads. `weights` is the weights entry of the config. The fingerprint does not cover `weights`; it covers the digest
-    of the weights, which is in `options`. `upgraded_from` is the fingerprint of this stage before the cache was
-    upgraded to the present rules for videos.
+    reads. `weights` is the weights entry of the config. The fingerprint does not cover `weights`. The fingerprint
+    covers the digest of the weights, which is in `options`. `upgraded_from` is the fingerprint of this stage before the
+    cache was upgraded to the present rules for videos.
     """
 
     key: str
@@ -195,7 +195,7 @@ class Cache:
 
     @property
     def classes(self) -> list[str]:
-        """Returns the names of the classes; a label is an index into this list.
+        """Returns the names of the classes. A label is an index into this list.
 
         Raises CacheError where classes.json is missing.
         """
@@ -296,7 +296,7 @@ class Cache:
         """Records how each stage is made, then declares all arrays of the cache at the present number of rows.
 
         The record of a stage is created exclusively. `renew` has the same meaning as in `declare_arrays`. Raises
-        CacheMismatch where a key was begun with other options; in that case the cache is unchanged.
+        CacheMismatch where a key was begun with other options. The cache is then unchanged.
         """
         for stage in stages:
             self.check_stage(stage)

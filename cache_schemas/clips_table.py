@@ -1,6 +1,6 @@
 """clips.parquet has one row per clip and crop.
 
-Rows are sorted when the table is first written; later rows are appended.
+Rows are sorted when the table is first written. Later rows are appended.
 """
 
 import bisect
@@ -27,7 +27,7 @@ Interval = tuple[float, float]  # [start, end), seconds from the first presented
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRow:
-    """One clip under one crop. Times are in seconds from the first presented frame; the crop is in pixels of the video.
+    """One clip under one crop. Times are in seconds from the first presented frame. The crop is in pixels of the video.
 
     A video that could not be opened by `index` has rows with empty `target_times` and NaN elsewhere. A later `index`
     fills these rows in. If a video is listed by intervals, each interval is scored by itself and has its own

@@ -1,9 +1,9 @@
 """Coordinates for xarray are columns of clips.parquet, copied into every zarr group that holds arrays by row.
 
-kinegraph itself never reads coordinates; clips.parquet decides. The order of writing is: the chunks of a coordinate,
-the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of the group says what the group holds. Every
-chunk has places for the same number of rows, however many rows there are. So a zarr.json of more or fewer rows can
-still read the chunk.
+kinegraph itself never reads coordinates, because clips.parquet decides. The order of writing is: the chunks of a
+coordinate, the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of the group says what the group
+holds. Every chunk has places for the same number of rows, however many rows there are. So a zarr.json of more or fewer
+rows can still read the chunk.
 """
 
 import json
@@ -35,7 +35,7 @@ _ZSTD_LEVEL = 3
 class Coordinate:
     """One coordinate of all rows.
 
-    `document` is its zarr.json with a digest of the values; `chunks` are the chunk objects.
+    `document` is its zarr.json with a digest of the values. `chunks` are the chunk objects.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Computes which rectangle of a frame a row shows. The arithmetic is part of the cache format; SPEC.md states it.
+"""Computes which rectangle of a frame a row shows. The arithmetic is part of the cache format. SPEC.md states it.
 
 A crop is named by its place. `left` and `right` are the ends of the longer side. In an upright frame they are the top
 and the bottom. `even_<n>_<i>` is crop i of n evenly spaced crops along the longer side. The ending `_flip` means that

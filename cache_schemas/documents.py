@@ -142,7 +142,7 @@ def read_document(storage: Storage, name: str, model: type[Model], advice: str =
 def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE) -> Model:
     """Parses a document and checks it against `model`.
 
-    Raises CacheTooNew for a document with a later schema version. Raises CacheError for a damaged document; the message
+    Raises CacheTooNew for a document with a later schema version. Raises CacheError for a damaged document. The message
     has `where`, the cause and `advice`. A model with an attribute `latest_schema_version` accepts documents up to that
     version.
     """

@@ -49,7 +49,7 @@ class StorageError(CacheError, OSError):
 
 
 def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a stage key, or the layout, made with other options; `changed` has a line for each."""
+    """Returns the error for a stage key, or the layout, made with other options. `changed` has a line for each."""
     lines = "\n".join(f"  {line}" for line in changed)
     return CacheMismatch(
         f"{root} holds {key!r} made with other options (cached -> asked for):\n{lines}\n"
@@ -58,7 +58,7 @@ def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a cache made by earlier rules for videos; `changed` has a line for each option."""
+    """Returns the error for a cache made by earlier rules for videos. `changed` has a line for each option."""
     lines = "\n".join(f"  {line}" for line in changed)
     return CacheMismatch(
         f"{root} was made by an earlier kinegraph, which took other frames of some videos "

@@ -12,7 +12,7 @@ MAY_BE_ABSENT = {  # early versions did not write these documents
 def absent_documents(cache: Cache) -> dict[str, str]:
     """Returns words about each missing document, by its name. The words say what follows and what to do.
 
-    An imported cache needs none of these documents. A cache without classes.json cannot be read; `Cache.classes`
+    An imported cache needs none of these documents. A cache without classes.json cannot be read. `Cache.classes`
     reports that.
     """
     missing = [name for name in MAY_BE_ABSENT if not cache.is_imported and not cache.storage.exists(name)]

@@ -69,7 +69,7 @@ class Source(_Record):
     """Identifies a video, or a file read beside the video, at the moment when it was read.
 
     `size` is in bytes, `mtime_ns` in nanoseconds. `digest` is the digest of sampled content. If the file lies at a URL,
-    the store behind the URL reports `mtime_ns` and `etag`; they are 0 and None where the store does not report them.
+    the store behind the URL reports `mtime_ns` and `etag`. Both are 0 and None where the store reports neither.
     """
 
     size: NumBytes
@@ -89,7 +89,7 @@ class Exported(_Record):
 class Record(_Record):
     """Says what was written when one shard of one stage key was sealed.
 
-    Paths are relative to the cache; times are in seconds. Where `exported` is set, all entries except `objects` are as
+    Paths are relative to the cache. Times are in seconds. Where `exported` is set, all entries except `objects` are as
     in the record of the shard that was copied. `upgraded_from` is the fingerprint under which the shard was first
     sealed, by earlier rules that took the same frames.
     """

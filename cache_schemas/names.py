@@ -29,7 +29,7 @@ def checked_name(name: str) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Returns whether a quick look shows that the name is safe. Most names pass; a ledger record has many."""
+    """Returns whether a quick look shows that the name is safe. Most names pass. A ledger record has many."""
     if not name or name[0] in "./" or name[-1] == "/" or "//" in name or "/." in name:
         return False
     return "\\" not in name and "\0" not in name

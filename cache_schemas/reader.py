@@ -1,4 +1,4 @@
-"""Reads a cache for training. Whole batches are copied from shards; torch is imported at the first batch."""
+"""Reads a cache for training. Whole batches are copied from shards. torch is imported at the first batch."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ class CachedClips:
     `float32=True` converts float16 arrays to float32.
 
     `preload=True` reads all rows into memory at once. Batches are then several times faster where rows are compressed
-    or small (benchmarks/preload.py). Forked processes share that memory; spawned processes read their own copy.
+    or small (benchmarks/preload.py). Forked processes share that memory. Spawned processes read their own copy.
 
     Raises CacheError for an array that the cache lacks, a split that the cache does not have, or rows that do not fit
     in memory. Raises TypeError for a string in place of the list of arrays.

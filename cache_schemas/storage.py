@@ -20,8 +20,8 @@ class Span(NamedTuple):
 class Storage(Protocol):
     """Holds objects by name. Names are POSIX paths below `root`. An object appears whole or not at all.
 
-    Every method raises UnsafeName for a name that leads out of `root`. The empty name and `.` mean the root itself;
-    only `names` and `local_path` take them.
+    Every method raises UnsafeName for a name that leads out of `root`. The empty name and `.` mean the root itself.
+    Only `names` and `local_path` take these two.
     """
 
     root: str

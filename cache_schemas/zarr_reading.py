@@ -1,4 +1,4 @@
-"""Reads sealed zarr shards. Shards that are files are mapped; other shards are fetched row by row.
+"""Reads sealed zarr shards. Shards that are files are mapped. Other shards are fetched row by row.
 
 A shard object ends with an index of (offset, nbytes) per inner chunk and the crc32c of the index: see `zarr_shards`.
 """

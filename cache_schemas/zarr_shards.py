@@ -180,7 +180,7 @@ class ZarrStore:
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
         """Opens sealed shards.
 
-        `wanted` has one (array, shard) for each. Files are mapped; other indexes are fetched all at once. Raises
+        `wanted` has one (array, shard) for each. Files are mapped. Other indexes are fetched all at once. Raises
         FileNotFoundError where there is no shard, ValueError where the shard is damaged.
         """
         names = [object_name(spec.name, shard, len(spec.shape) + 1) for spec, shard in wanted]

@@ -118,6 +118,6 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
 def on_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Returns `values` as a tensor on `device`.
 
-    Values that were handed on are there already; a row of the cache is read-only.
+    Values that were handed on are there already. A row of the cache is read-only.
     """
     return values if isinstance(values, Tensor) else upload(values.copy(), device)

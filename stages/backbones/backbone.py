@@ -13,8 +13,8 @@ class Backbone(nn.Module):
 
     A subclass sets `stages`: tap name -> names (dotted paths) of the submodules that lead from the tap below to this
     tap, in the order in which they run. The taps go from bottom to top. A subclass whose submodules branch overrides
-    `step`. All taps are wanted until `cut` is called. `levels` are the taps whose submodules are still in the network;
-    a cut from above or below removes some.
+    `step`. All taps are wanted until `cut` is called. `levels` are the taps whose submodules are still in the network.
+    A cut from above or below removes some.
     """
 
     stages: ClassVar[Mapping[str, tuple[str, ...]]]

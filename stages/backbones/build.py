@@ -1,6 +1,6 @@
 """Builds the frozen network of a backbone by its name.
 
-BUILDERS has one line per backbone; the catalogue has the facts.
+BUILDERS has one line per backbone. The catalogue has the facts.
 """
 
 from collections.abc import Callable, Sequence

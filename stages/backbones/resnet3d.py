@@ -2,7 +2,7 @@
 
 I3D is that of "Videos as Space-Time Region Graphs" (Wang and Gupta 2018, arXiv 1806.01810, Table 1). C2D and non-local
 I3D are those of "Non-local Neural Networks" (Wang et al. 2018, arXiv 1711.07971). SlowOnly is the slow pathway of
-SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982). Deviation: Table 1 states 3x1x1 for pool2; every released
+SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982). Deviation: Table 1 states 3x1x1 for pool2. Every released
 implementation pools 2x1x1 without padding, and so does this one.
 
 B clips, T frames, C channels, H, W.

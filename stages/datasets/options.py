@@ -15,7 +15,7 @@ class FolderOptions(StageOptions):
     """Videos in class folders below `root`, or listed in a csv with the columns path, label and (optional) split.
 
     Labels of a csv are class names, separated by `;`. With the columns start and end, a line is an interval of its
-    video, in seconds from the first frame; `end` itself is not part of it. An interval is sampled, labelled and scored
+    video, in seconds from the first frame. `end` itself is not part of it. An interval is sampled, labelled and scored
     by itself. A line with both fields empty is the whole video. Without a csv, the first folder below `root` is the
     label. If the folders are named train, training, val, valid, validation, test or testing (in any case), the first
     folder is the split and the next folder is the label. Folders may be links.

@@ -25,8 +25,8 @@ class DecodedClip:
     """The pixels of one row, uint8 RGB. All crops of a clip share the array `whole`.
 
     `frame_numbers` are places among the frames as presented. `coded_numbers` are places among all frames that the
-    decoder returned; they name the same frame under the rules of any version. Both are -1 where a part of the video was
-    skipped. `video_frames` is the number of frames of the video, where places were wanted.
+    decoder returned. These places name the same frame under the rules of any version. Both are -1 where a part of the
+    video was skipped. `video_frames` is the number of frames of the video, where places were wanted.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
@@ -69,8 +69,8 @@ def decode_clips(
 
     The frame for a target time is the last frame with pts <= t, or the first frame of the video if there is none. The
     comparison allows for the rounding of the container's clock. A frame that is presented at or after the end of the
-    row's interval is never taken. Rows with `target_frames` take the frames of these numbers; either all rows have them
-    or no row has them. `rules` is the version of `clips` whose rules apply.
+    row's interval is never taken. Rows with `target_frames` take the frames of these numbers. Either all rows have
+    `target_frames`, or no row has them. `rules` is the version of `clips` whose rules apply.
 
     With `open_videos`, stretches without a wanted frame are skipped where the frames are proved to stay the same.
     Otherwise, and where frames are counted, the video is read from its start. A pass that skips but cannot be proved is

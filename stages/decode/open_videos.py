@@ -23,8 +23,8 @@ class OpenVideos:
     """Lends videos to decode.
 
     Up to `limit` videos stay open where they were left, so that later times are read on from there. Any number of
-    threads may use it; a video is lent to one thread at a time. Close it at the end: a video that is lent then is
-    closed when it comes back. A video in which anything went wrong, or that was read to its end, is not kept.
+    threads may use one `OpenVideos`. A video is lent to one thread at a time. Close it at the end: a video that is lent
+    then is closed when it comes back. A video in which anything went wrong, or that was read to its end, is not kept.
     """
 
     def __init__(self, limit: int = 0) -> None:

@@ -56,7 +56,8 @@ class Seeker:
     def seek(self, after_seconds: float, seconds: float, packets: Iterator["Packet[Any]"]) -> "Packet[Any] | None":
         """Seeks to the last key frame at or before `seconds`, if that frame lies well after `after_seconds`.
 
-        Returns its packet. Returns None where there is no such frame; the position is then unchanged. Raises SeekLost.
+        Returns its packet. Returns None and leaves the position unchanged where there is no such frame. Raises
+        SeekLost.
         """
         timeline = self._video.timeline
         if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:

@@ -221,7 +221,7 @@ class Timeline:
     def _continued(self, stamp: float, now: float) -> float:
         """Returns the time of a frame with this stamp.
 
-        `now` is its time if stamps continue; otherwise time counts on by one period.
+        `now` is its time if stamps continue. Otherwise time counts on by one period.
         """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS

@@ -32,7 +32,7 @@ class Wanted:
     """Describes the frames that all stages of one run together need of a clip.
 
     numbered: also the place of each frame in the video. may_repeat: a clip whose times all show the same frame is
-    right; otherwise such a clip fails.
+    right. Otherwise such a clip fails.
     """
 
     num_frames: int

@@ -102,7 +102,7 @@ class CellClassifier(nn.Module):
     def _owners(self, centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Returns for each of side x side cells the digit with the nearest centre, and whether that centre is near.
 
-        `centres` is [B, T', n, 2]; both results are [B, T', side, side].
+        `centres` is [B, T', n, 2]. Both results are [B, T', side, side].
         """
         along = self.first + self.stride * torch.arange(side, device=centres.device)
         cells = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)  # [H, W, 2]

@@ -78,7 +78,7 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
     """
     if names == [CROP]:
         return HeadError(
-            f"Missing {CROP}, which a cache has once frames were extracted; that of imported features is not known."
+            f"{CROP} is missing. A cache has it after frames were extracted. The crop of imported features is unknown."
         )
     needs = dict([_need(name, spec) for name in names])
     if "features" in needs and "regions" in kinds:
@@ -255,10 +255,10 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
 
 
 def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Tensor:
-    """Returns the mean over the tracks of a clip of the mean of x over each track: [B, C]; 0 for a clip without tracks.
+    """Returns the mean over the tracks of a clip of the mean of x over each track: [B, C].
 
-    x is [B, T, N, C], valid [B, T, N]. tracks [B, T, N] has the track of each valid box, a number below `most`. Boxes
-    that are not valid do not count.
+    The mean is 0 for a clip without tracks. x is [B, T, N, C], valid [B, T, N]. tracks [B, T, N] has the track of each
+    valid box, a number below `most`. Boxes that are not valid do not count.
     """
     is_in = valid.flatten(1)
     track = torch.where(is_in, tracks.flatten(1).long(), 0)  # [B, T*N]

@@ -60,7 +60,7 @@ def insert(
                 block = _block(insertion, output.channels, place, shapes[place.tap])
                 host = output.parent.get_submodule(output.name)
                 if isinstance(host, Followed):
-                    raise HeadError(f"tail.blocks: {place.name} has a block there already; one fits.")
+                    raise HeadError(f"tail.blocks: {place.name} has an inserted block already. One place takes one.")
                 inserted = OnFrames(block, shapes[place.tap][0]) if family.by_frame else TimeFirst(block)
                 output.parent.add_module(output.name, Followed(host, inserted))
 

@@ -38,7 +38,7 @@ class Lstm(Head):
     def __init__(self, spec: Spec, num_classes: int, options: LstmOptions) -> None:
         super().__init__()
         if not options.convolutions and options.dim != LstmOptions.model_fields["dim"].default:
-            raise HeadError(f"dim: given {options.dim}, needs `convolutions`, whose channels it counts.")
+            raise HeadError(f"dim: given {options.dim}, allowed: only with `convolutions`, which have dim channels.")
         kind = "maps" if options.convolutions else "pooled"
         self.source = choose_source(spec, [kind], options)
         self.array = self.source.array(kind)

@@ -142,10 +142,7 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """s * LayerNorm(W x) with one number s per channel, 0 at the start.
-
-    The norm is over a whole clip, with a bias, without gain.
-    """
+    """s * LayerNorm(W x): one s per channel, 0 at the start. The norm spans a whole clip and has a bias but no gain."""
 
     def __init__(self, dim: int, channels: int) -> None:
         super().__init__()
@@ -318,7 +315,7 @@ class Send(nn.Module):
 class Attention(nn.Module):
     """Weights each sender's message for a receiver. Row i belongs to receiver i (eq. 3 and 4).
 
-    The released forms take a softmax over all nodes, then add a bias to what is gathered and apply a ReLU. tf_dot
+    The released forms take a softmax over all nodes, then add a bias to the gathered messages and apply a ReLU. tf_dot
     multiplies the logits by the adjacency before the softmax, so nodes without a link have logit 0 and still
     contribute. tf_sum adds the adjacency to logits that are the sum of two numbers, one from each node. Where messages
     are layer-normalised, the biased sum is normalised too. torch_dot has no adjacency.
@@ -350,7 +347,7 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the gathered messages [..., V, D] after bias and ReLU, of the same shape."""
+        """Returns the gathered messages [..., V, D]. The released forms add a bias and apply a ReLU."""
         if self.bias is None:
             return gathered
         biased: Tensor = self.norm(gathered + self.bias)

@@ -18,9 +18,9 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 class SliceClassifier(nn.Module):
     """Frames [B, T, D], their times [B, T] (s) and their mask [B, T] -> logits [B, num_classes].
 
-    The clip is cut into slices of `slice_seconds`; None means one slice. Slices without a frame are left out. The logit
-    of a class is its largest over the slices. Valid frames are in order of time, and padding may lie anywhere. A clip
-    without a valid frame gets the logits of an embedding of zeros.
+    The clip is cut into slices of `slice_seconds`. A value of None means one slice. Slices without a frame are left
+    out. The logit of a class is its largest over the slices. Valid frames are in order of time, and padding may lie
+    anywhere. A clip without a valid frame gets the logits of an embedding of zeros.
     """
 
     def __init__(

@@ -140,7 +140,7 @@ def _shapes_above(backbone: BackboneEntry, read: FeatureSource, cached: tuple[in
     """Returns tap -> (T, C, H, W) of the taps above the cached tap."""
     names = [tap.name for tap in backbone.taps]
     if read.tap not in names[:-1]:
-        raise HeadError(f"tail.from: given {read.tap!r}; {backbone.name} goes on above {', '.join(names[:-1])}.")
+        raise HeadError(f"tail.from: given {read.tap!r}, allowed for {backbone.name}: {', '.join(names[:-1])}.")
     below = backbone.tap(read.tap)
     num_frames, channels, height, width = cached
     if channels != below.channels:

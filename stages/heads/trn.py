@@ -39,7 +39,8 @@ class Trn(Head):
         self.reads = (self.source.pooled,)
         num_frames, channels = spec[self.source.pooled]
         if num_frames < 2:
-            raise HeadError(f"Head trn relates frames; {self.source.pooled} has {num_frames} in a clip, at least 2 do.")
+            words = f"{self.source.pooled} has {num_frames} in a clip, and at least 2 are needed"
+            raise HeadError(f"Head trn relates frames. {words}.")
         self.num_frames, self.num_tuples = num_frames, options.num_tuples
         self.project = nn.Sequential(nn.Linear(channels, options.dim), nn.ReLU())
         self.relations = nn.ModuleList(Relation(num_frames, n, options) for n in range(2, num_frames + 1))

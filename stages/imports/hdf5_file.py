@@ -107,7 +107,7 @@ def _require_own_values(dataset: h5py.Dataset, file_bytes: int) -> None:
     """Raises ArrayFileError unless the values are numbers, lie in this file, and fit in the size of this file."""
     if dataset.external or dataset.is_virtual:
         kind = "external storage" if dataset.external else "a virtual dataset"
-        raise ArrayFileError(f"it is {kind}: its values are those of other places, which are not read. Copy them here")
+        raise ArrayFileError(f"it is {kind}: its values lie in another place, which is not read. Copy them here")
     require_plain(dataset.dtype)
     if dataset.shape is None:
         raise ArrayFileError("it has no values (a null dataspace)")

@@ -54,8 +54,8 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
     (there, ours), (here, theirs) = first, other
     if num_frames is None and ours.num_frames != theirs.num_frames:
         raise FeatureFileError(
-            f"{there} has {counted(ours.num_frames, 'frame')}, {here} has {theirs.num_frames}, in a cache all "
-            "have as many: --frames T takes T of each, evenly spread, and repeats the last where there are fewer"
+            f"{there} has {counted(ours.num_frames, 'frame')}, {here} has {theirs.num_frames}. All videos of a cache "
+            "need the same number. --frames T takes T evenly spaced frames of each and repeats the last of shorter ones"
         )
     if _fixed(ours) != _fixed(theirs):
         raise FeatureFileError(f"{there} has shape {_said(ours)} a frame, {here} has {_said(theirs)}")

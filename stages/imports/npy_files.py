@@ -51,7 +51,7 @@ def ids_of_files(root: Path, suffix: str) -> list[str]:
 def source_of(path: Path) -> Source:
     """Returns the identity of one file, by all its bytes.
 
-    A file that cannot be read has an empty identity; `read` reports the error.
+    A file that cannot be read has an empty identity. `read` reports the error.
     """
     try:
         size, digest = file_digest(path)

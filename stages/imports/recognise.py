@@ -34,7 +34,8 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
             raise FeatureFileError(str(error)) from error
     kind = kind or recognised(path)
     if (kind == "hdf5") != path.is_file():
-        raise FeatureFileError(f"{path} is a {'file' if path.is_file() else 'folder'}, which --kind {kind} is not for")
+        is_a, needed = ("file", "folder") if path.is_file() else ("folder", "file")
+        raise FeatureFileError(f"{path} is a {is_a}, and --kind {kind} needs a {needed}")
     if dataset is not None and kind != "hdf5":
         raise FeatureFileError(f"--dataset {dataset}: {path} is {kind}, not hdf5")
     files = KINDS[kind](path, dataset)

@@ -5,7 +5,7 @@ npz: the arrays `seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N 
 
 `index` replaces `seconds` where frames are named by their index. `num_frames`, beside `frames`, then says how many
 frames the video had in the program that counted them. With `seconds`, `num_frames` is ignored, because the video is not
-decoded to its end. A frame without boxes is listed too, with an empty list. Scores may be left out; the order then
+decoded to its end. A frame without boxes is listed too, with an empty list. Scores may be left out. The order then
 stays and scores are 0.
 """
 

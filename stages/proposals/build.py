@@ -1,4 +1,4 @@
-"""Builds the frozen proposal network of a name. PROPOSERS has one line per network; the catalogue has the facts."""
+"""Builds the frozen proposal network of a name. PROPOSERS has one line per network. The catalogue has the facts."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

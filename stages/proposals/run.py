@@ -1,6 +1,6 @@
 """Runs a source of proposals clip by clip.
 
-The crops of a clip share its boxes; each crop keeps the boxes that it overlaps.
+The crops of a clip share its boxes. Each crop keeps the boxes that it overlaps.
 """
 
 import torch

@@ -90,7 +90,7 @@ class Staging:
     def begin(self, path: str) -> AbstractContextManager[AtHand]:
         """Announces a video that will be needed.
 
-        Entering the returned context waits for the file; leaving it releases the file.
+        Entering the returned context waits for the file. Leaving it releases the file.
         """
         if not is_url(path):
             return nullcontext(AtHand(path))

@@ -28,7 +28,7 @@ def origin(url: str) -> str:
 def checked(url: str) -> str:
     """Returns the URL or path unchanged where it holds no secret.
 
-    The URL or path will stand in clips.parquet and in logs. Raises UrlError; the message hides the secret.
+    The URL or path will stand in clips.parquet and in logs. Raises UrlError. The message hides the secret.
     """
     if not is_url(url):
         return url

@@ -10,7 +10,7 @@ from kinegraph.stages.scene_graphs.source import GraphSource
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
     """Returns the source.
 
-    Only the source `interactions` uses `dataset`; the config ensures that it is the generated data set.
+    Only the source `interactions` uses `dataset`. The config ensures that it is the generated data set.
     """
     if isinstance(options, GraphFileOptions):
         return FileGraphs(options)

@@ -49,7 +49,7 @@ class RunExists(RunError, FileExistsError):
 class RunRecord(BaseModel):
     """The content of run.json.
 
-    `options` are the head's options, complete; `spec` has the arrays that it reads; `train` is the recipe. `features`
+    `options` are the head's options, complete. `spec` has the arrays that it reads. `train` is the recipe. `features`
     are the options of all stages that made these arrays. Early runs have only their `cache_fingerprint`. `recipe` has
     the sections of the config that make these arrays, for `predict`. `recipe` is None in runs of earlier versions.
     `trained_on` identifies the clips, labels and classes of the run's splits. `trained_on` is empty in runs of early

@@ -82,8 +82,8 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yields the named arrays of the clips in `order`, in batches on `device`. The last batch may be smaller.
 
-    A thread reads the next batch while the present batch is used. A data set of earlier versions may lack `batch`; its
-    batches come from `__getitems__`.
+    A thread reads the next batch while the present batch is used. A data set of earlier versions may lack `batch`. The
+    batches of such a data set come from `__getitems__`.
     """
     read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]
 
@@ -173,6 +173,6 @@ def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
             if len(bad):
                 video = clips.video_ids[int(indices[bad[0, 0]])]
                 raise FeaturesNotFinite(
-                    f"{name} of a clip of {video} is not finite, as no extraction leaves it. `kinegraph verify` tells "
-                    "whether its file was damaged; otherwise see where it was imported from."
+                    f"{name} of a clip of {video} is not finite. An extraction never leaves such values. `kinegraph "
+                    "verify` says whether the file is damaged. If it is not, look at the files of the import."
                 )

@@ -139,5 +139,5 @@ def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device)
     joined = torch.cat(logits).cpu()
     if not joined.isfinite().all():
         require_finite(clips, head.reads, batch_size)
-        raise ScoresNotFinite("The head's scores are not finite, though what it reads is: lower train.learning_rate.")
+        raise ScoresNotFinite("The head's scores are not finite, although its inputs are. Lower train.learning_rate.")
     return joined

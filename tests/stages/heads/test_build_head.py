@@ -161,7 +161,7 @@ def test_of_several_backbones_and_taps_none_is_guessed(spec: Spec) -> None:
         ("conv_lstm", {"kernel": 2}, "option kernel is 2: .*1, 3, 5 or 7"),
         ("trg", {"num_heads": 0}, "option num_heads is 0: .*greater than 0"),
         ("strg", {"dim": 0}, "option dim is 0: .*greater than 0"),
-        ("lstm", {"dim": 256}, "dim: given 256, needs `convolutions`"),
+        ("lstm", {"dim": 256}, "dim: given 256, allowed: only with `convolutions`"),
     ],
 )
 def test_unknown_names_and_values_list_what_exists(

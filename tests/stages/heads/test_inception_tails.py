@@ -170,7 +170,7 @@ def test_trg_after_the_last_three_blocks_has_the_parameters_of_its_formula(
         ({"inception_4d": "trg"}, "inception_4d is not above the cached tap; above are inception_4e, inception_5a"),
         (
             [{"block": "atr", "after": "inception_5a"}, {"block": "conv3d", "in_branch": "inception_5a"}],
-            "inception_5a has a block there already",
+            "inception_5a has an inserted block already",
         ),
         ([{"block": "conv3d", "after": "inception_5a", "options": {"kernel": 3}}], "kernel is 3: .* kernel, shortcut"),
     ],

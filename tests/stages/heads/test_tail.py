@@ -320,7 +320,7 @@ def test_only_the_weights_of_the_backbone_have_the_tails_factor() -> None:
             "tail.blocks.0.block: Input should be 'trg', 'atr', 'rstg', 'non_local' or",
         ),
         ({"blocks": [{"block": "trg"}]}, r"given after \(\) and in_branch \(\), allowed: one of the two"),
-        ({"blocks": {"res5.1": "atr", "res5": "trg"}}, "res5.1 has a block there already"),
+        ({"blocks": {"res5.1": "atr", "res5": "trg"}}, "res5.1 has an inserted block already"),
         (
             {"blocks": [{"block": "atr", "after": "res5", "options": {"heads": 3}}]},
             "atr: heads is 3: .* options: locator",
@@ -341,7 +341,7 @@ def test_a_tail_that_nobody_reads_is_refused() -> None:
         words = rf"{name} .* gives features/net/res5 and features/net/res5_pooled only: .*`regions_from: maps`.* `tap`"
         with pytest.raises(HeadError, match=words):
             build_head(name, SPEC, 3, tail=TAIL, **options)
-    with pytest.raises(HeadError, match="resnet18 goes on above stem, res2, res3, res4"):
+    with pytest.raises(HeadError, match="allowed for resnet18: stem, res2, res3, res4"):
         build_head("avg_pool", {"features/net/res5": (4, 512, 2, 2)}, 3, tail=TAIL | {"from": "res5"})
     small, blocks = {"features/net/res4": (4, 256, 2, 2)}, {"res5.1": "non_local"}
     with pytest.raises(HeadError, match="non_local pools 1x2x2; the maps of res5 are 1 x 1"):

@@ -27,8 +27,8 @@ def virtual(file: h5py.File, folder: Path) -> None:
 
 
 CASES: dict[str, tuple[Callable[[h5py.File, Path], object], str]] = {
-    "external": (external, "it is external storage: its values are those of other places, which are not read"),
-    "virtual": (virtual, "it is a virtual dataset: its values are those of other places"),
+    "external": (external, "it is external storage: its values lie in another place, which is not read"),
+    "virtual": (virtual, "it is a virtual dataset: its values lie in another place"),
     "words": (lambda file, _: file.create_dataset("v", (2,), h5py.string_dtype()), "Python objects or references"),
     "references": (lambda file, _: file.create_dataset("v", (2,), h5py.ref_dtype), "Python objects or references"),
     "fields": (lambda file, _: file.create_dataset("v", (2,), [("a", "f4")]), "numbers are expected"),

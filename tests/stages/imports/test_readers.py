@@ -182,7 +182,7 @@ def test_what_is_no_set_of_features(tmp_path: Path) -> None:
     with pytest.raises(FeatureFileError, match="choose by --kind"):
         open_features(tmp_path)
     assert open_features(tmp_path, "npy").videos() == ["v"]
-    with pytest.raises(FeatureFileError, match="is a folder, which --kind hdf5 is not for"):
+    with pytest.raises(FeatureFileError, match="is a folder, and --kind hdf5 needs a file"):
         open_features(tmp_path, "hdf5")
     with pytest.raises(FeatureFileError, match=r"--dataset rgb: .* is npy, not hdf5"):
         open_features(tmp_path, "npy", "rgb")
@@ -190,7 +190,7 @@ def test_what_is_no_set_of_features(tmp_path: Path) -> None:
 
 def test_videos_have_to_agree(tmp_path: Path) -> None:
     files = open_features(write_npy(tmp_path, {"a": features(0, 4, C), "b": features(0, 7, C), "c": features(0, 4, 5)}))
-    with pytest.raises(FeatureFileError, match=r"a.npy has 4 frames, .*b.npy has 7, .* --frames T"):
+    with pytest.raises(FeatureFileError, match=r"a.npy has 4 frames, .*b.npy has 7. .* --frames T"):
         common_layout(files, files.videos(), None)
     assert common_layout(files, ["a", "b"], 5).num_frames == 5
     with pytest.raises(FeatureFileError, match=r"a.npy has shape \[6\] a frame, .*c.npy has \[5\]"):

@@ -104,7 +104,7 @@ def test_the_loss_is_a_mean_over_clips(two_videos: Any) -> None:
 
 def test_scores_that_are_not_finite_are_no_result(two_videos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GivenLogits, "forward", lambda self, batch: batch[POOLED][:, 0, :2] * torch.nan)
-    with pytest.raises(ScoresNotFinite, match="though what it reads is"):
+    with pytest.raises(ScoresNotFinite, match="although its inputs are"):
         evaluate(GivenLogits(2), two_videos, _options(), device=CPU)
 
 
