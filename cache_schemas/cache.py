@@ -75,6 +75,11 @@ class Stage:
         read_keys: Mapping[str, str] = self.options.get("reads", {})
         return read_keys
 
+    @property
+    def is_imported(self) -> bool:
+        """Returns whether the stage was brought by an import, so that no config describes it."""
+        return "provenance" in self.options
+
     def document(self) -> dict[str, Any]:
         """Returns the content of stages/<key>.json."""
         arrays = [asdict(spec) | {"fill": repr(spec.fill)} for spec in self.arrays]

@@ -63,7 +63,7 @@ def plan(
         print(json.dumps(differing)) if as_json else printing.differences(differing)
         return
     sentences = [*check_for_extraction(settings, cache), *advice(settings)]
-    sentences += [*random_weights_advice(random_in_config(settings)), *open_files_advice(cache)]
+    sentences += [*random_weights_advice(random_in_config(settings, cache)), *open_files_advice(cache)]
     for sentence in sentences:
         note(sentence)
     made = planning.make_plan(settings, cache, stages=stage, part=planning.parse_part(shards), limit=limit)
@@ -96,12 +96,13 @@ def extract(
     overrides: Overrides = [],
 ) -> int:
     """Decode videos, run the frozen networks and seal shards. Resumes where it was stopped."""
+    from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.advice import advice, random_in_config, random_weights_advice
     from kinegraph.pipeline.caches.plan import parse_part
     from kinegraph.pipeline.extraction.run import extract as run
 
     settings = load(config, [*overrides, *run_overrides(executor, workers, scheduler, scheduler_file)])
-    for sentence in [*advice(settings), *random_weights_advice(random_in_config(settings))]:
+    for sentence in [*advice(settings), *random_weights_advice(random_in_config(settings, Cache(settings.cache)))]:
         note(sentence)
     outcome = run(settings, stages=stage, part=parse_part(shards), limit=limit, retry_failed=retry_failed)
     printing.extracted(outcome, settings.cache)

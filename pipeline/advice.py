@@ -47,9 +47,9 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
     ]
 
 
-def random_in_config(config: Config) -> list[str]:
+def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
     """Returns the config sections with random weights: `backbones.<name>`, `proposals`."""
-    stages = declare(config, {}).stages
+    stages = declare(config, {}, cache).stages
     return [kind_of(key).section(key) for key, stage in stages.items() if is_random(stage.weights)]
 
 

@@ -24,10 +24,15 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages that a recipe asks for, by key. Each stage follows the stages that it reads."""
+    """The stages that a recipe asks for, by key. Each stage follows the stages that it reads.
+
+    `imported` names the stages that others read and that the recipe does not ask for. They lie in the cache and are
+    only read.
+    """
 
     recipe: Recipe
     stages: dict[str, Stage]
+    imported: frozenset[str] = frozenset()
 
     @property
     def arrays(self) -> tuple[ArraySpec, ...]:
@@ -48,7 +53,7 @@ class Declared:
 
     def handed_on(self, key: str) -> tuple[str, ...]:
         """Returns the arrays that the readers of `key` get in the same unit, stored or not."""
-        return kind_of(key).handed_on(self.recipe, key)
+        return () if key in self.imported else kind_of(key).handed_on(self.recipe, key)
 
     def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
         """Returns all keys that run in a unit that writes `keys`, in the order in which they run.
@@ -95,30 +100,53 @@ class Declared:
 
         Raises ConfigError for a name that selects nothing.
         """
+        asked = [key for key in self.stages if key not in self.imported]
         if not names:
-            return [key for key in self.stages if key != CLIPS]
+            return [key for key in asked if key != CLIPS]
         found: list[str] = []
         for name in names:
-            keys = [key for key in self.stages if key == name or key.startswith(f"{name}/")]
+            keys = [key for key in asked if key == name or key.startswith(f"{name}/")]
             if not keys:
-                raise ConfigError(f"--stage {name}: the config has {', '.join(self.stages)}")
+                raise ConfigError(f"--stage {name}: the config has {', '.join(asked)}")
             found += keys
-        return [key for key in self.stages if key in found]
+        return [key for key in asked if key in found]
 
 
-def declare(recipe: Recipe, digests: Digests) -> Declared:
-    """Returns all stages of a recipe. The digests of weights enter their fingerprints."""
-    stages: dict[str, Stage] = {}
+class _Stages(dict[str, Stage]):
+    """Stages by key. A stage that the recipe lacks is the imported one of `cache`, if there is one.
+
+    Raises ConfigError for a stage that is neither.
+    """
+
+    def __init__(self, cache: Cache | None) -> None:
+        super().__init__()
+        self.cache, self.imported, self.reader = cache, set[str](), ""
+
+    def __missing__(self, key: str) -> Stage:
+        if self.cache is None or not self.cache.has_stage(key) or not self.cache.stage(key).is_imported:
+            raise ConfigError(f"{self.reader}: need a `{key}:` section, or imported {key} in the cache")
+        self.imported.add(key)
+        self[key] = self.cache.stage(key)
+        return self[key]
+
+
+def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Declared:
+    """Returns all stages of a recipe. The digests of weights enter their fingerprints.
+
+    A stage may read what was imported into `cache`. Raises ConfigError for a stage that reads what there is not.
+    """
+    stages = _Stages(cache)
     for kind in KINDS.values():
         for key in kind.keys(recipe):
+            stages.reader = kind.section(key)
             stages[key] = kind.declare(recipe, key, stages, digests.get(key, UNKNOWN))
-    return Declared(recipe, stages)
+    return Declared(recipe, {**stages}, frozenset(stages.imported))
 
 
 def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
     """Returns the digests that the cache recorded for the same `weights:` words, so that plans need no network."""
     found = {}
-    for key, stage in declare(recipe, {}).stages.items():
+    for key, stage in declare(recipe, {}, cache).stages.items():
         if stage.weights and cache.has_stage(key) and cache.stage(key).weights == stage.weights:
             found[key] = str(cache.stage(key).options["weights_sha256"])
     return found
@@ -130,10 +158,10 @@ def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
     return max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
 
 
-def auto_shard_clips(config: Config) -> int:
+def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
     """Returns the rows of a shard: the config's, or a multiple of the rows per video that `rows_that_fit` allows."""
     if config.store.shard_clips != "auto":
         return config.store.shard_clips
-    limit = rows_that_fit(declare(config, {}).arrays)
+    limit = rows_that_fit(declare(config, {}, cache).arrays)
     rows = config.clips.rows_per_video
     return limit - limit % rows if limit >= rows else limit

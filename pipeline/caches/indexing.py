@@ -90,8 +90,8 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
     storage = open_storage(config.cache)
     if config.dataset is None:
         raise ConfigError("dataset: missing; `kinegraph index` needs to know where the videos are")
-    if storage.exists(MANIFEST):
-        cache_before = Cache(config.cache)
+    cache_before = Cache(config.cache) if storage.exists(MANIFEST) else None
+    if cache_before is not None:
         cache_before.check_clips(clips_options(config.clips))
         cache_before.check_layout(config.store.model_dump())
         require_begun(cache_before)
@@ -104,7 +104,7 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
 
     listing = list_videos(config.dataset, count, tries=config.run.staging.tries)
     check_own_files(config, (name_of_video(video.video_id, video.interval) for video in listing.videos))
-    layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config)}
+    layout = config.store.model_dump() | {"shard_clips": auto_shard_clips(config, cache_before)}
     cache = Cache.create(config.cache, clips_options(config.clips), layout)
     old = list(cache.clips.rows()) if storage.exists(TABLE) else []
     probes = _probe_all(listing, config, on_progress)

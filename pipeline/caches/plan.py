@@ -8,8 +8,10 @@ from typing import Any
 from kinegraph.cache_schemas.arrays import CLIPS, status_array
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.documents import shortened
+from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.cache_schemas.ledger import Record
 from kinegraph.cache_schemas.sealed_rows import sealed_records, sealed_shards
+from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.agreement import require_same_stage
 from kinegraph.pipeline.caches.changes import Changed, changed_files, changed_videos
 from kinegraph.pipeline.caches.declared import Declared, declare, known_digests
@@ -105,11 +107,12 @@ def make_plan(
     options. Raises ConfigError for an unknown stage, and for two videos that would read the same file of boxes or scene
     graphs.
     """
-    cache.check_clips(clips_options(config.clips))
+    declared = declare(config, known_digests(config, cache), cache)
+    keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))
+    if CLIPS in keys:  # all but stages that are made from imported rows alone
+        cache.check_clips(clips_options(config.clips))
     cache.check_layout(config.store.model_dump())
     check_own_files_of(config, cache)
-    declared = declare(config, known_digests(config, cache))
-    keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))
     unchecked = []
     for key in declared.with_read(keys):
         if declared.known(key):
@@ -134,6 +137,7 @@ def make_plan(
         if missing:
             in_order = tuple(key for key in declared.stages if key in missing)
             units.append(WorkUnit(shard=shard, keys=in_order, reopened=reopened))
+    _require_imported(cache, declared, [unit.shard for unit in units], changed)
     touched = {*keys} | {key for unit in units for key in unit.keys}
     keys = tuple(key for key in declared.stages if key in touched)
     return Plan(
@@ -171,7 +175,19 @@ def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
 
     A key that hands its arrays on runs in the unit of its readers and is not written, unless it is selected.
     """
-    return [key for key in declared.with_read([*keys, CLIPS]) if key in keys or not declared.handed_on(key)]
+    needed = declared.with_read(keys or [CLIPS])
+    return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]
+
+
+def _require_imported(cache: Cache, declared: Declared, shards: Sequence[int], changed: Changed) -> None:
+    """Raises CacheMismatch where a shard reads an imported stage that is not sealed in it, or whose videos changed."""
+    for key in sorted(declared.imported):
+        sealed = {*sealed_shards(cache, key)} - changed.keys()
+        if absent := [shard for shard in shards if shard not in sealed]:
+            raise CacheMismatch(
+                f"{cache.root}: the imported {key} of shard {absent[0]} ({counted(len(absent), 'shard')} in all) "
+                "are not sealed, or a video changed. Run `kinegraph import` again, then this command."
+            )
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -185,7 +201,9 @@ def parse_part(text: str) -> tuple[int, int]:
 
 def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
     """Returns for each stage key the options that differ, as `cached -> asked for`, or None without that stage."""
-    declared = declare(config, known_digests(config, cache))
+    declared = declare(config, known_digests(config, cache), cache)
     return {
-        key: cache.stage_differences(stage) if cache.has_stage(key) else None for key, stage in declared.stages.items()
+        key: cache.stage_differences(stage) if cache.has_stage(key) else None
+        for key, stage in declared.stages.items()
+        if key not in declared.imported
     }

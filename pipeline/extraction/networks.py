@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from kinegraph.cache_schemas import stopping
+from kinegraph.cache_schemas.arrays import CLIPS
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.agreement import require_same_stage
 from kinegraph.pipeline.caches.declared import Declared, declare, known_digests
@@ -60,7 +61,7 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)
-    declared = declare(config, digests)
+    declared = declare(config, digests, cache)
     runs = declared.running(keys, lambda key: False)
     found = {}
     for key in stopping.checked(declared.with_read(keys)):
@@ -71,8 +72,8 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
             report(Preparing(doing=f"loading networks: {key.rpartition('/')[2]} ({network})"))
         found[key] = kind.open(config, key, device, compiled=config.run.compile)
     runners = {key: runner for key, runner in found.items() if runner is not None}
-    declared = declare(config, digests | {key: runner.digest for key, runner in runners.items()})
-    declared = replace(declared, stages={key: declared.stages[key] for key in declared.with_read(keys)})
+    declared = declare(config, digests | {key: runner.digest for key, runner in runners.items()}, cache)
+    declared = replace(declared, stages={key: declared.stages[key] for key in declared.with_read({*keys, CLIPS})})
     for stage in declared.stages.values():
         require_same_stage(cache, stage)
     cache.declare(*(stage for key, stage in declared.stages.items() if key in keys))

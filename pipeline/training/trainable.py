@@ -63,7 +63,7 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
     """Returns the message for a head that cannot be built: the error, or that its arrays are not extracted yet."""
-    cached, declared = spec_of(cache), declare(config, {}).stages.values()
+    cached, declared = spec_of(cache), declare(config, {}, cache).stages.values()
     spec = spec_of(cache, declared)
     if cached.keys() == spec.keys():
         return str(error)

@@ -34,10 +34,6 @@ class Tracks(StageKind):
         options |= {"version": VERSION, "reads": {Proposals.kind: proposals.fingerprint}}
         return Stage(key=key, options=options, arrays=track_arrays(scores))
 
-    def check(self, recipe: Recipe) -> None:
-        if recipe.tracks is not None and recipe.proposals is None:
-            raise ValueError("tracks: need a `proposals:` section")
-
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> "TrackRunner":
         from kinegraph.stages.tracks.run import TrackRunner
 

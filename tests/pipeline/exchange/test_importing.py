@@ -15,7 +15,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheMismatch
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.caches.indexing import index
-from kinegraph.pipeline.caches.plan import make_plan
+from kinegraph.pipeline.caches.plan import make_plan, why
 from kinegraph.pipeline.caches.verification import verify
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.errors import ConfigError, ExchangeError
@@ -27,7 +27,10 @@ from kinegraph.pipeline.exchange.to_store import export_cache
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
+from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.imports.features import FeatureFileError
+from kinegraph.stages.tracks.linking import link
+from kinegraph.stages.tracks.options import TrackOptions
 from tests.caches import rows_of, same_bytes
 from tests.foreign import C, boxes, features, write_annotations, write_hdf5, write_npy, write_npz
 
@@ -117,6 +120,54 @@ def test_regions_train_the_heads_that_read_them(tmp_path: Path, npz: Path, annot
             assert opened.sizes["row"] == 6
     copy = export_cache(found.cache, tmp_path / "copy", kind="hdf5")
     assert (copy.num_copied, verify(copy.cache.root).ok) == (3, True)
+
+
+def test_imported_boxes_become_tracks_of_a_head(tmp_path: Path, npz: Path, annotations: Path) -> None:
+    """Nothing of a video is known: rows are made from imported rows alone. What was imported is not planned."""
+    cache = import_features(npz, tmp_path / "cache", annotations=annotations).cache
+    config = config_of(tmp_path / "cache", tmp_path / "run", "proposal_pool", over="tracks")
+    with pytest.raises(HeadError, match=r"Missing tracks/id\. The config needs a section `tracks:`; then run"):
+        train_runs(config)
+    config = config.model_copy(update={"tracks": TrackOptions(min_iou=0.1)})
+    with pytest.raises(HeadError, match=r"not extracted yet: .* lacks tracks/id"):
+        train_runs(config)
+    assert make_plan(config, cache).keys == ("tracks",)
+    assert why(config, cache) == {"clips": None, "tracks": None}
+    assert not extract(config).failures
+    assert (verify(cache.root).ok, make_plan(config, cache).units) == (True, ())
+    boxes_of, scores, counts = (rows_of(cache.root, f"proposals/{part}") for part in ("boxes", "scores", "count"))
+    ids, num_tracks = rows_of(cache.root, "tracks/id"), rows_of(cache.root, "tracks/count")
+    for row in range(6):
+        expected, num = link(boxes_of[row], scores[row], counts[row], 0.1)
+        assert (ids[row].tolist(), num_tracks[row]) == (expected.tolist(), num)
+    (run,) = train_runs(config)
+    assert run.results.num_train_clips == 4
+
+
+def test_boxes_that_were_imported_into_indexed_rows_become_tracks(
+    tmp_path: Path, load: Load, video_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No video is decoded; a video without boxes fails as in the import; unsealed boxes are never read."""
+    for video in [*video_folder.rglob("*.mp4")][1:]:
+        name = video.relative_to(video_folder).with_suffix("").as_posix()
+        for frame in range(T):
+            write_npz(tmp_path / "npz" / name / f"{frame}.npz", features(frame, 2, C), boxes(0, 2))
+    none = ("backbones={}", "proposals=null", "regions=null")
+    cache = index(load(*none, "store.shard_clips=auto")).cache
+    config = load(*none, "tracks={}", "store.shard_clips=auto")
+    with pytest.raises(ConfigError, match="tracks: need a `proposals:` section, or imported proposals in the cache"):
+        extract(config)
+    import_features(tmp_path / "npz", cache.root)
+    monkeypatch.setattr("kinegraph.pipeline.extraction.feed.decode_clips", None)
+    index(config)
+    cache.ledger.unseal("proposals", 0)
+    with pytest.raises(CacheMismatch, match=r"imported proposals of shard 0 \(1 shard in all\) are not sealed"):
+        extract(config)
+    import_features(tmp_path / "npz", cache.root)
+    assert [failure.reason for failure in extract(config).failures] == ["missing"]
+    assert verify(cache.root).ok
+    assert sorted(rows_of(cache.root, "tracks/count").tolist()) == [-1, 2, 2, 2, 2, 2]
+    assert not cache.has_stage("clips")
 
 
 def test_rows_that_come_later_find_the_same_stages(tmp_path: Path, npz: Path, annotations: Path) -> None:

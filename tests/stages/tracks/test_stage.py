@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import check_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.recipe import Recipe
@@ -81,8 +82,9 @@ def test_a_fingerprint_covers_the_overlap_and_the_boxes() -> None:
 
 
 def test_a_config_that_does_not_fit() -> None:
-    with pytest.raises(ConfigError, match="tracks: need a `proposals:` section"):
-        check_config({"cache": "c", "tracks": {}}, "config")
+    config = check_config({"cache": "c", "tracks": {}}, "config")
+    with pytest.raises(ConfigError, match="tracks: need a `proposals:` section, or imported proposals in the cache"):
+        declare(config, {})
     for min_iou in (0, 1.1):
         with pytest.raises(ValidationError, match="min_iou"):
             TrackOptions(min_iou=min_iou)
