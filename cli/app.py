@@ -24,9 +24,10 @@ class Commands(TyperGroup):
     """Runs a command and turns results and errors into messages and exit codes."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
-        """Parses the command line. A stop during parsing exits with the exit code of its signal.
+        """Parses the command line and returns typer's context.
 
-        Typer imports modules while it parses. Typer itself exits with 130 after every signal.
+        If a signal comes during parsing, the command exits with the exit code of that signal. Typer itself would exit
+        with 130 after every signal.
         """
         try:
             return super().make_context(*arguments, **options)

@@ -25,9 +25,9 @@ GPU_IS_FULL = (
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
-    """Runs a command and returns its exit code. Errors are printed to stderr.
+    """Runs `command` and returns the exit code of the process. Errors are printed to stderr.
 
-    `typer.Exit` and `typer.Abort` pass through: help raises them.
+    `typer.Exit` and `typer.Abort` are not caught, because `--help` ends with them.
     """
     try:
         stopping.check()
@@ -56,15 +56,16 @@ def exit_code(command: Callable[[], int | None]) -> int:
 
 
 def stopped(stop: type[KeyboardInterrupt]) -> int:
-    """Prints that the command was stopped and returns the exit code of the signal."""
+    """Prints that the command was stopped. Returns the exit code for `stop`, the exception that the signal raised."""
     note(f"\nstopped. {stopping.words_after_stop()}".rstrip(" "))
     return stopping.exit_code_of(stop)
 
 
 def after_stop(command: str, arguments: Sequence[str]) -> str:
-    """Returns the sentence to print after a signal stopped the command.
+    """Returns the sentence to print after a signal stopped `command`.
 
-    The sentence says which work stays. A command whose work was in vain has no such sentence.
+    The sentence says which work is kept, if any, and what the same command does when it is run again. `arguments` are
+    the words of the command line.
     """
     if command == "verify" and "--repair" in arguments:
         return f"The same command {'goes on from there' if '--frames' in arguments else 'does the rest'}."
@@ -90,9 +91,9 @@ def _is_unread(descriptor: int) -> bool:
 
 
 def stop_on_signals() -> None:
-    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command at its next safe point.
+    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command at the next place where the command checks for signals.
 
-    The process ends with the exit code of the signal, also where other code caught the stop.
+    The process ends with the exit code of the signal, also if other code caught the exception that stops the command.
     """
     stopping.obey()
     atexit.register(_end_as_asked)
@@ -104,9 +105,9 @@ def _end_as_asked() -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends the process with exit code `code`. After a stop the process does not wait for its threads.
+    """Ends the process with exit code `code`. After a signal the process does not wait for its threads.
 
-    Output that stdout or stderr cannot take any more is dropped. Otherwise Python would fail on it once more at exit.
+    Output that stdout or stderr cannot take any more is dropped. Otherwise Python would raise an error for it at exit.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -130,7 +130,9 @@ def evaluate(
     head of your own runs only with `allow_code`.
 
     Returns the scores: `result.metrics` (by name), `per_class()`, `class_names`, `split` and `counts`. Scores on the
-    run's own cache are also added to the run's results.json. Raises RunError, CacheError or UsageError.
+    run's own cache are also added to the run's results.json. Raises RunError if `run` is not the folder of a complete
+    run or does not fit the cache, CacheError for a cache that cannot be used, and UsageError for a split without clips
+    or an override that is not allowed.
     """
     from kinegraph.pipeline.training.scoring import evaluate_run
 
@@ -143,9 +145,10 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
     `run` is the folder of the run. `overrides` are `run.key=value`, as `run.device=cpu`. The code of a head of your own
     runs only with `allow_code`.
 
-    Returns a predictor. Its `predict(videos)` yields one prediction per video with `scores` [num_classes] as those of
-    `evaluate`, `probabilities` [num_classes], `clips` and `failure`. Networks are loaded with the first videos and
-    stay. Raises RunError for a run that does not say how its features are made.
+    Returns a predictor. Its `predict(videos)` yields one prediction per video with `scores` [num_classes],
+    `probabilities` [num_classes], `clips` and `failure`. The scores are computed as `evaluate` computes them. The first
+    call loads the networks, and the predictor keeps them. Raises RunError for a run that does not record how its
+    features are made.
     """
     from kinegraph.pipeline.predicting import Predictor
 
@@ -156,10 +159,10 @@ def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "He
     """Builds a head with fresh weights from torch's global generator.
 
     `name` is one that `kinegraph models --heads` lists, or `file.py:Class` for a head of your own. `spec` maps array
-    names to shapes of one clip, as `CachedClips.spec` does. `options` are the head's.
+    names to shapes of one clip, as `CachedClips.spec` does. `options` are options of the head.
 
-    Returns the head, which maps a batch of arrays to logits [B, num_classes]. Raises HeadError for a name, an option or
-    a value that does not exist, and for a missing array.
+    Returns the head, which maps the arrays of B clips to logits [B, num_classes]. Raises HeadError for a name or an
+    option that does not exist, for a value that is not allowed, and for an array that is not in `spec`.
     """
     from kinegraph.stages.heads.build import build_head as build
 
@@ -171,9 +174,9 @@ def build_backbone(model: str, weights: str, taps: "Sequence[str]", **options: i
 
     `model`, `weights`, `taps` and `options` are as in the section `backbones` of a config.
 
-    Returns the backbone, which maps clips [B, 3, T, H, W] to a dict of maps [B, C, T', H', W'] by tap. Raises
-    ValueError for a model, a tap or an option that does not exist, and WeightsError for weights that cannot be read or
-    do not fit.
+    Returns the backbone. It maps B clips of T frames with H rows and W columns of pixels, [B, 3, T, H, W], to a dict
+    from tap to map [B, C, T', H', W'] with C channels. Raises ValueError for a model, a tap or an option that does not
+    exist, and WeightsError for weights that cannot be read or do not fit the model.
     """
     from kinegraph.stages.backbones.build import build_backbone as build
 

@@ -25,7 +25,7 @@ def advice(config: Config) -> list[str]:
 
 
 def open_files_advice(cache: Cache) -> list[str]:
-    """Returns a sentence if data.h5 joins more files than this process may open, else no sentence."""
+    """Returns one sentence if data.h5 joins more files than this process may open, else an empty list."""
     limit = open_files_limit()
     if cache.manifest["store"]["kind"] != "hdf5" or cache.num_shards < limit:
         return []
@@ -38,7 +38,10 @@ def open_files_advice(cache: Cache) -> list[str]:
 
 
 def random_weights_advice(names: Sequence[str]) -> list[str]:
-    """Returns a sentence about the entries or stages `names`, which have random weights. Returns none without names."""
+    """Returns one sentence about `names`, the config entries or stages with random weights.
+
+    Returns an empty list if `names` is empty.
+    """
     if not names:
         return []
     return [
@@ -54,9 +57,9 @@ def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
 
 
 def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
-    """Returns the stage keys of the cache with random weights.
+    """Returns the keys of the stages that were made with random weights.
 
-    With `arrays`, returns only the keys that these arrays were made from.
+    With `arrays`, only the stages that these arrays were made from are considered.
     """
     keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
     return [key for key in keys if is_random(cache.stage(key).weights)]
@@ -81,7 +84,10 @@ def _of_backbone(config: Config, name: str) -> Iterator[str]:
 
 
 def _sampling(clips: ClipOptions, every: int) -> Sampling | None:
-    """Returns the frames that a network gets of a clip, or None if they depend on the rate of each video."""
+    """Returns how many frames of a clip a network gets, at which rate.
+
+    Returns None if the frames depend on the frame rate of each video.
+    """
     if clips.sampling != "uniform" and isinstance(clips.fps, str):
         return None
     fps = None if clips.sampling == "uniform" or isinstance(clips.fps, str) else clips.fps / every

@@ -19,7 +19,10 @@ LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "jo
 
 
 class JobQueueOptions(StageOptions):
-    """Dask workers as jobs of a batch system (dask-jobqueue). Jobs start and end with the work that is left."""
+    """Options of Dask workers that run as jobs of a batch system (dask-jobqueue).
+
+    The number of jobs follows the work that is left.
+    """
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="the batch system")
     jobs: int = Field(1, ge=1, le=10_000, description="most jobs at a time, one worker process each")
@@ -41,7 +44,10 @@ class JobQueueOptions(StageOptions):
     @field_validator("options")
     @classmethod
     def _one_line_is_a_list(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Puts a single string into a list. Dask-jobqueue would take the letters of the string for lines."""
+        """Returns the options with a list where one string is given for an option in LISTS.
+
+        Otherwise dask-jobqueue would take each letter of the string for a line.
+        """
         return {key: [value] if key in LISTS and isinstance(value, str) else value for key, value in options.items()}
 
 
@@ -108,7 +114,7 @@ class SlurmOptions(StageOptions):
 
     @property
     def asked_gpu(self) -> str:
-        """Returns how the config asks for a GPU, or "" if it does not ask for one."""
+        """Returns the key and value by which the config asks for a GPU, or "" if it asks for none."""
         if self.gpus:
             return f"run.slurm.gpus: {self.gpus}"
         given = {

@@ -100,9 +100,9 @@ class RunOptions(StageOptions):
 
     @property
     def worker_threads(self) -> int:
-        """Returns the threads of one worker.
+        """Returns the number of threads of one worker.
 
-        `auto` divides all cores among the local workers. A worker on a cluster has 1 thread.
+        With `threads: auto`, all cores are divided among the local workers, and a worker on a cluster has 1 thread.
         """
         if self.threads != "auto":
             return self.threads
@@ -110,20 +110,23 @@ class RunOptions(StageOptions):
 
     @property
     def jobs_walltime_seconds(self) -> float | None:
-        """Returns the time limit of the jobs that are Dask's workers, or None.
+        """Returns the time limit, s, of the batch jobs that run Dask workers, or None if there is no such limit.
 
-        This command may take longer than its jobs.
+        The command itself may take longer than these jobs.
         """
         return self.walltime_seconds if self.executor == "dask" and self.dask.jobqueue is not None else None
 
     @property
     def command_walltime_seconds(self) -> float | None:
-        """Returns the time limit of this command, or of a task of its job array, or None."""
+        """Returns the time limit, s, of this command or of each task of its job array. None means no limit."""
         return self.walltime_seconds if self.jobs_walltime_seconds is None else None
 
 
 class TrainSection(TrainOptions):
-    """The training recipe, and named variants for `--head a,b,c`. A variant has only the keys that differ."""
+    """The training recipe, and named variants of it for `--head a,b,c`.
+
+    A variant has only the keys that differ from the recipe.
+    """
 
     variants: dict[EntryName, dict[str, Any]] = Field(
         default_factory=dict, description="name -> keys of this section that differ, for `--head a,b,c`"
@@ -134,9 +137,9 @@ class TrainSection(TrainOptions):
         return TrainOptions(**self.model_dump(exclude={"variants"}))
 
     def variant(self, name: str) -> TrainOptions:
-        """Returns the recipe with the keys of one variant.
+        """Returns the recipe, changed by the keys of the variant `name`.
 
-        If the variant has another head, the recipe's head options are dropped.
+        If the variant has another head, the head options of the recipe are dropped.
         """
         keys, recipe = self.variants[name], self.model_dump(exclude={"variants"})
         if keys.get("head", self.head) != self.head:
@@ -199,9 +202,9 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
 
 def _with_own_heads(config: Config, folder: Path) -> Config:
-    """Returns the config with absolute paths of the user's own heads.
+    """Returns the config with an absolute path in each `train.head` of the form `file.py:Class`.
 
-    Their files are relative to the config's `folder`.
+    In the config file these paths are relative to `folder`, the folder of the config file.
     """
 
     def placed(head: str) -> str:
@@ -218,7 +221,7 @@ def _with_own_heads(config: Config, folder: Path) -> Config:
 def check_config(document: dict[str, Any], where: str) -> Config:
     """Returns the config for a document that is already read. `where` names the document in errors.
 
-    Raises ConfigError.
+    Raises ConfigError if a key is unknown or missing, or if a value is not allowed.
     """
     try:
         return Config.model_validate(document)
@@ -227,7 +230,10 @@ def check_config(document: dict[str, Any], where: str) -> Config:
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
-    """Writes the value of `section.key=value` into a document that is not checked yet. Raises ConfigError."""
+    """Writes the value of `override`, of the form `section.key=value`, into a document that is not checked yet.
+
+    Raises ConfigError if the override has another form, if the section is a plain value, or if the value is not YAML.
+    """
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {shortened(override)}: expected section.key=value")
@@ -244,9 +250,9 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 
 
 def sentences(error: ValidationError, document: object = None, section: str | None = None) -> list[str]:
-    """Returns pydantic's errors about `document`, one line for each key: `key.path: what is wrong (given ...)`.
+    """Returns the errors that pydantic found in `document`, one line per key: `key.path: what is wrong (given ...)`.
 
-    `section` names the section of the config if the document is only that section.
+    `section` is the name of a section of the config if the document has only that section.
     """
     words_of: dict[str, list[str]] = {}
     for entry in error.errors():
@@ -259,7 +265,10 @@ def sentences(error: ValidationError, document: object = None, section: str | No
 
 
 def _written_keys(location: Sequence[int | str], document: object, kind: str) -> list[str]:
-    """Returns the keys of a location as the file has them. Pydantic inserts names of union members between them."""
+    """Returns the keys of `location`, which pydantic wrote, as the config file has them.
+
+    Pydantic inserts names of union members between the keys. They are left out. `kind` is the type of pydantic's error.
+    """
     keys = []
     for number, part in enumerate(location, 1):
         below = dict(enumerate(document)) if isinstance(document, list) else document
@@ -272,7 +281,7 @@ def _written_keys(location: Sequence[int | str], document: object, kind: str) ->
 
 
 def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -> tuple[str, str]:
-    """Returns the key path of one of pydantic's errors, and a sentence about the error."""
+    """Returns the key path of an error of pydantic, and a sentence about the error."""
     key, context = ".".join(map(quoted, keys)), entry.get("ctx", {})
     match entry["type"]:
         case "extra_forbidden":
@@ -295,7 +304,7 @@ def _sentence(entry: dict[str, Any], keys: Sequence[str], section: str | None) -
 
 
 def _meant(given: str, allowed_keys: Iterable[str]) -> str:
-    """Returns `did you mean num_frames? `, or "" if no known key is similar."""
+    """Returns a question such as `did you mean num_frames? `, or "" if no allowed key is similar to `given`."""
     near = get_close_matches(given, [*allowed_keys], n=1)
     return f"did you mean {near[0]}? " if near else ""
 
@@ -316,9 +325,10 @@ def _keys_at(location: Sequence[str]) -> list[str]:
 
 
 def _model_in(annotation: Any, below: str) -> Any:
-    """Returns the options model in an annotation.
+    """Returns the options class in a type annotation, or None if there is none.
 
-    The model is the annotation itself, the model in Optional, the dict value, or the union member `below`.
+    The class is the annotation itself, the class in Optional, or the class of a dict's values. In a union it is the
+    member whose `kind` or `source` is `below`.
     """
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation

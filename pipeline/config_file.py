@@ -22,11 +22,11 @@ MAX_DIGITS = 20  # of 64 bits
 
 
 class _ValueFault(yaml.MarkedYAMLError):
-    """A number or a date that Python does not make."""
+    """A number or a date in the file cannot be made into a Python value."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses keys that occur twice, keys that are not words, and merges that grow without end."""
+    """Loads YAML, and refuses keys that occur twice, keys that are not text, and merges of too many keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -55,7 +55,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def _cause(node: yaml.Node, error: Exception) -> str:
-    """Why a value cannot be made. Python's own words for a long number advise to change a setting of Python."""
+    """Returns why a value cannot be made.
+
+    For a long number the text replaces the message of Python, which advises to change a setting of Python.
+    """
     if node.tag == INTEGER and len(node.value) > MAX_DIGITS:
         return f"a number of {len(node.value):,} digits, allowed: 64 bits"
     return shortened(str(error))
@@ -66,7 +69,10 @@ def _said(key: yaml.Node) -> str:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Returns the value of a YAML text. Raises ConfigError with a one-line message that begins with `where`."""
+    """Returns the value of a YAML text.
+
+    Raises ConfigError if the text is not YAML or is too large. The message has one line and begins with `where`.
+    """
     try:
         document = yaml.load(text, _Loader)
     except RecursionError:
@@ -79,7 +85,10 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Returns the sections of a config file. Raises ConfigError."""
+    """Returns the sections of a config file by name.
+
+    Raises ConfigError if the file cannot be read, is too large, or is not YAML with sections.
+    """
     try:
         with open_regular(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -103,7 +112,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def _yaml_fault(error: yaml.YAMLError) -> str:
-    """Returns a YAML error in one line with its place in the file."""
+    """Returns the message of a YAML error in one line, with the line and the column in the file."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None)
     if mark is None or problem is None:
@@ -113,7 +122,7 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
 
 
 def _require_bounded(document: Any, where: str) -> None:
-    """Raises ConfigError for more values, more levels, a longer text or a larger number than a config has."""
+    """Raises ConfigError if the document has too many values or levels, too long a text or too large a number."""
     stack: list[tuple[tuple[Any, ...], Any]] = [((), document)]
     num_values = 0
     while stack:

@@ -46,7 +46,7 @@ ABOUT = {  # by variant; other variants show the name of their head
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One head with its test scores and training seconds, one value per seed."""
+    """One variant with its test scores and its training times in seconds, one value per seed."""
 
     name: str
     about: str
@@ -59,7 +59,7 @@ class DemoRow:
 class DemoResult:
     """The table of scores by `metric`, with the seconds that each step took.
 
-    `diverged` names the runs that the table lacks because they diverged, else None.
+    `diverged` is the error that names the diverged runs, which the table lacks. It is None if no run diverged.
     """
 
     rows: tuple[DemoRow, ...]
@@ -74,9 +74,9 @@ class DemoResult:
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Returns the config of a demo. With `out`, the cache, the videos and the runs are below `out`.
+    """Returns the config of a demo. With `out`, the cache, the videos and the runs are below the folder `out`.
 
-    Backbones compute in float32 if the device is slow at bf16. A log line names these backbones. `overrides` win over
+    Backbones compute in float32 if the device is slow at bf16. A log line names these backbones. `overrides` replace
     both changes. Raises ConfigError if the config has no data set or no variants to compare.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
@@ -96,9 +96,10 @@ def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> 
 def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwrite: bool = False) -> DemoResult:
     """Generates videos, extracts, trains every variant with every seed and scores each run on the unseen test videos.
 
-    A demo that was cut off keeps its finished runs, unless `overwrite` is set. A demo that was finished trains all runs
-    again. Raises UnusableClips before extraction if test videos lack labels. Raises RunExists if a finished run has
-    another recipe. Raises RunsDiverged if all runs diverged.
+    Returns the table of the scores. A demo that was cut off keeps its finished runs, unless `overwrite` is set. A demo
+    that was finished trains all runs again. `note` is called with a line of text at each step. Raises UnusableClips
+    before extraction if test videos lack labels. Raises RunExists if a finished run has another recipe. Raises
+    RunsDiverged if all runs diverged.
     """
     begun = time.monotonic()
     assert config.dataset is not None
@@ -131,7 +132,7 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
 
 
 def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
-    """Raises UnusableClips unless the heads can be compared on the test split after training."""
+    """Raises UnusableClips if the test split has no clips or lacks labels, so that heads cannot be compared on it."""
     for split in {run.options.test_split for run in wanted}:
         require_usable(CachedClips(cache, [], split), f"compare heads on in split {split!r}")
 
@@ -139,7 +140,10 @@ def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
 def _trained(
     config: Config, names: Sequence[str], seeds: int, *, overwrite: bool, note: Callable[[str], None]
 ) -> tuple[Sequence[TrainedRun], RunsDiverged | None]:
-    """Returns the finished runs, and the error to raise at the end if other runs diverged, else None."""
+    """Trains all runs. Returns the finished runs, and the error that names the runs that diverged, or None.
+
+    Raises RunsDiverged if all runs diverged.
+    """
     numbers = count(1)
 
     def tell(run: TrainedRun) -> None:
@@ -156,7 +160,7 @@ def _trained(
 
 
 def _metric(config: Config, result: EvaluationResult) -> str:
-    """Returns the metric that the config trains by, if tests have it too, else top1 or mAP."""
+    """Returns the name of `train.metric` if `result` has that metric, else the first metric of `result`."""
     wanted = config.train.metric
     return wanted if wanted and wanted in result.metrics else next(iter(result.metrics))
 

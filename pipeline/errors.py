@@ -16,7 +16,7 @@ class ClusterError(UsageError):
 
 
 class AnotherRunError(UsageError):
-    """Another run works on a cache that no other run may use now."""
+    """The command needs the cache for itself, and another run works on the cache."""
 
 
 class ClusterLost(RuntimeError):
@@ -32,12 +32,15 @@ class ProgramMissing(UsageError):
 
 
 class OutOfTimeError(RuntimeError):
-    """The run stopped cleanly because no further unit could end within the job's walltime. The same command goes on."""
+    """The run stopped cleanly because no further work unit could end within the time limit.
+
+    The same command goes on.
+    """
 
 
 class WalltimeError(UsageError):
-    """Not even one unit fits into the walltime."""
+    """Not even one work unit fits into the time limit."""
 
 
 class SlurmError(RuntimeError):
-    """A job array did not do its work, or SLURM does not know what became of it."""
+    """A job array did not do its work, or SLURM does not know the array any more."""

@@ -75,10 +75,11 @@ class FirstConfig:
 
 
 def first_config(folder: str, path: Path | None = None, annotations: str | None = None) -> FirstConfig:
-    """Returns the config for a folder. Its path is `path`, or the folder's name with .yaml in the working directory.
+    """Returns a config for the videos below `folder`. The config is not written yet.
 
-    Raises ConfigError if that file exists, for a URL, and for several lists of videos. Raises DatasetError as `index`
-    does.
+    The config file is `path`, by default the name of the folder with .yaml in the working directory. `annotations` is
+    a csv that lists the videos. Raises ConfigError if the config file exists, if `folder` is a URL, and if `folder` has
+    several lists of videos. Raises DatasetError if the videos cannot be listed.
     """
     if is_url(folder):
         raise ConfigError(
@@ -127,7 +128,7 @@ def _require_free(path: Path) -> None:
 
 
 def _only_list(folder: Path) -> str | None:
-    """Returns the csv in a folder that lists videos, or None. Raises ConfigError if there are several."""
+    """Returns the path of the csv in a folder that lists videos, or None. Raises ConfigError if there are several."""
     lists = [str(path) for path in sorted(folder.glob("*.csv")) if path.is_file() and _is_list(path)]
     if len(lists) > 1:
         raise ConfigError(
@@ -147,9 +148,10 @@ def _is_list(path: Path) -> bool:
 
 
 def _listed(folder: str, annotations: str | None) -> tuple[FolderOptions, Listing]:
-    """Returns the dataset options for a folder and the videos that they list.
+    """Returns the dataset options for `folder`, and the videos that these options list.
 
-    Folders of images count as videos only if the folder holds nothing else or a csv lists them.
+    A subfolder of images counts as a video only if all videos are such subfolders, or if the csv `annotations` lists
+    it.
     """
     options = FolderOptions(
         kind="folder", root=folder, annotations=annotations, splits=SHARES, frame_rate=IMAGES_A_SECOND

@@ -70,7 +70,7 @@ def _tap(tap: Tap) -> dict[str, Any]:
 def _source(source: WeightSource) -> dict[str, Any]:
     """Returns where a file of weights comes from and which input it expects. Unknown values are null.
 
-    The source is a URL, or a path in this package.
+    The value of `source` is a URL, or a path in this package.
     """
     return {
         "source": source.url or str(source.path),

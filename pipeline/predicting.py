@@ -46,7 +46,7 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """The probabilities [K] of one clip. The clip stands for the interval [start, end) in seconds."""
+    """The probabilities [num_classes] of one clip. The clip covers the interval [start, end) of the video, s."""
 
     start: float
     end: float
@@ -57,9 +57,10 @@ class ClipScores:
 class Prediction:
     """The scores of one video.
 
-    `scores` [K] float64 are joined over the clips of the video as `evaluate` joins them. `probabilities` [K] are
-    computed from `scores`. `clips` are in the order of time. `failure` says why a video has no scores. If only some
-    clips failed, the scores are those of the other clips, and `failure` is the reason of the first failed clip.
+    `scores` [num_classes] float64 are joined over the clips of the video as `evaluate` joins them. `probabilities`
+    [num_classes] are computed from `scores`. `clips` are in the order of time. `failure` says why a video has no
+    scores. If only some clips failed, `scores` are joined over the other clips, and `failure` is the reason of the
+    first failed clip.
     """
 
     video: str
@@ -69,7 +70,7 @@ class Prediction:
     failure: str = ""
 
     def to_json(self, class_names: Sequence[str], top: int) -> dict[str, Any]:
-        """Returns the form of `predict --json`: the `top` classes of the video and of each clip, best first."""
+        """Returns the document that `predict --json` prints: the `top` best classes of the video and of each clip."""
         clips = [
             {"start": clip.start, "end": clip.end, "classes": best(clip.probabilities, class_names, top)}
             for clip in self.clips
@@ -79,17 +80,18 @@ class Prediction:
 
 
 def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """Returns name and score of the `top` classes, best first; equals in the order of the classes."""
+    """Returns the name and the score of the `top` classes, best first. Classes with equal scores keep their order."""
     order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
     return [{"name": class_names[index], "score": round(float(probabilities[index]), 6)} for index in order]
 
 
 class Predictor:
-    """A trained run that scores videos. Its networks are loaded with the first videos and kept.
+    """A trained run that scores videos. The first call of `predict` loads the networks, and the predictor keeps them.
 
-    `recipe` replaces the recorded recipe of the features, in the form of a config. `overrides` are `run.key=value`.
-    `allow_code` permits the source code of the user's own head that came with the run. Raises RunError if the run does
-    not say how its features are made, or if its features were imported. Raises ConfigError.
+    `folder` is the folder of the run. `recipe` is a config that replaces the recorded way in which the features are
+    made. `overrides` are `run.key=value`. With `allow_code`, the source code of a user's own head, which came with the
+    run, may run. The constructor raises RunError if the run does not record how its features are made, or if its
+    features were imported. It raises ConfigError for an override that is not allowed.
     """
 
     def __init__(
@@ -113,13 +115,14 @@ class Predictor:
         window_seconds: float | None = None,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> Iterator[Prediction]:
-        """Yields a prediction for each video, in order: files, URLs, and all videos below folders.
+        """Yields a prediction for each video, in order. `videos` are files, URLs, and folders of videos.
 
-        With `window_seconds` a video is cut into windows of that length. The last one ends with the video, so it may be
-        half as long or half as long again. Each window is sampled like a video. Features are made in a temporary
-        folder, for some videos at a time.
+        With `window_seconds` a video is cut into windows of that length. The last window ends with the video and has
+        0.5 to 1.5 times that length. Frames are sampled from each window as from a whole video. Features are made in a
+        temporary folder, for some videos at a time.
 
-        Raises WeightsError, and RunError for weights or rules other than those that the run was trained with.
+        Raises DatasetError for a folder without a video, WeightsError if weights cannot be read, and RunError if the
+        weights, or the rules for decoding, are not those that the run was trained with.
         """
         files = [*dict.fromkeys(_files(videos))]
         for first in range(0, len(files), VIDEOS_AT_ONCE):
@@ -166,7 +169,7 @@ class Predictor:
     def _extracted(
         self, videos: Sequence[str], folder: Path, window_seconds: float | None, on_progress: OnProgress
     ) -> tuple[Cache, Plan]:
-        """Extracts the arrays that the head reads from the videos, into a cache in `folder`."""
+        """Extracts from the videos the arrays that the head reads. Returns the new cache in `folder`, and its plan."""
         listed = folder / "videos.csv"
         with Staging(self.config.run.staging) as staging:
             windows = {video: _windows(video, window_seconds, staging) for video in videos}
@@ -188,9 +191,9 @@ class Predictor:
         return Cache(cache.root), plan
 
     def _keys(self) -> tuple[str, ...]:
-        """Returns the stages of the arrays that the head reads.
+        """Returns the keys of the stages that make the arrays that the head reads.
 
-        Raises RunError if the recipe does not make one of the arrays.
+        Raises RunError if no stage of the config makes one of these arrays.
         """
         made = {spec.name: spec.stage for spec in declare(self.config, {}).arrays}
         stages = {name: made.get(name, CLIPS if name.startswith(CROP) else None) for name in self.head.reads}
@@ -218,7 +221,7 @@ def _config(folder: Path, record: RunRecord, recipe: Recipe | None, overrides: S
 
 
 def _files(videos: Sequence[str | Path]) -> Iterator[str]:
-    """Returns the given videos, and all videos below given folders.
+    """Yields the given files and URLs, and all videos below the given folders.
 
     Raises DatasetError for a folder without a video.
     """
@@ -233,12 +236,12 @@ def _files(videos: Sequence[str | Path]) -> Iterator[str]:
 
 
 def _listed_as(video: str) -> str:
-    """Returns the id of a video in the temporary list."""
+    """Returns the id of a video in the temporary csv that lists the videos."""
     return located(".", video)[0]
 
 
 def _csv(windows: Mapping[str, Iterable[Interval | tuple[str, str]]]) -> str:
-    """Returns the list of a data set as csv: a line for each window of each video."""
+    """Returns the text of a csv that lists a data set: a line for each window of each video."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "start", "end"])
@@ -248,10 +251,11 @@ def _csv(windows: Mapping[str, Iterable[Interval | tuple[str, str]]]) -> str:
 
 
 def _windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Interval | tuple[str, str]]:
-    """Yields windows [start, end) one after the other, in seconds.
+    """Yields the windows (start, end) of a video in order, s. A window includes its start and excludes its end.
 
-    The last window ends the video and has half to one and a half lengths. Without `seconds`, or if the video cannot be
-    read, the only window is the whole video.
+    Each window but the last is `seconds` long. The last ends with the video and has 0.5 to 1.5 times that length.
+    Without `seconds`, or if the video cannot be read, the only item is two empty texts, which stand for the whole
+    video.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0

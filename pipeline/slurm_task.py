@@ -1,4 +1,4 @@
-"""One task of a job array does its part of the work, then the units that other tasks have not begun."""
+"""One task of a job array does its own part of the work, then the work units that other tasks have not begun."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from kinegraph.pipeline.wanted_run import places
 
 
 def run_task(folder: Path, index: int, **heard: Any) -> None:
-    """Runs task `index` of the submission in `folder`. SLURM may run a task again after a node failed, which is safe.
+    """Runs task `index` of the submission in `folder`. A task may run again, as SLURM does after a node failed.
 
     `heard` holds the callbacks `on_epoch` and `on_step` of training.
     """
@@ -60,10 +60,10 @@ def _train(config: Config, work: Work, index: int, diverged_file: Path, heard: M
 
 
 def _extract(config: Config, work: Work, index: int) -> None:
-    """Runs every `num_tasks`-th unit.
+    """Runs the work units of task `index`: every `num_tasks`-th unit of the submission.
 
-    Then, if the storage supports leases, runs the units that are left of other tasks. So an array can finish even if
-    its last tasks never leave the queue.
+    Then the task runs the units that other tasks have left, if the storage of the cache supports leases. So an array
+    can finish even if its last tasks never leave the queue.
     """
     cache, allotted = Cache(config.cache), allotment(config.run.walltime_seconds)
     own, *others = parts_from(work.units, index, work.num_tasks)
@@ -81,7 +81,10 @@ def _extract(config: Config, work: Work, index: int) -> None:
 
 
 def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
-    """Yields the units that no run has sealed when the first unit is taken. Reports the sealed units."""
+    """Yields the units that are not sealed yet, and reports the units that are.
+
+    The ledger is read once, when the first unit is taken.
+    """
     left = unsealed(cache, units)
     still = {unit.shard for unit in left}
     for unit in units:
@@ -91,8 +94,8 @@ def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterato
 
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
-    """Returns the units of each task, those of task `index` first.
+    """Returns one list of units per task. The list of task `index` comes first, then the lists of the tasks after it.
 
-    Unit i belongs to task i modulo `num_tasks`, so the parts have the same length, up to one unit.
+    The unit at position i belongs to task i modulo `num_tasks`. So the lengths of two lists differ by at most one.
     """
     return [units[(index + further) % num_tasks :: num_tasks] for further in range(num_tasks)]

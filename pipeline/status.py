@@ -26,7 +26,7 @@ def status(cache: Cache) -> dict[str, Any]:
 
 
 def _job_status(submission: Submission) -> dict[str, Any]:
-    """Returns the number of a job array's tasks by state, with the last log lines of tasks that did not end well."""
+    """Returns how many tasks of a job array are in each state, and the last log lines of tasks that failed."""
     tasks = submission.state().tasks
     counts = Counter(task.state for task in tasks.values())
     return {

@@ -12,8 +12,8 @@ from kinegraph.stages.training.options import TrainOptions
 class WantedRun(BaseModel):
     """A head to train: its name in the table, its recipe with the seed, and the folder of the run.
 
-    `code` is the Python source of the user's own head, so that the head can be sent to other machines. None for other
-    heads.
+    `code` is the Python source of a user's own head, so that the head can be sent to other machines. It is None for the
+    heads of kinegraph.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,7 +47,10 @@ class RunPlace:
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Returns the place of each run. Runs in `trained` take no time. `workers` processes share the other runs."""
+    """Returns the place of each run in the table, in the order of `runs`.
+
+    Runs in `trained` are finished and take no time. `workers` processes share the other runs.
+    """
     takes_time = [run not in trained for run in runs]
     return [
         RunPlace(

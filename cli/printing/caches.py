@@ -107,7 +107,10 @@ def calibrated(measured: "Calibration | None") -> None:
 
 
 def differences(lines_of: dict[str, list[str] | None]) -> None:
-    """Prints the differences that `plan --why` found, for each stage key, as cached -> asked for."""
+    """Prints, for each stage key, the options that differ: the value in the cache -> the value of the config.
+
+    `lines_of` maps a stage key to its lines, or to None if the cache does not have the stage yet.
+    """
     for key, lines in lines_of.items():
         say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
         for line in lines or ():
@@ -157,7 +160,7 @@ def _any(rows: Sequence[Sequence[str]], column: int) -> bool:
 
 
 def _job(job: dict[str, Any]) -> None:
-    """Prints the counts of a job array's tasks by state and the last lines of a few logs."""
+    """Prints how many tasks of a job array are in each state, and the last log lines of a few failed tasks."""
     tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
     say(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
     for task in job["failed"][:MAX_LOGS]:
@@ -228,7 +231,10 @@ def compared(report: "FrameReport", repair: bool) -> None:
 
 
 def _videos(clips: dict[str, str]) -> list[str]:
-    """Returns one line for each video and message. A line about a single clip names the clip."""
+    """Returns one line for each pair of video and message. `clips` maps the id of a clip to its message.
+
+    If only one clip of the video has the message, the line names the clip and not the video.
+    """
     from kinegraph.cache_schemas.clips_table import video_of
 
     alike: dict[tuple[str, str], list[str]] = {}

@@ -17,9 +17,10 @@ COLUMNS = ("video", "clip", "stages", "reason", "words")
 
 
 def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
-    """Returns one line for each video and reason of failure, with the message of the first failed clip.
+    """Returns one line for each pair of video and reason of failure, with the message of the first failed clip.
 
-    The line has the number of clips if several failed. Failures of intervals count for their video.
+    If several clips failed, the line ends with their number. A failed interval is counted for the video that the
+    interval was cut from.
     """
     from kinegraph.cache_schemas.clips_table import ClipsTable, video_of
     from kinegraph.cache_schemas.storages import open_storage

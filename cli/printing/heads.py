@@ -26,9 +26,9 @@ SHOWN_CLASSES = 5
 
 
 class TrainingLines:
-    """Prints progress of training: one line per epoch, and the current step between epochs.
+    """Prints the progress of training: one line per epoch, and the current step between epochs.
 
-    On a terminal the line of the current step is updated in place. A log gets a line now and then.
+    On a terminal the line of the current step is updated in place. A log gets a line every 30 s, later every 5 min.
     """
 
     def __init__(self) -> None:
@@ -62,12 +62,16 @@ def _epoch(run: "RunPlace", epoch: int) -> str:
 
 
 def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
-    """Returns the time left for this run and the runs after it, if each of these takes as long."""
+    """Returns the time left as one text in a list, or an empty list if the time left is unknown.
+
+    The time includes the runs after `run`. They are assumed to take as long as `run`. `done` is the part of `run` that
+    is done, from 0 to 1.
+    """
     return [f"{left} in all" if run.num_runs > 1 else left for left in pace.left(done, 1 + run.runs_after)]
 
 
 def _line_start() -> str:
-    """Returns the codes that clear the present line of a terminal, else an empty string."""
+    """Returns the codes that clear the current line of a terminal, or an empty string if stderr is no terminal."""
     return "\r\033[K" if sys.stderr.isatty() else ""
 
 
@@ -78,9 +82,10 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
-    """Prints one line per head and recipe with means over its seeds.
+    """Prints a table with one row per head and recipe. Each row shows means over the seeds of that recipe.
 
-    `form` is one of TABLE_FORMS and prints the table for other programs.
+    `runs` are pairs of the folder and the results of a run. With `form`, one of TABLE_FORMS, the table is printed in
+    that format, for other programs.
     """
     heads: dict[tuple[str, Path], dict[str, list[tuple[Path, RunResults]]]] = {}
     for folder, run in runs:
@@ -114,7 +119,7 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
-    """Returns the cells of one table row. `runs` differ in their seeds only."""
+    """Returns the cells of one table row. `runs` differ only in their seeds."""
     results = [run for _, run in runs]
     scores = "  ".join(_score(results, split) for split in splits_of(results)) or "-"
     seconds = mean(run.seconds for run in results)
@@ -124,9 +129,10 @@ def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
 
 
 def _score(runs: Sequence["RunResults"], split: str) -> str:
-    """Returns the scores of a split as text, one score for each list of clips that the runs were scored on.
+    """Returns the mean scores of `runs` on a split as text.
 
-    The metric is the one that chose the epoch. A split without that metric shows its first metric.
+    Runs that were scored on different lists of clips are not averaged, so the text has one mean for each such list. The
+    metric is the metric that chose the epoch. If the split does not have that metric, the text shows its first metric.
     """
     metric = runs[0].metric
     metrics = [name for run in runs for name in run.scores.get(split, {})]

@@ -34,12 +34,15 @@ def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: 
 
 
 def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
-    """Returns the videos of which a clip failed."""
+    """Returns the predictions of all videos with a failed clip."""
     return [one for one in found if one.failure]
 
 
 def lines(found: "Sequence[Prediction]", class_names: Sequence[str]) -> Iterator[list[object]]:
-    """Yields the lines of a csv: a header, then each clip of each video, and the video as a whole without times."""
+    """Yields the lines of a csv: a header, then for each video a line per clip and a last line for the whole video.
+
+    The line for the whole video has no times.
+    """
     yield ["video", "start", "end", *class_names]
     for one in found:
         for clip in one.clips:

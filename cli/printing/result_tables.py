@@ -19,7 +19,7 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def spread(values: Sequence[float]) -> str:
-    """Returns the mean, and the sample standard deviation if there are several values."""
+    """Returns the mean as text. For several values, the text is `mean ± sample standard deviation`."""
     deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{deviation}"
 
@@ -29,10 +29,10 @@ def splits_of(runs: Sequence["RunResults"]) -> list[str]:
 
 
 def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """Returns the runs that have scores of a split, in groups that may be averaged.
+    """Returns the runs that have scores on `split`, in groups whose scores may be averaged.
 
-    Runs in one group were scored on the same clips and labels. Results of older versions do not record their clips.
-    Such results join the other runs if all these were scored on one list of clips.
+    Runs in one group were scored on the same clips and labels. Results of earlier versions do not record their clips.
+    Such results join the other runs if the other runs form a single group. Otherwise they are a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]
@@ -47,10 +47,11 @@ def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
 
 
 def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> str:
-    """Returns the table as text in one of TABLE_FORMS: a row per head and recipe, a column per split and metric.
+    """Returns the table as text in the format `form`, one of TABLE_FORMS.
 
-    A csv table has three numbers per score: mean, sample standard deviation and number of seeds. A score that may not
-    be averaged is empty.
+    Each item of `rows` holds the runs of one head and recipe, one per seed, and makes one row. The table has a column
+    per split and metric. In csv it has three columns: mean, sample standard deviation and number of seeds. A score is
+    empty if the runs were scored on different clips, because such scores may not be averaged.
     """
     scores = dict.fromkeys(
         (split, name)
@@ -83,7 +84,10 @@ def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> s
 
 
 def _values(runs: "Sequence[RunResults]", split: str, name: str) -> list[float]:
-    """Returns one score per seed, or an empty list where the scores may not be averaged."""
+    """Returns the metric `name` on `split`, one score per seed.
+
+    Returns an empty list if the runs were scored on different clips, because such scores may not be averaged.
+    """
     if len(on_equal_clips(runs, split)) > 1:
         return []
     return [run.scores[split][name] for run in runs if name in run.scores.get(split, {})]
@@ -111,7 +115,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a LaTeX table with the rules of the package booktabs."""
+    """Returns the text of a LaTeX table with the horizontal rules of the package booktabs."""
     first, *others = [" & ".join(map(_latex_cell, row)) + r" \\" for row in (header, *rows)]
     start, end = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\end{tabular}"
     return "\n".join([start, r"\toprule", first, r"\midrule", *others, r"\bottomrule", end, ""])

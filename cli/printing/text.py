@@ -49,9 +49,10 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Seque
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a progress callback (what, done, total). A total of 0 is unknown.
+    """Yields a callback that shows progress. Its arguments are the name of the work, the done amount and the total.
 
-    The callback shows a bar on a terminal and writes a line now and then to a log.
+    A total of 0 means that the total is unknown. The callback shows a bar on a terminal. In a log it writes a line
+    every 30 s, later every 5 min.
     """
     bars: dict[str, Bar] = {}
     paces: dict[str, Pace] = {}
@@ -76,9 +77,10 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
 ) -> str:
-    """Returns a table as text. The first column and the columns in `words` are flush left, numbers flush right.
+    """Returns a table as text. The first column and the columns named in `words` are flush left, others flush right.
 
-    No cell is cut. Columns for which `columns` has no room follow below, beside the first column once more.
+    No cell is cut. `columns` is the width of the terminal in characters, None for a file. Columns that do not fit into
+    this width follow in a second table, which repeats the first column.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     blocks: list[list[int]] = [[0]]
@@ -94,7 +96,7 @@ def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
-    """Returns the smallest width of a column in characters. A column in `words` may be folded."""
+    """Returns the smallest width of a column in characters. Only a column that `words` names may be folded."""
     width = max(map(disp_len, column))
     if column[0] not in words:
         return width
@@ -102,7 +104,10 @@ def _least(column: Sequence[str], words: Sequence[str]) -> int:
 
 
 def _block(cells: list[list[str]], words: Sequence[str], columns: int | None) -> str:
-    """Returns columns side by side as text. A last column of words is folded if the line has no room for it."""
+    """Returns columns side by side as text.
+
+    If the last column is named in `words` and does not fit into the line, its cells are folded.
+    """
     before = _width(cells, range(len(cells) - 1)) + 2
     if columns and len(cells) > 1 and cells[-1][0] in words:
         cells[-1] = [folded(cell, max(columns - before, LEAST_WORDS)) for cell in cells[-1]]
@@ -153,11 +158,14 @@ def few(names: Sequence[str]) -> str:
 
 
 def say_page(text: str) -> None:
-    """Prints a line of a longer page. The line is folded in a file, too."""
+    """Prints a line of a longer page to stdout. The line is also folded if stdout is a file."""
     say(folded(text, columns(sys.stdout) or USUAL_COLUMNS))
 
 
 def wrapped(start: str, words: Sequence[str], between: str = ", ") -> str:
-    """Returns `start` and the words in lines that break only between words, in a file, too."""
+    """Returns `start` and all `words` as text in lines that break only between two items of `words`.
+
+    `between` is written after each item but the last. The lines are also broken if stdout is a file.
+    """
     pieces = [start, *(f"{word}{between}" for word in words[:-1]), *words[-1:]]
     return joined(pieces, columns(sys.stdout) or USUAL_COLUMNS, " " * len(start))
