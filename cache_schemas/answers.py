@@ -1,5 +1,5 @@
-"""Says what a server's answer means to a caller that retries: a store that is waited for, or a video that is
-fetched.
+"""Says what an HTTP status means to a caller that retries. The callers are caches at a URL and the fetching of
+videos.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,16 @@ MEANINGS: Mapping[int, Meaning] = {
 
 
 def meaning_of(status: int) -> Meaning:
-    """Returns what an HTTP status means, also one of S3."""
+    """Returns what an HTTP status means, as one of the words of `Meaning`. Servers of S3 answer with HTTP statuses
+    too.
+    """
     return MEANINGS.get(status, "refused" if 400 <= status < 500 else "broken")
 
 
 def status_in(error: BaseException | None) -> int:
-    """Returns the HTTP status that the error itself carries, or 0 where the error carries none.
+    """Returns the HTTP status that `error` itself carries, or 0 where `error` carries none.
 
-    An error of botocore has a response. An error of aiohttp has a status.
+    An error of botocore carries the status in `response`. An error of aiohttp carries it in `status`.
     """
     response = getattr(error, "response", None)
     if isinstance(response, dict):
@@ -42,8 +44,8 @@ def status_in(error: BaseException | None) -> int:
 
 
 def status_of(error: BaseException | None) -> int:
-    """Returns the HTTP status of an error of fsspec. fsspec keeps the client's error as the cause.
+    """Returns the HTTP status behind an error of fsspec, or 0 where there is none.
 
-    Returns 0 where the client's error carries no status.
+    fsspec keeps the error of the HTTP client as `__cause__`, and that error carries the status.
     """
     return status_in(error.__cause__) if error else 0

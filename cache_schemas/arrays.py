@@ -33,8 +33,7 @@ class ArraySpec:
     """Describes one array of the cache.
 
     `name` is the path below data.zarr. `stage` is the stage key that writes the array. `shape` is the shape of one row.
-    `frame_step` is the number of sampled frames per step of the time axis. A `frame_step` of None means that the array
-    has no such axis.
+    `frame_step` is the number of sampled frames per step of the time axis, or None for an array without a time axis.
     """
 
     name: str
@@ -57,11 +56,16 @@ class ArraySpec:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def inner_rows(self, shard_clips: int) -> int:
-        """Returns the number of rows in one inner chunk of a shard. The number is 1 unless rows are small."""
+        """Returns the number of rows in one inner chunk of a shard.
+
+        The number is `shard_clips` for rows of fewer than SMALL_ROW_BYTES bytes, and 1 for larger rows.
+        """
         return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
 
     def check_rows(self, rows: np.ndarray, shard_clips: int) -> None:
-        """Raises ValueError unless `rows` [n, *shape] have this array's shape and type and fit in one shard."""
+        """Raises ValueError unless `rows` has the shape [n, *shape], the array's type, and at most `shard_clips`
+        rows.
+        """
         if rows.shape[1:] != self.shape or rows.dtype != np.dtype(self.dtype) or len(rows) > shard_clips:
             raise ValueError(f"{self.name}: {rows.dtype}{rows.shape} is no shard of {self.dtype}{self.shape}")
 
@@ -70,7 +74,10 @@ class ArraySpec:
         return np.full((rows, *self.shape), self.fill, dtype=self.dtype)
 
     def attributes(self) -> dict[str, object]:
-        """Returns the attributes that both stores write beside the array."""
+        """Returns the attributes of the array: schema version, stage key, description, units and `frame_step`.
+
+        The zarr store and the HDF5 store write these attributes beside the array.
+        """
         attributes: dict[str, object] = {
             "kinegraph": {"schema": SCHEMA_VERSION, "stage": self.stage},
             "long_name": self.about,
@@ -83,15 +90,15 @@ class ArraySpec:
 
 
 def frame_dim(frame_step: int) -> str:
-    """Returns the name of a time axis.
+    """Returns the name of the time axis of an array that has one step per `frame_step` sampled frames.
 
-    Axes of different lengths need different names, or xarray cannot open the arrays.
+    Time axes of different lengths need different names, or xarray cannot open the arrays together.
     """
     return "frame" if frame_step == 1 else f"frame_by_{frame_step}"
 
 
 def status_array(stage: str) -> ArraySpec:
-    """Returns the spec of the array that says for each row whether the stage succeeded."""
+    """Returns the spec of the array that says for each row whether the stage with the key `stage` succeeded."""
     about = "0 not run, 1 ok, 2 failed, 3 ok with decoder warnings"
     return ArraySpec(
         name=f"status/{stage}",
@@ -105,7 +112,7 @@ def status_array(stage: str) -> ArraySpec:
 
 
 def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
-    """Returns the arrays of the key `clips`: the presentation time of each sampled frame, in seconds."""
+    """Returns the specs of the arrays of the key `clips`: the presentation time of each sampled frame, in seconds."""
     return (
         ArraySpec(
             name=FRAME_TIMES,
@@ -122,9 +129,10 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """Returns the spec of the crops, which readers get as an array. Crops are stored in clips.parquet only.
+    """Returns the spec of `clips/crop`, an array that readers get although the crops are stored in clips.parquet only.
 
-    entry: the name of a backbone that cuts its crops out of resized frames. Such a backbone sees another rectangle.
+    entry: the name of a backbone that cuts its crops out of resized frames. Such a backbone sees another rectangle, so
+    it has an array `clips/crop/<entry>` of its own.
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
@@ -146,9 +154,10 @@ def feature_arrays(
     store: tuple[str, ...],
     dtype: str,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the arrays of one tap: feature maps, pooled features or both, as `store` names them.
+    """Returns the specs of the arrays of one tap. A tap is a named layer of `backbone` whose output is stored.
 
-    `shape` is (T, C, H, W): frames, channels, height, width.
+    `shape` is the shape (T, C, H, W) of the output: T frames, C channels, maps of H rows and W columns. `store` names
+    what is stored: `maps` (T, C, H, W), `pooled` (T, C), or both.
     """
     T, C, H, W = shape
     stage, time = f"features/{backbone}", frame_dim(frame_step)
@@ -184,10 +193,7 @@ def feature_arrays(
 
 
 class _Column(NamedTuple):
-    """Describes one array of a stage by what differs between the stage's arrays.
-
-    The array has the first `rank` axes of the stage.
-    """
+    """Describes one array of a stage, for `_columns`. The array has the first `rank` axes of the stage."""
 
     name: str
     dtype: str
@@ -198,7 +204,10 @@ class _Column(NamedTuple):
 
 
 def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *columns: _Column) -> tuple[ArraySpec, ...]:
-    """Returns the arrays `<stage>/<name>`. `sizes` maps the name of each axis to its size."""
+    """Returns the specs of the arrays `<stage>/<name>`, one for each of `columns`.
+
+    `sizes` maps the name of each axis of the stage to its size, in order.
+    """
     return tuple(
         ArraySpec(
             name=f"{stage}/{column.name}",
@@ -216,10 +225,10 @@ def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *colu
 
 
 def proposal_arrays(num_frames: int, top: int, frame_step: int) -> tuple[ArraySpec, ...]:
-    """Returns the arrays of region proposals: class-agnostic boxes of each frame, best first.
+    """Returns the specs of the arrays of region proposals: class-agnostic boxes of each frame, best first.
 
-    The first `count` boxes of a frame are valid. The arrays are boxes (T, N, 4) px, scores (T, N) and count (T), where
-    T is `num_frames` and N is `top`.
+    The arrays are boxes (T, N, 4) px, scores (T, N) and count (T), where T is `num_frames` and N is `top`. The first
+    `count` boxes of a frame are valid.
     """
     return _columns(
         "proposals",
@@ -239,10 +248,11 @@ def region_arrays(
     dtype: str,
     grid_size: int | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the arrays of RoIAligned features: one vector per proposal, and one grid per proposal if `grid_size` is
-    set.
+    """Returns the specs of the arrays of RoIAligned features: one vector per proposal, and one grid per proposal if
+    `grid_size` is set.
 
-    `shape` is (T, N, D): frames, proposals, channels. The grid has the shape (T, N, D, grid_size, grid_size).
+    `shape` is (T, N, D): T frames, N proposals per frame, D channels. The vectors have this shape. The grids have the
+    shape (T, N, D, grid_size, grid_size).
     """
     dims = (frame_dim(frame_step), "proposal", f"{tap}_channel")
 
@@ -265,10 +275,10 @@ def region_arrays(
 
 
 def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[ArraySpec, ...]:
-    """Returns the arrays of scene graphs.
+    """Returns the specs of the arrays of scene graphs.
 
-    `shape` is (T, M, R): graphs, objects of a graph, relations. `frame_step` is None where graphs have times of their
-    own. Otherwise each graph belongs to a sampled frame.
+    `shape` is (T, M, R): T graphs, M objects of a graph, R relations. `frame_step` is None where each graph has its own
+    time. Otherwise each graph belongs to a sampled frame.
     """
     time = "graph" if frame_step is None else frame_dim(frame_step)
     return _columns(
@@ -284,9 +294,9 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
 
 
 def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
-    """Returns the arrays of tracks: the track of each box (T, N), and the number of tracks.
+    """Returns the specs of the arrays of tracks: the track of each box (T, N), and the number of tracks of a clip.
 
-    `scores` describes proposals/scores (T, N), whose frames and boxes these are.
+    `scores` is the spec of proposals/scores. The tracks have the same T frames and N boxes per frame as that array.
     """
     return _columns(
         "tracks",
@@ -298,7 +308,9 @@ def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
 
 
 def every_array() -> list[ArraySpec]:
-    """Returns all arrays that a cache can hold, for the table in SPEC.md. Names that vary are placeholders."""
+    """Returns the specs of all arrays that a cache can hold, for the table in SPEC.md. Names that vary are
+    placeholders.
+    """
     either, taps = "float16 or float32", ("maps", "pooled")
     return [
         *clip_arrays(0),

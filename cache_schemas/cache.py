@@ -71,7 +71,7 @@ class Stage:
 
     @property
     def reads(self) -> Mapping[str, str]:
-        """Returns the keys that this stage's rows are made from, with their fingerprints."""
+        """Returns stage key -> fingerprint, for each stage whose rows this stage reads."""
         read_keys: Mapping[str, str] = self.options.get("reads", {})
         return read_keys
 
@@ -95,7 +95,7 @@ class Stage:
 
     @classmethod
     def of(cls, document: StageDocument) -> "Stage":
-        """Returns the stage that a document describes."""
+        """Returns the stage that the document stages/<key>.json describes."""
         arrays = tuple(array.spec for array in document.arrays)
         return cls(
             key=document.key,
@@ -111,7 +111,7 @@ class Cache:
 
     The rows of the clips table are read at first use and kept. Everything else is read afresh at each call.
 
-    Raises CacheNotFound where there is no cache. Raises CacheMismatch for a cache that is half upgraded.
+    Raises CacheNotFound where there is no cache, CacheMismatch for a cache that is half upgraded.
     """
 
     def __init__(self, root: Path | str, *, half_upgraded: bool = False) -> None:
@@ -137,7 +137,7 @@ class Cache:
 
     @classmethod
     def create(cls, root: Path | str, clips_options: Options, layout: Options) -> "Cache":
-        """Creates the cache, or opens a cache that was created with the same clip options and store layout.
+        """Creates a cache and returns it. Returns the existing cache where clip options and store layout are the same.
 
         Raises CacheMismatch, with the keys that differ, where the cache was created with other options.
         """
@@ -174,13 +174,13 @@ class Cache:
             )
 
     def check_layout(self, layout: Options) -> None:
-        """Raises CacheMismatch unless the cache was made with this kind of store and this compression."""
+        """Raises CacheMismatch unless the cache was made with the kind of store and the compression of `layout`."""
         if changed := differences(comparable(self.manifest["store"]), comparable(layout)):
             raise other_options(self.root, "store", changed)
 
     @property
     def location(self) -> str:
-        """Returns `root` in the form that records may keep: an absolute path for a folder, the URL otherwise."""
+        """Returns the place of the cache as records store it: the absolute path of a folder, or the URL."""
         folder = self.storage.local_path("")
         return self.root if folder is None else str(folder.absolute())
 
@@ -193,7 +193,7 @@ class Cache:
 
     @property
     def num_rows(self) -> int:
-        """Returns the number of rows. The rows themselves are not read."""
+        """Returns the number of rows. The rows themselves are not read for it."""
         if self._num_rows is None:
             self._num_rows = ClipsTable.count(self.storage)
         return self._num_rows
@@ -212,7 +212,7 @@ class Cache:
 
     @property
     def multi_label(self) -> bool | None:
-        """Returns whether a video may have several labels, or None where only the labels show whether it may."""
+        """Returns whether a video may have several labels. None means yes if some row has several labels, else no."""
         try:
             return read_document(self.storage, LABELS, Labels, self._indexed_advice).multi_label
         except FileNotFoundError:
@@ -220,9 +220,7 @@ class Cache:
 
     @property
     def dataset(self) -> dict[str, Any] | None:
-        """Returns the dataset options that `index` used, or None for early and imported caches, which record no
-        options.
-        """
+        """Returns the dataset options that `index` used, or None where dataset.json is missing."""
         try:
             return read_document(self.storage, DATASET, IndexedDataset, self._indexed_advice).options
         except FileNotFoundError:
@@ -230,7 +228,7 @@ class Cache:
 
     @property
     def is_imported(self) -> bool:
-        """Returns whether `import` made the rows. An import writes neither labels.json nor dataset.json."""
+        """Returns whether `import` made the rows. An imported cache has no labels.json and no dataset.json."""
         return "provenance" in self.manifest["clips"]
 
     @property
@@ -239,11 +237,11 @@ class Cache:
 
     @property
     def num_shards(self) -> int:
-        """Returns the number of shards of each stage key."""
+        """Returns the number of shards. The number is the same for every stage key."""
         return -(-self.num_rows // self.shard_clips)
 
     def shard_rows(self, shard: int) -> range:
-        """Returns the row numbers of a shard. The last shard may have fewer rows than `shard_clips`."""
+        """Returns the range of row numbers in a shard. The last shard may have fewer rows than `shard_clips`."""
         start = shard * self.shard_clips
         return range(start, min(start + self.shard_clips, self.num_rows))
 
@@ -268,7 +266,7 @@ class Cache:
         return self._names(shard, "video_id")
 
     def _names(self, shard: int, column: str) -> list[str]:
-        """Returns ids of the rows of a shard. The columns are read once."""
+        """Returns the ids in `column` (clip_id or video_id) for the rows of a shard. The columns are read once."""
         if self._ids is None:
             self._ids = ClipsTable.read_columns(self.storage, ["clip_id", "video_id"]).combine_chunks()
         row_range = self.shard_rows(shard)
@@ -276,7 +274,7 @@ class Cache:
         return names
 
     def stage_name(self, key: str) -> str:
-        """Returns the name of a stage key's document below the cache."""
+        """Returns the name of the document of the stage `key`, a path below the cache."""
         return f"{STAGES}/{key}.json"
 
     def has_stage(self, key: str) -> bool:
@@ -284,7 +282,7 @@ class Cache:
         return self.storage.exists(self.stage_name(key))
 
     def stage(self, key: str) -> Stage:
-        """Returns the stage `key` of this cache. Raises CacheError, with the keys of the cache, for an unknown key."""
+        """Returns the stage `key`. Raises CacheError where the cache has no such stage or the document is damaged."""
         if not self.has_stage(key):
             raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
         stage = Stage.of(read_document(self.storage, self.stage_name(key), StageDocument))
@@ -293,15 +291,15 @@ class Cache:
         return stage
 
     def stage_keys(self) -> list[str]:
-        """Returns the stage keys that were ever begun in this cache, sorted."""
+        """Returns the keys of all stages that were ever begun in this cache, sorted."""
         names = (name for name in self.storage.names(STAGES) if name.endswith(".json"))
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Records how each stage is made, then declares all arrays of the cache at the present number of rows.
+        """Records how each stage is made, then calls `declare_arrays` with `renew`.
 
-        The record of a stage is created exclusively. `renew` has the same meaning as in `declare_arrays`. Raises
-        CacheMismatch where a key was begun with other options. The cache is then unchanged.
+        An existing record of a stage is never replaced. Raises CacheMismatch where a key was begun with other options.
+        The cache is then unchanged.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -324,7 +322,7 @@ class Cache:
             keys = now
 
     def _coordinates(self) -> list[Coordinate]:
-        """Returns the coordinates of all rows.
+        """Returns the coordinates of all rows, for xarray.
 
         The coordinate `label` is left out where the classes cannot be read or do not match the labels.
         """
@@ -338,28 +336,28 @@ class Cache:
             return coordinates_of(columns, None, many=False)
 
     def _with_status(self) -> list[ArraySpec]:
-        """Returns the specs of all arrays on disk, status arrays included."""
+        """Returns the specs of all arrays that are stored, status arrays included."""
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
-        """Raises CacheMismatch, with the options that differ, where the cache holds `stage.key` made with other
-        options.
-        """
+        """Raises CacheMismatch, with the options that differ, where this key of the cache has other options."""
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)
         if changed := self.stage_differences(stage):
             raise other_options(self.root, stage.key, changed)
 
     def stage_differences(self, stage: Stage) -> list[str]:
-        """Returns the options in which `stage` differs from the cache's stage of the same key, one line each."""
+        """Returns one line `option: cached -> asked for` for each option that differs in the cache's stage of this
+        key.
+        """
         if not self.has_stage(stage.key):
             return []
         return differences(self.stage(stage.key).options, stage.options)
 
     def array(self, name: str) -> ArraySpec:
-        """Returns the spec of an array by its full name.
+        """Returns the spec of the array with the full name `name`.
 
-        Raises CacheError, with the names of the cache, for an unknown name.
+        Raises CacheError, with the names of the arrays in the cache, for an unknown name.
         """
         specs = self.readable()
         if name not in specs:
@@ -367,7 +365,7 @@ class Cache:
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """Returns the arrays that `CachedClips` reads, by name: the stored arrays, and the crops of rows.
+        """Returns name -> spec of every array that `CachedClips` can read: stored arrays and crops of rows.
 
         The crops are `clips/crop`, and `clips/crop/<entry>` for each backbone that cuts its crops out of resized
         frames. A cache without the stage `clips`, as after an import, has no crops.
@@ -388,7 +386,7 @@ class Cache:
         return Framing.from_options(self.stage(f"{FEATURES}{entry}").options)
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Returns the stored arrays by name, without the status arrays."""
+        """Returns name -> spec of every stored array, without the status arrays."""
         return {spec.name: spec for key in self.stage_keys() for spec in self.stage(key).arrays}
 
 
@@ -397,5 +395,5 @@ def _cuts_resized(stage: Stage) -> bool:
 
 
 def open_cache(path: Path | str) -> Cache:
-    """Opens an existing cache by its path or URL. Raises CacheNotFound or CacheError."""
+    """Returns the cache at a path or URL. Raises CacheNotFound where there is none, CacheError where it is damaged."""
     return Cache(path)

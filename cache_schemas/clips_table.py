@@ -1,4 +1,4 @@
-"""clips.parquet has one row per clip and crop.
+"""Reads and writes clips.parquet, the table of a cache with one row per clip and crop.
 
 Rows are sorted when the table is first written. Later rows are appended.
 """
@@ -58,12 +58,12 @@ class ClipRow:
 
     @property
     def video_name(self) -> str:
-        """Returns the id of the whole video. Files beside the video are named by this id."""
+        """Returns the id of the whole video. Files beside a video, for example boxes, are named by this id."""
         return name_of_video(self.video_id, self.interval)
 
     @property
     def crop_name(self) -> str:
-        """Returns the name of the crop, as `center` or `left_flip`."""
+        """Returns the name of the crop, for example `center` or `left_flip`."""
         return crop_of(self.clip_id)
 
     def seen(self, framing: Framing) -> Rectangle:
@@ -113,7 +113,9 @@ class ClipsTable:
         return int(self.table.num_rows)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[ClipRow]:
-        """Yields the rows [start, stop)."""
+        """Yields the rows with the numbers from `start` to `stop` - 1, one `ClipRow` each. None means up to the last
+        row.
+        """
         for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
             for key in ("labels", "target_times", "crop"):
                 entry[key] = tuple(entry[key])
@@ -134,13 +136,13 @@ class ClipsTable:
 
     @classmethod
     def from_rows(cls, rows: Sequence[ClipRow]) -> "ClipsTable":
-        """Returns a table of these rows. An optional column is present only where some row has a value."""
+        """Returns a table of `rows`. An optional column is present only where at least one row has a value for it."""
         schema = _schema({field.name for field in OPTIONAL if any(getattr(row, field.name) for row in rows)})
         return cls(pa.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema))
 
     @classmethod
     def read(cls, storage: Storage) -> "ClipsTable":
-        """Reads the whole table.
+        """Reads clips.parquet and returns the whole table.
 
         Raises CacheNotFound where clips.parquet is missing, CacheError where it is damaged.
         """
@@ -149,13 +151,16 @@ class ClipsTable:
 
     @staticmethod
     def count(storage: Storage) -> int:
-        """Returns the number of rows. Only the footer of the file is read."""
+        """Returns the number of rows. Only the footer of clips.parquet is read."""
         with _opened(storage) as file:
             return int(file.metadata.num_rows)
 
     @staticmethod
     def read_columns(storage: Storage, names: Sequence[str]) -> pa.Table:
-        """Reads the named columns without the rest of the table. A named column that the table lacks is left out."""
+        """Returns the columns `names` as an Arrow table, without reading the other columns.
+
+        A name that clips.parquet does not have is left out.
+        """
         with _opened(storage) as file:
             return file.read(columns=list(names), use_threads=False)
 
@@ -170,14 +175,17 @@ class ClipsTable:
 
     @classmethod
     def check(cls, storage: Storage) -> None:
-        """Reads all rows, one row group at a time. Raises CacheError for a damaged table."""
+        """Reads all rows, one row group at a time. Raises CacheError where clips.parquet is missing or damaged."""
         with _opened(storage) as file:
             for group in range(file.metadata.num_row_groups):
                 cls(file.read_row_group(group, use_threads=False))
 
     @classmethod
     def read_around(cls, storage: Storage, rows: range) -> tuple[int, "ClipsTable"]:
-        """Reads the row groups that hold `rows`. Returns the number of the first row read, and the rows."""
+        """Reads the row groups that hold the row numbers `rows`.
+
+        Returns (number of the first row that was read, table of the rows that were read).
+        """
         with _opened(storage) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
             ends = list(itertools.accumulate(sizes))
@@ -186,21 +194,21 @@ class ClipsTable:
             return ends[first] - sizes[first], table
 
     def write(self, storage: Storage) -> None:
-        """Writes the table whole to clips.parquet."""
+        """Writes the table to clips.parquet. The file is replaced as a whole."""
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         storage.put(TABLE, [memoryview(sink.getvalue())])
 
 
 def _schema(names: Container[str]) -> pa.Schema:
-    """Returns the schema of a table with the optional columns that are in `names`."""
+    """Returns the schema of a table: all required columns, and the optional columns that are in `names`."""
     return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
 
 
 def _require_columns(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid unless a table has every column with the right kind of type.
+    """Raises ArrowInvalid unless `schema` has every required column once, each with the right kind of type.
 
-    Wider numbers and strings are cast later.
+    Wider numbers and strings are of the right kind. They are cast later.
     """
     optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
     for field in (*SCHEMA, *OPTIONAL):
@@ -212,7 +220,9 @@ def _require_columns(schema: pa.Schema) -> None:
 
 
 def _kind(of: pa.DataType) -> str:
-    """Returns the part of a type that matters to a cast: string, float, integer, or a list of one of these."""
+    """Returns the kind of a type, which decides whether a column can be cast: string, float, integer, or a list of one
+    of these.
+    """
     types = pa.types
     if types.is_dictionary(of):
         return _kind(of.value_type)
@@ -234,10 +244,10 @@ def _require_values(table: pa.Table) -> None:
 
 @contextmanager
 def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
-    """Opens the file of the table. The file is mapped into memory where it lies on a disk.
+    """Yields clips.parquet as an open file. The file is mapped into memory where it lies on a disk.
 
     Read the file with use_threads=False, because Arrow's threads sometimes abort the process at exit, after all work is
-    done.
+    done. Raises CacheNotFound where clips.parquet is missing, CacheError where it cannot be read.
     """
     where = f"{storage.root}/{TABLE}"
     try:
@@ -255,7 +265,7 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
 
 
 def _way_out(storage: Storage) -> str:
-    """Returns the end of the error for a missing table. The words say how to get the table."""
+    """Returns the end of the error message for a missing clips.parquet. It says how to get the table again."""
     if any(storage.names(STAGES)):
         return ", and only it says which row is which clip. Restore it from a copy of the cache."
     return ". Make it with `kinegraph index CONFIG`."
@@ -267,11 +277,12 @@ def _same(old: object, new: object) -> bool:
 
 
 def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
-    """Returns the rows of a cache after a new `index`: `old` rows keep their numbers, and new rows follow, sorted.
+    """Returns the rows of a cache after a new `index`: `old` rows keep their numbers, and rows that are only in `new`
+    follow, sorted.
 
-    Old rows take labels, splits, paths and list places from `new`. Rows that could not be probed before are filled in.
-    Raises CacheMismatch where a row was removed, or where times, crop or frame size of a row changed. The cached values
-    of such a row would no longer match the row.
+    Old rows take labels, splits, paths and list places from `new`. An old row whose video could not be opened before
+    takes everything from `new`. Raises CacheMismatch where `new` lacks an old row, or where times, crop or frame size
+    of a row changed. The cached values of such a row would no longer match the row.
     """
     by_id = {row.clip_id: row for row in new}
     kept: list[ClipRow] = []
@@ -298,24 +309,24 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
 def interval_id(video: str, interval: Interval) -> str:
     """Returns the video_id of an interval: `<video>@<start>-<end>`.
 
-    Seconds have the fewest digits that lose nothing.
+    Seconds are written with the fewest digits that keep the exact number.
     """
     start, end = (repr(seconds).removesuffix(".0") for seconds in interval)
     return f"{video}@{start}-{end}"
 
 
 def name_of_video(video_id: str, interval: Interval | None) -> str:
-    """Returns the id of the whole video, where `video_id` names that video or an interval of that video."""
+    """Returns the id of the whole video. `video_id` is the id of that video, or of an `interval` of that video."""
     return video_id if interval is None else video_id.removesuffix(interval_id("", interval))
 
 
 def video_of(clip_id: str) -> str:
-    """Returns the video_id within a clip_id."""
+    """Returns the video_id in a clip_id. A clip_id is `<video_id>:<clip number>:<crop>`."""
     return clip_id.rsplit(":", 2)[0]
 
 
 def crop_of(clip_id: str) -> str:
-    """Returns the name of the crop within a clip_id."""
+    """Returns the name of the crop in a clip_id. A clip_id is `<video_id>:<clip number>:<crop>`."""
     return clip_id.rpartition(":")[2]
 
 

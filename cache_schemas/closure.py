@@ -1,8 +1,8 @@
-"""Follows which stages read which. One rule serves failures that spread, files that changed, and work that comes along.
+"""Follows the dependencies between stages. Failures, changed files and requested work spread along these dependencies.
 
-Each stage lists the stages that its rows are made from in `reads`. The functions of this module follow `reads` through
+The `reads` of a stage names the stages that its rows are made from. The functions of this module follow `reads` through
 any number of stages. The functions expect each stage after the stages that it reads, as `Declared.stages` and
-`stages_in_order` have them.
+`stages_in_order` return them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,10 @@ from kinegraph.cache_schemas.cache import Cache, Stage
 
 
 def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """Returns the keys and all keys that are made from them, in order."""
+    """Returns `keys` and the keys of all stages that are made from these stages, directly or through other stages.
+
+    The order is that of `stages`.
+    """
     chosen = {*keys}
     for key, stage in stages.items():
         if stage.reads.keys() & chosen:
@@ -20,7 +23,10 @@ def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
 
 
 def with_read(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """Returns the keys and all keys that they are made from, in order."""
+    """Returns `keys` and the keys of all stages that these stages are made from, directly or through other stages.
+
+    The order is that of `stages`.
+    """
     chosen = {*keys}
     for key in reversed([*stages]):
         if key in chosen:
@@ -29,7 +35,7 @@ def with_read(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
 
 
 def stages_in_order(cache: Cache) -> dict[str, Stage]:
-    """Returns all stages of a cache by key, each after the stages that it reads."""
+    """Returns key -> stage for all stages of a cache, each after the stages that it reads."""
     left = {key: cache.stage(key) for key in cache.stage_keys()}
     ordered: dict[str, Stage] = {}
     while left:

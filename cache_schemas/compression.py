@@ -1,6 +1,6 @@
-"""Compresses the inner chunks of zarr shards, with one codec per kind of array.
+"""Compresses the inner chunks of zarr shards. Each kind of array has one codec.
 
-Any zarr library reads the Blosc frames.
+The compressed chunks are Blosc frames, which any zarr library reads.
 """
 
 import struct
@@ -24,18 +24,18 @@ blosc.use_threads = False
 def codec_of(compression: Compression, array: str) -> str:
     """Returns the codec of an array or of a kind of array: `none`, `lz4` or `zstd`.
 
-    `array` is the full name or the kind.
+    `array` is the full name of an array, or a kind. The kind is the first part of the name.
     """
     return compression if isinstance(compression, str) else compression.get(array.partition("/")[0], NONE)
 
 
 def by_kind(compression: Compression) -> dict[str, str]:
-    """Returns the codec of every kind of array."""
+    """Returns kind of array -> codec, for every kind of array."""
     return {kind: codec_of(compression, kind) for kind in ARRAY_KINDS}
 
 
 def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
-    """Returns the codecs that follow the bytes codec in zarr.json. The list is empty where there is no compression."""
+    """Returns the codecs that zarr.json lists after the codec `bytes`. The list is empty where `codec` is `none`."""
     if codec == NONE:
         return []
     itemsize = np.dtype(dtype).itemsize
@@ -44,16 +44,16 @@ def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
 
 
 def encode(codec: str, chunk: np.ndarray) -> bytes:
-    """Returns one inner chunk as a Blosc frame. The same values always have the same bytes."""
+    """Returns one inner chunk, compressed as a Blosc frame. Equal values always result in the same bytes."""
     cname, itemsize = codec.encode(), chunk.dtype.itemsize
     frame: bytes = blosc.compress(chunk, cname, _LEVEL, blosc.BITSHUFFLE, blosc.AUTOBLOCKS, itemsize)
     return frame
 
 
 def decode(frame: bytes, num_bytes: int) -> bytes:
-    """Returns the bytes of one inner chunk.
+    """Returns the uncompressed bytes of one inner chunk.
 
-    Raises ValueError unless the frame is whole and decodes to `num_bytes` bytes.
+    Raises ValueError unless `frame` is a whole Blosc frame that decodes to `num_bytes` bytes.
     """
     if len(frame) < _HEADER_BYTES or struct.unpack("<4x3I", frame[:_HEADER_BYTES])[::2] != (num_bytes, len(frame)):
         raise ValueError("a compressed chunk has a damaged header")  # Blosc would trust the header

@@ -1,9 +1,10 @@
-"""Coordinates for xarray are columns of clips.parquet, copied into every zarr group that holds arrays by row.
+"""Writes the coordinates for xarray. They are columns of clips.parquet, copied into every zarr group that holds arrays
+by row.
 
 kinegraph itself never reads coordinates, because clips.parquet decides. The order of writing is: the chunks of a
-coordinate, the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of the group says what the group
-holds. Every chunk has places for the same number of rows, however many rows there are. So a zarr.json of more or fewer
-rows can still read the chunk.
+coordinate, the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of the group says which
+coordinates the group holds. Every chunk has places for CHUNK_ROWS rows, even where the cache has fewer rows. So a
+zarr.json with more or fewer rows can still read the chunk.
 """
 
 import json
@@ -35,7 +36,8 @@ _ZSTD_LEVEL = 3
 class Coordinate:
     """One coordinate of all rows.
 
-    `document` is its zarr.json with a digest of the values. `chunks` are the chunk objects.
+    `document` is the content of its zarr.json, with a digest of the values. `chunks` are the contents of its chunk
+    objects.
     """
 
     name: str
@@ -49,8 +51,8 @@ Made = Callable[[], Sequence[Coordinate]]  # makes the coordinates, only where a
 def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | None, *, many: bool) -> list[Coordinate]:
     """Returns the coordinates of all rows.
 
-    columns: `clip_id`, `video_id` and `split`, one value for each row. labels: the result of `label_names`, or None for
-    no coordinate `label`. many: rows may have several labels.
+    columns: column name -> values, for `clip_id`, `video_id` and `split`. labels: the result of `label_names`, or None
+    for no coordinate `label`. many: whether rows may have several labels.
     """
     about = COORDINATES | ({"label": LABELS_ABOUT} if many else {})
     values = dict(columns) | ({} if labels is None else {"label": [*labels]})
@@ -60,7 +62,8 @@ def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | Non
 def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: bool) -> list[str]:
     """Returns the coordinate `label` of each row: the name of the class, or a JSON list of names where `many` is true.
 
-    A row without a label has an empty string. Raises KeyError for a label beyond the classes.
+    A row without a label has an empty string, or an empty JSON list. Raises KeyError for a label that has no name in
+    `classes`.
     """
     names = dict(enumerate(classes))
     if many:
@@ -80,7 +83,9 @@ def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) ->
 
 
 def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bool:
-    """Returns whether the zarr.json of a group says that the group holds these coordinates for `num_rows` rows."""
+    """Returns whether `document`, the zarr.json of a group, says that the group holds the coordinates `names` for
+    `num_rows` rows.
+    """
     try:
         attributes = json.loads(document or b"")["attributes"]
         return bool(
@@ -91,7 +96,7 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes the coordinates of a group whose zarr.json is missing or differs."""
+    """Writes the coordinates into a zarr group. A coordinate is skipped where its zarr.json is already the same."""
     for one in coordinates:
         if found(storage, f"{group}/{one.name}/zarr.json") != one.document:
             for chunk_index, chunk in enumerate(one.chunks):
@@ -100,7 +105,7 @@ def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordina
 
 
 def found(storage: Storage, name: str) -> bytes | None:
-    """Returns the bytes of an object, or None where there is no such object."""
+    """Returns the bytes of the object `name`, or None where the storage has no such object."""
     try:
         return storage.get(name)
     except FileNotFoundError:
@@ -133,7 +138,9 @@ def _coordinate(name: str, about: str, values: list[str]) -> Coordinate:
 
 
 def _encoded(values: Sequence[str]) -> Iterator[bytes]:
-    """Yields the values chunk by chunk in zarr's codec vlen-utf8. Places past the last row hold empty strings."""
+    """Yields the chunks of a coordinate, encoded by zarr's codec vlen-utf8. Places past the last row hold empty
+    strings.
+    """
     for start in range(0, len(values), CHUNK_ROWS):
         places = np.full(CHUNK_ROWS, "", dtype=object)
         part = values[start : start + CHUNK_ROWS]

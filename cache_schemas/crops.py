@@ -44,7 +44,9 @@ class Framing:
     resize: Resize = "pillow"
 
     def cuts(self, crop: str) -> bool:
-        """Returns whether the crop is cut out of a resized frame."""
+        """Returns whether the crop is cut out of a resized frame. False means that the crop is cut first and then
+        resized.
+        """
         return self.resize_short is not None and base_of(crop) != FULL
 
     @classmethod
@@ -54,9 +56,10 @@ class Framing:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Returns the entries of a stage's options.
+        """Returns the framing as entries of a stage's options, the inverse of `from_options`.
 
-        Keys that early caches lack are left out where they have the early value.
+        `resize_short` and `resize` are left out where they have the only value that earlier versions knew. So
+        fingerprints of earlier versions stay valid.
         """
         later = {"resize_short": (self.resize_short, None), "resize": (self.resize, "pillow")}
         return {"size": self.size} | {key: value for key, (value, early) in later.items() if value != early}
@@ -89,9 +92,9 @@ def crops_of(name: str) -> list[str]:
 
 
 def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
-    """Returns the largest square at the crop's place in a frame of width x height px.
+    """Returns the largest square at the crop's place in a frame of `width` x `height` px.
 
-    For `full`, returns the whole frame.
+    For the crop `full`, returns the whole frame.
     """
     if base_of(crop) == FULL:
         return 0.0, 0.0, float(width), float(height)
@@ -108,10 +111,11 @@ def resized_frame(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[int, int]:
-    """Returns the left and top pixel of the crop in a resized frame of width x height px.
+    """Returns (left, top), the first pixel of the crop in a resized frame of `width` x `height` px.
 
-    pillow: halves are rounded to even, as in torchvision's CenterCrop. A mirrored crop lies where the same crop of the
-    mirrored frame lies, as in TenCrop. torch: places are rounded up, as in uniform_crop of PySlowFast and PyTorchVideo.
+    `resize: pillow` rounds halves to even, as torchvision's CenterCrop does. A mirrored crop lies where the same crop
+    of the mirrored frame lies, as in TenCrop. `resize: torch` rounds up, as uniform_crop of PySlowFast and PyTorchVideo
+    does.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size
@@ -121,7 +125,7 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
 
 
 def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rectangle:
-    """Returns the rectangle that the network sees of a frame of width x height px.
+    """Returns the rectangle of a frame of `width` x `height` px that the network sees.
 
     The rectangle is in pixels of that frame and may have fractions of a pixel.
     """
@@ -135,13 +139,15 @@ def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rect
 
 
 def directed(rectangle: Rectangle, *, mirrored: bool) -> Rectangle:
-    """Returns the rectangle in reading direction. A mirrored rectangle has x1 > x2."""
+    """Returns the rectangle with x1 and x2 swapped where `mirrored` is true. A mirrored rectangle has x1 > x2."""
     x1, y1, x2, y2 = rectangle
     return (x2, y1, x1, y2) if mirrored else rectangle
 
 
 def _place(base: str, width: int, height: int) -> tuple[Fraction, Fraction]:
-    """Returns the place of a crop, across and down. 0 is the first possible place, 1 is the last."""
+    """Returns the place of a crop as (across, down). 0 is the left or top end of the frame, 1 is the right or bottom
+    end.
+    """
     if base in CORNERS:
         return CORNERS[base]
     along = ENDS[base] if base in ENDS else _even(base)

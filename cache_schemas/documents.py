@@ -1,6 +1,6 @@
 """Reads the JSON documents of a cache.
 
-A document that is damaged raises one kind of error, which names file and cause.
+Reading a damaged document raises CacheError. The message names the file and the cause.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -27,14 +27,14 @@ Count = Annotated[int, Field(ge=0, lt=1 << 31)]
 class Document(BaseModel):
     """A JSON document whose values must have exactly the declared types.
 
-    Unknown keys, as of later versions, are ignored.
+    Unknown keys, for example keys of later versions, are ignored.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class Layout(Document):
-    """The section `store` of cache.json."""
+    """The section `store` of cache.json: the kind of store, the rows per shard and the compression."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -44,7 +44,7 @@ class Layout(Document):
 
 
 class Manifest(Document):
-    """The document cache.json."""
+    """The document cache.json: how clips are taken from videos, and how arrays are stored."""
 
     model_config = ConfigDict(extra="allow")
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -61,25 +61,25 @@ class Manifest(Document):
 
 
 class Labels(Document):
-    """The document labels.json."""
+    """The document labels.json. It says whether a video may have several labels."""
 
     multi_label: bool | None
 
 
 class Classes(RootModel[list[str]]):
-    """The document classes.json."""
+    """The document classes.json: the list of class names. A label is an index into this list."""
 
     model_config = ConfigDict(strict=True)
 
 
 class IndexedDataset(Document):
-    """The document dataset.json."""
+    """The document dataset.json: the dataset options that `index` used."""
 
     options: dict[str, Any]
 
 
 class ArrayDocument(Document):
-    """One entry of `arrays` in stages/<key>.json. `fill` is the repr of the fill value."""
+    """One entry of `arrays` in stages/<key>.json. `fill` is the fill value as Python's `repr` writes it."""
 
     name: ObjectName
     stage: ObjectName
@@ -93,7 +93,7 @@ class ArrayDocument(Document):
 
     @property
     def spec(self) -> ArraySpec:
-        """Returns the spec that this entry describes."""
+        """Returns the spec of the array that this entry describes."""
         value = float(self.fill)
         fill = value if value != value else int(value)
         return ArraySpec(**self.model_dump() | {"fill": fill})
@@ -110,7 +110,9 @@ class ArrayDocument(Document):
 
 
 class StageDocument(Document):
-    """The document stages/<key>.json."""
+    """The document stages/<key>.json: the options of one stage, their fingerprint, and the arrays that the stage
+    writes.
+    """
 
     schema_version: int = Field(ge=1)
     key: ObjectName
@@ -135,16 +137,19 @@ def _told(document: Model, key: str, given: str, computed: str, of: str) -> Mode
 
 
 def read_document(storage: Storage, name: str, model: type[Model], advice: str = RESTORE) -> Model:
-    """Reads a document of a cache. Raises FileNotFoundError where it is missing, and the errors of `parsed`."""
+    """Reads the document `name` of a cache and returns it, checked against `model`.
+
+    Raises FileNotFoundError where the document is missing. Raises the errors of `parsed`.
+    """
     return parsed(f"{storage.root}/{name}", storage.get(name), model, advice)
 
 
 def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE) -> Model:
-    """Parses a document and checks it against `model`.
+    """Parses a document, checks it against `model` and returns it.
 
     Raises CacheTooNew for a document with a later schema version. Raises CacheError for a damaged document. The message
-    has `where`, the cause and `advice`. A model with an attribute `latest_schema_version` accepts documents up to that
-    version.
+    contains `where`, the cause and `advice`. A model with an attribute `latest_schema_version` accepts documents up to
+    that version.
     """
     latest = getattr(model, "latest_schema_version", SCHEMA_VERSION)
     try:
@@ -161,7 +166,7 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
 def fault(error: Exception) -> str:
     """Returns one line that says what is wrong with a document.
 
-    For an error of pydantic, the line has the first fault, its key and the value that was given.
+    For an error of pydantic, the line contains the first fault, its key and the value that was given.
     """
     if not isinstance(error, ValidationError):
         return shortened(str(error))
@@ -174,7 +179,7 @@ def fault(error: Exception) -> str:
 
 
 def shortened(words: str, most: int = SHOWN_CHARACTERS) -> str:
-    """Returns the words on one line. A line longer than `most` characters is cut."""
+    """Returns the words on one line. A line longer than `most` characters is cut, and its length is added."""
     line = " ".join(words.split())
     return line if len(line) <= most else f"{line[:most]}... ({len(line):,} characters)"
 

@@ -21,7 +21,7 @@ class CacheNotFound(CacheError, FileNotFoundError):
 
 
 class CacheMismatch(CacheError):
-    """The cache was made with other options than the options asked for."""
+    """The cache was made with other options than the caller asks for, or an upgrade of the cache has not ended."""
 
 
 class CacheNotWritable(CacheError, OSError):
@@ -37,7 +37,7 @@ class CacheTooNew(CacheError):
 
 
 class UnsafeName(CacheError):
-    """A name leads out of the cache."""
+    """The name of an object leads out of the cache."""
 
 
 class UnknownStorage(CacheError):
@@ -45,11 +45,15 @@ class UnknownStorage(CacheError):
 
 
 class StorageError(CacheError, OSError):
-    """The store behind a URL could not be reached, or did not do what was asked."""
+    """The object store behind a URL could not be reached, or did not do what was asked."""
 
 
 def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a stage key, or the layout, made with other options. `changed` has a line for each."""
+    """Returns the error for a cache that was made with other options.
+
+    `key` is the stage key or the section of cache.json that differs. `changed` has one line for each option that
+    differs.
+    """
     lines = "\n".join(f"  {line}" for line in changed)
     return CacheMismatch(
         f"{root} holds {key!r} made with other options (cached -> asked for):\n{lines}\n"
@@ -58,7 +62,10 @@ def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a cache made by earlier rules for videos. `changed` has a line for each option."""
+    """Returns the error for a cache of an earlier version, which took other frames of some videos.
+
+    `changed` has one line for each option that differs.
+    """
     lines = "\n".join(f"  {line}" for line in changed)
     return CacheMismatch(
         f"{root} was made by an earlier kinegraph, which took other frames of some videos "
@@ -70,16 +77,16 @@ def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
-    """Returns the error for a file with schema version `found`, where this version reads at most `known`."""
+    """Returns the error for the file `where` with the schema version `found`. This version reads at most version
+    `known`.
+    """
     return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {known}. Update kinegraph.")
 
 
 def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> CacheNotWritable | None:
-    """Returns the error for a file that could not be written.
+    """Returns the error for a file that could not be written because there is no room or no permission.
 
-    Returns None where this module can say no more than `error` says.
-
-    no_inodes: the file system has no free inode.
+    Returns None where `error` has another cause. no_inodes: the file system has no free inode.
     """
     if error.errno in NO_ROOM:
         seen = error.strerror
@@ -106,9 +113,9 @@ def open_files_limit() -> int:
 
 
 def out_of_descriptors(path: Path, error: OSError) -> TooManyOpenFiles | None:
-    """Returns the error for a file that could not be opened because too many files are open.
+    """Returns the error for a file that could not be opened because this process has too many files open.
 
-    Returns None for other causes.
+    Returns None where `error` has another cause.
     """
     if error.errno not in NO_DESCRIPTOR:
         return None

@@ -11,7 +11,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # URL schem
 
 
 def open_file_system(url: str, **settings: Any) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Returns the fsspec file system of a URL, and the path of the URL in that file system.
+    """Returns (fsspec file system of a URL, path of the URL in that file system).
 
     Listings are not cached, because other processes write too. Raises UnknownStorage where no installed package opens
     the URL.

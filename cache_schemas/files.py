@@ -26,8 +26,8 @@ Buffer = bytes | bytearray | memoryview
 def _host(proc: Path = Path("/proc")) -> str:
     """Returns a short digest of the machine, its present boot and its namespace of process numbers.
 
-    Two processes with the same digest see the same process numbers. Containers have namespaces of their own and often
-    share one host name. Outside Linux the digest is that of the host name alone.
+    Two processes with the same digest see the same process numbers. Each container has its own namespace, although
+    containers often share one host name. Outside Linux the digest covers the host name alone.
     """
     seen = [socket.gethostname()]
     with suppress(OSError):
@@ -50,18 +50,18 @@ def _sync_folder(folder: Path) -> None:
 def temporary_name(name: str) -> str:
     """Returns a new temporary name for the file `name`. `sweep` recognises such names.
 
-    The temporary name ends with `name`, or with a shorter form of `name` where the whole would be too long for a file
-    system.
+    The temporary name ends with `name`. Where that would be too long for a file system, it ends with a shorter form of
+    `name`.
     """
     start = f"{TEMPORARY_PREFIX}{os.getpid()}-{HOST}-{time.monotonic_ns()}-"
     return start + shortened(name, MAX_NAME_BYTES - len(start))
 
 
 def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
-    """Returns the name of a file in at most `max_bytes` bytes.
+    """Returns the name of a file, shortened to at most `max_bytes` bytes.
 
-    A longer name keeps its start and its ending, with a digest between. The same name always has the same short name.
-    Different names have different short names.
+    A longer name keeps its start and its ending, with a digest between. The same name always results in the same short
+    name. Different names have different short names.
     """
     if len(encoded := os.fsencode(name)) <= max_bytes:
         return name
@@ -89,7 +89,7 @@ def _ran_out_of_inodes(path: Path) -> bool:
 def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, str]:
     """Writes `parts` durably to a temporary file beside `target`.
 
-    Returns the temporary path, the size in bytes and the xxh3_128.
+    Returns (path of the temporary file, size in bytes, xxh3_128 digest).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / temporary_name(target.name)
@@ -111,7 +111,7 @@ def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, 
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """Turns the error of a full or read-only disk into CacheNotWritable with the name of the file.
+    """Turns the error of a full or read-only disk into CacheNotWritable, which names `target`.
 
     Other errors pass unchanged.
     """
@@ -125,11 +125,11 @@ def _explained(target: Path) -> Iterator[None]:
 
 
 def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
-    """Replaces `target` by the concatenation of `parts`.
+    """Replaces the file `target` by the concatenation of `parts`. Returns (size in bytes, xxh3_128 digest).
 
-    The steps are: temporary file, fsync, rename, fsync of the folder. Returns the size in bytes and the xxh3_128, which
-    is computed while writing. A crash leaves the old file or the new file, and at most one temporary file, which
-    `sweep` removes later. Raises CacheNotWritable.
+    The steps are: temporary file, fsync, rename, fsync of the folder. The digest is computed while writing. A crash
+    leaves the old file or the new file, and at most one temporary file, which `sweep` removes later. Raises
+    CacheNotWritable where there is no room or no permission to write.
     """
     with _explained(target):
         temporary, size, digest = _write_temporary(target, parts)
@@ -143,7 +143,10 @@ def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
 
 
 def remove_durably(path: Path) -> None:
-    """Removes a file, so that a power cut does not bring the file back. A file that does not exist is no error."""
+    """Removes a file, so that a power cut does not bring the file back. A file that does not exist is no error.
+
+    Raises CacheNotWritable where there is no permission to remove the file.
+    """
     with _explained(path):
         try:
             path.unlink()
@@ -155,7 +158,7 @@ def remove_durably(path: Path) -> None:
 def create_exclusively(target: Path, content: bytes) -> bool:
     """Creates `target` whole unless the file exists already. Returns whether this call created the file.
 
-    Raises CacheNotWritable.
+    Raises CacheNotWritable where there is no room, no permission to write, or where the file system has no hard links.
     """
     with _explained(target):
         temporary, _, _ = _write_temporary(target, [content])
@@ -179,10 +182,11 @@ def create_exclusively(target: Path, content: bytes) -> bool:
 
 
 def sweep(folder: Path) -> int:
-    """Removes temporary files of dead processes. Returns the number of files removed.
+    """Removes temporary files that dead processes left in `folder`. Returns the number of files removed.
 
-    Files of this machine are removed as soon as their process is dead. Files of other machines are removed by age. The
-    age is measured by the clock of the file system, which may be the clock of another machine.
+    Files of this machine are removed as soon as their process is dead. Files of other machines are removed once they
+    are FOREIGN_AGE_SECONDS old. The age is measured by the clock of the file system, which may be the clock of another
+    machine.
     """
     removed = 0
     for parent, _, names in os.walk(folder):  # pathlib's glob takes ten times as long
@@ -202,9 +206,9 @@ def sweep(folder: Path) -> int:
 
 
 def _age_seconds(path: Path) -> float:
-    """Returns how long ago a file was written.
+    """Returns the age of a file in seconds, counted from when the file was last written.
 
-    A new file beside it shows the present time of that file system's clock.
+    A new file in the same folder shows the present time of the file system's clock.
     """
     written, present = path.stat().st_mtime, path.parent / temporary_name("now")
     try:
@@ -215,7 +219,7 @@ def _age_seconds(path: Path) -> float:
 
 
 def alive(pid: int, started: int = 0) -> bool:
-    """Returns whether a process of this machine runs. A zombie does not count as running.
+    """Returns whether the process with the number `pid` runs on this machine. A zombie does not count as running.
 
     started: the `start_ticks` of the process, or 0 where they are unknown. A new process with the same number but
     another start is not taken for the old process.
@@ -231,7 +235,7 @@ def alive(pid: int, started: int = 0) -> bool:
 
 
 def start_ticks(pid: int) -> int:
-    """Returns the start of a process of this machine, in clock ticks since the boot.
+    """Returns when a process of this machine started, in clock ticks since the boot.
 
     Returns 0 where the system does not say.
     """
@@ -239,9 +243,9 @@ def start_ticks(pid: int) -> int:
 
 
 def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
-    """Returns the state and the start of a process (proc(5), fields 3 and 22 of `stat`).
+    """Returns (state, start in clock ticks) of a process: fields 3 and 22 of `stat` in proc(5).
 
-    Returns ("", 0) where they cannot be read.
+    Returns ("", 0) where the fields cannot be read.
     """
     try:
         behind_its_name = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
@@ -251,7 +255,7 @@ def _process(pid: int, proc: Path = Path("/proc")) -> tuple[str, int]:
 
 
 def file_digest(path: Path) -> tuple[int, str]:
-    """Returns the size in bytes and the xxh3_128 of a file."""
+    """Returns (size in bytes, xxh3_128 digest) of a file. Raises the errors of `open_regular`."""
     digest, size = xxhash.xxh3_128(), 0
     with open_regular(path) as file:
         while block := file.read(1 << 22):

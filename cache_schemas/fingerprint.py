@@ -1,4 +1,4 @@
-"""A fingerprint is the digest of all options that change the values of a feature, in one canonical form."""
+"""Computes fingerprints. A fingerprint is the digest of all options that change the values of a feature."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def fingerprint(options: Options) -> str:
 
 
 def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
-    """Returns one line for each key that differs: `key: old -> new`."""
+    """Returns one line `key: old -> new` for each key that differs. Keys of inner mappings are joined by dots."""
     lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "(absent)"), new.get(key, "(absent)")

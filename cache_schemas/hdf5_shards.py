@@ -26,7 +26,7 @@ ALIGNMENT_BYTES = 8  # chunks start at multiples of this, so that mapped rows ar
 
 
 def object_name(key: str, shard: int) -> str:
-    """Returns the path of a shard file below the cache."""
+    """Returns the path of the shard file of a stage key, below the cache."""
     return f"shards/{key}/{shard:06d}.h5"
 
 
@@ -46,9 +46,9 @@ def _image(file: h5py.File) -> bytes:
 
 
 def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int) -> bytes:
-    """Returns the bytes of a shard file.
+    """Returns the content of a shard file.
 
-    Each array has `shard_clips` rows and is chunked as in zarr. Absent rows take no space.
+    The file has room for `shard_clips` rows of each array and the same chunks as zarr. Absent rows take no space.
     """
     with _in_memory() as file:
         for spec, rows in arrays:
@@ -61,9 +61,9 @@ def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int
 
 
 def _opened(path: Path) -> h5py.File:
-    """Opens the file for reading without locks.
+    """Opens an HDF5 file for reading without locks and returns it.
 
-    Where this process has the file open with other lock settings already, the file is opened with those settings.
+    HDF5 refuses this where the process has the same file open with locks. The file is then opened with locks too.
     """
     require_regular(path)
     try:
@@ -75,9 +75,9 @@ def _opened(path: Path) -> h5py.File:
 
 
 def _own(file: h5py.File, name: str) -> h5py.Dataset:
-    """Returns the dataset `name` of this file.
+    """Returns the dataset `name` that lies in `file` itself.
 
-    Raises KeyError where there is no such dataset, or where a link leads to the dataset. A link may lead into another
+    Raises KeyError where there is no such dataset, or where a link leads to it, because a link may lead into another
     file.
     """
     parts = name.split("/")
@@ -90,7 +90,8 @@ def _own(file: h5py.File, name: str) -> h5py.Dataset:
 class Hdf5ShardView:
     """One array of a sealed shard file, mapped into memory. No HDF5 handle stays open.
 
-    Raises FileNotFoundError where there is no file, ValueError where the file is damaged.
+    Raises FileNotFoundError where there is no file, ValueError where the file is damaged, and TooManyOpenFiles where
+    the process has no free descriptor.
     """
 
     def __init__(self, path: Path, spec: ArraySpec, shard_clips: int) -> None:
@@ -107,14 +108,17 @@ class Hdf5ShardView:
         self._mapped = mapped(path)
 
     def row(self, index: int) -> np.ndarray:
-        """Returns row `index` of the shard as a read-only view. Nothing is copied."""
+        """Returns row `index` of the shard as a read-only view of the mapped file."""
         inner, within = divmod(index, self._inner_rows)
         start = self._offsets[inner] + within * self._spec.row_bytes
         return self._mapped[start : start + self._spec.row_bytes].view(self._spec.dtype).reshape(self._spec.shape)
 
 
 def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> dict[int, int]:
-    """Returns chunk number -> byte offset in the file, for every chunk that was written."""
+    """Returns chunk number -> byte offset in the file, for every chunk that was written.
+
+    Raises ValueError where the dataset does not have the shape, type and chunks of `spec`.
+    """
     inner_rows = spec.inner_rows(shard_clips)
     expected = ((shard_clips, *spec.shape), np.dtype(spec.dtype), (inner_rows, *spec.shape))
     if (dataset.shape, dataset.dtype, dataset.chunks) != expected:
@@ -129,7 +133,9 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
-    """Attaches dimension scales to the axes of an array, as netCDF-4 does. A group has one scale for each axis name."""
+    """Attaches a dimension scale to each axis of a dataset, as netCDF-4 does. A group has one scale for each axis
+    name.
+    """
     for axis, name in enumerate(["row", *dims]):
         size, group = dataset.shape[axis], dataset.parent
         if name not in group:
@@ -161,7 +167,7 @@ class Hdf5Store:
     ) -> None:
         """Writes data.h5 with all arrays at `num_rows` rows, unless data.h5 has these arrays and rows already.
 
-        HDF5 stores no `coordinates`, so `coordinates` and `renew` are ignored.
+        HDF5 stores no coordinates, so the parameters `coordinates` and `renew` are ignored.
         """
         layout = {"rows": num_rows, "shard_clips": self.shard_clips, "arrays": [s.name for s in specs]}
         declared = json.dumps({"schema": SCHEMA_VERSION, "scales": True} | layout)
@@ -176,10 +182,10 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the name of data.h5 in a list where data.h5 is missing, is damaged, or does not join the shard files
-        of `specs`.
+        """Returns ["data.h5"] where data.h5 is missing, is damaged, or does not join the shard files of `specs`.
+        Returns [] otherwise.
 
-        Otherwise the list is empty.
+        data.h5 may have any number of rows that is in `num_rows`.
         """
         try:
             with _opened(self._local(DATA)) as file:
@@ -189,8 +195,8 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Returns whether a dataset of data.h5 equals the dataset that `_join` makes, for a number of rows in
-        `num_rows`.
+        """Returns whether `dataset` of data.h5 is as `_join` makes it for `spec`. Any number of rows in `num_rows` is
+        accepted.
         """
         rows = dataset.shape[0]
         if dataset.dtype != np.dtype(spec.dtype) or dataset.shape[1:] != spec.shape or rows not in num_rows:
@@ -200,9 +206,9 @@ class Hdf5Store:
         return sources == expected and np.array_equal(dataset.fillvalue, np.dtype(spec.dtype).type(spec.fill), True)
 
     def _declared(self) -> str:
-        """Returns the attribute that says which arrays data.h5 joins.
+        """Returns the JSON attribute of data.h5 that lists the arrays which data.h5 joins.
 
-        Returns "" where the file is missing or damaged.
+        Returns "" where data.h5 is missing or damaged.
         """
         try:
             with _opened(self._local(DATA)) as file:
@@ -211,7 +217,9 @@ class Hdf5Store:
             return ""
 
     def _join(self, file: h5py.File, spec: ArraySpec, num_rows: int) -> None:
-        """Adds an array to data.h5: a virtual dataset over the rows of all shard files, written or not."""
+        """Adds an array to data.h5 as a virtual dataset over the shard files of all rows. Shard files may still be
+        missing.
+        """
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # h5py's VirtualLayout would store the time of day
         settings.set_layout(h5py.h5d.VIRTUAL)
         settings.set_obj_track_times(False)
@@ -234,20 +242,20 @@ class Hdf5Store:
             dataset.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the rows per shard that data.h5 states, or None where data.h5 is missing or damaged."""
+        """Returns the number of rows per shard that data.h5 states, or None where data.h5 is missing or damaged."""
         with suppress(ValueError, KeyError, TypeError):
             rows = json.loads(self._declared())["shard_clips"]
             return rows if isinstance(rows, int) else None
         return None
 
     def objects_per_shard(self, num_arrays: int) -> int:
-        """Returns 1, because one file holds all arrays of a key."""
+        """Returns 1, because one file holds all arrays of a shard."""
         return 1
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard file of a stage key with all arrays of the key.
+        """Writes one shard file with all arrays of a stage key.
 
-        Returns object name -> (size in bytes, xxh3_128).
+        Returns object name -> (size in bytes, xxh3_128 digest). Raises ValueError for rows that do not fit their array.
         """
         for spec, rows in arrays:
             spec.check_rows(rows, self.shard_clips)
@@ -255,16 +263,19 @@ class Hdf5Store:
         return {name: self.storage.put(name, [shard_image(arrays, self.shard_clips)])}
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Hdf5ShardView:
-        """Maps a sealed shard.
+        """Opens one array of a sealed shard and returns it, mapped into memory.
 
         Raises FileNotFoundError where there is no shard file, ValueError where the file is damaged.
         """
         return Hdf5ShardView(self._local(object_name(spec.stage, shard)), spec, self.shard_clips)
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[Hdf5ShardView]:
-        """Maps sealed shards. `wanted` has one (array, shard) for each. Raises the errors of `open_shard`."""
+        """Opens several arrays of sealed shards. Returns one view for each (array, shard number) in `wanted`.
+
+        Raises the errors of `open_shard`.
+        """
         return [self.open_shard(spec, shard) for spec, shard in wanted]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns rows of opened shards as read-only views. `places` has one (shard, index) for each row."""
+        """Returns one row for each (opened shard, row index in the shard) in `places`, as read-only views."""
         return (shard.row(index) for shard, index in places)

@@ -1,4 +1,6 @@
-"""Checks the documents that `index` writes beside the rows, and says what to do where they are missing or damaged."""
+"""Checks the documents that `index` writes beside the rows, and says what to do where a document is missing or
+damaged.
+"""
 
 from kinegraph.cache_schemas.cache import DATASET, INDEX_AGAIN, LABELS, Cache
 from kinegraph.cache_schemas.errors import CacheError
@@ -10,10 +12,11 @@ MAY_BE_ABSENT = {  # early versions did not write these documents
 
 
 def absent_documents(cache: Cache) -> dict[str, str]:
-    """Returns words about each missing document, by its name. The words say what follows and what to do.
+    """Returns document name -> sentence, for each document that is missing. The sentence says what follows and what to
+    do.
 
-    An imported cache needs none of these documents. A cache without classes.json cannot be read. `Cache.classes`
-    reports that.
+    Only labels.json and dataset.json are checked. An imported cache needs neither. A missing classes.json is reported
+    by `Cache.classes`.
     """
     missing = [name for name in MAY_BE_ABSENT if not cache.is_imported and not cache.storage.exists(name)]
     return {
@@ -23,7 +26,9 @@ def absent_documents(cache: Cache) -> dict[str, str]:
 
 
 def documents_advice(cache: Cache) -> list[str]:
-    """Returns sentences about documents that are missing or damaged. The ledger does not need them."""
+    """Returns one sentence for each document that is missing or damaged. Sealed shards stay valid without these
+    documents.
+    """
     told = [*absent_documents(cache).values()]
     for document in ("classes", "multi_label", "dataset"):
         try:

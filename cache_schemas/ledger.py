@@ -1,4 +1,7 @@
-"""The ledger has one record per stage key and shard. A shard is done for a key if and only if its record exists."""
+"""Reads and writes the ledger, which has one record per stage key and shard.
+
+A shard is done for a key if and only if its record exists.
+"""
 
 import json
 from collections.abc import Container, Iterator
@@ -31,7 +34,7 @@ NumBytes = Annotated[int, Field(ge=0)]  # bytes
 
 
 def _date(words: str) -> str:
-    """Returns the words unchanged where they are empty or a date of ISO 8601. Raises ValueError otherwise."""
+    """Returns `words` unchanged where they are empty or a date of ISO 8601. Raises ValueError for other words."""
     try:
         datetime.fromisoformat(words or "1970-01-01").timestamp()
     except (ValueError, OverflowError) as error:
@@ -52,24 +55,24 @@ class Failure(_Record):
 
 
 class Warned(_Record):
-    """Says what the decoder complained about in a clip that is usable all the same."""
+    """Says what the decoder complained about in a clip. The clip has features all the same."""
 
     clip_id: str
     detail: str
 
 
 class SealedObject(_Record):
-    """Size and digest of one object that a shard consists of."""
+    """Says which size in bytes and which digest an object of a sealed shard has."""
 
     size: NumBytes
     xxh3_128: str
 
 
 class Source(_Record):
-    """Identifies a video, or a file read beside the video, at the moment when it was read.
+    """Identifies the content of a file at the moment when it was read. The file is a video or lies beside a video.
 
-    `size` is in bytes, `mtime_ns` in nanoseconds. `digest` is the digest of sampled content. If the file lies at a URL,
-    the store behind the URL reports `mtime_ns` and `etag`. Both are 0 and None where the store reports neither.
+    `size` is in bytes, `mtime_ns` in nanoseconds. `digest` is the digest of sampled parts of the content. For a file at
+    a URL, the store behind the URL reports `mtime_ns` and `etag`. They are 0 and None where the store reports neither.
     """
 
     size: NumBytes
@@ -89,9 +92,9 @@ class Exported(_Record):
 class Record(_Record):
     """Says what was written when one shard of one stage key was sealed.
 
-    Paths are relative to the cache. Times are in seconds. Where `exported` is set, all entries except `objects` are as
-    in the record of the shard that was copied. `upgraded_from` is the fingerprint under which the shard was first
-    sealed, by earlier rules that took the same frames.
+    Paths are relative to the cache. Times are in seconds. Where `exported` is set, all entries except `objects` are
+    copied from the record of the original shard. `upgraded_from` is the fingerprint under which the shard was first
+    sealed, by an earlier version that took the same frames.
     """
 
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
@@ -119,7 +122,8 @@ class Record(_Record):
     def upgraded(self, to: str) -> "Record":
         """Returns the record of the same shard under the fingerprint `to`.
 
-        The schema version rises, so that earlier versions of kinegraph refuse the record and ask for an update.
+        The record has a higher schema version, so that earlier versions of kinegraph refuse the record and ask for an
+        update.
         """
         now = {"fingerprint": to, "upgraded_from": self.fingerprint, "schema_version": UPGRADE_SCHEMA_VERSION}
         return self.model_copy(update=now)
@@ -137,39 +141,42 @@ class Ledger:
         self.storage = storage
 
     def name(self, key: str, shard: int) -> str:
-        """Returns the name of a record below the cache."""
+        """Returns the path of a record below the cache."""
         return f"{LEDGER}/{key}/{shard:06d}.json"
 
     def seal(self, record: Record) -> bool:
-        """Declares a shard done unless it is done already. Returns whether this call created the record.
+        """Declares a shard done by creating its record. Returns False where the record exists already, which then
+        stays.
 
         The objects of the shard must be durable before the call.
         """
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Puts a sealed shard under the fingerprint `to` in one write. The objects of the shard stay."""
+        """Replaces the record of a sealed shard by a record with the fingerprint `to`. The objects of the shard
+        stay.
+        """
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
     def unseal(self, key: str, shard: int) -> None:
-        """Declares a shard not done. The objects of the shard become orphans, which the next extraction replaces."""
+        """Declares a shard not done by removing its record. The next extraction replaces the objects of the shard."""
         self.storage.delete(self.name(key, shard))
 
     def shards(self, key: str) -> list[int]:
-        """Returns the numbers of the shards that have a record, in ascending order."""
+        """Returns the numbers of the shards that have a record for the stage key, in ascending order."""
         folder, ending = f"{LEDGER}/{key}", ".json"  # no Path objects, which are slow for 16,000 records
         stems = (n[len(folder) + 1 : -len(ending)] for n in self.storage.names(folder) if n.endswith(ending))
         return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
     def has(self, key: str, shard: int) -> bool:
-        """Returns whether a shard is done for a key."""
+        """Returns whether a shard is done for a stage key."""
         return self.storage.exists(self.name(key, shard))
 
     def read(self, key: str, shard: int) -> Record | None:
-        """Returns the record of a shard, or None where there is none.
+        """Returns the record of a shard, or None where the shard has no record.
 
-        Raises CacheError for a record that is damaged, as one that another tool wrote halfway. Raises CacheTooNew for a
-        record of a later version of kinegraph.
+        Raises CacheError for a damaged record, for example a record that another tool wrote halfway. Raises CacheTooNew
+        for a record of a later version of kinegraph.
         """
         try:
             return self._understood(self.name(key, shard), self.storage.get(self.name(key, shard)))
@@ -184,7 +191,11 @@ class Ledger:
         return record
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-        """Yields the records of a key in the order of the shards. `among` limits the records to those shards."""
+        """Yields the records of a stage key in the order of the shards. `among` limits the shards, and None means all
+        shards.
+
+        Raises the errors of `read`.
+        """
         shards = [shard for shard in self.shards(key) if among is None or shard in among]
         for first in range(0, len(shards), RECORDS_AT_ONCE):
             some = shards[first : first + RECORDS_AT_ONCE]

@@ -73,7 +73,7 @@ class LocalStorage:
     def _to_change(self, name: str) -> Path:
         """Returns the path of an object that is about to be written or removed.
 
-        Raises UnsafeName where a link leads outside.
+        Raises UnsafeName where a symbolic link leads out of the root.
         """
         path, folder = self._folder / checked_name(name), str(self._folder)
         for part in name.split("/")[:-1]:
@@ -92,7 +92,7 @@ class LocalStorage:
 
 
 def _names(path: str, folder: str) -> Iterator[str]:
-    """Yields the names of the objects in the folder at `path`. Each name starts with `folder`."""
+    """Yields the names of all objects in the folder at `path` and below. Each name starts with `folder`."""
     try:
         entries = os.scandir(path)
     except FileNotFoundError:

@@ -10,11 +10,11 @@ from kinegraph.cache_schemas.regular import require_regular
 
 
 def mapped(path: Path) -> np.ndarray:
-    """Maps a file and returns its bytes, uint8 [size], read-only.
+    """Maps a file into memory and returns its bytes, uint8 [size], read-only.
 
     The file descriptor is closed before the function returns. numpy.memmap and mmap keep their descriptor (before
-    Python 3.13), so `ulimit -n` would limit how many shards can be open. Raises FileNotFoundError. Raises
-    TooManyOpenFiles where the process has no free descriptor.
+    Python 3.13), so `ulimit -n` would limit how many shards can be open. Raises FileNotFoundError where there is no
+    file. Raises TooManyOpenFiles where the process has no free descriptor.
     """
     require_regular(path)
     try:

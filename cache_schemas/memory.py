@@ -6,7 +6,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes() -> int | None:
-    """Returns the memory that the kernel can provide without swapping, in bytes, page cache included.
+    """Returns how many bytes of memory the kernel can provide without swapping. The page cache counts as available.
 
     Returns None outside Linux.
     """

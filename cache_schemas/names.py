@@ -1,4 +1,4 @@
-"""Checks names that documents contain: objects, arrays, stage keys.
+"""Checks the names of objects, arrays and stage keys that documents contain.
 
 Each name is a POSIX path that stays below a root.
 """
@@ -29,7 +29,10 @@ def checked_name(name: str) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Returns whether a quick look shows that the name is safe. Most names pass. A ledger record has many."""
+    """Returns whether simple comparisons show that the name is safe. False means that the full check must decide.
+
+    The comparisons save time, because a ledger record has many names.
+    """
     if not name or name[0] in "./" or name[-1] == "/" or "//" in name or "/." in name:
         return False
     return "\\" not in name and "\0" not in name

@@ -31,9 +31,9 @@ class ObjectStorage:
     """The objects below an fsspec URL like s3://bucket/prefix.
 
     fsspec and the package behind it take endpoint, credentials and retries from their environment variables and config
-    files. A store that goes away is waited for (`Patience`). The object is safe under fork and spawn, because every
-    process opens the file system for itself. Raises StorageError where the store does not do what is asked. Raises
-    UnknownStorage where no installed package opens the URL.
+    files. Where a store stops answering, requests wait for it (see `Patience`). An ObjectStorage is safe under fork and
+    spawn, because every process opens the file system for itself. Raises StorageError where the store does not do what
+    is asked. Raises UnknownStorage where no installed package opens the URL.
     """
 
     def __init__(self, root: str) -> None:
@@ -47,7 +47,10 @@ class ObjectStorage:
         return self.__dict__ | {"_systems": {}, "_patience": Patience(self.root)}
 
     def _at(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Returns this process' file system, and the path of an object in that file system."""
+        """Returns (file system of this process, path of the object `name` in that file system).
+
+        Raises StorageError where the file system cannot be opened.
+        """
         process = os.getpid()
         if process not in self._systems:  # a parent's system is kept, because closing it would wait for its threads
             try:
@@ -63,14 +66,15 @@ class ObjectStorage:
         return len(content), xxhash.xxh3_128_hexdigest(content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Creates an object unless there is one.
+        """Creates an object unless it exists already. Returns whether this call created the object.
 
-        An existing object is safe even where the server ignores the condition of the put.
+        An existing object is never replaced, even where the server ignores the condition of the put.
         """
         return not self.exists(name) and self._create(name, content)
 
     def creates_exclusively(self) -> bool:
-        """Returns whether a second `create` of the same object fails. The answer is found by one trial.
+        """Returns whether a second `create` of the same object fails. The first call finds out by creating one object
+        twice.
 
         Not every server that speaks S3 obeys `If-None-Match`.
         """
@@ -157,10 +161,10 @@ class ObjectStorage:
         return None
 
     def _create(self, name: str, content: bytes) -> bool:
-        """Puts an object on the condition that there is no object of this name.
+        """Puts an object on the condition that the store has no object of this name.
 
-        Returns whether the object is the one of this call. The condition is left out where the store supports no
-        conditions.
+        Returns whether the store then has the object of this call. The condition is left out where the store supports
+        no conditions.
         """
         try:
             self._pipe(name, content, mode="create")
@@ -188,7 +192,9 @@ class ObjectStorage:
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
-        """Turns every error except FileNotFoundError and MemoryError into a StorageError that names the URL."""
+        """Turns every error except FileNotFoundError and MemoryError into a StorageError, which names the URL of the
+        object.
+        """
         try:
             yield
         except (FileNotFoundError, MemoryError):
@@ -211,7 +217,11 @@ class ObjectStorage:
 
 
 def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:
-    """Puts an object. Raises FSTimeoutError and cancels the put where the store does not answer in time."""
+    """Puts an object.
+
+    Raises FSTimeoutError where the store does not answer in PUT_SECONDS and the time that the bytes need. The put is
+    then cancelled.
+    """
     if not system.async_impl:
         system.pipe_file(path, content, **settings)
         return

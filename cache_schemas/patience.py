@@ -1,4 +1,6 @@
-"""Waits for a store that is away: its server restarts, its port is refused, or the network is down for a while."""
+"""Repeats requests to a store that does not answer for a while: its server restarts, its port is refused, or the
+network is down.
+"""
 
 import logging
 from collections.abc import Callable
@@ -21,21 +23,21 @@ log = logging.getLogger("kinegraph")
 
 
 def is_away(error: BaseException) -> bool:
-    """Returns whether the store did not answer, or answered that it is not available now."""
+    """Returns whether an error means that the store did not answer, or answered that it is not available now."""
     return meaning_of(status_of(error)) == "away" or not AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def told(error: BaseException) -> str:
-    """Returns an error as `Kind: words`, or as `Kind` where the error has no words."""
+    """Returns the text of an error: `<class>: <message>`, or `<class>` where the message is empty."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 class Patience:
     """Repeats a request that a store could not answer, with growing pauses.
 
-    The waiting ends `PATIENCE_SECONDS` after the store went away, or when a signal stops the process. A store that
-    never answered is not waited for, so a wrong address is reported at once. Threads share one `Patience`: after one
-    thread gave up, the others give up too. Retries that a client makes by itself come on top.
+    The waiting ends `PATIENCE_SECONDS` after the store stopped answering, or when a signal stops the process. A store
+    that never answered is not waited for, so a wrong address is reported at once. Threads share one `Patience`: after
+    one thread gave up, the others give up too. Retries that a client makes by itself come on top.
     """
 
     def __init__(self, root: str) -> None:
@@ -44,7 +46,10 @@ class Patience:
         self.away_since: float | None = None
 
     def outlast(self, ask: Callable[[], Answer]) -> Answer:
-        """Returns the result of `ask`. Raises the last error of `ask`."""
+        """Calls `ask` until it succeeds, and returns its result.
+
+        Raises the error of `ask` where waiting does not help, or where the waiting has ended.
+        """
         pause = FIRST_PAUSE_SECONDS
         while True:
             asked = monotonic()

@@ -1,4 +1,4 @@
-"""Reads a cache for training. Whole batches are copied from shards. torch is imported at the first batch."""
+"""Reads a cache for training. Batches are copied from the shards. torch is imported at the first batch."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -32,9 +32,9 @@ MAX_OPEN = 4096  # mappings of shards; a mapping holds no descriptor, and Linux 
 
 
 def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade: bool = False) -> str:
-    """Returns one digest of all options that change the values of the named arrays.
+    """Returns one digest of all options that change the values of the arrays in `arrays`.
 
-    before_upgrade: returns the digest as it was before the cache was upgraded.
+    before_upgrade: returns the digest that the arrays had before the cache was upgraded.
     """
     stages = [cache.stage(key) for key in {cache.array(name).stage for name in arrays}]
     first = {stage.key: stage.upgraded_from for stage in stages if before_upgrade and stage.upgraded_from}
@@ -42,9 +42,9 @@ def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade:
 
 
 def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
-    """Returns the options behind `features_fingerprint`, by stage key.
+    """Returns stage key -> options, for the stages whose options `features_fingerprint` covers.
 
-    The stages are those of the named arrays and all stages that these stages read.
+    These are the stages of the arrays in `arrays`, and all stages that these stages read.
     """
     options_of: dict[str, Options] = {}
     wanted = [cache.array(name).stage for name in arrays]
@@ -57,20 +57,21 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
 
 
 class CachedClips:
-    """Map-style data set of the clips of one split whose features are sealed and ok.
+    """Map-style data set of the clips of one split. It has the clips whose features are sealed and without failure.
 
     The data set covers the shards that were sealed when it was opened. A cache that grows does not change the data set.
-    Clips that failed in a stage of `arrays` are left out. A video without a single ok clip is listed in
-    `failed_videos`. The arrays `clips/crop` [4], and `clips/crop/<entry>` of a backbone that sees another rectangle,
-    come from clips.parquet and belong to the stage `clips`.
+    Clips that failed in a stage of `arrays` are left out. A video whose clips all failed is listed in `failed_videos`.
+    The arrays `clips/crop` [4], and `clips/crop/<entry>` of a backbone that sees another rectangle, come from
+    clips.parquet and belong to the stage `clips`.
 
     The data set is safe under fork and spawn: each process opens shards when it needs them. If the cache is at a URL, a
     batch first fetches the indexes of its new shards side by side, then all its rows side by side.
 
-    A sample is a dict: the arrays by full name, `labels` (int64 [], or multi-hot float32 [num_classes]) and
-    `clip_index` (int64 [], the row in the cache). torch's DataLoader, Subset and samplers take the data set as it is.
-    `batch(indices)` returns a dict of the same tensors with an axis [B] in front. `batch` is faster, because nothing is
-    collated: `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`.
+    A sample is a dict. It contains each array under its full name, `labels` (int64 [], or multi-hot float32
+    [num_classes]) and `clip_index` (int64 [], the row in the cache). torch's DataLoader, Subset and samplers take the
+    data set as it is. `batch(indices)` returns a dict of the same tensors with an axis [B] in front, for B clips.
+    `batch` is faster, because nothing is collated: `DataLoader(range(len(clips)), batch_size=8,
+    collate_fn=clips.batch)`.
 
     Arrays have the type in which they are stored. The heads of kinegraph take float16. For other networks,
     `float32=True` converts float16 arrays to float32.
@@ -156,7 +157,8 @@ class CachedClips:
         return np.array([split is None or name == split for name in splits], dtype=bool)
 
     def _sealed_and_ok(self, stages: Sequence[str], clip_ids: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns two masks, bool [rows]: rows that are sealed in every stage, and rows that are ok in every stage.
+        """Returns two masks, bool [rows]: the rows that are sealed in every one of `stages`, and those of them that
+        failed in no stage.
 
         `clip_ids` is the column of all clip ids.
         """
@@ -174,7 +176,7 @@ class CachedClips:
         return sealed, ok & sealed
 
     def _in_memory(self) -> dict[str, np.ndarray] | None:
-        """Returns all rows by array where `preload` asks for them, else None.
+        """Returns array name -> values of all clips where `preload` is true, else None.
 
         Raises CacheError where memory is too small.
         """
@@ -193,17 +195,17 @@ class CachedClips:
 
     @property
     def spec(self) -> dict[str, tuple[int, ...]]:
-        """Returns array name -> shape of one clip, as `build_head` takes it."""
+        """Returns array name -> shape of one clip. `build_head` takes this dict."""
         return {name: spec.shape for name, spec in self.specs.items()}
 
     @property
     def video_ids(self) -> list[str]:
-        """Returns the video id of every clip, in order."""
+        """Returns the video id of each clip, in the order of the clips."""
         return [self._videos[row] for row in self.rows]
 
     @property
     def videos(self) -> list[str]:
-        """Returns every video, those in `failed_videos` included.
+        """Returns the id of every video once, including the ids in `failed_videos`.
 
         The order is that of the data set's list. Without a list, the order is that of the rows.
         """
@@ -212,12 +214,14 @@ class CachedClips:
 
     @property
     def labels(self) -> "Tensor":
-        """Returns the labels of every clip, in order: int64 [clips], or multi-hot float32 [clips, num_classes]."""
+        """Returns the label of each clip, in order: int64 [clips], or multi-hot float32 [clips, num_classes]."""
         return self._label_tensor(self.rows)
 
     @property
     def failed_labels(self) -> "Tensor":
-        """Returns the labels of the videos in `failed_videos`, in that order."""
+        """Returns the labels of the videos in `failed_videos`, in that order: int64 [videos], or multi-hot float32
+        [videos, num_classes].
+        """
         return self._label_tensor(self._failed_rows)
 
     def __len__(self) -> int:
@@ -233,24 +237,27 @@ class CachedClips:
     def __getitem__(self, index: slice) -> list[Sample]: ...
 
     def __getitem__(self, index: int | slice) -> "Sample | list[Sample]":
-        """Returns the sample of one clip, or a list of samples for a slice or several numbers.
+        """Returns the sample of one clip. Returns a list of samples for a slice or a sequence of numbers.
 
-        Negative numbers count from the end.
+        Negative numbers count from the end. Raises IndexError for a number that is out of range.
         """
         chosen = self._chosen(index)
         return self.__getitems__(chosen) if chosen.ndim else self.__getitems__(chosen[None])[0]
 
     def __getitems__(self, indices: Indices) -> list[Sample]:
-        """Returns a list of samples, as torch's DataLoader asks for it.
+        """Returns one sample for each of `indices`. torch's DataLoader calls this method.
 
-        `batch` returns the same values in whole tensors.
+        `batch` returns the same values as one dict of tensors.
         """
         batch = self.batch(indices)
         columns = [tensor.unbind() for tensor in batch.values()]
         return [dict(zip(batch, sample, strict=True)) for sample in zip(*columns, strict=True)]
 
     def batch(self, indices: Indices) -> Batch:
-        """Returns several clips as one dict of tensors [B, ...]. Training reads through this method."""
+        """Returns the clips with the numbers `indices` as one dict of tensors [B, ...], for B clips.
+
+        Training reads through this method. Raises IndexError for a number that is out of range.
+        """
         import torch
 
         chosen = self._chosen(indices)
@@ -269,7 +276,7 @@ class CachedClips:
         return batch
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
-        """Returns the numbers of the chosen clips, int64.
+        """Returns the numbers of the chosen clips as int64, all from 0 to len(self) - 1.
 
         Raises IndexError for a number out of range, TypeError for a value that is no number.
         """
@@ -287,7 +294,10 @@ class CachedClips:
             raise IndexError(f"{self!r}: {error}") from error
 
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns rows of an array [len(rows), ...], copied from the shards. Crops are taken from the clips table."""
+        """Returns the values of the array `name` at `rows`, [len(rows), ...], copied from the shards.
+
+        Crops are taken from clips.parquet.
+        """
         if name in self._crops:
             return np.asarray(self._crops[name][rows])
         filled: np.ndarray = np.empty((len(rows), *self.specs[name].shape), self.specs[name].dtype)
@@ -300,7 +310,7 @@ class CachedClips:
         return filled
 
     def _label_tensor(self, rows: Sequence[int] | np.ndarray) -> "Tensor":
-        """Returns the labels of rows: int64 [rows], -1 for no label, or multi-hot float32 [rows, num_classes]."""
+        """Returns the labels at `rows`: int64 [rows] with -1 for no label, or multi-hot float32 [rows, num_classes]."""
         import torch
 
         chosen = [self._labels[row] for row in rows]
@@ -312,7 +322,10 @@ class CachedClips:
         return hot
 
     def _opened(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Shard]:
-        """Returns the opened shards by (array, shard number). The last `MAX_OPEN` shards stay open."""
+        """Returns (array name, shard number) -> opened shard, for each pair in `wanted`.
+
+        The `MAX_OPEN` shards that were used last stay open.
+        """
         missing = sorted(wanted - self._views.keys())
         shards = self.cache.store.open_shards([(self.specs[name], shard) for name, shard in missing]) if missing else ()
         self._views.update(zip(missing, shards, strict=True))

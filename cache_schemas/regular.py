@@ -22,23 +22,24 @@ KINDS = {
 
 
 class NotRegularError(OSError):
-    """The path is no regular file, or the document is too large. The message says which."""
+    """The path is not a regular file, or the document is too large. The message says which."""
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 def open_regular(path: Path | str) -> io.BufferedReader:
-    """Opens a regular file for reading.
+    """Opens a regular file for reading and returns it.
 
-    Links to regular files are followed. The call never waits for the writer of a FIFO. Raises FileNotFoundError,
-    NotRegularError, and other OSErrors.
+    Links to regular files are followed. The call never waits for the writer of a FIFO. Raises FileNotFoundError where
+    there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a device. Raises OSError where the system
+    cannot open the file.
     """
     return open(_descriptor(path), "rb")
 
 
 def read_whole(path: Path | str) -> bytes:
-    """Returns all bytes of a file, in two thirds of the time of `open_regular` and `read`.
+    """Returns all bytes of a file. It takes two thirds of the time of `open_regular` and `read`.
 
     Raises the errors of `open_regular`.
     """
@@ -54,7 +55,7 @@ def read_whole(path: Path | str) -> bytes:
 
 
 def _descriptor(path: Path | str) -> int:
-    """Opens a regular file for reading and returns its file descriptor."""
+    """Opens a regular file for reading and returns its file descriptor. Raises the errors of `open_regular`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -70,9 +71,9 @@ def _descriptor(path: Path | str) -> int:
 
 
 def require_regular(path: Path | str) -> os.stat_result:
-    """Raises the errors of `open_regular` unless `path` is a regular file. Returns the status of the file.
+    """Returns the status of a regular file. Raises the errors of `open_regular` for other paths.
 
-    The function serves libraries that open files by path.
+    Call this function before a library opens the file by its path.
     """
     status = os.stat(path)  # noqa: PTH116 -- a million Path objects take seconds
     _check(path, status)
@@ -82,7 +83,7 @@ def require_regular(path: Path | str) -> os.stat_result:
 def read_regular(path: Path | str, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
     """Returns all bytes of a document.
 
-    Raises NotRegularError where it has more than `limit_bytes`, and the errors of `open_regular`.
+    Raises NotRegularError where the document has more than `limit_bytes`. Raises the errors of `open_regular`.
     """
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size <= limit_bytes:

@@ -1,6 +1,6 @@
-"""Reads sealed records and compares each with the rows of the cache.
+"""Reads the records of sealed shards and compares each record with the rows of the cache.
 
-Sealed shards belong to wrong rows after clips.parquet lost rows or was replaced, or after `shard_clips` was changed.
+A record does not match the rows after clips.parquet lost rows or was replaced, or after `shard_clips` was changed.
 """
 
 from collections.abc import Container, Iterator
@@ -20,7 +20,7 @@ RESTORE_BOTH = (
 class RowsMismatch(CacheError):
     """Shards were sealed with another clips.parquet, or with another `shard_clips` in cache.json.
 
-    `document` names the file that does not fit.
+    `document` names the file that does not match: clips.parquet or cache.json.
     """
 
     def __init__(self, cache: Cache, document: str, seen: str, advice: str) -> None:
@@ -29,9 +29,10 @@ class RowsMismatch(CacheError):
 
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
-    """Returns the shards that are done for a key, in order. Raises RowsMismatch where the cache has no row for a shard.
+    """Returns the numbers of the shards that are done for a stage key, in order.
 
-    Raises CacheError where the record of such a shard is damaged.
+    Raises RowsMismatch where a shard is done for which the cache has no row. Raises CacheError where the record of such
+    a shard is damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -40,10 +41,11 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
 
 
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-    """Yields the records of a key, in order.
+    """Returns an iterator over the records of a stage key, in the order of the shards.
 
-    `among` limits the records to those shards. Raises RowsMismatch, CacheError. A record is left out where its shard
-    has rows that were added after this `cache` counted its rows.
+    `among` limits the shards, and None means all shards. A record is left out where its shard has rows that were added
+    after `cache` counted its rows. Raises RowsMismatch where a record does not match the rows of the cache, CacheError
+    where a record is damaged.
     """
     shards = sealed_shards(cache, key)
     wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))
@@ -51,12 +53,12 @@ def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) 
 
 
 def require_rows_of(cache: Cache, record: Record) -> None:
-    """Raises RowsMismatch where a shard was sealed with other rows than those of the cache."""
+    """Raises RowsMismatch where the shard of `record` was sealed with other rows than the cache has."""
     _is_of_rows(cache, record)
 
 
 def require_rows(cache: Cache) -> None:
-    """Raises RowsMismatch where any shard was sealed with other rows than those of the cache."""
+    """Raises RowsMismatch where any shard was sealed with other rows than the cache has."""
     keys = cache.stage_keys()
     for key in keys:
         sealed_shards(cache, key)
@@ -65,7 +67,11 @@ def require_rows(cache: Cache) -> None:
 
 
 def _is_of_rows(cache: Cache, record: Record) -> bool:
-    """Returns whether this `cache` knows all rows of a shard. Rows may be added after the cache counted them."""
+    """Returns whether `cache` knows all rows of the shard of `record`. False means that rows were added after `cache`
+    counted its rows.
+
+    Raises RowsMismatch where the shard was sealed with other rows.
+    """
     num_rows = len(cache.shard_rows(record.shard))
     if record.num_rows > num_rows:
         _require_newer(cache, record.key, record.shard, f"is sealed with {counted(record.num_rows, 'row')}")
@@ -77,7 +83,10 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
 
 
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
-    """Raises RowsMismatch unless rows were added after this `cache` counted its rows."""
+    """Raises RowsMismatch unless rows were added after `cache` counted its rows.
+
+    `seen` is a part of the message. It says what the record of the shard states.
+    """
     _require_same_layout(cache, key, shard)
     num_rows = ClipsTable.count(cache.storage)
     if num_rows <= cache.num_rows:

@@ -1,10 +1,11 @@
-"""Stops the process at signals: a handler notes the signal, and the main thread stops at its next check. Torch-free.
+"""Stops the process at signals: a handler notes the signal, and the main thread stops at its next safe point.
+Torch-free.
 
-A handler that raises would raise inside whatever runs, also inside the locks of `threading`. The locks would stay
-taken, or the exception would be lost. Therefore loops and waits of the main thread check for themselves. `check` raises
-once a signal has come, and the waits of this module check every `POLL_SECONDS`. Other threads are never interrupted.
-Where no handler was installed (a notebook, a user's script), no signal is noted, and Ctrl-C raises KeyboardInterrupt as
-usual in Python.
+A safe point is a call that raises KeyboardInterrupt or Terminated once a signal has come. A handler that raises would
+raise inside whatever runs, also inside the locks of `threading`. The locks would stay taken, or the exception would be
+lost. Therefore loops and waits of the main thread check for themselves. `check` is the safe point, and the waits of
+this module call `check` every `POLL_SECONDS`. Other threads are never interrupted. Where no handler was installed (a
+notebook, a user's script), no signal is noted, and Ctrl-C raises KeyboardInterrupt as usual in Python.
 
 A watchdog ends a process that does not check in time, for example during a native call of minutes. The watchdog is a
 thread that reads the pipe into which Python's own C handler writes each signal. That handler also writes while the main
@@ -38,7 +39,7 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGUSR1 came. A scheduler sends SIGUSR1 when the time is up. Both are treated like Ctrl-C."""
+    """SIGTERM or SIGUSR1 came. Both signals are treated like Ctrl-C. A scheduler sends SIGUSR1 when the time is up."""
 
 
 STOPS: dict[int, type[KeyboardInterrupt]] = {
@@ -51,10 +52,10 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 @dataclass
 class _Noted:
-    """Holds what the handler notes. `signal` is the first signal that came, or 0.
+    """Holds what the signal handler notes. `signal` is the number of the first signal that came, or 0.
 
-    The attributes are plain, because a handler may run while the main thread holds any lock. `words` say what becomes
-    of the work of this process after a stop.
+    `words` say what becomes of the work of this process after a stop. `is_raised` says whether `check` has raised. No
+    attribute needs a lock, because the handler may run while the main thread holds any lock.
     """
 
     signal: int = 0
@@ -70,11 +71,11 @@ _noted = _Noted()
 def obey(
     signals: Collection[int] = tuple(STOPS), *, second_ends: bool = True, limit_seconds: float = LIMIT_SECONDS
 ) -> None:
-    """Installs handlers for these signals. A signal stops the main thread at its next `check`.
+    """Installs handlers for `signals`. A signal then stops the main thread at its next `check`.
 
-    The process ends at the latest `limit_seconds` after the signal. A second signal of a kind ends the process at once,
-    by Python's default. Without `second_ends`, a second signal is ignored. A second call in the same process does
-    nothing. Only the main thread may call this function.
+    The process ends at the latest `limit_seconds` after the signal. A second signal of the same kind ends the process
+    at once, by Python's default. Without `second_ends`, a second signal is ignored. Another call in the same process
+    does nothing. Only the main thread may call this function.
     """
     if _noted.obeying_pid == os.getpid():
         return
@@ -92,11 +93,12 @@ def obey(
 
 
 class _Imports:
-    """Adds a safe point before each module that is imported. Importing torch takes 30 s on a busy machine.
+    """Stops the process before the import of a module, once a signal has come. Importing torch takes 30 s on a busy
+    machine.
 
-    Imports of the command are stopped. Imports of the tidying up after a stop are not. Imports that a native module
-    makes while it is created are not stopped either, because the native module of torch drops the exception, and the
-    command would go on.
+    Imports are not stopped after `check` has raised, because code that tidies up may import. Imports that a native
+    module makes while it is created are not stopped either. The native module of torch would drop the exception, and
+    the command would go on.
     """
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
@@ -105,7 +107,7 @@ class _Imports:
 
 
 def _is_in_native_module() -> bool:
-    """Returns whether a caller is a native module that is being created."""
+    """Returns whether one of the callers is the creation of a native module."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name in LOADING and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
@@ -120,9 +122,9 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
-    """Waits for the first signal, then for the time limit, then ends the process.
+    """Waits for the first of `signals`, then for `limit_seconds`, then ends the process.
 
-    A second signal also ends the process, where the handler has not run yet.
+    A second signal ends the process at once where the handler of the first has not run yet.
     """
     first = 0
     while first not in signals:
@@ -137,7 +139,7 @@ def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
 
 
 def _end(signal_number: int, why: str) -> None:
-    """Ends this process and the processes that it started, whatever they are doing."""
+    """Prints `why` and ends this process and the processes that it started, whatever they are doing."""
     line = "\n".join(["", f"ended: {why}.", *([_noted.words] if _noted.words else []), ""])
     with suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:  # a full pipe would block, and sys.stderr may be locked
@@ -152,7 +154,7 @@ def _end(signal_number: int, why: str) -> None:
 def say_after_stop(words: str) -> None:
     """Sets the words that are printed after a signal has stopped this process.
 
-    The words say what becomes of the process' work.
+    The words say what becomes of the work of this process.
     """
     _noted.words = words
 
@@ -176,7 +178,7 @@ def asked() -> type[KeyboardInterrupt] | None:
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt or Terminated in the main thread once a signal has come. Each call is a safe point.
+    """Raises KeyboardInterrupt or Terminated in the main thread once a signal has come. Does nothing otherwise.
 
     Every later call raises again, so that no caller can swallow the stop. Code that tidies up must not call this
     function.
@@ -187,14 +189,16 @@ def check() -> None:
 
 
 def checked(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields the items, with a safe point before each."""
+    """Yields the items. Calls `check` before each item, so a signal stops the loop."""
     for item in items:
         check()
         yield item
 
 
 def sleep(seconds: float) -> None:
-    """Sleeps like `time.sleep`, but ends at a signal: with the exception in the main thread, early in other threads."""
+    """Sleeps like `time.sleep`, but not on after a signal. The main thread raises as `check` does, other threads
+    return.
+    """
     until = monotonic() + seconds
     check()
     while not _noted.signal and (left := until - monotonic()) > 0:
@@ -203,7 +207,10 @@ def sleep(seconds: float) -> None:
 
 
 def wait(event: threading.Event, seconds: float) -> bool:
-    """Waits like `event.wait(seconds)`, but ends at a signal as `sleep` does. Returns whether the event is set."""
+    """Waits like `event.wait(seconds)`, but not on after a signal. Returns whether the event is set.
+
+    After a signal, the main thread raises as `check` does, and other threads return.
+    """
     until = monotonic() + seconds
     check()
     while not _noted.signal and not event.is_set() and (left := until - monotonic()) > 0:
@@ -213,9 +220,9 @@ def wait(event: threading.Event, seconds: float) -> bool:
 
 
 def result(future: Future[Result]) -> Result:
-    """Returns `future.result()`, with safe points while waiting.
+    """Returns `future.result()`. Calls `check` while it waits, so a signal stops the waiting.
 
-    Where the call fails after a signal came, the stop is raised in place of the call's error.
+    Where the call of the future fails after a signal came, the stop is raised in place of the call's error.
     """
     while True:
         check()
@@ -234,10 +241,10 @@ class _Queue(Protocol[Item_co]):
 
 
 def get(items: _Queue[Item], seconds: float | None = None) -> Item:
-    """Returns `items.get(timeout=seconds)`, with safe points while waiting. Raises queue.Empty.
+    """Returns `items.get(timeout=seconds)`. Calls `check` while it waits, so a signal stops the waiting.
 
-    Do not pass a queue.SimpleQueue. The `get` of a SimpleQueue was seen to wait for ever when a signal came near the
-    end of the timeout.
+    Raises queue.Empty where no item comes within `seconds`. Do not pass a queue.SimpleQueue. The `get` of a SimpleQueue
+    was seen to wait for ever when a signal came near the end of the timeout.
     """
     until = None if seconds is None else monotonic() + seconds
     while True:
@@ -251,9 +258,11 @@ def get(items: _Queue[Item], seconds: float | None = None) -> Item:
 
 
 def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """Runs a program like `subprocess.run` and captures its text, with safe points.
+    """Runs a program and returns its exit code and its output as text, like `subprocess.run`. A signal ends the
+    program.
 
-    A stop or the time limit ends the program. Raises OSError and subprocess.TimeoutExpired.
+    Raises OSError where the program cannot be started. Raises subprocess.TimeoutExpired after `seconds`, when the
+    program has been ended.
     """
     until = monotonic() + seconds
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -274,7 +283,7 @@ def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[s
 
 @contextmanager
 def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
-    """Yields a pool of threads. At the end, work that has not begun is dropped.
+    """Yields a pool of `count` threads. At the end, work that has not begun is dropped.
 
     The end waits for work that has begun, unless a signal has come.
     """
@@ -286,7 +295,7 @@ def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
 
 
 def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yields results in order like `pool.map`, with safe points."""
+    """Yields `call(item)` for each item, in order, like `pool.map`. A signal stops the waiting, as in `result`."""
     futures = deque(pool.submit(call, item) for item in items)
     while futures:
         yield result(futures.popleft())
@@ -294,9 +303,9 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """Blocks SIGINT and SIGUSR1 for processes that are started inside, also during their start.
+    """Blocks SIGINT and SIGUSR1 for processes that are started inside the `with` block, also during their start.
 
-    The parent process stops its children. Child processes inherit the mask of signals, but not the handlers.
+    The parent process stops its children itself. Child processes inherit the mask of signals, but not the handlers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:

@@ -1,4 +1,4 @@
-"""The contract of storages. A storage holds the bytes of a cache as whole objects by name, below one root."""
+"""Defines the contract of storages. A storage holds the bytes of a cache as whole objects by name, below one root."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,9 @@ ROOT = ("", ".")
 
 
 class Span(NamedTuple):
-    """A range of bytes of an object. `start` and `stop` work as in a slice: a negative start counts from the end."""
+    """A range of bytes of the object `name`. `start` and `stop` work as in a slice, so a negative start counts from the
+    end.
+    """
 
     name: str
     start: int = 0
@@ -21,7 +23,7 @@ class Storage(Protocol):
     """Holds objects by name. Names are POSIX paths below `root`. An object appears whole or not at all.
 
     Every method raises UnsafeName for a name that leads out of `root`. The empty name and `.` mean the root itself.
-    Only `names` and `local_path` take these two.
+    Only `names` and `local_path` accept the empty name and `.`.
     """
 
     root: str
@@ -29,12 +31,12 @@ class Storage(Protocol):
     def put(self, name: str, parts: Iterable[Buffer]) -> tuple[int, str]:
         """Replaces an object by the concatenation of `parts`. The object is durable when the call returns.
 
-        Returns the size in bytes and the xxh3_128, computed while writing.
+        Returns (size in bytes, xxh3_128 digest). The digest is computed while writing.
         """
         ...
 
     def create(self, name: str, content: bytes) -> bool:
-        """Creates an object unless there is one. Returns whether this call created the object.
+        """Creates an object unless it exists already. Returns whether this call created the object.
 
         Where `creates_exclusively` is true, only one of two simultaneous calls succeeds.
         """
@@ -45,26 +47,30 @@ class Storage(Protocol):
         ...
 
     def get(self, name: str) -> bytes:
-        """Returns all bytes of an object. Raises FileNotFoundError."""
+        """Returns all bytes of an object. Raises FileNotFoundError where there is no such object."""
         ...
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """Returns parts of objects, one for each span. Parts are fetched side by side where that is faster.
+        """Returns the bytes of each span, in order. Spans are fetched side by side where that is faster.
 
-        A part is shorter than its span where the object ends before the span. Raises FileNotFoundError.
+        The bytes are fewer than the span asks for where the object ends within the span. Raises FileNotFoundError where
+        there is no such object.
         """
         ...
 
     def exists(self, name: str) -> bool: ...
 
     def digest(self, name: str) -> tuple[int, str]:
-        """Reads an object afresh and returns its size in bytes and its xxh3_128. Raises FileNotFoundError."""
+        """Reads an object afresh. Returns (size in bytes, xxh3_128 digest).
+
+        Raises FileNotFoundError where there is no such object.
+        """
         ...
 
     def written_at(self, name: str) -> float | None:
-        """Returns when an object was put, in POSIX seconds by the clock of the storage.
+        """Returns the time at which an object was put, in POSIX seconds by the clock of the storage.
 
-        Returns None where the storage does not say. Raises FileNotFoundError.
+        Returns None where the storage does not say. Raises FileNotFoundError where there is no such object.
         """
         ...
 
@@ -73,13 +79,15 @@ class Storage(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Removes an object durably, also through a power cut. An object that does not exist is no error."""
+        """Removes an object, so that a power cut does not bring it back. An object that does not exist is no error."""
         ...
 
     def sweep(self) -> None:
-        """Removes temporary objects that dead writers left behind."""
+        """Removes temporary objects of writers that died."""
         ...
 
     def local_path(self, name: str) -> Path | None:
-        """Returns the path of the object's file, for mapping it. Returns None where objects are no files."""
+        """Returns the path of the object's file, so that the caller can map the file. Returns None where objects are no
+        files.
+        """
         ...

@@ -1,4 +1,4 @@
-"""The contract of stores. A store decides how arrays lie in a cache."""
+"""Defines the contract of stores. A store decides in which objects the arrays of a cache lie."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -23,30 +23,32 @@ class Shard(Protocol):
 class Store(Protocol):
     """Reads and writes the arrays of a cache.
 
-    A store writes whole objects only, so two work units never write the same object.
+    A store writes whole objects only. No object belongs to two work units, so two work units never write the same
+    object.
     """
 
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Makes all arrays of the cache readable at `num_rows` rows.
+        """Makes all arrays of the cache readable at `num_rows` rows. A second call with the same arguments changes
+        nothing.
 
-        Shards that are not written yet read as fill. Idempotent. zarr stores `coordinates` beside the arrays where they
-        are missing. With `renew`, existing coordinates are compared too.
+        Rows of shards that are not written yet read as the fill value. zarr stores `coordinates` beside the arrays
+        where they are missing. With `renew`, existing coordinates are compared and replaced where they differ.
         """
         ...
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the objects that do not describe the arrays as `declare` does, missing objects included.
+        """Returns the names of objects that are missing or do not describe the arrays as `declare` does.
 
         Every number of rows in `num_rows` is accepted.
         """
         ...
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the rows per shard that the objects written by `declare` state.
+        """Returns the number of rows per shard, as the objects written by `declare` state it.
 
-        Returns None where these are missing or damaged.
+        Returns None where these objects are missing or damaged.
         """
         ...
 
@@ -55,38 +57,37 @@ class Store(Protocol):
         ...
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128).
+        """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128 digest).
 
-        The same rows always have the same bytes. Raises ValueError for rows that do not have the shape and type of
+        Equal rows always result in the same bytes. Raises ValueError for rows that do not have the shape and type of
         their array.
         """
         ...
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Shard:
-        """Opens a sealed shard.
+        """Opens one array of a sealed shard and returns it.
 
         Raises FileNotFoundError where there is no shard, ValueError where the shard is damaged.
         """
         ...
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> Sequence[Shard]:
-        """Opens sealed shards. `wanted` has one (array, shard) for each. Remote shards are fetched side by side.
+        """Opens several arrays of sealed shards. Returns one `Shard` for each (array, shard number) in `wanted`.
 
-        Raises the errors of `open_shard`.
+        Remote shards are fetched side by side. Raises the errors of `open_shard`.
         """
         ...
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns rows of opened shards.
+        """Returns one row for each (opened shard, row index in the shard) in `places`.
 
-        `places` has one (shard, index) for each row. Remote rows are fetched side by side. Raises the errors of
-        `Shard.row`.
+        Remote rows are fetched side by side. Raises the errors of `Shard.row`.
         """
         ...
 
 
 def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the part of a layout in which config and cache must agree: `kind` and `compression`.
+    """Returns the part of a layout that must be the same in config and cache: `kind` and `compression`.
 
     `shard_clips` is left out, because the cache alone decides it.
     """

@@ -1,4 +1,4 @@
-"""Recognises URLs with a secret. Such URLs are neither opened nor written down."""
+"""Recognises URLs that contain a secret. Such URLs are neither opened nor written down."""
 
 import re
 
@@ -14,14 +14,14 @@ QUERY = re.compile(r"https?://[^?]*\?")
 
 
 def has_login(url: str) -> bool:
-    """Returns whether a URL contains a password, or a user in the case of http and https."""
+    """Returns whether a URL contains a password. For http and https, a user name counts too."""
     return LOGIN.search(url) is not None
 
 
 def has_query(url: str) -> bool:
-    """Returns whether an http or https URL continues after a `?`.
+    """Returns whether an http or https URL has a query, the part after a `?`.
 
-    The query may be a signature. A `?` in an object's name is %3F.
+    The query may be a signature. A `?` in an object's name is written %3F.
     """
     return QUERY.search(url) is not None
 

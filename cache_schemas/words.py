@@ -14,20 +14,22 @@ def _plural(noun: str) -> str:
 
 
 def sentence(words: object) -> str:
-    """Returns an error, or words of another program, with one full stop at the end."""
+    """Returns the text of an error, or of another program, with exactly one full stop at its end."""
     return f"{str(words).rstrip(STOPS)}."
 
 
 def quoted(key: object) -> str:
-    """Returns a key as part of a path of keys. A key of blanks is in quotes, because it would be invisible."""
+    """Returns a key as text, for a path of keys. A key that is empty or blank is in quotes, because it would be
+    invisible.
+    """
     text = str(key)
     return text if text.strip() else repr(text)
 
 
 def shown(text: str) -> str:
-    """Returns the text without characters that a terminal would obey. Names and labels may contain escape sequences.
+    """Returns the text with control characters replaced by escapes like `\x1b`, so that a terminal does not obey them.
 
-    Line ends stay.
+    Names and labels may contain escape sequences. Line ends stay.
     """
     return text if text.isprintable() else "".join(map(_shown_character, text))
 
@@ -35,7 +37,7 @@ def shown(text: str) -> str:
 def on_one_line(text: str) -> str:
     r"""Returns the text on one line, for a list or a table.
 
-    Escape sequences are shown as text, and a line end as `\n`.
+    Control characters are replaced as in `shown`, and a line end is written as `\n`.
     """
     return shown(text.replace("\n", "\\n"))
 

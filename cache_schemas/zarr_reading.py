@@ -1,6 +1,6 @@
-"""Reads sealed zarr shards. Shards that are files are mapped. Other shards are fetched row by row.
+"""Reads sealed zarr shards. Shards that are files are mapped into memory. Other shards are fetched row by row.
 
-A shard object ends with an index of (offset, nbytes) per inner chunk and the crc32c of the index: see `zarr_shards`.
+A shard object ends with an index of (offset, nbytes) per inner chunk and the crc32c of the index (see `zarr_shards`).
 """
 
 import struct
@@ -20,14 +20,14 @@ ABSENT = 2**64 - 1
 
 
 def index_bytes(num_inner: int) -> int:
-    """Returns the size of the index of `num_inner` inner chunks in bytes, checksum included."""
+    """Returns the size in bytes of the index of a shard with `num_inner` inner chunks, checksum included."""
     return 16 * num_inner + 4
 
 
 def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
-    """Returns (offset, nbytes) of each inner chunk, uint64 [num_inner, 2]. `tail` is the end of a shard object.
+    """Returns the index of a shard, uint64 [num_inner, 2]: (offset, nbytes) of each inner chunk in the object.
 
-    Raises ValueError with the name `where` for a damaged index.
+    `tail` is the end of the shard object. Raises ValueError for a damaged index. The message names the object `where`.
     """
     expected = index_bytes(num_inner)
     if len(tail) < expected:
@@ -40,7 +40,7 @@ def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
 class ShardView:
     """A sealed shard object, mapped into memory. A view holds one mapping and no file descriptor.
 
-    Raises ValueError where the index is damaged.
+    Raises ValueError where the index of the shard is damaged.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, inner_rows: int, shard_clips: int) -> None:
@@ -52,14 +52,14 @@ class ShardView:
         self._path = path
 
     def row(self, index: int) -> np.ndarray:
-        """Returns row `index` of the shard as a read-only view. Nothing is copied."""
+        """Returns row `index` of the shard as a read-only view of the mapped file."""
         inner, within = divmod(index, self._inner_rows)
         start = int(self._offsets[inner]) + within * self._row_bytes
         return self._mapped[start : start + self._row_bytes].view(self._dtype).reshape(self._shape)
 
 
 class CompressedShardView(ShardView):
-    """A sealed shard object of compressed inner chunks, mapped into memory. `row` decodes a chunk.
+    """A sealed shard object with compressed inner chunks, mapped into memory. `row` decodes the chunk of the row.
 
     Where all rows share one chunk, the chunk is decoded once and kept.
     """
@@ -84,7 +84,8 @@ class CompressedShardView(ShardView):
 
 
 class FetchedShard:
-    """A sealed shard object that is no file. The index is kept, and each row is fetched with one ranged read.
+    """A sealed shard object in a storage without files. The index is kept, and each row is fetched with one ranged
+    read.
 
     `tail` is the end of the object. Raises ValueError where the index is damaged.
     """
@@ -100,7 +101,9 @@ class FetchedShard:
         return fetched_rows(self._storage, [(self, index)])[0]
 
     def span(self, index: int) -> Span:
-        """Returns the bytes to fetch for row `index`: the row itself, or the compressed chunk that holds the row."""
+        """Returns the span of bytes to fetch for row `index`: the row itself, or the compressed chunk that holds the
+        row.
+        """
         inner, within = divmod(index, self._inner_rows)
         start, size = (int(value) for value in self._index[inner])
         if not self._is_compressed:
@@ -108,7 +111,7 @@ class FetchedShard:
         return Span(self._name, start, start + size)
 
     def decoded(self, index: int, content: bytes) -> np.ndarray:
-        """Returns row `index`, read-only, decoded from the bytes of its span.
+        """Returns row `index`, read-only. `content` are the bytes of the row's `span`.
 
         Raises ValueError where the bytes are damaged.
         """
@@ -126,9 +129,9 @@ class FetchedShard:
 
 
 def fetched_rows(storage: Storage, places: Sequence[tuple[FetchedShard, int]]) -> list[np.ndarray]:
-    """Fetches rows side by side.
+    """Fetches rows side by side. Returns one row for each (shard, row index in the shard) in `places`.
 
-    `places` has one (shard, index) for each row. A chunk that several rows share is fetched once.
+    A chunk that several rows share is fetched once. Raises ValueError where the bytes of a row are damaged.
     """
     spans = [shard.span(index) for shard, index in places]
     different = list(dict.fromkeys(spans))

@@ -35,12 +35,14 @@ _ONE_BYTE = {"name": "bytes"}
 
 
 def object_name(array: str, shard: int, ndim: int) -> str:
-    """Returns the path of a shard object below the cache. `ndim` includes the row axis."""
+    """Returns the path of a shard object below the cache. `ndim` is the number of axes of the array, row axis
+    included.
+    """
     return f"{DATA}/{array}/c.{'.'.join([str(shard)] + ['0'] * (ndim - 1))}"
 
 
 def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str = NONE) -> bytes:
-    """Returns the zarr.json of an array with `num_rows` rows."""
+    """Returns the content of the zarr.json of an array with `num_rows` rows."""
     bytes_codec = _ONE_BYTE if np.dtype(spec.dtype).itemsize == 1 else _LITTLE_ENDIAN
     sharding = {
         "chunk_shape": [spec.inner_rows(shard_clips), *spec.shape],
@@ -65,7 +67,9 @@ def array_metadata(spec: ArraySpec, num_rows: int, shard_clips: int, codec: str 
 
 
 def shard_parts(spec: ArraySpec, rows: np.ndarray, shard_clips: int, codec: str = NONE) -> Iterator[bytes | memoryview]:
-    """Yields the bytes of one shard object with `rows` [n, *spec.shape], n <= shard_clips."""
+    """Yields the bytes of one shard object in parts. `rows` has the shape [n, *spec.shape], with n up to
+    `shard_clips`.
+    """
     inner_rows = spec.inner_rows(shard_clips)
     if inner_rows > 1 and len(rows) < inner_rows:
         rows = np.concatenate([rows, spec.empty(inner_rows - len(rows))])
@@ -95,7 +99,7 @@ class ZarrStore:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes the zarr.json of all arrays and groups, with `num_rows` rows. Idempotent.
+        """Writes the zarr.json of all arrays and groups, with `num_rows` rows. A second call changes nothing.
 
         A group with arrays also receives `coordinates`, where it has none for `num_rows` rows. With `renew`, existing
         coordinates are compared and replaced where they differ.
@@ -122,9 +126,9 @@ class ZarrStore:
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
 
     def _describes(self, name: str, expected: bytes, num_rows: range) -> bool:
-        """Returns whether an object equals `expected`, except for its attributes and its number of rows.
+        """Returns whether the object `name` equals `expected`, except for its attributes and its number of rows.
 
-        Anyone may add attributes.
+        The number of rows must be in `num_rows`. Attributes are not compared, because anyone may add attributes.
         """
         try:
             seen, wanted = json.loads(self.storage.get(name)), json.loads(expected)
@@ -137,7 +141,7 @@ class ZarrStore:
         return bool(seen == wanted and rows in num_rows)
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
-        """Returns name -> zarr.json, for all arrays and the groups above them."""
+        """Returns object name -> content of zarr.json, for all arrays and the groups above them."""
         group = group_document()
         documents: dict[str, bytes] = {}
         for spec in specs:
@@ -151,9 +155,9 @@ class ZarrStore:
             self.storage.put(name, [content])
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the rows per shard that a zarr.json states. The first array with a sound zarr.json counts.
+        """Returns the number of rows per shard that zarr.json states. The first array with a valid zarr.json counts.
 
-        Returns None where no zarr.json is sound.
+        Returns None where no array has a valid zarr.json.
         """
         for spec in specs:
             name = f"{DATA}/{spec.name}/zarr.json"
@@ -168,7 +172,10 @@ class ZarrStore:
         return num_arrays
 
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
-        """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128)."""
+        """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128 digest).
+
+        Raises ValueError for rows that do not fit their array.
+        """
         written: Written = {}
         for spec, rows in arrays:
             spec.check_rows(rows, self.shard_clips)
@@ -178,9 +185,9 @@ class ZarrStore:
         return written
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
-        """Opens sealed shards.
+        """Opens several arrays of sealed shards. Returns one opened shard for each (array, shard number) in `wanted`.
 
-        `wanted` has one (array, shard) for each. Files are mapped. Other indexes are fetched all at once. Raises
+        Files are mapped into memory. Of objects that are no files, the indexes are fetched side by side. Raises
         FileNotFoundError where there is no shard, ValueError where the shard is damaged.
         """
         names = [object_name(spec.name, shard, len(spec.shape) + 1) for spec, shard in wanted]
@@ -200,13 +207,13 @@ class ZarrStore:
         return view(path, spec.shape, np.dtype(spec.dtype), spec.inner_rows(self.shard_clips), self.shard_clips)
 
     def open_shard(self, spec: ArraySpec, shard: int) -> ShardView | FetchedShard:
-        """Opens one sealed shard. Raises the errors of `open_shards`."""
+        """Opens one array of a sealed shard and returns it. Raises the errors of `open_shards`."""
         return self.open_shards([(spec, shard)])[0]
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
-        """Returns rows of opened shards, read-only: views, or fetched all at once.
+        """Returns one row for each (opened shard, row index in the shard) in `places`, read-only.
 
-        `places` has one (shard, index) for each row.
+        Rows of mapped files are views. Other rows are fetched side by side. Raises ValueError where a row is damaged.
         """
         fetched = [(shard, index) for shard, index in places if isinstance(shard, FetchedShard)]
         return fetched_rows(self.storage, fetched) if fetched else (shard.row(index) for shard, index in places)
