@@ -1,9 +1,9 @@
 """ATR, "Reasoning action-centric temporal relations at rich feature hierarchies for action recognition".
 
 Liang et al., PLoS ONE 2025, doi 10.1371/journal.pone.0327302. This file was written from a text of the paper without
-formulas. Reconstructed parts say so, and open choices are options.
+formulas. Docstrings mark reconstructed parts with "reconstructed". Choices that the text leaves open are options.
 
-B clips, T frames, C channels, R = C / reduction, H, W.
+Shapes: B clips, T frames, C channels, R = C / `reduction` channels, H rows and W columns of a map. t is a frame.
 """
 
 from collections.abc import Callable, Iterable
@@ -68,10 +68,10 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 
 
 class Atr(MapHead):
-    """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
+    """ATR blocks on features/<backbone>/<tap> [T, C, H, W]. The mean of their output over time and space is classified.
 
     Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its ReLU.
-    Here a block stands behind the cached tap, whose maps have passed that ReLU.
+    This head has the block behind the cached tap, whose maps have passed that ReLU.
     """
 
     option_model = AtrOptions
@@ -81,10 +81,11 @@ class Atr(MapHead):
 
 
 class AtrBlock(nn.Module):
-    """Returns X + Y, [B, T, C, H, W], for X of that shape.
+    """Computes X + Y for X [B, T, C, H, W]. Y has the same shape.
 
-    Y finds the action, reasons about it over time, and returns to the map. By default the block has C^2 / 16 + 19 C /
-    16 (locator) + 2 (C^2 + 3) + 2 C (reasoners, LayerNorm) + 2 C (BatchNorm) parameters.
+    Y is computed in three steps: find the place of the action, mix its features over time, and distribute the result
+    over the map. By default the block has C^2 / 16 + 19 C / 16 (locator) + 2 (C^2 + 3) + 2 C (reasoners, LayerNorm) + 2
+    C (BatchNorm) parameters.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -103,9 +104,10 @@ class AtrBlock(nn.Module):
         return x + each_frame(self.norm, y.expand_as(x))
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
-        """Returns z distributed over the map, [B, T, C, H, W] (reconstructed): sigmoid(M) z, or z + sigmoid(M).
+        """Returns z distributed over the positions of the map: [B, T, C, H, W] (reconstructed).
 
-        z is [B, T, C], M is [B, T, 1, H, W]. Without distribution, or without M, the result is z as [B, T, C, 1, 1].
+        The result is sigmoid(M) z, or z + sigmoid(M). `z` is [B, T, C]. `located` is the map M [B, T, 1, H, W] of the
+        action. Without distribution, or without M, returns z as [B, T, C, 1, 1].
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":
@@ -116,16 +118,20 @@ class AtrBlock(nn.Module):
 
 
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
-    """Returns s_t = sum over positions of softmax(M_t) X_t (eq. 5, reconstructed): [B, T, C]."""
+    """Returns the features of the action in each frame: [B, T, C] (reconstructed).
+
+    They are s_t = sum over positions of softmax(M_t) X_t (eq. 5). `x` is X [B, T, C, H, W]. `located` is the map M [B,
+    T, 1, H, W] of the action.
+    """
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
 
 
 class Locator(nn.Module):
-    """Computes the map M of the action (reconstructed): x [B, T, C, H, W] -> [B, T, 1, H, W].
+    """Computes the map M that says where the action is (reconstructed): x [B, T, C, H, W] -> M [B, T, 1, H, W].
 
-    M is appearance phi2(phi3(x_t)) plus motion phi2(phi1(x_{t+1}) - x_t), on C / reduction channels. phi1 and phi3 are
-    depth-wise convolutions, phi2 is a shared 1x1 convolution. By default the convolutions are 3x3, and everything is
+    M is appearance phi2(phi3(x_t)) plus motion phi2(phi1(x_{t+1}) - x_t), on R channels. phi1 and phi3 are depth-wise
+    convolutions. phi2 is a 1x1 convolution that both terms share. By default phi1 and phi3 are 3x3, and everything is
     linear, without bias.
     """
 
@@ -154,7 +160,10 @@ class Locator(nn.Module):
         return torch.stack(parts).sum(0)
 
     def _motion(self, phi1: nn.Module, x: Tensor) -> Tensor:
-        """Returns phi1(x_{t+1}) - x_t. An option decides with what the last frame is compared."""
+        """Returns phi1(x_{t+1}) - x_t for the frames of `x` [B, T, R, H, W], in the same shape.
+
+        The option `last_motion` decides with which frame the last one is compared.
+        """
         if self.last_motion == "zero":
             return F.pad(each_frame(phi1, x[:, 1:]) - x[:, :-1], (0, 0) * 3 + (0, 1))
         following = x[:, :1] if self.last_motion == "wrap" else x[:, -1:]
@@ -162,10 +171,10 @@ class Locator(nn.Module):
 
 
 class EfficientReasoner(nn.Module):
-    """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}), zeros outside (eq. 8 and 9): [B, T, C] -> [B, T, C].
+    """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}) (eq. 8 and 9): s [B, T, C] -> z [B, T, C].
 
-    Frames, channels and clips share the 2 radius + 1 numbers w. These numbers start as (0, 1, 0) for radius 1, which
-    means no mixing.
+    Frames outside the clip count as 0. Frames, channels and clips share the 2 radius + 1 numbers w. For radius 1, these
+    numbers start as (0, 1, 0), which mixes no frames.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:
@@ -180,7 +189,10 @@ class EfficientReasoner(nn.Module):
 
 
 class GraphReasoner(nn.Module):
-    """Computes Z = W g(S). Rows of W are a softmax of theta(s_p) . phi(s_q) (eq. 6 and 7): [B, T, C] -> [B, T, C]."""
+    """Computes Z = W g(S) (eq. 6 and 7): S [B, T, C] -> Z [B, T, C].
+
+    Row p of W is the softmax over frames q of theta(s_p) . phi(s_q).
+    """
 
     def __init__(self, theta: nn.Module, phi: nn.Module, g: nn.Module) -> None:
         super().__init__()
@@ -191,13 +203,13 @@ class GraphReasoner(nn.Module):
         return collected
 
     def weights(self, s: Tensor) -> Tensor:
-        """Returns W [B, T, T] for s [B, T, C]."""
+        """Returns the weights W [B, T, T] between the frames of s [B, T, C]."""
         affinity: Tensor = self.theta(s) @ self.phi(s).transpose(1, 2)
         return affinity.softmax(2)
 
 
 class ChannelFactors(nn.Module):
-    """The depth-wise transform: one factor for each channel, 1 at the start."""
+    """The depth-wise transform, which multiplies each channel by its own factor. The factors start at 1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -208,7 +220,10 @@ class ChannelFactors(nn.Module):
 
 
 def _reasoners(channels: int, options: AtrBlockOptions) -> nn.Module:
-    """Returns reasoners in a row with LayerNorm and ReLU between them. An option adds both after the last one."""
+    """Returns the reasoners of a block in a row, with LayerNorm and ReLU between them.
+
+    With the option `activate_last`, LayerNorm and ReLU also follow the last reasoner.
+    """
 
     def transform() -> nn.Module:
         return TRANSFORMS[options.channel_transform](channels, max(1, channels // options.bottleneck))

@@ -1,6 +1,6 @@
 """A baseline head without time or objects: mean of the frame features, dropout, linear layer.
 
-B clips, T frames, C channels, K classes.
+Shapes: B clips, T frames, C channels, K classes.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ class AvgPoolOptions(TapOptions):
 
 
 class AvgPool(Head):
-    """Global average pooling of features/<backbone>/<tap>_pooled [T, C].
+    """Classifies the mean over frames of features/<backbone>/<tap>_pooled [T, C].
 
-    The consensus values `logits` and `max` are those of TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1): each frame is
-    classified, and the scores are averaged, or the highest score counts. The average of features and the average of
-    scores differ in dropout only: dropout of the clip, or of each frame.
+    The consensus values `logits` and `max` are those of TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1). With them,
+    each frame is classified. `logits` takes the mean of the frames' logits, `max` the maximum. The values `features`
+    and `logits` differ only in dropout, which acts on the clip or on each frame.
     """
 
     option_model = AvgPoolOptions

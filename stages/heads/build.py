@@ -43,20 +43,25 @@ def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any
     """Returns a head with fresh weights for clips whose arrays have the shapes in `spec`.
 
     The weights come from torch's global generator. `spec` maps the full name of each available array to the shape of
-    one clip: {"features/i3d/res5_pooled": (16, 2048)}. The options `backbone` and `tap` choose where several arrays
-    fit. Any head that reads maps or pooled features takes the option `tail`. A tail puts the backbone's part above a
-    cached tap before the head, with the weights of its checkpoint.
+    one clip, for example {"features/i3d/res5_pooled": (16, 2048)}. The options `backbone` and `tap` choose where
+    several arrays fit. Every head that reads maps or pooled features takes the option `tail`. A tail is the backbone's
+    part above a cached tap. The tail runs before the head and starts with the weights of the backbone's checkpoint.
 
-    A name `<file>.py:<class>` is a head of the user's own. The code of that file is run.
+    A name `<file>.py:<class>` is a head of the user's own. `build_head` runs the code of that file.
 
-    Raises HeadError for a name, an option or a value that does not exist, for a missing array, and for a choice left
-    open. Raises WeightsError for a tail's weights.
+    Raises HeadError if the name, an option or a value does not exist, if an array is missing, or if several taps fit.
+    Raises WeightsError if the checkpoint of a tail cannot be found or read.
     """
     return _build(name, spec, num_classes, options, trained)
 
 
 def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns a head as `build_head` does, for weights of a run. No checkpoint of a backbone is read."""
+    """Returns the head that `build_head` returns, but reads no checkpoint of a backbone.
+
+    The caller loads the weights of a run into the head.
+
+    Raises HeadError if the options or the arrays do not fit.
+    """
     return _build(name, spec, num_classes, options, empty)
 
 
@@ -79,7 +84,7 @@ def _build(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
 
 
 def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns a head that reads cached arrays alone."""
+    """Returns a head without a tail. Such a head reads only cached arrays."""
     if isinstance(name, OwnHead):
         kind = name.head_class()
         parsed = _parsed(name.class_name, kind.option_model, options)
@@ -95,9 +100,9 @@ def _plain(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str,
 
 
 def parse_options(name: str, options: dict[str, Any]) -> HeadOptions:
-    """Returns the options of head `name`, checked and completed.
+    """Returns the options of the head `name`, checked, with defaults filled in.
 
-    Raises HeadError with the allowed options or values.
+    Raises HeadError if an option does not exist or has a wrong value. The message lists the allowed options or values.
     """
     return _parsed(name, HEADS[name].option_model, options)
 

@@ -1,6 +1,6 @@
-"""A baseline head with time and space but without a graph: residual 3D blocks, as those of I3D.
+"""A baseline head with time and space but without a graph. It has residual 3D blocks, as I3D has.
 
-B clips, T frames, C channels, H, W.
+Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
 
 from collections.abc import Iterable
@@ -23,10 +23,10 @@ class Conv3dOptions(MapOptions):
 
 
 class Conv3dHead(MapHead):
-    """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
+    """Residual 3D blocks on features/<backbone>/<tap> [T, C, H, W].
 
-    The head stands for the baselines I3D and non-local of the RSTG paper. Deviation: the paper's baselines are whole
-    networks on pixels.
+    The mean of their output over time and space is classified. The head stands for the baselines I3D and non-local of
+    the RSTG paper. Deviation: the paper's baselines are whole networks on pixels.
     """
 
     option_model = Conv3dOptions
@@ -45,7 +45,10 @@ class Conv3dHead(MapHead):
 
 
 class ResidualBlock(nn.Module):
-    """Computes x + norm(3x3x3 (relu(norm(3x3x3 x)))), then ReLU (He et al. 2015, the basic block, in 3D)."""
+    """The basic residual block of He et al. (2015), with 3D convolutions.
+
+    Computes relu(x + norm(conv(relu(norm(conv(x)))))) with 3x3x3 convolutions.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,7 +58,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns a tensor of the shape of x [B, C, T, H, W]."""
+        """Returns the output of the block [B, C, T, H, W] for x [B, C, T, H, W]."""
         inner = self.norm1(self.conv1(x)).relu()
         out: Tensor = (x + self.norm2(self.conv2(inner))).relu()
         return out
@@ -74,8 +77,8 @@ class Conv3dBlock(nn.Module):
     """Computes x + norm(conv(x)), or relu(norm(conv(x))) without a shortcut, with one 3D convolution.
 
     The block is the control of TRG's table 3, "3D convolution after each branch", for a network of frames. The paper
-    states neither kernel nor shortcut. With a shortcut, the norm's gain starts at 0. Without one, the convolution
-    starts as the identity.
+    states neither the kernel nor whether there is a shortcut. With a shortcut, the norm's gain starts at 0. Without a
+    shortcut, the convolution starts as the identity.
     """
 
     def __init__(self, channels: int, options: Conv3dBlockOptions) -> None:
@@ -90,6 +93,6 @@ class Conv3dBlock(nn.Module):
             nn.init.dirac_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns a tensor of the shape of x [B, C, T, H, W]."""
+        """Returns the output of the block [B, C, T, H, W] for x [B, C, T, H, W]."""
         y: Tensor = self.norm(self.conv(x))
         return x + y if self.shortcut else y.relu()

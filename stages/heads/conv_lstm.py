@@ -1,6 +1,6 @@
 """A baseline head with time and space but without objects: ConvLSTM (Shi et al. 2015, arXiv 1506.04214).
 
-B clips, T frames, C channels, K hidden channels, H, W.
+Shapes: B clips, T frames, C channels, K hidden channels, H rows and W columns of a map.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class ConvLstmOptions(MapOptions):
 class ConvLstm(Head):
     """One ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W].
 
-    The layer's last state is averaged and classified.
+    The state after the last frame is averaged over positions and classified.
     """
 
     option_model = ConvLstmOptions
@@ -51,9 +51,10 @@ class ConvLstm(Head):
 
 
 class ConvLstmLayer(nn.Module):
-    """Eq. 3: an LSTM whose products with weights are convolutions. [B, T, C, H, W] -> states [B, T, K, H, W].
+    """An LSTM whose products with weights are convolutions (eq. 3): x [B, T, C, H, W] -> states [B, T, K, H, W].
 
-    The gates have the order i, f, o and the new content. `size` (H, W) adds peepholes, which start at 0.
+    The gates have the order input, forget, output, new content. `size` (H, W) adds peepholes, which are weights from
+    the cell to the gates. Peepholes start at 0. With peepholes the layer takes maps of that size only.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int, size: tuple[int, int] | None) -> None:

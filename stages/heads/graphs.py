@@ -1,8 +1,8 @@
-"""The graphs over region nodes of "Videos as Space-Time Region Graphs" (Wang and Gupta, ECCV 2018).
+"""Computes the graphs over region nodes of "Videos as Space-Time Region Graphs" (Wang and Gupta, ECCV 2018).
 
-Convention: Z = G X W, so row i of G says from which nodes j node i collects.
+A graph is a matrix G. It is applied as Z = G X, so row i of G holds the weights with which node i adds up the nodes j.
 
-B clips, T frames, N regions a frame, V = T * N nodes of a clip, C channels.
+Shapes: B clips, T frames, N regions a frame, V = T * N nodes of a clip, C channels.
 """
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-    """Returns G_ij = exp(q_i . k_j) / sum_j exp(q_i . k_j) over the valid nodes j of the clip (eq. 1 and 2).
+    """Returns the similarity graph G [B, V, V] (eq. 1 and 2): G_ij = exp(q_i . k_j) / sum over j of exp(q_i . k_j).
 
-    queries and keys [B, V, C], valid [B, V] bool -> [B, V, V]. Rows sum to 1. Columns of nodes that are not valid are 0
-    wherever the clip has a valid node.
+    q_i and k_j are rows of `queries` and `keys` [B, V, C]. The sum runs over the valid nodes j of the clip. `valid` is
+    bool [B, V]. Rows sum to 1. Columns of nodes that are not valid are 0 if the clip has a valid node.
     """
     affinity = queries @ keys.transpose(1, 2)
     lowest = torch.finfo(affinity.dtype).min  # with -inf, a clip without valid nodes would become NaN
@@ -22,13 +22,15 @@ def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
 
 
 def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the spatial-temporal graphs (eq. 3): overlaps of boxes in neighbouring frames, rows normalised.
+    """Returns the spatial-temporal graphs `front` and `back`, each [B, T - 1, N, N] (eq. 3).
+
+    Weights are overlaps of boxes in neighbouring frames, with rows normalised.
 
     With s_ij = IoU of box i in frame t and box j in frame t + 1,
         front_ij = s_ij / sum_j s_ij      rows in frame t, columns in frame t + 1
         back_ji = s_ij / sum_i s_ij       rows in frame t + 1, columns in frame t
-    boxes [B, T, N, 4] xyxy, valid [B, T, N] bool -> front and back, each [B, T - 1, N, N]: the only non-zero
-    blocks of two [V, V] matrices, for the frame pairs (t, t + 1). Rows sum to 1, or to 0 where nothing overlaps.
+    `boxes` is [B, T, N, 4] as x1, y1, x2, y2. `valid` is bool [B, T, N]. The results are the only non-zero blocks of
+    two [B, V, V] matrices, one block for each pair of frames (t, t + 1). Rows sum to 1, or to 0 if nothing overlaps.
     """
     both = valid[:, :-1, :, None] & valid[:, 1:, None, :]
     overlap = torch.where(both, pairwise_iou(boxes[:, :-1], boxes[:, 1:]), 0.0)
@@ -36,7 +38,7 @@ def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the intersection over union of boxes a [..., N, 4] and b [..., M, 4] as [..., N, M].
+    """Returns the intersection over union [..., N, M] of boxes `a` [..., N, 4] and `b` [..., M, 4].
 
     The result is 0 for boxes without area.
     """
@@ -48,17 +50,23 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def collect_all(graph: Tensor, nodes: Tensor) -> Tensor:
-    """Returns graph [B, V, V] times nodes [B, T, N, C], as [B, T, N, C]."""
+    """Returns the product of `graph` [B, V, V] and `nodes` [B, T, N, C], as [B, T, N, C]."""
     return (graph @ nodes.flatten(1, 2)).view_as(nodes)
 
 
 def collect_next(front: Tensor, nodes: Tensor) -> Tensor:
-    """Returns what each node of [B, T, N, C] collects from the next frame. Nodes of the last frame get 0."""
+    """Returns for each node of [B, T, N, C] the weighted sum of the nodes in the next frame.
+
+    Nodes of the last frame get 0. `front` [B, T - 1, N, N] has the weights.
+    """
     return F.pad(front @ nodes[:, 1:], (0, 0, 0, 0, 0, 1))
 
 
 def collect_previous(back: Tensor, nodes: Tensor) -> Tensor:
-    """Returns what each node of [B, T, N, C] collects from the previous frame. Nodes of the first frame get 0."""
+    """Returns for each node of [B, T, N, C] the weighted sum of the nodes in the previous frame.
+
+    Nodes of the first frame get 0. `back` [B, T - 1, N, N] has the weights.
+    """
     return F.pad(back @ nodes[:, :-1], (0, 0, 0, 0, 1, 0))
 
 

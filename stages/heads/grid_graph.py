@@ -1,8 +1,10 @@
 """The multi-scale grid of "Recurrent Space-time Graph Neural Networks" (Nicolicioiu et al., NeurIPS 2019).
 
-Each scale g cuts the map into g x g equal cells. The cells are the nodes, scale by scale in the given order, and row by
-row within a scale. All values are computed from exact rectangles in the unit square, because rounding rectangles to
-pixels changes the graph for some map sizes. V nodes, H W size of the map.
+`scales` is a sequence of numbers g. Each scale g cuts the map into g x g equal cells. The cells are the nodes, scale by
+scale in the given order, and row by row within a scale. All values are computed from exact rectangles in the unit
+square, because rounding rectangles to pixels changes the graph for some map sizes.
+
+Shapes: V nodes of all scales, H rows and W columns of a map.
 """
 
 from collections.abc import Sequence
@@ -16,15 +18,15 @@ POSITION_CELLS, POSITION_STD = 6, 2.0  # values of the released code
 
 
 def cells(scales: Sequence[int]) -> list[tuple[ExactInterval, ExactInterval]]:
-    """Returns the vertical and horizontal extent of every node, in the unit square."""
+    """Returns the vertical and the horizontal interval of every node, in the unit square."""
     return [(_part(row, g), _part(column, g)) for g in scales for row in range(g) for column in range(g)]
 
 
 def links(scales: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns the pairs of linked nodes, both ways.
+    """Returns the pairs (i, j) of linked nodes. Each link appears both ways.
 
-    Two nodes are linked if they share a side, or overlap at different scales. Sharing a corner does not link, and no
-    node is its own neighbour. For scales 3, 2, 1: 14 nodes, 45 undirected edges.
+    Two nodes are linked if they share a side, or if they overlap at different scales. Nodes that share only a corner
+    are not linked, and no node is linked to itself. Scales 3, 2, 1 have 14 nodes and 45 links.
     """
     nodes = cells(scales)
     pairs = []
@@ -37,21 +39,26 @@ def links(scales: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns [V, H * W] float64, the mean over the area of each node.
+    """Returns the matrix [V, H * W] float64 that computes the mean of a flat map over the cell of each node.
 
-    A pixel cut by a node's border counts by its part inside.
+    A pixel that a border of the cell cuts counts by the part inside the cell.
     """
     return torch.cat([torch.kron(_overlaps(g, height) * g / height, _overlaps(g, width) * g / width) for g in scales])
 
 
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns [H * W, V] float64. Each pixel is the mean of the grid under the pixel's area, summed over the scales."""
+    """Returns the matrix [H * W, V] float64 that paints nodes onto a map.
+
+    Each pixel is the mean of the cells that cover it, summed over the scales. The mean of a scale is weighted by the
+    area that each cell covers in the pixel.
+    """
     return torch.cat([torch.kron(_overlaps(g, height), _overlaps(g, width)) for g in scales]).T
 
 
 def positions(scales: Sequence[int]) -> Tensor:
-    """Returns the place of each node as a 6 x 6 map, [V, 36] float64: a Gaussian bump inside the node's cell, 0
-    outside.
+    """Returns the position of each node as a flat 6 x 6 map: [V, 36] float64.
+
+    The map has a Gaussian bump inside the node's cell, and is 0 outside.
     """
     maps = torch.zeros(sum(g * g for g in scales), POSITION_CELLS, POSITION_CELLS, dtype=torch.float64)
     for node, (rows, columns) in enumerate(cells(scales)):
@@ -68,13 +75,16 @@ def _part(index: int, of: int) -> ExactInterval:
 def _shared(a: ExactInterval, b: ExactInterval) -> Fraction:
     """Returns the length that two intervals share.
 
-    The length is 0 where the intervals touch and negative where there is a gap.
+    The length is 0 if the intervals only touch. It is negative if there is a gap.
     """
     return min(a[1], b[1]) - max(a[0], b[0])
 
 
 def _overlaps(g: int, size: int) -> Tensor:
-    """Returns [g, size] float64: which part of each of `size` pixels lies in each of g cells. Columns sum to one."""
+    """Returns a matrix [g, size] float64. Entry (k, i) is the part of pixel i that lies in cell k. Columns sum to 1.
+
+    One side of the unit square is cut into g equal cells and into `size` equal pixels.
+    """
     parts = [[max(_shared(_part(k, g), _part(i, size)), Fraction(0)) * size for i in range(size)] for k in range(g)]
     return torch.tensor([[float(part) for part in row] for row in parts], dtype=torch.float64)
 

@@ -16,14 +16,17 @@ KINDS = {"maps": ("features/", "", 4), "pooled": ("features/", "_pooled", 2), "r
 
 
 class HeadError(UsageError):
-    """A head cannot be built as asked. The message says what was seen, what exists and what to do."""
+    """A head cannot be built with the given name, options or arrays.
+
+    The message says what was seen, what exists and what to do.
+    """
 
 
 class HeadOptions(StageOptions):
     """The base of the options of heads."""
 
     def recorded(self) -> dict[str, Any]:
-        """Returns what a run records of the options, and compares when it goes on."""
+        """Returns the options as a run stores them. A run that continues compares them with its own."""
         return self.model_dump()
 
 
@@ -36,40 +39,43 @@ class TapOptions(HeadOptions):
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """One tap of one backbone."""
+    """One tap of one backbone. A tap is a named layer whose output is cached."""
 
     backbone: str
     tap: str
 
     def array(self, kind: str) -> str:
-        """Returns the name of the array of a kind: "maps", "pooled" or "regions"."""
+        """Returns the full name of the cached array for `kind`, which is "maps", "pooled" or "regions"."""
         prefix, suffix, _ = KINDS[kind]
         return f"{prefix}{self.backbone}/{self.tap}{suffix}"
 
     @property
     def maps(self) -> str:
-        """Returns the name of the feature maps [T, C, H, W]."""
+        """Returns the array name of the feature maps. One clip has shape [T frames, C channels, H rows, W columns]."""
         return self.array("maps")
 
     @property
     def pooled(self) -> str:
-        """Returns the name of the pooled features [T, C], the means over the maps."""
+        """Returns the array name of the pooled features, the means of the maps over positions.
+
+        One clip has shape [T frames, C channels].
+        """
         return self.array("pooled")
 
     @property
     def regions(self) -> str:
-        """Returns the name of the region features [T, N, C]."""
+        """Returns the array name of the region features. One clip has shape [T frames, N regions, C channels]."""
         return self.array("regions")
 
 
 class Head(nn.Module):
-    """The base of the heads. A head is built from (spec, num_classes, options) and maps a batch of arrays to logits.
+    """The base class of all heads. A head is a network from a batch of cached arrays to logits.
 
-    docs/own_head.md shows how to write a head of your own.
+    The constructor takes (spec, num_classes, options). docs/own_head.md shows how to write a head of your own.
 
-    `forward(batch)` takes the arrays named in `reads`, with a batch axis in front, float16 or float32. `forward`
-    returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`. The options are complete and
-    resolved, so that `build_head(name, spec, num_classes, **options)` builds the same network again.
+    `forward(batch)` takes the arrays named in `reads`, in float16 or float32, with an axis of B clips in front. It
+    returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`. The stored options are
+    complete, so `build_head(name, spec, num_classes, **options)` builds the same network again.
     """
 
     option_model: ClassVar[type[HeadOptions]] = HeadOptions
@@ -80,16 +86,19 @@ class Head(nn.Module):
     source: FeatureSource  # set in heads that read the arrays of one tap
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns logits [B, num_classes] for a batch of the arrays in `reads`."""
+        """Returns logits [B clips, num_classes] for a batch of the arrays in `reads`."""
         raise NotImplementedError
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """Returns the factor on the training's learning rate for the parameter of this name."""
+        """Returns the number by which the training multiplies its learning rate for the parameter named `parameter`."""
         return 1.0
 
 
 class Classifier(nn.Module):
-    """Dropout, then a linear layer with weights ~ N(0, 0.01^2) and bias 0: [B, C] -> logits [B, num_classes]."""
+    """Applies dropout, then a linear layer: features [B clips, C channels] -> logits [B, num_classes].
+
+    The weights start as draws from a normal distribution with standard deviation 0.01. The bias starts at 0.
+    """
 
     def __init__(self, in_features: int, num_classes: int, dropout: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Chooses the cached arrays that a head reads, and reads regions with their mask.
 
-B clips, T frames, N regions a frame, C channels.
+Shapes: B clips, T frames, N regions a frame, D cached channels, C channels, H rows and W columns of a map.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,14 +23,14 @@ ANY_BACKBONE = "<backbone>"  # placeholder for the user to fill in
 
 
 class TapMissing(HeadError):
-    """Features or regions of a tap are missing."""
+    """The cache lacks the features or regions of a tap that a head reads."""
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
     """Returns the one tap that has every kind of array in `kinds` and fits the options `backbone` and `tap`.
 
-    Raises TapMissing where no tap fits, with the missing array and the command that makes it. Raises HeadError where
-    several taps fit.
+    Raises TapMissing if no tap fits. The message names the missing array and the command that makes it. Raises
+    HeadError if several taps fit.
     """
     sources = {kind: _sources(spec, kind, options) for kind in kinds}
     fitting = [source for source in sources[kinds[0]] if all(source in sources[kind] for kind in kinds)]
@@ -58,8 +58,9 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
 
 
 def _known(spec: Spec, options: TapOptions) -> FeatureSource:
-    """Returns the backbone and the tap for a message: those of the options, else the only ones in the cache, else
-    placeholders.
+    """Returns the backbone and the tap to name in an error message.
+
+    They are those of the options. If an option is not set, it is the only name in the cache, or else a placeholder.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
@@ -70,11 +71,11 @@ def _known(spec: Spec, options: TapOptions) -> FeatureSource:
 
 
 def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
-    """Returns the error for missing arrays.
+    """Returns the error for arrays that the cache lacks.
 
-    The message says what the config needs, and the command that makes the arrays.
-
-    kinds: all kinds of arrays that the head reads of the tap. All kinds have to come from one entry of the config.
+    The message says what the config needs, and the command that makes the arrays. `names` are the missing arrays.
+    `kinds` has all kinds of arrays that the head reads from one tap. All of them must come from one entry of the
+    config.
     """
     if names == [CROP]:
         return HeadError(
@@ -92,9 +93,9 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
 
 
 def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
-    """Returns a sentence that the backbone's name may be misspelt, where only other backbones are cached.
+    """Returns a sentence that there is no such backbone, if the cache has only other backbones. Otherwise returns "".
 
-    Otherwise returns "".
+    `names` are the missing arrays.
     """
     asked, cached = _backbones(names) - {ANY_BACKBONE}, _backbones(spec)
     if not cached or asked <= cached:
@@ -103,12 +104,12 @@ def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
 
 
 def _backbones(names: Iterable[str]) -> set[str]:
-    """Returns the backbones whose features or regions are among these arrays."""
+    """Returns the backbones whose features or regions are among the arrays `names`."""
     return {name.split("/")[1] for name in names if name.startswith(("features/", "regions/"))}
 
 
 def _need(name: str, spec: Spec) -> tuple[str, str]:
-    """Returns the stage that makes an array, and the part of a config that asks for the array."""
+    """Returns the stage that makes the array `name`, and words for the part of a config that asks for the array."""
     stage, entry, tap = [*name.split("/"), ""][:3]
     if stage == "regions":
         return stage, f"{entry} in `regions.backbones`"
@@ -122,14 +123,18 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
 
 
 def seen_by(source: FeatureSource, spec: Spec) -> str:
-    """Returns the name of the array that says which rectangle of a row's frame the backbone sees."""
+    """Returns the name of the array that holds the rectangle of the frame that the backbone of `source` sees."""
     own = f"{CROP}/{source.backbone}"
     return own if own in spec else CROP
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """Region features [B, T, N, C], 0 where not valid; valid [B, T, N] bool; boxes [B, T, N, 4] as stored."""
+    """The regions of a batch: `features` [B, T, N, C], their mask `valid` bool [B, T, N], `boxes` [B, T, N, 4].
+
+    Features are 0 where `valid` is false. Boxes have the type and the units of the cache. `boxes` is None if the head
+    does not read boxes.
+    """
 
     features: Tensor
     valid: Tensor
@@ -137,11 +142,14 @@ class Regions:
 
 
 class ProposalReader:
-    """Reads boxes and their mask from a batch, at the times of `num_frames` features.
+    """Reads boxes and their mask from a batch, at the times of the features in the array `features`.
 
-    Only the `top` best of each frame are read. Boxes may be cached for more frames than features: with T_boxes = k * T,
-    every k-th frame is read. Where the backbone sees less than the row's crop, boxes outside of what the backbone sees
-    are not valid.
+    With `top`, only the `top` best boxes of each frame are read. Boxes may be cached for more frames than features. If
+    there are k times as many, every k-th frame of the boxes is read. If the backbone sees less than the crop of the
+    clip, boxes outside of what it sees are not valid.
+
+    Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than the cached
+    boxes of a frame.
     """
 
     def __init__(
@@ -165,7 +173,10 @@ class ProposalReader:
         self.top, self.reads = top, needed
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
-        """Returns the mask [B, T, N] bool. N is the smaller of `num_stored` and `top`."""
+        """Returns the mask of the boxes that exist and that the backbone sees: [B, T, N] bool.
+
+        N is the smaller of `num_stored` and `top`.
+        """
         count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
         if self.seen == CROP:
@@ -175,19 +186,20 @@ class ProposalReader:
         return valid & (torch.minimum(boxes[..., 2:], end) > torch.maximum(boxes[..., :2], start)).all(-1)
 
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the boxes [B, T, N, 4] in the stored type.
+        """Returns the boxes [B, T, N, 4], in the type in which they are stored.
 
-        bfloat16 would round pixels past 256, and areas past 65504 px overflow float16.
+        Narrower types would do harm. bfloat16 rounds pixels past 256, and areas past 65504 square pixels overflow
+        float16.
         """
         return self.of_boxes(BOXES, batch)
 
     def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns [B, T, N, ...] of an array that has a value for each cached box."""
+        """Returns the values [B, T, N, ...] of `array`, a cached array with one value for each cached box."""
         return batch[array][:, :: self.step, : self.top]
 
 
 class RegionReader:
-    """Reads the cached regions of one tap from a batch. Values in padding become 0."""
+    """Reads the cached regions of one tap from a batch. Features in padding become 0."""
 
     def __init__(self, spec: Spec, source: FeatureSource, *, boxes: bool, top: int | None = None) -> None:
         _, stored, self.channels = spec[source.regions]
@@ -213,12 +225,13 @@ class RegionReader:
 
 
 class MapRegionReader:
-    """RoIAligns the cached boxes on maps that a head made, and takes the maximum over each box.
+    """Computes region features from maps that a head made.
 
-    The maps [B, T, C, H, W] were made from the cached maps. The maps show the row's crop, resized to the network's
-    square input. So boxes are transformed by `clips/crop`, or by the rectangle that the network sees, are clipped to
-    it, and are mirrored where it is mirrored (x1 > x2). One RoI has 7 x 7 bins with as many samples as it covers cells
-    (Wang and Gupta 2018, section 3.1).
+    RoIAlign cuts each cached box out of its map, and the maximum over the box is taken. The head made the maps [B, T,
+    C, H, W] from the cached maps. The maps show the crop of the clip, resized to the network's square input. So boxes
+    are transformed from the frame to the rectangle in `clips/crop`, or to the smaller rectangle that the network sees.
+    The boxes are clipped to that rectangle, and mirrored where it is mirrored (x1 > x2). Each box has 7 x 7 bins. A bin
+    takes as many samples as it covers cells of the map (Wang and Gupta 2018, section 3.1).
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, top: int | None = None) -> None:
@@ -229,9 +242,9 @@ class MapRegionReader:
         self.reads = tuple(dict.fromkeys((source.maps, *self.proposals.reads, self.crop)))
 
     def __call__(self, batch: Mapping[str, Tensor], maps: Tensor) -> Regions:
-        """Returns the regions of a batch.
+        """Returns the regions of a batch, with features cut out of `maps` [B, T, C, H, W].
 
-        Only the features are rounded to the maps' precision, not the boxes or their frame numbers.
+        Only the features are rounded to the type of `maps`. Boxes and frame numbers keep their precision.
         """
         valid = self.proposals.valid(batch, batch[BOXES].shape[2])  # [B, T, N]
         boxes = torch.where(valid[..., None], self.proposals.boxes(batch), 0.0)
@@ -247,7 +260,10 @@ class MapRegionReader:
 
 
 def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
-    """Applies a linear layer as a 1 x 1 convolution: maps [B, T, D, H, W] -> [B, T, C, H, W]."""
+    """Applies a linear layer to every position of `maps` [B, T, D, H, W], as a 1x1 convolution.
+
+    Returns [B, T, C, H, W]. Returns `maps` unchanged if `linear` is the identity.
+    """
     if not isinstance(linear, nn.Linear):
         return maps
     projected = F.conv2d(maps.flatten(0, 1), linear.weight[:, :, None, None], linear.bias)
@@ -255,10 +271,11 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
 
 
 def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Tensor:
-    """Returns the mean over the tracks of a clip of the mean of x over each track: [B, C].
+    """Returns the mean [B, C] over the tracks of a clip.
 
-    The mean is 0 for a clip without tracks. x is [B, T, N, C], valid [B, T, N]. tracks [B, T, N] has the track of each
-    valid box, a number below `most`. Boxes that are not valid do not count.
+    The value of a track is the mean of `x` over the boxes of that track. `x` is [B, T, N, C] and `valid` is bool [B, T,
+    N]. `tracks` [B, T, N] has the track number of each valid box. Track numbers are below `most`. Boxes that are not
+    valid do not count. A clip without tracks gets 0.
     """
     is_in = valid.flatten(1)
     track = torch.where(is_in, tracks.flatten(1).long(), 0)  # [B, T*N]
@@ -269,7 +286,7 @@ def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Ten
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Returns the mean of x [B, T, N, C] over the valid [B, T, N] regions: [B, C].
+    """Returns the mean [B, C] of `x` [B, T, N, C] over the regions that are true in `valid` [B, T, N].
 
     A clip without valid regions gets 0.
     """

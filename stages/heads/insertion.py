@@ -1,6 +1,6 @@
-"""Inserts blocks of the papers into a network: behind one of its blocks, or at the end of the branches of a block.
+"""Inserts blocks of the papers into a network, behind one of its blocks or at the end of the branches of a block.
 
-B clips, T frames, C channels, H, W. A block takes [B, T, C, H, W] and returns the same shape.
+Shapes: B clips, T frames, C channels, H rows and W columns of a map. A block maps [B, T, C, H, W] to the same shape.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,10 @@ Shape = tuple[int, int, int, int]  # (T, C, H, W)
 
 @dataclass(frozen=True)
 class Kind:
-    """Describes how a kind of block is built: its options, and a function from (options, C, H, W) to the module."""
+    """How one kind of block is built. `option_model` is the class of its options.
+
+    `build` maps (options, C, H, W) to the module.
+    """
 
     option_model: type[StageOptions]
     build: Callable[[Any, int, int, int], nn.Module]
@@ -46,11 +49,12 @@ KINDS: dict[str, Kind] = {
 def insert(
     network: Backbone, family: Family, insertions: Sequence[InsertionOptions], shapes: Mapping[str, Shape]
 ) -> None:
-    """Inserts blocks with fresh weights into a network that was cut below. The network is changed in place.
+    """Inserts blocks with fresh weights into `network`, which was cut below the cached tap. Changes `network` in place.
 
-    shapes: the shape of the maps of each tap that the network still computes.
+    `shapes` has the shape of the maps of each tap that the network still computes.
 
-    Raises HeadError for a place that does not exist or is taken, and for options that the block does not have.
+    Raises HeadError if a place does not exist or has a block already, or if a block does not have one of the given
+    options.
     """
     places = [place for tap in network.levels for place in family.places(network, tap)]
     for insertion in insertions:
@@ -66,7 +70,10 @@ def insert(
 
 
 def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, shape: Shape) -> nn.Module:
-    """Returns one block where the output has one branch, else one block for each branch."""
+    """Returns one block if the output at `place` has one branch, else a module with one block for each branch.
+
+    Raises HeadError if the maps are too small for a non-local block.
+    """
     kind, options, (_, _, height, width) = KINDS[insertion.block], block_options(insertion), shape
     if insertion.block == "non_local" and min(height, width) < 2:
         raise HeadError(f"tail.blocks: non_local pools 1x2x2; the maps of {place.tap} are {height} x {width}.")
@@ -75,10 +82,10 @@ def _block(insertion: InsertionOptions, channels: Sequence[int], place: Place, s
 
 
 class Followed(nn.Module):
-    """A submodule of a network, and the block that its output passes next.
+    """A submodule of a network, followed by an inserted block.
 
-    The block gets a copy of the output. Networks add their shortcut to the output in place, and a block that ends in a
-    ReLU needs its own output for its gradient.
+    `forward` returns a copy of the block's output. Networks add their shortcut to that output in place, but a block
+    that ends in a ReLU needs its own output for its gradient.
     """
 
     def __init__(self, host: nn.Module, inserted: nn.Module) -> None:
@@ -91,12 +98,18 @@ class Followed(nn.Module):
 
 
 def is_inserted(path: str) -> bool:
-    """Returns whether a parameter or submodule belongs to an inserted block. `path` is its path in the network."""
+    """Returns whether a parameter or submodule belongs to an inserted block.
+
+    `path` is the path of the parameter or submodule in the network.
+    """
     return "inserted" in path.split(".")
 
 
 class Branches(nn.Module):
-    """A block for each branch of an Inception block, on the branch's channels of the joined output [B, T, C, H, W]."""
+    """One block for each branch of an Inception block.
+
+    Each block changes the channels of its branch in the joined output [B, T, C, H, W].
+    """
 
     def __init__(self, blocks: Iterable[nn.Module], channels: Sequence[int]) -> None:
         super().__init__()
@@ -108,7 +121,7 @@ class Branches(nn.Module):
 
 
 class OnFrames(nn.Module):
-    """A block for clips inside a network of frames: [B*T, C, H, W] -> the same shape."""
+    """Runs a block for clips inside a network for single frames. Input and output have shape [B*T, C, H, W]."""
 
     def __init__(self, block: nn.Module, num_frames: int) -> None:
         super().__init__()
@@ -120,7 +133,10 @@ class OnFrames(nn.Module):
 
 
 def block_options(insertion: InsertionOptions) -> StageOptions:
-    """Returns the options of the block, complete. Raises HeadError."""
+    """Returns the options of the inserted block, with defaults filled in.
+
+    Raises HeadError if an option does not exist or has a wrong value.
+    """
     model = KINDS[insertion.block].option_model
     try:
         return model(**insertion.options)
@@ -131,9 +147,9 @@ def block_options(insertion: InsertionOptions) -> StageOptions:
 
 
 def _named(name: str, places: Sequence[Place], network: Backbone) -> list[Place]:
-    """Returns the place of this name, or all places of the stage of this name.
+    """Returns the places that `name` means: one place for a block, or all places of a stage.
 
-    Raises HeadError with the list of names.
+    Raises HeadError if `name` is neither a block nor a stage above the cached tap. The message lists the names.
     """
     if named := [place for place in places if name in (place.name, place.tap)]:
         return named

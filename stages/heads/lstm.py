@@ -1,6 +1,6 @@
-"""A baseline head with time but without objects: an LSTM over frame features.
+"""A baseline head with time but without objects. An LSTM runs over the frame features.
 
-B clips, T frames, C channels, H hidden.
+Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,10 +27,10 @@ class LstmOptions(TapOptions):
 
 
 class Lstm(Head):
-    """One LSTM layer over features/<backbone>/<tap>_pooled [T, C]. The layer's last state is classified.
+    """One LSTM layer over features/<backbone>/<tap>_pooled [T, C].
 
-    With `convolutions`, the head reads the maps [T, C, H, W] and is "Conv + LSTM" of the RSTG paper. The paper states
-    no size of the convolutions.
+    A linear layer classifies the LSTM's state after the last frame. With `convolutions`, the head reads the maps [T, C,
+    H, W] and is "Conv + LSTM" of the RSTG paper. The paper does not state the size of the convolutions.
     """
 
     option_model = LstmOptions

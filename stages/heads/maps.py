@@ -1,6 +1,7 @@
-"""Holds the parts that heads on cached maps share: options, reading the maps, and running a 2D network on each frame.
+"""Holds the parts that heads on cached maps share: their options, the reader of maps, and a runner of 2D networks on
+frames.
 
-B clips, T frames, D cached channels, C = dim, H, W.
+Shapes: B clips, T frames, D cached channels, C = `dim` channels, H rows and W columns of a map.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,10 @@ class MapOptions(TapOptions):
 
 
 class MapReader(nn.Module):
-    """Reads the maps of one tap from a batch [B, T, C, H, W]. Where `dim` is set, the maps pass a 1x1 convolution."""
+    """Reads the maps [B, T, D, H, W] of one tap from a batch.
+
+    With `dim`, a 1x1 convolution maps D channels to C = `dim` channels.
+    """
 
     def __init__(self, spec: Spec, source: FeatureSource, dim: int | None) -> None:
         super().__init__()
@@ -36,9 +40,10 @@ class MapReader(nn.Module):
 
 
 class MapHead(Head):
-    """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
+    """The base of heads that run blocks on cached maps, then classify the mean over time and space.
 
-    A subclass makes the blocks in `make_blocks`. Each block maps [B, T, C, H, W] to the same shape.
+    A subclass makes the blocks in `make_blocks`. The blocks run one after the other. Each block maps [B, T, C, H, W] to
+    the same shape.
     """
 
     def __init__(self, spec: Spec, num_classes: int, options: MapOptions) -> None:
@@ -50,7 +55,10 @@ class MapHead(Head):
         self.classifier = Classifier(self.read_maps.channels, num_classes, options.dropout)
 
     def make_blocks(self, options: Any) -> Iterable[nn.Module]:
-        """Returns the blocks for the maps that `read_maps` returns. Raises HeadError where the maps are too small."""
+        """Returns the blocks in the order in which they run.
+
+        Raises HeadError if the maps are too small for the blocks.
+        """
         raise NotImplementedError
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -60,7 +68,10 @@ class MapHead(Head):
 
 
 class TimeFirst(nn.Module):
-    """Wraps a module for [B, C, T, H, W] as a module for [B, T, C, H, W], and the other way round."""
+    """Wraps a module that takes [B, C, T, H, W], so that it takes and returns [B, T, C, H, W].
+
+    The same wrapper serves the opposite case.
+    """
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -72,6 +83,10 @@ class TimeFirst(nn.Module):
 
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:
-    """Runs a network for images on the frames of clips [B, T, C, H, W]. Returns [B, T, C', H', W']."""
+    """Runs a network for images on each frame of `clips` [B, T, C, H, W].
+
+    Returns the outputs of the network, with the axes of clips and frames in front. Output maps have shape [B, T, C',
+    H', W'], with channels and size of the network's output.
+    """
     frames: Tensor = network(clips.flatten(0, 1))
     return frames.view(clips.shape[:2] + frames.shape[1:])

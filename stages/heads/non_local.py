@@ -1,6 +1,6 @@
 """A baseline head with attention but without objects: non-local blocks (Wang et al. 2018, arXiv 1711.07971).
 
-B clips, T frames, C channels, H, W.
+Shapes: T frames, C channels, H rows and W columns of a map.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,10 @@ class NonLocalOptions(MapOptions):
 
 
 class NonLocalHead(MapHead):
-    """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space.
+    """Non-local blocks on features/<backbone>/<tap> [T, C, H, W].
 
-    Deviation: the paper puts its blocks inside res3 and res4. Here they stand behind the cached tap.
+    The mean of their output over time and space is classified. Deviation: the paper puts its blocks inside res3 and
+    res4. This head has them behind the cached tap.
     """
 
     option_model = NonLocalOptions

@@ -1,6 +1,6 @@
-"""A head of the user's own: a class in a Python file, `<file>.py:<class>`.
+"""A head of the user's own: a class in a Python file, named `<file>.py:<class>` in a config.
 
-A recipe names it `<file>.py:<class>@<sha256>`.
+The recipe of a run names the class `<file>.py:<class>@<sha256>`, with the sha256 of the file.
 """
 
 import hashlib
@@ -26,13 +26,16 @@ WHAT_IT_OFFERS = "docs/own_head.md shows what a head must offer"
 
 
 def is_own(name: str) -> bool:
-    """Returns whether the name of a head names a file of the user's own."""
+    """Returns whether `name` names a head of the user's own, a class in a Python file."""
     return ".py:" in name
 
 
 @dataclass(frozen=True)
 class OwnHead:
-    """A class `class_name` in the Python source `code`. `file` is the path of the code."""
+    """A head of the user's own.
+
+    It is the class `class_name` in the Python source `code`, which was read from `file`.
+    """
 
     file: Path
     class_name: str
@@ -40,9 +43,9 @@ class OwnHead:
 
     @classmethod
     def read(cls, name: str) -> "OwnHead":
-        """Reads the head `<file>.py:<class>`.
+        """Returns the head that `name` means, `<file>.py:<class>`. Reads the file but does not run it.
 
-        Raises HeadError for a file that cannot be read, and for a name without a class.
+        Raises HeadError if the file cannot be read, or if the name has no class.
         """
         file, _, class_name = name.rpartition(":")
         if not class_name:
@@ -54,12 +57,12 @@ class OwnHead:
 
     @property
     def digest(self) -> str:
-        """Returns the sha256 of the code."""
+        """Returns the sha256 of the code as hexadecimal digits."""
         return hashlib.sha256(self.code.encode()).hexdigest()
 
     @classmethod
     def of(cls, identity: str, code: str) -> "OwnHead":
-        """Returns the head that a recipe names by `identity`, with its `code`."""
+        """Returns the head with the name `identity` and the source `code`. A recipe stores both."""
         file, _, class_name = identity.partition(DIGEST)[0].rpartition(":")
         return cls(Path(file), class_name, code)
 
@@ -68,7 +71,10 @@ class OwnHead:
         return f"{self.file.name}:{self.class_name}{DIGEST}{self.digest}"
 
     def head_class(self) -> type[Head]:
-        """Runs the code and returns the class. Raises HeadError where the code fails or lacks such a head."""
+        """Runs the code and returns the class.
+
+        Raises HeadError if the code fails, or if it has no such subclass of Head.
+        """
         name = f"kinegraph_own_head_{self.digest}"
         if name not in sys.modules:
             module = ModuleType(name)
@@ -96,7 +102,11 @@ def _is_own_head(value: object, module: str) -> bool:
 
 
 def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) -> Head:
-    """Builds the head by the user's code. The head gets float16 arrays as float32. Raises HeadError in words."""
+    """Returns the head that the user's class builds. The head gets float16 arrays as float32.
+
+    Raises HeadError if the user's code fails, if `reads` is not a list of cached arrays, or if the head does not return
+    logits of the right shape.
+    """
     try:
         head = kind(spec, num_classes, options)
     except HeadError:
@@ -120,12 +130,12 @@ def built(kind: type[Head], spec: Spec, num_classes: int, options: HeadOptions) 
 
 
 def _widened(head: nn.Module, inputs: tuple[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor]]:
-    """Returns the batch with float16 arrays as float32, as layers need it."""
+    """Returns the arguments of `forward` with float16 arrays as float32, because layers have float32 weights."""
     return ({name: x.float() if x.dtype == torch.float16 else x for name, x in inputs[0].items()},)
 
 
 def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
-    """Raises HeadError unless the head returns [2, num_classes] for two clips of zeros."""
+    """Raises HeadError unless `forward` returns logits [2, num_classes] for two clips of zeros."""
     whole = {spec.name: spec.dtype for spec in every_array() if spec.dtype.startswith(("int", "uint"))}
     batch = {name: torch.zeros(2, *spec[name], dtype=getattr(torch, whole.get(name, "float32"))) for name in head.reads}
     training = head.training
@@ -144,7 +154,7 @@ def _require_logits(head: Head, spec: Spec, num_classes: int) -> None:
 
 
 def _blame(kind: type[Head], what: str, error: BaseException, spec: Spec) -> NoReturn:
-    """Raises HeadError with the file, the line and the cause of an error in the user's code."""
+    """Raises HeadError for an error in the user's code. The message has the file, the line and the cause."""
     where = _where(_file(kind), error)
     key = error.args[0] if isinstance(error, KeyError) and error.args else ""
     is_absent = isinstance(key, str) and key and key not in spec
@@ -161,7 +171,7 @@ def _named(kind: type[Head]) -> str:
 
 
 def _where(file: Path, error: BaseException) -> str:
-    """Returns the file of a head, and the line in it that an error comes from.
+    """Returns words for the place of an error: the file of a head and the last line of that file that the error passed.
 
     Lines of called libraries are not named.
     """

@@ -1,4 +1,4 @@
-"""Lists the places for blocks inside a network. Each family of networks names its own blocks."""
+"""Lists the places inside a network where blocks can be inserted. Each family of networks names its own blocks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 
 @dataclass(frozen=True)
 class Output:
-    """A submodule whose output can pass a new block. The submodule's parent stays in place when a block is inserted.
+    """The output of a submodule, behind which a new block can be inserted.
 
-    channels: the channels of each branch that lies side by side with others in the output.
+    Inserting leaves the submodule's `parent` in place. `name` is the submodule's name in `parent`. `channels` has the
+    number of channels of each branch in the output. Branches lie side by side.
     """
 
     parent: nn.Module
@@ -25,9 +26,11 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A block of a network. `name` is the name that users write. The maps of `tap` have the size of the block's output.
+    """A block of a network, behind or in which a new block can be inserted.
 
-    after: the output of the block. in_branch: the outputs of the block's branches, before they are joined.
+    `name` is the name that users write. The maps of the tap `tap` have the size of the block's output. `after` is the
+    output of the block. `in_branch` is the output of the block's branches, before they are joined or added to the
+    shortcut.
     """
 
     name: str
@@ -38,9 +41,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Networks that name their blocks alike. A function returns the places of (network, tap), bottom to top.
+    """A group of networks that name their blocks alike.
 
-    by_frame: submodules take frames [B*T, C, H, W], not clips [B, C, T, H, W].
+    `places(network, tap)` yields the places of one tap, bottom to top. `by_frame` says that submodules take frames
+    [B*T, C, H, W], not clips [B, C, T, H, W], for B clips of T frames, C channels, H rows and W columns.
     """
 
     by_frame: bool
@@ -48,9 +52,9 @@ class Family:
 
 
 def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields `res5.0`, `res5.1`, ...: residual blocks.
+    """Yields the residual blocks of the stage `tap` as places, with names such as `res5.0` and `res5.1`.
 
-    A branch ends with the last norm, before the shortcut is added.
+    A branch of such a block ends with its last norm, before the shortcut is added.
     """
     stage = network.get_submodule(network.stages[tap][-1])
     for name, block in stage.named_children():
@@ -66,9 +70,10 @@ def residual_places(network: Backbone, tap: str) -> Iterator[Place]:
 
 
 def inception_places(branches: Mapping[str, tuple[int, ...]], network: Backbone, tap: str) -> Iterator[Place]:
-    """Yields `mixed_5b`, `inception_3a`, ...: Inception blocks, one per tap.
+    """Yields the Inception block of `tap` as a place, with the tap's name, such as `mixed_5b`.
 
-    The branches of a block lie side by side in its output.
+    Yields nothing for other taps. `branches` maps a tap to the channels of each branch. The branches lie side by side
+    in the block's output.
     """
     if tap in branches:
         path, _, name = network.stages[tap][-1].rpartition(".")

@@ -1,6 +1,6 @@
-"""Regions after a projection, and the mean of the frames after the same projection, from cached regions or from maps.
+"""Reads region features and the mean of the frames, both after one projection, from cached regions or from cached maps.
 
-B clips, T frames, N regions a frame, D cached channels, C = dim, H, W.
+Shapes: B clips, T frames, N regions a frame, D cached channels, C = `dim` channels, H rows and W columns of a map.
 """
 
 from collections.abc import Mapping
@@ -30,10 +30,11 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Reads regions [B, T, N, C] and, with `whole`, the mean [B, C] of the frames. `reads` names the arrays.
+    """Reads region features [B, T, N, C] and, with `whole`, the mean [B, C] of the frames.
 
-    Cached regions are projected after RoIAlign and maximum, maps before them. The layers belong to the head: `project`,
-    a linear layer or None, and for maps the module that follows it on [B*T, C, H, W].
+    `reads` names the arrays that it needs. Cached regions are projected after RoIAlign and maximum, maps are projected
+    before both. The layers belong to the head, which passes them to each call. `project` is a linear layer or the
+    identity. For maps, `follow` is the module behind `project` on [B*T, C, H, W].
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

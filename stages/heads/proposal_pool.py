@@ -1,6 +1,6 @@
-"""A baseline head with objects but without edges: region features, pooled over the whole clip.
+"""A baseline head with objects but without edges. Region features are averaged over the whole clip.
 
-B clips, T frames, N regions a frame, C channels.
+Shapes: B clips, T frames, N regions a frame, C channels.
 """
 
 from collections.abc import Mapping
@@ -26,15 +26,19 @@ class ProposalPoolOptions(ProjectedRegionOptions):
     )
 
     def recorded(self) -> dict[str, Any]:
-        """Returns all options. `over` is newer and is left out at its default."""
+        """Returns the options as a run stores them.
+
+        `over` is left out at its default, because runs of earlier versions lack it.
+        """
         return self.model_dump(exclude={"over"} if self.over == "boxes" else set())
 
 
 class ProposalPool(Head):
-    """Masked mean over all regions of a clip, or over its tracks, optionally after an MLP per region.
+    """Classifies the mean over all valid regions of a clip, or over its tracks.
 
-    With `concat_global` the head is "proposals + average pool", the control of Wang and Gupta (2018, table 3): STRG
-    without its graphs. As in the paper, one projection serves regions and frame features.
+    With `hidden`, an MLP runs on each region first. With `concat_global` the head is "proposals + average pool", the
+    control of Wang and Gupta (2018, table 3). That control is STRG without its graphs. As in the paper, regions and
+    frame features pass the same projection.
     """
 
     option_model = ProposalPoolOptions

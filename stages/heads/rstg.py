@@ -1,6 +1,7 @@
 """RSTG, "Recurrent Space-time Graph Neural Networks" (Nicolicioiu, Duta and Leordeanu, NeurIPS 2019).
 
-B clips, T frames, V nodes of the multi-scale grid, P pairs of nodes that send, D = dim, C channels, H, W.
+Shapes: B clips, T frames, V nodes of the grid, P pairs (receiver i, sender j) of nodes, D = `dim` channels of a node, C
+channels of a map, H rows and W columns of a map.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,10 +74,10 @@ class RstgOptions(RstgBlockOptions, TapOptions):
 
 
 class Rstg(Head):
-    """The graph on cached maps, and a linear classifier.
+    """Runs the graph on cached maps and classifies its result with a linear layer.
 
-    To-vec classifies the sum of the nodes. With `residual`, it classifies that sum plus the pooled features ("final" in
-    the released code). To-map adds to the maps, which are then pooled.
+    With `output: vec`, the head classifies the sum of the nodes. With `residual` too, it adds the pooled features
+    ("final" in the released code). With `output: map`, it adds the nodes to the maps and classifies their mean.
     """
 
     option_model = RstgOptions
@@ -101,7 +102,7 @@ class Rstg(Head):
 
 
 class RstgToVec(nn.Module):
-    """Maps [B, T, C, H, W] -> the sum over the nodes [B, D]. With `residual`, the pooled maps plus that sum [B, C]."""
+    """Maps [B, T, C, H, W] -> the sum over the nodes [B, D], or with `residual` pooled maps plus that sum [B, C]."""
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
         super().__init__()
@@ -120,10 +121,10 @@ class RstgToVec(nn.Module):
 
 
 class RstgToMap(nn.Module):
-    """Maps [B, T, C, H, W] plus the nodes painted back onto them, of the same shape. The identity at the start.
+    """Adds the nodes, painted back onto the map, to the maps [B, T, C, H, W]. At the start the block is the identity.
 
-    The nodes are causal, the maps are not. As in the released code, the residual's norm takes its statistics over the
-    clip.
+    A node depends on its own and earlier frames only. The maps depend on all frames, because the residual's norm takes
+    its statistics over the whole clip, as in the released code.
     """
 
     upsampling: Tensor
@@ -142,7 +143,7 @@ class RstgToMap(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """s * LayerNorm(W x): one s per channel, 0 at the start. The norm spans a whole clip and has a bias but no gain."""
+    """Computes s * (LayerNorm(W x) + bias). Each channel has one s, which starts at 0. The norm spans a whole clip."""
 
     def __init__(self, dim: int, channels: int) -> None:
         super().__init__()
@@ -157,7 +158,7 @@ class ScaledResidual(nn.Module):
 
 
 class GridNodes(nn.Module):
-    """Area means of the grid's cells: maps [B, T, C, H, W] -> [B, T, V, D]. Means are projected where C is not D."""
+    """Maps [B, T, C, H, W] -> nodes [B, T, V, D]: means over the grid's cells, then a linear layer if C is not D."""
 
     pooling: Tensor
 
@@ -173,10 +174,10 @@ class GridNodes(nn.Module):
 
 
 class SpaceTimeGraph(nn.Module):
-    """Maps nodes [B, T, V, D] to nodes of the same shape, stage by stage over the whole sequence (paper, section 3).
+    """Maps nodes [B, T, V, D] to nodes of the same shape. Each stage runs over the whole sequence (paper, section 3).
 
-    `forward` also takes the states that it returned for the frames before. So a video may come in pieces, with the same
-    result. Exceptions are `space_only` (its mean is over the given frames) and the norms `layer_clip` and `batch`.
+    `forward` also returns the recurrent states. If a video comes in pieces, `forward` takes the states of the piece
+    before. The result is the same, except with `space_only` (its mean is over one piece), `layer_clip` and `batch`.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -202,10 +203,7 @@ class SpaceTimeGraph(nn.Module):
         return self._through_time(self.extern, nodes, next(before, None), after), after
 
     def _normed(self, nodes: Tensor) -> Tensor:
-        """Returns normalised nodes.
-
-        A plain BatchNorm1d, and its replacement on several GPUs, need all nodes in one axis.
-        """
+        """Returns the normalised nodes. BatchNorm1d, also on several GPUs, needs all nodes in one axis."""
         flat = nodes if isinstance(self.norm, SetNorm) else nodes.flatten(0, 2)
         normed: Tensor = self.norm(flat)
         return normed.view(nodes.shape)
@@ -213,7 +211,7 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Runs nodes through time (eq. 6), with `state` before the first frame.
+        """Returns the nodes after a time stage (eq. 6), with `state` before the first frame.
 
         Appends the state after the last frame to `after`.
         """
@@ -229,7 +227,7 @@ class SpaceTimeGraph(nn.Module):
 
 
 class SpaceStage(nn.Module):
-    """One round of messages between the nodes of a frame (eq. 1 to 5): [B, T, V, D] -> [B, T, V, D]."""
+    """Sends messages once between the nodes of each frame (eq. 1 to 5): nodes [B, T, V, D] -> nodes [B, T, V, D]."""
 
     sender: Tensor  # [P], a node
     receiver: Tensor  # [P]
@@ -270,9 +268,9 @@ class SpaceStage(nn.Module):
         return updated
 
     def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
-        """Runs the same networks on links in time.
+        """Returns nodes [B, T, V, D] after messages in time, and the state after the last frame.
 
-        Each node gets a message from its own result in the previous frame.
+        Each node gets a message from its own result in the previous frame, by the same networks.
         """
         everyone = torch.arange(nodes.shape[2], device=nodes.device)
         past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
@@ -288,10 +286,10 @@ class SpaceStage(nn.Module):
 
 
 class Send(nn.Module):
-    """MLP_s([v_j | v_i]), two layers, ReLU after both (eq. 1 and 2).
+    """Computes the message MLP_s([v_j | v_i]) of sender j to receiver i: two layers, ReLU after both (eq. 1 and 2).
 
     The first layer is applied to senders and receivers separately, and the results are added for each pair. The sums
-    are the same, with V in place of P rows.
+    are the same, but the layer runs on V rows, not on P rows.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -301,9 +299,9 @@ class Send(nn.Module):
         self.norm = SetNorm(dim) if layered else nn.Identity()
 
     def forward(self, senders: Tensor, receivers: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
-        """Returns messages [..., P, D] for senders and receivers [..., V, in_features].
+        """Returns the messages [..., P, D] for `senders` and `receivers` [..., V, in_features].
 
-        `sender`, `receiver` [P] are node indices.
+        `sender` and `receiver` [P] are the node indices of each pair.
         """
         from_sender, from_receiver = self.first.weight.chunk(2, 1)
         sent = F.linear(senders, from_sender)[..., sender, :]
@@ -313,12 +311,12 @@ class Send(nn.Module):
 
 
 class Attention(nn.Module):
-    """Weights each sender's message for a receiver. Row i belongs to receiver i (eq. 3 and 4).
+    """Computes the weight of each sender's message for each receiver (eq. 3 and 4). Row i belongs to receiver i.
 
-    The released forms take a softmax over all nodes, then add a bias to the gathered messages and apply a ReLU. tf_dot
-    multiplies the logits by the adjacency before the softmax, so nodes without a link have logit 0 and still
-    contribute. tf_sum adds the adjacency to logits that are the sum of two numbers, one from each node. Where messages
-    are layer-normalised, the biased sum is normalised too. torch_dot has no adjacency.
+    The released forms (`tf_*`, `torch_dot`) take a softmax over all nodes, add a bias to the gathered messages and
+    apply a ReLU. `tf_dot` multiplies the logits by the adjacency before the softmax, so nodes without a link have logit
+    0 and still contribute. `tf_sum` adds the adjacency to logits that are the sum of two numbers, one from each node.
+    If messages are layer-normalised, `tf_sum` normalises the biased sum too. `torch_dot` does not use the adjacency.
     """
 
     adjacency: Tensor
@@ -336,7 +334,7 @@ class Attention(nn.Module):
         self.norm = SetNorm(dim) if layered and form == "tf_sum" else nn.Identity()
 
     def weights(self, nodes: Tensor) -> Tensor:
-        """Returns weights [..., V, V] for nodes [..., V, D]."""
+        """Returns the weights [..., V receivers, V senders] for `nodes` [..., V, D]."""
         senders, receivers = self.of_sender(nodes), self.of_receiver(nodes)
         if self.form == "tf_sum":
             masked: Tensor = F.leaky_relu(self.adjacency * (receivers + senders.transpose(-1, -2)), 0.2)
@@ -347,7 +345,7 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the gathered messages [..., V, D]. The released forms add a bias and apply a ReLU."""
+        """Returns the gathered messages [..., V, D]. In the released forms, a bias and a ReLU follow."""
         if self.bias is None:
             return gathered
         biased: Tensor = self.norm(gathered + self.bias)
@@ -355,9 +353,9 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """MLP_u([v_i | gathered]), two layers, ReLU after both (eq. 5).
+    """Computes MLP_u([v_i | messages to i]) (eq. 5): two layers, ReLU after both.
 
-    One MLP serves all nodes, or the nodes of one scale.
+    One MLP serves all nodes, or one scale.
     """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:
@@ -371,7 +369,7 @@ class Update(nn.Module):
         self.norm = SetNorm(dim) if layered else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns [..., V, D] for x [..., V, in_features]."""
+        """Returns the new nodes [..., V, D] for x [..., V, in_features], the nodes beside their messages."""
         parts = zip(self.networks, torch.split(x, self.sizes, -2), strict=True)
         updated: Tensor = self.norm(torch.cat([network(part) for network, part in parts], -2))
         return updated

@@ -1,8 +1,10 @@
-"""Classifies encoded frames: slices in time, a reducer over each slice, a classifier, the maximum over the slices.
+"""Classifies clips from vectors of frames: cuts clips into slices of time, reduces each slice to a vector, and
+classifies it.
 
-As in "Spatio-Temporal Scene Graph Network" (ST-SGN), sections 3.3 and 4.
+The method is that of "Spatio-Temporal Scene Graph Network" (ST-SGN), sections 3.3 and 4.
 
-B clips, T frames, K slices of all clips that hold a frame, L frames of the longest slice, D width of a frame, H hidden.
+Shapes: B clips, T frames, D width of a frame vector, K slices of all clips that hold a frame, L frames of the longest
+slice, H hidden width.
 """
 
 from typing import Literal
@@ -16,11 +18,11 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 
 
 class SliceClassifier(nn.Module):
-    """Frames [B, T, D], their times [B, T] (s) and their mask [B, T] -> logits [B, num_classes].
+    """Maps frames [B, T, D], their times [B, T] in seconds and their mask [B, T] to logits [B, num_classes].
 
-    The clip is cut into slices of `slice_seconds`. A value of None means one slice. Slices without a frame are left
-    out. The logit of a class is its largest over the slices. Valid frames are in order of time, and padding may lie
-    anywhere. A clip without a valid frame gets the logits of an embedding of zeros.
+    The clip is cut into slices of `slice_seconds`. None means one slice. Slices without a frame are left out. The logit
+    of a class is the largest logit over the slices. Valid frames must be in order of time. Padding may lie anywhere. A
+    clip without a valid frame gets the logits of a slice vector of zeros.
     """
 
     def __init__(
@@ -52,7 +54,11 @@ class SliceClassifier(nn.Module):
         return highest
 
     def _slices(self, frames: Tensor, times: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the clip of each slice [K], its frames packed to the front [K, L, D], and their number [K]."""
+        """Returns three tensors about the slices of the batch.
+
+        They are the index of each slice's clip [K], the slice's frames packed to the front [K, L, D], and its number of
+        frames [K].
+        """
         clip, frame = valid.nonzero(as_tuple=True)  # in order of clip, then time
         slice_number = torch.zeros_like(clip)
         if self.slice_seconds is not None:
@@ -66,7 +72,10 @@ class SliceClassifier(nn.Module):
         return clip_and_number[0], padded, lengths
 
     def _reduce(self, padded: Tensor, lengths: Tensor) -> Tensor:
-        """Returns [K, H] for padded frames [K, L, D] and their numbers `lengths` [K]."""
+        """Returns slice vectors [K, H] for padded frames [K, L, D].
+
+        `lengths` [K] is the number of frames in each slice.
+        """
         # Parameters take part even without a frame, because processes that share a batch wait for each gradient.
         if len(padded) == 0:
             one_frame = F.pad(padded, (0, 0, 0, 1, 0, 1))  # [1, 1, D] of zeros

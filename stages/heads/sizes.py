@@ -1,4 +1,6 @@
-"""Counts parameters and multiplications of the heads at their papers' sizes, beside the published numbers."""
+"""Counts the parameters and multiplications of the heads at the sizes of their papers, for comparison with the
+published numbers.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,10 @@ from kinegraph.stages.heads.head import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSize:
-    """A head with options, on arrays of the shapes in `spec`. `published` has the paper's numbers, and what differs."""
+    """A head with its options, on arrays of the shapes in `spec`.
+
+    `about` describes the setting. `published` has the numbers of the paper, and says what differs.
+    """
 
     head: str
     about: str
@@ -131,10 +136,11 @@ SIZES = (
 
 
 def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
-    """Returns the number of parameters, the GMACs of one clip, and the arrays that are read.
+    """Returns the number of parameters, the GMACs of one clip, and the names of the arrays that the head reads.
 
-    Counted are the multiplications of convolutions, linear layers, recurrent layers and matrix products. Tensors have
-    shapes only, except for heads on graphs, whose work depends on values.
+    GMACs are billions of multiplications. The count includes the multiplications of convolutions, linear layers,
+    recurrent layers and matrix products. Tensors have shapes but no values, except for heads on graphs, whose work
+    depends on values.
     """
     device = "cpu" if "graphs/count" in size.spec else "meta"
     with torch.device(device), torch.random.fork_rng([]):
@@ -147,7 +153,10 @@ def count(size: PaperSize) -> tuple[int, float, tuple[str, ...]]:
 
 
 def clips_of(size: PaperSize, reads: Sequence[str], num_clips: int) -> dict[str, Tensor]:
-    """Returns a batch of clips for a head of this size, with as many regions or objects per frame as fit."""
+    """Returns a batch of `num_clips` clips with the arrays `reads`, in the shapes of `size`.
+
+    Each frame has 50 regions or 5 objects. All other values are 1.
+    """
     return {name: _array(name, (num_clips, *size.spec[name])) for name in reads}
 
 

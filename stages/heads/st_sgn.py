@@ -1,8 +1,10 @@
 """ST-SGN, "Spatio-Temporal Scene Graph Network": recognition from scene graphs, without pixels.
 
-A graph has one person and objects. One edge with a 0/1 vector over relations links an object to the person.
+The graph of a frame has one person and some objects. An edge links an object to the person. The edge has a vector of
+zeros and ones, one number for each relation.
 
-B clips, T frames, M objects a frame at most, R relations, O classes of nodes, D width of a node.
+Shapes: B clips, T frames, M the largest number of objects in a frame, R relations, O classes of nodes, D width of a
+node.
 """
 
 from collections.abc import Mapping
@@ -24,7 +26,7 @@ GRAPHS = (TIMES, COUNT, OBJECTS, LINKED, RELATIONS)
 
 
 class SequenceOptions(HeadOptions):
-    """The options of the parts above the frame encoder."""
+    """The options of the parts that reduce frame vectors to a clip and classify the clip."""
 
     num_object_classes: int = Field(36, gt=1, description="number of classes of nodes, the person's class included")
     reducer: Reducer = Field("bigru", description="how the frames of a slice are reduced to one vector")
@@ -55,9 +57,12 @@ class RelationMatrixOptions(SequenceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Graphs:
-    """Graphs of [B, T] frames: objects [B, T, M] int64, relations [B, T, M, R], exists and linked [B, T, M] bool.
+    """The graphs of [B, T] frames.
 
-    annotated [B, T] bool: whether the frame has a graph, which may be the person alone. times [B, T], s.
+    `objects` [B, T, M] int64 has the class of each object. `relations` [B, T, M, R] has the vector of each object's
+    edge. `exists` and `linked` [B, T, M] bool say whether the object is there, and whether it has an edge. `annotated`
+    [B, T] bool says whether the frame has a graph. Such a graph may have only the person. `times` [B, T] has the times
+    of the frames in seconds.
     """
 
     objects: Tensor
@@ -69,9 +74,9 @@ class Graphs:
 
 
 class StSgn(Head):
-    """Each frame's graph is encoded to one vector. The vectors are reduced over the frames of each slice.
+    """Encodes the graph of each frame as a vector, reduces the vectors of each slice, and classifies the slices.
 
-    Edges point to the person only, so in one layer no message changes an object.
+    A slice is a part of the clip in time. Edges point to the person only, so messages never change an object.
     """
 
     option_model = StSgnOptions
@@ -96,7 +101,7 @@ class StSgn(Head):
         return logits
 
     def _encode(self, graphs: Graphs) -> Tensor:
-        """Returns frame vectors [B, T, D]."""
+        """Returns one vector for each frame [B, T, D]."""
         objects = self.nodes(graphs.objects)  # [B, T, M, D]
         person = self.nodes.weight[self.person_class].expand(*objects.shape[:2], -1)  # [B, T, D]
         edges = self.edges(graphs.relations)
@@ -115,10 +120,10 @@ class StSgn(Head):
 
 
 class RelationMatrix(Head):
-    """The baseline: each frame is its matrix [O, R], flattened.
+    """The baseline without a graph network. Each frame is its matrix [O classes, R relations], flattened.
 
-    An entry is 1 where an object of the class has the relation. Two instances of a class merge. Objects without an edge
-    leave no trace.
+    An entry is 1 if an object of the class has the relation. Two objects of one class share a row. Objects without an
+    edge do not change the matrix.
     """
 
     option_model = RelationMatrixOptions
@@ -139,7 +144,10 @@ class RelationMatrix(Head):
 
 
 def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
-    """Returns [B, T, O, R] of zeros and ones."""
+    """Returns the matrix of each frame, [B, T, O, R] of zeros and ones.
+
+    An entry is 1 if a linked object of the class has the relation.
+    """
     relations = torch.where(graphs.linked[..., None], graphs.relations, 0.0)
     matrices = relations.new_zeros(*relations.shape[:2], num_object_classes, relations.shape[3])
     index = graphs.objects[..., None].expand_as(relations)
@@ -147,9 +155,9 @@ def relation_matrices(graphs: Graphs, num_object_classes: int) -> Tensor:
 
 
 def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_classes: int) -> Graphs:
-    """Returns the graphs of a batch. Padding has class 0 and no relation.
+    """Returns the graphs of a batch as tensors of type `dtype`. Padding has class 0 and no relation.
 
-    Raises HeadError for an object whose class is not below `num_object_classes`.
+    Raises HeadError if an object has a class that is not below `num_object_classes`.
     """
     count = batch[COUNT]
     slots = torch.arange(batch[OBJECTS].shape[2], device=count.device)
@@ -171,19 +179,28 @@ def read_graphs(batch: Mapping[str, Tensor], dtype: torch.dtype, num_object_clas
 
 
 class GraphLayer(nn.Module):
-    """One graph convolution in two halves: the message of an edge, and the update of a node."""
+    """The base of graph convolutions.
+
+    A graph convolution has two parts, the message of an edge and the update of a node.
+    """
 
     def message(self, objects: Tensor, edges: Tensor) -> Tensor:
-        """Returns messages to the person [B, T, M, D] for objects and edges [B, T, M, D]."""
+        """Returns the messages to the person [B, T, M, D] for `objects` and `edges` [B, T, M, D]."""
         raise NotImplementedError
 
     def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
-        """Returns nodes [..., D] for nodes [..., D] and the sum of their messages [..., D]. Objects get no messages."""
+        """Returns the new nodes [..., D] for `nodes` [..., D] and the sum of their messages [..., D].
+
+        For objects the sum is 0.
+        """
         return nodes + messages
 
 
 class GineLayer(GraphLayer):
-    """GINE (Hu et al. 2020, arXiv 1905.12265): x_i' = h((1 + eps) x_i + sum_j ReLU(x_j + e_ji)), h one linear layer."""
+    """GINE (Hu et al. 2020, arXiv 1905.12265): x_i' = h((1 + eps) x_i + sum over j of ReLU(x_j + e_ji)).
+
+    x_i is node i, e_ji is the edge from node j to node i, and h is one linear layer.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -199,9 +216,10 @@ class GineLayer(GraphLayer):
 
 
 class CGConvLayer(GraphLayer):
-    """CGConv (Xie and Grossman 2018) as the paper changes it: x_i' = x_i + sum_j sigmoid(z W_f) softplus(z W_s).
+    """CGConv (Xie and Grossman 2018) as the ST-SGN paper changes it.
 
-    z = [x_j, e_ji]: the centre node is left out.
+    x_i' = x_i + sum over j of sigmoid(W_f z) softplus(W_s z). The vector z = [x_j, e_ji] has the neighbour x_j and the
+    edge e_ji. It does not have x_i, which the original z has too.
     """
 
     def __init__(self, dim: int) -> None:
@@ -216,7 +234,10 @@ class CGConvLayer(GraphLayer):
 
 
 class NNConvLayer(GraphLayer):
-    """NNConv (Gilmer et al. 2017, arXiv 1704.01212) with a diagonal h(e): x_i' = x_i + sum_j x_j * h(e_ji)."""
+    """NNConv (Gilmer et al. 2017, arXiv 1704.01212), where h(e_ji) is a diagonal matrix.
+
+    x_i' = x_i + sum over j of x_j * h(e_ji). x_i is node i, and e_ji is the edge from node j to node i.
+    """
 
     def __init__(self, dim: int, activate: bool) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """STRG, "Videos as Space-Time Region Graphs" (Wang and Gupta, ECCV 2018), on cached region features.
 
-B clips, T frames, N regions a frame, V = T * N nodes of a clip, D cached channels, C = dim.
+Shapes: B clips, T frames, N regions a frame, V = T * N nodes of a clip, D cached channels, C = `dim` channels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,13 +53,14 @@ class StrgOptions(ProjectedRegionOptions):
 
 
 class Strg(Head):
-    """Graph convolutions over all regions of a clip, beside the mean of the frame features (paper, fig. 2).
+    """Graph convolutions over all regions of a clip.
 
-    The paper reduces D = 2048 to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. `regions_from: maps`
-    does the same on cached maps. `cached` is a deviation: the same linear map is applied after RoIAlign and pooling, to
-    cached regions. The linear map commutes with RoIAlign and the global mean but not with the max, so the result is
-    another function of the same size. With dim = None there is no projection, for regions that were cached behind such
-    a convolution.
+    Their mean is classified together with the mean of the frame features (paper, fig. 2). The paper reduces D = 2048
+    channels to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. With `regions_from: maps`, the head does
+    the same on cached maps. `regions_from: cached` is a deviation. It applies the same linear map to cached regions,
+    after RoIAlign and pooling. The linear map can be exchanged with RoIAlign and the mean, but not with the maximum, so
+    the result is another function of the same size. With `dim: null` there is no projection, for regions that were
+    cached behind such a convolution.
     """
 
     option_model = StrgOptions
@@ -85,11 +86,12 @@ class Strg(Head):
 
 
 class RegionGraph(nn.Module):
-    """The branches of graph convolutions, and the modules that build their graphs: x [B, T, N, C] -> [B, T, N, C].
+    """Runs the branches of graph convolutions and adds up their results: x [B, T, N, C] -> [B, T, N, C].
 
-    Values at regions that are not valid are meaningless, and reach no valid region. Without bias and with one g, the
-    module has 2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C (LayerNorm) parameters for joint graphs and three layers.
-    The module starts with w, w', g ~ N(0, 0.01^2) and layers that only pass their residual.
+    Values at regions that are not valid are meaningless, and do not change valid regions. For joint graphs and three
+    layers, without bias and with one g, the module has 2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C (LayerNorm)
+    parameters. w, w' and g start as draws from a normal distribution with standard deviation 0.01. The layers start so
+    that they only pass their residual.
     """
 
     def __init__(self, dim: int, options: StrgOptions) -> None:
@@ -112,7 +114,10 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """Returns the graphs by name, made from the features before g."""
+        """Returns the graphs of the first layer as functions on nodes, by name.
+
+        They are made from `x`, the features before g.
+        """
         collect: dict[str, Collect] = {}
         if self.affinity is not None:
             collect["similarity"] = partial(collect_all, self.affinity(x, regions.valid))
@@ -123,7 +128,10 @@ class RegionGraph(nn.Module):
         return collect
 
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
-        """Returns the similarity graph that each layer makes from its own nodes, if the options ask for it."""
+        """Returns the similarity graph as a function that computes the graph anew from the nodes of each layer.
+
+        Returns {} unless the option `similarity_of` is `each` and a similarity graph is used.
+        """
         affinity = self.affinity
         if affinity is None or not self.anew:
             return {}
@@ -131,7 +139,10 @@ class RegionGraph(nn.Module):
 
 
 class Affinity(nn.Module):
-    """The similarity graph with F(x_i, x_j) = (w x_i) . (w' x_j) (eq. 1 and 2): x [B, T, N, C] -> [B, V, V]."""
+    """Computes the similarity graph of the nodes (eq. 1 and 2): x [B, T, N, C] -> [B, V, V].
+
+    The similarity of nodes i and j is F(x_i, x_j) = (w x_i) . (w' x_j).
+    """
 
     def __init__(self, dim: int, scale: bool) -> None:
         super().__init__()
@@ -144,7 +155,7 @@ class Affinity(nn.Module):
 
 
 class Branch(nn.Module):
-    """Graph convolutions in a row (eq. 6 to 8): [B, T, N, C] -> [B, T, N, C]."""
+    """Runs graph convolutions one after the other (eq. 6 to 8): x [B, T, N, C] -> [B, T, N, C]."""
 
     def __init__(self, dim: int, graphs: Sequence[str], options: StrgOptions) -> None:
         super().__init__()
@@ -159,7 +170,8 @@ class Branch(nn.Module):
     ) -> Tensor:
         """Returns x [B, T, N, C] after all layers.
 
-        collect: the graphs of the first layer. later: the graphs of the other layers.
+        `residual` is added in the first layer. `collect` has the graphs of the first layer. `later` has the graphs of
+        the other layers.
         """
         for layer in self.layers:
             x = residual = layer(x, residual, collect)
@@ -168,7 +180,7 @@ class Branch(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (eq. 6 and 8), with W_k = 0 at the start."""
+    """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (eq. 6 and 8). The weights W_k start at 0."""
 
     def __init__(self, dim: int, graphs: Sequence[str], *, activate: bool) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""The tail: a backbone's part above the cached tap, trainable, with blocks of the papers inside.
+"""The tail is the backbone's part above the cached tap. The tail is trained with the head and may contain blocks of the
+papers.
 
-B clips, T frames, C channels, H, W.
+Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,10 +27,10 @@ MakeNetwork = Callable[[TailOptions], Backbone]
 
 
 class Tail(nn.Module):
-    """Maps [B, T, C, H, W] of the cached tap -> maps of the network's last tap.
+    """Maps the cached tap's maps [B, T, C, H, W] to the maps of the network's last tap.
 
-    `read` and `given` name the two taps. `shape` is the shape of the last tap's maps for one clip. Frozen norms stay in
-    evaluation mode, and their gain and bias get no gradient.
+    `read` is the cached tap and `given` is the last tap. `shape` is the shape (T, C, H, W) of the last tap's maps for
+    one clip. Frozen norms stay in evaluation mode, and their gain and bias get no gradient.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class Tail(nn.Module):
 
 
 def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
-    """Returns the option `tail` of a head, checked, with the options of its blocks completed.
+    """Returns the option `tail` of a head, checked, with the options of its blocks filled in.
 
-    Returns None without a tail. Raises HeadError with the allowed options or values.
+    Returns None without a tail.
+
+    Raises HeadError if an option does not exist or has a wrong value. The message lists the allowed options or values.
     """
     given = head_options.get("tail")
     if given is None:
@@ -74,18 +77,21 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
 
 
 def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
-    """Returns the cached maps that a tail starts from. Raises HeadError where there are no such maps, or several."""
+    """Returns the cached maps from which a tail starts. Raises HeadError if the cache has no such maps, or several."""
     return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
 
 
 def trained(options: TailOptions) -> Backbone:
-    """Returns the whole network with the checkpoint's weights. Raises WeightsError."""
+    """Returns the whole backbone with the weights of its checkpoint.
+
+    Raises WeightsError if the checkpoint cannot be found or read. Raises HeadError if the model has no tail.
+    """
     model, geometry, weights = _network(options)
     return build_backbone(model, weights, [entry(model, geometry).taps[-1].name], **geometry)
 
 
 def empty(options: TailOptions) -> Backbone:
-    """Returns the whole network for weights that a run has stored."""
+    """Returns the whole backbone with random weights. The caller loads the weights that a run has stored."""
     model, geometry, _ = _network(options)
     with torch.random.fork_rng(devices=[]):
         network = untrained(model, **entry(model, geometry).chosen)
@@ -94,10 +100,10 @@ def empty(options: TailOptions) -> Backbone:
 
 
 def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
-    """Returns the tail of `options` above the cached maps in `spec`.
+    """Returns the tail of `options` above the cached maps in `spec`. `make` returns the whole backbone.
 
-    The blocks of the tail get weights from torch's global generator. Raises HeadError for a network that has no tail,
-    maps that are not of that network, and blocks that do not fit.
+    The inserted blocks get weights from torch's global generator. Raises HeadError if the network cannot be a tail, if
+    the cached maps are not maps of that network, or if a block does not fit.
     """
     model, geometry, _ = _network(options)
     read = tail_source(spec, options)
@@ -113,17 +119,20 @@ def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
 def _frozen(network: nn.Module, batch_norm: str) -> list[str]:
     """Returns the paths of the backbone's norms that are not trained.
 
-    "Partial" is the rule of TSN (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the very first norm lies
-    below the cached tap. Norms are named by paths, because training on several devices replaces the modules.
+    `batch_norm` is "frozen" (all), "partial" (all except the first) or "train" (none). "partial" is the rule of TSN
+    (Wang et al. 2016, arXiv 1608.00859, section 3.2), except that the very first norm of the network lies below the
+    cached tap. Norms are named by paths, because training on several devices replaces the modules.
     """
     norms = [path for path, x in network.named_modules() if isinstance(x, NORMS) and not is_inserted(path)]
     return {"frozen": norms, "partial": norms[1:], "train": []}[batch_norm]
 
 
 def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
-    """Returns model, options and weights of the backbone.
+    """Returns the model, the options and the weights of the backbone.
 
-    Options are those that differ from the paper's network, as in a cache.
+    The options are those that differ from the paper's network.
+
+    Raises HeadError if the model or the weights are missing, or if the model cannot be a tail.
     """
     if options.model is None or options.weights is None:
         raise HeadError(
@@ -137,7 +146,12 @@ def _network(options: TailOptions) -> tuple[str, dict[str, int | str], str]:
 
 
 def _shapes_above(backbone: BackboneEntry, read: FeatureSource, cached: tuple[int, ...]) -> dict[str, Shape]:
-    """Returns tap -> (T, C, H, W) of the taps above the cached tap."""
+    """Returns the shape (T, C, H, W) of the maps of each tap above the cached tap, by name.
+
+    `cached` is the shape of the cached maps.
+
+    Raises HeadError if no tap is above the cached one, or if the cached maps do not fit the backbone.
+    """
     names = [tap.name for tap in backbone.taps]
     if read.tap not in names[:-1]:
         raise HeadError(f"tail.from: given {read.tap!r}, allowed for {backbone.name}: {', '.join(names[:-1])}.")

@@ -1,4 +1,4 @@
-"""The options of a tail, the trainable part of a backbone above the cached tap. Torch-free."""
+"""The options of a tail. A tail is the backbone's part above the cached tap, which is trained. Imports no torch."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""A head on a tail. The head reads arrays of the tail's tap that are computed, not cached."""
+"""A head behind a tail. The head reads maps that the tail computes, not cached maps."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ from kinegraph.stages.heads.tail_options import TailOptions
 
 
 class TailedHead(Head):
-    """Any head that reads maps or pooled features of a tap, behind the tail that computes them from a lower tap.
+    """A head on maps or pooled features of a tap, together with the tail that computes them from a lower, cached tap.
 
-    For the head, the tail's maps and their means are arrays like any other, and the only features.
+    To the head, the tail's maps and their means look like cached arrays. The head can read no other features.
     """
 
     def __init__(self, tail: Tail, head: Head, options: TailOptions) -> None:
@@ -36,23 +36,32 @@ class TailedHead(Head):
         return logits
 
     def learning_rate_factor_of(self, parameter: str) -> float:
-        """Returns the tail's own factor for the backbone's weights, and the head's factor for other parameters."""
+        """Returns the factor by which the learning rate of the parameter named `parameter` is multiplied.
+
+        The factor is the option `learning_rate_factor` for the backbone's weights, and 1 for other parameters.
+        """
         prefix, _, name = parameter.partition(".")
         return self.learning_rate_factor if prefix == "tail" and not is_inserted(name) else 1.0
 
 
 def made_by(tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns array name -> shape of one clip, for the arrays that a tail computes."""
+    """Returns the arrays that a tail computes, as array name -> shape of one clip."""
     return {tail.given.maps: tail.shape, tail.given.pooled: tail.shape[:2]}
 
 
 def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns the arrays that a head behind the tail can read: boxes and regions as cached, features of the tail."""
+    """Returns array name -> shape of one clip for all arrays that a head behind the tail can read.
+
+    The features are those of the tail. Boxes, regions and other arrays are the cached arrays.
+    """
     return {name: shape for name, shape in spec.items() if not name.startswith("features/")} | made_by(tail)
 
 
 def gives(tail: Tail) -> str:
-    """Returns words that say what a head can read of a tail, and how."""
+    """Returns a sentence for an error message.
+
+    The sentence says which arrays of a tail a head can read, and with which options.
+    """
     return (
         f"It gives {' and '.join(made_by(tail))} only: heads on regions read it with `regions_from: maps`, "
         "others without `tap`."

@@ -1,6 +1,7 @@
 """TRG, "Temporal Reasoning Graph for Activity Recognition" (Zhang et al. 2019, arXiv 1908.09995).
 
-B clips, T frames, N heads, C channels, H, W, P = H * W positions.
+Shapes: B clips, T frames, N heads (graphs that run side by side), C channels, H rows and W columns of a map, P = H * W
+positions. i and j are frames.
 """
 
 from collections.abc import Iterable
@@ -36,11 +37,12 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 
 
 class Trg(MapHead):
-    """Blocks in a row on features/<backbone>/<tap> [T, C, H, W], averaged over time and space (paper, eq. 13).
+    """TRG blocks on features/<backbone>/<tap> [T, C, H, W].
 
-    Deviations: the paper puts its blocks behind layers of the backbone. Here they stand behind the cached tap. The
-    paper's formula has 378 M parameters for three blocks on C = 2048 (its tables leave 4.5 M beside the backbone), so
-    maps are first reduced to `dim` channels. dim = None is the formula as printed. Blocks in a tail are as printed too.
+    The mean of their output over time and space is classified (paper, eq. 13). Deviations: the paper puts its blocks
+    behind layers of the backbone. This head has them behind the cached tap. The paper's formula has 378 M parameters
+    for three blocks on C = 2048, but its tables leave 4.5 M beside the backbone. So maps are first reduced to `dim`
+    channels. `dim: null` is the formula as printed. Blocks in a tail are as printed too.
     """
 
     option_model = TrgOptions
@@ -50,11 +52,12 @@ class Trg(MapHead):
 
 
 class TrgBlock(nn.Module):
-    """H = ReLU(X + Z) (eq. 12): frames collect from frames over N learned graphs. [B, T, C, H, W] -> the same shape.
+    """Computes H = ReLU(X + Z) (eq. 12). X, Z and H are [B, T, C, H, W].
 
-    The block does not see the position of a frame: permuting the frames of X permutes the frames of H. With dot
-    relations and attention it has 10 N C^2 + N^2 + 4 N C parameters (N C^2 embedding, 9 N C^2 convolution, N^2
-    aggregator, BN).
+    Z is what each frame collects from all frames over N learned graphs. The block does not see the position of a frame.
+    If the frames of X are permuted, the frames of the result are permuted alike. With dot relations and attention, the
+    block has 10 N C^2 + N^2 + 4 N C parameters (N C^2 embedding, 9 N C^2 convolution, N^2 aggregator, the rest
+    BatchNorm).
     """
 
     def __init__(self, channels: int, options: TrgBlockOptions) -> None:
@@ -77,9 +80,9 @@ class TrgBlock(nn.Module):
         return fused
 
     def adjacency(self, x: Tensor) -> Tensor:
-        """Returns A [B, N, T, T].
+        """Returns the weights A [B, N, T, T] between the frames of x [B, T, C, H, W].
 
-        Rows are a softmax over frames j of the relations g(u_i, u_j), u = W_e x (eq. 2 to 4).
+        Row i is the softmax over frames j of the relations g(u_i, u_j), with u = W_e x (eq. 2 to 4).
         """
         u = self._by_head(each_frame(self.embed, x))  # [B, T, N, C, H, W]
         relations: Tensor = self.relation(u.flatten(4).transpose(1, 2))  # [B, N, T, T]
@@ -88,7 +91,10 @@ class TrgBlock(nn.Module):
         return relations.softmax(3)
 
     def collect(self, adjacency: Tensor, x: Tensor) -> Tensor:
-        """Returns z_i = ReLU(sum over j of a_ij (W * x_j)) for each head (eq. 5): [B, T, N, C, H, W]."""
+        """Returns z [B, T, N, C, H, W], with z_i = ReLU(sum over j of a_ij (W * x_j)) for each head (eq. 5).
+
+        a_ij are the entries of `adjacency` [B, N, T, T]. W * x_j is a convolution.
+        """
         y = each_frame(self.convolution, x)  # [B, T, N C, H, W]
         if self.norm_first:
             y = each_frame(self.norm, y)
@@ -98,13 +104,13 @@ class TrgBlock(nn.Module):
         return self._by_head(z.relu())
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """Returns x [B, T, N C, H, W] as [B, T, N, C, H, W]."""
+        """Returns x [B, T, N C, H, W] reshaped to [B, T, N, C, H, W]."""
         b, t, _, h, w = x.shape
         return x.reshape(b, t, self.num_heads, -1, h, w)
 
 
 class DotRelation(nn.Module):
-    """u_i . u_j over all channels and positions: u [B, N, T, C, P] -> [B, N, T, T]."""
+    """Computes the products u_i . u_j over all channels and positions: u [B, N, T, C, P] -> [B, N, T, T]."""
 
     def __init__(self, num_heads: int, channels: int) -> None:
         super().__init__()
@@ -115,10 +121,10 @@ class DotRelation(nn.Module):
 
 
 class SumRelation(nn.Module):
-    """V . tanh(u_i + u_j) for each head, summed over positions: u [B, N, T, C, P] -> [B, N, T, T].
+    """Computes v . tanh(u_i + u_j) for each head, summed over positions: u [B, N, T, C, P] -> [B, N, T, T].
 
-    Deviation: V has C numbers in place of C H W, so that the block takes any H and W. The backward pass keeps N T^2 C P
-    numbers per clip.
+    Deviation: v has C numbers, not C H W as in the paper, so the block takes maps of any size. The backward pass keeps
+    N T^2 C P numbers per clip.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -131,10 +137,10 @@ class SumRelation(nn.Module):
 
 
 class BilinearRelation(nn.Module):
-    """u_i . W_1 u_j for each head, summed over positions: u [B, N, T, C, P] -> [B, N, T, T].
+    """Computes u_i . W_1 u_j for each head, summed over positions: u [B, N, T, C, P] -> [B, N, T, T].
 
-    Deviation: W_1 is C x C in place of CHW x CHW (10^10 numbers at 2048 x 7 x 7). W_1 starts as the identity, so the
-    relation starts as the dot product.
+    Deviation: W_1 is C x C, not C H W x C H W as in the paper (10^10 numbers at 2048 x 7 x 7). W_1 starts as the
+    identity, so the relation starts as the dot product.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -147,14 +153,14 @@ class BilinearRelation(nn.Module):
 
 
 def _flat(u: Tensor) -> Tensor:
-    """Returns u [B, N, T, C, P] as [B, N, T, C P], in float32 or wider."""
+    """Returns u [B, N, T, C, P] reshaped to [B, N, T, C P], in float32 or wider."""
     return u.flatten(3).to(torch.promote_types(u.dtype, torch.float32))
 
 
 def _products(u: Tensor, w: Tensor) -> Tensor:
-    """Returns u_i . w_j of all frames: [B, N, T, C P] -> [B, N, T, T].
+    """Returns the products u_i . w_j of all pairs of frames [B, N, T, T], for u and w [B, N, T, C P].
 
-    The products are not taken in half precision. Such long sums exceed float16's 65504, and bfloat16 loses the
+    The products are not computed in half precision. Such long sums exceed float16's 65504, and bfloat16 loses the
     differences between frames.
     """
     with without_autocast(u.device):
@@ -162,10 +168,11 @@ def _products(u: Tensor, w: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Weights the heads by softmax(ReLU(W' p)), where p is the mean of each head in a frame (eq. 7 to 10).
+    """Returns the weighted sum of the heads: z [B, T, N, C, H, W] -> [B, T, C, H, W] (eq. 7 to 10).
 
-    z [B, T, N, C, H, W] -> [B, T, C, H, W]. With one head, or W' = 0, the result is the mean of the heads. W' starts as
-    the identity. Because p >= 0, a row of W' that starts negative would keep its ReLU closed.
+    The weights are softmax(ReLU(W' p)), where p is the mean of each head in a frame. With one head, or with W' = 0, the
+    result is the mean of the heads. W' starts as the identity. As p >= 0, the ReLU of a row of W' that starts negative
+    would stay closed.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -177,13 +184,16 @@ class Attention(nn.Module):
         return torch.einsum("btn,btnchw->btchw", self.shares(z), z)
 
     def shares(self, z: Tensor) -> Tensor:
-        """Returns beta' [B, T, N], positive, summing to 1 over the heads."""
+        """Returns the weights of the heads in each frame [B, T, N].
+
+        The weights are positive and sum to 1 over the heads.
+        """
         beta: Tensor = self.weight(z.mean((3, 4, 5)))
         return beta.relu().softmax(2)
 
 
 class Mean(nn.Module):
-    """The mean of the heads (paper, table 3): z [B, T, N, C, H, W] -> [B, T, C, H, W]."""
+    """Returns the mean of the heads (paper, table 3): z [B, T, N, C, H, W] -> [B, T, C, H, W]."""
 
     def __init__(self, num_heads: int, channels: int) -> None:
         super().__init__()
@@ -193,10 +203,10 @@ class Mean(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """z [B, T, N, C, H, W] -> [B, T, C, H, W]: maps side by side, then 1x1 convolution, BN and ReLU.
+    """Merges the heads by a 1x1 convolution on all their channels: z [B, T, N, C, H, W] -> [B, T, C, H, W].
 
-    The paper (table 3) does not say how N C channels become C again. "Convolution, BN, ReLU" is its treatment of every
-    learnable map.
+    BatchNorm and ReLU follow. The paper (table 3) does not say how N C channels become C again. "Convolution, BN, ReLU"
+    is what the paper does with every other learnable map.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:

@@ -1,6 +1,6 @@
 """Multi-scale TRN, "Temporal Relational Reasoning in Videos" (Zhou et al. 2018, arXiv 1711.08496).
 
-B clips, T frames, C = dim channels, K tuples of n frames, H hidden.
+Shapes: B clips, T frames, C = `dim` channels, n frames of a tuple, K tuples of n frames, H hidden width.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,12 @@ class TrnOptions(TapOptions):
 
 
 class Trn(Head):
-    """Relations among n = 2 ... T frames of features/<backbone>/<tap>_pooled, one network for each n, summed.
+    """Relations among n frames of features/<backbone>/<tap>_pooled, for n = 2 to T. Each n has its own network.
 
-    One linear layer on all relations side by side equals the sum of one layer for each n. Sizes and number of tuples
-    are those of the authors' code. Deviation: tuples are random in training only, so that a clip always has the same
-    logits in evaluation. About C H T^2 / 2 parameters: 34 M for 32 frames.
+    The sum is classified. The head has one linear layer on all relations side by side. This is the same function as the
+    sum of one layer for each n. Sizes and number of tuples are those of the authors' code. Deviation: tuples are random
+    in training only, so that in evaluation a clip always has the same logits. The head has about C H T^2 / 2
+    parameters, 34 M for 32 frames.
     """
 
     option_model = TrnOptions
@@ -54,7 +55,10 @@ class Trn(Head):
         return logits
 
     def _draw(self, device: torch.device) -> list[Tensor]:
-        """Returns new tuples for each relation. One upload serves all, because each upload waits for the device."""
+        """Returns newly drawn tuples [K, n] for each relation, on `device`.
+
+        All tuples are uploaded together, because each upload waits for the device.
+        """
         drawn = [draw_tuples(self.num_frames, n, self.num_tuples) for n in range(2, self.num_frames + 1)]
         uploaded = upload(torch.cat([tuples.flatten() for tuples in drawn]).numpy(), device)
         parts = torch.split(uploaded, [tuples.numel() for tuples in drawn])
@@ -62,7 +66,10 @@ class Trn(Head):
 
 
 class Relation(nn.Module):
-    """The sum of g(f_a, f_b, ...) over K tuples of n frames in order (eq. 1 and 2): [B, T, C] -> [B, H]."""
+    """Computes one relation vector per clip from tuples of n frames (eq. 1 and 2): frames [B, T, C] -> [B, H].
+
+    The vector is the sum of g(f_a, f_b, ...) over K tuples. The frames a, b, ... of a tuple are in order.
+    """
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:
         super().__init__()
@@ -72,16 +79,19 @@ class Relation(nn.Module):
         self.fixed: Tensor
 
     def forward(self, frames: Tensor, drawn: Tensor | None) -> Tensor:
-        """Returns [B, H] for frames [B, T, C]. drawn: the tuples [K, n], or None for the fixed tuples."""
+        """Returns the sum over the tuples [B, H] for `frames` [B, T, C].
+
+        `drawn` has the tuples [K, n]. None means the fixed tuples.
+        """
         tuples = self.fixed if drawn is None else drawn
         relations: Tensor = self.g(frames[:, tuples].flatten(2))  # [B, K, n C] -> [B, K, H]
         return relations.sum(1)
 
 
 def draw_tuples(num_frames: int, length: int, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Returns different ascending tuples of frame numbers: int64 [K, n] on the CPU.
+    """Returns different tuples of `length` frame numbers, each in ascending order: int64 [K, length] on the CPU.
 
-    There are `count` tuples, or all tuples if there are fewer.
+    K is `count`, or the number of all such tuples if it is smaller.
     """
     if comb(num_frames, length) <= count:
         return torch.tensor(list(combinations(range(num_frames), length)), device="cpu")

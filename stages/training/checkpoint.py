@@ -1,6 +1,6 @@
-"""Stores a trained head as a folder with `model.safetensors` and `run.json`.
+"""Stores a trained head as a folder with `model.safetensors` (the weights) and `run.json`.
 
-`run.json` has everything that is needed to build the head again.
+`run.json` has everything else that is needed to build the head again.
 """
 
 from collections.abc import Mapping
@@ -35,25 +35,25 @@ Features = Mapping[str, Options]  # how the arrays that a head reads were made: 
 
 
 class RunError(UsageError):
-    """A run cannot be written or used as asked. The message says what was seen and what to do."""
+    """A run cannot be written, read or used for this cache. The message says what was seen and what to do."""
 
 
 class RunNotFound(RunError, FileNotFoundError):
-    """The folder holds no complete run."""
+    """The folder does not hold a complete run."""
 
 
 class RunExists(RunError, FileExistsError):
-    """The folder holds a run already."""
+    """The folder already holds a run."""
 
 
 class RunRecord(BaseModel):
     """The content of run.json.
 
-    `options` are the head's options, complete. `spec` has the arrays that it reads. `train` is the recipe. `features`
-    are the options of all stages that made these arrays. Early runs have only their `cache_fingerprint`. `recipe` has
-    the sections of the config that make these arrays, for `predict`. `recipe` is None in runs of earlier versions.
-    `trained_on` identifies the clips, labels and classes of the run's splits. `trained_on` is empty in runs of early
-    versions.
+    `options` are the options of the head, with defaults filled in. `spec` has the arrays that the head reads, with the
+    shape of one clip. `train` has the options of training. `features` has the options of all stages that made the
+    arrays. It is None in runs of earlier versions, which have only `cache_fingerprint`. `recipe` has the sections of
+    the config that make the arrays, for `predict`. It is None in runs of earlier versions. `trained_on` identifies the
+    clips, labels and classes of the run's splits. It is empty in runs of earlier versions.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -94,9 +94,10 @@ def describe_run(
     trained_on: dict[str, Any],
     recipe: dict[str, Any] | None = None,
 ) -> RunRecord:
-    """Returns the record of `head`, trained on `clips` of the cache at path `cache`.
+    """Returns the record of `head`, which was trained on `clips` of the cache at the path `cache`.
 
-    `features` says how its arrays were made. `recipe` is `Recipe.document` of the config that makes them.
+    `features` has the options of all stages that made the arrays. `recipe` is `Recipe.document` of the config that
+    makes the arrays.
     """
     return RunRecord(
         cache=cache,
@@ -124,15 +125,15 @@ def is_trained(folder: Path) -> bool:
 
 
 def require_free(folder: Path) -> None:
-    """Raises RunExists where `folder` holds a run. Call it before training too."""
+    """Raises RunExists if `folder` already holds a run. Callers check this before training too."""
     if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
 
 
 def save_run(folder: Path, head: Head, record: RunRecord) -> None:
-    """Writes the run. The record is written last, so a folder with a record is complete.
+    """Writes the weights and the record of a run. The record is written last, so a folder with a record is complete.
 
-    Raises RunExists where the folder holds a run.
+    Raises RunExists if the folder already holds a run.
     """
     require_free(folder)
     weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
@@ -141,17 +142,20 @@ def save_run(folder: Path, head: Head, record: RunRecord) -> None:
 
 
 def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord]:
-    """Returns the head, on the CPU in evaluation mode, and its record.
+    """Returns the head of the run in `folder`, on the CPU in evaluation mode, and the run's record.
 
-    A head of the user's own runs its code only with `allow_code`. Raises RunNotFound without a record. Raises RunError
-    where the files cannot be read or do not fit each other.
+    `allow_code` permits to run the code of a head of the user's own. Raises RunNotFound if there is no record. Raises
+    RunError if a file cannot be read, if the files do not fit each other, or if code must be run without `allow_code`.
     """
     record = load_record(folder)
     return load_head(folder, record, allow_code=allow_code), record
 
 
 def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> Head:
-    """Returns the head of a record, on the CPU in evaluation mode. Raises RunError as `load_run` does."""
+    """Returns the head that `record` describes, with the weights in `folder`, on the CPU in evaluation mode.
+
+    Raises RunError if a file cannot be read, if the weights do not fit, or if code must be run without `allow_code`.
+    """
     name = _own_code(folder, record, allow_code=allow_code) if is_own(record.head) else record.head
     try:
         with torch.random.fork_rng([]):  # the first weights are drawn at random, and replaced
@@ -169,7 +173,11 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
 
 
 def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
-    """Returns the head in the run's own copy of its code. Raises RunError unless `allow_code` permits to run it."""
+    """Returns the user's own head of a run, from the copy of its code in the run's folder.
+
+    Raises RunError without `allow_code`, and if the code was changed after the training. Raises HeadError if the copy
+    cannot be read.
+    """
     path = folder / CODE_FILE
     if not allow_code:
         raise RunError(
@@ -187,7 +195,10 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
 
 
 def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> None:
-    """Raises RunError unless the run's head can read a cache with these arrays and classes."""
+    """Raises RunError unless the cache has the arrays that the head reads, in the same shapes, and the same classes.
+
+    `spec` has the cache's arrays with the shape of one clip. `class_names` are the classes of the cache.
+    """
     problems = [
         f"{name} is {spec.get(name, 'missing')}, {shape} is needed"
         for name, shape in record.spec.items()
@@ -206,7 +217,7 @@ def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...]) -> 
 
 
 def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
-    """Raises RunError where the run and the clips differ in whether a video may have several labels."""
+    """Raises RunError if only the run, or only the cache, allows several labels for a video."""
     if clips.multi_label != record.multi_label:
         many, one = "many labels a video", "one label a video"
         trained, cached = (many, one) if record.multi_label else (one, many)
@@ -219,13 +230,11 @@ def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
 def require_same_features(
     record: RunRecord, features: Features, fingerprint: str, upgraded_from: str | None = None
 ) -> None:
-    """Raises RunError where features were made in another way than the features that the run was trained on.
+    """Raises RunError if the cached features were made in another way than the features of the training.
 
-    `fingerprint` is that of the features.
-
-    More clips per video, or other crops, do not count as other features. Neither do the features of a cache that was
-    upgraded later. `upgraded_from` is the fingerprint before the upgrade. `upgraded_from` is None or the present
-    fingerprint where there was no upgrade.
+    `features` and `fingerprint` are those of the cache. More clips per video, or other crops, do not count as another
+    way. A later upgrade of the cache does not count either. `upgraded_from` is the fingerprint before the upgrade. It
+    is None or the present fingerprint if there was no upgrade.
     """
     if record.cache_fingerprint in (fingerprint, upgraded_from):
         return
@@ -243,9 +252,9 @@ def require_same_features(
 
 
 def _of_any_view(features: Features, is_upgraded: bool) -> Features:
-    """Returns the features without the options that choose clips.
+    """Returns `features` without the options that choose clips and crops.
 
-    For an upgraded cache, the rules for finding frames are left out too.
+    For an upgraded cache, the version of the rules for finding frames is left out too.
     """
     clips = without_views(features.get("clips", {}))
     if is_upgraded:
@@ -254,7 +263,10 @@ def _of_any_view(features: Features, is_upgraded: bool) -> Features:
 
 
 def load_record(folder: Path) -> RunRecord:
-    """Reads run.json. Raises RunNotFound without the file, RunError where it cannot be read."""
+    """Returns the record in the run.json of `folder`.
+
+    Raises RunNotFound if the file does not exist. Raises RunError if it cannot be read or is not such a record.
+    """
     path = folder / RECORD_FILE
     try:
         return parsed(str(path), read_regular(path), RunRecord, f"{RESTORE} Or train again with --overwrite.")

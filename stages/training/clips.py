@@ -1,4 +1,7 @@
-"""The contract of data sets for training and evaluation, and a reader that reads ahead of the network."""
+"""Defines what a data set for training and evaluation must offer, and reads its batches ahead of the network.
+
+An ok clip is a clip that was extracted without a failure. A failed video is a video of which every clip failed.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +21,23 @@ Batch = dict[str, Tensor]
 
 
 class FeaturesNotFinite(RuntimeError):
-    """A value that a head reads is NaN or infinite."""
+    """A cached value that a head reads is NaN or infinite."""
 
 
 class UnusableClips(UsageError):
-    """The clips cannot be used to learn or to measure."""
+    """The split has no clip, or its labels are missing or wrong, so it cannot be used for training or evaluation."""
 
 
 class Clips(Protocol):
-    """The ok clips of one split. `kinegraph.cache_schemas.reader.CachedClips` fulfils this contract."""
+    """The clips of one split that were extracted without a failure.
+
+    `kinegraph.cache_schemas.reader.CachedClips` is such a class. Labels are int64 with one class number per video, or
+    multi-hot if a video may have several labels.
+    """
 
     @property
     def spec(self) -> Mapping[str, tuple[int, ...]]:
-        """Returns array name -> shape of one clip."""
+        """Returns the full name of each array -> the shape of one clip."""
         ...
 
     @property
@@ -44,46 +51,49 @@ class Clips(Protocol):
 
     @property
     def video_ids(self) -> Sequence[str]:
-        """Returns the video of each clip."""
+        """Returns the id of the video of each clip."""
         ...
 
     @property
     def labels(self) -> Tensor:
-        """Returns the labels of each clip: int64 [clips], -1 for no label, or multi-hot [clips, num_classes]."""
+        """Returns the labels of each clip: int64 [clips] with -1 for no label, or multi-hot [clips, num_classes]."""
         ...
 
     @property
     def videos(self) -> Sequence[str]:
-        """Returns the videos of the split in the order of the data set's list.
+        """Returns the ids of all videos of the split, in the order of the data set's list.
 
-        Videos without an ok clip are included.
+        Failed videos are included.
         """
         ...
 
     @property
     def failed_videos(self) -> Sequence[str]:
-        """Returns the videos of the split that have no ok clip."""
+        """Returns the ids of the videos of the split of which every clip failed."""
         ...
 
     @property
     def failed_labels(self) -> Tensor:
-        """Returns the labels of `failed_videos`, in the form of `labels`."""
+        """Returns the labels of `failed_videos`, as int64 or multi-hot as in `labels`."""
         ...
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int], /) -> Batch:
-        """Returns several clips: arrays by name, and `labels` (int64 [B], or multi-hot float32 [B, num_classes])."""
+        """Returns the clips `indices` as a dictionary of array name -> values. The first axis has the B clips.
+
+        The name `labels` has the labels (int64 [B], or multi-hot float32 [B, num_classes]).
+        """
         ...
 
 
 def read_batches(
     clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[Batch]:
-    """Yields the named arrays of the clips in `order`, in batches on `device`. The last batch may be smaller.
+    """Yields batches of the clips in `order`, with the arrays in `names`, on `device`. The last batch may be smaller.
 
-    A thread reads the next batch while the present batch is used. A data set of earlier versions may lack `batch`. The
-    batches of such a data set come from `__getitems__`.
+    A thread reads the next batch while the caller uses the present one. If a data set of earlier versions has no method
+    `batch`, its `__getitems__` is called. A stop by a signal raises KeyboardInterrupt between two batches.
     """
     read_together = clips.batch if hasattr(clips, "batch") else clips.__getitems__  # type: ignore[attr-defined]
 
@@ -105,9 +115,9 @@ def read_batches(
 
 
 def identified(clips: Clips) -> dict[str, Any]:
-    """Returns what tells the videos and labels of two splits apart: counts for people, and a digest.
+    """Returns a dictionary that differs between splits with different videos or labels.
 
-    Failed videos are included.
+    It has the number of clips, the number of failed videos, and a digest of videos and labels.
     """
     seen = xxhash.xxh3_64("\n".join([*clips.video_ids, "", *clips.failed_videos]).encode())
     for labels in (clips.labels, clips.failed_labels):
@@ -116,28 +126,34 @@ def identified(clips: Clips) -> dict[str, Any]:
 
 
 def is_labelled(clips: Clips) -> bool:
-    """Returns whether any video of the split has a label, failed videos included."""
+    """Returns whether at least one video of the split has a label. Failed videos count too."""
     return bool(_have_label(clips.labels).any() or _have_label(clips.failed_labels).any())
 
 
 def _have_label(labels: Tensor) -> Tensor:
-    """Returns which rows of `labels` have a label. `labels` has the form of `Clips.labels`."""
+    """Returns a bool for each row of `labels` that says whether the row has a label.
+
+    `labels` has the form of `Clips.labels`.
+    """
     return (labels > 0).any(1) if labels.ndim == 2 else labels >= 0
 
 
 def require_clips(clips: Clips, purpose: str) -> None:
-    """Raises UnusableClips where there is no clip. `purpose` completes the message: "train on ..."."""
+    """Raises UnusableClips if the split has no clip.
+
+    `purpose` is the part of the message after "to", such as "train on".
+    """
     if not len(clips):
         failed = f": {counted(len(clips.failed_videos), 'video')}, all failed" if clips.failed_videos else ""
         raise UnusableClips(f"There is no ok clip to {purpose}{failed}.")
 
 
 def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> None:
-    """Raises UnusableClips where there is no clip, and where labels are missing or are no classes.
+    """Raises UnusableClips if the split has no clip, or if labels are missing or are not classes.
 
-    Where videos may have several labels, some videos may have no label, but not all. failed_too: the labels of videos
-    without an ok clip are needed too, because scores cover these videos. `purpose` completes the message: "train on
-    ...".
+    If videos may have several labels, some videos may have no label, but not all. With `failed_too`, the labels of
+    failed videos are needed too, because scores cover these videos. `purpose` is the part of the message after "to",
+    such as "train on".
     """
     require_clips(clips, purpose)
     labels, classes = clips.labels, clips.num_classes
@@ -162,9 +178,10 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
 
 
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
-    """Checks the inputs after a result was not a number, to find out whether the inputs caused it.
+    """Raises FeaturesNotFinite if a value in one of the arrays `names` is not finite.
 
-    Raises FeaturesNotFinite for the first clip with a value in one of the named arrays that is not finite.
+    The message names the video of the first such clip. Training calls it after a result was not finite, to find out
+    whether the features caused it.
     """
     for indices in stopping.checked(torch.split(torch.arange(len(clips)), batch_size)):
         batch = clips.batch(indices.tolist())

@@ -1,4 +1,4 @@
-"""Trains a head on cached clips."""
+"""Trains a head on cached clips. An interrupted run continues from a file with its state."""
 
 import copy
 import math
@@ -41,12 +41,12 @@ RANK_SEEDS = 2**32  # distance of the seeds of processes that train together, so
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss, or a score, is no longer finite."""
+    """The loss or a score of the head became NaN or infinite."""
 
 
 @dataclass
 class _Best:
-    """The best epoch so far. A higher `worth` is better."""
+    """The best epoch so far, with its number, its weights and its validation metric `worth`. Higher is better."""
 
     worth: float = -math.inf
     epoch: int = 0
@@ -59,9 +59,9 @@ OnStep = Callable[[StepRecord], None]
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch's global generators of the CPU and of `device` while the context is open.
+    """Seeds torch's global generators of the CPU and of `device` with `seed` while the context is open.
 
-    The generators are restored at the end.
+    Sets the generators back to their former states at the end.
     """
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng([device] if on_cuda else []):
@@ -83,19 +83,21 @@ def train(
     on_step: OnStep = lambda record: None,
     state_file: Path | None = None,
 ) -> TrainResult:
-    """Trains `head` in place. The head ends in evaluation mode, on `device`, with the weights of the best epoch.
+    """Trains `head` in place and returns the results of the run. The weights of the best epoch are kept.
 
-    The best epoch is the first with the best `options.metric` on `val_clips`. Without `val_clips` it is the last epoch.
-    On a CPU, the same head, clips, options and number of threads have the same weights bit for bit. The caller seeds
-    the head's first weights: `with seeded(options.seed, device): head = build_head(...)`.
+    At the end, `head` is on `device` in evaluation mode. The best epoch is the first epoch with the best
+    `options.metric` on `val_clips`, or the last epoch if there are no `val_clips`. On a CPU, the same head, clips,
+    options and number of threads lead to the same weights bit for bit. The caller seeds the head's first weights: `with
+    seeded(options.seed, device): head = build_head(...)`.
 
-    With a `state_file`, the run's state is written there after each epoch and as the options say. A run that finds a
-    state continues from it, to the same weights as without interruption. The caller removes the state at the end. A run
-    that diverges leaves no state. `on_step` is called once a second. Under torchrun, the processes share each batch
-    (`together.py`), and the first process validates and writes.
+    With a `state_file`, the run writes its state there after each epoch, and as often as the options say. If the file
+    has a state at the start, the run continues from it, to the same weights as without interruption. The caller removes
+    the file at the end. A run that diverges removes it itself. `on_step` is called about once a second. Under torchrun,
+    the processes share each batch (`together.py`), and the first process validates and writes.
 
-    Raises UnusableClips for clips that cannot be learnt from, and StateError for a state of another run. When the loss
-    is not finite, raises FeaturesNotFinite if features are not finite, else TrainingDiverged.
+    Raises UnusableClips if the clips have no labels to learn from, and StateError if the state is damaged or is the
+    state of another run. Raises UsageError if the metric or the precision does not fit. If the loss is not finite,
+    raises FeaturesNotFinite if a feature is not finite, else TrainingDiverged.
     """
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:
@@ -127,7 +129,7 @@ def _check_metric(options: TrainOptions, clips: Clips) -> None:
 
 
 class _Training:
-    """One run: optimiser, order of clips, progress, and the best epoch so far."""
+    """One training run, with its optimiser, order of clips, progress, and best epoch so far."""
 
     def __init__(
         self, head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions, device: torch.device
@@ -151,7 +153,10 @@ class _Training:
         self.begun = self.saved = time.perf_counter()
 
     def resume_from(self, state_file: Path | None) -> None:
-        """Continues from the state in `state_file`, and writes later states there."""
+        """Continues from the state in `state_file` if there is one. Later states are written to this file.
+
+        Raises StateError if the state is damaged or is the state of another run.
+        """
         self.state_file = state_file
         if state_file is not None:
             self.identity = identity(self.head, self.clips, self.val_clips, self.options)
@@ -164,6 +169,10 @@ class _Training:
                     raise damaged(state_file, shortened(f"{type(error).__name__} {error}", 300)) from error
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
+        """Trains to the end and returns the results.
+
+        A stop by a signal raises KeyboardInterrupt between two batches.
+        """
         while not self._finished():
             stopping.check()
             record = self._epoch(on_step)
@@ -195,11 +204,11 @@ class _Training:
         return -record.metrics["loss"] if self.metric == "loss" else record.metrics[self.metric]
 
     def _scored(self) -> Head:
-        """Returns the network that is validated and kept."""
+        """Returns the network that is validated and kept. It is the moving mean if there is one, else the head."""
         return self.head if self.ema is None else self.ema.module
 
     def _epoch(self, on_step: OnStep) -> EpochRecord:
-        """Runs the present epoch, or the rest of it, and returns its record."""
+        """Trains for the present epoch, or for the rest of it, validates, and returns the epoch's record."""
         started = told = time.perf_counter()
         self.head.train()
         names, size, clips_done = (*self.head.reads, "labels"), self.options.batch_size, 0
@@ -224,13 +233,16 @@ class _Training:
         return record
 
     def _order(self) -> Tensor:
-        """Returns the clips of the present epoch. The last epoch may have fewer clips."""
+        """Returns the clip indices of the present epoch in random order. The last epoch may have fewer clips."""
         self.order.set_state(self.epoch_order)
         order = torch.randperm(len(self.clips), generator=self.order)
         return order[: (self.schedule.num_steps - self.step + self.step_of_epoch) * self.options.batch_size]
 
     def _record(self, loss: float, clips_per_second: float, started: float) -> EpochRecord:
-        """Validates the head after the epoch and returns the epoch's record."""
+        """Validates the head after the epoch and returns the epoch's record. `started` is the time of its start.
+
+        Raises FeaturesNotFinite or TrainingDiverged if the loss or a score is not finite.
+        """
         epoch = len(self.history) + 1
         if not math.isfinite(loss):
             require_finite(self.clips, self.head.reads, self.options.batch_size)
@@ -249,9 +261,9 @@ class _Training:
         )
 
     def _validated(self) -> dict[str, float] | None:
-        """Returns the metrics, or {} without a validation split.
+        """Returns the validation metrics by name, with the `loss`. Returns {} without a validation split.
 
-        Returns None where scores are not finite although features are.
+        Returns None if a score is not finite although all features are finite.
         """
         if self.val_clips is None:
             return {}
@@ -282,7 +294,7 @@ class _Training:
         )
 
     def _step(self, batch: dict[str, Tensor], indices: Tensor) -> None:
-        """Takes one step on the clips `indices`. `batch` has this process's share of these clips."""
+        """Takes one step of the optimiser on the clips `indices`. `batch` has this process's share of these clips."""
         factor = self.schedule.factor(self.step, [self._worth(record) for record in self.history])
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor * group["factor"]
@@ -314,9 +326,9 @@ class _Training:
         return logits
 
     def _share(self, indices: Tensor) -> float:
-        """Returns the weight of this process's mean loss.
+        """Returns the factor on this process's mean loss.
 
-        With these weights, the mean over processes is the mean over all clips `indices`.
+        With these factors, the mean over the processes is the mean over all clips `indices`.
         """
         count, weights = together.num_processes(), self.weight_of_clip[indices]
         return 1.0 if count == 1 else count * float(weights[together.rank() :: count].sum() / weights.sum())
@@ -329,7 +341,7 @@ class _Training:
         return bool(by_steps) or (alone and now - self.saved >= 60 * self.options.checkpoint_minutes)
 
     def _save(self) -> None:
-        """Writes everything that the next step depends on."""
+        """Writes the run's state, all that the next step depends on, to `state_file`. Does nothing without a file."""
         if self.state_file is None:
             return
         self.saved = time.perf_counter()

@@ -1,4 +1,8 @@
-"""Computes the metrics of videos from clips. V videos, K classes."""
+"""Computes the metrics of videos from the logits of their clips. An ok clip is a clip that was extracted without a
+failure.
+
+Shapes: V videos, K classes.
+"""
 
 import math
 from dataclasses import dataclass
@@ -21,14 +25,14 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class ScoresNotFinite(RuntimeError):
-    """A head returns NaN or infinity for finite features."""
+    """The head returned NaN or infinity although all features are finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoScores:
-    """One row per video, in the order of the data set's list: scores [V, K] float64, labels [V] or [V, K].
+    """The scores of all videos of a split, in the order of the data set's list. `scores` is [V, K] float64.
 
-    A video without an ok clip has scores -inf.
+    `labels` is int64 [V], or multi-hot [V, K]. A video of which every clip failed has scores -inf.
     """
 
     video_ids: tuple[str, ...]
@@ -38,11 +42,12 @@ class VideoScores:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Metrics as fractions by name (top1 and top5, or mAP and wAP) over `num_videos`, which include `num_failed`.
+    """The metrics of a split as fractions, by name: top1 and top5, or mAP and wAP.
 
-    `loss` is the mean over clips, without class weights. `per_class` has the fraction of right videos of each class, or
-    its average precision. `per_class` is NaN for `classes_without_positives`, which a mean over classes leaves out.
-    Where no video has a label, there are scores but no metrics, and all other numbers are NaN.
+    `num_videos` includes the `num_failed` videos of which every clip failed. `loss` is the mean over clips, without
+    class weights. `per_class` has for each class the fraction of correct videos, or the average precision. It is NaN
+    for the classes in `classes_without_positives`. If no video has a label, `videos` has the scores, `metrics` is
+    empty, and all other results are NaN.
     """
 
     metrics: dict[str, float]
@@ -54,17 +59,23 @@ class EvaluationResult:
 
     @property
     def classes_without_positives(self) -> tuple[int, ...]:
+        """Returns the numbers of the classes that no video has as a label.
+
+        Means over classes leave these classes out.
+        """
         return tuple(class_index for class_index, value in enumerate(self.per_class) if math.isnan(value))
 
 
 def evaluate(
     head: Head, clips: Clips, options: TrainOptions, *, device: torch.device, purpose: str = "evaluate"
 ) -> EvaluationResult:
-    """Returns the metrics of the videos in `clips`: top-k, or mAP as Charades defines it for several labels per video.
+    """Returns the metrics of the videos in `clips`: top-k, or mAP if videos may have several labels.
 
-    A video without an ok clip counts as wrong, or is ranked last, as the official scorer treats missing videos. Where
-    no video has a label, the result has scores alone. Raises UnusableClips, which names the `purpose`, without a clip,
-    or where some labels are missing. Raises FeaturesNotFinite or ScoresNotFinite for values that are not finite.
+    mAP is that of Charades. A video of which every clip failed counts as wrong, or is ranked last, as the official
+    scorer does with missing videos. If no video has a label, the result has only scores.
+
+    Raises UnusableClips if there is no clip, or if some labels are missing. The message names the `purpose`. Raises
+    FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a score is NaN or infinite.
     """
     labelled = is_labelled(clips)
     if labelled:
@@ -85,7 +96,7 @@ def evaluate(
 
 
 def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
-    """Returns the metrics of all videos, and the metric of each class."""
+    """Returns the metrics over all videos by name, and the metric of each class [K]."""
     if videos.labels.ndim == 2:
         average_precision = charades_map(videos.scores, videos.labels)
         return {"mAP": average_precision.mean, "wAP": average_precision.weighted}, average_precision.per_class
@@ -93,7 +104,10 @@ def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
-    """Returns the scores of all videos, each joined from its clips and crops."""
+    """Returns the scores of all videos. The score of a video is joined from the logits of its clips and crops.
+
+    `logits` is [clips, K].
+    """
     row = {video: index for index, video in enumerate(clips.videos)}
     video_of_clip = torch.tensor([row[video] for video in clips.video_ids])
     scores = joined(logits, video_of_clip, len(row), options, multi_label=clips.multi_label)
@@ -106,9 +120,10 @@ def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScor
 def joined(
     logits: Tensor, video_of_clip: Tensor, num_videos: int, options: TrainOptions, *, multi_label: bool
 ) -> Tensor:
-    """Returns scores [num_videos, K]: the maximum or mean of logits [clips, K], or of their probabilities, per video.
+    """Returns the scores [num_videos, K]. A score is the maximum or the mean over the clips of the video.
 
-    A video without a clip has -inf.
+    `logits` is [clips, K]. `video_of_clip` [clips] has the row of each clip's video. The option `aggregate_of` says
+    whether logits or their probabilities are joined. A video without a clip has -inf.
     """
     if options.aggregate_of == "probabilities":
         logits = probabilities(logits, multi_label=multi_label)
@@ -122,12 +137,16 @@ def joined(
 
 
 def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
-    """Returns probabilities of logits [..., K]: sigmoids where a video may have many labels, else the softmax."""
+    """Returns the probabilities of `logits` [..., K]: sigmoids if a video may have several labels, else the softmax."""
     return logits.sigmoid() if multi_label else logits.softmax(-1)
 
 
 def clip_logits(head: Head, clips: Clips, batch_size: int, device: torch.device) -> Tensor:
-    """Returns logits [clips, K] on the CPU in float64. In float64, the sigmoids of large logits do not tie at 1."""
+    """Returns the logits of all clips, [clips, K] float64 on the CPU. In float64, the sigmoids of large logits do not
+    become equal to 1.
+
+    Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a logit is NaN or infinite.
+    """
     was_training = head.training
     head.eval()
     try:

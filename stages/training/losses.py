@@ -1,4 +1,7 @@
-"""The losses of clips."""
+"""Computes the loss of a batch of clips, and the weights in this loss.
+
+Shapes: B clips, K classes.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +14,11 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Returns the mean loss of logits [B, K].
+    """Returns the mean loss over the clips, a scalar. `logits` is [B, K].
 
-    int64 labels [B] have a softmax loss. Multi-hot labels [B, K] have a sigmoid loss per class. `weights` [K] weight
-    the clips of a class (the mean is then weighted), or the positives of a class.
+    For `labels` int64 [B], the loss is the softmax cross-entropy. For multi-hot `labels` [B, K], it is a binary
+    cross-entropy per class. `weights` [K] are factors on the clips of each class, and the mean is weighted too. For
+    multi-hot labels, they are factors on the positives of each class.
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, weights)
@@ -22,12 +26,13 @@ def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
-    """Returns the weights [K] of the loss, or None where all are 1.
+    """Returns the weights [K] of the classes in the loss, or None if all weights are 1.
 
-    Balanced weights count each class equally: clips / (classes present * clips of the class). Where clips may have
-    several labels, the positives of a class count as much as its negatives. A class without clips has weight 1.
+    With `balanced`, each class has the same total weight. The weight is clips / (classes present * clips of the class).
+    If clips may have several labels, the positives of a class weigh as much as its negatives. A class without clips has
+    weight 1.
 
-    Raises UsageError unless given weights are one per class.
+    Raises UsageError if the options list weights, but not one for each class.
     """
     if options.class_weights == "none":
         return None
@@ -48,7 +53,7 @@ def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
 
 
 def clip_weights(clips: Clips, weights: Tensor | None) -> Tensor:
-    """Returns the weight of each clip [clips] in the mean of `clip_loss`."""
+    """Returns the weight of each clip in the mean of `clip_loss`: one number for each clip of `clips`."""
     if weights is None or clips.multi_label:
         return torch.ones(len(clips))
     return weights[clips.labels]

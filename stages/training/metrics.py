@@ -1,4 +1,7 @@
-"""Computes the metrics of videos in float64. A video without scores has a row of -inf."""
+"""Computes the metrics of videos in float64. A video without scores has a row of -inf.
+
+Shapes: V videos, K classes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +15,19 @@ from kinegraph.cache_schemas.words import counted
 def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
     """Returns the fraction of videos whose label is among the k largest scores, as {"top1": ..., "top5": ...}.
 
-    scores [V, K], labels int64 [V]. Among equal scores the lower class counts as larger, so constant scores are no hit
-    for every class. A score of -inf is never a hit.
+    `ks` has the numbers k. `scores` is [V, K] and `labels` is int64 [V]. Among equal scores the lower class counts as
+    larger, so constant scores do not count as a hit for every class. A score of -inf is never a hit.
 
-    Raises ValueError without a video, for a label that is no class, and for NaN.
+    Raises ValueError if there is no video, if a label is not a class, or if a score is NaN.
     """
     rank = _rank_of_label(scores, labels)
     return {f"top{k}": (rank < k).double().mean().item() for k in ks}
 
 
 def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns for each class [K] the fraction of its videos whose label has the largest score.
+    """Returns for each class the fraction of its videos whose label has the largest score: float64 [K].
 
-    A class without a video has NaN.
+    A class without a video has NaN. Raises ValueError in the same cases as `topk`.
     """
     hits = (_rank_of_label(scores, labels) < 1).double()
     num_classes = scores.shape[1]
@@ -32,9 +35,10 @@ def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def confusion(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns counts [K, K + 1] of videos by class and by largest score. The last column counts videos without scores.
+    """Returns how many videos of each class (row) have each class as their largest score (column): int64 [K, K + 1].
 
-    Ties are resolved as in `topk`. Raises the errors of `topk`.
+    The last column counts videos without scores. Among equal scores the lower class counts as larger. Raises ValueError
+    in the same cases as `topk`.
     """
     _rank_of_label(scores, labels)  # called for its checks
     num_classes = scores.shape[1]
@@ -45,9 +49,9 @@ def confusion(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns how many classes [V] stand before a video's label.
+    """Returns for each video how many classes have a larger score than the video's label: int64 [V].
 
-    Where the label's score is -inf, it is the largest integer.
+    The value is the largest integer if the score of the label is -inf. Raises ValueError in the same cases as `topk`.
     """
     _check(scores)
     num_classes = scores.shape[1]
@@ -61,7 +65,10 @@ def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CharadesMap:
-    """Average precision per class [K] (NaN without a positive), its mean, and its mean weighted by class size."""
+    """Average precision of each class, `per_class` [K], which is NaN for a class without a positive video.
+
+    `mean` is the mean over the other classes. `weighted` is their mean weighted by the number of positive videos.
+    """
 
     per_class: Tensor
     mean: float
@@ -69,14 +76,14 @@ class CharadesMap:
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
-    """Returns mean average precision as in the official Charades_v1_classify.m.
+    """Returns the mean average precision as the official Charades_v1_classify.m computes it.
 
-    scores [V, K], multi-hot labels [V, K], videos in the order of the annotation file. For each class, videos are
-    sorted by descending score (stable) and AP = 1 / N_pos * sum over ranks r of precision(r) * [r is positive], without
-    interpolation. Videos without any label are ranked as if their scores were -inf. Classes without a positive are left
-    out of the mean.
+    `scores` is [V, K]. `labels` is multi-hot [V, K]. Videos must have the order of the annotation file. For each class,
+    videos are sorted by descending score (stable), and the average precision is 1 / N_pos * sum over ranks r of
+    precision(r) * [r is positive], without interpolation. N_pos is the number of positive videos. Videos without any
+    label are ranked as if their scores were -inf. Classes without a positive video are left out of the mean.
 
-    Raises ValueError without a video or a positive, and for NaN.
+    Raises ValueError if there is no video, if no video has a label, or if a score is NaN.
     """
     _check(scores)
     positive = labels > 0

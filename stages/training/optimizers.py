@@ -1,4 +1,4 @@
-"""Builds the optimiser with its groups, and keeps the moving mean of the weights."""
+"""Builds the optimiser with its groups of parameters, and keeps the moving mean of the weights."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
-    """Returns AdamW or SGD over the parameters that are trained."""
+    """Returns the optimiser, AdamW or SGD, for the parameters of `head` that are trained."""
     groups = _groups(head, options)
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, options.learning_rate)
@@ -22,10 +22,10 @@ def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
 
 
 class MovingMean(nn.Module):
-    """A copy of a head, `module`. The copy's weights and BatchNorm statistics are moving means of the head's values.
+    """A copy of a head, in `module`. Its weights and BatchNorm statistics are moving means of the head's values.
 
-    Values that are not floating-point, such as indices, are copied from the head. Names in the state are those of
-    torch's AveragedModel, which averages indices too.
+    Values that are not floating-point, such as indices, are copied from the head. The names in its `state_dict` are
+    those of torch's AveragedModel, which also averages indices.
     """
 
     n_averaged: Tensor
@@ -41,7 +41,7 @@ class MovingMean(nn.Module):
 
     @torch.no_grad()
     def update(self, head: Head) -> None:
-        """Takes in the head's present values. The mean begins with the first values."""
+        """Moves the means towards the present values of `head`. The first call copies the values."""
         pairs = [*zip(_tensors(self.module), _tensors(head), strict=True)]
         means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(means, values, 1 - self.decay if self.n_averaged else 1.0)
@@ -52,7 +52,7 @@ class MovingMean(nn.Module):
 
 
 def build_ema(head: Head, options: TrainOptions) -> MovingMean | None:
-    """Returns a moving mean of the head's weights, or None where the options ask for none."""
+    """Returns a moving mean of the head's weights, or None if the option `ema` is not set."""
     return None if options.ema is None else MovingMean(head, options.ema)
 
 
@@ -61,9 +61,10 @@ def _tensors(head: Head) -> Iterator[Tensor]:
 
 
 def _groups(head: Head, options: TrainOptions) -> list[dict[str, Any]]:
-    """Returns the trained parameters, grouped by the head's `factor` on the learning rate and by weight decay.
+    """Returns the groups of trained parameters for the optimiser.
 
-    If the options ask for it, parameters with one axis (biases, gains of norms) have no decay.
+    A group has one learning rate `factor` and one weight decay. Unless the option `decay_all` is set, parameters with
+    one axis (biases, gains of norms) have no weight decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in head.named_parameters():

@@ -1,4 +1,4 @@
-"""The records that training returns and logs. Torch-free."""
+"""The records that training returns and logs. Imports no torch."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ RECORD_FILE = "run.json"  # written last in the folder of a run
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch, numbered from 1: mean training loss, validation metrics and `loss` (empty without validation).
+    """The results of one epoch. Epochs are counted from 1.
 
-    `seconds` includes validation. `clips_per_second` is the speed of training alone.
+    `loss` is the mean training loss. `metrics` has the validation metrics and the validation `loss` by name, and is
+    empty without validation. `seconds` includes validation. `clips_per_second` is the speed of training alone.
     """
 
     epoch: int
@@ -22,8 +23,10 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """A moment within an epoch: steps done, all steps, mean loss and speed of the epoch so far, last validation
-    metric.
+    """The progress of a run in the middle of an epoch.
+
+    `step` of `num_steps` steps of the run are done. `loss` and `clips_per_second` are means over the epoch so far.
+    `metric` is the name and the value of the last validation metric, or None before the first validation.
     """
 
     epoch: int
@@ -36,7 +39,11 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """The epoch whose weights the head has after training. `metric` names the metric that chose it, or is None."""
+    """The result of a training run.
+
+    After training, the head has the weights of `best_epoch`. `metric` names the validation metric that chose this
+    epoch. `metric` and `best_metric` are None without validation.
+    """
 
     best_epoch: int
     best_metric: float | None

@@ -1,4 +1,4 @@
-"""Computes the learning rate over a run."""
+"""Computes the learning rate at each step of a run."""
 
 import math
 from bisect import bisect_right
@@ -10,7 +10,7 @@ from kinegraph.stages.training.options import TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Maps a step to a factor on the learning rate. `milestones` and `warmup` are in steps."""
+    """Computes for each step the factor on the learning rate, and the length of the run in steps and epochs."""
 
     options: TrainOptions
     steps_per_epoch: int
@@ -22,14 +22,15 @@ class Schedule:
 
     @property
     def num_epochs(self) -> int:
-        """Returns the number of epochs begun. The last epoch may be cut short."""
+        """Returns the number of epochs of the run. The last epoch may be cut short."""
         return math.ceil(self.num_steps / self.steps_per_epoch)
 
     def factor(self, step: int, metrics: Sequence[float] = ()) -> float:
-        """Returns the factor of `step`, counted from 0.
+        """Returns the factor on the learning rate at `step`. Steps are counted from 0.
 
-        Warm-up rises to 1 at its last step. Cosine falls from there to 0 at the end. `metrics` has the metric of each
-        epoch before, and a higher metric is better. Only the schedule `plateau` uses `metrics`.
+        The factor rises to 1 at the last step of the warm-up. The schedule `cosine` lets it fall from there to 0 at the
+        end. `metrics` has the validation metric of each epoch so far, and a higher metric is better. Only the schedule
+        `plateau` uses `metrics`.
         """
         options, unit = self.options, 1 if self.options.iterations else self.steps_per_epoch
         warmup = options.warmup * unit
@@ -45,9 +46,10 @@ class Schedule:
 
 
 def num_plateaus(metrics: Sequence[float], length: int) -> int:
-    """Returns how often `length` epochs in a row were not better than the best epoch before them.
+    """Returns the number of plateaus in `metrics`, which has one number per epoch.
 
-    Each plateau restarts the count.
+    A plateau is `length` epochs in a row that are not better than the best epoch before them. After a plateau, the
+    count of epochs starts again at 0.
     """
     best, waited, plateaus = -math.inf, 0, 0
     for metric in metrics:

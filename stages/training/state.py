@@ -1,4 +1,4 @@
-"""Stores the state of a training run, from which a killed run continues as if without interruption."""
+"""Stores the state of a training run. From it, a run that was killed continues as if there had been no interruption."""
 
 import io
 import pickle
@@ -40,13 +40,13 @@ MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 
 class StateError(UsageError):
-    """A state does not belong to this run, or cannot be read."""
+    """The state in a file is the state of another run, or the file cannot be read."""
 
 
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
-    """Returns the values that must be equal for a run to continue.
+    """Returns the values that must be equal for a run to continue from a state.
 
-    The values are the recipe, the features, and the clips of both splits with labels.
+    They are the recipe, the fingerprint of the features, and the identity of the clips and labels of both splits.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
@@ -54,16 +54,21 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
 
 
 def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
-    """Writes tensors, numbers and strings, whole or not at all."""
+    """Writes the state of the run to the file `path`, whole or not at all. `of` is the `identity` of the run.
+
+    `state` has tensors, numbers and strings only.
+    """
     buffer = io.BytesIO()
     torch.save({"of": of, "state": state}, buffer)
     write_whole(path, [buffer.getbuffer()])
 
 
 def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the state in `path`, on the CPU, or None without a file. No code of the file is run.
+    """Returns the state in the file `path`, with tensors on the CPU. Returns None if the file does not exist.
 
-    Raises StateError for a file that cannot be read, or that belongs to another recipe, head or list of clips.
+    Runs no code of the file.
+
+    Raises StateError if the file cannot be read, or if its run differs from the identity `of` (recipe, head or clips).
     """
     try:
         require_sound(path)
@@ -95,7 +100,7 @@ def load_state(path: Path, of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def damaged(path: Path, why: str) -> StateError:
-    """Returns the error for a state that cannot be read. `why` is the cause."""
+    """Returns the error for a file whose content is not a state. `why` is the cause."""
     return StateError(f"{path} is not a state of training that kinegraph wrote: {sentence(why)} {ADVICE}")
 
 
@@ -104,12 +109,15 @@ def _said(value: object) -> str:
 
 
 def remove_state(folder: Path) -> None:
-    """Removes the state of the run in `folder`."""
+    """Removes the file with the state of the run in `folder`."""
     remove_durably(folder / STATE_FILE)
 
 
 def generators(device: torch.device) -> dict[str, torch.Tensor]:
-    """Returns the states of torch's global generators of the CPU and of `device`. Dropout draws from these."""
+    """Returns the states of torch's global generators of the CPU and of `device`.
+
+    Dropout draws its numbers from these generators.
+    """
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -117,7 +125,7 @@ def generators(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Sets the generators to `states`. For a run that began on a CPU, the generator of CUDA keeps its seed."""
+    """Sets torch's global generators to `states`. If the run began on a CPU, the generator of CUDA keeps its seed."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

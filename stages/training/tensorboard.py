@@ -1,4 +1,4 @@
-"""Writes scalars of training for TensorBoard."""
+"""Writes the losses and metrics of training for TensorBoard."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +11,10 @@ from kinegraph.stages.training.records import EpochRecord
 
 @contextmanager
 def scalar_log(folder: Path) -> Iterator[Callable[[EpochRecord], None]]:
-    """Yields a callback that logs epochs in `folder`. A run that continues replaces the epochs that it repeats.
+    """Yields a function that writes an EpochRecord to the TensorBoard log in `folder`. The log is closed at the end.
 
-    Raises UsageError without the package tensorboard.
+    If a run continues, its epochs replace the later epochs of the log. Raises UsageError if the package tensorboard is
+    not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,7 +1,7 @@
-"""Trains one head in several processes, as torchrun starts them. In a single process this module has no effect.
+"""Trains one head in several processes, as torchrun starts them. In a single process the functions change nothing.
 
-Every process holds the whole head and takes every k-th clip of each batch. The result is that of one process with the
-same batches, up to the order of sums and the draws of dropout.
+Every process holds the whole head and takes every k-th clip of each batch, for k processes. The result is that of one
+process with the same batches, except for the order of sums and the random draws of dropout.
 """
 
 import os
@@ -24,18 +24,23 @@ T = TypeVar("T")
 
 
 def num_processes() -> int:
-    """Returns the number of processes that train together, 1 for a process alone."""
+    """Returns the number of processes that train together. The number is 1 for a process alone."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Returns this process's number. Process 0 validates, writes and prints."""
+    """Returns this process's number, from 0. Process 0 validates, writes and prints."""
     return int(os.environ.get("RANK", "0")) if num_processes() > 1 else 0
 
 
 @contextmanager
 def acquainted(device: torch.device) -> Iterator[None]:
-    """Connects the processes while the context is open. Where `device` is any GPU, each process has its own GPU."""
+    """Connects the processes with each other while the context is open.
+
+    If `device` is "cuda", each process uses its own GPU.
+
+    Raises UsageError if this machine has fewer GPUs than processes.
+    """
     if num_processes() == 1 or dist.is_initialized():
         yield
         return
@@ -52,9 +57,9 @@ def acquainted(device: torch.device) -> Iterator[None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Returns the GPU of this process, where `device` is any GPU.
+    """Returns the GPU of this process if `device` is a GPU and several processes train. Otherwise returns `device`.
 
-    Raises UsageError where this machine has fewer GPUs than processes.
+    Raises UsageError if this machine has fewer GPUs than processes.
     """
     if num_processes() == 1 or device.type != "cuda":
         return device
@@ -65,11 +70,12 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def in_step(head: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the module to call in place of `head`. With it, gradients are means over the processes.
+    """Returns the module to call in place of `head`. Calling it makes the gradients the means over the processes.
 
-    The parameters that a head does not use must be the same at each step. BatchNorm sees the clips of all processes.
+    The parameters that a head does not use must be the same at each step. BatchNorm takes its statistics over the clips
+    of all processes.
 
-    Raises UsageError for BatchNorm on CPUs, which torch does not support.
+    Raises UsageError if a head with BatchNorm trains in several processes on CPUs, because torch does not support this.
     """
     if num_processes() == 1:
         return head
@@ -82,10 +88,11 @@ def in_step(head: nn.Module, device: torch.device) -> nn.Module:
 
 
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
-    """Returns this process's clips of `order`, which is cut into batches, and their number in each batch.
+    """Returns this process's clips of `order`, and the number of these clips in each batch.
 
-    Where the last batch is too small for all processes, this process repeats a clip. The loss's weight leaves the
-    repeated clip out. Raises UsageError unless the processes can share a batch evenly.
+    `order` has the indices of all clips, and is cut into batches of `batch_size`. If the last batch is too small for
+    all processes, this process repeats a clip. The weight of the loss leaves the repeated clip out. Raises UsageError
+    if the batch size is not a multiple of the number of processes.
     """
     count = num_processes()
     if batch_size % count:
@@ -97,7 +104,7 @@ def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
 
 
 def from_first(value: T) -> T:
-    """Returns the value of the first process. Values of other processes are ignored."""
+    """Returns the `value` of process 0 in all processes. The values of the other processes are ignored."""
     if num_processes() == 1:
         return value
     values = [value]
@@ -106,7 +113,7 @@ def from_first(value: T) -> T:
 
 
 def gathered(value: T) -> list[T]:
-    """Returns the values of all processes, by rank."""
+    """Returns the values of all processes as a list. The list is in the order of the process numbers."""
     if num_processes() == 1:
         return [value]
     values: list[T | None] = [None] * num_processes()
@@ -115,7 +122,7 @@ def gathered(value: T) -> list[T]:
 
 
 def summed(tensor: Tensor) -> Tensor:
-    """Returns the sum over processes."""
+    """Returns the sum of `tensor` over the processes, as a tensor of the same shape."""
     if num_processes() > 1:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
@@ -123,6 +130,6 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def meet() -> None:
-    """Waits for all processes."""
+    """Waits until all processes have called this function."""
     if num_processes() > 1:
         dist.barrier()
