@@ -28,9 +28,9 @@ Shape = tuple[int, int, int, int]  # (T, C, H, W)
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind of block is built. `option_model` is the class of its options.
+    """Describes how one kind of block is built.
 
-    `build` maps (options, C, H, W) to the module.
+    `option_model` is the class of the block's options. `build` maps (options, C, H, W) to the module.
     """
 
     option_model: type[StageOptions]
