@@ -1,4 +1,7 @@
-"""`kinegraph plan --calibrate` measures one work unit in a temporary cache. Needs torch."""
+"""`kinegraph plan --calibrate` measures one work unit in a temporary cache. Needs torch.
+
+A work unit is one shard with the stage keys that are to be computed for it.
+"""
 
 import resource
 import sys
@@ -24,11 +27,11 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The measured cost of one unit on this machine, and the estimate for the rest.
+    """The measured cost of one work unit on this machine, and the estimate for all missing shards.
 
-    `seconds` runs from the first video to the last seal, without the start of Python and the loading of networks.
-    `stage_seconds` divides it among stages. `peak_bytes` is the resident memory of the process. `hours` is the time for
-    all missing shards with `workers` such workers in parallel, None if no clip could be decoded.
+    `seconds` is the time from the first video to the last seal, without the start of Python and the loading of
+    networks. `stage_seconds` divides it among stages. `peak_bytes` is the largest resident memory of the process.
+    `hours` is the time for all missing shards with `workers` such workers in parallel, None if every clip failed.
     """
 
     clips: int
@@ -43,7 +46,7 @@ class Calibration:
 
     @property
     def clips_per_second(self) -> float:
-        """Returns the speed of one worker."""
+        """Returns the clips that one worker computes per second."""
         return self.clips / self.seconds
 
     def to_json(self) -> dict[str, Any]:
@@ -51,10 +54,10 @@ class Calibration:
 
 
 def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
-    """Runs one unit of the plan in a temporary folder and returns its cost, or None if the plan has no unit.
+    """Runs one work unit of the plan in a temporary folder and returns its cost, or None if the plan has no unit.
 
-    The cache is only read. Raises the errors of an extraction: WeightsError, and CacheMismatch for weights other than
-    those of the cache.
+    `cache` is only read. Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with
+    other weights.
     """
     if not plan.units:
         return None
@@ -92,20 +95,20 @@ def calibrate(config: Config, cache: Cache, plan: Plan) -> Calibration | None:
 
 
 def _typical(units: Sequence[WorkUnit]) -> WorkUnit:
-    """Returns the first unit with the keys that most units have."""
+    """Returns the first unit that has the most frequent set of stage keys."""
     ((keys, _),) = Counter(unit.keys for unit in units).most_common(1)
     return next(unit for unit in units if unit.keys == keys)
 
 
 def _scratch(cache: Cache, folder: str) -> Cache:
-    """Returns an empty cache in `folder` with the same rows and layout."""
+    """Returns a new cache in `folder` with the rows and the layout of `cache`, without any stage."""
     scratch = Cache.create(folder, cache.manifest["clips"], cache.manifest["store"])
     scratch.storage.put(TABLE, [cache.storage.get(TABLE)])
     return scratch
 
 
 def _copy_sealed(cache: Cache, scratch: Cache, keys: Sequence[str], shard: int) -> None:
-    """Copies the sealed objects of these keys in one shard into the temporary cache."""
+    """Copies the sealed objects of the stages `keys` in one shard from `cache` to the temporary cache `scratch`."""
     begun = [key for key in keys if cache.has_stage(key)]
     scratch.declare(*(cache.stage(key) for key in begun))
     for key in begun:

@@ -20,11 +20,11 @@ from kinegraph.stages.errors import UsageError
 class Estimate:
     """The cost of a plan.
 
-    `bytes` and `files` are to be written. `worker_bytes` is explained at the function `worker_bytes`. `hours` assumes
-    the speed of earlier shards of this cache, None if a planned stage has no earlier shard. `free_bytes` is None if the
-    cache is not on a file system. `free_inodes` is None also if the file system does not count inodes. Both obey limits
-    of the file system itself: the quota of a project, and what is reserved for root. The quota of a user shows only
-    when files are written.
+    `bytes` and `files` are the numbers of bytes and files to write. `worker_bytes` is the memory that pixels and
+    outputs take in one worker. `hours` assumes the speed of the shards that this cache has already. It is None if a
+    planned stage has no shard yet. `free_bytes` is None if the cache is not on a file system. `free_inodes` is then
+    None too, and also if the file system does not count inodes. Both respect the quota of a project and the blocks
+    reserved for root. They do not respect the quota of a user, which shows only when files are written.
     """
 
     units: int
@@ -36,9 +36,10 @@ class Estimate:
     hours: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the estimate as a document. `inodes` equals `files`.
+        """Returns the estimate as a document for `--json`.
 
-        A new array takes up to five more inodes, and the coordinates of a group take 16.
+        `inodes` equals `files`. In fact a new array takes up to five more inodes, and the coordinate arrays of a zarr
+        group take 16 more.
         """
         return asdict(self) | {"inodes": self.files}
 
@@ -58,7 +59,7 @@ class Estimate:
 
 
 def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
-    """Returns the cost of a plan."""
+    """Returns the estimated cost of `plan` on `cache`. No work is done, and nothing is written."""
     folder = cache.storage.local_path(".")
     return Estimate(
         units=len(plan.units),
@@ -72,10 +73,10 @@ def estimate(config: Config, cache: Cache, plan: Plan) -> Estimate:
 
 
 def worker_bytes(config: Config, cache: Cache, plan: Plan) -> int:
-    """Returns the largest memory that pixels and outputs take in one worker, in bytes.
+    """Returns the largest memory in bytes that pixels and outputs take in one worker.
 
-    The queues are taken as full, and every frame as large as the largest. Python and torch (some 400 MB), and the
-    networks with their activations, need more memory on top.
+    All queues are assumed to be full, and every frame to be as large as the largest frame. Python and torch (about 400
+    MB) and the networks with their activations need memory in addition.
     """
     keys = {key for unit in plan.units for key in unit.keys}
     row_bytes = sum(spec.row_bytes for key in keys for spec in plan.declared.stages[key].arrays)
@@ -94,9 +95,10 @@ def _most_rows_of_a_video(cache: Cache) -> int:
 
 
 def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
-    """Returns the bytes of one clip's pixels, squares and whole frames, in a unit that writes `keys`.
+    """Returns the bytes that the pixels of one clip take in a work unit that writes the stages `keys`.
 
-    No map is taken from the cache.
+    The pixels are square crops for backbones and whole frames for detectors. The estimate assumes that every backbone
+    runs, and that no map is read from the cache.
     """
     wanted = declared.wanted(declared.running(keys, lambda key: False))
     if wanted is None:
@@ -109,16 +111,16 @@ def _clip_bytes(declared: Declared, cache: Cache, keys: set[str]) -> int:
 
 
 def _frame_sizes(cache: Cache) -> list[tuple[int, int]]:
-    """Returns the sizes (height, width) of the frames of all videos, each size once, px."""
+    """Returns the frame sizes (height, width) of all videos in pixels. Each size is in the list once."""
     sizes = ClipsTable.read_columns(cache.storage, ["frame_height", "frame_width"])
     different = sizes.group_by(["frame_height", "frame_width"]).aggregate([]).to_pylist()
     return [(row["frame_height"], row["frame_width"]) for row in different if row["frame_height"] > 0]
 
 
 def hours(cache: Cache, plan: Plan) -> float | None:
-    """Returns the hours that the plan takes, or None if the speed of a stage is unknown.
+    """Returns the hours that one worker needs for the plan, or None if the speed of a stage is unknown.
 
-    Stages of one unit run together, so the slowest stage decides.
+    The stages of a work unit run together, so the slowest stage decides.
     """
     seconds = 0.0
     for key in plan.keys:
@@ -131,9 +133,9 @@ def hours(cache: Cache, plan: Plan) -> float | None:
 
 
 def _recent_rate(cache: Cache, key: str) -> float | None:
-    """Returns the clips per second of a stage over its last shards by number, or None if none is sealed.
+    """Returns the clips per second of stage `key`, or None if it has no sealed shard.
 
-    Reading every record would take as long as `status`.
+    Only the sealed shards with the highest numbers are read, because reading every record would take long.
     """
     records = (cache.ledger.read(key, shard) for shard in cache.ledger.shards(key)[-RECENT_RECORDS:])
     return clips_per_second(Sealed.of(record) for record in records if record)

@@ -1,4 +1,7 @@
-"""Events that workers report while they run. Events are small and can be sent between processes."""
+"""Events that workers report while they run. Events are small and can be sent between processes.
+
+A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
+"""
 
 from dataclasses import dataclass
 
@@ -14,7 +17,10 @@ class Preparing:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsDone:
-    """More clips and videos went through the networks. `waiting` names what the worker waits for most."""
+    """The networks have computed further clips. `clips` and `videos` are their numbers.
+
+    `waiting` names the work on which the worker spends most time.
+    """
 
     clips: int
     videos: int
@@ -23,7 +29,7 @@ class ClipsDone:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealed:
-    """All keys of a unit have their ledger records."""
+    """A unit is done: each of its stage keys has a ledger record. `failed_clips` are the ids of clips that failed."""
 
     unit: WorkUnit
     failed_clips: tuple[str, ...]
@@ -38,14 +44,14 @@ class UnitSealedElsewhere:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitLeased:
-    """Another run works on the unit. The unit has to be retried."""
+    """Another run holds the lease of the unit and works on it. This run has to try the unit again later."""
 
     unit: WorkUnit
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSuspected:
-    """The unit killed so many workers that it is left alone for now."""
+    """The unit killed several workers. It runs again at the end, with nothing else beside it."""
 
     unit: WorkUnit
 

@@ -1,4 +1,8 @@
-"""Decoding ahead of the network: threads decode videos, one thread assembles batches, queues are bounded."""
+"""Decodes videos ahead of the networks.
+
+Several threads decode videos, and one thread assembles batches of pixels. The queues between them are bounded. A unit
+is a `WorkUnit`: one shard with the stage keys to compute for it.
+"""
 
 import itertools
 import queue
@@ -33,8 +37,8 @@ LEFT_OPEN = 2  # videos that a following unit may need again; each holds some de
 class PixelBatch:
     """Holds `batch_size` consecutive rows of a shard from row `offset` on. The last batch of a shard holds fewer rows.
 
-    `clip_ids` are the clips of the whole unit. `pixels` maps each kind of square to [batch_size, T, S, S, 3] uint8.
-    Failed clips and missing rows are zero in `pixels`.
+    `clip_ids` are the clips of the whole unit. `pixels` maps each kind of square crop to [batch_size, T, S, S, 3] uint8
+    with T frames of S x S RGB pixels. Failed clips, and places without a row, are zero in `pixels`.
     """
 
     unit: WorkUnit
@@ -70,10 +74,10 @@ _File = AbstractContextManager[AtHand]
 class Feed:
     """Turns work units into batches of pixels.
 
-    `wanted` returns what a unit needs of its videos, or None if it needs nothing. Batches are cut from whole shards. A
-    unit that retries clips gets only the batches with such clips. Videos at URLs are copied ahead of the decoder, as
-    `staging` says. `note` is called, in any thread, when the decoding of a unit's video begins and when its last video
-    is decoded.
+    `rows_of` returns the rows of a unit. `wanted` returns which frames and crops a unit needs, or None if it needs no
+    pixels. Batches are cut from whole shards. A unit that retries clips gets only the batches with such clips. Videos
+    at URLs are copied ahead of the decoder, as `staging` says. `note` is called, in any thread, with "decoding" when
+    the decoding of a video of the unit begins, and with "decoded" after the last video of the unit.
     """
 
     def __init__(
@@ -93,9 +97,10 @@ class Feed:
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
     def batches(self, units: Iterable[WorkUnit]) -> Generator[PixelBatch]:
-        """Yields all batches of all units, in order. Decoding runs ahead across the borders of units.
+        """Yields all batches of all units, in order. The next unit is decoded while the last batches of one are used.
 
-        Close the generator to stop the threads. With 0 threads everything runs in the caller, for debugging.
+        Close the generator to stop the threads. With 0 threads everything runs in the thread of the caller, for
+        debugging.
         """
         open_videos = OpenVideos(LEFT_OPEN)
         if self._threads == 0:
@@ -130,7 +135,10 @@ class Feed:
                 )
 
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
-        """Returns the indexes of the rows to compute: all rows, or whole batches around the clips to retry."""
+        """Returns the indexes of the rows to compute.
+
+        These are all rows of the unit. If the unit retries clips, these are all rows of each batch with such a clip.
+        """
         retried = unit.retried
         if retried is None:
             return list(range(len(rows)))
@@ -138,7 +146,11 @@ class Feed:
         return [row_index for row_index in range(len(rows)) if row_index // self._batch_size in batches]
 
     def _begun(self, video: _UnitVideo, staging: Staging) -> _File:
-        """Returns the video's file, or a copy that is on its way. Nothing is copied if no pixels are wanted."""
+        """Returns a context manager that yields the local file of the video.
+
+        For a video at a URL, the copying begins now, and the context manager waits for it. Nothing is copied if the
+        unit needs no pixels.
+        """
         path = video.rows[0].path
         return nullcontext(AtHand(path)) if self._wanted(video.unit) is None else staging.begin(path)
 
@@ -171,7 +183,10 @@ class Feed:
         closed: threading.Event,
         open_videos: OpenVideos,
     ) -> Iterator[tuple[_UnitVideo, _Decoded]]:
-        """Yields decoded videos in order, with enough clips under way to fill two batches."""
+        """Yields each video of the units with its decoded clips, in order.
+
+        Meanwhile the threads of `pool` decode further videos, with clips enough for two batches.
+        """
         capacity = 2 * self._batch_size + self._threads
         under_way: deque[tuple[_UnitVideo, Future[_Decoded]]] = deque()
         clips = 0
@@ -213,7 +228,7 @@ class Feed:
                 rows, numbers, clips, sources = rows[size:], numbers[size:], clips[size:], {}
 
     def _fill_pixels(self, batch: PixelBatch) -> None:
-        """Moves the pixels of the clips into the batch."""
+        """Moves the pixels from the clips of the batch to `batch.pixels`."""
         wanted = self._wanted(batch.unit)
         if wanted is None:
             return
@@ -227,7 +242,7 @@ class Feed:
 
 
 def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
-    """Returns the clip with the video's own name in its warning or error."""
+    """Returns the clip, or the error, with the name of the video in its message in place of the name of a copy."""
     if isinstance(clip, DecodeError):
         return DecodeError(clip.reason, video.named(clip.detail))
     clip.warning = video.named(clip.warning)
@@ -242,7 +257,10 @@ class _End:
 
 
 def _in_background(items: Iterator[Item], closed: threading.Event) -> Iterator[Item]:
-    """Yields the items, which a thread makes up to BATCHES_AHEAD ahead. Stops when `closed` is set."""
+    """Yields the items of an iterator that runs in a thread, up to BATCHES_AHEAD items ahead.
+
+    The thread stops when `closed` is set. An exception in the thread is raised here.
+    """
     ready: queue.Queue[Item | _End] = queue.Queue(BATCHES_AHEAD)
 
     def put(item: Item | _End) -> None:

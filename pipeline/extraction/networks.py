@@ -27,10 +27,10 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """The stages and runners that one worker has loaded.
+    """The stages and networks that one worker has loaded for one cache.
 
-    `declared` holds the stages that the worker writes and all stages that they read. `runners` compute these stages, by
-    key. `clips` has no runner.
+    `declared` holds the stages that the worker writes and all stages that these read. `runners` maps the key of a stage
+    to the object that computes it. The stage `clips` has no runner. `provenance` goes into each ledger record.
     """
 
     cache: Cache
@@ -40,24 +40,28 @@ class Loaded:
     provenance: Provenance
 
     def moved_to(self, cache: Cache) -> "Loaded":
-        """Declares all stages in another cache, which has no stage yet. Returns the same for a worker on it."""
+        """Declares all stages in `cache`, which has no stage yet. Returns the same networks for a worker on `cache`."""
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
 
     def running(self, unit: WorkUnit) -> list[str]:
-        """Returns all keys that run for a unit, in order. Their rows are written only if the unit has the key."""
+        """Returns the keys of all stages that run for a work unit, in order.
+
+        A stage that is not in `unit.keys` runs only because another stage reads it. Its rows are not written.
+        """
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 
     def wanted(self, unit: WorkUnit) -> Wanted | None:
-        """Returns what a unit needs of its videos, or None where everything that the unit reads is cached."""
+        """Returns which frames and crops of its videos a work unit needs, or None if it reads only the cache."""
         return self.declared.wanted(self.running(unit))
 
 
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
-    """Loads the runners of `keys` and of all keys that they read. Declares `keys` in the cache.
+    """Loads the networks of the stages `keys` and of all stages that they read. Declares the stages `keys` in `cache`.
 
-    A key that is only read is not loaded if the cache has the digest of its weights. Raises WeightsError, or
-    CacheMismatch where the weights are not those the cache was made with.
+    Returns the loaded networks. A stage that is only read is not loaded if the cache has the digest of its weights.
+    Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights or
+    options.
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)

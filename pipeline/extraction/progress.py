@@ -1,4 +1,4 @@
-"""The progress of an extraction: a bar on a terminal, a line now and then in a log."""
+"""The progress of an extraction: a bar on a terminal, in a log a line every 30 s to 5 min."""
 
 import logging
 import time
@@ -25,15 +25,15 @@ log = logging.getLogger("kinegraph")
 
 
 def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
-    """Returns the number of clips to run for each shard."""
+    """Returns shard -> number of clips to run. If a work unit retries clips, only these clips are counted."""
     return {unit.shard: len(cache.shard_rows(unit.shard) if unit.retried is None else unit.retried) for unit in units}
 
 
 class Progress:
-    """Counts events, shows progress and remembers which clips failed.
+    """Shows progress, counts clips and shards, and remembers which clips failed. It is called with each event.
 
-    `num_clips` maps each shard to its number of clips to run. Clips that other runs seal are taken off the total.
-    `task` begins each line of a log.
+    `num_clips` maps each shard to its number of clips to run. Clips that other runs seal are subtracted from the total.
+    Each line in a log begins with `task`.
     """
 
     def __init__(self, num_clips: Mapping[int, int], task: str = "extract") -> None:
@@ -79,7 +79,10 @@ class Progress:
         self._show()
 
     def _prepare(self, doing: str) -> None:
-        """Shows what a worker prepares. A log has each text once, because several workers load the same networks."""
+        """Shows the text `doing`, which says what a worker prepares.
+
+        A log gets each text only once, because several workers load the same networks.
+        """
         self._pace = Pace(self.clips) if not self.clips else self._pace
         self.doing = doing
         if not self._bar.is_shown and doing not in self._told:

@@ -24,7 +24,8 @@ log = logging.getLogger("kinegraph")
 class Outcome:
     """The result of an extraction. `failures` has one entry per failed clip of the requested shards and stages.
 
-    `units_elsewhere` counts units of the plan that other runs sealed meanwhile. `seconds` is the duration of the run.
+    `num_clips` counts the clips of these shards. `clips_run` counts the clips that this run computed. `units_elsewhere`
+    counts work units of the plan that other runs sealed meanwhile. `seconds` is the duration of this run.
     """
 
     plan: Plan
@@ -43,11 +44,15 @@ def extract(
     limit: int | None = None,
     retry_failed: bool = False,
 ) -> Outcome:
-    """Computes and seals what the cache lacks. Returns what was done and which clips failed.
+    """Computes and seals the shards that the cache lacks. Returns what was done and which clips failed.
 
-    Sealed clips that failed are tried again only with `retry_failed`. Raises CacheNotFound if the data set was not
-    indexed. Raises CacheMismatch if the cache does not fit the config or was indexed from another data set. Raises
-    ConfigError, WeightsError and the errors of the executor's `run`.
+    `stages` are kinds of stages or stage keys, by default all. `part` (i, n) takes only shards whose index modulo n is
+    i. `limit` takes only the shards of the first `limit` rows. Clips that failed are tried again only with
+    `retry_failed`.
+
+    Raises CacheNotFound if the data set was not indexed. Raises CacheMismatch if the cache does not fit the config or
+    was indexed from another data set. Raises ConfigError if the config lacks a section, WeightsError if weights cannot
+    be read, UsageError if the disk has no room, and the errors of the executor.
     """
     allotted = allotment(config.run.command_walltime_seconds)
     cache = Cache(config.cache)
@@ -81,7 +86,7 @@ def extract(
 
 
 def executor_of(config: Config) -> Executor:
-    """Returns the executor that the config names. It is imported here because it may import torch or dask."""
+    """Returns the executor that `run.executor` names. Its module is imported here, as it may import torch or dask."""
     if config.run.executor == "inline":
         from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
 
@@ -100,7 +105,10 @@ def executor_of(config: Config) -> Executor:
 
 
 def failures(cache: Cache, plan: Plan) -> list[Failure]:
-    """Returns the failures in the plan's shards, one per clip. The failure is that of the first stage that failed."""
+    """Returns one failure for each failed clip in the shards of the plan.
+
+    If a clip failed in several stages, the failure in the first of these stages is returned.
+    """
     first_failures: dict[str, Failure] = {}
     for key in plan.keys:
         for record in sealed_records(cache, key, plan.shards):

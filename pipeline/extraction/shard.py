@@ -1,6 +1,8 @@
-"""One shard under way: the outputs of its stages are filled batch by batch, then sealed.
+"""One shard in progress: the outputs of its stages are filled batch by batch, then sealed.
 
-This file knows no kind of stage by name, except `clips`, from which all others are made.
+A key is the key of a stage. The readers of a key are the stages that read its arrays. A slot is a place in a batch. A
+slot is usable if its clip was decoded. This file knows no kind of stage by name, except `clips`, from which all others
+are made.
 """
 
 import time
@@ -26,9 +28,9 @@ from kinegraph.stages.decode.wanted import Square
 
 
 class ShardInProgress:
-    """One unit. The caller calls `add` with every batch of its rows in order, then `seal` once.
+    """One work unit in progress. The caller calls `add` with every batch of its rows in order, then `seal` once.
 
-    A reopened key starts with the rows that it has. Of each batch it takes the rows of its failed clips.
+    A stage whose sealed shard was reopened keeps its good rows. Only the rows of its failed clips are computed.
     """
 
     def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str]) -> None:
@@ -56,7 +58,10 @@ class ShardInProgress:
         self._failed_before = self._rows_failed_before(clip_ids)
 
     def _records_read(self) -> dict[str, Record]:
-        """Returns the records of keys that this unit reads and does not write. Clips that are decoded now need none."""
+        """Returns key -> ledger record for the stages that this unit reads and does not write.
+
+        The stage `clips` is left out if the unit decodes its clips now.
+        """
         read = {key for output in self.outputs.values() for key in output.stage.reads} - self.outputs.keys()
         if self.decodes:
             read.discard(CLIPS)
@@ -64,7 +69,7 @@ class ShardInProgress:
         return {key: record for key, record in records.items() if record is not None}
 
     def _rows_failed_before(self, clip_ids: list[str]) -> dict[str, set[int]]:
-        """Returns, by key, the rows that failed in a sealed stage that the key reads. Nothing is computed for them."""
+        """Returns key -> rows that failed in a sealed stage that the key reads. These rows are not computed."""
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
         for key, output in self.outputs.items():  # each key after the keys that it reads
@@ -72,11 +77,11 @@ class ShardInProgress:
         return failed
 
     def spent(self, kind: str, since: float) -> None:
-        """Counts the time since `since` (of time.monotonic) as spent on `kind`."""
+        """Adds the time from `since`, a value of time.monotonic, until now to the seconds of the work `kind`."""
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
 
     def add(self, batch: PixelBatch) -> None:
-        """Runs all stages of the unit on one batch."""
+        """Runs all stages of the unit on one batch. Keeps their outputs for `seal`."""
         self.sources |= batch.sources
         usable = self._take_clips(batch)
         for key in self.running:
@@ -93,7 +98,7 @@ class ShardInProgress:
         self.spent(kind, begun)
 
     def _take_clips(self, batch: PixelBatch) -> list[int]:
-        """Notes frame times, failures and warnings. Returns the usable slots."""
+        """Records frame times, failures and warnings of a batch. Returns the slots whose clip was decoded."""
         usable = []
         for slot, clip in enumerate(batch.clips):
             row = batch.offset + slot
@@ -114,7 +119,11 @@ class ShardInProgress:
                 output.warn(row, clip.warning)
 
     def _lacking(self, key: str, batch: PixelBatch, usable: Sequence[int]) -> list[int]:
-        """Returns the usable slots whose rows the key lacks, or a reader lacks to which the key lends arrays."""
+        """Returns the slots in `usable` for which the stage `key` has to run.
+
+        The stage has to run for a row that it lacks. If it lends arrays to readers, it also has to run for a row that a
+        reader lacks.
+        """
         keys = self._made_from[key] if self.loaded.declared.handed_on(key) else [key]
         return [slot for slot in usable if any(self._lacks(one, batch.offset + slot) for one in keys)]
 
@@ -123,17 +132,23 @@ class ShardInProgress:
         return row not in output.kept and row not in output.failures and row not in self._failed_before[key]
 
     def fail(self, key: str, row: int, reason: Reason, detail: str) -> None:
-        """Marks a clip as failed in `key` and in all keys that are made from it."""
+        """Marks the clip in `row` as failed in the stage `key` and in all stages that are made from it."""
         for reader in self._made_from[key]:
             self.outputs[reader].fail(row, reason, detail)
 
     def lend(self, key: str, array: str, values: Tensor) -> None:
-        """Keeps the values of a batch for the keys that read `key` in this unit, if there are any."""
+        """Keeps the values of one batch until the last stage of this unit that reads `key` has run.
+
+        The values are not kept if no stage of this unit reads `key`.
+        """
         if self._last_reader[key] != key:
             self._lent.setdefault(key, {})[array] = values
 
     def read(self, array: str, row: int, slot: int) -> np.ndarray | Tensor:
-        """Returns a row of an array that is lent, computed in the unit, or sealed. `slot` is its place in a batch."""
+        """Returns one row of `array` in this shard. `slot` is the place of the row in the current batch.
+
+        The row comes from an array that another stage lends, else from an output of this unit, else from the cache.
+        """
         for lent in self._lent.values():
             if array in lent:
                 return lent[array][slot]
@@ -144,7 +159,7 @@ class ShardInProgress:
         return self.sealed(array, row)
 
     def sealed(self, array: str, row: int) -> np.ndarray:
-        """Returns a row of this shard of an array that is sealed already."""
+        """Returns one row of `array` from the sealed shard in the cache."""
         return self._view(array).row(row)
 
     def _view(self, array: str) -> Shard:
@@ -153,9 +168,10 @@ class ShardInProgress:
         return self._views[array]
 
     def seal(self, leases: Leases | NoLeases) -> tuple[str, ...] | None:
-        """Writes and seals every stage, in order. Returns the clips that failed in any stage.
+        """Writes and seals every stage of the unit, in order. Returns the ids of the clips that failed in any stage.
 
-        Returns None if another worker took the shard over or sealed it. What is not sealed yet is dropped then.
+        Returns None if another worker took the shard over or sealed it. Stages that are not sealed yet are then
+        dropped.
         """
         shard = self.unit.shard
         if self.decodes:
@@ -176,14 +192,20 @@ class ShardInProgress:
         return tuple(sorted(failed))
 
     def _sealed_times(self) -> np.ndarray:
-        """Returns the frame times [rows, T] of this shard that are sealed, or about to be."""
+        """Returns the times in seconds of the T frames of each row, [rows, T].
+
+        They are the times that this unit will seal, or the sealed times if this unit does not write `clips`.
+        """
         if CLIPS in self.outputs:
             return self.outputs[CLIPS].arrays[FRAME_TIMES]
         view = self._view(FRAME_TIMES)
         return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
-        """Copies failures and warnings of sealed keys that `output` reads, as if all keys had run together."""
+        """Copies to `output` the failures and warnings of the sealed stages that it reads.
+
+        The record is then the same as if all stages had run together.
+        """
         for key in sorted(output.stage.reads.keys() & self._sealed.keys()):
             record = self._sealed[key]
             for failure in record.failures:
@@ -200,7 +222,10 @@ class ShardInProgress:
 
 @dataclass(frozen=True)
 class _KeyBatch:
-    """A batch as the runner of one key sees it. Implements `stages.stage.StageBatch`."""
+    """A batch as the runner of the stage `key` sees it. `slots` are the slots to compute.
+
+    Implements the protocol `stages.stage.StageBatch`.
+    """
 
     shard: ShardInProgress
     key: str

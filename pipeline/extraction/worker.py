@@ -1,4 +1,7 @@
-"""One worker loads the networks once and turns work units into sealed shards."""
+"""One worker loads the networks once and turns work units into sealed shards.
+
+A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
+"""
 
 import logging
 import math
@@ -35,10 +38,10 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over units under the leases of one worker.
+    """One pass of a worker over units. `leases` are the leases of the worker.
 
-    `leased` are units that another run has leased. `suspects` are units that killed `max_deaths` workers. `too_late`
-    are units that cannot end in time.
+    The pass collects the units that it does not run: `leased` by another run, `suspects` that killed `max_deaths`
+    workers, and units that are `too_late`, because they cannot end in time.
     """
 
     leases: Leases | NoLeases
@@ -51,9 +54,10 @@ class Pass:
 class Worker:
     """Runs units of one config on one cache. The constructor loads the networks and declares the stages in the cache.
 
-    `schedule` decides whether another unit fits. By default it begins now and uses the time limits of the config and of
-    the job. `loaded` is what another worker loaded for the same keys, declared in this cache. The constructor raises
-    WeightsError, and CacheMismatch if the cache was made with other weights.
+    `schedule` decides whether another unit can end in time. By default it begins now and uses the time limits of the
+    config and of the job. `loaded` holds networks that another worker loaded for the same keys and declared in `cache`.
+    The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other
+    weights.
     """
 
     def __init__(
@@ -74,9 +78,10 @@ class Worker:
     def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
         """Runs all units and returns the suspects: the units that killed `max_deaths` workers.
 
-        Units that another run has leased are retried after the others, until they are sealed or that run is dead. If
-        the call is stopped, sealed shards stay and nothing else was changed. Raises OutOfTimeError when every unit that
-        began is sealed and no other unit can end in time. Raises WalltimeError if not even one unit can.
+        Units that another run has leased are tried again after the other units, until they are sealed or that run is
+        dead. If a signal stops the call, sealed shards stay, and nothing else was changed. Raises OutOfTimeError if no
+        further unit can end in time, once every unit that began is sealed. Raises WalltimeError if not even one unit
+        fits into the time.
         """
         suspects: list[WorkUnit] = []
 
@@ -95,7 +100,7 @@ class Worker:
 
     @contextmanager
     def _explained_stop(self) -> Iterator[None]:
-        """Turns a stop into a WalltimeError if the job ended before its first unit."""
+        """Raises WalltimeError in place of KeyboardInterrupt if the time was too short for even one unit."""
         try:
             yield
         except KeyboardInterrupt as stop:
@@ -113,7 +118,10 @@ class Worker:
         self.run_free(units, over, decode_threads=decode_threads)
 
     def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
-        """Yields the units whose lease this worker took, without the keys that another worker sealed meanwhile."""
+        """Yields each unit whose lease this worker could take, without the keys that another worker sealed meanwhile.
+
+        Other units are added to the lists of `over`.
+        """
         for unit in units:
             if not self.schedule.has_room():
                 over.too_late.append(unit)
@@ -135,10 +143,10 @@ class Worker:
                 self.report(UnitSealedElsewhere(unit=unit))
 
     def _left(self, unit: WorkUnit) -> WorkUnit:
-        """Returns the unit with the keys that no worker has done meanwhile.
+        """Returns the unit with only those keys that no other worker has sealed meanwhile.
 
-        These are the keys without a record and the keys whose record is to be replaced. If a sealed shard is damaged,
-        all its rows are computed again, because its good rows cannot be told from the others.
+        A key stays if it has no record, or still has the record that the unit replaces. If a sealed shard is damaged,
+        all its rows are computed again, because nothing shows which of its rows are good.
         """
         ledger, planned = self.cache.ledger, {record.key: record for record in unit.reopened}
         keys, reopened = [], []
@@ -155,9 +163,10 @@ class Worker:
         return replace(unit, keys=tuple(keys), reopened=tuple(reopened))
 
     def run_free(self, units: Iterable[WorkUnit], over: Pass, *, decode_threads: int) -> None:
-        """Runs the units that no other run has leased. No unit waits for another worker, which might wait for this one.
+        """Runs the units that no other run has leased. The call never waits for another worker.
 
-        Reports the fate of each unit: sealed here, sealed elsewhere, leased or suspected.
+        Reports one event for each unit: sealed here, sealed elsewhere, leased or suspected. A unit that cannot end in
+        time gets no event. It is added to `over.too_late`.
         """
         feed = Feed(
             lambda unit: self.cache.rows(unit.shard),

@@ -10,9 +10,9 @@ from kinegraph.stages.device import require_cuda, share_of_devices
 
 
 def on_device_of(config: Config, worker_index: int) -> Config:
-    """Returns the config of the worker process with index `worker_index` on this machine.
+    """Returns the config for the worker process with index `worker_index` on this machine, with its `run.device`.
 
-    Workers take the CUDA devices by turns.
+    Workers are dealt to the CUDA devices in turn.
     """
     device = share_of_devices(config.run.device, worker_index, torch.cuda.device_count())
     return config.model_copy(update={"run": config.run.model_copy(update={"device": device})})
@@ -21,8 +21,8 @@ def on_device_of(config: Config, worker_index: int) -> Config:
 def on_gpu_if_asked(config: Config, asked: str) -> Config:
     """Returns the config with `run.device: cuda` instead of `auto` if a GPU was asked for.
 
-    `asked` says how the GPU was asked for, "" if it was not. Raises UsageError if there is no GPU: the CPU would take
-    many times longer without a word.
+    `asked` says how the user asked for a GPU, and is "" if the user asked for none. Raises UsageError if the user asked
+    for a GPU and there is none, because work on the CPU would take many times longer.
     """
     if not asked or config.run.device != "auto":
         return config
@@ -37,5 +37,5 @@ def on_gpu_if_asked(config: Config, asked: str) -> Config:
 
 
 def described(device: torch.device) -> str:
-    """Returns a device for records: `cpu`, or `cuda:1 (NVIDIA A100-SXM4-80GB)`."""
+    """Returns the name of a device as records have it: `cpu`, or `cuda:1 (NVIDIA A100-SXM4-80GB)`."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

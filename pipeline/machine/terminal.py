@@ -22,9 +22,9 @@ LINE_EVERY_SECONDS, RARE_LINES_SECONDS = 30.0, 300.0
 
 
 def columns(stream: TextIO) -> int | None:
-    """Returns the columns of a line: COLUMNS, or those of the terminal. Returns None for files and pipes.
+    """Returns the width of a line of `stream` in characters, or None for a file or a pipe, where no line is broken.
 
-    Lines are not broken in files and pipes.
+    The environment variable COLUMNS, if it is set, replaces the width of the terminal.
     """
     if (told := os.environ.get("COLUMNS", "")).isdecimal() and int(told):
         return int(told)
@@ -36,7 +36,10 @@ def columns(stream: TextIO) -> int | None:
 
 
 def folded(text: str, columns: int | None) -> str:
-    """Returns the text in lines of at most `columns`, broken between words. Broken lines are indented by two more."""
+    """Returns the text in lines of at most `columns` characters, broken between words.
+
+    The continuation of a broken line is indented by two more blanks. With `columns` None, no line is broken.
+    """
     if columns is None:
         return text
     lines = (_folded_line(line, columns) for line in text.split("\n"))
@@ -51,7 +54,7 @@ def _folded_line(line: str, columns: int) -> str:
 
 
 def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
-    """Returns the pieces in lines of at most `columns`. No piece is broken.
+    """Returns the pieces as text, in lines of at most `columns` characters. No piece is broken.
 
     Lines after the first begin with `indent`.
     """
@@ -66,7 +69,10 @@ def joined(pieces: Sequence[str], columns: int, indent: str) -> str:
 
 
 def fitting(parts: Sequence[str], columns: int) -> str:
-    """Returns as many of the parts as fit into `columns`, at least the first. A part that is cut ends in `...`."""
+    """Returns the first of the parts, joined by commas, as many as fit into `columns` characters.
+
+    The first part is always there. If it does not fit, it is cut and ends in `...`.
+    """
     line = parts[0] if disp_len(parts[0]) <= columns else f"{parts[0][: max(columns - 3, 0)]}..."
     for part in parts[1:]:
         if disp_len(f"{line}, {part}") > columns:
@@ -81,7 +87,7 @@ def clock(seconds: float) -> str:
 
 
 def speed(clips_per_second: float) -> str:
-    """Returns a speed as clips per second, or below 0.1 as seconds per clip."""
+    """Returns a speed as text: `12 clips/s`, or `25 s/clip` if the speed is below 0.1 clips per second."""
     if 0 < clips_per_second < 0.1:
         return f"{_figure(1 / clips_per_second)} s/clip"
     return f"{_figure(clips_per_second)} clips/s"
@@ -92,7 +98,10 @@ def _figure(value: float) -> str:
 
 
 class ShownLines(logging.Formatter):
-    """Formats log lines without control characters. Lines are folded on a terminal and get the time of day in a log."""
+    """Formats log lines, without control characters.
+
+    On a terminal, long lines are folded. In a log, each line begins with the time of day.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line = shown(super().format(record)).rstrip()
@@ -102,7 +111,7 @@ class ShownLines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Writes log lines and Python's warnings to stderr. Commands and their worker processes call this."""
+    """Makes `logging` write log lines and Python's warnings to stderr. Commands and worker processes call this."""
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(ShownLines())
     logging.basicConfig(handlers=[lines])
@@ -110,16 +119,19 @@ def log_to_stderr() -> None:
 
 
 class Pace:
-    """Estimates the time that is left from the speed so far.
+    """Estimates the time that is left, from the speed so far.
 
-    The speed is measured from the time `seconds_ago`, when `done` parts were done.
+    The speed is measured from a moment `seconds_ago` seconds before now. At that moment `done` parts were done.
     """
 
     def __init__(self, done: float = 0.0, seconds_ago: float = 0.0) -> None:
         self.done, self.since = done, time.monotonic() - seconds_ago
 
     def seconds_left(self, done: float, total: float) -> float | None:
-        """Returns the seconds left, or None if nothing more was done yet or nothing is left."""
+        """Returns the seconds left. `done` of `total` parts are done now.
+
+        Returns None if no further part was done, so that there is no speed yet, or if all parts are done.
+        """
         if done <= self.done or done >= total:
             return None
         return (time.monotonic() - self.since) / (done - self.done) * (total - done)
@@ -131,7 +143,7 @@ class Pace:
 
 
 class LineTimer:
-    """Says when a log gets its next line: every 30 s at first, after an hour less often, every 5 min at last."""
+    """Says when a log gets its next line: every 30 s in the first hour, then less often, at last every 5 min."""
 
     def __init__(self) -> None:
         self.begun = self.last = time.monotonic()
@@ -148,7 +160,7 @@ class LineTimer:
 class Bar:
     """Shows a bar and words beside it if stderr is a terminal, else nothing.
 
-    A `total` of 0 is unknown: then no bar is drawn, and the line is cleared at the end.
+    A `total` of 0 means that the total is unknown. Then no bar is drawn, and the line is cleared at the end.
     """
 
     def __init__(self, total: int) -> None:
@@ -156,7 +168,7 @@ class Bar:
         self._bar: Any = None
 
     def show(self, done: int, total: int, parts: Sequence[str]) -> None:
-        """Shows as many of the parts as fit beside a bar of at least ten columns."""
+        """Shows the progress, and as many of the texts `parts` as fit beside a bar of at least ten characters."""
         if not self.is_shown:
             return
         width = columns(sys.stderr) or USUAL_COLUMNS
@@ -175,7 +187,7 @@ class Bar:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Leaves the bar as it is at the end."""
+        """Ends the bar. A bar with a known total stays on the terminal as it is."""
         self.is_shown = False
         if self._bar is not None:
             self._bar.close()

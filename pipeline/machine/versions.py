@@ -16,7 +16,7 @@ MUST_AGREE = ("kinegraph", "torch")  # all machines that work on one cache at a 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Returns the versions of packages, FFmpeg's libraries and Python, and the git revision of a checkout."""
+    """Returns name -> version for packages, FFmpeg's libraries and Python, and `git` -> revision in a git checkout."""
     import av
 
     installed = {"python": platform.python_version()}
@@ -32,10 +32,10 @@ def versions() -> dict[str, str]:
 
 
 def agreed_versions() -> dict[str, str]:
-    """Returns the versions that all machines must share: the packages of MUST_AGREE, and the git commit of a checkout.
+    """Returns the versions that must be the same on all machines: the packages in MUST_AGREE, and the git commit.
 
-    The commit is a full hash, because the names of `git describe` depend on the tags of a checkout. Uncommitted changes
-    are not compared, because they may be made while workers run.
+    The commit is there only in a git checkout. It is a full hash, because the names of `git describe` depend on the
+    tags of a checkout. Uncommitted changes are not compared, because they may be made while workers run.
     """
     agreed = {package: versions()[package] for package in MUST_AGREE}
     commit = _git("rev-parse", "HEAD")
@@ -43,10 +43,10 @@ def agreed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
-    """Returns the versions in `found` that are not as expected: `torch 2.9.0 (here 2.11.0)`, or "".
+    """Returns a text about the versions in `found` that differ from `expected`: `torch 2.9.0 (here 2.11.0)`, or "".
 
-    By default `found` are the versions of this process. A version that is missing in `found`, such as the commit
-    without a checkout, counts as the same.
+    By default `found` are the versions of this process. A version that is missing in `found` counts as the same, such
+    as the git commit if there is no checkout.
     """
     found = agreed_versions() if found is None else found
     differing = {name: found[name] for name, same in expected.items() if found.get(name, same) != same}
@@ -55,7 +55,10 @@ def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | N
 
 @functools.cache
 def _git(*command: str) -> str:
-    """Returns the output of git for this checkout at the first call, or "" if this is no checkout."""
+    """Returns the output of a git command in this checkout, or "" if this is no checkout.
+
+    A command runs only once in a process. Later calls return the same text.
+    """
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return ""

@@ -25,10 +25,10 @@ class AttributeScore:
 
 
 def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list[AttributeScore]:
-    """Returns the plain mean of the class scores for each attribute and value.
+    """Returns, for each attribute and each of its values, the mean score of the classes that have the value.
 
-    A class with an empty value is in no group of that attribute. Classes without a score are left out. A value without
-    any scored class has no entry.
+    `per_class` maps classes to scores. Classes without a score are left out. A class whose value is empty counts for no
+    value of that attribute. A value without any scored class has no entry.
     """
     groups: dict[tuple[str, str], list[float]] = {}
     for name, of_class in attributes.items():
@@ -43,7 +43,7 @@ def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list
 
 
 def read_attributes(table: Path, class_names: Sequence[str]) -> Attributes:
-    """Reads a csv with the column `class` and a column per attribute. Returns attributes by class.
+    """Reads a csv with the column `class` and a column per attribute. Returns class -> attribute -> value.
 
     Raises UsageError for a table without these columns, for an unknown class, and for a class with two lines.
     """

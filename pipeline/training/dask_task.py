@@ -25,9 +25,9 @@ _alone = threading.Lock()
 
 
 class IgnoreInterrupts(WorkerPlugin):
-    """Makes workers that are children of the command ignore Ctrl-C.
+    """Makes workers that are child processes of the command ignore Ctrl-C.
 
-    A terminal signals them too, but the command ends them.
+    A terminal sends the signal to the children too, but the command itself ends them.
     """
 
     name = "kinegraph-ignore-interrupts"
@@ -41,7 +41,8 @@ class IgnoreInterrupts(WorkerPlugin):
 class RunTask:
     """A run to train, with the versions that a worker must have.
 
-    Epochs are reported to the Dask topic `topic`. `of_client` has the meaning that it has for `Station`.
+    Epochs are reported to the Dask topic `topic`. `of_client` says that the workers are numbered child processes of the
+    command, which share its CUDA devices.
     """
 
     config: Config
@@ -53,10 +54,11 @@ class RunTask:
 
 
 def run_task(task: RunTask) -> Exception | None:
-    """Trains the run or resumes it. This is the function of a Dask task.
+    """Trains a run, or resumes it. This is the function of a Dask task.
 
-    Returns None, or an error in the way of `run_unit`. Training stops if no client waits for the run any more or the
-    worker ends.
+    Returns None after training. An error whose message says everything is returned and not raised, because Dask would
+    print the traceback of a raised error. Raises Reschedule during training if no client waits for the run any more, or
+    if the worker ends.
     """
     worker = get_worker()
     key = str(worker.get_current_task())
@@ -88,9 +90,9 @@ def run_task(task: RunTask) -> Exception | None:
 
 
 def require_wanted(worker: DaskWorker, key: str) -> None:
-    """Raises Reschedule if the client is gone or cancelled the task, or if the worker ends.
+    """Raises Reschedule if the client is gone or cancelled the task `key`, or if the worker ends.
 
-    Dask cannot stop a thread.
+    Dask cannot stop a thread, so training calls this function at each step.
     """
     task = worker.state.tasks.get(key)
     if task is None or task.state == "cancelled" or worker.status in ENDING:

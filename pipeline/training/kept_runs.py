@@ -20,9 +20,10 @@ WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other 
 
 
 def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool) -> None:
-    """Raises RunExists if a finished run that stays in the table differs from what the config asks for.
+    """Raises RunExists if a finished run that stays in the table has another recipe or other clips than the config.
 
-    The check covers the wanted runs and other seeds beside them. With `overwrite` only the other seeds stay.
+    The check covers the runs in `wanted` and the runs of other seeds in the same folder. With `overwrite` only the runs
+    of other seeds stay, so only they are checked.
     """
     cache = Cache(config.cache)
     readable = cache.readable()
@@ -52,12 +53,18 @@ def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwri
 
 
 def _other_seeds(run: WantedRun) -> list[Path]:
-    """Returns the folders of all seeds in the run's row of its table."""
+    """Returns the folders of the runs that differ from `run` only in the seed, and the folder of `run` itself.
+
+    The list is empty if `run` is not in a table.
+    """
     return sorted(run.folder.parent.glob("seed*")) if run.folder.name == f"seed{run.options.seed}" else []
 
 
 def trained_on(cache: Cache, clips: CachedClips | None, val_clips: CachedClips | None) -> dict[str, Any]:
-    """Returns digests that identify the classes and the clips that a run is trained and validated on."""
+    """Returns digests of the training clips, the validation clips and the classes of a run, by name.
+
+    The digest of clips is None if there are no such clips.
+    """
     splits = {"train": clips, "val": val_clips}
     digests = {name: None if split is None else identified(split) for name, split in splits.items()}
     return digests | {"classes": xxhash.xxh3_64("\n".join(cache.classes).encode()).hexdigest()}

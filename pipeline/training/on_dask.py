@@ -56,7 +56,8 @@ def train_on_dask(
     """Trains the runs of the table that are not finished. Returns all runs of the table.
 
     With `overwrite` no run counts as finished. A run whose worker died or left goes on from its last state on another
-    worker. Raises ClusterError, ClusterLost, the errors of training, and the errors of `train_runs` except those about
+    worker. Raises ClusterError if the cluster cannot be reached or cannot do the work, ClusterLost if it goes away
+    during the work, and RunsDiverged at the end if runs diverged. Raises the errors of `train_runs` except errors about
     finished runs.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
@@ -85,10 +86,10 @@ def _check_cluster(client: Client, config: Config, runs: Sequence[WantedRun]) ->
 
 @contextmanager
 def _mannered(client: Client, config: Config) -> Iterator[None]:
-    """Registers a plugin with the workers while runs are trained.
+    """Registers a plugin with the workers during the `with` block, in which runs are trained.
 
-    Workers that are batch jobs leave before their job ends, and their runs go on elsewhere. Child processes ignore
-    Ctrl-C.
+    Workers that are batch jobs leave before their job ends, and their runs go on on other workers. Workers that are
+    child processes ignore Ctrl-C.
     """
     own = are_children(config.run)
     plugin = IgnoreInterrupts() if own else LeaveInTime(config.run.jobs_walltime_seconds)
@@ -113,9 +114,9 @@ class _Table:
         self._workers = Workers(client, config.run)
 
     def train(self, runs: Sequence[WantedRun]) -> list[str]:
-        """Trains all runs and returns the names of those that diverged.
+        """Trains all runs and returns the names of the runs that diverged.
 
-        Any other failure ends all runs. The same command goes on with them.
+        Any other error of a run is raised and ends all runs. The same command goes on with the runs.
         """
         waiting = list(reversed([*zip(runs, places(runs, (), self.config.run.workers), strict=True)]))
         self.client.subscribe_topic(self.topic, self._note)
@@ -169,6 +170,6 @@ class _Table:
         raise error
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Handles a worker's event about an epoch, in the client's thread."""
+        """Passes a worker's event about an epoch to `on_epoch`. The client calls this method in a thread of its own."""
         _, told = event
         self.on_epoch(RunPlace(**told["run"]), EpochRecord(**told["record"]))

@@ -31,9 +31,9 @@ def train_on_slurm(
 ) -> list[TrainedRun]:
     """Trains the runs of the table that are not finished and waits for them. Returns all runs of the table.
 
-    If an array of an earlier command trains some of these runs, the function waits for that array first. With
-    `overwrite` no run counts as finished. Raises SlurmError if runs are missing at the end. Raises RunsDiverged if all
-    missing runs have diverged. Raises the errors of `train_runs` except those about finished runs.
+    If a job array of an earlier command trains some of these runs, the function waits for that array first. With
+    `overwrite` no run counts as finished. Raises SlurmError at the end if a run is missing that did not diverge. Raises
+    RunsDiverged if every missing run has diverged. Raises the errors of `train_runs` except errors about finished runs.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs, diverged = "", dict[Path, str]()
@@ -62,14 +62,14 @@ def train_on_slurm(
 
 
 def _wait(submission: Submission) -> str:
-    """Waits until all tasks have ended. Returns the last log lines of tasks that did not end well."""
+    """Waits until all tasks have ended. Returns the last log lines of a few tasks that failed, as one text."""
     while not (state := submission.watched_state()).is_over:
         stopping.sleep(slurm.POLL_SECONDS)
     return logs_of_failed(submission, state)
 
 
 def _diverged(submission: Submission, runs: Sequence[WantedRun]) -> dict[Path, str]:
-    """Returns the names of the submission's runs that diverged, by folder, as its tasks wrote them."""
+    """Returns folder -> name for the runs of the submission that diverged. Logs why each of them diverged."""
     return {
         run.folder: told_of(run, words)
         for index, run in enumerate(runs)

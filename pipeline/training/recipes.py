@@ -1,4 +1,7 @@
-"""The recipes that `--head` names: variants of the config, or heads with those options of the config that they have."""
+"""The recipes that `--head` names.
+
+A name is a variant of the config, or a head. A head gets the options of `train.options` that it has.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ log = logging.getLogger("kinegraph")
 
 
 def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
-    """Returns training options by name. Without names, returns the recipe of the config.
+    """Returns name -> training options for each of `names`. Without names, returns only the recipe of the config.
 
     Logs the keys of `train.options` that a head does not have. Raises ConfigError for a name that is neither a variant
     nor a head.
@@ -39,7 +42,7 @@ def recipes(config: Config, names: Sequence[str]) -> dict[str, TrainOptions]:
 
 
 def _unknown(name: str, train: TrainSection) -> str:
-    """Why a name stands for no recipe, and what to do."""
+    """Returns the end of an error message, which says why `name` is no recipe and what to do."""
     if ".py" in name:
         own = name if is_own(name) else OWN
         return (
@@ -51,14 +54,14 @@ def _unknown(name: str, train: TrainSection) -> str:
 
 
 def short(head: str) -> str:
-    """Returns the name of a head in tables and folders. For the user's own head this is the name of its class."""
+    """Returns the name of a head in tables and folders. For a user's own head this is the name of its class."""
     return head.rpartition(":")[2] if is_own(head) else head
 
 
 def _gets(head: str, other: str, key: str) -> bool:
-    """Returns whether the option `key`, set for the head `other`, is an option of `head` with the same meaning.
+    """Returns whether the heads `head` and `other` both have the option `key` with the same meaning.
 
-    Two options with one name may differ in meaning, as `dim` does. Their descriptions differ then.
+    Two options with one name may differ in meaning, as `dim` does. Then their descriptions differ.
     """
     model = HEADS[head].option_model
     if key == "tail":

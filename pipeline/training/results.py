@@ -28,10 +28,11 @@ class ResultsError(UsageError):
 
 
 class SplitCounts(BaseModel):
-    """The numbers of videos and clips behind the scores of a split.
+    """The numbers of videos and clips that the scores of a split were computed on.
 
-    `num_failed` videos have no ok clip and count as wrong. `num_unsealed_clips` clips were not extracted and have no
-    part in the scores. `digest` identifies the clips and labels, "" in results of older versions.
+    In `num_failed` videos every clip failed, and these videos count as wrong. `num_unsealed_clips` clips were not
+    extracted and are left out of the scores. `digest` identifies the clips and labels, "" in results of earlier
+    versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,12 +53,13 @@ class SplitCounts(BaseModel):
 
 
 class RunResults(BaseModel):
-    """The results of one run. `recipe` is the config's section `train` for this run.
+    """The results of one run. `recipe` is the section `train` of the config for this run.
 
-    `scores` are metrics by split, fractions from 0 to 1, and `counts` the numbers behind them. `random_weights` are the
-    stages with random weights that the run reads, None in runs of older versions. `trained_on` identifies the clips,
-    labels and classes of the run's splits, empty in runs of older versions. `metric` is the metric that chose the epoch
-    on the validation split, None without such a split. `seconds` adds up all parts of a run that was interrupted.
+    `scores` maps split -> metric -> value, a fraction from 0 to 1. `counts` maps each split to its numbers of videos
+    and clips. `random_weights` are the stages with random weights that the run reads, None in runs of earlier versions.
+    `trained_on` identifies the clips, labels and classes of the run's splits, empty in runs of earlier versions.
+    `metric` is the metric that chose the epoch on the validation split, None without a validation split. `seconds` is
+    the training time, summed over all parts of a run that was interrupted.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -82,24 +84,24 @@ class RunResults(BaseModel):
     counts: dict[str, SplitCounts] = Field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """Returns the values that scores depend on, except the seed.
+        """Returns all values that the scores depend on, except the seed.
 
-        Scores of runs with equal values may be averaged.
+        Scores of runs for which this dict is equal may be averaged.
         """
         compared = comparable(self.recipe, self.cache_fingerprint, self.trained_on)
         return {key: value for key, value in compared.items() if key != "seed"}
 
 
 def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) -> dict[str, Any]:
-    """Returns all values that the scores of a run depend on.
+    """Returns a dict of all values that the scores of a run depend on.
 
-    `features` is the fingerprint of the arrays that the run reads.
+    `features` is the fingerprint of the arrays that the run reads. `trained_on` identifies its clips and classes.
     """
     return recipe.model_dump(mode="json", exclude=FREE) | {"features": features, "trained_on": trained_on}
 
 
 def write_results(folder: Path, results: RunResults) -> None:
-    """Replaces the results of the run in `folder`."""
+    """Writes the results of the run in `folder`. They replace earlier results."""
     write_whole(folder / RESULTS_FILE, [results.model_dump_json(indent=2).encode()])
 
 
@@ -120,14 +122,17 @@ def read_results(folder: Path) -> RunResults:
 
 
 def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: SplitCounts) -> None:
-    """Adds the metrics of another split to the results of a run."""
+    """Adds the metrics of `split` to the results of the run in `folder`. They replace earlier metrics of that split."""
     results = read_results(folder)
     added = {"scores": results.scores | {split: metrics}, "counts": results.counts | {split: counts}}
     write_results(folder, results.model_copy(update=added))
 
 
 def find_results(root: Path) -> list[tuple[Path, RunResults]]:
-    """Returns all runs in `root` or below, sorted by folder. Raises ResultsError if there are none."""
+    """Returns the folder and the results of each run in `root` or below, sorted by folder.
+
+    Raises ResultsError if there is no run with results, or if results cannot be read.
+    """
     folders = sorted(path.parent for path in root.rglob(RESULTS_FILE))
     older = sorted({path.parent for path in root.rglob(RECORD_FILE)}.difference(folders))
     for folder in older:

@@ -64,11 +64,11 @@ class RunScores:
 
     @property
     def absent_classes(self) -> list[str]:
-        """Returns the classes without a positive. They have no score and no part in means over classes."""
+        """Returns the classes without a positive video. They have no score and are left out of means over classes."""
         return [self.class_names[class_index] for class_index in self.result.classes_without_positives]
 
     def per_class(self) -> dict[str, float]:
-        """Returns the accuracy or average precision of each class that has a positive."""
+        """Returns class -> accuracy or average precision, for each class that has a positive video."""
         values = zip(self.class_names, self.result.per_class, strict=True)
         return {name: value for name, value in values if not math.isnan(value)}
 
@@ -95,12 +95,13 @@ def evaluate_run(
 ) -> RunScores:
     """Scores a trained run on the test split of its cache, or on another split or cache. Returns the scores.
 
-    `overrides` are `section.key=value` for the keys in OVERRIDABLE. Metrics on the run's own cache, with clips joined
-    as in training, are added to the run's results.json. A split without labels has scores but no metrics, and is
-    refused with `needs_labels`. The source code of the user's own head came with the run and is run only with
-    `allow_code`.
+    `overrides` are `section.key=value` for the keys in OVERRIDABLE. Metrics on the run's own cache, without overrides
+    that change scores, are added to the run's results.json. A split without labels has scores but no metrics. The
+    source code of a user's own head, which came with the run, runs only with `allow_code`.
 
-    Raises RunError, UsageError and CacheError.
+    Raises RunError if `folder` holds no complete run or the run does not fit the cache. Raises CacheError for a cache
+    that cannot be used. Raises UsageError for a split without clips, for an override that is not allowed, and, with
+    `needs_labels`, for a split without labels.
     """
     folder = Path(folder)
     head, record = load_run(folder, allow_code=allow_code)
@@ -135,16 +136,16 @@ def evaluate_run(
 
 
 def runs_below(root: Path) -> list[Path]:
-    """Returns `root` alone if it is a run, else all runs below it. Returns `root` alone if there are none."""
+    """Returns the folders of all runs below `root`, or only `root` if it is a run itself or has no run below it."""
     if is_trained(root):
         return [root]
     return sorted(path.parent for path in root.rglob(RECORD_FILE)) or [root]
 
 
 def in_table(folder: Path, scored: RunScores) -> RunResults:
-    """Returns a run's results with only these scores, for a table.
+    """Returns the results of the run in `folder` with the scores in `scored` only, for a table.
 
-    If the run has no results.json, the other values come from run.json.
+    The other values come from results.json, or from run.json for a run of an earlier version without results.json.
     """
     scores = {scored.split: scored.result.metrics} if scored.is_labelled else {}
     alone: dict[str, Any] = {"scores": scores, "counts": {scored.split: scored.counts} if scores else {}}
@@ -164,7 +165,10 @@ def in_table(folder: Path, scored: RunScores) -> RunResults:
 
 
 def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
-    """Returns the run's recipe as a config with overrides. Raises ConfigError."""
+    """Returns a config with the recipe of the run, changed by `overrides`.
+
+    Raises ConfigError for a key that may not be overridden and for a value that is not allowed.
+    """
     document: dict[str, Any] = {"cache": record.cache, "train": record.train.model_dump(mode="json")}
     for override in overrides:
         if override.partition("=")[0] not in OVERRIDABLE:
@@ -174,7 +178,10 @@ def _settings(record: RunRecord, overrides: Sequence[str]) -> Config:
 
 
 def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cache:
-    """Returns the cache that the user names, or the cache of the run."""
+    """Returns the cache at the path `cache`, or the cache that the run was trained on if `cache` is None.
+
+    Raises RunError if the cache of the run is not where it was. Raises CacheNotFound if there is no cache at `cache`.
+    """
     if cache is not None:
         return Cache(cache)
     try:
@@ -187,7 +194,7 @@ def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cach
 
 
 def require_one_label(record: RunRecord) -> None:
-    """Raises UsageError if videos may have many labels, because a confusion matrix needs one label per video."""
+    """Raises UsageError if a video may have several labels, because a confusion matrix needs one label per video."""
     if record.multi_label:
         raise UsageError("--confusion: the run was trained on many labels a video; a matrix takes one label a video")
 
@@ -195,9 +202,10 @@ def require_one_label(record: RunRecord) -> None:
 def write_submission(scored_run: RunScores, path: Path) -> int:
     """Writes a file for Charades' official scorer and returns the number of its lines.
 
-    Each line has a video's id and a score per class. An id is the name of the video file without folder and suffix. For
-    an interval the id is the whole `<file>@<start>-<end>`. Videos without an ok clip have no line, and the scorer ranks
-    them last. Raises UsageError if two videos have one id, and for an id with a space, because a space ends the id.
+    Each line has the id of a video and a score per class. The id is the name of the video file without folder and
+    suffix. For an interval the id is the whole `<file>@<start>-<end>`. A video whose clips all failed has no line, and
+    the scorer ranks it last. Raises UsageError if two videos have the same id, and if an id contains a space, because a
+    space ends the id.
     """
     videos = scored_run.result.videos
     scored = (videos.scores > -torch.inf).any(1).tolist()
@@ -218,7 +226,7 @@ def write_submission(scored_run: RunScores, path: Path) -> int:
 def write_confusion(scored_run: RunScores, path: Path) -> None:
     """Writes the confusion matrix as csv: a line per class, a column per predicted class.
 
-    The column `failed` counts videos without an ok clip.
+    The column `failed` counts the videos whose clips all failed.
     """
     videos = scored_run.result.videos
     counts = confusion(videos.scores, videos.labels).tolist()

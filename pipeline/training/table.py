@@ -52,7 +52,7 @@ OnRunStep = Callable[[RunPlace, StepRecord], None]
 
 
 def unheard(run: RunPlace, record: EpochRecord | StepRecord) -> None:
-    """Ignores a record. This is the default of the callbacks."""
+    """Ignores the record. This function is the default of the callbacks `on_epoch` and `on_step`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class TrainedRun:
 
 
 class RunsDiverged(TrainingDiverged):
-    """Some runs of a table diverged. `finished` are the other runs."""
+    """Some runs of a table diverged. `finished` are the runs that did not diverge."""
 
     def __init__(self, finished: Sequence[TrainedRun], diverged: Sequence[str]) -> None:
         runs = counted(len(finished) + len(diverged), "run")
@@ -75,7 +75,7 @@ class RunsDiverged(TrainingDiverged):
 
 @dataclass(frozen=True)
 class _RunToTrain:
-    """One training run to do."""
+    """One run that is to be trained, its place in the table, and the callbacks for its records."""
 
     config: Config
     wanted: WantedRun
@@ -106,14 +106,16 @@ def train_runs(
     on_step: OnRunStep = unheard,
     on_run: Callable[[TrainedRun], None] = lambda run: None,
 ) -> list[TrainedRun]:
-    """Trains every named head with seeds `train.seed`, `train.seed` + 1, ..., `run.workers` runs at a time.
+    """Trains each head in `names` with the seeds `train.seed`, `train.seed` + 1, ..., `run.workers` runs at a time.
 
     Returns all runs of the table. One run goes to `train.run`, several to `<train.run>/<name>/seed<k>`. A run that was
     cut off goes on. A table that was cut off keeps its finished runs. With `overwrite` all runs are discarded first.
     With several workers `on_epoch` and `on_step` are called in the worker processes and must be picklable.
 
-    Raises ConfigError, CacheError, HeadError and StateError. Raises RunExists if all runs are finished, or if a run
-    that stays in the table differs from what the config asks for. Raises RunsDiverged at the end if runs diverged.
+    Raises ConfigError, CacheError or HeadError if a run cannot be trained with this config, cache or head. Raises
+    StateError if the saved state of a run that was cut off cannot be used. Raises RunExists if all runs are finished,
+    or if a finished run that stays in the table has another recipe or other clips. Raises RunsDiverged at the end if
+    runs diverged.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):
@@ -149,7 +151,7 @@ def train_wanted(
     on_epoch: OnRunEpoch = log_epoch,
     on_step: OnRunStep = unheard,
 ) -> None:
-    """Trains one run unless it is finished. A run that was cut off goes on."""
+    """Trains the run `wanted`. Does nothing if the run is finished. A run that was cut off goes on."""
     device = pick_device(config.run.device)
     with together.acquainted(device):
         together.meet()
@@ -157,9 +159,10 @@ def train_wanted(
 
 
 def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite: bool) -> list[WantedRun]:
-    """Returns the runs of a table that a cluster is to train.
+    """Returns all runs of a table, after checks that a cluster can train them.
 
-    Raises the errors of `train_runs` except those about finished runs.
+    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished run that
+    stays in the table has another recipe or other clips.
     """
     runs = wanted_runs(config, names, seeds)
     require_trainable(config, runs, overwrite=overwrite)
@@ -173,16 +176,17 @@ def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
 
 
 def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
-    """Returns the results of runs that are all finished. Runs that are not in `trained_now` count as kept."""
+    """Returns each run with its results. All `runs` must be finished. A run that is not in `trained_now` is `kept`."""
     return [
         TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run not in trained_now) for run in runs
     ]
 
 
 def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[WantedRun]:
-    """Returns the runs of every named head with seeds `train.seed`, `train.seed` + 1, ...
+    """Returns one run for each head in `names` and each of the seeds `train.seed`, `train.seed` + 1, ...
 
-    Raises ConfigError, and HeadError for a user's own head that cannot be read.
+    Raises ConfigError for a name that is neither a variant nor a head, and HeadError for a user's own head that cannot
+    be read.
     """
     chosen = recipes(config, names)
     several = len(chosen) > 1 or seeds > 1
@@ -205,9 +209,9 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
 
 
 def _folder(run: str, name: str, seed: int | None) -> Path:
-    """Returns the folder of the only run (`seed` None), or of one run of several.
+    """Returns the folder of the run with `seed`, or the folder of a table's only run if `seed` is None.
 
-    The name of the head is added unless `run` has a place for it.
+    `run` is the value of `train.run`. The name of the head is added to it unless it has a placeholder for the name.
     """
     place = Path(run.replace(HEAD, name))
     if seed is None:
@@ -245,9 +249,9 @@ def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
 
 
 def _tried_by(worker_index: int, job: _RunToTrain) -> TrainedRun | TrainingDiverged:
-    """Trains a run in the process with index `worker_index`, on its share of the cores.
+    """Trains a run in the worker process with index `worker_index`, as `_tried` does.
 
-    The option `train.threads` overrides that share.
+    The process uses its share of the cores, or the number of threads in `train.threads`.
     """
     log_to_stderr()
     torch.set_num_threads(job.config.run.worker_threads)
@@ -299,11 +303,11 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
 
 
 def unlogged(record: EpochRecord) -> None:
-    """Ignores a record. This replaces the scalar log."""
+    """Ignores the record. This function replaces the scalar log if `train.tensorboard` is not set."""
 
 
 def discard(folder: Path) -> None:
-    """Removes a run, finished or not. Its record is removed first."""
+    """Removes the run in `folder`, finished or not. Its record is removed first, so that no half run counts as one."""
     for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
         remove_durably(folder / name)
     shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)
@@ -341,7 +345,10 @@ def _results(
 
 
 def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False) -> CachedClips:
-    """Returns the clips of a split with the arrays that the head reads. Logs how many clips are missing or failed."""
+    """Returns the clips of a split with the arrays that the head reads.
+
+    Logs how many clips are not extracted yet, and in how many videos every clip failed.
+    """
     clips = CachedClips(cache, head.reads, split, preload=preload)
     if clips.num_unsealed:
         log.warning(
@@ -358,7 +365,10 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
 
 
 def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
-    """Logs the classes without a positive, which mAP leaves out. Other metrics are not means over classes."""
+    """Logs the classes without a positive video, which the metric mAP leaves out.
+
+    Logs nothing if a video has only one label, because the metrics are then no means over classes.
+    """
     if not clips.multi_label:
         return
     positives = clips.labels.sum(0) + clips.failed_labels.sum(0)

@@ -1,4 +1,7 @@
-"""Tails: what a cache says about the backbone whose maps a head continues."""
+"""Checks and completes the tail of a head.
+
+A tail is the last layers of a backbone. A head with a tail reads cached maps and continues the backbone from there.
+"""
 
 from typing import Any
 
@@ -14,10 +17,10 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the head options with the model, model options and weights of the cached maps in their tail.
+    """Returns the head options. The tail in them gets the model, its options and the weights of the cached maps.
 
-    Raises HeadError if the config names others or the weights have changed since. The maps would then come from another
-    network than the tail.
+    Raises HeadError if the config names another model, or if the weights have changed since the maps were made. The
+    tail would then continue another network.
     """
     tail = parse_tail(options)
     if tail is None:
@@ -38,7 +41,7 @@ def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str,
 
 
 def _require_weights(stage: Stage, tail: TailOptions) -> None:
-    """Raises HeadError unless the tail has the weights that the maps below it were made with."""
+    """Raises HeadError unless the tail has the same weights as the backbone that made the cached maps."""
     model, weights, options = stage.options["model"], str(tail.weights), dict(tail.options or {})
     below = build_backbone(model, weights, stage.options["taps"], **options)
     digest, cached = backbone_digest(below, entry(model, options), weights), stage.options["weights_sha256"]
@@ -53,8 +56,8 @@ def _require_weights(stage: Stage, tail: TailOptions) -> None:
 def require_whole_maps(cache: Cache, head: Head) -> None:
     """Raises HeadError if a head places boxes on maps whose cells do not cover the whole crop evenly.
 
-    Networks without padding have such maps, and so do sides that the stride does not divide. Cached regions take both
-    into account.
+    Networks without padding make such maps. Crops whose side the stride does not divide also make such maps. Cached
+    regions are right in both cases.
     """
     source = (
         (head.head if isinstance(head, TailedHead) else head).source

@@ -1,4 +1,4 @@
-"""Checks whether heads can be trained on a cache. The errors advise from the config and the cache together."""
+"""Checks whether heads can be trained on a cache. The errors consider the config and the cache together."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -25,11 +25,12 @@ log = logging.getLogger("kinegraph")
 
 
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> None:
-    """Raises an error before the first run if a run of the table cannot be trained.
+    """Raises an error if a run in `wanted` cannot be trained.
 
-    The errors are ConfigError, CacheError, HeadError and CacheMismatch. Logs which of the arrays that the heads read
-    come from random weights. With `overwrite` the clips are opened too, so that no run is discarded for a run that
-    cannot be trained.
+    Raises ConfigError if the cache has no labels or the options contradict each other. Raises CacheMismatch if the
+    cache was made with another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be
+    built on the arrays of the cache. Logs which of these arrays come from random weights. With `overwrite` the clips
+    are opened too, so that no old run is discarded for a run that cannot be trained.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):
@@ -62,7 +63,10 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
 
 
 def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) -> str:
-    """Returns the message for a head that cannot be built: the error, or that its arrays are not extracted yet."""
+    """Returns the message about a head that cannot be built.
+
+    The message is the text of `error`, or says which arrays of the config are not extracted yet.
+    """
     cached, declared = spec_of(cache), declare(config, {}, cache).stages.values()
     spec = spec_of(cache, declared)
     if cached.keys() == spec.keys():
@@ -79,7 +83,10 @@ def _in_view_of(config: Config, cache: Cache, run: WantedRun, error: HeadError) 
 
 
 def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
-    """Returns the arrays that a head would read from arrays like these. Raises HeadError."""
+    """Returns the names of the arrays that the head of `run` would read. `spec` maps array names to shapes of one clip.
+
+    Raises HeadError if the head cannot be built on these arrays.
+    """
     options = run.options
     if (tail := parse_tail(options.options)) is not None:
         return (tail_source(spec, tail).maps,)
@@ -89,10 +96,10 @@ def _reads(spec: Spec, num_classes: int, run: WantedRun) -> tuple[str, ...]:
 
 
 def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> Head:
-    """Returns the head of `options` for the arrays of a cache, with fresh weights.
+    """Returns the head that `options` describe, built for the arrays of a cache, with fresh weights.
 
-    A tail has the weights of its backbone entry. `code` is the source of the user's own head. Raises HeadError if the
-    cache does not have the arrays.
+    A tail, the last layers of a backbone, has the weights of that backbone instead. `code` is the Python source of a
+    user's own head. Raises HeadError if the head cannot be built on these arrays.
     """
     spec = spec_of(cache)
     name = options.head if code is None else OwnHead.of(options.head, code)
@@ -102,5 +109,8 @@ def build_for(cache: Cache, options: TrainOptions, code: str | None = None) -> H
 
 
 def spec_of(cache: Cache, planned: Iterable[Stage] = ()) -> dict[str, tuple[int, ...]]:
-    """Returns array name -> shape of one clip for the arrays that a head can read, also those of `planned` stages."""
+    """Returns array name -> shape of one clip, for each array that a head can read.
+
+    The arrays are those of the cache and those of the stages in `planned`, which need not be extracted yet.
+    """
     return {name: array.shape for name, array in cache.readable(planned).items()}

@@ -17,9 +17,9 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The units of one config on one cache, and all stage keys that the units touch.
+    """The work units of one config on one cache, and all stage keys of these units.
 
-    `allotted` is the time of the job, None if it is not limited.
+    `allotted` is the time in which the units have to end, None if the time is not limited.
     """
 
     config: Config
@@ -30,19 +30,19 @@ class Job:
 
 
 class Executor(Protocol):
-    """Runs the units of a job and returns once every unit is sealed. No process of the executor outlives the call.
+    """Runs the units of a job. `run` returns once every unit is sealed. No process of the executor outlives the call.
 
-    Raises SetAsideError if units were set aside. Raises OutOfTimeError or WalltimeError if the allotted time ends
-    first.
+    `run` raises SetAsideError if units were not sealed because they killed every worker that tried them. It raises
+    OutOfTimeError if the allotted time ends first, and WalltimeError if not even one unit fits into that time.
     """
 
     def run(self, job: Job, report: Report) -> None: ...
 
 
 def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
-    """Raises SetAsideError with the shards of `units`, if there are any.
+    """Raises SetAsideError with the shards of `units`. Does nothing if there are no units.
 
-    `hint` is a sentence about where else to look.
+    `hint` is a sentence for the message that says where else the user can look for the cause.
     """
     shards = sorted(unit.shard for unit in units)
     if shards:

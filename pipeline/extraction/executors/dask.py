@@ -1,4 +1,7 @@
-"""The executor for Dask runs a task per work unit, few at a time. Tasks return events, never arrays."""
+"""The executor for Dask runs a task per work unit, few at a time. Tasks return events, never arrays.
+
+A unit is a `WorkUnit`: one shard with the stage keys to compute for it.
+"""
 
 import itertools
 import logging
@@ -35,8 +38,8 @@ class DaskExecutor:
     """Runs units on the workers of the cluster that `run.dask` names. A unit runs again only if its worker died.
 
     A unit that killed three workers runs at the end, with nothing else on the cluster. If its worker dies again, the
-    unit is set aside. A worker that leaves because its own job ends does not count as dead. When the time of the
-    command ends, the executor waits for the units that have begun.
+    unit is not tried again, and `run` raises SetAsideError. A worker that leaves because its own batch job ends does
+    not count as dead. When the time of the command ends, the executor waits for the units that have begun.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -72,16 +75,16 @@ def _station(job: Job, client: Client) -> Station:
 
 
 def _scheduler_ahead_seconds(client: Client) -> float:
-    """Returns how far the scheduler's clock is ahead of the clock of this process, s."""
+    """Returns the seconds by which the clock of the scheduler is ahead of the clock of this process."""
     asked = time.time()
     theirs: float = client.run_on_scheduler(time.time)
     return theirs - (asked + time.time()) / 2
 
 
 def _alone(client: Client, job: Job, station: Station, report: Report, unit: WorkUnit) -> list[WorkUnit]:
-    """Runs a suspect once more with nothing beside it.
+    """Runs a unit that killed several workers once more, with nothing else on the cluster.
 
-    Returns the unit in a list if its worker dies, else an empty list.
+    Returns a list with the unit if its worker dies again, else an empty list.
     """
     lease = lease_of(job.cache.storage, unit.shard)
     max_deaths = lease.deaths_if_holder_died + 1 if lease else MAX_DEATHS
@@ -89,7 +92,7 @@ def _alone(client: Client, job: Job, station: Station, report: Report, unit: Wor
 
 
 class DaskSubmission:
-    """Passes units to the scheduler, as many at a time as keep all workers busy."""
+    """Submits units to the scheduler, as many at a time as keep all workers busy, and collects their events."""
 
     def __init__(self, client: Client, job: Job, station: Station, report: Report) -> None:
         self.client, self.job, self.station, self.report = client, job, station, report
@@ -107,9 +110,9 @@ class DaskSubmission:
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
         """Runs all units and returns the suspects: the units that killed `max_deaths` workers.
 
-        Units that another run has leased are retried after the others, until they are sealed or that run is dead.
-        Raises OutOfTimeError or WalltimeError when the time is up and every unit that began is done. Raises ClusterLost
-        if the cluster is gone.
+        Units that another run has leased are tried again after the other units, until they are sealed or that run is
+        dead. If the time is up, raises OutOfTimeError or WalltimeError once every unit that began is done. Raises
+        ClusterLost if the cluster is gone.
         """
         self.client.subscribe_topic("all", self._note)
         try:
@@ -122,7 +125,7 @@ class DaskSubmission:
                 self.client.cancel([future for future, _ in self.in_flight.values()])
 
     def _pass(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
-        """Runs the units once. Returns those that another run has leased."""
+        """Runs each unit once. Returns the units that another run has leased."""
         waiting, self.leased = deque(units), []
         while True:
             while waiting and self.out_of_time is None and len(self.in_flight) < UNITS_AT_ONCE * self._workers.most():
@@ -155,7 +158,8 @@ class DaskSubmission:
     def _may_have_killed(self, unit: WorkUnit, max_deaths: int) -> bool:
         """Returns whether the unit may have killed `max_deaths` workers.
 
-        The scheduler also counts workers that had only prefetched the unit. The leases do not.
+        The count comes from the lease of the shard. The scheduler would also count workers that had only prefetched the
+        unit. Returns True if the storage of the cache has no leases.
         """
         storage = self.job.cache.storage
         if not storage.creates_exclusively():
@@ -164,7 +168,10 @@ class DaskSubmission:
         return lease is not None and lease.deaths_if_holder_died >= max_deaths
 
     def _settle(self, future: Future[Any], max_deaths: int) -> None:
-        """Handles the result of a unit's task. Raises the error of its `Worker`, and ClusterLost."""
+        """Handles the result of a finished task. Raises the error that stopped the worker of the task.
+
+        Raises ClusterLost if the scheduler went away.
+        """
         _, unit = self.in_flight.pop(str(future.key))
         if future.status == "error":
             error = future.exception()
@@ -194,18 +201,18 @@ class DaskSubmission:
             self.report(event)
 
     def _remember_watcher(self, future: Future[Any], unit: WorkUnit) -> None:
-        """Remembers which worker found the unit leased, so that the same worker retries it.
+        """Remembers which worker found that another run has leased the unit, so that the same worker tries it again.
 
-        Only a worker that watches a lease for long sees the lease become stale.
+        Only a worker that watches a lease for some time can see that its holder is dead.
         """
         with suppress(OSError):
             self.watchers[unit.shard] = self.client.who_has([future])[future.key]
 
     def _died(self, shards: tuple[int, ...]) -> None:
-        """Counts the death of a worker that had the tasks of these shards.
+        """Counts the death of a worker that had the tasks of `shards`.
 
-        The attempt in the lease of each shard says whether the worker had begun it. Raises ClusterLost if workers die
-        again and again before any of them begins a shard.
+        The number of attempts in the lease of a shard shows whether the worker had begun the shard. Raises ClusterLost
+        if several workers in a row die before they begin a shard.
         """
         storage = self.job.cache.storage
         if not shards or not storage.creates_exclusively():
@@ -221,7 +228,7 @@ class DaskSubmission:
             )
 
     def _note(self, event: tuple[float, Any]) -> None:
-        """Handles Dask's event about a removed worker, in the client's thread."""
+        """Records that a worker left or died, from an event of Dask. The client calls this method in its own thread."""
         message = event[1]
         if message.get("action") != "remove-worker":
             return
@@ -234,10 +241,10 @@ class DaskSubmission:
 
 
 def forget_submissions(dask_scheduler: Any) -> None:
-    """Drops what the scheduler keeps of finished submissions, 600 bytes each. The scheduler runs this function.
+    """Frees the memory that the scheduler keeps for finished submissions, 600 bytes each. The scheduler runs this.
 
-    The scheduler's spans note for ever that each submission was a `Future`. Dask also caches the kind of the last
-    100,000 keys.
+    The `spans` of the scheduler record for ever that each submission was a `Future`. Dask also caches the kind of the
+    last 100,000 task keys.
     """
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none

@@ -1,5 +1,6 @@
-"""The worker side of the `dask` executor: the tasks of one process pass their units to one `Worker`.
+"""The worker side of the `dask` executor: the tasks of one process pass their work units to one `Worker`.
 
+A `Worker` is the object of this package that loads networks and runs units. A Dask worker is a process of the cluster.
 Schedulers import this module too, because they must read the tasks. Torch is imported with the first unit.
 """
 
@@ -38,11 +39,11 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
-    """Runs a unit at the station of this process. This is the function of a Dask task.
+    """Runs a unit at the `Station` of this process with the name `station`. This is the function of a Dask task.
 
-    Returns the events of the unit, the unit's fate last. An error whose message says everything is returned, not
-    raised: Dask would print the traceback of a raised error. Raises Reschedule if the station was closed while the task
-    waited.
+    Returns the events of the unit. The last event says what became of the unit. An error whose message says everything
+    is returned and not raised, because Dask would print the traceback of a raised error. Raises Reschedule if the
+    station was closed while the task waited.
     """
     plugin = get_worker().plugins.get(station)
     if not isinstance(plugin, Station):
@@ -68,10 +69,10 @@ class Station(WorkerPlugin):
 
     A station starts with its first unit. It ends, and releases networks and leases, in three cases: its plugin is
     removed, its Dask worker closes, or no unit came for `IDLE_SECONDS`. The last case covers a killed client, which
-    removes nothing. `of_client` says that the processes are numbered children of the client. Then they share the CUDA
-    devices of the client and ignore Ctrl-C. `allotted` is the command's time, by the clock of the scheduler, or by this
-    machine's clock for children. The end of the command's time is an error of the command. The end of a worker's own
-    job makes that worker leave.
+    removes nothing. `of_client` says that the processes are numbered child processes of the client. Such processes
+    share the CUDA devices of the client and ignore Ctrl-C. `allotted` is the time of the command, by the clock of the
+    scheduler, or for child processes by the clock of this machine. When the time of the command ends, the waiting tasks
+    get an OutOfTimeError. When the batch job of a Dask worker ends, only that worker leaves.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Station(WorkerPlugin):
         await asyncio.to_thread(self._stop)
 
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
-        """Passes the unit to the `Worker` and waits until the unit is sealed or left.
+        """Passes the unit to the `Worker` and waits until the unit is sealed, or is left to another run.
 
         Returns the events of the unit. Raises the error that stopped the `Worker`.
         """
@@ -159,7 +160,8 @@ class Station(WorkerPlugin):
     def _open(self) -> "Worker":
         """Loads the networks and returns a new `Worker`.
 
-        Raises ClusterError, CacheNotFound and other errors if a worker that joined late cannot do the work.
+        A Dask worker may join after the checks of the cluster. Raises ClusterError if it has other package versions,
+        CacheNotFound if it does not see the cache, and UsageError if it lacks the GPU that it declares.
         """
         schedule = self._begin_time().schedule
         from kinegraph.pipeline.extraction.worker import Worker
@@ -172,9 +174,9 @@ class Station(WorkerPlugin):
         return Worker(config, Cache(self.cache), self.keys, self._report, schedule)
 
     def _begin_time(self) -> WorkerTime:
-        """Returns the time of this process, which begins with its first unit.
+        """Returns the time limit of this process. The first call creates it and starts the timer for its end.
 
-        Measured times are kept when the station opens again.
+        Later calls return the same object with the measured times, also after the station was opened again.
         """
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
@@ -187,13 +189,19 @@ class Station(WorkerPlugin):
         return self._time
 
     def _allotted_here(self) -> Allotment | None:
-        """Returns the command's time by this machine's clock. Dask measures the difference to the scheduler's clock."""
+        """Returns the time of the command by the clock of this machine, or None if the time is not limited.
+
+        Dask measures the difference to the clock of the scheduler.
+        """
         if self.allotted is None or self.of_client:
             return self.allotted
         return self.allotted.on_clock(-self._dask_worker.scheduler_delay)
 
     def _cut_off(self, time_of_worker: WorkerTime) -> None:
-        """Makes the worker leave near the end of its job. A unit that no job is long enough for is an error."""
+        """Makes the Dask worker leave near the end of its batch job.
+
+        If the job was too short for even one unit, the waiting tasks get a WalltimeError instead.
+        """
         error = time_of_worker.schedule.first_cut_off() if self._answers else None
         if error is not None:
             self._finish(error)
@@ -201,11 +209,11 @@ class Station(WorkerPlugin):
             self._leave()
 
     def _leave(self) -> None:
-        """Asks the Dask worker to close, and with it this station. No further unit begins until then."""
+        """Asks the Dask worker to close. This also closes the station. No further unit begins until then."""
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
-        """Returns the next errand, or None if the station is to end."""
+        """Waits for the next unit and returns it, or None if the station has to end."""
         try:
             errand = self._errands.get(timeout=IDLE_SECONDS)
         except queue.Empty:
@@ -217,9 +225,9 @@ class Station(WorkerPlugin):
         return errand or self._next()
 
     def _from(self, first: _Errand) -> Iterator[WorkUnit]:
-        """Yields the first unit and the units that already wait behind it.
+        """Yields the unit of `first`, then the units that already wait in the queue.
 
-        The iterator ends instead of waiting, because the feed would hold back its last units while it waits.
+        The iterator ends when the queue is empty. If it waited for more, the feed would hold back its last units.
         """
         yield first.unit
         while True:
@@ -233,7 +241,11 @@ class Station(WorkerPlugin):
             yield errand.unit
 
     def _report(self, event: Any) -> None:
-        """Keeps counts of clips for the next answer. An event with the fate of a unit answers the task of that unit."""
+        """Handles an event of the `Worker`. Counts of clips are kept and sent with the next answer.
+
+        An event that says what became of a unit answers the task of that unit. Raises _StationEnds if the station is
+        closed.
+        """
         if isinstance(event, Preparing):
             return  # it would be outdated when the next answer is sent
         if isinstance(event, ClipsDone):
@@ -258,7 +270,7 @@ class Station(WorkerPlugin):
 
 
 def gpu_of(worker: DaskWorker) -> str:
-    """Returns how a worker declares its GPU, "" if it has none."""
+    """Returns a text that says how the Dask worker declares its GPU, or "" if it declares none."""
     has_gpu = worker.state.total_resources.get("GPU", 0) > 0
     return f"--resources GPU of Dask worker {worker.address}" if has_gpu else ""
 

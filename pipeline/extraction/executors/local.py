@@ -27,10 +27,10 @@ from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
 
 
 class LocalExecutor:
-    """Runs units in `workers` processes that take units one by one. A single worker runs in this process.
+    """Runs work units in `workers` processes that take units one by one. A single worker runs in this process.
 
-    A unit that killed three workers runs at the end in a process of its own. A single worker also counts deaths of
-    earlier runs. If the unit kills its own process too, the unit is set aside.
+    A unit that killed three workers runs at the end in a process of its own. If it kills this process too, the unit is
+    not tried again, and `run` raises SetAsideError. A single worker also counts deaths of workers of earlier runs.
     """
 
     def __init__(self, workers: int) -> None:
@@ -44,7 +44,10 @@ class LocalExecutor:
 
 
 def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
-    """Runs `units` with one worker in this process. The worker takes each unit when it gets to it."""
+    """Runs `units` with one worker in this process. The worker takes the next unit only when it can begin it.
+
+    Raises the errors of `Executor.run`.
+    """
     worker = Worker(job.config, job.cache, job.keys, report, UnitSchedule(job.allotted))
     _run_alone(job, worker.run(units, decode_threads=worker.threads, max_deaths=MAX_DEATHS), report)
 
@@ -56,17 +59,14 @@ def _run_alone(job: Job, suspects: Iterable[WorkUnit], report: Report) -> None:
 
 @dataclass(frozen=True)
 class _Failed:
-    """The last message of a worker that an exception ended."""
+    """The last message of a worker that ended with the exception `error`."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class _OutOfTime:
-    """The last message of a worker that is out of time.
-
-    The units that it began are sealed, and it begins no other unit.
-    """
+    """The last message of a worker whose time is up. It has sealed the units that it began and begins no other."""
 
     error: OutOfTimeError | WalltimeError
 
@@ -84,9 +84,10 @@ class _Member:
 
 
 class _Pool:
-    """The parent of the worker processes.
+    """Starts worker processes, sends them units and collects their events.
 
-    A unit whose worker died runs again. After `max_deaths` deaths the unit becomes a suspect and is not run again here.
+    A unit whose worker died runs again. After `max_deaths` deaths the unit becomes a suspect and is not run again by
+    this pool.
     """
 
     def __init__(self, job: Job, report: Report, max_deaths: int = MAX_DEATHS) -> None:
@@ -99,10 +100,10 @@ class _Pool:
         self.members: list[_Member] = []
 
     def run(self, workers: int) -> list[WorkUnit]:
-        """Runs the units in `workers` processes and returns the suspects.
+        """Runs the units in `workers` processes and returns the suspects: the units that killed `max_deaths` workers.
 
-        A worker that is out of time leaves the other units to the other workers. Raises the error of the first worker
-        that fails, and OutOfTimeError or WalltimeError if a worker was out of time.
+        A worker whose time is up leaves the remaining units to the other workers. Raises the error of the first worker
+        that fails. Raises OutOfTimeError or WalltimeError at the end if the time of a worker was up.
         """
         try:
             self.members = [self._start(worker_index) for worker_index in range(workers)]
@@ -180,10 +181,10 @@ class _Pool:
             self.members.append(self._start(member.number))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
-        """Returns whether the dead process may have died of the shard.
+        """Returns whether the shard may have killed the dead process of `member`.
 
-        Returns False if the process waited for another run's shard or had only prefetched the shard. Without leases,
-        every unit that the process had taken may have killed it.
+        Returns False if another run held the lease of the shard, or if the process had only prefetched the shard.
+        Returns True if the storage of the cache has no leases.
         """
         if not self.job.cache.storage.creates_exclusively():
             return True
@@ -199,7 +200,7 @@ def _work(
     connection: Connection,
     allotted: Allotment | None,
 ) -> None:
-    """Runs in the child process. Worker `worker_index` asks for units until no unit or no time is left."""
+    """Runs worker `worker_index` in a child process. It asks the parent for units until no unit or no time is left."""
     log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(decided_by_parent, signal.SIG_IGN)

@@ -26,11 +26,11 @@ log = logging.getLogger("kinegraph")
 
 
 class SlurmExecutor:
-    """Submits an array of `run.workers` tasks and waits for it. What is left is submitted again.
+    """Submits a job array of `run.workers` tasks and waits for it. Work units that are left are submitted again.
 
-    Raises SlurmError if an array seals no shard, or ends with an error that the user has to mend. An array of an
-    earlier command that works on the same shards is watched instead. If this command ends early (Ctrl-C, a lost
-    connection), the array stays in SLURM.
+    `run` raises SlurmError if an array seals no shard, or ends with an error that the user has to mend. If an array of
+    an earlier command works on the same shards, the executor waits for that array and submits none. If this command
+    ends early (Ctrl-C, a lost connection), the array stays in SLURM.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -45,7 +45,10 @@ class SlurmExecutor:
 
 
 def _require_progress(submission: Submission, num_sealed: int, num_left: int) -> None:
-    """Raises SlurmError if another array would end as this array did."""
+    """Raises SlurmError if the array sealed no shard or a task ended with an error that the user has to mend.
+
+    Another array would end in the same way.
+    """
     state = submission.state()
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
     if mistaken or not num_sealed:
@@ -56,7 +59,10 @@ def _require_progress(submission: Submission, num_sealed: int, num_left: int) ->
 
 
 def _check_weights(job: Job, report: Report) -> None:
-    """Compares the weights of a job without units with the cache, in this process."""
+    """Compares the weights of a job without units with the weights of the cache, in this process.
+
+    Raises CacheMismatch if they differ.
+    """
     from kinegraph.pipeline.extraction.executors.local import LocalExecutor
 
     LocalExecutor(1).run(job, report)
@@ -74,7 +80,7 @@ def _submitted(job: Job, units: Sequence[WorkUnit]) -> Submission:
 
 
 def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
-    """Returns a submission that is under way and does some of these units, or None."""
+    """Returns a job array of an earlier command that has not ended and works on some of `units`, or None."""
     asked = {(unit.shard, key) for unit in units for key in unit.keys}
     for submission in under_way(job.cache.storage, "extract"):
         if any((unit.shard, key) in asked for unit in submission.work().units for key in unit.keys):
@@ -87,7 +93,7 @@ def _watched_instead(job: Job, units: Sequence[WorkUnit]) -> Submission | None:
 
 
 def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], report: Report) -> list[WorkUnit]:
-    """Reports sealed units until the array is over. Returns the units that are not sealed."""
+    """Waits until the job array has ended, and reports each sealed unit meanwhile. Returns the units that are left."""
     left = list(units)
     report(Preparing(doing=f"waiting for SLURM job {submission.job_id}"))
     while True:
@@ -105,7 +111,7 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
 
 
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
-    """Returns the units with a key that has no record, or still has the record that the unit replaces."""
+    """Returns the units that are not done: a key of the unit has no ledger record, or has the record to be replaced."""
     sealed = {key: set(cache.ledger.shards(key)) for key in {key for unit in units for key in unit.keys}}
     return [
         unit
