@@ -1,4 +1,10 @@
-"""The contract of a frozen backbone: a chain of named taps. The network can be cut at each tap."""
+"""The base class of frozen backbones. A backbone is a chain of named taps, and can be cut at each tap.
+
+A tap is a place in the network whose maps can be cached.
+
+Shapes: B clips, T frames, C channels, H rows and W columns of a frame. T', H' and W' are the sizes of a map, which
+`Tap.shape` in taps.py computes.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
@@ -11,10 +17,10 @@ from torch import Tensor, nn
 class Backbone(nn.Module):
     """Takes clips and returns the maps of the wanted taps.
 
-    A subclass sets `stages`: tap name -> names (dotted paths) of the submodules that lead from the tap below to this
-    tap, in the order in which they run. The taps go from bottom to top. A subclass whose submodules branch overrides
-    `step`. All taps are wanted until `cut` is called. `levels` are the taps whose submodules are still in the network.
-    A cut from above or below removes some.
+    A subclass sets `stages`, a mapping from each tap to the names (dotted paths) of the submodules between the tap
+    below and this tap, in the order in which they run. The taps go from bottom to top. A subclass whose submodules
+    branch overrides `step`. `taps` are the wanted taps, which are all taps until `cut` is called. `levels` are the taps
+    whose submodules are still in the network.
     """
 
     stages: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -24,9 +30,9 @@ class Backbone(nn.Module):
         self.levels = self.taps = tuple(self.stages)
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Limits the network to `taps` and drops the submodules above the highest of them.
+        """Limits the wanted taps to `taps`, and removes the submodules above the highest of them.
 
-        Raises ValueError if `taps` is empty or names a tap that the network does not have, or no longer has.
+        Raises ValueError if `taps` is empty, or if one of them is not a wanted tap now.
         """
         present = [name for name in self.stages if name in self.taps]
         unknown = [name for name in taps if name not in present]
@@ -36,9 +42,9 @@ class Backbone(nn.Module):
         self._keep(self.levels[: self.levels.index(self.taps[-1]) + 1])
 
     def cut_below(self, tap: str) -> None:
-        """Drops the submodules up to `tap`. Afterwards the network takes maps of `tap` in place of clips.
+        """Removes the submodules up to `tap`. After this, the network takes maps of `tap` as input, not clips.
 
-        Raises ValueError where there is no such tap, or no wanted tap above it.
+        Raises ValueError if the network has no such tap, or if no wanted tap is above it.
         """
         if tap not in self.levels or tap == self.taps[-1]:
             below = [name for name in self.levels if name != self.taps[-1]]
@@ -48,7 +54,7 @@ class Backbone(nn.Module):
         self._keep(above)
 
     def _keep(self, levels: tuple[str, ...]) -> None:
-        """Drops the submodules of all other levels."""
+        """Removes the submodules of all taps that are not in `levels`."""
         present = {path for path, _ in self.named_modules()}
         for name in set(self.levels).difference(levels):
             for path in present.intersection(self.stages[name]):
@@ -57,27 +63,27 @@ class Backbone(nn.Module):
         self.levels = levels
 
     def adopt(self, network: nn.Module) -> None:
-        """Takes the submodules that `stages` names from another network. Parameters keep their names."""
+        """Takes the submodules that `stages` names from `network`. Their parameters keep their names."""
         for path in (path for paths in self.stages.values() for path in paths):
             child = path.partition(".")[0]
             self.add_module(child, network.get_submodule(child))
 
     def is_classifier(self, name: str) -> bool:
-        """Returns whether a tensor of a public file belongs to the classifier, by its name.
+        """Returns whether the tensor `name` of a weights file belongs to the classifier, which this network lacks.
 
-        The method is asked only about names that no table of formats knows.
+        The method is called only for names that no known file format explains.
         """
         return False
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns wanted tap -> maps [B, C, T', H', W'] for normalised clips [B, 3, T, H, W].
+        """Returns the maps [B, C, T', H', W'] of each wanted tap by name, for normalised `clips` [B, 3, T, H, W].
 
-        After `cut_below`, the input is maps [B, C, T, H, W] of that tap in place of clips.
+        After `cut_below`, `clips` are the maps of that tap, [B, C, T, H, W].
         """
         return self.run(clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns the outputs of the wanted taps for the input `x` of the first submodule."""
+        """Returns the outputs of the wanted taps by name. `x` is the input of the first submodule."""
         maps: dict[str, Tensor] = {}
         for tap in self.levels:
             x = self.step(tap, x)
@@ -86,17 +92,17 @@ class Backbone(nn.Module):
         return maps
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Returns the output of `tap` for the output `x` of the tap below."""
+        """Returns the output of `tap`. `x` is the output of the tap below."""
         for path in self.stages[tap]:
             x = self.get_submodule(path)(x)
         return x
 
 
 def frame_by_frame(run: Callable[[Tensor], dict[str, Tensor]], clips: Tensor) -> dict[str, Tensor]:
-    """Calls `run` on the frames [B*T, 3, H, W] of clips [B, 3, T, H, W]. Returns tap -> maps [B, C, T, H', W'].
+    """Calls `run` on the frames [B*T, 3, H, W] of `clips` [B, 3, T, H, W], and returns its maps as maps of clips.
 
-    Clips that lie in memory as [B, T, H, W, 3] (decoded frames, permuted) are neither copied nor reordered. In that
-    case `run` sees the frames as channels_last.
+    The result is tap -> maps [B, C, T, H', W']. Clips that lie in memory as [B, T, H, W, 3] (decoded frames, permuted)
+    are neither copied nor reordered. In that case `run` gets the frames in the memory format channels_last.
     """
     num_clips = clips.shape[0]
     maps = run(clips.transpose(1, 2).flatten(0, 1))

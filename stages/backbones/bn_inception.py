@@ -1,10 +1,10 @@
-"""BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167), frame by frame, as temporal segment networks use it.
+"""BN-Inception (Ioffe and Szegedy 2015, arXiv 1502.03167) on each frame, as temporal segment networks (TSN) use it.
 
 Layers and parameter names are those of the public files for TSN (Wang et al. 2016, arXiv 1608.00859), which were
 converted from Caffe: `inception_3a_3x3_reduce.weight`, `inception_3a_3x3_reduce_bn.weight`. All layers are direct
 children of the network. Convolutions have a bias. Max-pooling with stride rounds sizes up.
 
-B clips, T frames, C channels, H, W.
+Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ MAX_POOLED = "inception_5b"  # the pool of this block takes the maximum; other p
 
 
 def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, int]]:
-    """Returns the convolutions of an Inception block: name -> in channels, out channels, kernel, stride."""
+    """Returns the convolutions of the Inception block `tap` by name, as (in channels, out channels, kernel, stride)."""
     single, reduce, triple, double_reduce, double, pool = WIDTHS[tap]
     stride = 1 if single else 2
     convolutions = {
@@ -50,7 +50,7 @@ def _convolutions(tap: str, in_channels: int) -> dict[str, tuple[int, int, int, 
 
 
 def _all_branches() -> dict[str, tuple[int, ...]]:
-    """Returns tap -> channels of each branch of the tap's block, in the order in which the branches are joined."""
+    """Returns for each Inception block the channels of its branches, in the order in which the branches are joined."""
     branches: dict[str, tuple[int, ...]] = {}
     in_channels = 192
     for tap, (single, _, triple, _, double, pool) in WIDTHS.items():
@@ -63,7 +63,7 @@ BRANCHES = _all_branches()
 
 
 def _all_convolutions() -> dict[str, dict[str, tuple[int, int, int, int]]]:
-    """Returns tap -> convolutions of the tap."""
+    """Returns for each tap its convolutions by name, as (in channels, out channels, kernel, stride)."""
     convolutions = {
         "stem": {"conv1_7x7_s2": (3, 64, 7, 2)},
         "conv2": {"conv2_3x3_reduce": (64, 64, 1, 1), "conv2_3x3": (64, 192, 3, 1)},
@@ -86,18 +86,22 @@ def _submodules(tap: str) -> tuple[str, ...]:
 class Joined(nn.Module):
     """Joins the branches of an Inception block.
 
-    The module marks the end of a block, so that a block can be inserted after it.
+    The module marks the end of a block, so that another block can be inserted after it.
     """
 
     def forward(self, branches: Sequence[Tensor]) -> Tensor:
-        """Returns the branches [B*T, C_i, H, W] joined to [B*T, sum of C_i, H, W]."""
+        """Returns the branches joined along the channels, [B*T, C, H, W]. Branch i has the shape [B*T, C_i, H, W].
+
+        C is the sum of all C_i.
+        """
         return torch.cat(list(branches), 1)
 
 
 class BNInception(Backbone):
-    """The network without its classifier.
+    """BN-Inception without its classifier.
 
-    Branches that halve a map have equal sizes only where the map has even sides.
+    If a map has sides of odd length, the branches of a block that halves the map have different sizes and cannot be
+    joined.
     """
 
     stages: ClassVar = {tap: _submodules(tap) for tap in CONVOLUTIONS}
@@ -112,11 +116,11 @@ class BNInception(Backbone):
             self.add_module(f"{tap}_output", Joined())
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
+        """Returns the maps [B, C, T, H', W'] of each wanted tap by name, for normalised `clips` [B, 3, T, H, W]."""
         return frame_by_frame(self.run, clips)
 
     def step(self, tap: str, x: Tensor) -> Tensor:
-        """Returns the maps [B*T, C', H', W'] of `tap` for the maps [B*T, C, H, W] of the tap below."""
+        """Returns the maps [B*T, C', H', W'] of `tap` for the maps x [B*T, C, H, W] of the tap below."""
         if tap not in WIDTHS:
             return _halved(self._chain(x, *CONVOLUTIONS[tap]))
         joined: Tensor = self.get_submodule(f"{tap}_output")(self._branches(tap, x))

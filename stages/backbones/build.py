@@ -1,6 +1,6 @@
-"""Builds the frozen network of a backbone by its name.
+"""Builds the frozen network of a backbone from its name.
 
-BUILDERS has one line per backbone. The catalogue has the facts.
+BUILDERS has one line per backbone. The catalogue has the facts that need no torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,14 +45,12 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
 
 
 def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int | str) -> Backbone:
-    """Returns the network up to the highest of `taps`: frozen, in eval mode, on the CPU, in float32.
+    """Returns the network up to the highest of `taps`, frozen, in evaluation mode, on the CPU, in float32.
 
-    weights: a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` and one of these for the 2D
-    network that the entry names. The classifier of a file is left out. Layers of a file above the cut are left out too,
-    but must fit. All other keys of a file must be used.
-
-    options: the options of the entry. For a network of the ResNet-3D family, the options override the geometry in which
-    a named file was trained.
+    `weights` is a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` followed by one of
+    these for the 2D network that the entry names. The classifier of a file is left out. Layers of a file above the cut
+    are left out too, but must fit. All other keys of a file must be used. `options` are the options of the entry. For a
+    network of the ResNet-3D family, they override the geometry in which a named file was trained.
 
     Raises ValueError if there is no such backbone, tap or option. Raises WeightsError if the weights cannot be read or
     do not belong to the network.
@@ -75,7 +73,10 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
 
 
 def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) -> str:
-    """Returns the identity of the weights for fingerprints. For inflated weights it is the digest of the tensors."""
+    """Returns a text that identifies the weights in fingerprints.
+
+    For inflated weights it is the digest of the tensors.
+    """
     if weights.startswith(INFLATE):
         return tensors_digest(network)
     return weights_digest(network, weights, backbone.weights)
@@ -93,9 +94,9 @@ def _inflate(network: Backbone, backbone: BackboneEntry, weights: str) -> None:
 
 
 def untrained(model: str, **options: Any) -> Backbone:
-    """Returns the whole network as its constructor makes it: the network of the paper, changed by `options`.
+    """Returns the whole network with random weights. It is the network of the paper, changed by `options`.
 
-    options: the `chosen` options of the entry.
+    `options` are the values in `chosen` of the backbone's entry.
     """
     if model.startswith(TIMM_PREFIX):
         return TimmImage(model.removeprefix(TIMM_PREFIX))

@@ -1,4 +1,6 @@
-"""Lists the frozen backbones: what each takes and returns. Imports no torch, because plans are made from this list."""
+"""Lists the frozen backbones, with their inputs, taps and weights. Imports no torch, because plans are made from the
+list.
+"""
 
 from dataclasses import replace
 
@@ -25,7 +27,7 @@ def _resnet_taps(*widths: int) -> tuple[Tap, ...]:
 
 
 def _image(name: str, num_params: int, gmacs: float, taps: tuple[Tap, ...]) -> BackboneEntry:
-    """Returns the entry of a network for frames of 224 px, trained on ImageNet."""
+    """Returns the description of a network that was trained on ImageNet, on images of 224 px."""
     return BackboneEntry(
         name=name,
         taps=taps,
@@ -97,9 +99,9 @@ _TINY_I3D_TAPS = taps_of(
 def _sync_cnn(
     name: str, widths: tuple[int, int, int], num_params: int, gmacs: float, time: tuple[Window, ...] = ()
 ) -> BackboneEntry:
-    """Returns the entry of a network for SyncMNIST's grey frames, in 0..1. No layer pads.
+    """Returns the description of a network for SyncMNIST. Pixels are in 0..1, and no layer pads.
 
-    `time` are the windows of the last block.
+    `time` has the kernel and stride in time of the last block.
     """
     shrink = ((3, 1), HALF_DOWN)
     below = (Level(f"block{block}", width, shrink) for block, width in enumerate(widths[:2], 1))
@@ -114,9 +116,9 @@ def _sync_cnn(
 
 
 def _video(name: str, num_params: int, gmacs: float, *, num_frames: int, size: int) -> BackboneEntry:
-    """Returns the entry of a network of the ResNet-3D family, trained on Kinetics-400.
+    """Returns the description of a network of the ResNet-3D family that was trained on Kinetics-400.
 
-    The GMACs hold for `num_frames` frames of `size` px.
+    `gmacs` is the number for a clip of `num_frames` frames of `size` px.
     """
     layout = LAYOUTS[name]
     return BackboneEntry(
@@ -205,10 +207,10 @@ CATALOGUE: dict[str, BackboneEntry] = {
 
 
 def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
-    """Returns the entry of a backbone, with the geometry that `options` and `weights` choose.
+    """Returns the description of the backbone `name`, with the geometry that `options` and `weights` choose.
 
-    Facts of `timm/<model>` come from timm. Raises ValueError, with the list of names, if there is no such backbone or
-    option.
+    The facts about `timm/<model>` come from timm. Raises ValueError if there is no such backbone or option. The message
+    lists the names.
     """
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry
@@ -225,9 +227,9 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
 
 
 def owner(backbone: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
-    """Returns the entry that the weights belong to, and the name of the weights in that entry.
+    """Returns the description of the backbone to which the weights belong, and the name of the weights there.
 
-    For `inflate:...` that is the entry of the 2D network.
+    For `inflate:...` this is the 2D network. For other weights it is `backbone` itself.
     """
     if weights.startswith(INFLATE) and backbone.inflates is not None:
         return CATALOGUE[backbone.inflates], weights.removeprefix(INFLATE)

@@ -11,9 +11,10 @@ from kinegraph.stages.errors import UsageError
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises UsageError where torch.compile cannot make code for a CPU, because the machine has no C++ compiler.
+    """Raises UsageError if torch.compile cannot make code for `device`.
 
-    For a GPU nothing is checked, because Triton itself reports what is missing.
+    For a CPU, the machine must have a C++ compiler and Python's headers. For a GPU the function checks nothing, because
+    Triton itself reports what is missing.
     """
     if device.type != "cpu":
         return

@@ -1,4 +1,4 @@
-"""Counts parameters and multiplications of a backbone, as papers count them."""
+"""Counts the parameters and multiplications of a backbone in the way of papers."""
 
 import torch
 from torch import nn
@@ -9,10 +9,11 @@ from kinegraph.stages.backbones.entry import BackboneEntry
 
 
 def count(backbone: BackboneEntry, **options: int | str) -> tuple[int, float]:
-    """Returns the number of parameters and the GMACs, for the input and the classifier that `backbone.counts` names.
+    """Returns the number of parameters and the billions of multiplications (GMACs) for one clip.
 
-    Counted are the multiplications of convolutions, linear layers and attention products. Norms, pools and activations
-    are not counted. Nothing is computed, because the tensors have shapes only.
+    `backbone.counts` says the size of the clip and the number of classes of the classifier. The count includes the
+    multiplications of convolutions, linear layers and attention products, but not norms, pools and activations. No
+    values are computed, because the tensors have only shapes.
     """
     form = backbone.counts
     assert form is not None

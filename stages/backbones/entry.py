@@ -1,4 +1,4 @@
-"""Describes a backbone before it is built. Imports no torch, because plans are made from this."""
+"""Describes a backbone before it is built. Imports no torch, because plans are made from the description."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +13,11 @@ INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D net
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Size and cost of a network as papers count them: with its classifier, for one clip of the usual input.
+    """The size and the cost of a network with its classifier, for one clip of the usual input, as papers count them.
 
-    num_params: the number of trainable parameters.
-    gmacs: 1e9 multiplications of convolutions, linear layers and attention.
+    `num_params` is the number of trainable parameters. `gmacs` is the number of multiplications of convolutions, linear
+    layers and attention, in billions. The clip has `num_frames` frames of `size` x `size` px. The classifier has
+    `num_classes` classes.
     """
 
     num_params: int
@@ -28,14 +29,12 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry:
-    """Describes a backbone as it is trained.
+    """The description of a backbone in the way in which it is trained.
 
-    The input is square, `size` px a side, RGB in 0..1, normalised by `mean` and `std`.
-
-    options: choices of the geometry, the paper's value first, and `geometry` itself.
-    chosen: options that differ from the paper's values.
-    min_frames: the fewest frames of a clip for which the network makes sense.
-    inflates: the 2D backbone whose weights fit this network after inflation.
+    The input is a square of `size` px a side, in RGB from 0 to 1, normalised by `mean` and `std`. `options` has the
+    allowed values of each option of the geometry, the paper's value first, and of `geometry` itself. `chosen` has the
+    options that differ from the paper's values. `min_frames` is the fewest frames of a clip for which the network makes
+    sense. `inflates` is the 2D backbone whose weights fit this network after inflation.
     """
 
     name: str
@@ -52,11 +51,14 @@ class BackboneEntry:
 
     @property
     def other_words(self) -> list[str]:
-        """Returns the words that `weights` may be besides names, files and `random:<seed>`, for messages."""
+        """Returns what `weights` of a config may be besides a name, a file and `random:<seed>`.
+
+        An error message lists it.
+        """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
     def tap(self, name: str) -> Tap:
-        """Returns the tap of this name. Raises ValueError, with the list of taps, if there is no such tap."""
+        """Returns the tap `name`. Raises ValueError with the list of taps if there is no such tap."""
         for tap in self.taps:
             if tap.name == name:
                 return tap
@@ -66,8 +68,8 @@ class BackboneEntry:
     def choose(self, options: ModelOptions, weights: str) -> dict[str, int | str]:
         """Returns the options that differ from the paper's values.
 
-        `options` have priority. Other values are those in which `weights` were trained, where that is known. Raises
-        ValueError for an option or value that does not exist.
+        Values in `options` have priority. Other options have the values with which `weights` were trained, if these are
+        known. Raises ValueError if an option or a value does not exist.
         """
         for key, value in options.items():
             if key not in self.options:

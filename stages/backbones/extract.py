@@ -1,4 +1,7 @@
-"""Computes features of clips: a frozen backbone runs on uint8 pixels."""
+"""Computes the features of clips. A frozen backbone runs on uint8 pixels.
+
+Shapes: B clips, T frames, T' frames of a map, C channels, S side of the square input, H rows and W columns of a map.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -19,10 +22,11 @@ log = logging.getLogger("kinegraph")
 
 
 class FeatureExtractor:
-    """One backbone entry on one device. The network is loaded at construction, once per worker process.
+    """The network of one backbone entry on one device. A worker process loads it once.
 
-    compiled: torch.compile makes faster code of the network at the first batch, which takes minutes. Raises UsageError
-    where there is no compiler.
+    With `compiled`, torch.compile makes faster code of the network at the first batch, which takes minutes. Raises
+    UsageError if the machine has no compiler for it, or if the device cannot compute in the precision. Raises
+    WeightsError if the weights cannot be read or do not belong to the network.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
@@ -48,7 +52,7 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns tap -> maps [B, T', C, H, W] for clips [B, T, S, S, 3] uint8 RGB.
+        """Returns the maps [B, T', C, H, W] of each tap by name, for `clips` [B, T, S, S, 3] uint8 RGB.
 
         Maps have the precision of the computation. Maps in bf16 differ from maps in float32 by about 1 % of their
         standard deviation. A test states the limit.

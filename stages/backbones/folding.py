@@ -1,4 +1,7 @@
-"""Folds batch norms into the convolutions before them. Both are linear in eval mode, so one layer can replace two."""
+"""Folds batch norms into the convolutions before them, so that a frozen network has fewer layers.
+
+In evaluation mode both layers are linear, so one convolution can replace them.
+"""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,12 +13,12 @@ CONVOLUTIONS, NORMS = (nn.Conv2d, nn.Conv3d), (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Folds each batch norm that follows a convolution of a frozen network, in place and in float32.
+    """Replaces each convolution and the batch norm behind it by one convolution, in place and in float32.
 
-    Pairs are recognised by their names: `conv1` and `bn1`, `conv` and `bn`, `x` and `x_bn`, or neighbours in an
-    nn.Sequential. The rule holds in all networks of the catalogue (a test compares results), but not in every network.
-    In float32, results change by rounding only. In bf16, results come nearer to float32, because fewer values are
-    rounded.
+    The network must be frozen. Pairs are recognised by their names: `conv1` and `bn1`, `conv` and `bn`, `x` and `x_bn`,
+    or neighbours in an nn.Sequential. The rule holds in all networks of the catalogue (a test compares results), but
+    not in every network. In float32, results change by rounding only. In bf16, results come nearer to float32, because
+    fewer values are rounded.
     """
     for parent in network.modules():
         for conv, norm in list(_pairs(parent)):

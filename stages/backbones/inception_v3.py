@@ -1,4 +1,4 @@
-"""Inception-V3 (Szegedy et al. 2016, arXiv 1512.00567), frame by frame, with torchvision's parameter names."""
+"""Inception-V3 (Szegedy et al. 2016, arXiv 1512.00567) on each frame of a clip, with torchvision's parameter names."""
 
 from typing import ClassVar
 
@@ -24,7 +24,10 @@ BRANCHES: dict[str, tuple[int, ...]] = {
 
 
 class InceptionV3(Backbone):
-    """Torchvision's network without its classifiers. Most layers do not pad, so maps do not reach the frame's edge."""
+    """Torchvision's Inception-V3 without its classifiers.
+
+    Most layers do not pad, so maps do not reach the frame's edge.
+    """
 
     stages: ClassVar = {
         "stem": (
@@ -44,5 +47,8 @@ class InceptionV3(Backbone):
         self.adopt(Inception3(aux_logits=False, init_weights=False))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
+        """Returns the maps of each wanted tap by name, for normalised clips [B clips, 3, T frames, H rows, W columns].
+
+        Maps are [B, C channels, T, H', W'].
+        """
         return frame_by_frame(self.run, clips)

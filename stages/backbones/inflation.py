@@ -9,12 +9,12 @@ NEW = ".after."  # part of the names of blocks that a 2D network does not have
 
 
 def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
-    """Fills a network of the ResNet-3D family, or TSM, in place from the weights of a 2D network.
+    """Fills `network`, a ResNet-3D or TSM, in place with weights that are made from the weights of a 2D network.
 
     `flat` is the state of torchvision's 2D ResNet of the same depth. A kernel of t frames is the 2D kernel repeated t
     times and divided by t. So a still clip has the same maps as its frame in 2D, except near the ends of the clip,
-    where zeros are padded. Non-local blocks keep their weights, except that the gain of their last norm becomes 0. Such
-    a block is the identity.
+    where zeros are padded. Non-local blocks keep their weights, but the gain of their last norm becomes 0. So each of
+    them starts as the identity.
     """
     ours = {re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", name): x for name, x in flat.items()}
     ours |= flat  # TSM has the names and shapes of the 2D network
@@ -28,9 +28,9 @@ def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
 
 
 def repeated(flat: Tensor, shape: Size) -> Tensor:
-    """Returns `flat` [O, I, h, w] repeated to `shape` [O, I, t, h, w] with the same sum over t.
+    """Returns `flat` [O, I, h, w] repeated to `shape` [O, I, t, h, w] and divided by t, for O outputs and I inputs.
 
-    Other tensors are returned as they are.
+    A tensor that already has as many axes as `shape` is returned unchanged.
     """
     if flat.ndim == len(shape):
         return flat

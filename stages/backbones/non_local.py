@@ -1,6 +1,6 @@
-"""The non-local block (Wang et al. 2018, arXiv 1711.07971, section 3.3): embedded Gaussian, pooled keys.
+"""The non-local block (Wang et al. 2018, arXiv 1711.07971, section 3.3), with embedded Gaussian and pooled keys.
 
-B clips, T frames, C channels, H, W; N = T H W queries, M keys.
+Shapes: B clips, T frames, C channels, H rows and W columns of a map, N = T H W queries, M keys.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class NonLocal(nn.Module):
     """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))).
 
-    phi and g see x after 1 x 2 x 2 max-pooling. A fresh block is the identity, because the gain of its norm is 0. The
+    phi and g see x after 1 x 2 x 2 max-pooling. A new block is the identity, because the gain of its norm is 0. The
     scale is that of the authors' code. With `frames`, each group of that many consecutive frames attends to itself
     only, as in the authors' code.
     """
@@ -32,7 +32,10 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns a tensor of the shape of x [B, C, T, H, W]. H and W must be at least 2, T a multiple of `frames`."""
+        """Returns the output of the block [B, C, T, H, W] for x [B, C, T, H, W].
+
+        H and W must be at least 2, and T must be a multiple of `frames`.
+        """
         if self.frames == "all":
             return self._seeing_all(x)
         groups = x.reshape(*x.shape[:2], -1, self.frames, *x.shape[3:])  # [B, C, T / frames, frames, H, W]
@@ -52,8 +55,8 @@ class NonLocal(nn.Module):
 
 
 def _by_place(x: Tensor) -> Tensor:
-    """Returns x [B, C, T, H, W] as [B, T H W, C].
+    """Returns x [B, C, T, H, W] reshaped to [B, T H W, C].
 
-    The channels of a place lie side by side, as fused attention needs them.
+    The channels of a position lie side by side in memory, as fused attention needs them.
     """
     return x.flatten(2).transpose(1, 2).contiguous()

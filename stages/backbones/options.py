@@ -1,4 +1,4 @@
-"""The options of one backbone entry. Torch-free."""
+"""The options of one backbone entry of a config. Imports no torch."""
 
 from typing import Annotated, Literal
 

@@ -1,6 +1,6 @@
-"""Decides how frames become a backbone's input, and how pixels are normalised, by what the weights expect.
+"""Decides how frames become the input of a backbone, from what the weights expect. Imports no torch.
 
-Torch-free.
+The decision covers the size of the input, the resizing, and the normalisation of pixels.
 """
 
 from dataclasses import replace
@@ -13,15 +13,15 @@ from kinegraph.stages.weights.sources import Pixels, known_source
 
 
 def own_pixels(backbone: BackboneEntry) -> Pixels:
-    """Returns the usual normalisation of the network, for weights of which nothing is known."""
+    """Returns the usual normalisation of the network. It is used for weights about which nothing is known."""
     return Pixels(mean=backbone.mean, std=backbone.std)
 
 
 def pixels_of(options: BackboneOptions) -> Pixels:
-    """Returns the normalisation of a backbone entry's pixels.
+    """Returns the normalisation of the pixels for a backbone entry: mean, standard deviation and order of channels.
 
-    `mean`, `std` and `channel_order` are those of the options. Values that the options leave open are those of the
-    weights, else those of the network. For inflated weights, the values of the 2D network count.
+    Values in the options have priority. Values that the options leave open are those of the weights. If nothing is
+    known about the weights, they are those of the network. For inflated weights, they are those of the 2D network.
     """
     backbone, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, backbone.weights)
@@ -31,10 +31,11 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 
 
 def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
-    """Returns the framing: `size`, `resize_short` and `resize` of the options.
+    """Returns how frames are resized and cut for a backbone entry: `size`, `resize_short` and `resize`.
 
-    Values left open are as the weights were tested. The weights' framing counts only as a whole. With another `size`,
-    crops are cut first, as for unknown weights.
+    Values in the options have priority. Values that the options leave open are those with which the weights were
+    tested. They are used only together. If the options have another `size`, or if nothing is known about the weights,
+    crops are cut first and then resized.
     """
     source = known_source(options.weights, backbone.weights)
     tested = source.framing if source is not None else None

@@ -1,4 +1,4 @@
-"""The ResNets of He et al. 2015 (arXiv 1512.03385), frame by frame, with torchvision's parameter names."""
+"""The ResNets of He et al. 2015 (arXiv 1512.03385) on each frame of a clip, with torchvision's parameter names."""
 
 from typing import ClassVar
 
@@ -26,5 +26,8 @@ class ResNet2D(Backbone):
         self.adopt(resnet)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
+        """Returns the maps of each wanted tap by name, for normalised clips [B clips, 3, T frames, H rows, W columns].
+
+        Maps are [B, C channels, T, H', W'].
+        """
         return frame_by_frame(self.run, clips)

@@ -5,7 +5,7 @@ I3D are those of "Non-local Neural Networks" (Wang et al. 2018, arXiv 1711.07971
 SlowFast (Feichtenhofer et al. 2019, arXiv 1812.03982). Deviation: Table 1 states 3x1x1 for pool2. Every released
 implementation pools 2x1x1 without padding, and so does this one.
 
-B clips, T frames, C channels, H, W.
+Shapes: B clips, T frames, C channels, H rows and W columns of a map.
 """
 
 from collections.abc import Iterable
@@ -21,9 +21,10 @@ EXPANSION = 4
 
 
 class Bottleneck3D(nn.Module):
-    """Three convolutions, t x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1, added to the shortcut.
+    """A residual block of three convolutions: t x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1.
 
-    The submodules have torchvision's names.
+    t is `temporal_kernel`. The result of the convolutions is added to the shortcut. The submodules have torchvision's
+    names.
     """
 
     def __init__(self, in_channels: int, width: int, temporal_kernel: int, stride: int) -> None:
@@ -46,7 +47,7 @@ class Bottleneck3D(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns [B, 4 width, T, H / stride, W / stride] for x [B, C, T, H, W]."""
+        """Returns the maps [B, 4 width, T, H / stride, W / stride] for maps x [B, C, T, H, W]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
@@ -56,7 +57,10 @@ class Bottleneck3D(nn.Module):
 
 
 class ResidualStage(nn.Module):
-    """Residual blocks "0", "1", ... in a row. `after` maps a block's number to the module that follows the block."""
+    """Residual blocks, named "0", "1", ..., that run one after the other.
+
+    `after` has the module that follows a block, by the name of the block.
+    """
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -65,7 +69,10 @@ class ResidualStage(nn.Module):
         self.after = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns [B, C', T, H', W'] for x [B, C, T, H, W]. The blocks decide C', H' and W'."""
+        """Returns the maps [B, C', T, H', W'] behind the last block for maps x [B, C, T, H, W].
+
+        The blocks decide C', H' and W'.
+        """
         for name, block in self.named_children():
             if block is not self.after:
                 x = block(x)
@@ -75,9 +82,9 @@ class ResidualStage(nn.Module):
 
 
 class ResNet3D(Backbone):
-    """A network of the family without its classifier.
+    """A network of the ResNet-3D family without its classifier.
 
-    Parameter names: conv1, bn1, res2.0.conv1, ..., res3.after.1.theta, ...
+    Parameters have names such as conv1, bn1, res2.0.conv1 and res3.after.1.theta.
     """
 
     stages: ClassVar = {

@@ -30,14 +30,13 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetLayout:
-    """Describes one network of the family.
+    """The layout of one network of the ResNet-3D family.
 
-    blocks: the number of blocks in each of res2 ... res5.
-    stem_frames: temporal kernel of the first convolution.
-    temporal_kernels: a key of TEMPORAL_KERNELS.
-    non_local: stage -> numbers, from 0, of the residual blocks that a non-local block follows.
-    pool1_padding: padding in space. pool1 and pool2 join as many frames as their stride in time.
-    res3_attention_frames: the number of frames in a group that attends to itself in res3's non-local blocks, or "all".
+    `blocks` is the number of residual blocks in each of res2 to res5. `stem_frames` is the temporal kernel of the first
+    convolution. `temporal_kernels` is a key of TEMPORAL_KERNELS. `non_local` maps a stage to the numbers, from 0, of
+    the residual blocks that a non-local block follows. `pool1_padding` is the padding in space. pool1 and pool2 join as
+    many frames as their stride in time. `res3_attention_frames` is the number of frames in a group that attends to
+    itself in the non-local blocks of res3, or "all".
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -53,7 +52,7 @@ class ResNetLayout:
 
     @property
     def options(self) -> dict[str, tuple[int | str, ...]]:
-        """Returns the options that can be chosen. The layout's own value comes first."""
+        """Returns the values that each option of the layout may have. The layout's own value comes first."""
         choices = dict(CHOICES)
         if self.temporal_kernels == "alternate":
             choices["temporal_kernels"] = ("alternate", "all")
@@ -77,7 +76,7 @@ class ResNetLayout:
         )
 
     def kernels(self, stage: str) -> tuple[int, ...]:
-        """Returns the temporal kernel of each block of a stage."""
+        """Returns the temporal kernel of each block of `stage`, which is one of "res2" to "res5"."""
         pattern = TEMPORAL_KERNELS[self.temporal_kernels][stage]
         return tuple(pattern[i % len(pattern)] for i in range(self.blocks[STAGES.index(stage)]))
 

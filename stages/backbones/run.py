@@ -1,6 +1,8 @@
-"""Runs a backbone on a batch.
+"""Runs a backbone on a batch of clips.
 
-Maps are rounded to the stored type, written, and handed on to the stages that read them.
+The maps are rounded to the stored type, written to the cache, and lent to the stages that read them.
+
+Shapes: B clips of a batch, T frames, C channels, H rows and W columns of a map.
 """
 
 import torch
@@ -16,7 +18,7 @@ from kinegraph.stages.stage import StageBatch
 
 
 class BackboneRunner:
-    """One backbone entry on one device.
+    """Computes the features of one backbone entry on one device.
 
     The network always runs on the whole batch, so that the memory layout stays the same.
     """
@@ -34,9 +36,9 @@ class BackboneRunner:
             self._keep(tap, tap_maps, batch)
 
     def _keep(self, tap: str, maps: Tensor, batch: StageBatch) -> None:
-        """Rounds one tap's maps [B, T, C, H, W] to the stored type and writes them.
+        """Rounds the maps [B, T, C, H, W] of one tap to the stored type, writes them, and lends them to later stages.
 
-        Clips whose maps are not finite fail.
+        A clip whose maps are not finite is marked as failed.
         """
         slots, array = batch.slots, f"{self.key}/{tap}"
         stored = maps.to(DTYPES_STORED[self.options.storage_dtype])

@@ -1,4 +1,6 @@
-"""The stage keys `features/<entry>`: maps of a frozen backbone at its taps, and their means. Imports no torch."""
+"""The stages `features/<entry>`, which compute maps of a frozen backbone at its taps, and their means. Imports no
+torch.
+"""
 
 import json
 from collections.abc import Mapping
@@ -104,7 +106,7 @@ def _square(recipe: Recipe, name: str) -> Square:
 
 
 def _check_entry(recipe: Recipe, name: str) -> None:
-    """Raises ValueError for an entry whose network, geometry, taps, frames and weights do not fit together."""
+    """Raises ValueError if the network, options, taps, frames and weights of a backbone entry do not fit together."""
     options = recipe.backbones[name]
     with under(f"backbones.{name}.model"):
         entry(options.model)

@@ -1,6 +1,6 @@
 """The small networks for SyncMNIST, in the layout of the network of the RSTG paper.
 
-B clips, T frames, C channels, H, W.
+Shapes: B clips, T frames, H rows and W columns of a frame.
 """
 
 from typing import ClassVar
@@ -14,12 +14,12 @@ LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # number of frames that the las
 
 
 class SyncCnn(Backbone):
-    """Three blocks of a 3 x 3 convolution without padding, ReLU and 2 x 2 maximum (RSTG, section 4.1).
+    """Three blocks of a 3 x 3 convolution without padding, ReLU and 2 x 2 maximum (RSTG paper, section 4.1).
 
-    Maps of frames of 64 px have 31, 14 and 6 px a side. `sync_cnn` is the network of the paper. This network has 512
-    channels and sees each frame alone. `tiny_sync_cnn` has few channels. The last convolution of `tiny_sync_cnn` spans
-    three frames without padding, so that its maps show how a digit moves: T frames have T - 2 maps. Frames are grey:
-    the mean of R, G and B.
+    For frames of 64 px, the maps of the blocks have 31, 14 and 6 px a side. `sync_cnn` is the network of the paper. It
+    has 512 channels and sees each frame alone. `tiny_sync_cnn` has few channels. Its last convolution spans three
+    frames without padding, so its maps show how a digit moves, and T frames have T - 2 maps. Both take the mean of R, G
+    and B as input.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}
@@ -34,7 +34,7 @@ class SyncCnn(Backbone):
 
 
 class Grey(nn.Module):
-    """Returns the mean of the channels: [B, 3, T, H, W] -> [B, 1, T, H, W]."""
+    """Returns the mean of the colour channels: [B, 3, T, H, W] -> [B, 1, T, H, W]."""
 
     def forward(self, clips: Tensor) -> Tensor:
         return clips.mean(1, keepdim=True)

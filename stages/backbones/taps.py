@@ -1,4 +1,7 @@
-"""Describes the taps of a backbone: where the network can be cut, and the sizes of the maps. Imports no torch."""
+"""Describes the taps of a backbone. A tap is a place where the network can be cut and its maps can be cached.
+
+A description says how a network changes sizes in space and in time. Imports no torch.
+"""
 
 from dataclasses import dataclass
 from math import prod
@@ -13,9 +16,10 @@ HALF_DOWN: Window = (2, 2)  # floor(n / 2): pairs, without padding
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """A point where a backbone can be cut, with the layers below it that change sizes in space and in time.
+    """A place where a backbone can be cut, with the layers below it that change sizes in space and in time.
 
-    size_multiple, frames_multiple: the side and the number of frames of the input must be multiples of these numbers.
+    The side of the input must be a multiple of `size_multiple`. The number of frames of the input must be a multiple of
+    `frames_multiple`.
     """
 
     name: str
@@ -27,19 +31,20 @@ class Tap:
 
     @property
     def stride(self) -> int:
-        """Returns the number of input pixels per map cell."""
+        """Returns the number of input pixels from one map cell to the next."""
         return prod(stride for _, stride in self.space)
 
     @property
     def temporal_stride(self) -> int:
-        """Returns the number of input frames per map row."""
+        """Returns the number of input frames from one map of the clip to the next."""
         return prod(stride for _, stride in self.time)
 
     @property
     def offset_px(self) -> float:
-        """Returns how far the centre of cell 0 lies beyond the middle of the first `stride` pixels.
+        """Returns the distance in pixels from the middle of the first `stride` input pixels to the centre of map cell
+        0.
 
-        The offset is 0 where layers pad.
+        The distance is 0 if the layers pad.
         """
         centre, jump = 0.0, 1
         for kernel, stride in self.space:
@@ -48,9 +53,10 @@ class Tap:
         return max(0.0, centre - (jump - 1) / 2)
 
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """Returns (T, C, H, W) of the tap's map for a clip of `num_frames` frames of `size` x `size` px.
+        """Returns the shape (T, C, H, W) of the tap's maps for a clip of `num_frames` frames of `size` x `size` px.
 
-        Raises ValueError for a size or a number of frames that the network cannot take.
+        T is the number of maps, C the number of channels. A map has H rows and W columns. Raises ValueError if the
+        network cannot take this size or this number of frames.
         """
         if size % self.size_multiple:
             raise ValueError(f"size {size} px: {self.name} needs a multiple of {self.size_multiple}")
@@ -59,9 +65,10 @@ class Tap:
         return _length(num_frames, self.time), self.channels, side, side
 
     def shape_above(self, below: "Tap", shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """Returns (T, C, H, W) of this tap's map, where `shape` is that of the tap `below` in the same network.
+        """Returns the shape (T, C, H, W) of this tap's maps, if the maps of the tap `below` have the shape `shape`.
 
-        Raises ValueError for a number of frames that the network cannot take.
+        Both taps are taps of the same network. T is the number of maps, C the number of channels. A map has H rows and
+        W columns. Raises ValueError if the network cannot take this number of frames.
         """
         num_frames, _, height, width = shape
         self._check_frames(num_frames * below.temporal_stride)
@@ -80,9 +87,9 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 
 
 class Level(NamedTuple):
-    """Describes a tap by the layers between it and the tap below.
+    """Describes a tap by the layers between the tap below and this tap.
 
-    frames_multiple: the number of frames of this level's own maps must be a multiple of this number.
+    The number of frames of this tap's maps must be a multiple of `frames_multiple`.
     """
 
     name: str
@@ -93,7 +100,10 @@ class Level(NamedTuple):
 
 
 def taps_of(*levels: Level, size_multiple: int = 1) -> tuple[Tap, ...]:
-    """Returns the taps of a network. `levels` go from bottom to top."""
+    """Returns the taps of a network, from bottom to top.
+
+    `levels` has one description for each tap, in the same order.
+    """
     taps: list[Tap] = []
     space: tuple[Window, ...] = ()
     time: tuple[Window, ...] = ()

@@ -1,6 +1,6 @@
-"""TSM (Lin, Gan and Han 2019, arXiv 1811.08383): a 2D ResNet whose blocks see parts of the neighbouring frames.
+"""TSM (Lin, Gan and Han 2019, arXiv 1811.08383), a 2D ResNet whose blocks see parts of the neighbouring frames.
 
-B clips, T frames (the segments), C channels, H, W.
+Shapes: B clips, T frames (segments in the paper), C channels, H rows and W columns of a map.
 """
 
 from typing import ClassVar
@@ -16,23 +16,24 @@ SHIFT_DIVISOR = 8
 
 
 class ShiftedConv(nn.Conv2d):
-    """A convolution on frames. Before it, 1/8 of the channels come from the next frame and 1/8 from the previous frame.
+    """A convolution on frames that first takes 1/8 of the channels from the next frame and 1/8 from the previous frame.
 
-    `num_frames` is the number of consecutive inputs that form one clip. Beyond the ends of a clip are zeros.
+    `num_frames` is the number of consecutive inputs that form one clip. At the ends of a clip, the missing channels are
+    0.
     """
 
     num_frames: int
 
     def forward(self, input: Tensor) -> Tensor:
-        """Returns [B*T, C', H', W'] for an input [B*T, C, H, W]."""
+        """Returns the convolved frames [B*T, C', H', W'] for `input` [B*T, C, H, W]."""
         return super().forward(shifted(input, self.num_frames))
 
 
 def shifted(frames: Tensor, num_frames: int) -> Tensor:
-    """Returns shifted frames [B*T, C, H, W] of the same shape.
+    """Returns frames [B*T, C, H, W] with shifted channels, for `frames` of the same shape.
 
-    At frame t, channels [0, C/8) are those of frame t + 1, channels [C/8, C/4) those of frame t - 1, the other channels
-    those of frame t.
+    At frame t, channels [0, C/8) are those of frame t + 1, channels [C/8, C/4) those of frame t - 1, and the other
+    channels those of frame t. Channels from outside the clip are 0.
     """
     fold = frames.shape[1] // SHIFT_DIVISOR
     x = frames.view(-1, num_frames, *frames.shape[1:])  # [B, T, C, H, W]
@@ -43,9 +44,9 @@ def shifted(frames: Tensor, num_frames: int) -> Tensor:
 
 
 class ShiftedResNet(Backbone):
-    """A torchvision ResNet of bottlenecks with its own parameter names. Frames are shifted before conv1 of every block.
+    """A torchvision ResNet of bottlenecks. Channels are shifted between frames before conv1 of every block.
 
-    The shift is residual, because the shortcut sees the unshifted frames.
+    Parameters have torchvision's names. The shortcut of a block sees the frames before the shift.
     """
 
     stages: ClassVar = ResNet2D.stages
@@ -59,7 +60,7 @@ class ShiftedResNet(Backbone):
                 block.conv1 = ShiftedConv(conv.in_channels, conv.out_channels, 1, bias=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
+        """Returns the maps [B, C, T, H', W'] of each wanted tap by name, for normalised `clips` [B, 3, T, H, W]."""
         for module in self.modules():
             if isinstance(module, ShiftedConv):
                 module.num_frames = clips.shape[2]

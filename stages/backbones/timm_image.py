@@ -1,7 +1,9 @@
-"""Runs image models of timm that return intermediate maps, frame by frame. No other backbone needs timm.
+"""Runs image models of timm on each frame of a clip. Only models that return intermediate maps are possible.
 
-A plan must know channels and sizes, and timm reports them only after building the model. So a plan imports torch
-through this file, but only for a config that names such a model.
+No other backbone needs timm. A plan must know channels and sizes, and timm reports them only after building the model.
+So a plan imports torch through this file, but only for a config that names such a model.
+
+Shapes: B clips, T frames, C channels, H rows and W columns.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from kinegraph.stages.backbones.taps import Tap
 
 
 class TimmImage(Backbone):
-    """A model of timm.
+    """An image model of timm as a backbone.
 
     `model` is timm's name, such as `convnext_tiny`, with or without a tag. Parameters keep timm's names. A tap has the
     name of the timm module whose output it is, with `_` in place of dots.
@@ -36,7 +38,10 @@ class TimmImage(Backbone):
         self.taps = tuple(self.indices)
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Limits the network to `taps`, as Backbone.cut does. timm drops the layers above."""
+        """Limits the wanted taps to `taps`. timm removes the layers above the highest of them.
+
+        Raises ValueError if `taps` is empty, or if one of them is not a wanted tap now.
+        """
         unknown = [name for name in taps if name not in self.taps]
         if unknown or not taps:
             raise ValueError(f"cannot cut {type(self).__name__} at {list(taps)}; its taps are {list(self.taps)}")
@@ -44,42 +49,46 @@ class TimmImage(Backbone):
         self.model.prune_intermediate_layers([self.indices[name] for name in self.taps], prune_head=True)
 
     def draw(self, seed: int) -> None:
-        """Draws random weights as timm does for each architecture, without torch's global generator."""
+        """Fills the network with random weights, drawn from `seed` in the way of timm for this model.
+
+        torch's global generator stays unchanged.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             drawn = create(self.name).state_dict()
         self.load_state_dict({name: drawn[name] for name in self.state_dict()})
 
     def is_classifier(self, name: str) -> bool:
-        """Returns the same as Backbone.is_classifier. timm knows the names of each model's classifiers."""
+        """Returns whether the tensor `name` of a weights file belongs to the classifier, by timm's own list."""
         classifiers = self.model.pretrained_cfg["classifier"] or ()
         return name.startswith(
             tuple(f"{module}." for module in ((classifiers,) if isinstance(classifiers, str) else classifiers))
         )
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Returns wanted tap -> maps [B, C, T, H', W'] for normalised clips [B, 3, T, H, W]."""
+        """Returns the maps [B, C, T, H', W'] of each wanted tap by name, for normalised `clips` [B, 3, T, H, W]."""
         return frame_by_frame(self.run, clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns wanted tap -> maps [B*T, C, H', W'] for frames [B*T, 3, H, W]."""
+        """Returns the maps [B*T, C, H', W'] of each wanted tap by name, for frames `x` [B*T, 3, H, W]."""
         wanted = [self.indices[name] for name in self.taps]
         maps = self.model.forward_intermediates(x, indices=wanted, stop_early=True, intermediates_only=True)
         return dict(zip(self.taps, maps, strict=True))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state of timm's model, with timm's public names."""
+        """Returns the parameters and buffers of timm's model, with timm's public names."""
         return self.model.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads a state into timm's model, with timm's public names."""
+        """Loads parameters and buffers with timm's public names into timm's model."""
         return self.model.load_state_dict(*args, **kwargs)
 
 
 def create(model: str) -> Any:
-    """Returns timm's model of this name, untrained.
+    """Returns timm's model with the name `model`, untrained.
 
-    Raises ValueError if timm is not installed, has no such model, or the model does not return intermediate maps.
+    Raises ValueError if timm is not installed, if timm has no such model, or if the model does not return intermediate
+    maps.
     """
     try:
         import timm
@@ -101,21 +110,24 @@ def tap_names(model: Any) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TimmTap(Tap):
-    """A tap whose map sizes come from timm's model."""
+    """A tap of a timm model. timm computes the size of its maps."""
 
     model: str
 
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """Returns (T, C, H, W) of the tap's map, as Tap.shape does."""
+        """Returns the shape (T, C, H, W) of the tap's maps for a clip of `num_frames` frames of `size` x `size` px.
+
+        Raises ValueError if the model cannot take frames of this size.
+        """
         height, width = map_sizes(self.model, size)[self.name]
         return num_frames, self.channels, height, width
 
 
 @cache
 def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
-    """Returns tap -> (H, W) of the tap's map for frames of `size` x `size` px.
+    """Returns the size (H, W) of the maps of each tap by name, for frames of `size` x `size` px.
 
-    Raises ValueError for a size that the model cannot take.
+    Raises ValueError if the model cannot take frames of this size.
     """
     network = TimmImage(model).eval().to("meta")
     try:
@@ -127,7 +139,11 @@ def map_sizes(model: str, size: int) -> dict[str, tuple[int, int]]:
 
 @cache
 def timm_entry(model: str) -> BackboneEntry:
-    """Returns the entry of `timm/<model>`, filled from timm. Raises the errors of `create`."""
+    """Returns the description of the backbone `timm/<model>`, with the facts that timm knows.
+
+    Raises ValueError if timm is not installed, if timm has no such model, or if the model does not return intermediate
+    maps.
+    """
     created = create(model)
     expected = created.pretrained_cfg
     return BackboneEntry(

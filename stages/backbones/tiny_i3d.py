@@ -1,6 +1,6 @@
-"""A small I3D for the offline demo. The demo has features of a real frozen network from a file of 0.4 MB.
+"""A small I3D for the offline demo. Its weights are a file of 0.4 MB.
 
-B clips, T frames, C channels, H, W.
+Shapes: B clips, T frames, C channels, H rows and W columns.
 """
 
 from torch import Tensor, nn
@@ -12,11 +12,11 @@ TEMPORAL_KERNELS = {"res2": (3, 1), "res3": (3, 1), "res4": (3, 1, 3, 1)}
 
 
 class TinyI3D(Backbone):
-    """The layout of I3D (Wang and Gupta 2018, arXiv 1806.01810, Table 1) with few channels, for 96 x 96 px.
+    """The layout of I3D (Wang and Gupta 2018, arXiv 1806.01810, Table 1) with few channels, for frames of 96 x 96 px.
 
-    T is halved between res2 and res3. res4 keeps the stride of 8, so that things of 14 px stay apart. Shapes for a clip
-    [B, 3, T, H, W]: stem [B, 16, T, H/2, W/2], res2 [B, 32, T, H/4, W/4], res3 [B, 64, T/2, H/8, W/8], res4 [B, 96,
-    T/2, H/8, W/8]. `python -m kinegraph.stages.generated.tiny_networks` made the shipped weights.
+    T is halved between res2 and res3. res4 keeps the stride of 8, so that objects of 14 px stay apart. A clip [B, 3, T,
+    H, W] has the maps stem [B, 16, T, H/2, W/2], res2 [B, 32, T, H/4, W/4], res3 [B, 64, T/2, H/8, W/8] and res4 [B,
+    96, T/2, H/8, W/8]. `python -m kinegraph.stages.generated.tiny_networks` made the shipped weights.
     """
 
     stages = {  # noqa: RUF012 (a ClassVar in the base)
@@ -37,7 +37,10 @@ class TinyI3D(Backbone):
 
 
 class _Bottleneck(nn.Module):
-    """Three convolutions, t x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1, added to the shortcut."""
+    """A residual block of three convolutions: t x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1.
+
+    t is `temporal_kernel`. The result of the convolutions is added to the shortcut.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, temporal_kernel: int, stride: int) -> None:
         super().__init__()
@@ -54,7 +57,7 @@ class _Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns [B, out_channels, T, H / stride, W / stride] for x [B, C, T, H, W]."""
+        """Returns the maps [B, out_channels, T, H / stride, W / stride] for maps x [B, C, T, H, W]."""
         y: Tensor = self.relu(self.residual(x) + self.shortcut(x))
         return y
 
@@ -67,7 +70,10 @@ def _stage(name: str, in_channels: int, *, stride: int) -> nn.Sequential:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Sequential:
-    """Returns a convolution that is padded to keep the size, with `stride` in space, followed by a batch norm."""
+    """Returns a convolution and a batch norm behind it.
+
+    The convolution has `stride` in space, and pads by half its kernel.
+    """
     t, h, w = (side // 2 for side in kernel)
     return nn.Sequential(
         nn.Conv3d(in_channels, out_channels, kernel, (1, stride, stride), (t, h, w), bias=False),

@@ -1,4 +1,4 @@
-"""Torchvision's S3D and R(2+1)D-18 with torchvision's parameter names."""
+"""Torchvision's S3D and R(2+1)D-18, with torchvision's parameter names."""
 
 from typing import ClassVar
 

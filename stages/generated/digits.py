@@ -1,6 +1,6 @@
 """Pictures of handwritten digits for generated data sets: MNIST's files, or scikit-learn's digits. Imports no torch.
 
-N images.
+Shapes: N images.
 """
 
 import gzip
@@ -25,14 +25,14 @@ _FILES = {"train": "train", "test": "t10k"}  # half of MNIST -> start of its fil
 
 
 class DigitsError(UsageError):
-    """Digit files are missing, or are no files of MNIST. The message names the file."""
+    """A digit file is missing, or is not a file of MNIST, or lacks a digit. The message names the file or the split."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DigitImages:
-    """Digits as MNIST has them: images [N, SIDE_PX, SIDE_PX] uint8, and the values [N] that they show, 0..9.
+    """Digits in the form of MNIST. `images` is [N, SIDE_PX, SIDE_PX] uint8.
 
-    A pixel of 0 is ground.
+    `values` [N] has the digit of each image, 0..9. A pixel of 0 is background.
     """
 
     images: UInt8Array
@@ -46,32 +46,33 @@ class DigitImages:
         return len(self.values)
 
     def part(self, begin: int, end: int) -> "DigitImages":
-        """Returns the digits begin..end-1."""
+        """Returns the images with the indices `begin` to `end` - 1."""
         return DigitImages(images=self.images[begin:end], values=self.values[begin:end])
 
     def below(self, value: int) -> "DigitImages":
-        """Returns the digits with a value below `value`."""
+        """Returns the images whose digit is below `value`."""
         kept = self.values < value
         return DigitImages(images=self.images[kept], values=self.values[kept])
 
     @cached_property
     def by_value(self) -> tuple[npt.NDArray[np.intp], ...]:
-        """Returns for each value 0, 1, ..., 9 the indices of the images that show it."""
+        """Returns for each digit 0, 1, ..., 9 the indices of the images that show it."""
         return tuple(np.flatnonzero(self.values == value) for value in range(10))
 
     @cached_property
     def digest(self) -> str:
-        """Returns the digest of pixels and values."""
+        """Returns a digest of the pixels and the digits, as hexadecimal digits."""
         return xxhash.xxh3_128_hexdigest(self.images.tobytes() + self.values.tobytes())
 
 
 def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
-    """Returns the digits of a split.
+    """Returns the digit images of `split`, which is "train", "val" or "test".
 
-    `test` has its own digits, `val` the last `num_val` of the others, `train` the rest.
+    MNIST has two files, for training and for testing. `test` has the second file. `val` has the last `num_val` images
+    of the first file, and `train` has the rest. scikit-learn's digits are divided alike. `folder` is the folder of
+    MNIST's idx files, gzipped or not. None stands for the digits that scikit-learn bundles, enlarged.
 
-    folder: the folder of MNIST's idx files, gzipped or not. None stands for the digits that scikit-learn bundles,
-    enlarged. Raises DigitsError for files that are missing or damaged, or if a split lacks a value. `val` may be empty.
+    Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. `val` may be empty.
     """
     if split == "test":
         digits = _half("test", folder)
@@ -100,15 +101,16 @@ def _half(name: str, folder: str | None) -> DigitImages:
 
 
 def _enlarged(image: npt.NDArray[np.floating]) -> UInt8Array:
-    """Returns an image [8, 8] in 0..1 as [SIDE_PX, SIDE_PX] uint8, resized bilinearly."""
+    """Returns the image [8, 8] with values 0..1 as [SIDE_PX, SIDE_PX] uint8, resized bilinearly."""
     picture = Image.fromarray((image * 255).round().astype(np.uint8))
     return np.asarray(picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
 
 
 def read_mnist(folder: Path, half: str) -> DigitImages:
-    """Returns one half of MNIST, `train` or `t10k`.
+    """Returns one half of MNIST. `half` is "train" or "t10k".
 
-    The files are `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`, gzipped (.gz) or not. Raises DigitsError.
+    The files are `<half>-images-idx3-ubyte` and `<half>-labels-idx1-ubyte`, gzipped (.gz) or not. Raises DigitsError if
+    a file is missing, is damaged, or has images of another size.
     """
     images, values = (
         read_idx(_present(folder, f"{half}-{name}")) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")
@@ -139,10 +141,10 @@ def _unpacked(path: Path) -> bytes:
 
 
 def read_idx(path: Path) -> UInt8Array:
-    """Returns the values of an idx file of unsigned bytes. The file is gzipped if it ends in .gz.
+    """Returns the numbers in an idx file as an array uint8. The file is gzipped if its name ends in .gz.
 
-    Layout: 2 zero bytes, type, number of dimensions, sizes, values. Raises DigitsError if the file is anything else, or
-    cut off.
+    An idx file has 2 zero bytes, the type, the number of dimensions, the sizes, and the numbers. Raises DigitsError if
+    the file has another layout or type, or is cut off.
     """
     try:
         content = _unpacked(path)

@@ -1,6 +1,9 @@
-"""Draws small digit-bearing things on a plain ground, for the generated data set. Imports no torch.
+"""Draws small moving shapes with digits for the generated data set. Imports no torch.
 
-K things, T frames, S side of a sprite. Positions are xy in pixels, pixel centres at +0.5.
+A thing is a disc, a diamond or a square with a digit on it. A sprite is the picture of a thing.
+
+Shapes: K things, T frames, S side of a sprite in pixels. Positions are (x, y) in pixels. The centre of the first pixel
+is at 0.5.
 """
 
 from functools import cache
@@ -16,7 +19,7 @@ UInt8Array = npt.NDArray[np.uint8]
 
 @cache
 def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """Returns scikit-learn's bundled UCI digits: images [1797, 8, 8] in 0..1 and their values [1797]."""
+    """Returns the digits that scikit-learn bundles (UCI): images [1797, 8, 8] in 0..1, and their digits [1797]."""
     from sklearn.datasets import load_digits
 
     bundled = load_digits()
@@ -24,7 +27,7 @@ def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
 
 
 def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]:
-    """Returns a random digit [8, 8] in 0..1 and its value. If `unseen`, the digit is one of those kept for testing."""
+    """Returns a random digit image [8, 8] in 0..1, and its digit. With `unseen`, it is an image kept for testing."""
     images, values = bundled_digits()
     bounds = (FIRST_UNSEEN_DIGIT, len(images)) if unseen else (0, FIRST_UNSEEN_DIGIT)
     index = int(rng.integers(*bounds))
@@ -32,16 +35,17 @@ def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]
 
 
 def _enlarge(image: FloatArray, side: int) -> FloatArray:
-    """Returns a square image resized to [side, side], bilinearly."""
+    """Returns the square `image` resized bilinearly to [side, side]."""
     at = np.clip((np.arange(side) + 0.5) * len(image) / side - 0.5, 0, len(image) - 1)
     weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(len(image))))
     return np.asarray(weights @ image @ weights.T)
 
 
 def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray:
-    """Returns a digit on a disc, a diamond or a square of random colour: premultiplied RGBA [size, size, 4], 0..255.
+    """Returns the picture of a thing: `digit` on a shape of random colour, [size, size, 4], 0..255.
 
-    The outline is the superellipse |x|^p + |y|^p = 1, smoothed over one pixel.
+    The shape is a disc, a diamond or a square. The four channels are RGB times opacity, and opacity. The outline is the
+    superellipse |x|^p + |y|^p = 1, smoothed over one pixel.
     """
     offsets = np.abs((np.arange(size) + 0.5) * 2 / size - 1)
     power = rng.choice([1.5, 2.0, 6.0])
@@ -58,7 +62,9 @@ def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray
 
 
 def ground(rng: np.random.Generator) -> UInt8Array:
-    """Returns a dim grey-ish picture with a slope and a little noise: [FRAME_SIZE, FRAME_SIZE, 3], 0..255."""
+    """Returns a random, almost grey background: [FRAME_SIZE, FRAME_SIZE, 3], 0..255. It has a slope and a
+    little noise.
+    """
     ramp = np.linspace(-1, 1, FRAME_SIZE)
     slope = rng.uniform(-12, 12) * ramp[:, None] + rng.uniform(-12, 12) * ramp
     level = rng.uniform(60, 190) + rng.uniform(-12, 12, 3)
@@ -67,7 +73,10 @@ def ground(rng: np.random.Generator) -> UInt8Array:
 
 
 def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
-    """Returns `picture` [S, S, 4] moved right and down by fractions of a pixel (x, y) [T, 2]: [T, S + 1, S + 1, 4]."""
+    """Returns `picture` [S, S, 4] moved right and down by fractions of a pixel: [T, S + 1, S + 1, 4].
+
+    `fractions` [T, 2] has one shift (x, y) for each frame.
+    """
     x, y = fractions.astype(np.float32).T[..., None, None, None]
     padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)))
     across = padded[:, 1:] * (1 - x) + padded[:, :-1] * x
@@ -75,9 +84,9 @@ def _shifted(picture: FloatArray, fractions: FloatArray) -> FloatArray:
 
 
 def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray) -> UInt8Array:
-    """Returns frames [T, FRAME_SIZE, FRAME_SIZE, 3] of the sprites at `centres` [T, K, 2]. Later sprites are in front.
+    """Returns frames [T, FRAME_SIZE, FRAME_SIZE, 3] with the sprites drawn on `background` at `centres` [T, K, 2].
 
-    Every sprite must lie inside the frame, at least one pixel away from the edge.
+    Later sprites are in front. Every sprite must lie inside the frame, at least one pixel away from the edge.
     """
     frames = np.repeat(background[None], len(centres), axis=0)
     for k, picture in enumerate(sprites):
@@ -92,6 +101,9 @@ def draw(background: UInt8Array, sprites: list[FloatArray], centres: FloatArray)
 
 
 def boxes_around(centres: FloatArray, sizes: npt.NDArray[np.int64]) -> FloatArray:
-    """Returns boxes xyxy [T, K, 4] in pixels, around squares of side `sizes` [K] at `centres` [T, K, 2]."""
+    """Returns the boxes [T, K, 4] around squares with sides `sizes` [K] at `centres` [T, K, 2].
+
+    A box is (x1, y1, x2, y2) in pixels.
+    """
     half = sizes[:, None] / 2
     return np.concatenate([centres - half, centres + half], axis=-1).astype(np.float32)

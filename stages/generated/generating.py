@@ -1,4 +1,6 @@
-"""Writes the real video files of generated data sets in several processes. An interrupted generation is continued."""
+"""Writes the video files of generated data sets, in one or several processes. A second call continues an interrupted
+one.
+"""
 
 import io
 import json
@@ -21,7 +23,10 @@ VIDEOS_AT_ONCE = 16  # videos in one task of a process
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedVideo:
-    """A video to generate: path below the folder `videos`, class name, split, and its number in that split."""
+    """A video to generate.
+
+    `path` is below the folder `videos`. `label` is the class name. `index` is the video's number in its split.
+    """
 
     path: str
     label: str
@@ -33,7 +38,7 @@ Render = Callable[[GeneratedVideo], bytes]
 
 
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    """Returns an mp4 of RGB frames [T, H, W, 3].
+    """Returns the RGB frames [T, H, W, 3] (T frames, H rows, W columns) as the bytes of an mp4 file.
 
     The codec is MPEG-4 part 2, which is twice as fast as x264's fastest preset. At FFmpeg's usual rate, pictures this
     small lose little.
@@ -62,14 +67,14 @@ def generate_videos(
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Writes the videos to `root`. A generation that was interrupted is continued.
+    """Writes the videos of a generated data set below the folder `root`. A second call continues an interrupted one.
 
     The files are videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with the
-    parameters. If <name>.json exists with the same parameters, nothing is done. `progress` is called with the number of
-    videos finished since the last call. More than one worker means spawned processes. A script that asks for them needs
-    the usual `if __name__ == "__main__"`.
+    parameters. If <name>.json exists with the same parameters, the function does nothing. `progress` is called with the
+    number of videos finished since its last call. More than one worker means spawned processes. A script that asks for
+    them needs the usual `if __name__ == "__main__"`.
 
-    Raises ValueError if `root` holds other parameters, or was begun with other parameters.
+    Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
     """
     finished, started = root / f"{name}.json", root / f"{name}.partial.json"
     if _is_finished(finished, started, parameters):
@@ -113,7 +118,7 @@ class _Writer:
 
 
 def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVideo], workers: int) -> Iterator[int]:
-    """Writes all videos. Yields numbers of videos as they are finished."""
+    """Writes all videos. Yields the number of videos finished since the last value."""
     if workers <= 1:
         for video in stopping.checked(videos):
             write(video)
@@ -124,7 +129,10 @@ def _run(write: Callable[[GeneratedVideo], None], videos: Sequence[GeneratedVide
 
 
 def _write_all(write: Callable[[GeneratedVideo], None], number: int, videos: Sequence[GeneratedVideo]) -> int:
-    """Writes the videos in process `number` of several. Returns the number of videos written."""
+    """Writes `videos` in one of several processes. Returns the number of videos.
+
+    `number` is the number of the process.
+    """
     for video in videos:
         write(video)
     return len(videos)

@@ -1,9 +1,10 @@
-"""A generated data set of interactions between two small things, for the offline demo. Imports no torch.
+"""Generates videos of interactions between two small shapes, for the offline demo. Imports no torch.
 
-Ten classes in the spirit of Something-Something. Every class has a time-reversed partner, so no single frame decides.
-Things look alike in every class, so appearance does not decide either. Two distractors perform the motions of a
-randomly drawn class without touching anything, so neither the motions nor their times decide. A network must see which
-things touch. `MOTIONS` has the kinds of motion, `REVERSED` the partners.
+A thing is a disc, a diamond or a square with a digit on it. There are ten classes of interactions, in the spirit of
+Something-Something. Every class has a time-reversed partner, so no single frame decides. Things look alike in every
+class, so appearance does not decide either. Two other things, the distractors, perform the motions of a random class
+without touching anything, so neither the motions nor their times decide. A network must see which things touch.
+`MOTIONS` has the motions of each class, `REVERSED` the partners.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,12 +31,11 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """Describes how a pair moves along a common line, before and after the moment of contact.
+    """The motion of a pair of things along a common line, before and after the moment of contact.
 
-    actor, other: speeds before and after, in units of the pair's speed.
-    contact_degrees: direction from the actor to the other, against the line.
-    gap_px: distance between them at that moment.
-    joined: both have one speed.
+    `actor` and `other` are the speeds of the two things before and after contact, in units of the pair's speed.
+    `contact_degrees` is the range of the direction from the actor to the other thing, relative to the line. `gap_px` is
+    the distance between them at contact. `joined` means that both have the same speed.
     """
 
     actor: tuple[int, int]
@@ -72,7 +72,7 @@ _CANDIDATES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """The truth of a clip. Things 0 and 1 interact, and 0 is the actor. Things 2 and 3 are distractors."""
+    """The content of a generated clip. Things 0 and 1 interact, and thing 0 acts. Things 2 and 3 are distractors."""
 
     boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
     label: int
@@ -80,13 +80,13 @@ class Truth:
 
     @property
     def name(self) -> str:
-        """Returns the class of the interaction."""
+        """Returns the class name of the interaction."""
         return CLASSES[self.label]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interaction(Truth):
-    """One generated clip with its truth."""
+    """One generated clip: its frames, and what they show."""
 
     frames: npt.NDArray[np.uint8]  # [NUM_FRAMES, FRAME_SIZE, FRAME_SIZE, 3] RGB
 
@@ -97,9 +97,10 @@ def _unit(degrees: FloatArray) -> FloatArray:
 
 
 def _along(line: FloatArray, speeds: tuple[int, int], speed_px: FloatArray, event: FloatArray) -> FloatArray:
-    """Returns displacements [K, T, 2] along unit lines [K, 2].
+    """Returns the displacements [K, T, 2] of K things along unit vectors `line` [K, 2], in pixels.
 
-    Displacements are zero at the times `event` [K], in frames.
+    The displacement is zero at the time `event` [K], in frames. `speeds` are the factors on `speed_px` [K] before and
+    after this time.
     """
     since = np.arange(NUM_FRAMES) - event[:, None]
     travelled = speeds[0] * np.minimum(since, 0) + speeds[1] * np.maximum(since, 0)
@@ -115,7 +116,10 @@ def _anywhere(rng: np.random.Generator) -> FloatArray:
 
 
 def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Returns centres [_CANDIDATES, T, 2 things, 2] of a pair that performs `motion`."""
+    """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random pairs that perform `motion`.
+
+    Some leave the frame.
+    """
     event = rng.uniform(5, 10, _CANDIDATES)
     heading = rng.uniform(0, 360, _CANDIDATES)
     line = _unit(heading)
@@ -129,7 +133,10 @@ def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) 
 
 
 def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray:
-    """Returns centres [_CANDIDATES, T, 2 things, 2] of two things that move as in `motion`, each along its own line."""
+    """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random distractors.
+
+    Each of two distractors has the speeds of `motion`, but moves along its own line.
+    """
     event = rng.uniform(5, 10, _CANDIDATES)
     tracks = [
         _anywhere(rng) + _along(_unit(rng.uniform(0, 360, _CANDIDATES)), speeds, _speeds(rng), event)
@@ -139,20 +146,29 @@ def _candidate_strangers(rng: np.random.Generator, motion: Motion) -> FloatArray
 
 
 def _inside(centres: FloatArray, sizes: IntArray) -> npt.NDArray[np.bool_]:
-    """Returns which candidates [K, T, n, 2] stay inside the frame, at least one pixel away from the edge."""
+    """Returns a bool [K] that says which candidates stay inside the frame, at least one pixel away from the edge.
+
+    `centres` is [K candidates, T frames, n things, 2].
+    """
     margin = sizes[:, None] / 2 + 1
     inside = (centres >= margin) & (centres <= FRAME_SIZE - margin)
     return np.asarray(inside.all(axis=(1, 2, 3)))
 
 
 def _clear(first: FloatArray, second: FloatArray, sizes: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Returns which candidates keep two tracks [K, T, 2] apart all the time."""
+    """Returns a bool [K] that says in which candidates two things keep _CLEARANCE_PX pixels apart in all frames.
+
+    `first` and `second` are the centres of the two things, [K candidates, T frames, 2].
+    """
     distance = np.linalg.norm(first - second, axis=-1).min(axis=-1)
     return np.asarray(distance >= sum(sizes) / 2 + _CLEARANCE_PX)
 
 
 def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, sizes: IntArray) -> FloatArray | None:
-    """Returns tracks [T, 2, 2] of two strangers that touch nothing, or None where this draw has none."""
+    """Returns the centres [T frames, 2 things, 2] of two distractors that touch nothing.
+
+    Returns None if no random candidate touches nothing. The caller then draws again.
+    """
     tracks = _candidate_strangers(rng, motion)
     everyone = np.concatenate([np.broadcast_to(pair, tracks.shape), tracks], axis=2)
     good = _inside(tracks, sizes[2:])
@@ -162,9 +178,10 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
 
 
 def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
-    """Returns centres [T, NUM_THINGS, 2] of a pair that performs `motion`, and of two distractors.
+    """Returns the centres [T frames, NUM_THINGS, 2] of a pair that performs `motion`, and of two distractors.
 
-    The distractors' class is drawn once and kept, because a class that often leaves the frame must not become rarer.
+    The class of the distractors is drawn once and kept. Otherwise a class that often leaves the frame would become
+    rarer.
     """
     others_motion = MOTIONS[CLASSES[rng.integers(len(CLASSES))]]
     while True:
@@ -177,7 +194,7 @@ def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatA
 
 @dataclass(frozen=True, kw_only=True)
 class _Scene:
-    """The content of a clip before it is drawn. `rng` continues with how the clip looks."""
+    """The content of a clip before it is drawn. The drawing takes its random numbers from `rng`."""
 
     rng: np.random.Generator
     label: int
@@ -201,14 +218,14 @@ def _scene(seed: int, split: str, index: int) -> _Scene:
 
 
 def truth(seed: int, split: str, index: int) -> Truth:
-    """Returns the truth of `interaction(seed, split, index)` without drawing the clip."""
+    """Returns what clip `index` of `split` shows, without drawing the clip."""
     return _scene(seed, split, index).truth
 
 
 def interaction(seed: int, split: str, index: int) -> Interaction:
-    """Returns clip `index` of a split. The same arguments always have the same pixels. Labels take turns.
+    """Returns clip `index` of `split`. The same arguments always return the same pixels.
 
-    The split `test` shows digits that no other split shows.
+    Classes take turns by `index`. The split `test` shows images of digits that no other split shows.
     """
     scene = _scene(seed, split, index)
     rng = scene.rng
@@ -219,12 +236,15 @@ def interaction(seed: int, split: str, index: int) -> Interaction:
 
 
 def encode(frames: npt.NDArray[np.uint8]) -> bytes:
-    """Returns an mp4 of RGB frames [T, H, W, 3] at FPS frames per second, 9 kB a clip."""
+    """Returns RGB frames [T, H, W, 3] (T frames, H rows, W columns) as the bytes of an mp4 file.
+
+    The video has FPS frames per second.
+    """
     return encode_video(frames, FPS)
 
 
 def video_path(split: str, index: int) -> str:
-    """Returns the path of clip `index` of a split below the folder `videos`."""
+    """Returns the path of clip `index` of `split`, relative to the folder `videos`."""
     return f"{split}/{CLASSES[index % len(CLASSES)]}_{index:05d}.mp4"
 
 
@@ -245,9 +265,12 @@ def generate(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes `videos[split]` clips per split, videos/<split>/<class>_<nnnnn>.mp4, to `root`, as `generate_videos` does.
+    """Writes the videos of the data set below the folder `root`. A second call continues an interrupted one.
 
-    Raises ValueError if `root` holds other parameters, or was begun with other parameters.
+    `videos` has the number of videos of each split. A file is videos/<split>/<class>_<nnnnn>.mp4. `workers` and
+    `progress` are those of `generate_videos`.
+
+    Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
     """
     parameters = {"version": GENERATOR_VERSION, "seed": seed, "videos": dict(videos)}
     generate_videos(

@@ -1,8 +1,10 @@
-"""SyncMNIST, generated: which two of the wandering digits move in step? Imports no torch.
+"""Generates SyncMNIST, videos of wandering digits. The class is the pair of digits that move alike. Imports no torch.
 
 The data set is that of Nicolicioiu, Duta and Leordeanu, "Recurrent Space-time Graph Neural Networks" (NeurIPS 2019),
-section 4.1. Details that the paper leaves open are as in its released generator. T frames, n digits. Positions are
-(row, column) of a digit's corner on the canvas, in pixels.
+section 4.1. Details that the paper leaves open are as in its released generator. Two digits move in step if they make
+the same steps.
+
+Shapes: T frames, n digits of a clip. Positions are (row, column) of a digit's top left corner on the canvas, in pixels.
 """
 
 from collections.abc import Callable
@@ -35,7 +37,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SyncSample:
-    """One generated clip with its truth. Digits 0 and 1 move in step, unless the label is the last class."""
+    """One generated clip with its label. Digits 0 and 1 make the same steps, unless the label is the last class."""
 
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
     corners: IntArray  # [NUM_FRAMES, n, 2]
@@ -44,33 +46,40 @@ class SyncSample:
 
 
 def pair_label(first: int, second: int) -> int:
-    """Returns the class of an unordered pair of different digits: i (i - 1) / 2 + j for i > j, 0..44."""
+    """Returns the class number of a pair of different digits in any order, 0..44.
+
+    The number is i (i - 1) / 2 + j for digits i > j.
+    """
     i, j = max(first, second), min(first, second)
     return i * (i - 1) // 2 + j
 
 
 def classes(digit_values: int) -> tuple[str, ...]:
-    """Returns the names of all pairs of digits below `digit_values`, by their number, and `none` last."""
+    """Returns the class names: all pairs of digits below `digit_values` by class number, then `none`."""
     return (*(f"{i}-{j}" for i in range(digit_values) for j in range(i)), "none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """The digits of a clip: the images, the values that they show, and whether digits 0 and 1 move in step."""
+    """The digits of a clip: `chosen` are the indices of the images, `values` are the digits that they show.
+
+    `in_step` says whether digits 0 and 1 make the same steps.
+    """
 
     chosen: tuple[int, ...]
     values: tuple[int, ...]
     in_step: bool
 
     def label(self, digit_values: int) -> int:
+        """Returns the class number of the clip. It is that of the pair, or the last class if no digits move in step."""
         none = digit_values * (digit_values - 1) // 2
         return pair_label(self.values[0], self.values[1]) if self.in_step else none
 
 
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Returns image `first` as digit 0, then random images of other values below `digit_values`.
+    """Returns the digits of a clip: image `first` as digit 0, then random images of other digits below `digit_values`.
 
-    No value occurs twice.
+    No digit occurs twice.
     """
     value = int(images.values[first])
     others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()
@@ -79,10 +88,10 @@ def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: 
 
 
 def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns corners [T, n, 2] of random walks. Digits are moved first and then drawn, as in the released code.
+    """Returns the corners [T, n, 2] of digits that walk at random. Digits are moved before the first frame is drawn.
 
-    A step is uniform in [max(-10, -p), min(10, 71 - p)) for a digit at p, along each axis. The pair takes one common
-    step from the range that both share, and no step where they share no range.
+    A step is uniform in [max(-10, -p), min(10, 71 - p)) along each axis, for a digit at p. With `in_step`, digits 0 and
+    1 take one common step from the range that both share, and no step if they share no range.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []
@@ -99,12 +108,12 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
 
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns corners [T, n, 2] of an easier variant: every digit keeps its step. Only the common step shows the pair.
+    """Returns the corners [T, n, 2] of digits that repeat one step. This variant is easier and is not in the paper.
 
-    The variant is not in the paper. Steps are uniform in -5..5 along each axis. NUM_STARTS sets of first corners are
-    drawn uniformly among those that stay inside the frame, and the set whose digits stay farthest apart is kept. Where
-    digits cover each other, no map shows which digits they are or how they move. Steps are drawn first, so steps in a
-    pair and outside of it have the same distribution.
+    With `in_step`, digits 0 and 1 have the same step. Steps are uniform in -5..5 along each axis. NUM_STARTS sets of
+    first corners are drawn, uniformly among those that stay inside the frame. The set whose digits stay farthest apart
+    is kept, because digits that cover each other cannot be recognised. Steps are drawn first, so the steps of a pair
+    and of other digits have the same distribution.
     """
     step = rng.integers(-MAX_CONSTANT_STEP_PX, MAX_CONSTANT_STEP_PX + 1, (num_digits, 2))
     if in_step:
@@ -119,9 +128,9 @@ def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArr
 
 
 def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
-    """Returns frames [T, FRAME_PX, FRAME_PX] of the digits on a black canvas. Later digits are in front.
+    """Returns grey frames [T, FRAME_PX, FRAME_PX] of the digits on a black canvas. Later digits are in front.
 
-    The canvas is reduced bilinearly.
+    The canvas has CANVAS_PX pixels a side, and is reduced bilinearly.
     """
     frames = []
     for places in corners:
@@ -136,7 +145,7 @@ def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncMnist:
-    """The data set that `options` describe. The data set maps a split and a number to a clip."""
+    """The generated data set that `options` describe. It makes each clip from its split and number."""
 
     options: SyncMnistOptions
 
@@ -152,9 +161,9 @@ class SyncMnist:
         return rng, cast(rng, images, index % len(images), self.options.num_digits, self.options.digit_values)
 
     def sample(self, split: str, index: int) -> SyncSample:
-        """Returns clip `index` of a split.
+        """Returns clip `index` of `split`. The same arguments always return the same pixels.
 
-        The same arguments always have the same pixels. Each image takes its turn as digit 0.
+        The images of the split take turns as digit 0.
         """
         rng, roles = self._begin(split, index)
         tracks = walk if self.options.motion == "walk" else constant
@@ -169,7 +178,7 @@ class SyncMnist:
         return encode(np.repeat(grey[..., None], 3, axis=-1), FPS)
 
     def videos(self) -> list[GeneratedVideo]:
-        """Returns all videos, a thousand to a folder."""
+        """Returns all videos of all splits. A folder has a thousand videos."""
         return [self._listed(split, index) for split in SPLITS for index in range(self.num_videos(split))]
 
     def _listed(self, split: str, index: int) -> GeneratedVideo:
@@ -179,7 +188,10 @@ class SyncMnist:
         return GeneratedVideo(path=path, label=label, split=split, index=index)
 
     def parameters(self) -> dict[str, object]:
-        """Returns everything that a video depends on. Digits enter by their content, not by their folder."""
+        """Returns all values on which the pixels of the videos depend.
+
+        Digit images enter by a digest, not by their folder.
+        """
         digests = {split: self.images(split).digest for split in SPLITS}
         return {"version": GENERATOR_VERSION, "digits": digests} | self.options.model_dump(exclude={"root", "digits"})
 
@@ -190,9 +202,10 @@ def _images(split: str, folder: str | None, num_val: int, digit_values: int) -> 
 
 
 def generate(options: SyncMnistOptions, *, workers: int = 1, progress: Callable[[int], None] | None = None) -> None:
-    """Writes the data set below `options.root`, as `generate_videos` does.
+    """Writes the videos of the data set below `options.root`. A second call continues an interrupted one.
 
-    Raises DigitsError, and ValueError if the folder holds other videos.
+    `workers` and `progress` are those of `generate_videos`. Raises DigitsError if a digit file is missing or damaged,
+    and ValueError if the folder holds a data set with other parameters.
     """
     data_set = SyncMnist(options=options)
     generate_videos(

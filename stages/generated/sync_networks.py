@@ -1,10 +1,11 @@
 """Pre-trains SyncMNIST's backbones: `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`.
 
-The network sees digits that move independently of each other, never a pair. By default it sees one digit at a time, as
-in the RSTG paper. Each cell of the map that lies on a digit learns the digit's value and, where the network spans
-frames, the digit's motion. Other cells learn that there is no digit. Only digits of the split train appear.
+The network sees digits that move independently of each other, never a pair that moves alike. By default it sees one
+digit at a time, as in the RSTG paper. Each cell of the map that lies on a digit learns which digit it is and, if the
+network spans several frames, how the digit moves. Other cells learn that there is no digit. Only digits of the split
+train appear.
 
-B clips, T frames, T' maps of a clip, n digits, C channels, H x W cells.
+Shapes: B clips, T frames, T' maps of a clip, n digits, C channels, H rows and W columns of a map.
 """
 
 import argparse
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
-    """Clips of digits that move independently, with their truth."""
+    """A batch of clips of digits that move independently. `values` are the digits, `centres` their positions."""
 
     frames: Tensor  # [B, T, 64, 64] uint8
     values: Tensor  # [B, n]
@@ -51,7 +52,7 @@ class Scenes:
 
 
 def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:
-    """Yields `count` batches of fresh clips. Digits, values and motion are those of the data set."""
+    """Yields `count` batches of `batch_size` new clips, with the digits and the motion of `data_set`."""
     rng, images, options = np.random.default_rng(0), data_set.images("train"), data_set.options
     for _ in range(count):
         firsts = rng.integers(0, len(images), batch_size)
@@ -65,7 +66,10 @@ def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) ->
 
 
 class CellClassifier(nn.Module):
-    """A backbone with the layers for its training: each cell's value and, where the backbone spans frames, velocity."""
+    """A backbone with the layers that train it. They predict which digit lies on each cell of the map.
+
+    If the backbone spans several frames, they also predict the velocity of the digit.
+    """
 
     def __init__(self, name: str, digit_values: int) -> None:
         super().__init__()
@@ -77,7 +81,7 @@ class CellClassifier(nn.Module):
         self.velocity = nn.Linear(tap.channels, 2) if self.margin else None
 
     def forward(self, batch: Scenes) -> tuple[Tensor, Tensor]:
-        """Returns the loss, and the accuracy of the value on digits."""
+        """Returns two scalars for a batch: the loss, and the accuracy of the digit on cells that have a digit."""
         maps = self._maps(batch.frames)  # [B, T', H, W, C]
         shown = slice(self.margin, batch.frames.shape[1] - self.margin)
         who, is_digit = self._owners(batch.centres[:, shown], maps.shape[2])  # [B, T', H, W]
@@ -100,9 +104,9 @@ class CellClassifier(nn.Module):
         return maps.float().permute(0, 2, 3, 4, 1)
 
     def _owners(self, centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Returns for each of side x side cells the digit with the nearest centre, and whether that centre is near.
+        """Returns for each map cell the index of the digit with the nearest centre, and whether that centre is near.
 
-        `centres` is [B, T', n, 2]. Both results are [B, T', side, side].
+        `centres` is [B, T', n, 2]. Both results are [B, T', side, side]. Near means closer than REACH_PX.
         """
         along = self.first + self.stride * torch.arange(side, device=centres.device)
         cells = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)  # [H, W, 2]
@@ -114,7 +118,7 @@ class CellClassifier(nn.Module):
 def pretrain(
     name: str, data_set: SyncMnist, *, num_digits: int, steps: int, batch_size: int, learning_rate: float
 ) -> SyncCnn:
-    """Returns the backbone `name` after `steps` batches of fresh clips."""
+    """Returns the backbone `name`, trained on `steps` batches of new clips, on the CPU."""
     torch.manual_seed(0)
     device = pick_device("auto")
     model = CellClassifier(name, data_set.options.digit_values).to(device)

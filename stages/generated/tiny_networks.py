@@ -1,9 +1,10 @@
 """Pre-trains the demo's two shipped networks: `python -m kinegraph.stages.generated.tiny_networks --out DIR`.
 
-The networks see single things that move independently of each other, never an interaction. tiny_i3d learns which digit
-a thing bears and how the thing moves. tiny_rpn learns where things are. Training takes about eight minutes on one core.
+A thing is a disc, a diamond or a square with a digit on it. The networks see things that move independently of each
+other, never an interaction. tiny_i3d learns which digit a thing has and how the thing moves. tiny_rpn learns where
+things are. Training takes about eight minutes on one core.
 
-B clips, T frames, T' frames of the last tap, K things, C channels, H, W.
+Shapes: B clips, T frames, T' frames of the last tap, K things, C channels, H rows and W columns of a frame.
 """
 
 import argparse
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionBatch:
-    """Generated clips with the truth at every FRAME_STEP-th frame."""
+    """A batch of generated clips. Boxes and velocities are those at every FRAME_STEP-th frame."""
 
     frames: Tensor  # [B, T, 3, H, W] uint8
     boxes: Tensor  # [B, T', K, 4] xyxy, pixels
@@ -51,14 +52,17 @@ class InteractionBatch:
 
 
 def _velocities(rng: np.random.Generator, count: int) -> FloatArray:
-    """Returns velocities [count, 2] in any direction. A third of them are zero."""
+    """Returns random velocities [count, 2] in pixels per frame. About a third of them are zero."""
     angle, speed = rng.uniform(0, 2 * np.pi, count), rng.uniform(1.5, 4, count)
     speed[rng.random(count) < 1 / 3] = 0
     return np.asarray(speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
 
 
 def _track(rng: np.random.Generator, size: int) -> FloatArray:
-    """Returns centres [T, 2] of a thing that changes its velocity once and stays inside the frame."""
+    """Returns the centres [T, 2] of one thing of side `size` pixels.
+
+    It changes its velocity once and stays inside the frame.
+    """
     margin, count = size / 2 + 1, 256
     since = np.arange(NUM_FRAMES) - rng.uniform(2, 14, (count, 1))
     start = rng.uniform(margin, FRAME_SIZE - margin, (count, 1, 2))
@@ -69,7 +73,10 @@ def _track(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, list[int], FloatArray]:
-    """Returns frames [T, H, W, 3], boxes [T, K, 4], digits and velocities [T, K, 2] of independent things."""
+    """Returns the frames [T, H, W, 3] of a clip of independent things, with boxes, digits and velocities of the things.
+
+    Boxes are [T, K, 4], digits are a list of K numbers, and velocities are [T, K, 2].
+    """
     sizes = rng.integers(14, 19, NUM_THINGS)
     drawn = [pick_digit(rng, unseen=False) for _ in sizes]
     sprites = [sprite(rng, image, int(size)) for (image, _), size in zip(drawn, sizes, strict=True)]
@@ -79,7 +86,7 @@ def _clip(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], FloatArray, 
 
 
 def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch]:
-    """Yields `count` batches of fresh clips. The same seed always has the same batches."""
+    """Yields `count` batches of `batch_size` new clips. The same `seed` always yields the same batches."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         frames, boxes, digits, velocities = zip(*(_clip(rng) for _ in range(batch_size)), strict=True)
@@ -92,14 +99,20 @@ def batches(seed: int, count: int, batch_size: int) -> Iterator[InteractionBatch
 
 
 def directions(velocities: Tensor) -> Tensor:
-    """Returns the class of each velocity [..., 2] as [...]: the nearest of NUM_DIRECTIONS headings, or STILL."""
+    """Returns the class of each velocity: int64 [...] for velocities [..., 2].
+
+    The class is the number of the nearest of NUM_DIRECTIONS directions, or STILL for slow velocities.
+    """
     turns = torch.atan2(velocities[..., 1], velocities[..., 0]) / (2 * torch.pi)
     nearest = (turns * NUM_DIRECTIONS).round().long() % NUM_DIRECTIONS
     return torch.where(torch.linalg.vector_norm(velocities, dim=-1) < STILL_PX, STILL, nearest)
 
 
 class ThingClassifier(nn.Module):
-    """TinyI3D with the layers for its training: digit and motion from each thing's region of the last tap."""
+    """TinyI3D with the layers that train it. They predict the digit and the motion of each thing.
+
+    The layers read the region of the thing in the maps of the last tap.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,9 +123,9 @@ class ThingClassifier(nn.Module):
         self.velocity = nn.Linear(WIDTHS["res4"], 2)
 
     def regions(self, frames: Tensor, boxes: Tensor) -> Tensor:
-        """Returns region features [B, T', K, C] as the cache holds them.
+        """Returns region features [B, T', K, C], computed as for a cache.
 
-        frames: [B, T, 3, H, W]. boxes: [B, T', K, 4].
+        `frames` is [B, T, 3, H, W]. `boxes` is [B, T', K, 4].
         """
         backbone = entry("tiny_i3d")
         mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (backbone.mean, backbone.std))
@@ -125,7 +138,7 @@ class ThingClassifier(nn.Module):
         return features.view(*boxes.shape[:3], -1)
 
     def forward(self, batch: InteractionBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the loss, and the accuracies of digit and direction."""
+        """Returns three scalars for a batch: the loss, the accuracy of the digit, and the accuracy of the direction."""
         jitter = torch.randn_like(batch.boxes)  # proposals are off by a pixel too
         features = self.regions(batch.frames, batch.boxes + jitter).flatten(0, 2)
         digit, direction = self.digit(features), self.direction(features)
@@ -138,7 +151,10 @@ class ThingClassifier(nn.Module):
 
 
 def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int, learning_rate: float) -> None:
-    """Minimises the losses with AdamW under a one-cycle schedule, one step for each loss."""
+    """Trains `parameters` with AdamW and a one-cycle learning rate.
+
+    Takes one step for each loss that `losses` yields.
+    """
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     for loss in losses:
@@ -149,7 +165,7 @@ def fit(parameters: Iterator[nn.Parameter], losses: Iterator[Tensor], steps: int
 
 
 def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
-    """Returns TinyI3D after `steps` batches of clips."""
+    """Returns a TinyI3D that was trained on `steps` batches of clips."""
     torch.manual_seed(seed)
     model = ThingClassifier()
 
@@ -165,7 +181,7 @@ def train_i3d(seed: int, steps: int = 600, batch_size: int = 16) -> TinyI3D:
 
 
 def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
-    """Returns the tiny proposer after `steps` batches of frames."""
+    """Returns the demo's proposal network, trained on `steps` batches of frames."""
     torch.manual_seed(seed)
     proposer = tiny_rpn()
 
@@ -185,7 +201,10 @@ def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
 
 
 def save(network: nn.Module, path: Path) -> str:
-    """Writes the weights in float16 without counters. Returns the sha256 of the file."""
+    """Writes the weights of `network` in float16 to `path`, without the counters of norms.
+
+    Returns the file's sha256.
+    """
     state = {
         name: tensor.half().contiguous()
         for name, tensor in network.state_dict().items()
