@@ -1,4 +1,4 @@
-"""The options of clip sampling. Torch-free."""
+"""Defines the config section `clips`: which frames and crops of a video make rows. Torch-free."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -14,8 +14,8 @@ NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 class ClipOptions(StageOptions):
     """Chooses the frames of a clip by their presentation times.
 
-    With `fps: native`, frames are chosen by number, whatever the frame rate. `uniform` then takes frame floor((i + 0.5)
-    n / num_frames) of a video or interval of n frames, which is TSN's rule.
+    With `fps: native`, frames are chosen by number, whatever the frame rate. For a video or interval of n frames,
+    `uniform` then takes frame floor((i + 0.5) n / num_frames) as frame i of the clip. This is the rule of TSN.
     """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
@@ -44,17 +44,17 @@ class ClipOptions(StageOptions):
 
     @property
     def rows_per_video(self) -> int:
-        """Returns the number of rows of one video: clips times crops."""
+        """Returns the number of rows of one video: the number of clips times the number of crops."""
         return self.per_video * len(self.crop_names)
 
     @property
     def crop_names(self) -> list[str]:
-        """Returns the crop of each row of a clip."""
+        """Returns the names of the crops of a clip. Each crop of each clip is a row."""
         return [crop for name in self.crops for crop in crops_of(name)]
 
     @property
     def by_number(self) -> bool:
-        """Returns whether frames are chosen by number."""
+        """Returns whether frames are chosen by number (`fps: native`) in place of by time."""
         return self.fps == NATIVE
 
     @model_validator(mode="after")
@@ -75,10 +75,10 @@ class ClipOptions(StageOptions):
 
 
 def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the recorded clip options without the options that only choose among the clips of a video.
+    """Returns clip options without the options that only choose among the clips and crops of a video.
 
-    Left out are the number of clips, their starts, the place of the crops and their mirroring. The crop `full` stays
-    distinct, because it changes the aspect ratio.
+    The result has no number of clips, no starts of clips, no places of crops and no mirroring. The crop `full` stays
+    distinct, because it changes the aspect ratio. recorded: the options as a cache stores them.
     """
     kept = {key: value for key, value in recorded.items() if key != "per_video"}
     if "crops" in kept:

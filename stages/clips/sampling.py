@@ -1,6 +1,7 @@
-"""Computes which times, or which frame numbers, of a video make a row. Pure arithmetic, torch-free.
+"""Computes which times or frame numbers of a video make a clip. Pure arithmetic, torch-free.
 
-Times are seconds from the first presented frame. Intervals are [start, end).
+Times are seconds from the first presented frame. Intervals are [start, end). T is the number of frames of a clip, K the
+number of clips of a video, n the number of frames of a video or interval, and i counts the frames of a clip from 0.
 """
 
 import math
@@ -16,9 +17,9 @@ INSIDE_SECONDS = 1e-5  # times this long before an interval's end never take the
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """One clip: its target times in seconds, and the interval that it stands for.
+    """One clip: its target times in seconds, and the interval of the video that it stands for.
 
-    Frame numbers are set where frames are taken by number.
+    `frames` are the frame numbers where frames are chosen by number, else None.
     """
 
     times: tuple[float, ...]
@@ -29,7 +30,10 @@ class Sampled:
 def sampled(
     options: ClipOptions, duration: float, clip: int, interval: Interval | None, frames: PresentedFrames | None
 ) -> Sampled:
-    """Returns clip number `clip` of a video or of an interval of a video. `frames` is needed with `fps: native`."""
+    """Returns clip number `clip` of a video that lasts `duration` seconds, or of an interval of that video.
+
+    `frames` describes the frames of the video. It may be None unless frames are chosen by number (`fps: native`).
+    """
     if not options.by_number:
         times = clip_times(options, duration, clip, interval)
         return Sampled(times=times, interval=clip_interval(options, duration, times, interval))
@@ -47,10 +51,11 @@ def sampled(
 def clip_frames(
     options: ClipOptions, frames: PresentedFrames, clip: int, interval: Interval | None = None
 ) -> tuple[int, ...]:
-    """Returns the frame numbers of clip number `clip`, among the n frames of a video or an interval.
+    """Returns the T frame numbers of clip number `clip`, for a video or an interval with n frames and K clips.
 
-    uniform: floor((i + (clip + 0.5) / K) n / T) for K clips, which is TSN's rule for K = 1. dense, centre: every
-    `frame_step`-th frame; starts are those of `clip_times`, rounded down. The option `short` works as for times.
+    uniform: frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN. dense and centre:
+    every `frame_step`-th frame. The starts are those of `clip_times`, rounded down. The option `short` has the same
+    meaning as in `clip_times`.
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)
@@ -67,13 +72,13 @@ def clip_frames(
 
 
 def clip_times(options: ClipOptions, duration: float, clip: int, interval: Interval | None = None) -> tuple[float, ...]:
-    """Returns the target times of clip number `clip` of a video of `duration` seconds, or of an interval of that video.
+    """Returns the T target times of clip number `clip`, for a video of `duration` seconds or an interval of that video.
 
-    uniform: t_i = start + (i + 0.5) (end - start) / T. Several clips are shifted within the stride, so that together
-    they sample the video evenly. dense: t_i = s + i / fps, with starts s evenly spaced from the first to the last
-    possible start. centre: the same with one clip in the middle. If a video is shorter than a clip, `loop` starts again
-    at the beginning. Otherwise the times run past the end, and the decoder repeats the last frame. Times of a short
-    interval stay before the interval's end.
+    uniform: time i is start + (i + 0.5) (end - start) / T. Several clips are shifted within this step, so that together
+    they sample the video evenly. dense: time i is s + i / fps, where s is the start of the clip. The starts are evenly
+    spaced from the first to the last possible start. centre: the same with one clip in the middle. If a video is
+    shorter than a clip, `short: loop` starts again at the beginning. Otherwise the times run past the end, and the
+    decoder repeats the last frame. Times of a short interval stay before the interval's end.
     """
     T = options.num_frames
     first, end = whole_or_part(duration, interval)
@@ -91,9 +96,9 @@ def clip_times(options: ClipOptions, duration: float, clip: int, interval: Inter
 
 
 def whole_or_part(duration: float, interval: Interval | None) -> Interval:
-    """Returns the part of the interval that lies within the video.
+    """Returns the part of `interval` that lies within a video of `duration` seconds. Returns the whole video for None.
 
-    Where the video ends before the interval, the part is empty. An empty part lies at the interval's own start.
+    Where the video ends before the interval, the part is empty and lies at the interval's start.
     """
     if interval is None:
         return 0.0, duration
@@ -102,7 +107,7 @@ def whole_or_part(duration: float, interval: Interval | None) -> Interval:
 
 
 def _start_fraction(options: ClipOptions, clip: int) -> Fraction:
-    """Returns the start of clip number `clip` as a fraction: 0 is the first possible start, 1 the last."""
+    """Returns where clip number `clip` starts, as a fraction. 0 is the first possible start of a clip, 1 the last."""
     if options.per_video > 1:
         return Fraction(clip, options.per_video - 1)
     return Fraction(1, 2) if options.sampling == "centre" else Fraction(0)
@@ -111,9 +116,10 @@ def _start_fraction(options: ClipOptions, clip: int) -> Fraction:
 def clip_interval(
     options: ClipOptions, duration: float, times: tuple[float, ...], interval: Interval | None = None
 ) -> Interval:
-    """Returns the interval [start, end) that a clip stands for.
+    """Returns the interval [start, end) of the video that a clip stands for, in seconds.
 
-    A clip's interval never leaves the interval by which the video is listed.
+    `times` are the target times of the clip. `interval` is the interval by which the video is listed, or None. The
+    result never leaves that interval.
     """
     first, end = whole_or_part(duration, interval)
     if options.sampling == "uniform":

@@ -1,4 +1,4 @@
-"""The stage key `clips`: the rows, and when their frames are presented. All other stages are made from this key.
+"""Declares the stage key `clips`, which stores when the frames of each row are presented. All other stages read it.
 
 The key has no runner, because every decode returns the frame times.
 """
@@ -28,7 +28,9 @@ class Clips(StageKind):
 
 
 def clips_options(options: ClipOptions) -> Options:
-    """Returns the clip options that change rows or frame times."""
+    """Returns the clip options that the fingerprint covers: those that change rows or frame times, and the rules'
+    version.
+    """
     recorded = options.model_dump(mode="json")
     if options.sampling == "uniform" and not options.by_number:
         del recorded["fps"]

@@ -15,7 +15,10 @@ LOOKED_AT_BYTES = 4096
 
 
 def decoded(path: str, content: bytes) -> str:
-    """Returns the text of a file. Raises DatasetError unless the file is UTF-8, with or without a byte order mark."""
+    """Returns the text of a file with the bytes `content`.
+
+    Raises DatasetError unless the file is UTF-8, with or without a byte order mark.
+    """
     start = content[:LOOKED_AT_BYTES]
     if start.startswith(UTF_16_OR_32) or start.count(0) > len(start) // 4:
         raise DatasetError(f"{path}: it looks like UTF-16, or is no text. Save it as UTF-8.")
@@ -27,10 +30,11 @@ def decoded(path: str, content: bytes) -> str:
 
 
 def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields for each video the place in the list (file and line, for messages) and the fields by column.
+    """Yields (place, fields) for each video of a csv. The place is file and line, for messages. The fields are a dict
+    by column.
 
     Raises DatasetError for a header that lacks a column or has one twice, a line with more or fewer fields than the
-    header, a quote that is not closed, a line break within a field, and a field that is too long.
+    header, a quote that is not closed, a line break or a NUL within a field, and a field that is too long.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = _next_line(annotations, reader, 1) or []
@@ -57,7 +61,10 @@ def csv_lines(annotations: str, text: str) -> Iterator[tuple[str, dict[str, str]
 
 
 def _next_line(annotations: str, reader: Iterator[list[str]], line: int) -> list[str] | None:
-    """Returns the fields of the line that begins at `line`, or None at the end of the file."""
+    """Returns the fields of the line that begins at line number `line`, or None at the end of the file.
+
+    Raises DatasetError where the csv reader cannot read the line.
+    """
     try:
         return next(reader, None)
     except csv.Error as error:

@@ -17,7 +17,7 @@ LISTERS: Mapping[type, Callable[[Any, OnVideosMade | None, int], Listing]] = {
 
 
 def list_videos(options: DatasetOptions, progress: OnVideosMade | None = None, *, tries: int = 1) -> Listing:
-    """Lists a data set. A generated data set is made first where it is missing.
+    """Returns the videos of a data set. A generated data set is made first where it is missing.
 
     progress: called with the number of videos made since the last call. tries: how often a URL is requested while the
     network fails.

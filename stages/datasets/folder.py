@@ -29,7 +29,10 @@ log = logging.getLogger("kinegraph")
 
 
 def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns the videos below a folder or URL, or the videos of a csv."""
+    """Returns the videos below the folder or URL `root`, or the videos that the csv `annotations` lists.
+
+    Raises DatasetError where a folder, a file or every video is missing, or where the csv is wrong.
+    """
     root = options.root.removeprefix(FILE)
     if not is_url(root) and not Path(root).is_dir():
         raise DatasetError(f"dataset.root: no folder {root} (looked from {Path.cwd()}).")
@@ -49,9 +52,10 @@ def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tr
 
 
 def _classes(options: FolderOptions, tries: int) -> tuple[str, ...]:
-    """Returns the classes that the options name.
+    """Returns the class names of the option `classes`, which has the names or names a file with them.
 
-    The tuple is empty where the classes are those found in the data set.
+    Returns an empty tuple where the option is not set. The classes are then those found in the data set. Raises
+    DatasetError for an empty file and for a name that stands twice.
     """
     if not isinstance(options.classes, str):
         names = options.classes or ()
@@ -72,9 +76,10 @@ def _remote(tries: int) -> "Remote":
 
 
 def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[Entry], Mapping[str, int]]:
-    """Returns the videos below `root`, and the number of other files by ending.
+    """Returns (the videos below `root`, ending -> number of files that are no videos).
 
-    For a server, its pages list the files.
+    For a URL, the pages of the server list the files. Raises DatasetError where the server lists no files, or where
+    there are folders of images only and `frame_rate` is None.
     """
     try:
         below = below_url(_remote(tries).listed(root)) if is_url(root) else below_folder(root)
@@ -98,9 +103,9 @@ def _in_folders(root: str, frame_rate: float | None, tries: int) -> tuple[list[E
 
 
 def _with_rates(entries: list[Entry], frame_rate: float | None) -> list[Entry]:
-    """Returns the entries of a list. Entries that are folders of images get the frame rate.
+    """Returns `entries`, with `frame_rate` set for each entry that is a folder of images.
 
-    Raises DatasetError where the first entry is a folder and the options name no rate.
+    Raises DatasetError where the first entry is a folder and `frame_rate` is None.
     """
     if frame_rate is None:
         if entries and _is_folder(entries[0].path):
@@ -114,12 +119,14 @@ def _is_folder(path: str) -> bool:
 
 
 def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
-    """Returns the lines of a csv file, which may lie at a URL."""
+    """Returns one entry for each line of a csv file, which may lie at a URL. Raises DatasetError where a line is
+    wrong.
+    """
     return list(_csv_entries(root, annotations, _text("dataset.annotations", annotations, tries)))
 
 
 def _text(key: str, path: str, tries: int) -> str:
-    """Returns the content of the file or URL that the option `key` names."""
+    """Returns the text of the file or URL that the option `key` names. Raises DatasetError where it cannot be read."""
     try:
         read = _remote(tries).read if is_url(path) else read_regular
         return decoded(path, read(path, TABLE_BYTES))
@@ -145,7 +152,10 @@ def _csv_entries(root: str, annotations: str, text: str) -> Iterator[Entry]:
 
 
 def _interval(where: str, start: str, end: str) -> Interval | None:
-    """Returns the interval that two fields of a csv name, in seconds, or None where both fields are empty."""
+    """Returns (start, end) in seconds, from two fields of a csv. Returns None where both fields are empty.
+
+    Raises DatasetError unless 0 <= start < end. The message begins with `where`.
+    """
     if not start.strip() and not end.strip():
         return None
     try:

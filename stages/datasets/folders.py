@@ -1,4 +1,4 @@
-"""Finds what lies below a folder of videos: class folders, split folders, and the files left out. Torch-free."""
+"""Finds the videos below a folder, their splits and classes, and the files that are no videos. Torch-free."""
 
 import logging
 import os
@@ -26,8 +26,10 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(kw_only=True)
 class Below:
-    """Holds what lies below a folder: relative path and full path of each video, and the number of other files by
-    ending.
+    """Holds the content of a folder and of all folders below it.
+
+    `videos` has (relative path, full path) of each video. `left_out` is the number of other files by ending. `folders`
+    has the same two paths and the images of each folder of numbered images.
     """
 
     videos: list[tuple[str, str]] = field(default_factory=list)
@@ -36,21 +38,25 @@ class Below:
     skipped: list[str] = field(default_factory=list)  # places that could not be read, in words
 
     def add(self, below: str, path: str) -> None:
-        """Adds a file. A file with the ending of a video counts as a video, every other file as left out."""
+        """Adds a file with the relative path `below`. A file with the ending of a video is a video. Every other file is
+        left out.
+        """
         if is_video(below):
             self.videos.append((printable(below), printable(path)))
         else:
             self.left_out[_ending(below)] += 1
 
     def add_images(self, below: str, path: str, names: list[str]) -> None:
-        """Adds the numbered images of a folder that has no videos."""
+        """Adds the numbered images in a folder without videos. `names` are the file names, `below` is the relative
+        path.
+        """
         images = numbered_images(names) if below and len(names) > 1 else None
         if images is not None:
             self.folders.append((printable(below), printable(path), images))
         self.left_out.update(map(_ending, names))
 
     def take_folders(self) -> None:
-        """Takes each folder of numbered images as a video. The images of such a folder no longer count as left out."""
+        """Adds each folder of numbered images to `videos`. The images of such a folder no longer count as left out."""
         for below, path, images in self.folders:
             self.videos.append((below, path))
             self.left_out[images.ending.lower()] -= images.count
@@ -58,7 +64,7 @@ class Below:
         self.videos.sort()
 
     def tell(self) -> None:
-        """Logs what could not be read."""
+        """Logs the places that could not be read, at most MAX_SAID of them."""
         for words in self.skipped[:MAX_SAID]:
             log.warning("%s. It is not listed.", words)
         if len(self.skipped) > MAX_SAID:
@@ -76,10 +82,10 @@ def _ending(name: str) -> str:
 
 
 def below_folder(root: str) -> Below:
-    """Returns all videos below a folder of this machine, also behind links. Each folder is listed once.
+    """Returns all videos below a folder of this machine. Links are followed.
 
-    A link to a folder that contains the link is not followed. Neither such a link nor a folder without permission stops
-    the search.
+    A link to a folder that contains the link is not followed. Such a link, or a folder without permission, is logged
+    and does not stop the search.
     """
     contents = Below()
     waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
@@ -114,7 +120,7 @@ def below_folder(root: str) -> Below:
 
 
 def below_url(listed: Iterable[tuple[str, str]]) -> Below:
-    """Returns all videos of a server's folder. `listed` has the path below that folder and the URL of every file."""
+    """Returns all videos below a URL. `listed` has (path below the URL, full URL) of every file."""
     contents = Below()
     for below, url in listed:
         contents.add(below, url)
@@ -123,7 +129,7 @@ def below_url(listed: Iterable[tuple[str, str]]) -> Below:
 
 
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yields the split and the labels of each video, from the folders in its path below the root.
+    """Yields (split, labels) of each video, from the folders in its path below the root.
 
     The split is "" where no folder names one. Raises DatasetError where folders of splits lie beside other folders.
     """

@@ -12,7 +12,7 @@ SPLITS = ("train", "val", "test")
 
 
 def list_interactions(options: InteractionsOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
-    """Returns the videos below `options.root`. Missing videos are made first."""
+    """Returns the videos below `options.root`. Videos that are missing there are generated first."""
     root = Path(options.root)
     counts = {split: getattr(options, split) for split in SPLITS}
     generate(root, videos=counts, seed=options.seed, workers=os.cpu_count() or 1, progress=progress)

@@ -1,4 +1,4 @@
-"""Describes what a data set holds, as each lister returns it. Torch-free."""
+"""Defines the listing of a data set: its videos, labels and splits. Torch-free."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,8 +18,8 @@ OnVideosMade = Callable[[int], None]  # called with the number of videos made si
 class Video:
     """One video, or one interval of a video. `list_index` is its place in the data set's list.
 
-    `video_id` is unique. `labels` index `Listing.classes`. A folder of images has a `frame_rate`, and has `images`
-    where the folder was listed already.
+    `video_id` is unique. `labels` are indices into `Listing.classes`. `frame_rate` is set for a folder of images.
+    `images` is set where that folder was listed already.
     """
 
     video_id: str
@@ -34,11 +34,11 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Holds the result of listing a data set: class names in order, and every video by id.
+    """Holds the videos of a data set, sorted by id, and the class names.
 
-    `multi_label` says whether videos may have several labels. `multi_label` is None where only the labels show whether
-    they may. left_out: the number of files below the root that are no videos, by ending. dealt: at least one video was
-    listed without a split and got a split by the shares of `splits`.
+    multi_label: whether videos may have several labels. None means yes if some video has several labels, else no.
+    left_out: ending -> number of files below the root that are no videos. dealt: at least one video was listed without
+    a split and got a split by the shares of the option `splits`.
     """
 
     classes: tuple[str, ...]
@@ -50,7 +50,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a data set, before labels and splits get their numbers."""
+    """One line of a data set's list. Labels are class names. `split` is "" where the line names no split."""
 
     name: str
     path: str
@@ -62,14 +62,14 @@ class Entry:
 
     @property
     def video_id(self) -> str:
-        """Returns the id of the video, or of the interval of the video."""
+        """Returns the id of the video. For an interval, returns the id of the interval."""
         return self.name if self.interval is None else interval_id(self.name, self.interval)
 
 
 def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
-    """Returns the split of a video by its digest.
+    """Returns the split of a video that was listed without a split. `splits` maps each split to its share.
 
-    The digest is taken as a number in [0, 1) and compared with the running shares.
+    The digest of `video_id`, as a number from 0 to 1, decides which share the video falls into.
     """
     point = xxhash.xxh3_64_intdigest(video_id.encode()) / 2**64 * sum(splits.values())
     for name, share in splits.items():
@@ -85,8 +85,8 @@ def listing_of(
     classes: tuple[str, ...] = (),
     multi_label: bool | None = None,
 ) -> Listing:
-    """Returns the listing of these lines: labels become numbers, and lines without a split get one by the shares of
-    `splits`.
+    """Returns the listing of `entries`. Class names become label numbers, and entries without a split get one by the
+    shares of `splits`.
 
     Raises DatasetError for a video that is listed twice, and for labels that the options do not allow.
     """

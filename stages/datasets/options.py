@@ -15,13 +15,13 @@ class FolderOptions(StageOptions):
     """Videos in class folders below `root`, or listed in a csv with the columns path, label and (optional) split.
 
     Labels of a csv are class names, separated by `;`. With the columns start and end, a line is an interval of its
-    video, in seconds from the first frame. `end` itself is not part of it. An interval is sampled, labelled and scored
-    by itself. A line with both fields empty is the whole video. Without a csv, the first folder below `root` is the
-    label. If the folders are named train, training, val, valid, validation, test or testing (in any case), the first
-    folder is the split and the next folder is the label. Folders may be links.
+    video, in seconds from the first frame. The frame at `end` does not belong to the interval. Each interval is
+    sampled, labelled and scored by itself. A line with both fields empty is the whole video. Without a csv, the first
+    folder below `root` is the label. If the folders are named train, training, val, valid, validation, test or testing
+    (in any case), the first folder is the split and the next folder is the label. Folders may be links.
 
-    With `frame_rate`, a folder of numbered images, as `00001.jpg` or `img_00001.jpg`, is a video too, also where a csv
-    names the folder. Numbers begin at 0 or 1, and image i is shown at i / frame_rate.
+    With `frame_rate`, a folder of numbered images, such as `00001.jpg` or `img_00001.jpg`, is a video too, also where a
+    csv names the folder. Numbers begin at 0 or 1. The image at place i, from 0, is shown at i / frame_rate seconds.
     """
 
     kind: Literal["folder"]
@@ -85,10 +85,10 @@ class InteractionsOptions(StageOptions):
 
 
 class SyncMnistOptions(StageOptions):
-    """SyncMNIST of the RSTG paper: which two of the digits move in step?
+    """The generated data set SyncMNIST of the RSTG paper. A label says which two of the digits move in step.
 
-    The data set is made below `root` where it is missing. Videos of `test` show digits that no other split shows.
-    docs/sync_mnist.md says more.
+    The data set is made below `root` where it is missing. Videos of `test` show digits that no other split shows. See
+    docs/sync_mnist.md.
     """
 
     kind: Literal["sync_mnist"]

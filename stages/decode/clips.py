@@ -1,4 +1,8 @@
-"""Decodes a video to the pixels that networks take. One pass over the file serves all its clips and all consumers."""
+"""Decodes a video to the pixels that networks take. One pass over the file serves all clips and all stages.
+
+The rules are the version of the key `clips` by which frames are found in a file (`wanted.LATEST_RULES`). A slot is one
+frame of one row that has to be filled. A skip is proved where the same frames and times would result without it.
+"""
 
 import time
 from bisect import bisect_left
@@ -22,11 +26,13 @@ from kinegraph.stages.decode.wanted import LATEST_RULES, Size, Square, Wanted
 
 @dataclass(kw_only=True)
 class DecodedClip:
-    """The pixels of one row, uint8 RGB. All crops of a clip share the array `whole`.
+    """The pixels of one row, uint8 RGB. T_in is the number of frames of the row. All crops of a clip share the array
+    `whole`.
 
-    `frame_numbers` are places among the frames as presented. `coded_numbers` are places among all frames that the
-    decoder returned. These places name the same frame under the rules of any version. Both are -1 where a part of the
-    video was skipped. `video_frames` is the number of frames of the video, where places were wanted.
+    `frame_numbers` are the places of the frames among the frames as presented. `coded_numbers` are their places among
+    all frames that the decoder returned, so that they are the same for any version of the rules. Both are -1 where a
+    part of the video was skipped. `video_frames` is the number of frames of the video, set where numbers were asked
+    for.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds
@@ -47,7 +53,9 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Frame `index` of row `row`. `at` is the wanted time in seconds, or the wanted frame number."""
+    """A frame that is wanted: frame `index` of row number `row`. `at` is its target time in seconds, or its frame
+    number.
+    """
 
     at: float
     row: int
@@ -65,16 +73,18 @@ def decode_clips(
     rules: int = LATEST_RULES,
     open_videos: OpenVideos | None = None,
 ) -> ClipResults:
-    """Decodes all `rows` of one video in one pass. Returns a clip, or the error of that clip, for each row.
+    """Decodes all `rows` of one video in one pass. Returns for each row its clip, or the error because of which it has
+    none.
 
-    The frame for a target time is the last frame with pts <= t, or the first frame of the video if there is none. The
-    comparison allows for the rounding of the container's clock. A frame that is presented at or after the end of the
-    row's interval is never taken. Rows with `target_frames` take the frames of these numbers. Either all rows have
-    `target_frames`, or no row has them. `rules` is the version of `clips` whose rules apply.
+    The frame for a target time is the last frame with a presentation time at or before the target time, or the first
+    frame of the video if there is none. The comparison allows for the rounding of the container's clock. A frame that
+    is presented at or after the end of the row's interval is never taken. Rows with `target_frames` take the frames
+    with these numbers. Either all rows have `target_frames`, or no row has them. `rules` is the version of `clips`
+    whose rules apply.
 
-    With `open_videos`, stretches without a wanted frame are skipped where the frames are proved to stay the same.
-    Otherwise, and where frames are counted, the video is read from its start. A pass that skips but cannot be proved is
-    followed by a pass from the start, which has its own `timeout_seconds`.
+    With `open_videos`, parts of the video without a wanted frame are skipped where it is proved that the frames stay
+    the same. Otherwise, and where frames are counted, the video is read from its start. If a pass skips and cannot be
+    proved, a second pass reads from the start, with its own `timeout_seconds`.
     """
     try:
         rate = rows[0].frame_rate
@@ -92,10 +102,11 @@ def decode_clips(
 def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
 ) -> ClipResults | None:
-    """Returns the clips of a pass with skips, which starts where the video was left or at its start.
+    """Returns the clips of a pass that skips parts of the video, or None where the clips are not proved.
 
-    Returns None where the clips are not proved. The complaints of a decoder depend on the packets that the decoder has
-    read. So warnings and failures always come from a pass from the start.
+    The pass starts where the video was left by the last caller, or at its start. Which warnings and failures a decoder
+    reports depends on the packets that it has read. So the clips with warnings or failures always come from a pass from
+    the start.
     """
     for begin in (open_videos.left_before, open_videos.begun):
         with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:
@@ -111,9 +122,9 @@ def _skipping(
 
 
 def _is_proved(clip: DecodedClip | DecodeError, video: OpenVideo) -> bool:
-    """Returns whether a pass from the start would have the same result.
+    """Returns whether a pass from the start of the video would result in the same clip or error.
 
-    Whether a download broke off depends on everything that was read.
+    Errors about a file that broke off are never proved, because they depend on everything that was read.
     """
     if isinstance(clip, DecodeError):
         return clip.reason in ("timeout", "too_short")
@@ -125,15 +136,17 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 
 
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
-    """Returns the target times. Each time is early enough that no frame shown at the end of the interval is taken."""
+    """Returns the target times of a row, in seconds. No time is so late that a frame at the end of the interval is
+    taken.
+    """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
 
 
 class _Pass:
-    """One pass over one video. The state of a pass is how far each clip is filled, and which clips have failed.
+    """One pass over one video. It holds how far each clip is filled, and which clips have failed.
 
-    `skips`: stretches without a wanted frame are skipped, where that is possible and saves time.
+    skips: parts of the video without a wanted frame are skipped, where that is possible and saves time.
     """
 
     def __init__(
@@ -172,9 +185,9 @@ class _Pass:
         return [self._judged(row_index, last_seconds, complaint) for row_index in range(len(self.rows))]
 
     def _fill(self, slots: list[_Slot], deadline: float) -> float | None:
-        """Fills every slot.
+        """Fills all slots, which are sorted by time or frame number.
 
-        Returns the time of the last frame, in seconds, where the stream ended before all slots were filled.
+        Returns the time of the last frame in seconds where the stream ended before all slots were filled, else None.
         """
         filled = 0
         current, slack = self.video.latest, self.video.slack_seconds
@@ -202,13 +215,16 @@ class _Pass:
         return None if filled == len(slots) else current.seconds
 
     def _skip(self, following: Iterable[_Slot]) -> None:
-        """Continues near the next wanted frame, if there is one. Raises SeekLost."""
+        """Moves the video near the first of the `following` slots, where that is possible and saves time.
+
+        Raises SeekLost where the file led elsewhere than its index says.
+        """
         if self.skips and isinstance(self.video, OpenVideo) and self.video.latest is not None:
             for slot in following:
                 self.video.skip_to(slot.at)
 
     def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Writes one video frame into all slots that want it. Each conversion and each resize happens once."""
+        """Writes one video frame into all of `slots`. Each conversion and each resize happens once."""
         slots = [slot for slot in slots if slot.row not in self.errors]
         if not slots:
             return
@@ -226,9 +242,10 @@ class _Pass:
             self._store_whole(slot, pixels)
 
     def _image(self, shown: TimedFrame, rows: set[int]) -> Image.Image | None:
-        """Returns the picture of the frame.
+        """Returns the picture of a frame. `rows` are the numbers of the rows that want the frame.
 
-        Returns None where the rows cannot have the picture. These rows have then failed.
+        Returns None where the picture cannot be read or has another size than was indexed. These rows are then marked
+        as failed.
         """
         try:
             image = Image.fromarray(self.video.rgb(shown.frame))
@@ -271,7 +288,10 @@ class _Pass:
         into[square][index] = pixels
 
     def _judged(self, row_index: int, last_seconds: float | None, complaint: str) -> DecodedClip | DecodeError:
-        """Returns the clip, or the error that says why the clip does not count."""
+        """Returns the clip of a row, or the error that says why the clip has failed.
+
+        `last_seconds` is the result of `_fill`. `complaint` is what the decoder complained about.
+        """
         if row_index in self.errors:
             return self.errors[row_index]
         row, clip = self.rows[row_index], self.clips[row_index]
@@ -301,9 +321,8 @@ class _Pass:
         return clip
 
     def _reaches_beyond(self, row: ClipRow, end: float) -> str:
-        """Returns a sentence where a clip wants frames after the video's last frame, which is shown until `end`.
-
-        Otherwise returns "".
+        """Returns a sentence where a row wants frames after the end of the video, else "". `end` is that end in
+        seconds.
         """
         if row.target_frames is None:
             latest = max(row.target_times)
@@ -312,7 +331,7 @@ class _Pass:
         return f"the clip reaches frame {latest_number}, the video has {count}" if latest_number >= count else ""
 
     def _alone(self, row_index: int, complaint: str) -> DecodeError:
-        """Returns the error of a clip that has one distinct frame."""
+        """Returns the error for a clip in which all frames are the same frame."""
         words = f"only one distinct frame for a clip of {self.wanted.num_frames}"
         if row_index in self._shown_until:
             since, until = self.clips[row_index].frame_times[0], self._shown_until[row_index]

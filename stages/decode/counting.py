@@ -1,7 +1,8 @@
 """Counts the frames that a video presents, and their times, for clips that take frames by number. Torch-free.
 
-An index, or the packets, are trusted where each packet is a picture. Other streams are decoded whole: avi, asf and raw
-streams, codecs with packets that hold no picture (MPEG-4, VP8), and streams whose fields may have a packet each.
+The frames are counted from the index or the packets of a file where each packet is one picture. Other streams are
+decoded whole: avi, asf and raw streams, codecs with packets that hold no picture (MPEG-4, VP8), and streams in which
+each field may have its own packet.
 """
 
 from array import array
@@ -20,9 +21,9 @@ OFF_BY_FRAMES = 0.75  # an edit list may cut this much off a frame; beyond it, t
 
 
 def probe_counted(path: str | Seekable) -> Probe:
-    """Returns the facts about a video that `probe` returns, and its frames.
+    """Returns the facts about a video that `probe` returns, with `frames` set.
 
-    Raises DecodeError, also for a video without a frame rate.
+    Raises DecodeError where the video cannot be opened, has no frame that can be decoded, or states no frame rate.
     """
     told = probe(path)
     with open_video(path) as video:
@@ -38,9 +39,10 @@ def probe_counted(path: str | Seekable) -> Probe:
 
 
 def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | None:
-    """Returns the frames from the table of frames of an mp4 or mov with a constant rate. Returns None for other files.
+    """Returns the frames of an mp4 or mov with a constant rate, from the index of the file. Returns None for other
+    files.
 
-    No further packet is read.
+    No further packet is read. `told` is the result of `probe`, `rate` is in frames per second.
     """
     stamps = _indexed(video)
     if not _has_whole_pictures(video) or not stamps or abs(len(stamps) - told.duration * rate) >= OFF_BY_FRAMES:
@@ -50,7 +52,11 @@ def _by_index(video: OpenVideo, told: Probe, rate: float) -> PresentedFrames | N
 
 
 def _indexed(video: OpenVideo) -> list[float]:
-    """Returns the seconds, on the container's clock, of all presented frames in the table of an mp4 or mov."""
+    """Returns the time stamps of all presented frames in the index of an mp4 or mov, in seconds on the container's
+    clock.
+
+    Returns an empty list for other containers.
+    """
     if "mov" not in formats(video.container):
         return []
     base = float(video.stream.time_base or 0)
@@ -58,7 +64,9 @@ def _indexed(video: OpenVideo) -> list[float]:
 
 
 def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
-    """Returns the frames from the presentation times of all packets. Returns None where packets may not be pictures."""
+    """Returns the frames from the presentation times of all packets. Returns None where a packet may not be a
+    picture.
+    """
     if video.timeline.is_raw or video.timeline.has_decode_times or not _has_one_picture_a_packet(video):
         return None
     first = next(video.frames()).frame.pts
@@ -79,7 +87,10 @@ def _has_whole_pictures(video: OpenVideo) -> bool:
 
 
 def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> PresentedFrames:
-    """Returns the frames with these stamps in order, and the frames missing at the end of a file that broke off."""
+    """Returns the frames of a video. `stamps` are the time stamps of the frames in seconds, in order.
+
+    Where the file broke off, the frames that are missing at its end are counted too.
+    """
     times = array("d", (stamp - stamps[0] for stamp in stamps))
     slack = video.slack_seconds
     is_constant = all(abs(t - n / rate) <= slack + FLOAT_NOISE_SECONDS for n, t in enumerate(times))
@@ -88,9 +99,9 @@ def _placed(video: OpenVideo, rate: float, stamps: Sequence[float]) -> Presented
 
 
 def _missing_seconds(video: OpenVideo) -> float:
-    """Returns the seconds by which a file, read to its end, is shorter than its container promises.
+    """Returns how many seconds a file is shorter than its container promises. Returns 0 for a file that is whole.
 
-    Clips of the missing part fail.
+    Clips of the missing part fail later.
     """
     if not video.is_at_end or (promised := video.promised_duration) is None:
         return 0.0

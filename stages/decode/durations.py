@@ -1,4 +1,4 @@
-"""Measures how long a video lasts, from its container where that can be trusted, else from its packets. Torch-free."""
+"""Measures how long a video lasts: from its container where that is reliable, else from its packets. Torch-free."""
 
 import av
 from av.video.frame import VideoFrame
@@ -11,10 +11,10 @@ TOGETHER = frozenset({"matroska", "flv", "asf", "asf_o"})  # containers that sta
 
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
-    """Returns the seconds from the first frame, which was just decoded, to the end of the last frame.
+    """Returns the seconds from the first frame of a video to the end of its last frame. `first` is the first frame.
 
-    Reads on where needed. For a file that broke off, the function returns what the container promises, so that clips of
-    the missing part are `truncated`.
+    Reads all packets where the container does not state the duration. For a file that broke off, returns the duration
+    that the container promises, so that clips of the missing part fail as `truncated`.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -24,10 +24,10 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the seconds that the container promises from the first frame on.
+    """Returns the seconds from the first frame to the end that the container promises.
 
-    Returns None where it says nothing of the pictures alone. Some containers state one end for all streams. That end
-    counts once the file was read to its end and no stream reached that end.
+    Returns None where the container states nothing about the video stream alone. Some containers state one end for all
+    streams. That end counts only after the file was read to its end and no stream reached that end.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -40,10 +40,10 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def _told(video: VideoBeingRead) -> float | None:
-    """Returns the seconds that the header states for the pictures alone.
+    """Returns the seconds that the header states for the video stream alone, or None where it states nothing reliable.
 
     FFmpeg guesses the duration of a cut avi from the file's size, but the header still has the number of frames. For
-    streams that may have been joined, FFmpeg knows only the last stamp.
+    containers whose files may have been joined, FFmpeg knows only the last time stamp.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:

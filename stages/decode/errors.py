@@ -1,10 +1,12 @@
-"""The error of videos that cannot be decoded, in the ledger's words."""
+"""Defines the error of videos that cannot be decoded. Its reasons are those of the ledger."""
 
 from kinegraph.cache_schemas.ledger import Reason
 
 
 class DecodeError(Exception):
-    """A video, or one clip of a video, cannot be decoded. `reason` is a reason of the ledger."""
+    """A video, or one clip of a video, cannot be decoded. `reason` is one of the ledger's reasons, `detail` says it in
+    words.
+    """
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

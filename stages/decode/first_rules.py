@@ -1,7 +1,7 @@
-"""Reads videos by the rules of caches with `clips` version 1, to find the frames that differ now. Torch-free.
+"""Reads videos by the first version of the rules for `clips`, to find the frames that differ now. Torch-free.
 
-By these rules, stamps that went back were dropped, decode times were taken for presentation times, and edit lists and
-late starts were part of durations. Nothing new is made by these rules.
+By these rules, frames whose stamps went back were dropped, decode times were taken for presentation times, and edit
+lists and late starts were part of durations. No new cache is made by these rules.
 """
 
 import math
@@ -20,7 +20,7 @@ ROUNDING_SECONDS = 0.5
 
 
 class FirstTimeline:
-    """Places frames in time by the rules of version 1, as `Timeline` does by the present rules."""
+    """Computes when frames are shown, by the rules of version 1. `Timeline` does the same by the present rules."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, _: Sequence[int] = ()) -> None:
         rate = stream.average_rate or stream.guessed_rate
@@ -31,7 +31,7 @@ class FirstTimeline:
         self._first: float | None = None
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the seconds since the first frame, or None where the frame is dropped."""
+        """Returns the seconds from the first frame to this frame, or None where the frame is dropped."""
         stamp = frame.pts if frame.pts is not None else frame.dts
         if stamp is None or frame.time_base is None:
             seconds = self._latest + self.frame_period
@@ -45,7 +45,7 @@ class FirstTimeline:
 
 
 def promised(video: VideoBeingRead) -> float | None:
-    """Returns the seconds that the container promises, by the rules of version 1. See `durations.promised`."""
+    """Returns the seconds that the container promises, or None, by the rules of version 1. See `durations.promised`."""
     stream, container = video.stream, video.container
     counted = stream.frames * video.timeline.frame_period
     if stream.duration is not None and stream.time_base is not None:
@@ -57,7 +57,7 @@ def promised(video: VideoBeingRead) -> float | None:
 
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
-    """Returns the seconds from the first frame to the end of the last one, by the rules of version 1. See
+    """Returns the seconds from the first frame to the end of the last frame, by the rules of version 1. See
     `durations.duration`.
     """
     return promised(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
@@ -68,7 +68,10 @@ def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """Returns the orientation by the angle alone. Mirrored pictures were shown as turned pictures, or unchanged."""
+    """Returns the orientation of a frame by the rules of version 1, which read the angle alone.
+
+    Mirrored pictures were shown as turned pictures, or unchanged.
+    """
     a, b, c, d = display_matrix(frame)
     if not (math.hypot(a, c) and math.hypot(b, d)):
         return Orientation()

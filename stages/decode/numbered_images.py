@@ -1,4 +1,4 @@
-"""Reads a folder of numbered images as a video. Image i is shown at i / rate. Torch-free.
+"""Reads a folder of numbered images as a video. The image at place i, from 0, is shown at i / rate seconds. Torch-free.
 
 Images are opened only where their pixels are needed. EXIF orientation is applied, as a video's rotation is. Alpha is
 dropped. Grey, palette and 16-bit RGB images become 8-bit RGB. Images of other kinds are refused.
@@ -40,9 +40,10 @@ Name = tuple[str, str, str]  # prefix, digits, ending
 
 @dataclass(frozen=True, kw_only=True)
 class NumberedImages:
-    """The images of a folder: `<prefix><number><ending>`, with `width` or more digits, from number `first` on.
+    """The images of a folder. Their names are `<prefix><number><ending>`.
 
-    `problem` says why the images are no video. `problem` is "" where the images are a video.
+    A number has `width` or more digits. Numbers begin at `first`, and there are `count` images. `problem` says why the
+    images are no video, or is "" where they are a video.
     """
 
     prefix: str
@@ -58,13 +59,13 @@ class NumberedImages:
 
 
 def numbered_name(name: str) -> Name | None:
-    """Returns the parts of a numbered image's name, or None for other names."""
+    """Returns (prefix, digits, ending) of the name of a numbered image, or None for other names."""
     match = NUMBERED.fullmatch(name)
     return (match[1], match[2], match[3]) if match and match[3].lower() in IMAGE_SUFFIXES else None
 
 
 def numbered_images(names: Iterable[str]) -> NumberedImages | None:
-    """Returns the numbered images among the names of one folder, or None where there are none."""
+    """Returns the numbered images among the file names of one folder, or None where there are none."""
     parsed = sorted((int(name[1]), name) for name in map(numbered_name, names) if name is not None)
     if not parsed:
         return None
@@ -89,9 +90,10 @@ def _problem(images: NumberedImages, parsed: list[tuple[int, Name]]) -> str:
 
 
 def images_in(folder: str) -> NumberedImages:
-    """Lists a folder once and returns its images.
+    """Lists a folder once and returns its numbered images.
 
-    Raises DecodeError (`missing`, `unreadable`) where there are no images, or where they are no video.
+    Raises DecodeError: `missing` where there is no such folder, `unreadable` where the folder cannot be read or has no
+    numbered images.
     """
     try:
         with os.scandir(on_disk(folder)) as entries:
@@ -106,9 +108,10 @@ def images_in(folder: str) -> NumberedImages:
 
 
 def probe_images(folder: str, rate: float, images: NumberedImages | None = None) -> Probe:
-    """Returns duration and size of a folder of images. Only the header of the first image is read.
+    """Returns duration, frame size and frames of a folder of images. Only the header of the first image is read.
 
-    images: the result of `images_in`, where it is known already. Raises DecodeError.
+    images: the result of `images_in`, where the caller has it already. Raises DecodeError where the images are no
+    video, or where the first image cannot be read.
     """
     images = images or images_in(folder)
     _require_video(folder, images)
@@ -126,10 +129,10 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 
 
 class OpenImages:
-    """A folder of images in the place of an open video.
+    """A folder of images, with the methods of an open video.
 
-    The frame of `frames` and `rgb` is an image's place, an int from 0. The thread pool `pool` reads images ahead, after
-    `read_ahead` was called.
+    A frame of `frames` and `rgb` is the place of an image, an int from 0. The thread pool `pool` reads images ahead,
+    after `read_ahead` was called.
     """
 
     complaints = ""
@@ -147,7 +150,10 @@ class OpenImages:
         self._coming: dict[int, Future[np.ndarray]] = {}  # place -> image that is being read, in order
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields each image's time and place. No image is opened. Raises DecodeError (`timeout`) past `deadline`."""
+        """Yields the time and the place of each image, without opening it.
+
+        Raises DecodeError (`timeout`) once time.monotonic() is past `deadline`.
+        """
         for index in range(self.images.count):
             if time.monotonic() > deadline:
                 raise DecodeError(
@@ -156,13 +162,13 @@ class OpenImages:
             yield TimedFrame(index / self.rate, index, index, index)
 
     def place(self, seconds: float) -> int:
-        """Returns the place of the image that is on the screen at a time."""
+        """Returns the place of the image that is shown at `seconds`."""
         return bisect_right(range(1, self.images.count), seconds, key=lambda i: i / self.rate - self.slack_seconds)
 
     def read_ahead(self, places: Iterable[int]) -> None:
-        """Starts to read the images at these places, a few at a time.
+        """Starts to read the images at `places`, a few at a time. `places` must be in ascending order.
 
-        Places must rise. `rgb` returns the images or raises their errors.
+        `rgb` returns the images, and raises the errors of reading them.
         """
         self._later = iter(dict.fromkeys(min(place, self.images.count - 1) for place in places))
         self._submit()
@@ -172,9 +178,9 @@ class OpenImages:
             self._coming[place] = self._pool.submit(self._pixels, place)
 
     def rgb(self, frame: Any) -> np.ndarray:
-        """Returns the image as uint8 [H, W, 3].
+        """Returns the image at place `frame` as uint8 [H, W, 3], with H rows and W columns.
 
-        Raises DecodeError where it cannot be read or has another size than the first image.
+        Raises DecodeError where the image cannot be read or has another size than the first image.
         """
         if self._size is None:
             probe = probe_images(self.folder, self.rate, self.images)
@@ -201,7 +207,10 @@ class OpenImages:
 
 @contextmanager
 def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
-    """Opens a folder of numbered images as a video. Raises DecodeError."""
+    """Yields a folder of numbered images as an open video.
+
+    Raises DecodeError where the folder cannot be read, or where its images are no video.
+    """
     images = images_in(folder)
     _require_video(folder, images)
     with stopping.threads(READERS, "image") as pool:
@@ -210,7 +219,7 @@ def open_images(folder: str, rate: float) -> Iterator[OpenImages]:
 
 @contextmanager
 def _opened(folder: str, name: str) -> Iterator[Image.Image]:
-    """Opens one image. Every error while the image is open becomes a DecodeError that names the image."""
+    """Yields one opened image. Every error while the image is open becomes a DecodeError that names the image."""
     try:
         with open_regular(os.path.join(on_disk(folder), name)) as file, Image.open(file, formats=FORMATS) as image:  # noqa: PTH118
             yield image
@@ -225,8 +234,8 @@ def _opened(folder: str, name: str) -> Iterator[Image.Image]:
 def images_identity(folder: str) -> Source | None:
     """Returns the identity of a folder of images, or None where the folder cannot be read.
 
-    `size` is the size of all images together. `digest` covers their names and sizes, and the first 64 KiB of the first,
-    middle and last image. `mtime_ns` is the newest time among the folder and these three images.
+    `size` is the size of all images together. `digest` covers the names and sizes of all images, and the first 64 KiB
+    of the first, middle and last image. `mtime_ns` is the newest time among the folder and these three images.
     """
     path = on_disk(folder)
     try:
@@ -243,9 +252,10 @@ def images_identity(folder: str) -> Source | None:
 
 
 def images_changed(folder: str, source: Source) -> bool:
-    """Returns whether the images differ from those of `source`.
+    """Returns whether the images in `folder` differ from the images that `source` identifies.
 
-    The check takes one listing and four stats, and reads more where a time differs.
+    The check takes one listing and four stats, and reads more where a time differs. A folder that cannot be read counts
+    as unchanged.
     """
     path = on_disk(folder)
     try:

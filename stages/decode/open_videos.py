@@ -1,4 +1,6 @@
-"""Keeps videos open between neighbouring work units, each where the last unit left it. Torch-free."""
+"""Keeps videos open between neighbouring work units, each video at the frame where the last unit stopped.
+Torch-free.
+"""
 
 import os
 import threading
@@ -20,11 +22,12 @@ class _Left(NamedTuple):
 
 
 class OpenVideos:
-    """Lends videos to decode.
+    """Lends open videos to threads that decode. A lent video belongs to one thread until the thread's `with` block
+    ends.
 
-    Up to `limit` videos stay open where they were left, so that later times are read on from there. Any number of
-    threads may use one `OpenVideos`. A video is lent to one thread at a time. Close it at the end: a video that is lent
-    then is closed when it comes back. A video in which anything went wrong, or that was read to its end, is not kept.
+    Up to `limit` videos then stay open at the frame where the thread stopped, so that later times are read on from
+    there. A video in which anything went wrong, or that was read to its end, is not kept. Any number of threads may use
+    one `OpenVideos`. Close it at the end. A video that is lent at that moment is closed when its `with` block ends.
     """
 
     def __init__(self, limit: int = 0) -> None:
@@ -34,9 +37,9 @@ class OpenVideos:
 
     @contextmanager
     def left_before(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo | None]:
-        """Lends a video that was left before the first wanted time and can be continued.
+        """Yields a kept video that stopped before the first wanted time, so that it can be read on.
 
-        Yields None where there is none.
+        Yields None where no such video is kept.
         """
         left = self._taken(path, first_wanted)
         if left is None:
@@ -47,13 +50,13 @@ class OpenVideos:
 
     @contextmanager
     def begun(self, path: str, _: FirstWanted) -> Iterator[OpenVideo]:
-        """Opens the video anew and lends it. Raises DecodeError."""
+        """Yields the video, newly opened at its start. Raises DecodeError where the video cannot be opened."""
         identity = _identity(path)
         with self._lent(_Left(path, identity, begin_video(path))) as video:
             yield video
 
     def close(self) -> None:
-        """Closes all kept videos. A video that is lent now is closed when it comes back."""
+        """Closes all kept videos. A video that is lent now is closed when its `with` block ends."""
         with self._lock:
             self._is_closed, closing, self._left = True, self._left, []
         for left in closing:
@@ -72,7 +75,9 @@ class OpenVideos:
                 each.video.close()
 
     def _kept(self, left: _Left) -> list[_Left]:
-        """Keeps a video open as the newest of the kept videos. Returns the videos to close."""
+        """Keeps a video open as the newest of the kept videos. Returns the videos that must be closed to keep the
+        limit.
+        """
         with self._lock:
             if self._is_closed:
                 return [left]
@@ -82,7 +87,10 @@ class OpenVideos:
             return surplus
 
     def _taken(self, path: str, first_wanted: FirstWanted) -> _Left | None:
-        """Takes the kept video of this path that is farthest in the video's time, or None where there is none."""
+        """Takes the kept video of this path whose latest frame is latest, and returns it. Returns None where none fits.
+
+        A video fits if it stopped before the first wanted time and its file is unchanged.
+        """
         if not self._left:
             return None
         identity = _identity(path)
@@ -100,13 +108,16 @@ def _position(video: OpenVideo) -> float:
 
 
 def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
-    """Returns whether the frame for the first wanted time is the latest frame or a later one."""
+    """Returns whether the frame for the first wanted time is the latest frame that was read, or a later frame."""
     slack = video.slack_seconds
     return _position(video) - slack <= first_wanted(slack)
 
 
 def _identity(path: str) -> Identity | None:
-    """Returns what tells two files of the same name apart, or None where the file cannot be read."""
+    """Returns device, inode, size and time of a file, which tell two files of the same name apart.
+
+    Returns None where the file cannot be read.
+    """
     try:
         status = os.stat(on_disk(path))  # noqa: PTH116
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Opens a file of this machine with FFmpeg, by its name on disk.
+"""Opens a file of this machine with FFmpeg, by its name on disk. Torch-free.
 
-FFmpeg never opens another file that it names. Torch-free.
+A file may name other files, as a playlist does. FFmpeg never opens these other files.
 """
 
 import functools
@@ -24,14 +24,14 @@ ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def printable(path: str) -> str:
-    r"""Returns the path as tables and messages hold it, in UTF-8. Other bytes are written as `\xe9`."""
+    r"""Returns the path in the form of tables and messages: UTF-8, with bytes that are no UTF-8 written as `\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def on_disk(path: str) -> str:
     """Returns the path on disk for which `printable` returned `path`.
 
-    Returns `path` itself where that file exists, or no file fits.
+    Returns `path` itself where a file of that name exists, or where neither name has a file.
     """
     if "\\x" not in path or os.path.lexists(path):
         return path
@@ -40,9 +40,10 @@ def on_disk(path: str) -> str:
 
 
 def require_file(path: str) -> None:
-    """Raises DecodeError where no file can be at a path (`missing`), or no readable regular file (`unreadable`).
+    """Raises DecodeError unless there is a regular file at `path`.
 
-    A FIFO, a device and a folder are not readable files. For other errors, the message has the system's words.
+    The reason is `missing` where there is no file, and `unreadable` for a FIFO, a device, a folder, a name with a NUL,
+    and a file that the system refuses to open.
     """
     try:
         require_regular(path)
@@ -57,10 +58,10 @@ def require_file(path: str) -> None:
 
 
 def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputContainer:
-    """Opens a file with FFmpeg. FFmpeg's messages are added to `logs`.
+    """Opens a file with FFmpeg and returns it. FFmpeg's messages are in `logs`, which the caller captures.
 
     Raises DecodeError (`unreadable`) for a playlist and every other file that names other files. Raises the errors of
-    `av.open`.
+    `av.open` for a file that FFmpeg cannot open.
     """
     try:
         return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": _own_formats()})
@@ -75,7 +76,7 @@ def open_container(file: object, logs: Sequence[tuple[int, str, str]]) -> InputC
 
 @functools.cache
 def _own_formats() -> str:
-    """Returns FFmpeg's names of all demuxers that read the given file alone, in the form that FFmpeg's option takes."""
+    """Returns the names of all FFmpeg demuxers that read no other file than the given one, joined by commas."""
     return ",".join(name for name in sorted(av.formats_available) if name not in FOLLOWING and _is_input(name))
 
 

@@ -1,4 +1,4 @@
-"""Measures a video's length from its packets, decoded or not. Torch-free."""
+"""Measures the length of a video from its packets. A packet need not be decoded for it. Torch-free."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from kinegraph.stages.decode.timeline import JOINED, MAX_GAP_SECONDS, ShownTimes
 
 
 class PacketCount:
-    """Facts about the packets that were read so far, decoded or not.
+    """Counts the packets that were read so far, decoded or not, and notes their times.
 
-    `latest_end_seconds` is the latest end over all streams, on the container's clock.
+    `latest_end_seconds` is the latest end of a packet over all streams, on the container's clock.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -37,7 +37,7 @@ class PacketCount:
 
     @property
     def note(self) -> str:
-        """Returns a sentence for a file in which several recordings were joined, else ""."""
+        """Returns a sentence for a file in which several recordings were joined. Returns "" for other files."""
         if not self.jumps:
             return ""
         return f"time stamps jump {counted(len(self.jumps), 'time')}, first {self.jumps[0]}: its frames are counted on"
@@ -56,9 +56,10 @@ class PacketCount:
                 self.early_pts.append(packet.pts)
 
     def _add_to_span(self, packet: "Packet[Any]", period: float) -> None:
-        """Adds a packet's presentation time. The times of one recording form one span.
+        """Notes the presentation time of a packet. The times of one recording form one span.
 
-        A new recording begins where decode times fall, or where all times leap.
+        A new recording begins where decode times go back. In containers whose files can be joined, it also begins where
+        times leap by more than MAX_GAP_SECONDS.
         """
         pts, self._is_stamped = packet.pts, self._is_stamped and packet.pts is not None
         fell = self._follow_decode_times(packet.dts, period)
@@ -72,9 +73,9 @@ class PacketCount:
             self._spans[-1:] = [(min(first, pts), max(last, pts))]
 
     def _follow_decode_times(self, dts: int | None, period: float) -> bool:
-        """Returns whether decode times go back with this packet.
+        """Notes the decode time of a packet. Returns whether decode times go back with this packet.
 
-        A packet without a decode time follows the last by one period.
+        A packet without a decode time follows the last packet by `period` seconds.
         """
         before = self._decoded_seconds
         now = before + period if dts is None else dts * self._base
@@ -87,12 +88,14 @@ class PacketCount:
         return step < 0
 
     def pts_span_seconds(self) -> float:
-        """Returns the seconds from the least presentation time to the greatest."""
+        """Returns the seconds from the smallest presentation time to the largest."""
         pts = [tick for span in self._spans for tick in span]
         return (max(pts) - min(pts)) * self._base if pts else 0.0
 
     def shown_seconds(self, timeline: ShownTimes, first_pts: int | None) -> float:
-        """Returns the seconds from the first frame, with stamp `first_pts`, to the end of the last packet."""
+        """Returns the seconds from the first frame to the end of the last packet. `first_pts` is the first frame's time
+        stamp.
+        """
         period = timeline.frame_period
         if timeline.is_raw:
             return self.number * period

@@ -12,18 +12,23 @@ from av.video.stream import VideoStream
 
 
 class Orientation(NamedTuple):
-    """Describes how pixels [H, W, 3] become what a player shows: first a transpose, then a mirror along each axis."""
+    """Describes how pixels [H, W, 3] become what a player shows: first a transpose, then a mirror along each axis.
+
+    H is the number of rows of the picture, W the number of columns.
+    """
 
     is_transposed: bool = False
     flips_x: bool = False
     flips_y: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Returns width and height as shown, in pixels."""
+        """Returns (width, height) of the picture as a player shows it, in pixels."""
         return (height, width) if self.is_transposed else (width, height)
 
     def applied(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns the pixels [H, W, 3] as shown, contiguous."""
+        """Returns the pixels as a player shows them, in a contiguous array. `pixels` is [H, W, 3], with H rows and W
+        columns.
+        """
         if not any(self):
             return pixels
         turned = pixels.transpose(1, 0, 2) if self.is_transposed else pixels
@@ -31,7 +36,10 @@ class Orientation(NamedTuple):
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Returns a, b, c, d of the frame's display matrix. A point (x, y) is shown at (a x + c y, b x + d y)."""
+    """Returns the entries (a, b, c, d) of a frame's display matrix. A point (x, y) is shown at (a x + c y, b x + d y).
+
+    Returns (1, 0, 0, 1), which changes nothing, where the frame has no display matrix.
+    """
     sides: Any = frame.side_data  # Any, because PyAV's types hide that it iterates over values
     matrix = next((data for data in sides if data.type == Type.DISPLAYMATRIX), None)
     if matrix is None:
@@ -41,10 +49,10 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """Returns the orientation by the frame's display matrix.
+    """Returns the orientation that a frame's display matrix asks for.
 
-    The eight matrices that keep pixels as they are are followed exactly. A matrix that turns by another angle, or
-    scales, counts as the nearest of the eight.
+    Eight matrices move pixels without resampling: the turns by 90 degrees, each with or without a mirror. Another angle
+    or a scale counts as the nearest of these eight.
     """
     a, b, c, d = display_matrix(frame)
     if abs(b) + abs(c) > abs(a) + abs(d):
@@ -53,9 +61,10 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 
 def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
-    """Returns the video stream that is marked as default.
+    """Returns the video stream to read: the stream that is marked as default.
 
-    Without one, or among several defaults, returns the largest stream. Among equal streams, the first counts.
+    Where several streams are marked, returns the largest of these in pixels. Where none is marked, returns the largest
+    of all streams. Among streams of equal size, the first counts.
     """
     defaults = [stream for stream in streams if stream.disposition & Disposition.default]
     return max(defaults or streams, key=lambda stream: (stream.width or 0) * (stream.height or 0))

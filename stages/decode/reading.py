@@ -1,4 +1,4 @@
-"""The contract between a video that is being read and the modules for rules and seeks. Torch-free."""
+"""Defines what the modules for rules and seeks need of a video that is being read. Torch-free."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from kinegraph.stages.decode.timeline import ShownTimes
 
 
 class VideoBeingRead(Protocol):
-    """A video that is being read, as `stream.OpenVideo` is.
+    """A video that is being read. `stream.OpenVideo` is one.
 
     Seconds count from the first frame unless stated otherwise.
     """

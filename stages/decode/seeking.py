@@ -1,4 +1,5 @@
-"""Continues at a later key frame, where frames and times are proved to be those of a pass from the start. Torch-free.
+"""Seeks to a later key frame, where it is proved that frames and times equal those of a pass from the start.
+Torch-free.
 
 Four facts are proved:
 
@@ -35,11 +36,13 @@ HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
 
 
 class SeekLost(Exception):
-    """A seek led elsewhere than the index says, or what follows is not proved. Read the video from the start."""
+    """A seek led elsewhere than the index says, or the frames after it are not proved. Read the video from the
+    start.
+    """
 
 
 class Seeker:
-    """Decides where seeks of one video may lead, and whether the frames after the last seek are as proved."""
+    """Decides where seeks in one video may lead, and whether the frames after the last seek are proved."""
 
     def __init__(self, video: VideoBeingRead) -> None:
         self._video, self._stream = video, video.stream
@@ -54,10 +57,11 @@ class Seeker:
         return self._key_pts is not None
 
     def seek(self, after_seconds: float, seconds: float, packets: Iterator["Packet[Any]"]) -> "Packet[Any] | None":
-        """Seeks to the last key frame at or before `seconds`, if that frame lies well after `after_seconds`.
+        """Seeks to the last key frame at or before `seconds`, if that frame is more than MIN_SKIP_SECONDS after
+        `after_seconds`.
 
-        Returns its packet. Returns None and leaves the position unchanged where there is no such frame. Raises
-        SeekLost.
+        Returns the packet of that key frame. Returns None where there is no such frame, and the position stays. Raises
+        SeekLost where the file has no such key frame although the index states one.
         """
         timeline = self._video.timeline
         if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:
@@ -84,9 +88,9 @@ class Seeker:
         return starts_anew(self._codec, bytes(self._stream.codec_context.extradata or b""), bytes(packet))
 
     def is_of_skipped(self, packet: "Packet[Any]", message: str) -> bool:
-        """Returns whether a complaint about a packet only means that the packet lacks skipped frames.
+        """Returns whether the complaint `message` about a packet only means that frames were skipped before it.
 
-        That holds for all frames shown before the key frame of the seek, and for a frame that releases references which
+        That is so for all frames shown before the key frame of the seek, and for a frame that releases references which
         were skipped.
         """
         if self._key_pts is None:
@@ -95,9 +99,9 @@ class Seeker:
         return is_leading or message.startswith(LETS_GO)
 
     def goes_on(self, frame: VideoFrame) -> bool:
-        """Returns whether a frame is to be shown.
+        """Returns whether `frame` is shown. Leading frames before the key frame of the seek are not shown.
 
-        Raises SeekLost where a pass from the start would not show the frame.
+        Raises SeekLost where a pass from the start might show other frames.
         """
         if self._key_pts is None:
             return True
@@ -113,14 +117,16 @@ class Seeker:
         return True
 
     def _is_key(self, frame: VideoFrame) -> bool:
-        """Returns whether the frame is a key frame. The decoder decides, except for codecs whose packet was read."""
+        """Returns whether `frame` is a key frame. For H.264 and HEVC, `starts_anew` has checked the packet, so the
+        result is true.
+        """
         return frame.key_frame or self._codec in ("h264", "hevc")
 
 
 def key_stamps(video: VideoBeingRead) -> list[int]:
-    """Returns the stamps of the key frames in a container's index, in ticks.
+    """Returns the time stamps of the key frames in a container's index, in ticks of the stream.
 
-    The list is empty where seeks are not proved exact. Matroska's index is read through a second opening, because
+    The list is empty where seeks are not proved to be exact. Matroska's index is read through a second opening, because
     FFmpeg reads it at the first seek.
     """
     names, timeline = formats(video.container), video.timeline
@@ -138,12 +144,12 @@ def key_stamps(video: VideoBeingRead) -> list[int]:
 
 
 def codec_name(stream: VideoStream) -> str:
-    """Returns the codec's name, whichever decoder is used: "av1" for libdav1d."""
+    """Returns the name of the codec, whichever decoder is used. For example, it is "av1" for the decoder libdav1d."""
     return stream.codec_context.codec.canonical_name
 
 
 def _in_order(stream: VideoStream) -> list[int]:
-    """Returns the stamps of the key frames of groups that are shown whole, in ticks.
+    """Returns the time stamps of the key frames whose groups of frames are shown whole, in ticks of the stream.
 
     Returns an empty list where stamps go back, or where a part between such groups is left out. An edit list leaves out
     frames of the first and the last groups. An edit list with several entries may leave out other frames too.
@@ -165,8 +171,9 @@ def _in_order(stream: VideoStream) -> list[int]:
 def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
     """Returns whether a key frame's packet says that no frame shown after it needs a frame before it.
 
-    H.264: an IDR picture, or a recovery point of 0 frames that matches exactly. HEVC: a random access picture. For
-    other codecs every key frame qualifies.
+    extradata, content: the bytes of the codec's header and of the packet. H.264 needs an IDR picture, or a recovery
+    point of 0 frames that matches exactly. HEVC needs a random access picture. For other codecs every key frame
+    qualifies.
     """
     if codec not in ("h264", "hevc"):
         return True
@@ -180,7 +187,7 @@ def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
 
 
 def _units(content: bytes, width: int) -> Iterator[bytes]:
-    """Yields the units of a packet. Each unit lies behind its length in `width` bytes."""
+    """Yields the NAL units of a packet. In front of each unit lies its length, in `width` bytes."""
     at = 0
     while at + width < len(content):
         size = int.from_bytes(content[at : at + width], "big")
@@ -190,9 +197,9 @@ def _units(content: bytes, width: int) -> Iterator[bytes]:
 
 
 def _recovers_at_once(unit: bytes) -> bool:
-    """Returns whether a unit of H.264 has the message of a recovery point that takes effect at once.
+    """Returns whether a NAL unit of H.264 has the message of a recovery point that takes effect at once.
 
-    Such a message has 0 frames (the bit 1) and exact match (the bit 1).
+    Such a message states 0 frames (the bit 1) and an exact match (the bit 1).
     """
     at = 1
     while unit[0] & 31 == H264_SEI and at + 2 < len(unit):

@@ -15,16 +15,13 @@ from kinegraph.stages.decode.wanted import Size, Square
 
 @dataclass
 class FramePixels:
-    """One frame and the images that were made of it so far."""
+    """One frame of a video, and the squares and resized frames that were made from it so far."""
 
     image: Image.Image
     _made: dict[object, np.ndarray] = field(default_factory=dict)
 
     def square(self, square: Square, row: ClipRow) -> np.ndarray:
-        """Returns [size, size, 3] uint8: the input of the square's network for this row.
-
-        The square of a mirrored row is mirrored.
-        """
+        """Returns the input of a network for `row`, uint8 [size, size, 3]. The square of a mirrored row is mirrored."""
         framing = (square.size, square.resize_short, square.resize)
         key = (framing, row.crop, row.crop_name if square.cuts(row.crop_name) else "", row.mirrored)
         if key not in self._made:
@@ -33,7 +30,7 @@ class FramePixels:
         return self._made[key]
 
     def whole(self, size: Size) -> np.ndarray:
-        """Returns the whole frame at `size` (width, height), [H, W, 3], resized with Pillow."""
+        """Returns the whole frame, resized with Pillow to `size` = (width, height), as uint8 [height, width, 3]."""
         return self._resized(size, "pillow")
 
     def _cut(self, square: Square, row: ClipRow) -> np.ndarray:
@@ -54,10 +51,10 @@ class FramePixels:
 
 
 def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` of the image at `size` (width, height), resized by antialiased bilinear
+    """Returns the rectangle `box` of an image, resized to `size` = (width, height) by antialiased bilinear
     interpolation.
 
-    The result is that of torchvision and Pillow.
+    The values are those of Pillow, and of torchvision for Pillow images.
     """
     if image.size == size and box == (0, 0, *size):
         return np.asarray(image)
@@ -65,10 +62,11 @@ def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndar
 
 
 def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarray:
-    """Returns the rectangle `box` of the image at `size` (width, height), bilinear without antialias, rounded.
+    """Returns the rectangle `box` of an image, resized to `size` = (width, height) by bilinear interpolation without
+    antialias, rounded.
 
     The values are those of torch.nn.functional.interpolate(mode="bilinear", align_corners=False). Two pixels per axis
-    are mixed, however small the image becomes. Where `box` has whole pixels, the result is that of the image cut to
+    are mixed, however small the image becomes. Where `box` has whole pixels, the result equals that of the image cut to
     `box`.
     """
     pixels = np.asarray(image)
@@ -86,9 +84,10 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
 
 
 def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the pixels that are mixed for `count` output pixels over [start, end), and their shares.
+    """Returns which pixels are mixed for `count` output pixels over [start, end), as three arrays [count].
 
-    The arrays are the pixel before each centre, the pixel after it, and the share of the latter.
+    The arrays are the index of the pixel before each centre, the index of the pixel after it, and the share of the
+    pixel after it.
     """
     centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     centres = np.clip(centres, start, max(start, end - 1))

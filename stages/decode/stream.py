@@ -1,7 +1,7 @@
 """Reads a video stream as a player shows it: upright frames, each with the time since the first frame. Torch-free.
 
-PyAV's own threads stay off. Work runs in parallel over videos, with one thread per video. So FFmpeg's log lines reach
-the thread that caused them.
+PyAV's own threads stay off. Videos are decoded in parallel, with one thread per video. So FFmpeg's log lines reach the
+thread that caused them.
 """
 
 import time
@@ -52,9 +52,9 @@ class Seekable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Describes how a version of `clips` reads a file.
+    """The rules by which a version of `clips` reads a file.
 
-    The rules choose the stream, when and how long its frames are shown, and which way up.
+    The rules choose the stream, the time at which each frame is shown, the duration, and which side of a frame is up.
     """
 
     chosen_stream: Callable[[Sequence[VideoStream]], VideoStream]
@@ -84,10 +84,11 @@ RULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """The facts that indexing needs: seconds from the first to the last presented frame, and the upright frame's size.
+    """The facts about a video that indexing needs. `duration` is in seconds, frame sizes are those of the upright
+    frame, in px.
 
     `rate` is in frames per second. `warning` says what went wrong while packets were counted. `frames` is set for
-    images, and for videos after `probe_counted`.
+    folders of images, and for videos after `probe_counted`.
     """
 
     duration: float
@@ -99,10 +100,10 @@ class Probe:
 
 
 class TimedFrame(NamedTuple):
-    """A frame, the seconds since the first frame, and the frame's numbers.
+    """A frame with the seconds since the first frame.
 
-    `coded` is the place among all frames that the decoder returned, `number` the place among the shown frames, from 0.
-    Both are -1 after a seek.
+    `coded` is its place among all frames that the decoder returned, `number` its place among the shown frames, both
+    from 0. Both are -1 after a seek.
     """
 
     seconds: float
@@ -114,7 +115,7 @@ class TimedFrame(NamedTuple):
 class OpenVideo:
     """A video that is being read from front to back.
 
-    `logs` receives FFmpeg's messages. `path` is None for an open file.
+    `logs` collects FFmpeg's messages. `path` is None where the caller passed an open file.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class OpenVideo:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Collects the messages of FFmpeg on this thread while the context is open."""
+        """Collects the messages of FFmpeg on this thread inside the `with` block."""
         with av.logging.Capture() as logs:
             logs[:0] = self._logs
             self._logs = logs
@@ -161,7 +162,7 @@ class OpenVideo:
 
     @property
     def complaints(self) -> str:
-        """Returns what went wrong so far, in words of FFmpeg and of kinegraph. Returns "" if nothing did."""
+        """Returns what went wrong so far, in words of FFmpeg and of kinegraph. Returns "" if nothing went wrong."""
         said = [_said(self._logs) or "; ".join(dict.fromkeys(self._errors[:MAX_COMPLAINTS]))]
         stamps = self.timeline.complaints
         more = [f"and {counted(len(stamps) - MAX_COMPLAINTS, 'time')} more"] if len(stamps) > MAX_COMPLAINTS else []
@@ -176,7 +177,7 @@ class OpenVideo:
 
     @property
     def is_clean(self) -> bool:
-        """Returns whether nothing went wrong since the first frame."""
+        """Returns whether nothing went wrong since the first frame was read."""
         return self._num_complaints() == self._noted
 
     @property
@@ -186,7 +187,7 @@ class OpenVideo:
 
     @property
     def may_go_on(self) -> bool:
-        """Returns whether later frames can be read from here with the result of a pass from the start."""
+        """Returns whether reading on from the latest frame has the same result as a pass from the start."""
         return self.latest is not None and not self.is_at_end and self.is_clean
 
     def _num_complaints(self) -> int:
@@ -196,8 +197,9 @@ class OpenVideo:
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
         """Yields frames in presentation order. Each call continues where the last call ended.
 
-        What cannot be decoded is noted in `complaints` and skipped, as a player does. Raises DecodeError (`timeout`)
-        once time.monotonic() is past `deadline`. Raises SeekLost.
+        Frames that cannot be decoded are noted in `complaints` and skipped, as a player does. Raises DecodeError
+        (`timeout`) once time.monotonic() is past `deadline`. Raises SeekLost where the frames after a seek are not
+        proved.
         """
         for frame in self._decoded():
             if time.monotonic() > deadline:
@@ -218,10 +220,10 @@ class OpenVideo:
                 yield self.latest
 
     def skip_to(self, seconds: float) -> None:
-        """Continues at the last key frame before `seconds`, where that saves time and changes nothing.
+        """Seeks to the last key frame before `seconds`, where that saves time and frames and times are proved to stay
+        the same.
 
-        A skip needs a proof that frames and times stay the same. Raises SeekLost where the file led elsewhere than its
-        index says. Read the video from the start then.
+        Raises SeekLost where the file led elsewhere than its index says. Read the video from the start then.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
@@ -242,17 +244,17 @@ class OpenVideo:
             self.sizes.append((seconds, self.size(frame)))
 
     def read_to_end(self) -> PacketCount:
-        """Reads the remaining packets without decoding them."""
+        """Reads the remaining packets without decoding them. Returns the count of all packets."""
         for _ in self._demuxed:
             pass
         return self.packets
 
     def later_packets(self) -> Iterator["Packet[Any]"]:
-        """Yields the remaining packets of the stream that are shown, without decoding them."""
+        """Yields the remaining packets of the video stream, except those that are not shown. No packet is decoded."""
         return (packet for packet in self._demuxed if packet.size and not packet.is_discard)
 
     def _demux(self) -> Iterator["Packet[Any]"]:
-        """Yields the packets of the stream. Packets of other streams are only counted."""
+        """Yields the packets of the video stream. Packets of other streams are only counted."""
         while True:
             try:
                 packet = next(self._packets) if self._landing is None else self._landing
@@ -294,7 +296,7 @@ class OpenVideo:
                     self._pending.append(frame)
 
     def _begin(self, frame: VideoFrame) -> None:
-        """Notes the place of the first frame, and what was skipped before it. FFmpeg may be silent about that."""
+        """Notes the time stamp of the first frame, and the frames before it that FFmpeg skipped without a message."""
         self._has_frame = True
         stamp = frame.dts if self.timeline.has_decode_times else frame.pts
         if stamp is None or frame.time_base is None or isinstance(self.timeline, FirstTimeline):
@@ -309,11 +311,11 @@ class OpenVideo:
             )
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Returns width and height of the frame as shown, in pixels."""
+        """Returns (width, height) of a frame as a player shows it, in pixels."""
         return self.rules.orientation(frame).size(frame.width, frame.height)
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """Returns the frame as uint8 [H, W, 3], turned and mirrored as its metadata says."""
+        """Returns a frame as uint8 [height, width, 3], turned and mirrored as its metadata says."""
         # one converter with one thread serves the whole video; a new converter per frame is 25 times slower
         pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return self.rules.orientation(frame).applied(pixels)
@@ -321,16 +323,17 @@ class OpenVideo:
 
 @contextmanager
 def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[OpenVideo]:
-    """Opens the video stream of a file by the rules of a version of `clips`. The file may be open already.
+    """Yields the opened video stream of a file. `rules` is the version of `clips` whose rules apply.
 
-    Raises DecodeError: `missing`, `unreadable` (no regular file, or it cannot be opened), `no_video_stream`.
+    `path` may be an open file. Raises DecodeError: `missing` where there is no file, `no_video_stream` for a file
+    without video, `unreadable` where the file is not regular or cannot be opened.
     """
     with closing(begin_video(path, rules)) as video, video.heard():
         yield video
 
 
 def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
-    """Opens a video as `open_video` does. The caller closes the video, and reads it within `heard`."""
+    """Opens a video as `open_video` does and returns it. The caller closes it, and reads it inside `heard`."""
     if not isinstance(path, str):
         path.seek(0)
     else:
@@ -372,10 +375,10 @@ def _said(logs: Logs) -> str:
 
 
 def probe(path: str | Seekable, rules: int = LATEST_RULES) -> Probe:
-    """Returns duration, frame size and rate of a video from its header and first frame.
+    """Returns duration, frame size and rate of a video, from its header and first frame.
 
-    Packets are counted where needed. Raises the errors of `open_video`, and DecodeError (`unreadable`) where no frame
-    can be decoded.
+    Packets are counted where the header does not state the duration. Raises the errors of `open_video`. Raises
+    DecodeError (`unreadable`) where no frame can be decoded.
     """
     with open_video(path, rules) as video:
         for first in video.frames():

@@ -1,7 +1,7 @@
-"""Computes when each decoded frame is shown, in seconds since the first frame, from the container's stamps. Torch-free.
+"""Computes when each decoded frame is shown, from the container's time stamps. Torch-free.
 
-A container states presentation times, or decode times only (avi, asf, Matroska's VfW tracks), or no times (raw
-streams).
+Times are seconds since the first frame. A container states presentation times, or decode times only (avi, asf,
+Matroska's VfW tracks), or no times (raw streams). A stamp counts ticks of the container's clock.
 """
 
 import math
@@ -34,24 +34,24 @@ FLOAT_NOISE_SECONDS = 1e-6  # pts and target times are rounded floats, so i/fps 
 
 
 def formats(container: InputContainer) -> frozenset[str]:
-    """Returns FFmpeg's names of a container, for example {"matroska", "webm"}."""
+    """Returns FFmpeg's names of a container's format, for example {"matroska", "webm"}."""
     return frozenset(container.format.name.split(","))
 
 
 def is_raw(container: InputContainer) -> bool:
-    """Returns whether the stream has no container, so that it has no times."""
+    """Returns whether the file is a raw stream without a container. Such a file states no times."""
     return bool(int(container.format.flags) & NO_TIMESTAMPS)
 
 
 def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Returns whether the stamps are decode times, from which FFmpeg guesses wrong presentation times."""
+    """Returns whether the stamps are decode times. FFmpeg would guess wrong presentation times from them."""
     names = formats(container)
     is_vfw = "matroska" in names and stream.codec_context.codec_tag.strip("\0 ") != ""
     return bool(names & DECODE_TIMES) or is_vfw
 
 
 def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
-    """Returns frames per second, or None where the file states no possible rate."""
+    """Returns the frames per second of a stream, or None where the file states no possible rate."""
     told = [stream.average_rate, stream.guessed_rate]
     if is_raw(container) or has_decode_times(container, stream) or formats(container) & JOINED:
         told.reverse()  # FFmpeg states an average of 25 for every raw stream
@@ -59,9 +59,10 @@ def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def slack_seconds(tick_seconds: float, frame_period: float) -> float:
-    """Returns how long after a target time a frame may be stamped and still be the frame for that time.
+    """Returns how many seconds after a target time a frame may be stamped and still be the frame for that time.
 
-    Containers round stamps to their clock. So the slack is one tick, unless ticks are as long as frames.
+    Containers round stamps to their clock. So the slack is one tick. If a tick is longer than a quarter of a frame
+    period, the slack is the rounding of floats alone.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
@@ -69,11 +70,11 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
 def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
-    """Returns the stamps of the first frames in ticks, where the stamps may be copied, and an iterator over all
-    packets.
+    """Returns (stamps of the first frames in ticks, iterator over all packets).
 
-    The iterator also yields the packets that this function read. The stamps come from the table of frames of an mp4 or
-    mov, and from the first packets of ts and mpg. An error while reading them is raised where the packets end.
+    The stamps serve `are_copied`. The list is empty for containers in which stamps cannot have been copied. The stamps
+    come from the index of an mp4 or mov, and from the first packets of ts and mpg. The iterator also yields the packets
+    that this function read. An error while reading them is raised where the packets end.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -95,16 +96,17 @@ def first_stamps(
 
 
 def _raising(error: Exception) -> Iterator["Packet[Any]"]:
-    """Yields no packet, then raises the error."""
+    """Yields no packet, then raises `error`."""
     yield from ()
     raise error
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Returns whether another container rounded these stamps (in ticks) to whole milliseconds before they were copied.
+    """Returns whether another container rounded `stamps` to whole milliseconds before they were copied into this one.
 
-    Rounded stamps are whole milliseconds to within a tick, and lie on no coarser grid: 40 ms at 25 frames per second
-    are not rounded. The first stamps do not count, because programs that copy B-frames invent decode times.
+    Stamps are in ticks. Rounded stamps are whole milliseconds to within a tick, and have no larger common step. For
+    example, the steps of 40 ms at 25 frames per second are not rounded. The first stamps do not count, because programs
+    that copy B-frames invent decode times.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
@@ -114,9 +116,11 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PresentedFrames:
-    """The frames of a video by number, from 0. Frame n is shown at n / rate or, where the rate varies, at `times[n]`.
+    """The frames of a video by number, from 0. Frame n is shown at n / rate. Where the rate varies, it is shown at
+    `times[n]`.
 
-    `times` are seconds since the first frame. `slack_seconds` is the rounding of times by containers.
+    `number` is the number of frames. `times` are seconds since the first frame. `slack_seconds` is how far containers
+    round times.
     """
 
     number: int
@@ -125,17 +129,19 @@ class PresentedFrames:
     times: "array[float] | None" = None
 
     def seconds(self, number: int) -> float:
-        """Returns when a frame is shown. Frames past the last known time follow at `rate`."""
+        """Returns the time in seconds at which frame `number` is shown. Frames past the last known time follow at
+        `rate`.
+        """
         if self.times is None:
             return number / self.rate
         past = number - len(self.times) + 1
         return self.times[number] if past <= 0 else self.times[-1] + past / self.rate
 
     def within(self, interval: Interval | None) -> range:
-        """Returns the numbers of the frames of an interval [start, end).
+        """Returns the numbers of the frames in an interval [start, end).
 
-        The first frame is the one on the screen at the start. The last frame begins before the end. The range is empty
-        where the video ends before the interval.
+        The first of them is the frame that is shown at the start. The last of them begins before the end. The range is
+        empty where the video ends before the interval.
         """
         if interval is None:
             return range(self.number)
@@ -148,7 +154,9 @@ class PresentedFrames:
 
 
 class ShownTimes(Protocol):
-    """Computes when the frames of one stream are shown. `frame_period` and `slack_seconds` are in seconds."""
+    """Computes the times at which the frames of one stream are shown. `frame_period` and `slack_seconds` are in
+    seconds.
+    """
 
     complaints: list[str]
     frame_period: float
@@ -157,15 +165,17 @@ class ShownTimes(Protocol):
     has_decode_times: bool  # the stamps are decode times in place of presentation times
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the seconds since the first frame, or None where the frame is not shown."""
+        """Returns the time in seconds, since the first frame, at which `frame` is shown. Returns None where it is not
+        shown.
+        """
         ...
 
 
 class Timeline:
-    """Places the decoded frames of one stream in time, in the order in which the decoder returns them.
+    """Computes the times at which the frames of one stream are shown, in the order in which the decoder returns them.
 
-    Every frame has a time, and no time is before the last one. The first frame of another recording follows the last
-    frame by one period. `complaints` says where stamps could not be followed.
+    Every frame has a time, and no time is before the time of the last frame. The first frame of another recording
+    follows the last frame by one period. `complaints` says where stamps could not be followed.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:
@@ -184,7 +194,9 @@ class Timeline:
         self._fell = -MAX_REORDERED - 1  # the number of the frame at which decode times last went back
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the seconds since the first frame."""
+        """Returns the time in seconds, since the first frame, at which `frame` is shown. Call it once for each frame,
+        in order.
+        """
         self._number += 1
         if self._number == 0 and frame.pts is None and frame.dts is not None:
             self.has_decode_times = True
@@ -209,7 +221,7 @@ class Timeline:
         return float(stamp * frame.time_base)
 
     def _next(self) -> float:
-        """Returns the time of a frame that follows the last frame by one period."""
+        """Returns the time in seconds of a frame that follows the last frame by one period."""
         return self._latest + self.frame_period if self._number else 0.0
 
     def _note_decode_time(self, frame: VideoFrame) -> None:
@@ -219,9 +231,10 @@ class Timeline:
             self._last_dts = frame.dts
 
     def _continued(self, stamp: float, now: float) -> float:
-        """Returns the time of a frame with this stamp.
+        """Returns the time in seconds of a frame with the stamp `stamp`, in seconds on the container's clock.
 
-        `now` is its time if stamps continue. Otherwise time counts on by one period.
+        The time is `now` where the stamp continues the stamps before it. Otherwise it is one period after the last
+        frame.
         """
         step = stamp - self._last_stamp
         went_back = self._number - self._fell <= MAX_REORDERED or -step > MAX_DISORDER_SECONDS

@@ -1,4 +1,4 @@
-"""Finds the rows of a video that other rules of `clips` would fill with other frames. Torch-free."""
+"""Finds the rows of a video that would get other frames by another version of the rules for `clips`. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ Change = Literal["none", "times", "frames", "unread"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Says how the latest rules change a row's frames.
+    """Says how the latest rules change the frames of a row.
 
     none: the same frames at the same times.
     times: the same frames at other times or other places in the video.
     frames: other frames, or frames in place of an error, or an error in place of frames.
-    unread: neither rules can read the video.
+    unread: the video can be read by neither version of the rules.
 
-    `frame_times` [T] are the times by the latest rules in seconds, `old_times` the times by the other rules. Each is
-    None where there are no times. `words` say what changes.
+    `frame_times` [T] are the times of the T frames by the latest rules in seconds, `old_times` [T] those by the other
+    rules. Each is None where there are no times. `words` say what changes.
     """
 
     change: Change
@@ -37,9 +37,9 @@ class Comparison:
 
 
 def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: Wanted, rules: int) -> list[Comparison]:
-    """Compares the frames of a video's rows by two versions of the rules.
+    """Compares the frames of a video's rows by two versions of the rules. Returns one comparison for each row.
 
-    The `old` rows are decoded by the `rules` of an earlier version, the `new` rows by the latest rules.
+    The `old` rows are decoded by version `rules`, the `new` rows by the latest version.
     """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)
@@ -75,7 +75,9 @@ def _places(clip: DecodedClip) -> tuple[int, list[int]]:
 
 
 def _shown(path: str, rules: int) -> tuple[int, Orientation] | None:
-    """Returns the stream that is read, and the orientation of its first frame. Returns None where there is no frame."""
+    """Returns (number of the stream that is read, orientation of its first frame). Returns None where there is no
+    frame.
+    """
     try:
         with open_video(path, rules) as video:
             for first in video.frames():

@@ -1,6 +1,6 @@
-"""Describes the frames that stages want of a video, cut and resized.
+"""Describes the frames that stages need of a video, cut and resized.
 
-Imports neither PyAV nor torch, because plans use it.
+This module imports neither PyAV nor torch, because plans use it.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,17 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """The input of a backbone: every `every`-th frame, with the row's crop at size x size px."""
+    """The input of a backbone: every `every`-th frame of a clip, with the row's crop resized to `size` x `size` px."""
 
     every: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFrame:
-    """The input of a proposal network: every `every`-th frame, whole, at `network_size(height, width)`."""
+    """The input of a proposal network: every `every`-th frame of a clip, whole.
+
+    `network_size(height, width)` returns the (height, width) to which a frame is resized, in px.
+    """
 
     network_size: Callable[[int, int], Size]
     every: int
@@ -29,10 +32,10 @@ class WholeFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Describes the frames that all stages of one run together need of a clip.
+    """Describes the frames that the stages of one run need of a clip.
 
-    numbered: also the place of each frame in the video. may_repeat: a clip whose times all show the same frame is
-    right. Otherwise such a clip fails.
+    numbered: the place of each frame in the video is needed too. may_repeat: a clip may show the same frame at all its
+    times. Otherwise such a clip fails.
     """
 
     num_frames: int
@@ -43,7 +46,10 @@ class Wanted:
     may_repeat: bool = False
 
     def __or__(self, other: "Wanted") -> "Wanted":
-        """Returns what both need of one clip. Raises ValueError where they want whole frames of different sizes."""
+        """Returns the frames that `self` and `other` together need of a clip.
+
+        Raises ValueError where they need whole frames of different sizes.
+        """
         if self.whole and other.whole and self.whole != other.whole:
             raise ValueError(f"whole frames are decoded once for all stages: {self.whole} or {other.whole}?")
         return replace(
