@@ -1,12 +1,14 @@
 """Reads files of boxes, one per video. Imports no torch.
 
-json: {"frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]}
-npz: the arrays `seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N].
+    json: {"frames": [{"seconds": 0.0, "boxes": [[x1, y1, x2, y2], ...], "scores": [0.9, ...]}, ...]}
+    npz: the arrays `seconds` [F], `boxes` [F, N, 4], `count` [F] (without it all N are valid), `scores` [F, N]
 
-`index` replaces `seconds` where frames are named by their index. `num_frames`, beside `frames`, then says how many
-frames the video had in the program that counted them. With `seconds`, `num_frames` is ignored, because the video is not
-decoded to its end. A frame without boxes is listed too, with an empty list. Scores may be left out. The order then
-stays and scores are 0.
+Shapes: F frames of the file, N boxes of a frame, K boxes of all frames together.
+
+A file may have `index` in place of `seconds`, if frames are named by their index. Then `num_frames`, beside `frames`,
+says how many frames the video had in the program that counted them. With `seconds`, `num_frames` is ignored, because
+the video is not decoded to its end. A frame without boxes is listed too, with an empty list. Scores may be left out.
+Then boxes keep their order and scores are 0.
 """
 
 import json
@@ -25,17 +27,16 @@ from kinegraph.stages.proposals.options import FileOptions
 
 
 class BoxFileError(ValueError):
-    """A file of boxes cannot be used. The message says why."""
+    """A file of boxes cannot be read, or its content is wrong. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBoxes:
-    """All boxes of one file in the file's order. Frame f has rows starts[f]:starts[f + 1] of `boxes` and `scores`.
+    """All boxes of one file in the order of the file.
 
-    frames [F] float64: seconds or indices, strictly ascending.
-    boxes [K, 4] float64: in the units of the file.
-    scores [K] float32: as in the file.
-    num_frames: the number of frames of the video that indices refer to, if stated.
+    Frame f has the rows starts[f]:starts[f + 1] of `boxes` and `scores`. `frames` [F] float64 has the time in seconds
+    or the index of each frame, strictly ascending. `boxes` [K, 4] float64 and `scores` [K] float32 are as in the file.
+    `num_frames` is the number of frames of the video in the program that counted them, or None.
     """
 
     frames: np.ndarray
@@ -55,9 +56,9 @@ class VideoBoxes:
 
 
 def read_boxes(path: Path, frames: str) -> VideoBoxes:
-    """Reads one file, whose frames are named by `frames`: "seconds" or "index".
+    """Returns the boxes in the file `path`. `frames` says how the file names its frames, "seconds" or "index".
 
-    Raises BoxFileError for any other content, OSError where the file cannot be read at all.
+    Raises BoxFileError if the content is not a list of boxes, OSError if the file cannot be read.
     """
     try:
         return _from_json(path, frames) if path.suffix == ".json" else _from_npz(path, frames)
@@ -118,10 +119,10 @@ def _from_npz(path: Path, frames: str) -> VideoBoxes:
 
 
 def boxes_in_pixels(listed: VideoBoxes, options: FileOptions, width: int, height: int) -> np.ndarray:
-    """Returns the boxes [K, 4] float32, xyxy in pixels of a video of width x height px, clipped to the frame.
+    """Returns the boxes of a file as (x1, y1, x2, y2) in pixels of a video of `width` x `height` px: [K, 4] float32.
 
-    Some boxes may have no area. Raises BoxFileError where a box has negative size or lies wholly outside the frame,
-    because these are signs of another format.
+    Boxes are clipped to the frame, and may have no area afterwards. Raises BoxFileError if a box has negative size or
+    lies wholly outside the frame. Both are signs of another format than the options say.
     """
     sides = np.array([width, height], np.float64)
     boxes: np.ndarray = listed.boxes * (1 if options.units == "px" else np.tile(sides, 2))

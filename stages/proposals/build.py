@@ -1,4 +1,6 @@
-"""Builds the frozen proposal network of a name. PROPOSERS has one line per network. The catalogue has the facts."""
+"""Builds the frozen proposal network of a name. PROPOSERS has one line per network. The catalogue has the
+other facts.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,9 +30,9 @@ BRIGHTNESS_STD = 64.0  # rough standard deviation of pixels in 0..255
 
 
 def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
-    """Returns backbone, pyramid and RPN of a torchvision detector.
+    """Returns the backbone, the pyramid and the proposal network of a torchvision detector, untrained.
 
-    `pre_nms_top` is that of the detector's own configuration.
+    `pre_nms_top` is the value of the detector's own configuration.
     """
     detector = getattr(detection, model)(weights=None, weights_backbone=None)
     network = entry(model)
@@ -40,9 +42,9 @@ def _from_torchvision(model: str, pre_nms_top: int = 1000) -> RpnProposer:
 
 
 def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
-    """Returns the network, with an epsilon of zero in the norms for the published file only, as torchvision does.
+    """Returns the network, untrained. For the published weights, the epsilon of its norms is almost 0.
 
-    The published file was trained with an epsilon of zero.
+    The published weights were trained with an epsilon of zero.
     """
     model = "fasterrcnn_resnet50_fpn"
     proposer = _from_torchvision(model)
@@ -54,13 +56,17 @@ def _fasterrcnn_resnet50_fpn(weights: str) -> RpnProposer:
 
 
 def tiny_rpn() -> RpnProposer:
-    """Returns the demo's network, untrained."""
+    """Returns the proposal network of the demo, untrained."""
     network = entry("tiny_rpn")
     return RpnProposer(TinyPyramid(), tiny_region_proposal_network(), network.mean, network.std, 50, 0.5)
 
 
 def _detectron2_fpn(weights: str) -> Detectron2Proposer:
-    """Returns a network as wide and deep as the file's. For random weights it is a ResNet-50."""
+    """Returns a network, untrained, with as many channels and blocks as the network in the file has.
+
+    For random weights it is a ResNet-50. Raises WeightsError if the file holds another kind of network, or was trained
+    with other pixels or anchors.
+    """
     network = entry("detectron2_fpn")
     if weights.startswith("random:"):
         return Detectron2Proposer(RESNET50, network.mean, network.std)
@@ -72,7 +78,10 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
 
 
 def _calibrate(proposer: Detectron2Proposer) -> None:
-    """Draws random weights as `stages/weights/random.py` does, for blocks with other names and pixels in 0..255."""
+    """Scales the gains of a random network so that its maps keep a useful size, as `stages/weights/random.py` does.
+
+    That file knows neither the names of these blocks nor pixels in 0..255.
+    """
     stem = proposer.backbone.bottom_up.stem.conv1.norm
     stem.weight.fill_(1 / BRIGHTNESS_STD)
     for block in proposer.modules():
@@ -93,7 +102,10 @@ def _widths(path: Path, state: Mapping[str, Tensor]) -> Widths:
 
 
 def _check_kept(path: Path, state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Raises WeightsError where a file was trained with other pixels or anchors than this network has."""
+    """Raises WeightsError if a file was trained with other pixels or anchors than this network has.
+
+    `state` has the tensors of the file. `ours` has the values of this network, by the same keys.
+    """
     for key in (key for key in state if key.startswith(KEPT)):
         theirs, own = state[key].flatten().float(), ours.get(key, torch.empty(0)).flatten()
         if theirs.shape != own.shape or not torch.allclose(theirs, own, rtol=0, atol=1e-3):
@@ -121,10 +133,10 @@ IGNORED = ("roi_heads.", *KEPT)  # prefixes of keys to leave out: a detector's s
 
 
 def build_proposer(model: str, weights: str) -> Proposer:
-    """Returns the network in eval mode, frozen, on the CPU in float32.
+    """Returns the proposal network `model`, frozen, in evaluation mode, on the CPU, in float32.
 
-    weights: a name from the entry's `weights`, a local file, or `random:<seed>`. Keys of a file that begin with one of
-    IGNORED are left out. All other keys must be used.
+    `weights` is a name from the entry's `weights`, a local file, or `random:<seed>`. Keys of a file that begin with one
+    of IGNORED are left out. All other keys must be used.
 
     Raises ValueError if there is no such network. Raises WeightsError if the weights cannot be read or do not belong to
     the network.

@@ -1,4 +1,6 @@
-"""Lists the proposal networks and what each expects. Imports no torch, because plans are made from this list."""
+"""Lists the proposal networks, with their inputs and weights. Imports no torch, because plans are made
+from the list.
+"""
 
 import math
 from collections.abc import Mapping
@@ -13,16 +15,14 @@ COUNTED_FRAME = 240, 320  # (height, width) in px of the frame for which GMACs a
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalEntry:
-    """A proposal network.
+    """The description of a proposal network.
 
-    Frames are resized so that the short side is `short_side` px, but the long side at most `max_side` px.
-
-    source: the `proposals.source` that runs the network.
-    num_params, gmacs: without a detector's second stage, for a frame with the sides of COUNTED_FRAME; gmacs are 1e9
-    multiplications of convolutions.
-    mean, std: of the input, RGB in 0..1 or BGR in 0..255 (`channels`).
-    rounding: how the resized sides are rounded, `down` as in torchvision, `half_up` as in detectron2.
-    score_threshold: boxes are left out if the sigmoid of their logit is below it.
+    Frames are resized so that the short side is `short_side` px, but the long side at most `max_side` px. `rounding`
+    says how the resized sides are rounded: `down` as in torchvision, `half_up` as in detectron2. `source` is the value
+    of `proposals.source` that runs the network. `num_params` and `gmacs` (billions of multiplications of convolutions)
+    leave out a detector's second stage, and hold for a frame of the size COUNTED_FRAME. `mean` and `std` are those of
+    the input, RGB in 0..1 or BGR in 0..255, as `channels` says. Boxes are left out if the sigmoid of their logit is
+    below `score_threshold`.
     """
 
     name: str
@@ -39,23 +39,23 @@ class ProposalEntry:
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     def at(self, short_side: int | None) -> "ProposalEntry":
-        """Returns the entry at another short side, with the longest side in proportion.
+        """Returns the entry with another short side. The longest side changes in proportion.
 
-        A `short_side` of None returns the entry unchanged.
+        Returns the entry unchanged if `short_side` is None.
         """
         if short_side is None:
             return self
         return replace(self, short_side=short_side, max_side=round(self.max_side * short_side / self.short_side))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (h, w) px to which a frame is resized before the network."""
+        """Returns (height, width) in pixels to which a frame of `height` x `width` px is resized before the network."""
         if self.rounding == "half_up":
             return self._half_up(height, width)
         scale = min(self.short_side / min(height, width), self.max_side / max(height, width))
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
     def _half_up(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the size by detectron2's ResizeShortestEdge.
+        """Returns (height, width) in pixels of the resized frame, computed as detectron2's ResizeShortestEdge does.
 
         The order of operations decides how halves are rounded.
         """
@@ -163,7 +163,10 @@ PROPOSALS: dict[str, ProposalEntry] = {known.name: known for known in (*_TORCHVI
 
 
 def entry(name: str) -> ProposalEntry:
-    """Returns the entry of this name. Raises ValueError, with the list of names, if there is no such entry."""
+    """Returns the description of the proposal network `name`.
+
+    Raises ValueError with the list of names if there is no such network.
+    """
     if name not in PROPOSALS:
         raise ValueError(f"no proposal network {name!r}; there are {', '.join(PROPOSALS)}")
     return PROPOSALS[name]

@@ -1,9 +1,12 @@
-"""detectron2's ResNet-FPN proposal network on torch's operators.
+"""detectron2's ResNet-FPN proposal network, built from torch's operators.
 
 The network runs the official checkpoints without detectron2. Modules have the names in detectron2's files, so that a
 file is loaded as it is. The computation is that of detectron2 0.6 in inference, in float32. Recorded outputs of the
 real package prove it (tests/stages/proposals/fixtures). Differences from torchvision's detectors: BGR in 0..255, stride
 in the first 1x1 convolution of a block, anchors that are not rounded, strides that do not follow the padded size.
+
+Shapes: F frames, C channels, A anchors per cell, h rows and w columns of a frame, H rows and W columns of a padded
+frame or of a map.
 """
 
 import math
@@ -28,10 +31,10 @@ CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."  # prefix of 
 
 @dataclass(frozen=True)
 class Widths:
-    """Describes how wide and deep a network is. The shapes of a checkpoint's tensors state it.
+    """The numbers of channels and blocks of a network. They follow from the shapes of a checkpoint's tensors.
 
-    stages: for each of res2 ... res5 the number of blocks, the channels inside a block and the channels of the block's
-    output.
+    `stages` has for each of res2 to res5 the number of blocks, the channels inside a block, and the channels of the
+    block's output.
     """
 
     stem: int
@@ -40,9 +43,9 @@ class Widths:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":
-        """Returns the widths of a checkpoint.
+        """Returns the widths of the network whose tensors are in `state`.
 
-        Raises KeyError with the first missing key where the file holds another kind of network.
+        Raises KeyError with the first missing key if the file has another kind of network.
         """
         stages = []
         for stage in range(2, 6):
@@ -58,7 +61,7 @@ RESNET50 = Widths(64, ((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 204
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution without bias, with its frozen norm as a child."""
+    """A convolution without bias. Its child `norm` is a frozen batch norm that runs behind it."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
@@ -70,7 +73,7 @@ class ConvNorm(nn.Conv2d):
 
 
 class Stem(nn.Module):
-    """Maps [F, 3, h, w] -> [F, C, h/4, w/4]."""
+    """The first layers of the ResNet: images [F, 3, h, w] -> maps [F, C, h/4, w/4]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """A bottleneck.
+    """A residual block of three convolutions, 1x1, 3x3 and 1x1.
 
     The stride is in the first 1x1 convolution, as in the original ResNets that detectron2 starts from.
     """
@@ -102,7 +105,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Maps [F, 3, h, w] -> outputs of res2 ... res5, at strides 4 ... 32."""
+    """Maps images [F, 3, h, w] to the list of the outputs of res2 to res5. Their strides are 4, 8, 16 and 32 px."""
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -124,7 +127,10 @@ class ResNet(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144): [F, 3, H, W] -> p2 ... p6, with C channels each."""
+    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144): images [F, 3, H, W] -> the list of the maps p2 to p6.
+
+    Each map has `widths.pyramid` channels.
+    """
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -146,7 +152,7 @@ class Pyramid(nn.Module):
 
 
 class RpnHead(nn.Module):
-    """Maps of all levels -> objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] of each level."""
+    """Maps the maps of all levels to objectness logits [F, A, H, W] and box deltas [F, 4A, H, W] of each level."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -161,15 +167,18 @@ class RpnHead(nn.Module):
 
 
 def kept_in_old_files(mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
-    """Returns the values that older files of detectron2 hold and a config decides now: key -> value in this network."""
+    """Returns the values of this network that older files of detectron2 hold too, by their key in the file.
+
+    In newer files these values are missing, because a config decides them.
+    """
     anchors = {f"{CELL_ANCHORS}{level}": cell_anchors(side) for level, side in enumerate(ANCHOR_SIDES)}
     return {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std), **anchors}
 
 
 class Detectron2Proposer(nn.Module):
-    """The proposals of detectron2's ProposalNetwork, and of its detectors before their second stage.
+    """The network that computes proposals in detectron2's ProposalNetwork and in its detectors.
 
-    mean, std: BGR, for pixel values in 0..255.
+    A detector's second stage is left out. `mean` and `std` are BGR, for pixel values in 0..255.
     """
 
     mean: Tensor
@@ -184,7 +193,7 @@ class Detectron2Proposer(nn.Module):
 
     @property
     def box_deltas(self) -> nn.Conv2d:
-        """Returns the layer that moves anchors."""
+        """Returns the layer that computes how anchors are moved to become boxes."""
         return self.head.anchor_deltas
 
     @property
@@ -194,9 +203,9 @@ class Detectron2Proposer(nn.Module):
         return head
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """Returns the `top` best boxes of frames [F, 3, h, w] uint8 RGB.
+        """Returns the `top` best boxes of each frame. `frames` is [F, 3, h, w] uint8 RGB.
 
-        Frames are resized as the catalogue's `input_size` says.
+        The caller has resized the frames to the `input_size` of the catalogue.
         """
         maps = self.backbone(self.images(frames))
         logits, deltas = self.head(maps)
@@ -205,14 +214,14 @@ class Detectron2Proposer(nn.Module):
         return select(boxes, scores, levels, (frames.shape[2], frames.shape[3]), NMS_THRESHOLD, top)
 
     def images(self, frames: Tensor) -> Tensor:
-        """Returns frames as BGR, normalised, then padded with zeros: [F, 3, H, W], H and W multiples of 32."""
+        """Returns the frames as BGR, normalised, then padded with zeros: [F, 3, H, W]. H and W are multiples of 32."""
         return padded((frames.flip(1).contiguous().float() - self.mean) / self.std, SIZE_DIVISOR)
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields anchors [H*W*A, 4] of each level in the order (y, x, anchor).
+    """Yields the anchors [H*W*A, 4] of each level, in the order (row, column, anchor).
 
-    Anchors are centred on (x, y) * stride, never rounded.
+    `grids` has (H, W) of the map of each level. Anchors are centred on (column, row) * stride and are never rounded.
     """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))
@@ -222,12 +231,15 @@ def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Itera
 
 
 def cell_anchors(side: float) -> Tensor:
-    """Returns the anchors [A, 4] of one level around the origin."""
+    """Returns the anchors [A, 4] of one level around the point (0, 0). `side` is the level's number of ANCHOR_SIDES."""
     return torch.tensor([_centred(side, ratio) for ratio in ANCHOR_RATIOS])
 
 
 def _centred(side: float, ratio: float) -> list[float]:
-    """Returns an anchor of area side * side around the origin, in double precision as detectron2 computes it."""
+    """Returns an anchor (x1, y1, x2, y2) around the point (0, 0), computed in double precision as in detectron2.
+
+    Its area is `side` * `side`, and its height / width is `ratio`.
+    """
     width = math.sqrt(side**2 / ratio)
     height = ratio * width
     return [-width / 2, -height / 2, width / 2, height / 2]

@@ -1,4 +1,4 @@
-"""Proposals of the installed package detectron2, from any of its configs that has a proposal network."""
+"""Computes proposals with the installed package detectron2, from any of its configs with a proposal network."""
 
 import hashlib
 from collections.abc import Iterator
@@ -22,7 +22,11 @@ SECOND_STAGE = "roi_heads."
 
 
 class Detectron2Source:
-    """Runs detectron2 on one frame at a time. detectron2 itself resizes the frame."""
+    """Runs detectron2 on one frame at a time. detectron2 itself resizes the frame.
+
+    Raises UsageError if detectron2 is not installed, or if the config is wrong or has no proposal network. Raises
+    WeightsError if the weights cannot be read or do not belong to the config.
+    """
 
     def __init__(self, options: Detectron2Options, device: torch.device) -> None:
         self.options, self.device = options, device
@@ -56,7 +60,7 @@ class Detectron2Source:
         return out
 
     def _propose(self, frame: np.ndarray) -> Any:
-        """Returns detectron2's Instances for one frame [h, w, 3] in its channel order.
+        """Returns detectron2's Instances for one frame [h rows, w columns, 3] in the config's order of channels.
 
         Boxes are in pixels of the frame.
         """
@@ -74,7 +78,11 @@ class Detectron2Source:
 
 
 def _config(options: Detectron2Options) -> tuple[Any, Path]:
-    """Returns the config and the weights' file. detectron2 downloads an official file at first use."""
+    """Returns detectron2's config and the path of the weights. detectron2 downloads an official file at first use.
+
+    Raises UsageError if detectron2 is not installed or does not understand the config. Raises WeightsError if a file
+    cannot be read or downloaded.
+    """
     from detectron2.config import get_cfg
     from detectron2.utils.file_io import PathManager
 
@@ -100,7 +108,7 @@ def _config(options: Detectron2Options) -> tuple[Any, Path]:
 
 @contextmanager
 def _refused(options: Detectron2Options) -> Iterator[None]:
-    """Turns detectron2's errors about a config that it does not understand into a UsageError."""
+    """Raises UsageError in place of detectron2's own errors about a config that it does not understand."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
@@ -111,9 +119,10 @@ def _refused(options: Detectron2Options) -> Iterator[None]:
 
 
 def _load(model: torch.nn.Module, path: Path) -> None:
-    """Fills the network.
+    """Loads the weights in the file `path` into `model`.
 
-    Only the weights of a second stage may be missing in the file, because a second stage never runs.
+    Only the weights of a second stage may be missing in the file, because a second stage never runs. Raises
+    WeightsError if other weights are missing or left over.
     """
     state = read_state(path)
     try:
@@ -130,7 +139,7 @@ def _load(model: torch.nn.Module, path: Path) -> None:
 
 
 def _digest(config: Any, weights: Path) -> str:
-    """Returns the digest of the weights' file and of the part of the config that decides about proposals."""
+    """Returns the digest of the weights' file and of the parts of the config on which proposals depend."""
     config = config.clone()
     config.MODEL.WEIGHTS = config.MODEL.DEVICE = ""
     config.MODEL.RPN.POST_NMS_TOPK_TEST = 0  # a constant here, because the fingerprint covers `top` itself

@@ -1,4 +1,4 @@
-"""Proposals that a user already has. Each frame is looked up in the file of its video. Imports no torch."""
+"""Takes proposals from files that a user already has, one file per video. Imports no torch."""
 
 from pathlib import Path
 
@@ -13,7 +13,10 @@ CLOCK_NOISE_SECONDS = 1e-6  # tolerance, because times in files are rounded
 
 
 class FileSource:
-    """Boxes from one file per video. The last file read is kept, because clips of a video follow each other."""
+    """A source that reads the boxes of each video from the file of that video.
+
+    The last file is kept in memory, because clips of a video follow each other.
+    """
 
     digest = ""
 
@@ -45,7 +48,10 @@ class FileSource:
         return self._last[1]
 
     def _places(self, listed: VideoBoxes, frames: ClipFrames) -> np.ndarray:
-        """Returns the place of each frame in the file. Raises BoxFileError where a frame is not listed."""
+        """Returns the index of each frame of the clip in the list of frames of the file.
+
+        Raises BoxFileError if the file does not list a frame, or was made for another number of frames.
+        """
         wanted, tolerance = frames.seconds, self.options.tolerance_seconds + CLOCK_NOISE_SECONDS
         if self.options.frames == "index":
             assert frames.numbers is not None
@@ -69,9 +75,10 @@ class FileSource:
         return nearest
 
     def _best(self, boxes: np.ndarray, listed: VideoBoxes, place: int) -> np.ndarray:
-        """Returns the rows of one frame's boxes that have an area, best first.
+        """Returns the rows of the boxes of one frame in `boxes`, best score first, at most `top`.
 
-        Boxes of equal score keep the file's order.
+        Boxes without area are left out. `place` is the index of the frame in the file. Boxes of equal score keep the
+        order of the file.
         """
         rows = np.arange(listed.starts[place], listed.starts[place + 1])
         rows = rows[(boxes[rows, 2:] > boxes[rows, :2]).all(1)]

@@ -1,4 +1,4 @@
-"""Proposals of a frozen region proposal network on whole frames."""
+"""Computes proposals with a frozen region proposal network on whole frames."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,12 @@ PIXELS_PER_PASS = 4 * 2**20  # four frames of 800 x 1333; maps of a ResNet-50 wi
 
 
 class NetworkSource:
-    """A network of the catalogue on one device. One pass takes frames of one clip, up to PIXELS_PER_PASS pixels."""
+    """A proposal network of the catalogue on one device.
+
+    The network runs on several frames of a clip at once, up to PIXELS_PER_PASS pixels. Raises WeightsError if the
+    weights cannot be read or do not belong to the network. Raises UsageError if the device cannot compute in the
+    precision.
+    """
 
     def __init__(self, options: TorchvisionOptions | TinyOptions | CheckpointOptions, device: torch.device) -> None:
         self.precision = "fp32" if isinstance(options, CheckpointOptions) else options.precision
@@ -44,7 +49,10 @@ class NetworkSource:
         )
 
     def _passes(self, pixels: Tensor) -> list[Tensor]:
-        """Returns frames [T, 3, h, w] in pieces of at most PIXELS_PER_PASS pixels."""
+        """Returns the frames [T frames, 3, h rows, w columns] cut into parts of at most PIXELS_PER_PASS pixels.
+
+        A part has at least one frame.
+        """
         step = 1 if self._is_exact else max(1, PIXELS_PER_PASS // (pixels.shape[2] * pixels.shape[3]))
         return [pixels[at : at + step] for at in range(0, len(pixels), step)]
 

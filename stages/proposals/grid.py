@@ -1,4 +1,4 @@
-"""Proposals without a network: equal cells of the frame. Imports no torch."""
+"""Makes proposals without a network, as equal cells of the frame. Imports no torch."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from kinegraph.stages.proposals.source import ClipFrames, ClipProposals
 
 
 class GridSource:
-    """Returns the same cells for every frame."""
+    """A source of proposals that returns the same cells for every frame."""
 
     digest = ""
 
@@ -25,7 +25,10 @@ class GridSource:
 
 
 def grid_boxes(rows: int, columns: int, width: int, height: int) -> np.ndarray:
-    """Returns boxes [rows * columns, 4] float32 px, row by row from the top left. Neighbours share their edge."""
+    """Returns the cells as boxes [rows * columns, 4] float32 in pixels, row by row from the top left.
+
+    `width` and `height` are those of the frame. Neighbouring cells share their edge.
+    """
     x, y = (np.linspace(0, side, n + 1, dtype=np.float32) for side, n in ((width, columns), (height, rows)))
     corners = np.meshgrid(x[:-1], y[:-1]), np.meshgrid(x[1:], y[1:])
     return np.stack([*corners[0], *corners[1]], axis=-1).reshape(-1, 4)

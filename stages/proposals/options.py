@@ -1,4 +1,4 @@
-"""The options of region proposals, with one model per source. Torch-free."""
+"""The options of region proposals, with one class per source. Imports no torch."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,38 +20,44 @@ WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}
 
 
 class SourceOptions(StageOptions):
-    """The questions that the pipeline asks of every source. The default answers fit a source that needs no pixels."""
+    """The questions that the pipeline asks about every source.
+
+    The default answers fit a source that needs no pixels.
+    """
 
     every: int = Field(1, ge=1, le=10_000, description="propose on every k-th frame of the clip")
 
     @property
     def network(self) -> str | None:
-        """Returns the name in the catalogue of proposal networks, or None for a source without a network."""
+        """Returns the network's name in the catalogue of proposal networks, or None without a network."""
         return None
 
     @property
     def weights_word(self) -> str:
-        """Returns the weights entry of the config, or "" where there are no weights."""
+        """Returns the option `weights` of the config, or "" for a source without weights."""
         return ""
 
     @property
     def takes_numbers(self) -> bool:
-        """Returns whether the source needs the place of each frame among all frames of the video."""
+        """Returns whether the source needs the number of each frame among all frames of the video."""
         return False
 
     @property
     def takes_pixels(self) -> bool:
-        """Returns whether the source needs the pixels of frames."""
+        """Returns whether the source needs the pixels of the frames."""
         return self.network is not None
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns (h, w) px to which a frame is resized for the source, or (0, 0) for a source that needs no pixels."""
+        """Returns (height, width) in pixels to which a frame is resized for the source.
+
+        Returns (0, 0) for a source that needs no pixels.
+        """
         if self.network is None:
             return 0, 0
         return entry(self.network).at(getattr(self, "short_side", None)).input_size(height, width)
 
     def file_of(self, video_id: str) -> str | None:
-        """Returns the file that a video's proposals are read from, or None where they are not read from a file."""
+        """Returns the path of the file with the proposals of a video, or None for a source that reads no files."""
         return None
 
     def recorded(self) -> dict[str, Any]:
@@ -109,9 +115,9 @@ class TinyOptions(SourceOptions):
 class CheckpointOptions(SourceOptions):
     """A file of detectron2, run without detectron2, in float32.
 
-    Networks: ResNet with bottlenecks and FPN (rpn, faster, mask and keypoint R-CNN, R50 and R101). A file does not show
-    whether its config had other anchors, pixels or strides than the official files. A file with such a config needs the
-    source `detectron2`.
+    The file must hold a ResNet with bottlenecks and FPN (rpn, faster, mask and keypoint R-CNN, R50 and R101). A file
+    does not show whether its config had other anchors, pixels or strides than the official files. A file with such a
+    config needs the source `detectron2`.
     """
 
     source: Literal["detectron2-checkpoint"]
@@ -148,7 +154,7 @@ class Detectron2Options(SourceOptions):
         return True
 
     def input_size(self, height: int, width: int) -> Size:
-        """Returns the size of the frame as decoded, because detectron2 itself resizes the frame."""
+        """Returns the size of the decoded frame, because detectron2 itself resizes the frame."""
         return height, width
 
 

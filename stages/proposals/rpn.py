@@ -1,4 +1,8 @@
-"""Class-agnostic boxes from the region proposal network of torchvision's detectors (Ren et al. 2015)."""
+"""Computes class-agnostic boxes with the region proposal networks of torchvision's detectors (Ren et al. 2015).
+
+Shapes: F frames, A anchors per cell, C channels, h rows and w columns of a frame, H rows and W columns of a padded
+frame, H' rows and W' columns of a map.
+"""
 
 from collections.abc import Sequence
 
@@ -16,13 +20,12 @@ SIZE_DIVISOR = 32
 
 
 class RpnProposer(nn.Module):
-    """The RPN of a detector, without the detector's second stage.
+    """The region proposal network (RPN) of a detector, without the detector's second stage.
 
-    backbone: images [F, 3, H, W] -> mapping level name -> [F, C, H', W'] (torchvision's `BackboneWithFPN`).
-    rpn: only its `head` and `anchor_generator` are used.
-    mean, std: RGB, for pixel values in 0..1.
-    pre_nms_top: the number of candidates per level that enter non-maximum suppression.
-    score_threshold: as in `select`.
+    `backbone` maps images [F, 3, H, W] to level name -> maps [F, C, H', W'] (torchvision's `BackboneWithFPN`). Only the
+    `head` and the `anchor_generator` of `rpn` are used. `mean` and `std` are RGB, for pixel values in 0..1.
+    `pre_nms_top` is the number of candidates per level that enter non-maximum suppression. `score_threshold` is that of
+    `select`.
     """
 
     mean: Tensor
@@ -49,14 +52,14 @@ class RpnProposer(nn.Module):
 
     @property
     def box_deltas(self) -> nn.Conv2d:
-        """Returns the layer that moves anchors."""
+        """Returns the layer that computes how anchors are moved to become boxes."""
         layer: nn.Conv2d = self.rpn.head.bbox_pred
         return layer
 
     def forward(self, frames: Tensor, top: int) -> Proposals:
-        """Returns the `top` best boxes of frames [F, 3, h, w] uint8 RGB.
+        """Returns the `top` best boxes of each frame. `frames` is [F, 3, h, w] uint8 RGB.
 
-        Frames are resized as the catalogue's `input_size` says.
+        The caller has resized the frames to the `input_size` of the catalogue.
         """
         images = self._images(frames)
         features = list(self.backbone(images).values())
@@ -68,14 +71,14 @@ class RpnProposer(nn.Module):
             return select(boxes, scores, levels, size, self.nms_threshold, top, self.score_threshold)
 
     def _images(self, frames: Tensor) -> Tensor:
-        """Returns frames normalised, then padded with zeros at the right and bottom.
+        """Returns the frames normalised, then padded with zeros at the right and bottom: [F, 3, H, W].
 
-        The result is [F, 3, H, W], with H and W multiples of 32.
+        H and W are multiples of 32.
         """
         return padded((frames.float() / 255 - self.mean) / self.std, SIZE_DIVISOR)
 
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Returns anchors [H*W*A, 4] float32 of each level.
+        """Returns the anchors of each level, [H'*W'*A, 4] float32.
 
         The generator takes its type from its input. Maps may have half precision, so the generator gets empty float32
         grids of the maps' sizes.

@@ -1,6 +1,6 @@
-"""Runs a source of proposals clip by clip.
+"""Computes the proposals of clips with a source.
 
-The crops of a clip share its boxes. Each crop keeps the boxes that it overlaps.
+All crops of a clip share the boxes of its whole frames. Each crop keeps the boxes that overlap it.
 """
 
 import torch
@@ -14,7 +14,10 @@ from kinegraph.stages.stage import StageBatch
 
 
 class ProposalRunner:
-    """One source, and the boxes of the last clip. More crops of that clip may follow, perhaps in another batch."""
+    """Runs one source of proposals. It keeps the boxes of the last clip.
+
+    More crops of that clip may follow, perhaps in another batch.
+    """
 
     def __init__(self, options: ProposalOptions, device: torch.device) -> None:
         self.options = options
@@ -37,7 +40,7 @@ class ProposalRunner:
             self._last = None
 
     def _of_clip(self, row: ClipRow, clip: DecodedClip) -> ClipProposals | ProposalError:
-        """Returns the proposals for the whole frames of a clip, or the error that says why there are no proposals."""
+        """Returns the proposals for the whole frames of a clip, or the error that says why there are none."""
         name = row.clip_id.rpartition(":")[0]
         if self._last is None or self._last[0] != name:
             self._last = name, self._proposed(row, clip)

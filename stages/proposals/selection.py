@@ -1,6 +1,8 @@
-"""Selects the best boxes of each frame from an RPN's raw outputs (Ren et al. 2015, arXiv 1506.01497).
+"""Selects the best boxes of each frame from the raw outputs of a region proposal network (RPN).
 
-F frames, A anchors per cell, K candidates, h w size of a frame, H W size of a map.
+The method is that of Ren et al. 2015, arXiv 1506.01497.
+
+Shapes: F frames, A anchors per cell, K candidates, h rows and w columns of a frame, H rows and W columns of a map.
 """
 
 from collections.abc import Sequence
@@ -17,11 +19,10 @@ BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))  # dw and dh are clamped at log(1000 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposals:
-    """The best boxes of F frames of one size. Rows past `count` are zero.
+    """The best boxes of F frames of one size.
 
-    boxes [F, top, 4] float32: xyxy in pixels of the given frames.
-    scores [F, top] float32: objectness logits, descending.
-    count [F] int64: number of valid boxes.
+    `boxes` [F, top, 4] float32 are (x1, y1, x2, y2) in pixels of the frames. `scores` [F, top] float32 are objectness
+    logits in descending order. `count` [F] int64 is the number of boxes of each frame. Rows from `count` on are zero.
     """
 
     boxes: Tensor
@@ -40,10 +41,11 @@ class Proposals:
 def candidates(
     logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], pre_nms_top: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the best `pre_nms_top` candidates of each level.
+    """Returns the `pre_nms_top` best candidates of each level and frame, with all levels joined.
 
-    Results: boxes [F, K, 4], logits [F, K], level of each candidate [K]. Inputs per level: logits [F, A, H, W], deltas
-    [F, 4A, H, W] anchor-major, anchors [H*W*A, 4].
+    The results are boxes [F, K, 4], logits [F, K], and the level of each candidate [K]. Each input has one tensor per
+    level: `logits` [F, A, H, W], `deltas` [F, 4A, H, W] with the 4 numbers of an anchor side by side, and `anchors`
+    [H*W*A, 4].
     """
     boxes, scores, levels = [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
@@ -67,12 +69,12 @@ def select(
     top: int,
     score_threshold: float = 0.0,
 ) -> Proposals:
-    """Returns the `top` best boxes of each frame.
+    """Returns the `top` best boxes of each frame, after non-maximum suppression within each level.
 
-    Boxes are clipped to the frame of `size` (h, w), empty or non-finite boxes are dropped, and overlapping boxes are
-    suppressed per level. boxes [F, K, 4], scores [F, K], levels [K]. Ranking is by logit, as in detectron2. torchvision
-    ranks by sigmoid, which is 1.0 in float32 for every logit above 17. As in torchvision, boxes whose sigmoid is below
-    `score_threshold` are dropped before suppression.
+    `boxes` is [F, K, 4], `scores` is [F, K], and `levels` is [K]. Boxes are clipped to the frame of `size` (h, w).
+    Boxes that are empty or not finite are dropped, and boxes whose sigmoid score is below `score_threshold`, as in
+    torchvision. Boxes are ranked by logit, as in detectron2. torchvision ranks by the sigmoid, which is 1.0 in float32
+    for every logit above 17.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)
@@ -92,6 +94,9 @@ def select(
 
 
 def padded(images: Tensor, divisor: int) -> Tensor:
-    """Returns images [F, 3, h, w] with zeros at the right and bottom: [F, 3, H, W], H and W multiples of `divisor`."""
+    """Returns images [F, 3, h, w] with zeros at the right and bottom: [F, 3, H, W].
+
+    H and W are multiples of `divisor`.
+    """
     height, width = images.shape[2:]
     return F.pad(images, (0, -width % divisor, 0, -height % divisor))

@@ -1,4 +1,7 @@
-"""The contract of all proposal sources. Imports no torch."""
+"""Defines what every source of proposals offers. A proposal is a box that may hold an object. Imports no torch.
+
+Shapes: T frames, N proposals of a frame, h rows and w columns of the frames that a source asked for.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,12 +16,12 @@ from kinegraph.stages.regions.geometry import boxes_in_crop
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFrames:
-    """The inputs of a source: T frames of one clip of a video of `width` x `height` px.
+    """The input of a source: T frames of one clip of a video of `width` x `height` px.
 
-    video_id: the id of the whole video, also where the clip is of an interval.
-    seconds [T] float64: presentation times.
-    pixels [T, h, w, 3] uint8 RGB: of the options' `input_size`, where the options take pixels.
-    numbers [T] int64: places among the `video_frames` frames of the video, where the options take numbers.
+    `video_id` is the id of the whole video, even if the clip is cut from an interval. `seconds` [T] float64 are the
+    presentation times. `pixels` [T, h, w, 3] uint8 RGB have the `input_size` of the options. They are None if the
+    source takes no pixels. `numbers` [T] int64 are the numbers of the frames among the `video_frames` frames of the
+    video. They are None if the source takes no numbers.
     """
 
     video_id: str
@@ -32,7 +35,11 @@ class ClipFrames:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipProposals:
-    """Boxes [T, N, 4] float32 in video pixels, scores [T, N] float32, count [T] int16. Values past count are zero."""
+    """The proposals of one clip.
+
+    `boxes` [T, N, 4] float32 are in pixels of the video. `scores` is [T, N] float32. `count` [T] int16 is the number of
+    boxes of each frame. Values from `count` on are zero.
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -45,7 +52,10 @@ class ClipProposals:
 
     @classmethod
     def empty(cls, num_frames: int, top: int) -> "ClipProposals":
-        """Returns proposals without boxes, to be filled in."""
+        """Returns proposals without boxes for `num_frames` frames with space for `top` boxes each.
+
+        The caller fills them in.
+        """
         shape = num_frames, top
         return cls(
             boxes=np.zeros((*shape, 4), np.float32),
@@ -54,7 +64,10 @@ class ClipProposals:
         )
 
     def within(self, crop: tuple[float, float, float, float]) -> "ClipProposals":
-        """Returns the proposals that overlap the crop, moved up without gaps. Boxes are not clipped."""
+        """Returns the proposals that overlap the rectangle `crop`, in the same order and without gaps.
+
+        Boxes are not clipped to the crop.
+        """
         top = self.scores.shape[1]
         kept = [
             boxes_in_crop(boxes, scores, int(count), crop, top)
@@ -65,7 +78,7 @@ class ClipProposals:
 
 
 class ProposalError(Exception):
-    """A source has no proposals for a clip. `reason` is a reason of the ledger."""
+    """A source has no proposals for a clip. `reason` is one of the reasons for failures in the ledger."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -74,15 +87,15 @@ class ProposalError(Exception):
 
 
 class ProposalSource(Protocol):
-    """A source of class-agnostic boxes: the `top` best of each frame, by descending score.
+    """A source of boxes without classes. It returns the `top` best boxes of each frame, by descending score.
 
-    Boxes lie within the frame and have an area. A frame's boxes depend on that frame alone, not on the other frames of
-    the clip, and are the same each time. tests/stages/proposals/source_contract.py is the contract as tests.
+    Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone, not on the other
+    frames of the clip, and are the same each time. tests/stages/proposals/source_contract.py tests these rules.
     """
 
     @property
     def digest(self) -> str:
-        """Returns the identity of the weights for fingerprints, or "" where there are no weights."""
+        """Returns a text that identifies the weights in fingerprints, or "" if there are no weights."""
 
     def propose(self, frames: ClipFrames) -> ClipProposals:
-        """Returns the proposals of a clip. Raises ProposalError where this clip can have no proposals."""
+        """Returns the proposals of a clip. Raises ProposalError if the source has no proposals for this clip."""

@@ -1,4 +1,4 @@
-"""Builds the source that the `proposals` section of a config names. SOURCES has one line per source."""
+"""Builds the source of proposals that a config names. SOURCES has one line per source."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,8 +31,9 @@ SOURCES: dict[type, Callable[[Any, torch.device], ProposalSource]] = {
 
 
 def build_source(options: ProposalOptions, device: torch.device) -> ProposalSource:
-    """Returns the source, with its networks loaded.
+    """Returns the source of proposals for `options`, with its network loaded. A worker process calls it once.
 
-    Call it once per worker process. Raises WeightsError, UsageError.
+    Raises WeightsError if weights cannot be read or do not belong to the network. Raises UsageError if a package is
+    missing, or if the source cannot run with these options on `device`.
     """
     return SOURCES[type(options)](options, device)

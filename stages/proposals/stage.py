@@ -1,4 +1,4 @@
-"""The stage key `proposals`: class-agnostic boxes of each frame, best first. Imports no torch."""
+"""The stage `proposals`, which finds class-agnostic boxes of each frame, best first. Imports no torch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -68,7 +68,10 @@ class Proposals(StageKind):
         return ProposalRunner(_options(recipe), device)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields problems of boxes [n, T, N, 4], scores [n, T, N] and count [n, T]."""
+        """Yields (array, problem) for values that no extraction can have written.
+
+        `ok` has boxes [n, T, N, 4], scores [n, T, N] and count [n, T] of n rows, T frames and N boxes of a frame.
+        """
         boxes, scores, count = ok[BOXES], ok[SCORES], ok[COUNT]
         places = np.arange(scores.shape[-1])
         if ((count < 0) | (count > len(places))).any():
@@ -82,7 +85,10 @@ class Proposals(StageKind):
             yield BOXES, "boxes"
 
     def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
-        """Returns the scores where boxes have none: imported boxes, and grids."""
+        """Returns the array of scores if the boxes have no scores.
+
+        Imported boxes may have none, and grids have none.
+        """
         has_none = "scores" in stage.options or stage.options.get("source") == "grid"
         return (SCORES,) if has_none else ()
 
@@ -98,7 +104,7 @@ def _options(recipe: Recipe) -> ProposalOptions:
 
 
 def proposals_per_frame(cache: Cache) -> float | None:
-    """Returns the mean number of boxes over the frames of clips that did not fail.
+    """Returns the mean number of boxes per frame over all clips that did not fail, or None without such clips.
 
     Shards that cannot be read are left out.
     """

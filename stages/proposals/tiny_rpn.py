@@ -1,6 +1,6 @@
-"""A small region proposal network for the offline demo: torchvision's pyramid and RPN on four convolutions.
+"""A small region proposal network for the offline demo. It has torchvision's pyramid and RPN on five convolutions.
 
-F frames, C channels, H, W.
+Shapes: F frames, H rows and W columns of a frame.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ ANCHOR_SIDES = ((16,), (32,))  # px, for the levels with stride 4 and 8; the dem
 
 
 class TinyPyramid(nn.Module):
-    """Images [F, 3, H, W] -> "0": [F, 32, H/4, W/4], "1": [F, 32, H/8, W/8]."""
+    """Maps images [F, 3, H, W] to two levels of maps: "0" [F, 32, H/4, W/4] and "1" [F, 32, H/8, W/8]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,9 +31,9 @@ class TinyPyramid(nn.Module):
 
 
 def tiny_region_proposal_network() -> RegionProposalNetwork:
-    """Returns torchvision's RPN with one square anchor per cell.
+    """Returns torchvision's region proposal network with one square anchor per cell, untrained.
 
-    `stages/generated/tiny_networks.py` uses its sampling.
+    Its sampling of boxes is used in training, by `stages/generated/tiny_networks.py`.
     """
     return RegionProposalNetwork(
         AnchorGenerator(ANCHOR_SIDES, ((1.0,),) * len(ANCHOR_SIDES)),

@@ -1,4 +1,4 @@
-"""Computes region features of a clip from stored maps and stored boxes: one vector per proposal."""
+"""Computes the region features of a clip from maps and boxes. Each box gets one vector."""
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ def clip_regions(
     options: RegionOptions,
     offset_px: float = 0.0,
 ) -> RegionBatch:
-    """Returns T frames of regions from stored maps and stored boxes.
+    """Returns the region features of the T frames of `maps` [T, C, H, W] (C channels, H rows, W columns).
 
-    maps: [T, C, H, W]. boxes: [T_p, N, 4] in video pixels. count: [T_p]. crop: the rectangle that the network saw,
-    mirrored where x1 > x2. Boxes may be finer in time than maps: map row t reads the boxes of its own input frame.
-    `stride` and `offset_px` are those of the tap.
+    `boxes` [T_p, N, 4] are in pixels of the video, and `count` [T_p] is their number in each of T_p frames. T_p is a
+    multiple of T. Each map reads the boxes of its own input frame. `crop` is the rectangle that the network saw,
+    mirrored if x1 > x2. `stride` and `offset_px` are those of the tap.
     """
     step = len(boxes) // len(maps)
     projected = to_input(boxes[::step], crop, input_size) - np.float32(offset_px)

@@ -1,6 +1,6 @@
-"""Transforms boxes from the video to a row's crop and to a backbone's input. Imports no torch.
+"""Transforms boxes from the video to the crop of a clip and to the input of a backbone. Imports no torch.
 
-Boxes and crops are xyxy float pixels of the (rotated) video frame. Pixel i covers [i, i + 1).
+Boxes and crops are (x1, y1, x2, y2) in float pixels of the video frame after rotation. Pixel i covers [i, i + 1).
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ Float32Array = NDArray[np.float32]
 def boxes_in_crop(
     boxes: Float32Array, scores: Float32Array, count: int, crop: Sequence[float], top: int
 ) -> tuple[Float32Array, Float32Array, int]:
-    """Returns the first `top` of the `count` boxes [N, 4] that overlap the crop, in order and without gaps.
+    """Returns the boxes that overlap the crop, their scores, and their number. The order stays, without gaps.
 
-    Boxes are not clipped. The result is boxes [top, 4], scores [top] and the number of boxes. Rows past that number are
-    zero.
+    Only the first `count` of `boxes` [N, 4] are read, and at most `top` are returned. Boxes are not clipped. The
+    results are boxes [top, 4], scores [top] and the number of boxes. Rows from that number on are zero.
     """
     x1, y1, x2, y2 = crop
     seen = boxes[:count]
@@ -32,19 +32,19 @@ def boxes_in_crop(
 
 
 def to_input(boxes: Float32Array, crop: Sequence[float], size: int) -> Float32Array:
-    """Returns boxes [..., 4] in the pixels of the crop resized to `size` x `size`, clipped to it. Computed in float64.
+    """Returns `boxes` [..., 4] in pixels of the crop resized to `size` x `size`, clipped to the crop: float32.
 
-    A crop with x1 > x2 is mirrored. The pixels of such a crop are read from right to left, and the boxes are mirrored
-    with the pixels.
+    A crop with x1 > x2 is mirrored. Its pixels are read from right to left, and boxes are mirrored with the pixels. The
+    computation is in float64.
     """
     inside: Float32Array = on_input(boxes, np.asarray(crop, np.float64), size).astype(np.float32)
     return inside
 
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
-    """Does the same as `to_input` in the precision of its arguments, which may be tensors.
+    """Returns the same boxes as `to_input`, in the precision of the arguments, which may be tensors.
 
-    Crops [..., 4] may be many.
+    `crop` [..., 4] may hold many crops.
     """
     origin = crop[..., [0, 1, 0, 1]]
     extent = crop[..., [2, 3, 2, 3]] - origin

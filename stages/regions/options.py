@@ -1,4 +1,4 @@
-"""The options of region features. Torch-free."""
+"""The options of region features. Imports no torch."""
 
 from typing import Any, Literal
 
@@ -17,6 +17,9 @@ class RegionOptions(StageOptions):
     storage_dtype: Literal["float16", "float32"] = Field("float16", description="type of the stored region features")
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options that the fingerprint covers. `grid` is newer and is left out while it is false."""
+        """Returns the options that the fingerprint covers.
+
+        `grid` is left out while it is false, because caches of earlier versions lack it.
+        """
         exclude = {"backbones"} if self.grid else {"backbones", "grid"}
         return self.model_dump(mode="json", exclude=exclude)

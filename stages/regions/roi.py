@@ -1,4 +1,9 @@
-"""Region features: RoIAlign on a tap's maps, then one vector per box (Wang and Gupta 2018, arXiv 1806.01810, 3.1)."""
+"""Computes region features: RoIAlign on the maps of a tap, then one vector per box.
+
+The method is that of Wang and Gupta 2018, arXiv 1806.01810, section 3.1.
+
+Shapes: T frames, N regions, C channels, H rows and W columns of a map.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +24,9 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RegionBatch:
-    """features [T, N, C] float32, and grid [T, N, C, size, size] float32 where it was asked for.
+    """The region features of T frames: `features` [T, N, C] float32, and `grid` [T, N, C, size, size] float32 or None.
 
-    Values past count are zero.
+    `grid` has the bins before they are reduced, if the options ask for them. Values from `count` on are zero.
     """
 
     features: Tensor
@@ -38,11 +43,11 @@ def region_features(
     *,
     with_grid: bool = False,
 ) -> RegionBatch:
-    """Returns the region features of the first `count` boxes of each frame.
+    """Returns the region features of the first `count` [T] boxes of each frame.
 
-    maps: [T, C, H, W]. boxes: [T, N, 4], xyxy in pixels of the backbone's square input, `stride` pixels per map cell,
-    pixel centres at +0.5. count: [T]. Each box is read on a `size` x `size` grid with as many samples as it covers
-    cells, then reduced ("max", "mean").
+    `maps` is [T, C, H, W]. `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the backbone's square input. The centre
+    of the first pixel is at 0.5. A map cell has `stride` pixels. Each box is read on a grid of `size` x `size` bins. A
+    bin takes as many samples as it covers cells. The bins are reduced by `reduce`, "max" or "mean".
     """
     num_frames, num_boxes = boxes.shape[:2]
     channels = maps.shape[1]

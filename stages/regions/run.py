@@ -1,4 +1,4 @@
-"""Runs RoIAlign clip by clip, on maps that a backbone has just made or that lie in the cache."""
+"""Computes region features clip by clip, on maps that a backbone has just made or that are in the cache."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,10 @@ from kinegraph.stages.stage import StageBatch
 
 
 class RegionRunner:
-    """The regions of all taps of one backbone entry. The taps' maps are arrays of the key `maps_of`."""
+    """Computes the regions of all taps of one backbone entry.
+
+    `maps_of` is the stage key whose arrays are the taps' maps.
+    """
 
     digest = ""
 

@@ -1,4 +1,4 @@
-"""The stage keys `regions/<entry>`: RoIAligned features of each proposal on the maps of a backbone.
+"""The stages `regions/<entry>`, which compute features of each proposal from the maps of a backbone.
 
 Imports no torch.
 """

@@ -1,6 +1,6 @@
-"""Scene graphs that a user already has.
+"""Takes scene graphs from files that a user already has, one file per video. Imports no torch.
 
-A clip takes the graphs of its interval from the file of its video. Imports no torch.
+A clip has the graphs in its interval of the video.
 """
 
 import logging
@@ -18,7 +18,10 @@ log = logging.getLogger("kinegraph")
 
 
 class FileGraphs:
-    """Graphs from one file per video. The last file read is kept, because clips of a video follow each other."""
+    """A source that reads the graphs of each video from the file of that video.
+
+    The last file is kept in memory, because clips of a video follow each other.
+    """
 
     def __init__(self, options: GraphFileOptions) -> None:
         self.options = options
@@ -60,9 +63,10 @@ class FileGraphs:
 
 
 def thinned(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
-    """Returns at most `most` of n frames.
+    """Returns all frames, or `most` of them if there are more.
 
-    Number i is frame (i + 0.5) n / most, rounded down, as `uniform` chooses frames.
+    Of n frames, the chosen ones have the numbers (i + 0.5) n / most, rounded down, for i from 0 to most - 1. The clip
+    sampler `uniform` chooses frames in the same way.
     """
     if len(frames) <= most:
         return frames

@@ -1,6 +1,8 @@
-"""Scene graphs of the generated data set, from the true places of its things. Imports no torch.
+"""Makes the scene graphs of the generated data set from the true positions of its things. Imports no torch.
 
-Labels are not used. T video frames, K things of which number 0 is the person, R relations.
+A thing is a small shape with a digit. Thing 0 is the person. Class labels of videos are not used.
+
+Shapes: T video frames, K things, R relations.
 """
 
 import re
@@ -22,7 +24,10 @@ VIDEO_ID = re.compile(r"(?:.*/)?([^/]+)/[a-z_]+_(\d{5,})\.mp4")
 
 
 class InteractionGraphs:
-    """Derives the places again from the seed of the data set. The video itself is not read."""
+    """A source that computes the positions of things again from the seed of the data set.
+
+    It does not read the video.
+    """
 
     def __init__(self, options: InteractionGraphOptions, seed: int) -> None:
         self.options, self.seed = options, seed
@@ -46,7 +51,10 @@ class InteractionGraphs:
 
 
 def _clip_of(video_id: str) -> tuple[str, int]:
-    """Returns split and number of a generated video."""
+    """Returns the split and the number of a generated video.
+
+    Raises GraphError if `video_id` is not the name of a generated video.
+    """
     match = VIDEO_ID.fullmatch(video_id)
     if match is None or not video_id.endswith(video_path(match[1], int(match[2]))):
         raise GraphError("unreadable", f"{video_id} is no video of the generated data set")
@@ -55,7 +63,10 @@ def _clip_of(video_id: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Relations:
-    """Relations of K - 1 things to the person in each frame: values [T, K - 1, R] uint8, gaps_px [T, K - 1]."""
+    """The relations of K - 1 things to the person in each frame: `values` uint8 [T, K - 1, R], 1 if the relation holds.
+
+    `gaps_px` [T, K - 1] are the distances between the thing and the person in pixels.
+    """
 
     values: np.ndarray
     gaps_px: np.ndarray
@@ -63,16 +74,16 @@ class Relations:
 
 @lru_cache(maxsize=1)  # rows of a video follow each other
 def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relations]:
-    """Returns the class numbers [K - 1] of the things besides the person, and their relations."""
+    """Returns the class numbers [K - 1] of the things besides the person, and their relations to the person."""
     shown = truth(seed, split, index)
     return np.array(shown.digits[1:]) + FIRST_DIGIT_CLASS, relations_to_person(shown.boxes)
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """Returns the relations of squares to the first square, from boxes [T, K, 4] in px.
+    """Returns the relations of all things to the first thing. `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels.
 
-    Changes are those since the last frame. Gaps are between discs as wide as the squares, and negative where discs
-    overlap. y grows downwards.
+    Boxes are squares. Changes are those since the previous frame. Gaps are between discs as wide as the squares, and
+    negative if the discs overlap. y grows downwards.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]
@@ -96,5 +107,8 @@ def relations_to_person(boxes: np.ndarray) -> Relations:
 
 
 def _change(values: np.ndarray) -> np.ndarray:
-    """Returns the difference to the previous frame. The first frame has the difference of the second."""
+    """Returns the difference of `values` to the previous frame, in the shape of `values`. The first axis is the frames.
+
+    The first frame has the difference of the second.
+    """
     return np.diff(values, axis=0, prepend=2 * values[:1] - values[1:2])

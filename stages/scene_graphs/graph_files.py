@@ -1,9 +1,9 @@
 """Reads files of scene graphs, one per video. Imports no torch.
 
-{"frames": [{"seconds": 1.5, "objects": [{"class": "chair", "relations": ["sitting_on", "beneath"]}, ...]}, ...]}
+    {"frames": [{"seconds": 1.5, "objects": [{"class": "chair", "relations": ["sitting_on", "beneath"]}, ...]}, ...]}
 
 `objects` are the objects besides the person. `"relations": null` means that no edge leads from the object to the
-person. A frame with the person alone has no objects. Other keys are ignored.
+person. A frame that shows only the person has an empty list of objects. Other keys are ignored.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from kinegraph.stages.scene_graphs.vocabulary import Vocabulary, plain
 
 
 class GraphFileError(ValueError):
-    """A file of scene graphs cannot be used. The message says why."""
+    """A file of scene graphs cannot be read, or its content is wrong. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphObject:
-    """The number of an object's class, and the numbers of its relations to the person.
+    """An object of a graph, with the number of its class and the numbers of its relations to the person.
 
-    Relations are None where it has no edge.
+    `relations` is None if the object has no edge to the person.
     """
 
     class_number: int
@@ -35,7 +35,7 @@ class GraphObject:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGraph:
-    """The graph of one frame. `seconds` count from the first presented frame of the video."""
+    """The graph of one frame. `seconds` is the frame's time after the first presented frame of the video."""
 
     seconds: float
     objects: tuple[GraphObject, ...]
@@ -56,7 +56,11 @@ class _Document(BaseModel):
 
 
 def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]:
-    """Returns the frames of one file, in order of time. Raises FileNotFoundError, GraphFileError."""
+    """Returns the graphs in the file `path`, one for each listed frame, in order of time.
+
+    Raises FileNotFoundError if there is no such file, OSError if it cannot be read, and GraphFileError if its content
+    is wrong.
+    """
     try:
         frames = _Document.model_validate_json(read_regular(path)).frames
     except ValidationError as error:
@@ -71,7 +75,7 @@ def read_graphs(path: Path, options: GraphFileOptions) -> tuple[FrameGraph, ...]
 
 
 class _Numbers:
-    """Maps plain names to numbers. A relation that is left out has None."""
+    """The numbers of classes and relations by their plain names. A relation that is left out has None."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.classes = {plain(name): place for place, name in enumerate(vocabulary.classes)}

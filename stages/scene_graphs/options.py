@@ -1,4 +1,4 @@
-"""The options of scene graphs, with one model per source. Torch-free."""
+"""The options of scene graphs, with one class per source. Imports no torch."""
 
 from typing import Annotated, Any, Literal
 
@@ -46,12 +46,16 @@ class GraphFileOptions(StageOptions):
 
     @property
     def frame_step(self) -> int | None:
-        """Returns the input frames per graph, or None where graphs have times of their own."""
+        """Returns the number of input frames from one graph to the next.
+
+        Returns None if the graphs have times of their own.
+        """
         return None
 
     def shape(self, clip_frames: int) -> tuple[int, int, int]:
-        """Returns the shape (T, M, R) of the arrays for clips of `clip_frames` frames: graphs, objects of a graph,
-        relations.
+        """Returns the shape (T, M, R) of the arrays for clips of `clip_frames` frames.
+
+        T is the number of graphs, M the number of objects of a graph, and R the number of relations.
         """
         return self.max_frames, self.max_objects, len(self.vocabulary.relations)
 
@@ -76,9 +80,10 @@ class GraphFileOptions(StageOptions):
 
 
 class InteractionGraphOptions(StageOptions):
-    """Graphs of the generated data set (`dataset.kind: interactions`), from the true places of its things.
+    """Scene graphs of the generated data set (`dataset.kind: interactions`), from the true positions of its shapes.
 
-    The person is the thing that acts. The other things are objects of the class of their digit.
+    The person is the shape that acts. Every other shape is an object. The class of an object is the digit that it
+    shows.
     """
 
     source: Literal["interactions"]

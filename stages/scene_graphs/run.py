@@ -8,7 +8,7 @@ from kinegraph.stages.stage import StageBatch
 
 
 class GraphRunner:
-    """Runs one source of scene graphs."""
+    """Takes the scene graphs of each clip from one source and writes them to the cache."""
 
     digest = ""
 

@@ -1,4 +1,9 @@
-"""The contract of all sources of scene graphs. Imports no torch."""
+"""Defines what every source of scene graphs offers. Imports no torch.
+
+A scene graph says which relations the objects in a frame have to the one person.
+
+Shapes: T graphs of a clip, M objects of a graph, R relations.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,13 +18,12 @@ from kinegraph.cache_schemas.ledger import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGraphs:
-    """The graphs of one clip as they are cached, in order of time, padding last.
+    """The graphs of one clip as they are cached, in order of time. Padding comes last.
 
-    times [T] float64: seconds from the start of the clip, NaN in padding.
-    count [T] int16: objects besides the person, -1 in padding.
-    objects [T, M] int16: class numbers, -1 past count.
-    linked [T, M] uint8: 1 where an edge leads to the person.
-    relations [T, M, R] uint8: 1 where the object has the relation; 0 where it is not linked.
+    `times` [T] float64 are seconds from the start of the clip, NaN in padding. `count` [T] int16 is the number of
+    objects besides the person, -1 in padding. `objects` [T, M] int16 are the class numbers, -1 from `count` on.
+    `linked` [T, M] uint8 is 1 if an edge leads from the object to the person. `relations` [T, M, R] uint8 is 1 if the
+    object has the relation, and 0 if the object is not linked.
     """
 
     times: np.ndarray
@@ -30,7 +34,7 @@ class ClipGraphs:
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int]) -> "ClipGraphs":
-        """Returns graphs that are all padding, to be filled in. `shape` is (T, M, R)."""
+        """Returns graphs that are all padding, for the caller to fill in. `shape` is (T, M, R)."""
         return cls(
             times=np.full(shape[:1], np.nan),
             count=np.full(shape[:1], -1, np.int16),
@@ -41,7 +45,7 @@ class ClipGraphs:
 
 
 class GraphError(Exception):
-    """A source has no graphs for a clip. `reason` is a reason of the ledger."""
+    """A source has no graphs for a clip. `reason` is one of the reasons for failures in the ledger."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -50,10 +54,10 @@ class GraphError(Exception):
 
 
 class GraphSource(Protocol):
-    """A source of scene graphs: relations of things to the one person, at moments of a clip."""
+    """A source of scene graphs. A graph has the relations of objects to the one person at a moment of a clip."""
 
     def graphs(self, row: ClipRow, frame_times: np.ndarray) -> ClipGraphs:
-        """Returns the graphs of a clip whose frames were presented at `frame_times`, s.
+        """Returns the graphs of the clip `row`. `frame_times` are the presentation times of its frames in seconds.
 
-        Raises GraphError where the clip can have no graphs.
+        Raises GraphError if the source has no graphs for this clip.
         """

@@ -1,4 +1,4 @@
-"""Builds the source that the `graphs` section of a config names. Imports no torch."""
+"""Builds the source of scene graphs that a config names. Imports no torch."""
 
 from kinegraph.stages.datasets.options import DatasetOptions, InteractionsOptions
 from kinegraph.stages.scene_graphs.from_files import FileGraphs
@@ -8,9 +8,10 @@ from kinegraph.stages.scene_graphs.source import GraphSource
 
 
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
-    """Returns the source.
+    """Returns the source of scene graphs for `options`.
 
-    Only the source `interactions` uses `dataset`. The config ensures that it is the generated data set.
+    Only the source `interactions` uses `dataset`. The check of the config ensures that `dataset` is then the generated
+    data set.
     """
     if isinstance(options, GraphFileOptions):
         return FileGraphs(options)

@@ -1,4 +1,4 @@
-"""The stage key `graphs`: scene graphs of moments of a clip. Imports no torch."""
+"""The stage `graphs`, which writes scene graphs at moments of a clip. Imports no torch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -52,7 +52,11 @@ class SceneGraphs(StageKind):
         return GraphRunner(_options(recipe), recipe.dataset)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields problems of times and count [n, T], objects and linked [n, T, M], and relations [n, T, M, R]."""
+        """Yields (array, problem) for values that no extraction can have written.
+
+        `ok` has the arrays of n rows: times and count [n, T], objects and linked [n, T, M], relations [n, T, M, R]. T
+        is the number of graphs, M the number of objects of a graph, and R the number of relations.
+        """
         times, count, objects, linked, relations = (ok[f"graphs/{name}"] for name in PARTS)
         places = np.arange(objects.shape[-1])
         if ((count < -1) | (count > len(places))).any():

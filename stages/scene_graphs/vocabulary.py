@@ -1,4 +1,4 @@
-"""Names of the objects and relations in scene graphs. The place of a name is its number in the cache. Torch-free."""
+"""The names of the objects and relations in scene graphs. The cache has the index of a name. Imports no torch."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,10 @@ from kinegraph.stages.options import StageOptions
 
 
 def plain(name: str) -> str:
-    """Returns a name as it is compared: `cup/glass/bottle` is `cupglassbottle`, `looking_at` is `lookingat`."""
+    """Returns the form of a name in which names are compared: lower case, without blanks and the signs / _ -.
+
+    For example, `cup/glass/bottle` becomes `cupglassbottle`.
+    """
     return "".join(letter for letter in name.lower() if letter not in "/_- ")
 
 
@@ -55,9 +58,10 @@ NAMED = {
 
 
 def resolved(given: Any) -> Any:
-    """Returns the vocabulary that the option `vocabulary` names: a name of NAMED, or a json file.
+    """Returns the vocabulary that `given`, the value of the option `vocabulary`, names.
 
-    Other values are unchanged.
+    A value that is no text is unchanged. A text is a name of NAMED or the path of a json file. Raises ValueError if it
+    is neither.
     """
     if not isinstance(given, str):
         return given

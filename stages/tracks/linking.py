@@ -1,6 +1,6 @@
-"""Links the boxes of consecutive frames to tracks, greedily by overlap. Imports no torch.
+"""Links the boxes of consecutive frames to tracks, in the order of their overlap. Imports no torch.
 
-T frames, N places for boxes a frame, P boxes of a frame, Q boxes of the next.
+Shapes: T frames, N places for boxes in a frame, P boxes of a frame, Q boxes of the next frame.
 """
 
 import numpy as np
@@ -9,14 +9,14 @@ NO_BOX = -1
 
 
 def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: float) -> tuple[np.ndarray, int]:
-    """Returns the track of each box as int32 [T, N], and the number of tracks. A place without a box has -1.
+    """Returns the track number of each box, int32 [T, N], and the number of tracks. A place without a box has -1.
 
-    The first `count` [T] of the boxes [T, N, 4] xyxy and scores [T, N] of a frame are valid. A box continues the track
-    of a box of the previous frame if the IoU of both boxes is `min_iou` or more. Pairs are taken by descending IoU.
-    Among pairs of equal IoU, the pair whose later box has the higher score is first, then the lower index of the later
-    box, then the lower index of the earlier box. Each box is in at most one pair with the previous frame. A box without
-    such a pair begins a track. Tracks are numbered from 0 by their first frame, then by the index of their box in that
-    frame.
+    Only the first `count` [T] boxes of a frame are valid. `boxes` [T, N, 4] are (x1, y1, x2, y2), and `scores` is [T,
+    N]. A box continues the track of a box of the previous frame if their IoU is at least `min_iou`. Pairs are taken by
+    descending IoU. Among pairs of equal IoU, the pair whose later box has the higher score comes first, then the pair
+    with the lower index of the later box, then the pair with the lower index of the earlier box. Each box is in at most
+    one pair with the previous frame. A box without such a pair begins a track. Tracks are numbered from 0 by their
+    first frame, then by the index of their box in that frame.
     """
     ids = np.full(scores.shape, NO_BOX, np.int32)
     num_tracks, last = 0, np.empty((0, 4), np.float32)
@@ -31,9 +31,9 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
 
 
 def iou(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Returns the intersection over union of boxes [P, 4] and [Q, 4] as float64 [P, Q].
+    """Returns the IoU (intersection over union) of each earlier box and each later box: float64 [P, Q].
 
-    The result is 0 for boxes without an area.
+    `earlier` is [P, 4] and `later` is [Q, 4]. The result is 0 for boxes without an area.
     """
     first, second = earlier[:, None].astype(np.float64), later[None].astype(np.float64)
     common = _area(np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:]))
@@ -43,7 +43,7 @@ def iou(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
 
 
 def _area(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Returns the areas of rectangles from their corners [..., 2].
+    """Returns the areas of rectangles. `start` and `end` [..., 2] are their first and last corners.
 
     A rectangle that ends before it starts has the area 0.
     """
@@ -52,7 +52,10 @@ def _area(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _pairs(overlaps: np.ndarray, scores: np.ndarray, min_iou: float) -> list[tuple[int, int]]:
-    """Returns the pairs (earlier box, later box) to link. `overlaps` is [P, Q], `scores` [Q] are of the later boxes."""
+    """Returns the pairs (index of the earlier box, index of the later box) to link.
+
+    `overlaps` [P, Q] are the IoUs. `scores` [Q] are those of the later boxes.
+    """
     earlier, later = np.nonzero(overlaps >= min_iou)
     order = np.lexsort((earlier, later, -scores[later], -overlaps[earlier, later]))
     pairs: dict[int, int] = {}  # later box -> earlier box

@@ -9,7 +9,7 @@ from kinegraph.stages.tracks.options import TrackOptions
 
 
 class TrackRunner:
-    """Links boxes clip by clip. Each crop of a clip has its own boxes and its own tracks."""
+    """Links the boxes of each clip to tracks. Each crop of a clip has its own boxes and its own tracks."""
 
     digest = ""
 

@@ -1,4 +1,4 @@
-"""The stage key `tracks`: which proposals of consecutive frames are the same object. Imports no torch."""
+"""The stage `tracks`, which finds the proposals of consecutive frames that are the same object. Imports no torch."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -41,9 +41,10 @@ class Tracks(StageKind):
         return TrackRunner(recipe.tracks)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields problems of ids [n, T, N] and the number of tracks [n].
+        """Yields (array, problem) for values that no extraction can have written.
 
-        In each frame, the boxes come first, and new tracks have the next numbers.
+        `ok` has track numbers [n, T, N] and numbers of tracks [n] of n rows, T frames and N places for boxes. In each
+        frame, the boxes come first. A new track must have the next number.
         """
         ids, num_tracks = ok[IDS], ok[NUM_TRACKS]
         in_order = np.sort(ids, -1)
