@@ -29,7 +29,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry:
-    """The description of a backbone in the way in which it is trained.
+    """Describes a backbone, with its taps, its input, its named weights and its options.
 
     The input is a square of `size` px a side, in RGB from 0 to 1, normalised by `mean` and `std`. `options` has the
     allowed values of each option of the geometry, the paper's value first, and of `geometry` itself. `chosen` has the
@@ -51,9 +51,9 @@ class BackboneEntry:
 
     @property
     def other_words(self) -> list[str]:
-        """Returns what `weights` of a config may be besides a name, a file and `random:<seed>`.
+        """Returns the further forms of the option `weights`, for an error message.
 
-        An error message lists it.
+        The usual forms are a name, a file and `random:<seed>`.
         """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 

@@ -1,4 +1,7 @@
-"""Makes weights of 3D networks from 2D weights (Carreira and Zisserman 2017, arXiv 1705.07750, section 2.4)."""
+"""Makes the weights of 3D networks from the weights of 2D networks.
+
+The method is that of Carreira and Zisserman 2017, arXiv 1705.07750, section 2.4.
+"""
 
 import re
 from collections.abc import Mapping

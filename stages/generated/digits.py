@@ -1,4 +1,5 @@
-"""Pictures of handwritten digits for generated data sets: MNIST's files, or scikit-learn's digits. Imports no torch.
+"""Reads pictures of handwritten digits for generated data sets, from MNIST's files or from scikit-learn. Imports no
+torch.
 
 Shapes: N images.
 """

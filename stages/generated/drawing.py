@@ -62,8 +62,9 @@ def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray
 
 
 def ground(rng: np.random.Generator) -> UInt8Array:
-    """Returns a random, almost grey background: [FRAME_SIZE, FRAME_SIZE, 3], 0..255. It has a slope and a
-    little noise.
+    """Returns a random, almost grey background: [FRAME_SIZE, FRAME_SIZE, 3], 0..255.
+
+    It has a slope and a little noise.
     """
     ramp = np.linspace(-1, 1, FRAME_SIZE)
     slope = rng.uniform(-12, 12) * ramp[:, None] + rng.uniform(-12, 12) * ramp

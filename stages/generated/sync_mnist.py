@@ -77,9 +77,9 @@ class Cast:
 
 
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Returns the digits of a clip: image `first` as digit 0, then random images of other digits below `digit_values`.
+    """Returns the digits of a clip. The first is image `first`. The others are random images of other values.
 
-    No digit occurs twice.
+    All values are below `digit_values`, and no value occurs twice.
     """
     value = int(images.values[first])
     others = rng.permutation([other for other in range(digit_values) if other != value])[: num_digits - 1].tolist()
@@ -163,7 +163,7 @@ class SyncMnist:
     def sample(self, split: str, index: int) -> SyncSample:
         """Returns clip `index` of `split`. The same arguments always return the same pixels.
 
-        The images of the split take turns as digit 0.
+        The images of the split take turns as the first digit of a clip.
         """
         rng, roles = self._begin(split, index)
         tracks = walk if self.options.motion == "walk" else constant

@@ -109,7 +109,7 @@ def directions(velocities: Tensor) -> Tensor:
 
 
 class ThingClassifier(nn.Module):
-    """TinyI3D with the layers that train it. They predict the digit and the motion of each thing.
+    """TinyI3D with additional layers for its training, which predict the digit and the motion of each thing.
 
     The layers read the region of the thing in the maps of the last tap.
     """

@@ -68,7 +68,7 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 
 
 class Atr(MapHead):
-    """ATR blocks on features/<backbone>/<tap> [T, C, H, W]. The mean of their output over time and space is classified.
+    """Runs ATR blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
 
     Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its ReLU.
     This head has the block behind the cached tap, whose maps have passed that ReLU.
@@ -104,10 +104,11 @@ class AtrBlock(nn.Module):
         return x + each_frame(self.norm, y.expand_as(x))
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
-        """Returns z distributed over the positions of the map: [B, T, C, H, W] (reconstructed).
+        """Returns `z` [B, T, C] distributed over the positions of the map: [B, T, C, H, W] (reconstructed).
 
-        The result is sigmoid(M) z, or z + sigmoid(M). `z` is [B, T, C]. `located` is the map M [B, T, 1, H, W] of the
-        action. Without distribution, or without M, returns z as [B, T, C, 1, 1].
+        `located` is the map M [B, T, 1, H, W] of the action. The option `distribution` chooses the result: sigmoid(M) z
+        for "scaling", z + sigmoid(M) for "adding". Without distribution, or without M, the result is z as [B, T, C, 1,
+        1].
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":

@@ -23,10 +23,10 @@ class Conv3dOptions(MapOptions):
 
 
 class Conv3dHead(MapHead):
-    """Residual 3D blocks on features/<backbone>/<tap> [T, C, H, W].
+    """Runs residual 3D blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
 
-    The mean of their output over time and space is classified. The head stands for the baselines I3D and non-local of
-    the RSTG paper. Deviation: the paper's baselines are whole networks on pixels.
+    The head stands for the baselines I3D and non-local of the RSTG paper. Deviation: the paper's baselines are whole
+    networks on pixels.
     """
 
     option_model = Conv3dOptions

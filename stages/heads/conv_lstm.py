@@ -27,9 +27,10 @@ class ConvLstmOptions(MapOptions):
 
 
 class ConvLstm(Head):
-    """One ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W].
+    """Runs one ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W] and classifies its state after the last
+    frame.
 
-    The state after the last frame is averaged over positions and classified.
+    The state is averaged over positions first.
     """
 
     option_model = ConvLstmOptions

@@ -1,4 +1,4 @@
-"""The contract of heads. A head is a network that names the cached arrays it reads."""
+"""The base class of heads. A head is a network that names the cached arrays that it reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +23,13 @@ class HeadError(UsageError):
 
 
 class HeadOptions(StageOptions):
-    """The base of the options of heads."""
+    """The base class of the options of heads."""
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options as a run stores them. A run that continues compares them with its own."""
+        """Returns the options as the dictionary that a run stores.
+
+        A run that continues compares it with its own options.
+        """
         return self.model_dump()
 
 

@@ -186,7 +186,7 @@ class ProposalReader:
         return valid & (torch.minimum(boxes[..., 2:], end) > torch.maximum(boxes[..., :2], start)).all(-1)
 
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the boxes [B, T, N, 4], in the type in which they are stored.
+        """Returns the boxes [B, T, N, 4] of a batch, in the type in which they are cached.
 
         Narrower types would do harm. bfloat16 rounds pixels past 256, and areas past 65504 square pixels overflow
         float16.

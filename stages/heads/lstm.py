@@ -27,10 +27,10 @@ class LstmOptions(TapOptions):
 
 
 class Lstm(Head):
-    """One LSTM layer over features/<backbone>/<tap>_pooled [T, C].
+    """Runs one LSTM layer over features/<backbone>/<tap>_pooled [T, C] and classifies its state after the last frame.
 
-    A linear layer classifies the LSTM's state after the last frame. With `convolutions`, the head reads the maps [T, C,
-    H, W] and is "Conv + LSTM" of the RSTG paper. The paper does not state the size of the convolutions.
+    With `convolutions`, the head reads the maps [T, C, H, W] and is "Conv + LSTM" of the RSTG paper. The paper does not
+    state the size of the convolutions.
     """
 
     option_model = LstmOptions

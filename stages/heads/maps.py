@@ -68,7 +68,7 @@ class MapHead(Head):
 
 
 class TimeFirst(nn.Module):
-    """Wraps a module that takes [B, C, T, H, W], so that it takes and returns [B, T, C, H, W].
+    """Wraps a module for [B, C, T, H, W] as a module that takes and returns [B, T, C, H, W].
 
     The same wrapper serves the opposite case.
     """
@@ -83,10 +83,9 @@ class TimeFirst(nn.Module):
 
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:
-    """Runs a network for images on each frame of `clips` [B, T, C, H, W].
+    """Returns the output of `network` for each frame of `clips` [B, T, C, H, W].
 
-    Returns the outputs of the network, with the axes of clips and frames in front. Output maps have shape [B, T, C',
-    H', W'], with channels and size of the network's output.
+    `network` takes frames [B*T, C, H, W]. The output has the axes B and T in front. For maps it is [B, T, C', H', W'].
     """
     frames: Tensor = network(clips.flatten(0, 1))
     return frames.view(clips.shape[:2] + frames.shape[1:])

@@ -18,10 +18,9 @@ class NonLocalOptions(MapOptions):
 
 
 class NonLocalHead(MapHead):
-    """Non-local blocks on features/<backbone>/<tap> [T, C, H, W].
+    """Runs non-local blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
 
-    The mean of their output over time and space is classified. Deviation: the paper puts its blocks inside res3 and
-    res4. This head has them behind the cached tap.
+    Deviation: the paper puts its blocks inside res3 and res4. This head has them behind the cached tap.
     """
 
     option_model = NonLocalOptions

@@ -26,7 +26,7 @@ class ProposalPoolOptions(ProjectedRegionOptions):
     )
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options as a run stores them.
+        """Returns the options as the dictionary that a run stores.
 
         `over` is left out at its default, because runs of earlier versions lack it.
         """

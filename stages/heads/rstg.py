@@ -334,7 +334,7 @@ class Attention(nn.Module):
         self.norm = SetNorm(dim) if layered and form == "tf_sum" else nn.Identity()
 
     def weights(self, nodes: Tensor) -> Tensor:
-        """Returns the weights [..., V receivers, V senders] for `nodes` [..., V, D]."""
+        """Returns the attention weights [..., V receivers, V senders] between the nodes [..., V, D]."""
         senders, receivers = self.of_sender(nodes), self.of_receiver(nodes)
         if self.form == "tf_sum":
             masked: Tensor = F.leaky_relu(self.adjacency * (receivers + senders.transpose(-1, -2)), 0.2)

@@ -53,14 +53,14 @@ class StrgOptions(ProjectedRegionOptions):
 
 
 class Strg(Head):
-    """Graph convolutions over all regions of a clip.
+    """Runs graph convolutions over all regions of a clip, and classifies their mean with that of the frame features
+    (fig. 2).
 
-    Their mean is classified together with the mean of the frame features (paper, fig. 2). The paper reduces D = 2048
-    channels to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. With `regions_from: maps`, the head does
-    the same on cached maps. `regions_from: cached` is a deviation. It applies the same linear map to cached regions,
-    after RoIAlign and pooling. The linear map can be exchanged with RoIAlign and the mean, but not with the maximum, so
-    the result is another function of the same size. With `dim: null` there is no projection, for regions that were
-    cached behind such a convolution.
+    The paper reduces D = 2048 channels to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. With
+    `regions_from: maps`, the head does the same on cached maps. `regions_from: cached` is a deviation. It applies the
+    same linear map to cached regions, after RoIAlign and pooling. The linear map can be exchanged with RoIAlign and the
+    mean, but not with the maximum, so the result is another function of the same size. With `dim: null` there is no
+    projection, for regions that were cached behind such a convolution.
     """
 
     option_model = StrgOptions
@@ -114,9 +114,10 @@ class RegionGraph(nn.Module):
         return torch.stack(outputs).sum(0)
 
     def _graphs(self, x: Tensor, regions: Regions) -> dict[str, Collect]:
-        """Returns the graphs of the first layer as functions on nodes, by name.
+        """Returns the graphs of the first layer by name.
 
-        They are made from `x`, the features before g.
+        A graph is a function from nodes to the sums that they collect. The graphs are computed from `x`, the features
+        before g.
         """
         collect: dict[str, Collect] = {}
         if self.affinity is not None:

@@ -22,8 +22,8 @@ Places = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 class InsertionOptions(StageOptions):
     """Blocks of one kind in a tail.
 
-    A place is a residual block, as `res5.1`, an Inception block, as `mixed_7a`, or a stage, as `res5`, which means all
-    its blocks.
+    A place is a residual block, such as `res5.1`, an Inception block, such as `mixed_7a`, or a stage, such as `res5`,
+    which means all its blocks.
     """
 
     block: Literal["trg", "atr", "rstg", "non_local", "conv3d"] = Field(

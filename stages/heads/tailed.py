@@ -11,7 +11,7 @@ from kinegraph.stages.heads.tail_options import TailOptions
 
 
 class TailedHead(Head):
-    """A head on maps or pooled features of a tap, together with the tail that computes them from a lower, cached tap.
+    """Runs a tail on cached maps, then a head on the maps or the pooled features that the tail computes.
 
     To the head, the tail's maps and their means look like cached arrays. The head can read no other features.
     """

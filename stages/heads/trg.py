@@ -37,12 +37,12 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 
 
 class Trg(MapHead):
-    """TRG blocks on features/<backbone>/<tap> [T, C, H, W].
+    """Runs TRG blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space (eq. 13).
 
-    The mean of their output over time and space is classified (paper, eq. 13). Deviations: the paper puts its blocks
-    behind layers of the backbone. This head has them behind the cached tap. The paper's formula has 378 M parameters
-    for three blocks on C = 2048, but its tables leave 4.5 M beside the backbone. So maps are first reduced to `dim`
-    channels. `dim: null` is the formula as printed. Blocks in a tail are as printed too.
+    Deviations: the paper puts its blocks behind layers of the backbone. This head has them behind the cached tap. The
+    paper's formula has 378 M parameters for three blocks on C = 2048, but its tables leave 4.5 M beside the backbone.
+    So maps are first reduced to `dim` channels. `dim: null` is the formula as printed. Blocks in a tail are as printed
+    too.
     """
 
     option_model = TrgOptions

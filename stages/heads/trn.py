@@ -24,11 +24,11 @@ class TrnOptions(TapOptions):
 
 
 class Trn(Head):
-    """Relations among n frames of features/<backbone>/<tap>_pooled, for n = 2 to T. Each n has its own network.
+    """Computes relations among n frames of features/<backbone>/<tap>_pooled, for n = 2 to T, and classifies them.
 
-    The sum is classified. The head has one linear layer on all relations side by side. This is the same function as the
-    sum of one layer for each n. Sizes and number of tuples are those of the authors' code. Deviation: tuples are random
-    in training only, so that in evaluation a clip always has the same logits. The head has about C H T^2 / 2
+    Each n has its own network. The head has one linear layer on all relations side by side. This is the same function
+    as the sum of one layer for each n. Sizes and number of tuples are those of the authors' code. Deviation: tuples are
+    random in training only, so that in evaluation a clip always has the same logits. The head has about C H T^2 / 2
     parameters, 34 M for 32 frames.
     """
 

@@ -78,9 +78,10 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
 
 
 def _calibrate(proposer: Detectron2Proposer) -> None:
-    """Scales the gains of a random network so that its maps keep a useful size, as `stages/weights/random.py` does.
+    """Scales the gains of a network with random weights, so that the values of its maps keep a useful size.
 
-    That file knows neither the names of these blocks nor pixels in 0..255.
+    `stages/weights/random.py` does this for other networks. It knows neither the names of these blocks nor pixels in
+    0..255.
     """
     stem = proposer.backbone.bottom_up.stem.conv1.norm
     stem.weight.fill_(1 / BRIGHTNESS_STD)

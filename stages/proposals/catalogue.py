@@ -15,7 +15,7 @@ COUNTED_FRAME = 240, 320  # (height, width) in px of the frame for which GMACs a
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalEntry:
-    """The description of a proposal network.
+    """Describes a proposal network, with its input, its named weights and its size.
 
     Frames are resized so that the short side is `short_side` px, but the long side at most `max_side` px. `rounding`
     says how the resized sides are rounded: `down` as in torchvision, `half_up` as in detectron2. `source` is the value

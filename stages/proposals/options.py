@@ -20,9 +20,9 @@ WORDS_FOR_CONTENT = {"weights", "model", "config", "files"}
 
 
 class SourceOptions(StageOptions):
-    """The questions that the pipeline asks about every source.
+    """The base class of the options of all sources. Its properties say what the pipeline must provide for a source.
 
-    The default answers fit a source that needs no pixels.
+    The properties of this class fit a source that needs no pixels.
     """
 
     every: int = Field(1, ge=1, le=10_000, description="propose on every k-th frame of the clip")

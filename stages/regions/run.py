@@ -15,9 +15,9 @@ from kinegraph.stages.stage import StageBatch
 
 
 class RegionRunner:
-    """Computes the regions of all taps of one backbone entry.
+    """Computes the region features of one backbone entry, on the maps of all its taps.
 
-    `maps_of` is the stage key whose arrays are the taps' maps.
+    The maps are arrays of the stage `maps_of`.
     """
 
     digest = ""

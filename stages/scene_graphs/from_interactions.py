@@ -107,8 +107,8 @@ def relations_to_person(boxes: np.ndarray) -> Relations:
 
 
 def _change(values: np.ndarray) -> np.ndarray:
-    """Returns the difference of `values` to the previous frame, in the shape of `values`. The first axis is the frames.
+    """Returns the difference of `values` to the previous frame, in the shape of `values`. Frames are the first axis.
 
-    The first frame has the difference of the second.
+    The first frame has the difference of the second frame.
     """
     return np.diff(values, axis=0, prepend=2 * values[:1] - values[1:2])

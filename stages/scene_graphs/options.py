@@ -60,10 +60,11 @@ class GraphFileOptions(StageOptions):
         return self.max_frames, self.max_objects, len(self.vocabulary.relations)
 
     def file_of(self, video_id: str) -> str:
+        """Returns the path of the file with the graphs of the video `video_id`."""
         return path_for(self.files, video_id)
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options that the fingerprint covers."""
+        """Returns the options that the fingerprint of the stage covers, as a dictionary."""
         return self.model_dump(mode="json", exclude={"files"})
 
     @model_validator(mode="before")

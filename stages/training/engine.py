@@ -326,7 +326,7 @@ class _Training:
         return logits
 
     def _share(self, indices: Tensor) -> float:
-        """Returns the factor on this process's mean loss.
+        """Returns the factor by which the mean loss of this process is multiplied.
 
         With these factors, the mean over the processes is the mean over all clips `indices`.
         """

@@ -1,4 +1,4 @@
-"""The options of a training run. Torch-free."""
+"""The options of a training run. Imports no torch."""
 
 from typing import Annotated, Any, Literal, Self
 

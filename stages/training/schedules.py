@@ -17,7 +17,7 @@ class Schedule:
 
     @property
     def num_steps(self) -> int:
-        """Returns the number of steps of the run."""
+        """Returns the number of steps of the whole run. In a step the weights are updated once."""
         return self.options.iterations or self.options.epochs * self.steps_per_epoch
 
     @property
