@@ -15,10 +15,10 @@ DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the device. `auto` is the first CUDA device, or the CPU where there is none.
+    """Returns the torch device for `run.device`. `auto` is the first CUDA device, or the CPU where there is none.
 
-    The call switches off TF32 for float32 in this process. Raises UsageError for a device that this machine does not
-    have.
+    The call switches off TF32 for float32 in this process. Raises UsageError for an unknown name, or for a device that
+    this machine does not have.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def require_cuda(index: int, given: str, advice: str) -> None:
-    """Raises UsageError where torch finds no CUDA device of that index.
+    """Raises UsageError where torch finds no CUDA device with the number `index`.
 
     The message starts with `given` and ends with `advice`.
     """
@@ -43,10 +43,10 @@ def require_cuda(index: int, given: str, advice: str) -> None:
 
 
 def share_of_devices(name: str, number: int, num_cuda: int) -> str:
-    """Returns the device of process `number` on a machine with `num_cuda` CUDA devices.
+    """Returns the name of the device for process number `number` on a machine with `num_cuda` CUDA devices.
 
-    `auto` and `cuda` take the devices in turn. A name of one device is returned unchanged, and so is every name where
-    there are no CUDA devices.
+    For `auto` and `cuda`, process 0 has cuda:0, process 1 has cuda:1, and so on, from the start again after the last
+    device. Other names are returned unchanged, and so is every name where there are no CUDA devices.
     """
     if name not in ("auto", "cuda") or num_cuda == 0:
         return name
@@ -54,9 +54,9 @@ def share_of_devices(name: str, number: int, num_cuda: int) -> str:
 
 
 def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the network on `device` with channels-last weights.
+    """Returns `network`, moved to `device`, with the weights of convolutions in channels-last order.
 
-    Convolutions in half precision are several times faster then.
+    In this order, convolutions in half precision are several times faster.
     """
     network = network.to(device)
     for module in network.modules():
@@ -68,7 +68,9 @@ def frozen_on(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def require_precision(precision: str, device: torch.device, key: str) -> None:
-    """Raises UsageError, which names `key`, for bf16 on a GPU that only emulates bf16, as GPUs before Ampere do."""
+    """Raises UsageError for bf16 on a GPU that only emulates bf16, as GPUs before Ampere do. The message names
+    `key`.
+    """
     if precision != "bf16" or device.type != "cuda":
         return
     with torch.cuda.device(device):
@@ -77,28 +79,30 @@ def require_precision(precision: str, device: torch.device, key: str) -> None:
 
 
 def is_slow_at(precision: str, device: torch.device) -> bool:
-    """Returns whether `device` is a CPU without instructions for bf16, as CPUs without AVX-512 are.
+    """Returns whether `precision` is bf16 and `device` is a CPU without instructions for bf16, such as AVX-512.
 
-    Convolutions in bf16 take up to 100 times longer there than in float32.
+    Convolutions in bf16 then take up to 100 times longer than in float32.
     """
     return precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which operations run in `precision`: autocast, or plain float32 without TF32 for fp32."""
+    """Returns a context in which operations run in `precision`: autocast for bf16 and fp16, plain float32 for fp32."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which operations keep the precision of their inputs, as on devices without autocast."""
+    """Returns a context in which operations keep the precision of their inputs, although autocast may be on around
+    it.
+    """
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | None = None) -> Any:
-    """Returns lstm(sequences, state).
+    """Returns the result of lstm(sequences, state).
 
-    On CPUs without AVX-512 autocast is off, because oneDNN has no LSTM in bf16 for them.
+    On CPUs without AVX-512, the LSTM runs in float32 also under autocast, because oneDNN has no LSTM in bf16 for them.
     """
     device = sequences.device
     if not torch.is_autocast_enabled("cpu") or not is_slow_at("bf16", device):
@@ -108,7 +112,9 @@ def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | N
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """Returns the array on `device`. For CUDA the copy uses pinned memory and does not wait."""
+    """Returns `array` as a tensor on `device`. For CUDA, the copy uses pinned memory, and the call does not wait for
+    it.
+    """
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor
@@ -118,6 +124,7 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
 def on_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Returns `values` as a tensor on `device`.
 
-    Values that were handed on are there already. A row of the cache is read-only.
+    A tensor is returned unchanged, because another stage made it on the device. An array is copied, because rows of the
+    cache are read-only.
     """
     return values if isinstance(values, Tensor) else upload(values.copy(), device)

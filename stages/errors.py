@@ -1,4 +1,4 @@
-"""Base classes of errors that a user can fix by asking for something else. Torch-free."""
+"""Defines the base classes of errors that a user can fix by another request. Torch-free."""
 
 
 class UsageError(ValueError):

@@ -1,4 +1,4 @@
-"""The table of stage kinds. Each kind follows the kinds that it reads. Imports no torch."""
+"""Lists the kinds of stage by name, each after the kinds that it reads. Imports no torch."""
 
 from kinegraph.cache_schemas.errors import CacheTooNew
 from kinegraph.stages.backbones.stage import Backbones
@@ -20,9 +20,9 @@ KINDS: dict[str, StageKind] = {
 
 
 def kind_of(key: str) -> StageKind:
-    """Returns the kind of a stage key.
+    """Returns the kind of stage for a stage key. The kind is the first part of the key.
 
-    Raises CacheTooNew for a key that only another version of kinegraph can have written.
+    Raises CacheTooNew for an unknown kind, because another version of kinegraph must have written the key.
     """
     if (kind := KINDS.get(key.partition("/")[0])) is None:
         raise CacheTooNew(

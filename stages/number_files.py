@@ -1,4 +1,6 @@
-"""Reads arrays from .npy and .npz files. Headers are compared with the files before memory is allocated. Torch-free."""
+"""Reads arrays from .npy and .npz files. Memory is allocated only after the header was compared with the file.
+Torch-free.
+"""
 
 import math
 import zipfile
@@ -19,11 +21,14 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class ArrayFileError(ValueError):
-    """The file holds no arrays of plain values, holds fewer bytes than it states, or unpacks to too many."""
+    """The file holds no arrays of numbers, holds fewer bytes than it states, or unpacks to too many bytes."""
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Returns the array of a .npy file. Raises OSError, ArrayFileError."""
+    """Returns the array of a .npy file.
+
+    Raises OSError where the file cannot be opened, ArrayFileError where it is damaged or holds something else.
+    """
     with open_regular(path) as file, _damage_named():
         size = file.seek(0, 2)
         file.seek(0)
@@ -31,9 +36,10 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns the arrays called `names` of a .npz file, and the names of all its arrays. Other arrays are not read.
+    """Returns (name -> array for the arrays in `names`, names of all arrays in the file) of a .npz file.
 
-    Raises OSError, ArrayFileError.
+    Other arrays are not read. Raises OSError where the file cannot be opened, ArrayFileError where it is damaged or an
+    array in `names` holds no numbers.
     """
     with open_regular(path) as file, _damage_named(), zipfile.ZipFile(file) as archive:
         stored = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
@@ -47,7 +53,10 @@ def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], l
 
 
 def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
-    """Raises ArrayFileError where `stored_bytes` would unpack to more than the limit allows."""
+    """Raises ArrayFileError where `stored_bytes` would unpack to too many bytes.
+
+    The limit for `unpacked_bytes` is 1 GiB, or MOST_EXPANSION times `stored_bytes` where that is more.
+    """
     if unpacked_bytes > max(GIB, MOST_EXPANSION * stored_bytes):
         raise ArrayFileError(
             f"{stored_bytes} bytes would unpack to {unpacked_bytes}. The limit is 1 GiB, or {MOST_EXPANSION} times the "
@@ -56,7 +65,7 @@ def require_expansion(unpacked_bytes: int, stored_bytes: int) -> None:
 
 
 def require_plain(dtype: np.dtype) -> None:
-    """Raises ArrayFileError for a type of objects, a type with fields, or a type of no bytes."""
+    """Raises ArrayFileError where values of `dtype` are Python objects, have fields, or have no bytes."""
     if dtype.hasobject:
         raise ArrayFileError("it holds Python objects or references, which are never loaded; numbers are expected")
     if dtype.names or not dtype.itemsize:
@@ -65,7 +74,9 @@ def require_plain(dtype: np.dtype) -> None:
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
-    """Turns every error of the zip reader for a damaged file into an ArrayFileError."""
+    """Turns the errors that a damaged file causes in the reader into ArrayFileError. OSError and MemoryError pass
+    unchanged.
+    """
     try:
         yield
     except (OSError, MemoryError, ArrayFileError):
@@ -75,9 +86,10 @@ def _damage_named() -> Iterator[None]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Returns the shape, whether the order is Fortran's, and the type.
+    """Returns (shape, whether the values are in Fortran's order, type) from the header of a .npy file.
 
-    Python's parser raises MemoryError for some damaged headers.
+    Raises ArrayFileError for a damaged header. For some damaged headers, Python's parser raises MemoryError, which
+    becomes ArrayFileError too.
     """
     try:
         version = npy.read_magic(file)
@@ -91,7 +103,10 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _array(file: IO[bytes], size: int) -> np.ndarray:
-    """Returns the array of an opened .npy file of `size` bytes."""
+    """Returns the array of an opened .npy file. `size` is the size of the file in bytes.
+
+    Raises ArrayFileError where the file is damaged or its values are no numbers.
+    """
     shape, is_fortran, dtype = _header(file)
     require_plain(dtype)
     if any(side < 0 for side in shape):

@@ -1,4 +1,4 @@
-"""The base of every config section, and helpers for errors about a section. Torch-free."""
+"""Defines the base class of config sections, and functions for errors about a section. Torch-free."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,20 +14,20 @@ SplitName = Annotated[str, StringConstraints(min_length=1)]
 
 
 class StageOptions(BaseModel):
-    """The base of config sections. Sections are immutable and refuse unknown keys, infinite numbers and NaN."""
+    """The base class of config sections. Sections are immutable. They refuse unknown keys, infinite numbers and NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def need(held: bool, key: str, given: object, allowed: str) -> None:
-    """Raises ValueError with the key, the given value and the allowed values, unless `held` is true."""
+    """Raises ValueError unless `held` is true. The message has the key, the given value and the allowed values."""
     if not held:
         raise ValueError(f"{key}: given {shortened(repr(given))}, allowed: {allowed}")
 
 
 @contextmanager
 def under(key: str) -> Iterator[None]:
-    """Adds the key in front of errors about its value."""
+    """Adds `key` in front of the message of a ValueError that is raised inside the `with` block."""
     try:
         yield
     except ValueError as error:

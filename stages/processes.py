@@ -1,4 +1,4 @@
-"""Runs calls in processes of their own. Each process has a number."""
+"""Runs calls in other processes. Each of these processes has a number, from 0."""
 
 import multiprocessing
 from collections import deque
@@ -16,10 +16,11 @@ _number = 0  # the number of this process
 
 
 def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count: int) -> Iterator[Result]:
-    """Yields `call(number, job)` for each job, in order.
+    """Yields `call(number, job)` for each job, in the order of `jobs`. The calls run in `count` processes.
 
-    `number`, below `count`, is the number of the process that runs the job. No process is left behind, however the
-    caller stops. A signal that stops this process ends the others. Raises BrokenProcessPool where one of them dies.
+    `number` is the number of the process that runs the job, from 0 to `count` - 1. No process is left behind, however
+    the caller stops. A signal that stops this process ends the other processes. Raises BrokenProcessPool where one of
+    them dies.
     """
     context = multiprocessing.get_context("spawn")
     process_numbers: SimpleQueue[int] = context.SimpleQueue()

@@ -1,4 +1,4 @@
-"""The part of a config that fingerprints cover: the clips, and the stages made from them. Torch-free."""
+"""Defines the part of a config that fingerprints cover: the clips, and the stages made from them. Torch-free."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,9 +24,10 @@ EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]
 
 
 class Recipe(StageOptions):
-    """One section for each kind of stage. A stage without a section is not extracted.
+    """The sections of a config that describe stages, one for each kind of stage.
 
-    Each kind checks that its section fits the others (`StageKind.check`).
+    A stage without a section is not extracted. Each kind checks that its section fits the other sections
+    (`StageKind.check`).
     """
 
     dataset: DatasetOptions | None = None
@@ -38,7 +39,9 @@ class Recipe(StageOptions):
     tracks: TrackOptions | None = None
 
     def document(self) -> dict[str, Any]:
-        """Returns what the config says of these sections, without the data set. Files of weights are absolute paths."""
+        """Returns these sections as the config states them, without the data set. Paths of weight files become
+        absolute.
+        """
         sections = self.model_dump(mode="json", include={*Recipe.model_fields} - {"dataset"}, exclude_unset=True)
         for options in (*sections.get("backbones", {}).values(), sections.get("proposals") or {}):
             if Path(weights := options.get("weights") or "").is_file():
@@ -46,34 +49,41 @@ class Recipe(StageOptions):
         return sections
 
     def tap_of(self, name: str, tap: str) -> Tap:
-        """Returns a tap of backbone entry `name`. Raises ValueError for an unknown tap."""
+        """Returns the tap `tap` of the backbone entry `name`. A tap is a named layer whose output is stored.
+
+        Raises ValueError for a tap that the backbone does not have.
+        """
         return self.entry_of(name).tap(tap)
 
     def entry_of(self, name: str) -> BackboneEntry:
-        """Returns the catalogue entry of backbone entry `name`."""
+        """Returns the catalogue entry of the network that the backbone entry `name` of the config uses."""
         options = self.backbones[name]
         return entry(options.model, options.options, options.weights)
 
     def framing_of(self, name: str) -> Framing:
-        """Returns how frames become the square input of backbone entry `name`."""
+        """Returns how a frame becomes the square input of the backbone entry `name`."""
         return framing_of(self.backbones[name], self.entry_of(name))
 
     def size_of(self, name: str) -> int:
-        """Returns the side of the square input of backbone entry `name`, in px."""
+        """Returns the side of the square input of the backbone entry `name`, in px."""
         return self.framing_of(name).size
 
     def frame_step_of(self, name: str, tap: str) -> int:
-        """Returns the number of input frames per row of a tap's time axis."""
+        """Returns how many sampled frames one step of the time axis stands for, in the output of the tap `tap` of
+        `name`.
+        """
         return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
 
     def wanted(self, **more: Any) -> Wanted:
-        """Returns the frames of each clip, and the other parts of `Wanted` that a stage needs."""
+        """Returns the frames that a stage needs of each clip. `more` has the fields of `Wanted` that are special to the
+        stage.
+        """
         return Wanted(num_frames=self.clips.num_frames, short=self.clips.short, **more)
 
     def check_every(self, key: str, every: int) -> None:
         """Raises ValueError unless `every` divides the number of frames of a clip.
 
-        `key` is the option that asks for every k-th frame.
+        `key` is the option of the config that has the value `every`.
         """
         frames = self.clips.num_frames
         need(frames % every == 0, key, every, f"a divisor of num_frames {frames}")

@@ -1,8 +1,8 @@
-"""The contract of a kind of stage: what it reads, wants, makes and checks.
+"""Defines the contract of a kind of stage: what it reads, what it needs of a clip, what it makes and what it checks.
 
-Imports no torch, because plans are made from it. A kind is a room of `stages/` with a subclass of `StageKind` in
-`stage.py`. A kind that computes something also has a `Runner` in `run.py`. tests/stages/stage_contract.py is the
-contract as tests.
+This module imports no torch, because plans are made from it. A kind is a folder in `stages/` with a subclass of
+`StageKind` in `stage.py`. A kind that computes something also has a `Runner` in `run.py`.
+tests/stages/stage_contract.py tests the contract.
 """
 
 from abc import abstractmethod
@@ -28,10 +28,11 @@ Facts = Literal["numbers", "times", "span"]  # facts of a clip: places of its fr
 
 
 class StageBatch(Protocol):
-    """The input of a runner: consecutive rows of one shard, and the slots that the runner has to compute.
+    """The input of a runner: consecutive rows of one shard.
 
-    `rows` has the rows of all slots. `slots` has the slots with a usable clip whose row is not done yet. No other slot
-    is computed. `is_last` says whether the batch is the last of its shard.
+    A slot is the place of a row in the batch, from 0. `rows` has one row for each slot. `slots` has the slots that the
+    runner has to compute. Left out are slots whose clip has failed, and slots whose row is done already. `is_last` says
+    whether the batch is the last of its shard.
     """
 
     @property
@@ -44,129 +45,147 @@ class StageBatch(Protocol):
     def is_last(self) -> bool: ...
 
     def pixels(self, square: Square) -> np.ndarray:
-        """Returns [batch_size, T, S, S, 3] uint8. A slot without a usable clip is zero."""
+        """Returns the pixels of all slots, uint8 [batch_size, T, size, size, 3], for T frames of a square with sides of
+        `size` px.
+
+        The pixels of a slot whose clip has failed are zero.
+        """
 
     def clip(self, slot: int) -> "DecodedClip":
-        """Returns the clip of a usable slot. The clip's frame times are set also where no pixels were decoded."""
+        """Returns the decoded clip of a slot in `slots`. Its frame times are set also where no pixels were decoded."""
 
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
-        """Returns a row of an array that this stage reads.
+        """Returns the row of a slot in an array of a stage that this stage reads.
 
-        The row is the one handed on in this unit, else the one computed in this unit, else the one sealed before.
+        The row was handed on or computed in this work unit, or sealed before. They are tried in this order.
         """
 
     def stores(self, array: str) -> bool:
-        """Returns whether `write` keeps this array. An array that is not kept need not be computed."""
+        """Returns whether `write` stores this array. An array that is not stored need not be computed."""
 
     def write(self, array: str, slots: Sequence[int], values: "np.ndarray | Tensor") -> None:
-        """Keeps values [len(slots), ...] of an array of this stage. Rows that are done already stay unchanged."""
+        """Stores `values` [len(slots), ...] as rows of an array of this stage. Rows that are done already stay
+        unchanged.
+        """
 
     def hand_on(self, array: str, values: "Tensor") -> None:
-        """Lends values [batch_size, ...] of an array to the readers of this key until all of them have run.
+        """Passes `values` [batch_size, ...] of an array to the stages that read this key, until all of these stages
+        have run.
 
-        The array may be stored or not.
+        The array may also be stored by `write`.
         """
 
     def fail(self, slot: int, reason: Reason, detail: str) -> None:
-        """Marks the clip as failed in this stage and in all stages that read it. The first reason of a clip stays."""
+        """Marks the clip of a slot as failed, in this stage and in all stages that read it. The first reason of a clip
+        stays.
+        """
 
     def note_file(self, slot: int, path: str | None) -> None:
-        """Notes that a file is read for the clip's video. A `path` of None notes nothing."""
+        """Records that the file at `path` was read for the video of a slot. A `path` of None records nothing."""
 
 
 class Runner(Protocol):
-    """Computes one stage key. A worker builds a runner once, with its network, and uses it in one thread."""
+    """Computes one stage key. A worker makes a runner once, with its network, and uses it in one thread."""
 
     @property
     def digest(self) -> str:
-        """Returns the sha256 of the weights for fingerprints, or "" where there are no weights."""
+        """Returns the sha256 of the weights, which the fingerprint covers, or "" where the runner has no weights."""
 
     def run(self, batch: StageBatch) -> None:
-        """Writes every array of the key for each of `batch.slots`, or marks the slot as failed.
+        """Writes every array of the key for each slot in `batch.slots`, or marks the slot as failed.
 
         A clip that fails raises no exception.
         """
 
 
 class StageKind(Protocol):
-    """One kind of stage. `kind` is the first part of its keys and arrays, of its ledger folder, and of `--stage`.
+    """One kind of stage. `kind` is the first part of its stage keys and array names, and its name for the option
+    `--stage`.
 
-    Methods that are not abstract have the answers of a stage that reads no video, hands nothing on and runs nothing.
+    The methods that are not abstract are right for a stage that reads no video, hands nothing on and runs nothing.
     """
 
     kind: ClassVar[str]
 
     @abstractmethod
     def keys(self, recipe: Recipe) -> Collection[str]:
-        """Returns `<kind>`, or `<kind>/<name>` of each entry, in order.
+        """Returns the stage keys that a recipe asks for, in order: `<kind>`, or `<kind>/<name>` for each entry of the
+        section.
 
-        The collection is empty where the recipe lacks the section.
+        Returns nothing where the recipe has no such section.
         """
 
     @abstractmethod
     def declare(self, recipe: Recipe, key: str, declared: Mapping[str, Stage], digest: str) -> Stage:
-        """Returns the stage: the options that fingerprints cover, and the arrays.
+        """Returns the stage for a key: the options that the fingerprint covers, and the specs of the arrays.
 
-        `declared` has all stages of earlier kinds. The option `reads` names the keys that the stage's rows are made
-        from. `digest` is the digest of the runner.
+        `declared` has all stages of the kinds before this kind in `KINDS`, by key. The option `reads` of the result
+        names the keys whose rows the stage reads. `digest` is the digest of the runner.
         """
 
     def section(self, key: str) -> str:
-        """Returns the section of a config that describes a key, for messages."""
+        """Returns the name of the config section that describes a key. Messages contain it."""
         return self.kind
 
     def check(self, recipe: Recipe) -> None:
-        """Raises ValueError where the section does not fit the others: `key.path: given ..., allowed: ...`."""
+        """Raises ValueError where the section of this kind does not fit the other sections of the recipe.
+
+        The message is `key.path: given ..., allowed: ...`.
+        """
         return
 
     def wanted(self, recipe: Recipe, key: str) -> Wanted | None:
-        """Returns what the stage takes of each clip, or None where no frame has to be decoded for it."""
+        """Returns the frames that the stage needs of each clip, or None where no frame has to be decoded for it."""
         return None
 
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
-        """Returns the arrays that readers of this key get from `hand_on` where the arrays are not stored and sealed.
+        """Returns the names of the arrays that this key passes to its readers by `hand_on` where they are not stored
+        and sealed.
 
-        A key that hands arrays on runs for its readers even if it was not asked for. The rows of such a key are not
+        A key with such arrays runs for its readers even if it was not asked for. The rows of such a key are not
         written.
         """
         return ()
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        """Returns a function from the name of a video to the file beside it that this stage reads, or None."""
+        """Returns a function from the id of a video to the file beside the video that this stage reads.
+
+        Returns None where the stage reads no such file.
+        """
         return None
 
     def network(self, recipe: Recipe, key: str) -> str:
-        """Returns the name of the network that `open` loads, or "" where it loads none."""
+        """Returns the name of the network that `open` loads, or "" where `open` loads no network."""
         return ""
 
     def open(self, recipe: Recipe, key: str, device: "torch.device", *, compiled: bool) -> Runner | None:
-        """Loads the runner of the key.
+        """Loads the runner of the key and returns it. Returns None for a key without a runner. Imports torch.
 
-        Returns None for a key without a runner. Imports torch. Raises WeightsError, UsageError.
+        Raises WeightsError where the weights cannot be loaded, UsageError where `device` cannot run the network.
         """
         return None
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (array, kind of problem) for impossible values in sealed rows of clips that did not fail.
+        """Yields (array name, kind of problem) for each impossible value in sealed rows. `verify` calls this method.
 
-        `verify` calls this method.
+        `ok` has the rows of the clips that did not fail, by array name.
         """
         return iter(())
 
     def may_be_zero(self, stage: Stage) -> Collection[str]:
-        """Returns the float arrays of a cached stage in which a row of zeros is normal."""
+        """Returns the names of the float arrays of a cached stage in which a row of zeros is normal."""
         return ()
 
     def depends_on(self, stage: Stage) -> Collection[Facts]:
-        """Returns the facts of a clip, besides its pixels, on which the values of a cached stage depend.
+        """Returns the facts of a clip on which the values of a cached stage depend, besides the pixels.
 
-        An upgrade calls this method.
+        An upgrade of a cache calls this method.
         """
         return ()
 
     def keys_to_set(self, cached: Stage, asked: Stage) -> str:
         """Returns a sentence that names the config keys to change so that the config fits a cache.
 
-        Returns "" where there is no key to change.
+        `cached` is the stage in the cache, `asked` the stage of the config. Returns "" where there is no key to change.
         """
         return ""

@@ -1,6 +1,6 @@
-"""One integer per stage is part of the stage's fingerprint.
+"""Defines one version number per stage, which is part of the stage's fingerprint.
 
-Raise it when the stage's output changes beyond rounding.
+Raise the number when the output of the stage changes beyond rounding.
 """
 
 FEATURES_VERSION = 1

@@ -1,10 +1,9 @@
 """Reads region features from .npz files of bottom-up attention (Anderson et al., CVPR 2018, and its successors).
-
 Torch-free.
 
-Keys: `x` [N, C] or its transpose, `bbox` [N, 4] xyxy pixels, `num_bbox`. `image_h`, `image_w` and `info` are not needed
-(`info` is often a pickled object, which is never loaded). One file may hold T frames: `x` [T, N, C], `bbox` [T, N, 4],
-`num_bbox` [T].
+A file has the keys `x` [N, C] or its transpose, `bbox` [N, 4] xyxy pixels, and `num_bbox`, for N regions with C
+channels. One file may hold T frames: `x` [T, N, C], `bbox` [T, N, 4], `num_bbox` [T]. The keys `image_h`, `image_w` and
+`info` are not read. `info` is often a pickled object, which is never loaded.
 """
 
 import re
@@ -26,7 +25,7 @@ Frame = tuple[np.ndarray, np.ndarray]  # regions [n, C] and boxes [n, 4] of one 
 
 
 class BottomUpFiles:
-    """One file per video (or picture). The path below `root` without the ending is the video's id."""
+    """Features with one .npz file per video or picture. The path below `root` without the ending is the video's id."""
 
     kind = "bottom_up"
 
@@ -40,7 +39,7 @@ class BottomUpFiles:
         return str(self.root / f"{video}{SUFFIX}")
 
     def source(self, video: str) -> Source:
-        """Returns one identity for all files of the video together."""
+        """Returns the identity of all files of a video together, for the ledger."""
         sources = [source_of(path) for path in self._files[video]]
         digest = xxhash.xxh3_128("".join(source.digest for source in sources).encode()).hexdigest()
         newest = max(source.mtime_ns for source in sources)
@@ -54,12 +53,14 @@ class BottomUpFiles:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        """Returns video -> its files, in the order of the frames."""
+        """Returns video id -> files of the video, in the order of the frames."""
         return {name: [self.root / f"{name}{SUFFIX}"] for name in ids_of_files(self.root, SUFFIX)}
 
 
 class BottomUpFrames(BottomUpFiles):
-    """One folder per video and one file per frame, in the order of the numbers in the file names."""
+    """Features with one folder per video and one .npz file per frame. The numbers in the file names are the order of
+    frames.
+    """
 
     kind = "bottom_up_frames"
 
@@ -78,12 +79,15 @@ class BottomUpFrames(BottomUpFiles):
 
 
 def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
-    """Returns a sort key that puts 9 before 10."""
+    """Returns a sort key for a name in which numbers are compared as numbers, so that 9 comes before 10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def are_frames(root: Path) -> bool:
-    """Returns whether the files look like frames: each lies in a folder, ends with a number and holds one picture."""
+    """Returns whether the .npz files below `root` look like frames of videos.
+
+    Each file then lies in a folder and its name ends with a digit. The first file holds one picture.
+    """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):
         return False
@@ -94,7 +98,11 @@ def are_frames(root: Path) -> bool:
 
 
 def _frames(path: Path) -> list[Frame]:
-    """Returns the frames of one file."""
+    """Returns (regions [n, C], boxes [n, 4]) of each frame in one file, for the n valid regions of the frame.
+
+    Raises FeatureFileError where the shapes, the counts or the boxes in the file do not fit. Raises UnusableError where
+    the file cannot be read.
+    """
     stored = _loaded(path)
     x, boxes = as_floats(stored["x"], f"{path}: x"), as_floats(stored["bbox"], f"{path}: bbox").astype(np.float32)
     if x.ndim == 2 and boxes.ndim == 2:
@@ -110,7 +118,10 @@ def _frames(path: Path) -> list[Frame]:
 
 
 def _loaded(path: Path) -> dict[str, np.ndarray]:
-    """Returns the needed arrays of one file. Pickled arrays are never loaded."""
+    """Returns key -> array of one file, for the keys in KEYS. Pickled arrays are never loaded.
+
+    Raises UnusableError where the file cannot be read, FeatureFileError where it has no `x` or no `bbox`.
+    """
     try:
         arrays, names = read_npz(path, KEYS)
     except (OSError, ArrayFileError) as error:
@@ -121,7 +132,10 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
 
 
 def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
-    """Returns x as [T, N, C] for boxes [T, N, 4]. The input x may be [T, C, N]."""
+    """Returns `x` as [T, N, C], for T frames, N regions and C channels. `x` may be [T, C, N]. `boxes` is [T, N, 4].
+
+    Raises FeatureFileError for other shapes.
+    """
     if x.ndim == 3 and boxes.ndim == 3 and boxes.shape[2] == 4 and len(x) == len(boxes):
         if x.shape[1] == boxes.shape[1]:
             return x
@@ -134,9 +148,10 @@ def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
-    """Returns frames with any number of regions as one array, zero past that number.
+    """Returns the features of a video, with `pooled` as the mean over the regions of each frame.
 
-    `pooled` is the mean over a frame's regions.
+    Frames may have different numbers of regions. Places past the number of a frame are zero. Raises FeatureFileError
+    where the frames have different numbers of channels.
     """
     sizes = {regions.shape[1] for regions, _ in frames}
     if len(sizes) > 1:

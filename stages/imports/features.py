@@ -1,8 +1,8 @@
-"""The contract of readers of features that other programs made: each returns one video's arrays, or an error that says
-why it cannot.
+"""Defines the contract of readers for features that other programs made. Torch-free.
 
-A new format is a file in this folder with a class that fulfils `FeatureFiles`, and a line in `recognise.py`.
-Torch-free.
+A reader returns the arrays of one video, or raises an error that says why it cannot. A new format is a file in this
+folder with a class that fulfils `FeatureFiles`, and a line in `recognise.py`. Shapes have T frames, N regions of a
+frame, C channels, and maps of H rows and W columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from kinegraph.stages.errors import UsageError
 
 
 class FeatureFileError(UsageError):
-    """Files cannot be imported as asked. The message names the file, what was found and what was expected."""
+    """Features cannot be imported from these files. The message names the file, what it has and what was expected."""
 
 
 class UnusableError(Exception):
-    """One video's features cannot be used. The import continues without them."""
+    """The features of one video cannot be read. The import continues without this video."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -30,10 +30,11 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFeatures:
-    """The arrays of one video by role, T frames each.
+    """The arrays of one video, by role. All arrays have T frames.
 
-    Roles: `pooled` [T, C] float32; `maps` [T, C, H, W]; or `regions` [T, N, C], `boxes` [T, N, 4] float32 and `count`
-    [T] int16, zero past it. Maps and regions are float16 or float32.
+    Roles are `pooled` [T, C] float32, `maps` [T, C, H, W], and for N regions of a frame `regions` [T, N, C], `boxes`
+    [T, N, 4] float32 and `count` [T] int16. Regions and boxes past `count` are zero. Maps and regions are float16 or
+    float32. Maps have C channels, H rows and W columns.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -44,49 +45,49 @@ class VideoFeatures:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns the shape of each role, T first."""
+        """Returns role -> shape of the array. The first axis is the number of frames."""
         return {role: array.shape for role, array in self.arrays.items()}
 
     @property
     def num_frames(self) -> int:
-        """Returns T, the number of frames."""
+        """Returns the number of frames."""
         return len(next(iter(self.arrays.values())))
 
     def at(self, frames: Sequence[int]) -> "VideoFeatures":
-        """Returns the given frames, in the given order."""
+        """Returns the features of the frames with the numbers `frames`, in that order."""
         return VideoFeatures(arrays={role: array[list(frames)] for role, array in self.arrays.items()})
 
     def check_finite(self, where: str) -> None:
-        """Raises UnusableError for NaN or Inf."""
+        """Raises UnusableError where an array contains NaN or Inf. The message begins with `where`."""
         for role, array in self.arrays.items():
             if not np.isfinite(array).all():
                 raise UnusableError("non_finite", f"{where}: {role} are not finite")
 
 
 class FeatureFiles(Protocol):
-    """Features of many videos, made by other programs."""
+    """The features of many videos, made by another program. Each format has a class of this form."""
 
     kind: str
 
     def videos(self) -> Sequence[str]:
-        """Returns the ids of the videos, in order.
+        """Returns the ids of the videos, in order. An id is the POSIX path of the file or group of the video.
 
-        An id is the POSIX path of the file or group. Raises FeatureFileError.
+        Raises FeatureFileError where the files do not have the expected structure.
         """
         ...
 
     def where(self, video: str) -> str:
-        """Returns the file of a video, and the name in that file, for messages."""
+        """Returns the file that has a video's features, and the name in that file, as text for messages."""
         ...
 
     def source(self, video: str) -> Source:
-        """Returns size, time and the xxh3_128 of the whole content of a video's features."""
+        """Returns the identity of a video's features: size, time, and the xxh3_128 of the whole content."""
         ...
 
     def read(self, video: str) -> VideoFeatures:
-        """Returns a video's features.
+        """Returns the features of a video.
 
-        Raises UnusableError where they are damaged, FeatureFileError where they are no features.
+        Raises UnusableError where the features are damaged, FeatureFileError where the file holds something else.
         """
         ...
 
@@ -94,8 +95,9 @@ class FeatureFiles(Protocol):
 def as_features(array: np.ndarray, where: str) -> VideoFeatures:
     """Returns the features of one video from an array [C], [T, C] or [T, C, H, W].
 
-    An array [1, T, ...], as `kinegraph export` writes one clip, is accepted too. Raises FeatureFileError for another
-    shape or type, UnusableError for an empty array.
+    T is the number of frames, C the number of channels, H and W the rows and columns of a map. An array with an axis of
+    size 1 in front, as `kinegraph export` writes one clip, is accepted too. Raises FeatureFileError for another shape
+    or type, UnusableError for an empty array.
     """
     if array.ndim in (3, 5) and len(array) == 1:
         array = array[0]
@@ -113,7 +115,7 @@ def as_features(array: np.ndarray, where: str) -> VideoFeatures:
 
 
 def as_floats(array: np.ndarray, where: str) -> np.ndarray:
-    """Returns float16 unchanged, and all other numbers as float32.
+    """Returns an array of float16 unchanged, and an array of other numbers as float32.
 
     Raises FeatureFileError for values that are no numbers.
     """

@@ -1,4 +1,4 @@
-"""Reads one HDF5 file with a dataset per video, or a group per video as hloc writes them. Torch-free."""
+"""Reads one HDF5 file that has a dataset per video, or a group per video as hloc writes it. Torch-free."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ from kinegraph.stages.number_files import ArrayFileError, require_expansion, req
 
 
 class Hdf5File:
-    """A file with one dataset [C], [T, C] or [T, C, H, W] per video.
+    """Features in one HDF5 file with one dataset per video.
 
-    Where all datasets have the same last name, or `dataset` names one, the path of the group above is the video's id.
-    Otherwise, or with `dataset` ".", the dataset's own path is the id. Ids may contain slashes, which are nested
+    A dataset is [C], [T, C] or [T, C, H, W], for T frames, C channels and maps of H rows and W columns. Where all
+    datasets have the same last name, or `dataset` is that name, the path of the group above is the video's id.
+    Otherwise, or with `dataset` ".", the path of the dataset is the id. Ids may contain slashes, which are nested
     groups. Links are not followed.
     """
 
@@ -35,7 +36,7 @@ class Hdf5File:
         return f"{self.path}:{self._names[video]}"
 
     def source(self, video: str) -> Source:
-        """Returns the identity of values, type and shape.
+        """Returns the identity of a video's features: the digest of type, shape and values.
 
         The layout of the values within the HDF5 file does not matter.
         """
@@ -62,7 +63,10 @@ class Hdf5File:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Returns video -> full name of its dataset."""
+        """Returns video id -> full name of the video's dataset.
+
+        Raises FeatureFileError where no dataset has the last name that the option `--dataset` states.
+        """
         names = self._dataset_names()
         chosen = self._last_name(names) if self.dataset is None else self.dataset
         if chosen == ".":
@@ -74,9 +78,9 @@ class Hdf5File:
         return full_names
 
     def _last_name(self, names: Sequence[str]) -> str:
-        """Returns the last name that all datasets share, or "." where each dataset stands for itself.
+        """Returns the last name that all datasets share, or "." where each dataset is a video by itself.
 
-        Raises FeatureFileError where every group has the same several datasets.
+        Raises FeatureFileError where every group has the same several datasets, so that the user must choose one.
         """
         groups, lasts = ({name.rpartition("/")[part] for name in names} for part in (0, 2))
         are_videos = any(PurePosixPath(last).suffix.lower() in VIDEO_SUFFIXES for last in lasts)
@@ -104,7 +108,9 @@ class Hdf5File:
 
 
 def _require_own_values(dataset: h5py.Dataset, file_bytes: int) -> None:
-    """Raises ArrayFileError unless the values are numbers, lie in this file, and fit in the size of this file."""
+    """Raises ArrayFileError unless the values of `dataset` are numbers, lie in this file, and fit in the size of this
+    file.
+    """
     if dataset.external or dataset.is_virtual:
         kind = "external storage" if dataset.external else "a virtual dataset"
         raise ArrayFileError(f"it is {kind}: its values lie in another place, which is not read. Copy them here")

@@ -1,4 +1,4 @@
-"""Finds the layout that the features of many videos share: number of frames and shapes. Torch-free."""
+"""Finds the number of frames and the shapes that the features of many videos share. Torch-free."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ RAGGED = frozenset({"boxes", "regions"})  # roles whose axis after time may diff
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureLayout:
-    """T frames per video, the shape of one frame by role, and the type of maps or regions.
+    """The layout of the features of all videos.
 
-    For ragged roles the shape is the largest.
+    `num_frames` is the number of frames per video. `shapes` has the shape of one frame by role. `dtype` is the type of
+    maps or regions. For boxes and regions, whose number may differ between videos, the shape has the largest number.
     """
 
     num_frames: int
@@ -24,10 +25,10 @@ class FeatureLayout:
 
 
 def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> FeatureLayout:
-    """Returns the layout of all usable videos. With `num_frames`, that many frames are taken of each video.
+    """Returns the layout that the features of `videos` share. Videos whose features cannot be read are left out.
 
-    Raises FeatureFileError, with the names of two videos, where the videos disagree. Raises it too where no video is
-    usable.
+    With `num_frames`, that many frames are taken of each video. Raises FeatureFileError where two videos have different
+    layouts, with the names of both. Raises FeatureFileError too where no video can be read.
     """
     first: tuple[str, VideoFeatures] | None = None
     shapes: dict[str, tuple[int, ...]] = {}
@@ -62,7 +63,7 @@ def _check_agree(first: tuple[str, VideoFeatures], other: tuple[str, VideoFeatur
 
 
 def _fixed(features: VideoFeatures) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of a frame by role, without the axis that may differ."""
+    """Returns role -> the part of a frame's shape that must be the same for all videos."""
     return {role: shape[1 + (role in RAGGED) :] for role, shape in features.shapes.items()}
 
 
@@ -72,9 +73,9 @@ def _said(features: VideoFeatures) -> str:
 
 
 def chosen_frames(length: int, num_frames: int) -> Sequence[int]:
-    """Returns which of `length` frames to take: the middles of `num_frames` equal parts.
+    """Returns the `num_frames` frame numbers to take of `length` frames: the middles of equal parts.
 
-    If there are fewer frames, all are taken and the last frame is repeated.
+    If `length` is smaller than `num_frames`, all frames are taken and the last frame is repeated.
     """
     if length < num_frames:
         return [min(frame, length - 1) for frame in range(num_frames)]

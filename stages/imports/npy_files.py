@@ -1,4 +1,4 @@
-"""Reads a folder of <video>.npy files at any depth. Torch-free."""
+"""Reads a folder with one file <video>.npy per video, at any depth. Torch-free."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,10 @@ SUFFIX = ".npy"
 
 
 class NpyFiles:
-    """One file [C], [T, C] or [T, C, H, W] per video. The path below `root` without the ending is the video's id."""
+    """Features with one .npy file per video. The path below `root` without the ending is the video's id.
+
+    The array of a file is [C], [T, C] or [T, C, H, W], for T frames, C channels and maps of H rows and W columns.
+    """
 
     kind = "npy"
 
@@ -43,15 +46,16 @@ class NpyFiles:
 
 
 def ids_of_files(root: Path, suffix: str) -> list[str]:
-    """Returns the paths of the files below `root`, without their endings, sorted."""
+    """Returns the paths below `root` of all files with the ending `suffix`, sorted and without their endings."""
     names = (path.relative_to(root).as_posix() for path in root.rglob(f"*{suffix}") if not path.name.startswith("."))
     return sorted(name.removesuffix(suffix) for name in names)
 
 
 def source_of(path: Path) -> Source:
-    """Returns the identity of one file, by all its bytes.
+    """Returns the identity of one file, with the digest of all its bytes.
 
-    A file that cannot be read has an empty identity. `read` reports the error.
+    A file that cannot be read has the identity of an empty file, because `read` reports the error. Raises
+    TooManyOpenFiles where the process has no free descriptor.
     """
     try:
         size, digest = file_digest(path)

@@ -1,4 +1,4 @@
-"""Finds the reader for the features at a path. Torch-free."""
+"""Chooses the reader for the features at a path. Torch-free."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +22,9 @@ KINDS: dict[str, Callable[[Path, str | None], FeatureFiles]] = {
 def open_features(path: Path, kind: str | None = None, dataset: str | None = None) -> FeatureFiles:
     """Returns the features at `path`, which is a folder or an HDF5 file.
 
-    `dataset` names the dataset in each group of an HDF5 file. Raises FeatureFileError where there is nothing to read,
-    or where there are several kinds and `kind` is None.
+    `kind` is a key of KINDS, or None for the kind that the files show. `dataset` names the dataset in each group of an
+    HDF5 file. Raises FeatureFileError where there is nothing to read, where `kind` or `dataset` does not fit the path,
+    and where the files show several kinds and `kind` is None.
     """
     if not path.exists():
         raise FeatureFileError(f"no {path} (looked from {Path.cwd()})")
@@ -45,9 +46,9 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
 
 
 def recognised(path: Path) -> str:
-    """Returns the kind of features at a path.
+    """Returns the kind of the features at a path, a key of KINDS.
 
-    Raises FeatureFileError where there is no known kind, or more than one.
+    Raises FeatureFileError where the files show no known kind, or more than one.
     """
     if path.is_file():
         if h5py.is_hdf5(path):

@@ -1,7 +1,7 @@
-"""Decides what an error of a file system is about: one video, the credentials, or the network.
+"""Decides what is at fault for an error of a file system: one video, the credentials, or the network.
 
 Implementations of fsspec translate errors differently, and some wrongly. For HTTP, every failure to read a file's
-headers becomes a FileNotFoundError. So the causes of an error are examined too.
+headers becomes a FileNotFoundError. So the causes of an error are checked too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,31 +19,31 @@ CREDENTIAL_ERRORS = frozenset("CredentialRetrievalError NoCredentialsError Parti
 
 
 class NetworkError(RuntimeError):
-    """Videos cannot be reached, and as far as one can tell the videos are not at fault."""
+    """Videos cannot be reached, and nothing shows that the videos themselves are at fault."""
 
 
 class CredentialsError(RuntimeError):
-    """A store wants other credentials, or wants credentials at all."""
+    """A store refuses the credentials, or asks for credentials and has received none."""
 
 
 class Stopped(Exception):
-    """The caller no longer waits for the answer."""
+    """The caller has stopped, so nobody waits for the result of this request."""
 
 
 class NoRanges(Exception):
-    """A server returns whole files only, not parts."""
+    """A server returns whole files only. It cannot return a part of a file."""
 
 
 def too_large(url: str, size: int, max_bytes: int) -> DecodeError:
-    """Returns the error for a video of `size` or more bytes, where copies may take `max_bytes`."""
+    """Returns the error for a video of at least `size` bytes, where all copies together may take `max_bytes`."""
     detail = f"{url} has {size} bytes or more, and copies may take {max_bytes}: raise run.staging.max_gib"
     return DecodeError("unreadable", detail)
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Returns whose fault an error is.
+    """Returns what is at fault for an error, as one of the words of `Fault`.
 
-    An unknown error counts as the network's, because a run that stops loses nothing.
+    An unknown error counts as a fault of the network, because a run that stops loses nothing.
     """
     chain = [*_causes(error)]
     codes, statuses = {_code(each) for each in chain}, [status for each in chain if (status := status_in(each))]
@@ -58,14 +58,16 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def blamed(error: BaseException) -> BaseException:
-    """Returns the real error behind a FileNotFoundError that does not mean a missing file."""
+    """Returns the cause of an error where the error is a FileNotFoundError that hides another error, else the error
+    itself.
+    """
     cause = error.__cause__
     is_known = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
     return blamed(cause) if isinstance(error, FileNotFoundError) and cause is not None and is_known else error
 
 
 def in_words(error: BaseException) -> str:
-    """Returns the kind and the words of the real error."""
+    """Returns the class and the message of the error that `blamed` returns."""
     root = blamed(error)
     return f"{type(root).__name__}: {root}"
 
@@ -78,6 +80,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _code(error: BaseException) -> str | None:
-    """Returns S3's own code of an error."""
+    """Returns the error code of S3 that an error carries, or None where it carries none."""
     response = getattr(error, "response", None)
     return response.get("Error", {}).get("Code") if isinstance(response, dict) else None

@@ -1,4 +1,4 @@
-"""A folder of one process for files that must not outlive the process. Torch-free.
+"""Makes a folder for files that must not outlive this process. Torch-free.
 
 Beside each folder lies a file that the process holds locked. The kernel releases the lock when the process dies,
 however it dies. So a later process can tell leftovers from folders in use, also across containers.
@@ -17,13 +17,14 @@ LOCK, GONE, GATE = ".lock", ".gone", "gate"
 
 
 class StagingError(RuntimeError):
-    """A staging folder cannot be used."""
+    """The folder for copies of videos cannot be used, or has no room."""
 
 
 class OwnFolder:
     """A new empty folder below `base`, or below the system's temporary folder. `remove` removes it.
 
-    At construction, folders of dead processes of this user are removed first. Raises StagingError.
+    At construction, folders that dead processes of this user left behind are removed first. Raises StagingError where
+    the folder cannot be made.
     """
 
     def __init__(self, base: str | None) -> None:
@@ -43,7 +44,7 @@ class OwnFolder:
             ) from error
 
     def remove(self) -> None:
-        """Removes the folder, also while threads still write in it. The threads can make no new file."""
+        """Removes the folder with all its files. Threads that still write in it can make no new file afterwards."""
         gone = _beside(self.path, GONE)
         with suppress(OSError):
             self.path.rename(gone)

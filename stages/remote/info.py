@@ -1,4 +1,4 @@
-"""Reads what stores report about a file, each in its own words. Torch-free, and without fsspec."""
+"""Reads what stores report about a file. Each store has other names for it. Torch-free, and without fsspec."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +15,7 @@ MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated"
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteInfo:
-    """Size and version of a video at a URL.
+    """Size in bytes and version of a video at a URL.
 
     `size` and `etag` are None, and `mtime_ns` is 0, where the store does not report them.
     """
@@ -26,18 +26,19 @@ class RemoteInfo:
 
     @classmethod
     def told(cls, info: Mapping[str, Any]) -> "RemoteInfo":
-        """Returns the facts in the result of fsspec's `info`."""
+        """Returns size and version of a file from `info`, the result of fsspec's method `info`."""
         etag = next((str(info[key]) for key in ETAGS if info.get(key)), None)
         return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag)
 
     def identified(self, copy: Source) -> Source:
-        """Returns the identity of the video, where `copy` is the identity of its copy."""
+        """Returns the identity of the video at the URL. `copy` is the identity of its copy on this machine."""
         return copy.model_copy(update={"mtime_ns": self.mtime_ns, "etag": self.etag})
 
     def is_version(self, source: Source) -> bool:
-        """Returns whether the store says that the video is still that of `source`.
+        """Returns whether the video, as the store reports it, has the same version as the video that `source`
+        identifies.
 
-        The answer is also true where the store reports no versions.
+        Returns True where the store reports no versions.
         """
         if self.etag is not None and self.etag == source.etag:
             return True
@@ -45,8 +46,9 @@ class RemoteInfo:
 
 
 def _modified_ns(info: Mapping[str, Any]) -> int:
-    """Returns when a file was last changed, in ns since 1970. Returns 0 where the store does not report a known
-    form of time.
+    """Returns the time at which a file was last changed, in ns since 1970.
+
+    Returns 0 where the store reports no time, or a time in an unknown form.
     """
     modified = next((info[key] for key in MODIFIED if info.get(key)), None)
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The options of copying videos from URLs. Torch-free."""
+"""Defines the config section `run.staging`: how videos at URLs are copied. Torch-free."""
 
 from pydantic import Field
 
@@ -34,5 +34,5 @@ class StagingOptions(StageOptions):
 
     @property
     def max_bytes(self) -> int:
-        """Returns the most bytes that all copies of one process may take together."""
+        """Returns how many bytes all copies of one process may take together."""
         return int(self.max_gib * GIB)

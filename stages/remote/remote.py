@@ -1,6 +1,6 @@
 """Lists, describes, probes and copies videos at URLs, through fsspec. Torch-free.
 
-Requests that fail because of the network are repeated. A fault of one video is a DecodeError.
+Requests that fail because of the network are repeated. Where one video is at fault, a DecodeError is raised.
 """
 
 import errno
@@ -49,11 +49,13 @@ log = logging.getLogger("kinegraph")
 
 
 class Remote:
-    """Requests of one process to URLs. Any thread may make requests. `stopping` ends waiting.
+    """Makes the requests of one process to URLs. Any thread may call it. Once the event `stopping` is set, waiting
+    ends.
 
     A request is tried `tries` times while the network is at fault. Then the video that last succeeded is requested. If
-    the store answers, this video is at fault (DecodeError). Otherwise everything stops (NetworkError). Every method
-    raises these two errors, CredentialsError, Stopped, and UnknownStorage where a package is missing.
+    the store answers, this video is at fault, and DecodeError is raised. Otherwise NetworkError is raised, which stops
+    the run. Every method also raises CredentialsError where the store refuses the credentials, Stopped once `stopping`
+    is set, and UnknownStorage where no installed package opens the URL.
     """
 
     def __init__(self, tries: int, stopping: threading.Event | None = None) -> None:
@@ -65,9 +67,9 @@ class Remote:
         return self._patiently(url, lambda: self._info(url))
 
     def listed(self, root: str) -> Iterator[tuple[str, str]]:
-        """Yields the path below `root`, and the URL, of every file there, with one request per folder.
+        """Yields (path below `root`, URL) of every file below the URL `root`, with one request per folder.
 
-        A missing root is a DecodeError.
+        Raises DecodeError (`missing`) where `root` does not exist.
         """
         names = self._patiently(root, lambda: self._walked(root))
         top, is_http = self._at(root)[1].rstrip("/"), root.startswith(HTTP)
@@ -76,18 +78,22 @@ class Remote:
             yield unquote(below) if is_http else below, f"{root.rstrip('/')}/{below}"
 
     def read(self, url: str, limit_bytes: int) -> bytes:
-        """Returns a whole document. Raises DecodeError (`unreadable`) for a document of more than `limit_bytes`."""
+        """Returns all bytes of a document. Raises DecodeError (`unreadable`) for a document of more than
+        `limit_bytes`.
+        """
         return self._patiently(url, lambda: self._read(url, limit_bytes))
 
     def probe(self, url: str, look: Callable[[Seekable], Probe] = probe) -> Probe:
-        """Returns what `look` finds in the parts of the file that FFmpeg asks for.
+        """Returns the result of `look`, which reads the parts of the file that FFmpeg asks for.
 
-        Raises NoRanges where the server returns no parts.
+        Raises NoRanges where the server returns whole files only.
         """
         return self._patiently(url, lambda: self._probed(url, look))
 
     def digest(self, url: str, size: int) -> str:
-        """Returns `source_identity`'s digest of a video, read from three small parts of it."""
+        """Returns the digest of a video, equal to that of `source_identity`. Three small parts of the video are read
+        for it.
+        """
         system, path = self._at(url)
 
         def part(start: int, stop: int) -> bytes:
@@ -98,7 +104,7 @@ class Remote:
         return self._patiently(url, lambda: sampled_digest(size, part))
 
     def copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
-        """Copies the video that `info` describes.
+        """Copies a video to the file `target`. `info` is the result of `info` for the same URL.
 
         A copy of another size is repeated. Never writes more than `max_bytes`. Raises DecodeError where a video of
         unknown size has more bytes, and OSError where the disk has no room.
@@ -106,7 +112,7 @@ class Remote:
         self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
 
     def _read(self, url: str, limit_bytes: int) -> bytes:
-        """Returns the content through a file, because copies stop at the limit, whatever size the server states."""
+        """Returns all bytes of a document. They are first copied to a file, because copies stop at `limit_bytes`."""
         system, path = self._at(url)
         words = f"{url} has more than {limit_bytes >> 20} MiB, the limit for such a file; is it the right one?"
         progress = _Progress(limit_bytes, DecodeError("unreadable", words), self.stopping)
@@ -160,7 +166,7 @@ class Remote:
         self._witness = url
 
     def _at(self, url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """Returns the file system of a URL, and the path of the URL in it."""
+        """Returns (file system of a URL, path of the URL in that file system)."""
         system = _system(os.getpid(), origin(url))
         return system, system._strip_protocol(url)
 
@@ -187,7 +193,11 @@ class Remote:
         raise AssertionError("tries is at least 1")
 
     def _judge(self, url: str, error: Exception) -> None:
-        """Raises the error that `error` means, unless the network is at fault."""
+        """Raises the error that `error` means, unless the network is at fault.
+
+        Raises DecodeError where the video is missing or refused, CredentialsError for wrong credentials, and `error`
+        itself where the disk of this machine cannot be written.
+        """
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise error
         fault = fault_of(error)
@@ -215,9 +225,9 @@ class Remote:
 
 
 class _Watched:
-    """A file that ends where an error occurs, and keeps that error.
+    """An open file that reads as ended after the first error, and keeps that error.
 
-    FFmpeg would otherwise continue to ask, and PyAV prints every error after the first.
+    FFmpeg would otherwise continue to read, and PyAV would print every error after the first.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -234,7 +244,9 @@ class _Watched:
         return self._file.tell()
 
     def check(self) -> None:
-        """Raises the error that occurred, if any."""
+        """Raises the error that occurred, if any. Raises NoRanges for the error of a server that returns whole files
+        only.
+        """
         if isinstance(self._failure, ValueError):  # fsspec's error for a server without ranges
             raise NoRanges from self._failure
         if self._failure is not None:
@@ -250,7 +262,9 @@ class _Watched:
 
 
 class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Ends a copy when the caller no longer waits, or when the copy grows beyond its limit."""
+    """Ends a copy when the caller has stopped, or when the copy grows beyond `max_bytes`. It then raises Stopped or
+    `too_much`.
+    """
 
     def __init__(self, max_bytes: int, too_much: Exception, stopping: threading.Event) -> None:
         super().__init__()
@@ -265,17 +279,18 @@ class _Progress(Callback):  # type: ignore[misc]  # fsspec has no types
 
 @functools.cache  # fsspec's cache would hold an instance, with connections, for each thread
 def _system(process: int, place: str) -> fsspec.AbstractFileSystem:
-    """Returns the file system of a host or bucket.
+    """Returns the file system of `place`, a host or bucket.
 
-    All threads of a process share it, because it does not survive a fork.
+    All threads of a process share it. The number of the process is a parameter, because a file system does not survive
+    a fork.
     """
     return open_file_system(place, **_settings(place.partition("://")[0]))[0]
 
 
 def _settings(scheme: str) -> dict[str, Any]:
-    """Returns fsspec's settings.
+    """Returns the settings that fsspec receives for URLs of `scheme`, empty for other schemes than HTTP.
 
-    For HTTP, silence is limited in place of the whole transfer, in addition to the user's settings.
+    For HTTP, the time without an answer is limited in place of the time of the whole transfer. The user's settings win.
     """
     if scheme not in HTTP:
         return {}

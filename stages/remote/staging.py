@@ -1,6 +1,6 @@
-"""Provides videos as files of this machine: local files as they are, and copies of videos at URLs, few at a time.
+"""Provides videos as files of this machine. A local file is used as it is, and a video at a URL is copied. Torch-free.
 
-Torch-free.
+Only a few copies exist at a time.
 """
 
 import queue
@@ -33,23 +33,30 @@ MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 
 @dataclass(frozen=True)
 class AtHand:
-    """A video's file on this machine, which may be a copy of `original`."""
+    """The file on this machine that has a video. It is the video's own file, or a copy.
+
+    `original` is (URL, facts that the store reports) of a copied video, else None.
+    """
 
     file: str
     original: tuple[str, RemoteInfo] | None = None
 
     def identity(self) -> Source | None:
-        """Returns the identity of the video for the ledger. The digest of a copy is that of the original."""
+        """Returns the identity of the video for the ledger, or None where the file cannot be read.
+
+        For a copy, the digest is computed from the copy, and the version is that of the original.
+        """
         source = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
         return self.original[1].identified(source) if source is not None and self.original else source
 
     def named(self, words: str) -> str:
-        """Returns the words with the video's own name in place of the copy's name."""
+        """Returns `words` with the video's URL in place of the path of its copy."""
         return words.replace(self.file, self.original[0]) if self.original else words
 
 
 class Staging:
-    """Provides files for paths and URLs. No copy is left at the end, and all copies together never exceed the limit.
+    """Provides videos as files of this machine. No copy is left at the end, and all copies together stay within the
+    limit.
 
         with Staging(options) as staging:
             following = staging.begin(url)      # copying begins
@@ -57,9 +64,10 @@ class Staging:
                 decode(video.file)
             # the copy is gone
 
-    Use files in the order in which they were begun. Any number of threads may use them, one file at a time per thread.
-    Room is allocated in that order, so that no video waits for a later one. A file that was begun need not be used.
-    Entering a video raises the errors of `Remote`, and StagingError.
+    Use files in the order in which they were begun. Any number of threads may use files, one file at a time per thread.
+    Room is given to copies in that order, so that no video waits for a later one. A file that was begun need not be
+    used. Entering a video raises the errors of `Remote`. It raises StagingError where the folder for copies cannot be
+    used.
     """
 
     def __init__(self, options: StagingOptions) -> None:
@@ -75,7 +83,7 @@ class Staging:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stops copying at once, without waiting for a network that may hang, and removes all copies."""
+        """Stops copying at once and removes all copies. Does not wait for a network that may not answer."""
         with self._lock:
             self._stopping.set()
             begun = [*self._begun.values()]
@@ -88,9 +96,10 @@ class Staging:
             self._folder.remove()
 
     def begin(self, path: str) -> AbstractContextManager[AtHand]:
-        """Announces a video that will be needed.
+        """Begins to copy a video that will be needed. Returns a context that yields its file.
 
-        Entering the returned context waits for the file. Leaving it releases the file.
+        Entering the context waits for the copy. Leaving the context removes the copy. A local file is not copied.
+        Raises Stopped after the end of this `Staging`.
         """
         if not is_url(path):
             return nullcontext(AtHand(path))
@@ -109,9 +118,10 @@ class Staging:
         return copy
 
     def probe(self, path: str, by_number: bool = False) -> Probe:
-        """Returns what indexing needs to know about a video. A copy is probed where a server returns no parts of files.
+        """Returns the facts about a video that indexing needs. by_number: the frames are counted too.
 
-        by_number: the frames are counted too.
+        For a URL, only the needed parts of the file are fetched. Where the server returns whole files only, a copy is
+        probed. Raises the errors of `stream.probe` and of `Remote`.
         """
         look = probe_counted if by_number else probe
         if not is_url(path):
@@ -171,7 +181,7 @@ class Staging:
         return AtHand(str(copy.file), (copy.url, info))
 
     def drop(self, copy: "_Copy") -> None:
-        """Removes a copy that was used, and frees its room."""
+        """Removes a copy that was used, and makes its bytes free for other copies."""
         with self._lock:
             del self._begun[copy.number]
         copy.file.unlink(missing_ok=True)
@@ -180,7 +190,10 @@ class Staging:
 
 @dataclass(eq=False)
 class _Copy:
-    """One video that is being copied, the `number`-th that was begun. `num_bytes` is the room that it takes."""
+    """A video that is being copied. `number` counts the videos in the order in which they were begun.
+
+    `num_bytes` is the number of bytes that the copy takes. `ready` has the result once the copy is whole.
+    """
 
     staging: Staging
     url: str
@@ -203,14 +216,16 @@ class _Copy:
 
 
 class _Room:
-    """Allocates bytes in the order of numbers. Bytes may be freed in any order."""
+    """Gives copies their bytes, in the order of the copies' numbers. All copies together take at most `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self._free_bytes, self._next, self._is_closed = max_bytes, 0, False
         self._changed = threading.Condition()
 
     def take(self, number: int, num_bytes: int) -> None:
-        """Waits until all lower numbers have their bytes and there is room for `num_bytes`. Raises Stopped."""
+        """Waits until all lower numbers have their bytes and `num_bytes` are free, then takes them. Raises Stopped
+        after `close`.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or (self._next == number and num_bytes <= self._free_bytes))
             if self._is_closed:

@@ -1,4 +1,4 @@
-"""Recognises URLs of videos, and refuses some. Torch-free, and without fsspec."""
+"""Recognises URLs of videos, and refuses URLs that hold a secret. Torch-free, and without fsspec."""
 
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -11,24 +11,27 @@ HTTP = ("http", "https")
 
 
 class UrlError(UsageError):
-    """A URL must not be written down, or cannot be understood."""
+    """A URL is refused, because it holds a secret or is a chain of file systems."""
 
 
 def is_url(path: str) -> bool:
-    """Returns whether a video's path is a URL. `file://` names a local path and does not count."""
+    """Returns whether the path of a video is a URL. `file://` names a local path and does not count as a URL."""
     return "://" in path and not path.startswith(FILE)
 
 
 def origin(url: str) -> str:
-    """Returns scheme and host, or scheme and bucket. One file system serves each origin."""
+    """Returns scheme and host of a URL, or scheme and bucket, for example `s3://bucket`. Each origin has one file
+    system.
+    """
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def checked(url: str) -> str:
-    """Returns the URL or path unchanged where it holds no secret.
+    """Returns a URL or path unchanged.
 
-    The URL or path will stand in clips.parquet and in logs. Raises UrlError. The message hides the secret.
+    Raises UrlError for a URL that holds a secret, because the URL is written to clips.parquet and to logs. The message
+    hides the secret. Raises UrlError for a chain of file systems too.
     """
     if not is_url(url):
         return url
@@ -50,9 +53,10 @@ def checked(url: str) -> str:
 
 
 def located(root: str, path: str) -> tuple[str, str]:
-    """Returns id and full path of a video that a list names by `path`: below `root`, at an absolute path, or at a URL.
+    """Returns (id, full path) of a video that a list names by `path`: below `root`, at an absolute path, or at a URL.
 
-    The id is the POSIX path below `root`. For a video outside of `root`, the id is the full path. Raises UrlError.
+    The id is the POSIX path below `root`. For a video outside of `root`, the id is the full path. Raises the errors of
+    `checked`.
     """
     root, path = root.removeprefix(FILE), path.removeprefix(FILE)
     if is_url(path):

@@ -1,4 +1,4 @@
-"""Names the network of a checkpoint by its names and shapes, for messages about a wrong file."""
+"""Names the network that a checkpoint is from, by the names and shapes of its tensors. The name is used in messages."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ FAMILIES: dict[tuple[int, ...], str] = {(1, 1, 1): "C2D", (1, 1, 3): "SlowOnly",
 
 
 def architecture(state: Mapping[str, Tensor]) -> str | None:
-    """Returns `I3D-R50`, `ResNet-18`, ... for a full state dict with kinegraph's names.
+    """Returns the name of a network, such as `I3D-R50` or `ResNet-18`. Returns None for an unknown network.
 
-    Returns None for an unknown network.
+    `state` is a full state dict with kinegraph's names.
     """
     prefixes = (
         ("res2", "res3", "res4", "res5") if "res2.0.conv1.weight" in state else ("layer1", "layer2", "layer3", "layer4")

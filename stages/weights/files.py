@@ -23,12 +23,11 @@ PICKLES = (".pkl", ".pickle")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a checkpoint, which may lie under one of WRAPPERS.
+    """Returns the tensors of a checkpoint by name. They may lie under one of the keys WRAPPERS.
 
-    One of PREFIXES is removed from the keys.
-
-    Formats: safetensors, files of torch.save, and pickles of numpy arrays (Caffe2, detectron2's model zoo; by suffix).
-    Raises WeightsError where the file is damaged, asks for code, or holds anything but arrays.
+    A prefix in PREFIXES that all names have is removed. Formats are safetensors, files of torch.save, and pickles of
+    numpy arrays (.pkl files of Caffe2 and of detectron2's model zoo). Raises WeightsError where the file is damaged,
+    asks for code, or holds anything but arrays.
     """
     try:
         require_regular(path)
@@ -79,7 +78,10 @@ def _content(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    """Returns the content of a file of torch.save: tensors, and other values that a pickle may hold."""
+    """Returns the content of a file of torch.save: tensors, and other values that a pickle may hold.
+
+    Raises WeightsError where the file asks for code, or is not sound by `require_sound`.
+    """
     require_sound(path)
     try:
         with torch.serialization.safe_globals(_as_torch_names_them()):
@@ -94,13 +96,19 @@ def _read_torch(path: Path) -> Any:
 
 
 def _words(error: Exception) -> str:
-    """Returns the unpickler's own words, the context of the error. torch adds advice to run the code in the file."""
+    """Returns the class and the message of an error of torch.load.
+
+    torch adds the advice to run the code in the file. Where the error has a context from the unpickler, that context is
+    returned without the advice.
+    """
     if isinstance(error, pickle.UnpicklingError) and isinstance(error.__context__, pickle.UnpicklingError):
         error = error.__context__
     return f"{type(error).__name__}: {error}"
 
 
 def _as_torch_names_them() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Returns the names that torch does not admit by itself, and the types that restore their own state with checks."""
+    """Returns what torch.load has to admit besides tensors: names of numpy, and kinegraph's own types, which check
+    their state.
+    """
     names = OF_NUMPY | {name.replace("numpy.core.", "numpy._core."): target for name, target in OF_NUMPY.items()}
     return [*((target, name) for name, target in names.items()), (no_bytes, "builtins.bytes"), NumberType, PlainArray]

@@ -1,4 +1,7 @@
-"""Fills a network from a checkpoint. Every key is used or left out for a reason, and every tensor is filled."""
+"""Fills a network from a checkpoint. Every key is used or left out for a reason, and every tensor is filled.
+
+State dicts map names to tensors. Kinegraph's names and the names in a file may differ (see `formats`).
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -22,12 +25,13 @@ def fill(
 ) -> None:
     """Copies the tensors of a checkpoint into `network`, in place.
 
-    above: shapes of the tensors that were cut away from the network. A file may have these tensors, and then they must
-    fit.
-    is_ignored: says by kinegraph's name whether a tensor of the file is left out on purpose.
+    above: name -> shape of the tensors that were cut away from the network. A file may have these tensors. Their shapes
+    must then be the same.
 
-    Raises WeightsError, with kinegraph's names and the file's names, for tensors that are left over, missing or of
-    another shape.
+    is_ignored: returns whether a tensor of the file is left out on purpose, by its name in kinegraph.
+
+    Raises WeightsError for tensors that are left over, missing or of another shape. The message has kinegraph's names
+    and the names in the file.
     """
     shapes = {name: x.shape for name, x in network.state_dict().items()} | dict(above)
     state = {name: x for name, x in _as_in(shapes, converted.state).items() if not is_ignored(name)}
@@ -51,10 +55,10 @@ def fill(
 
 
 def _as_in(wanted: Iterable[str], state: State) -> State:
-    """Returns the state under the names that `wanted` uses.
+    """Returns the tensors of `state` under the names that `wanted` has.
 
-    Networks for images say layer1 ... layer4, files of video code res2 ... res5. Kernels of such files may have a time
-    axis of one frame.
+    Networks for images have layer1 ... layer4, and files of video code have res2 ... res5. A time axis of one frame is
+    removed from the kernels of such files.
     """
     if not any(k.startswith(FIRST_STAGE_2D) for k in wanted) or not any(k.startswith(FIRST_STAGE_3D) for k in state):
         return state
@@ -69,7 +73,11 @@ def _headline(converted: Converted) -> str:
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
-    """Returns words that describe the first convolutions of the ResNets."""
+    """Returns sentences about how the first convolution of the file differs from that of the network. `shapes` is the
+    network's.
+
+    The list is empty where nothing differs, or where the network is no 3D ResNet.
+    """
     if "conv1.weight" not in state or len(ours := shapes.get("conv1.weight", Size())) < 5:
         return []
     theirs = state["conv1.weight"].shape

@@ -1,7 +1,7 @@
-"""Loads weights of frozen networks: from files read without running code, or random and calibrated.
+"""Loads weights of frozen networks: from files, which are read without running code, or random.
 
-`weights` is a name from a catalogue entry, a local path, or `random:<seed>`. Where a function takes `named`, these are
-the entry's named weights.
+The parameter `weights` is a name from a catalogue entry, a local path, or `random:<seed>`. The parameter `named` has
+the named weights of the catalogue entry: name -> source.
 """
 
 import hashlib
@@ -39,11 +39,9 @@ def load_weights(
 ) -> None:
     """Fills all parameters and buffers of `network` in place, from a file of any format in `formats/`, or at random.
 
-    is_ignored, above: as in `fill`.
-    model: the network's name in its catalogue.
-    other_words: as in `locate`.
+    above, is_ignored: see `fill`. other_words: see `locate`. model: the network's name in its catalogue.
 
-    Raises WeightsError if there are no such weights, the file is damaged, or keys are left over or missing.
+    Raises WeightsError where there are no such weights, the file is damaged, or names are left over or missing.
     """
     seed = _seed(weights)
     if seed is not None:
@@ -63,7 +61,10 @@ def load_weights(
 
 
 def read_known(path: Path, source: WeightSource | None) -> State:
-    """Returns the tensors of a file as `read_state` does. For a damaged public file, the error says what to do."""
+    """Returns the tensors of a file by name, as `read_state` does, and raises its errors.
+
+    For a damaged file that was downloaded, the message says how to download it again.
+    """
     try:
         return read_state(path)
     except WeightsError as error:
@@ -73,7 +74,7 @@ def read_known(path: Path, source: WeightSource | None) -> State:
 
 
 def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightSource]) -> str:
-    """Returns the identity of the weights for fingerprints: the sha256 of the file.
+    """Returns the digest of the weights that the fingerprint covers: the sha256 of the file.
 
     For `random:<seed>`, returns the digest of the tensors of `network`.
     """
@@ -83,7 +84,7 @@ def weights_digest(network: nn.Module, weights: str, named: Mapping[str, WeightS
 
 
 def tensors_digest(network: nn.Module) -> str:
-    """Returns the sha256 over the tensors of `network`: names, dtypes, shapes and bytes in order."""
+    """Returns the sha256 of the names, dtypes, shapes and bytes of all tensors of `network`, in order."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
@@ -92,9 +93,10 @@ def tensors_digest(network: nn.Module) -> str:
 
 
 def locate(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> Path:
-    """Returns the file of these weights. A public file is downloaded to torch hub's folder at first use.
+    """Returns the path of the file with these weights. A public file is downloaded to torch hub's folder at first use.
 
-    other_words: what else the caller accepts as weights, for the error. Raises WeightsError if there is no such file.
+    other_words: other values that the caller accepts as `weights`, for the message. Raises WeightsError where there is
+    no such file, or where it cannot be downloaded.
     """
     source = named.get(weights)
     if source is None:
@@ -122,7 +124,9 @@ def _refuse_irregular(path: Path) -> None:
 
 
 def _seed(weights: str) -> int | None:
-    """Returns the seed of `random:<seed>`, or None if `weights` is something else."""
+    """Returns the seed of `random:<seed>`, or None for other weights. Raises WeightsError for a seed that is no whole
+    number.
+    """
     kind, _, seed = weights.partition(":")
     if kind != "random":
         return None
@@ -158,9 +162,9 @@ def _check_sha256(path: Path, source: WeightSource | None) -> None:
 def _check_classes(
     path: Path, converted: Converted, source: WeightSource | None, named: Mapping[str, WeightSource]
 ) -> None:
-    """Raises WeightsError for a file with a public name but another classifier.
+    """Raises WeightsError for a file that has the name of a public file but another number of classes.
 
-    Such a file is another file and may expect other pixels.
+    Such a file is another file, and its network may expect other pixels.
     """
     if source is None or source.classes is None or converted.classes in (None, source.classes):
         return

@@ -1,8 +1,8 @@
 """Reads pickles of numpy arrays so that no file can make numpy or the interpreter follow invalid pointers.
 
 numpy's own dtype takes flags from a pickle, and with some flags raw bytes count as pointers. So kinegraph replaces
-numpy.dtype, and the functions that make arrays of it, by its own types. Kinegraph's types take numbers alone, and only
-the byte order of a dtype's state.
+numpy.dtype, and the functions that make arrays of it, by its own types. Kinegraph's types accept only numbers, and they
+take only the byte order from the state of a dtype. Errors that say `refused` are about contents that could do harm.
 """
 
 import io
@@ -25,10 +25,10 @@ KEYS = (str, bytes, int, float, bool, type(None))
 
 
 def read_pickle(path: Path) -> Any:
-    """Returns the numpy arrays and plain containers of a pickle. Strings of Python 2 are read as latin-1.
+    """Returns the content of a pickle: numpy arrays in plain containers. Strings of Python 2 are read as latin-1.
 
-    Arrays of another byte order are converted to that of this machine. Raises WeightsError where the file is damaged or
-    names anything else, because such a name could be a payload.
+    Arrays of another byte order are converted to that of this machine. Raises WeightsError where the file is damaged,
+    or names anything but numpy arrays and plain containers, because such a name could run code.
     """
     try:
         with open_regular(path) as file:
@@ -42,7 +42,9 @@ def read_pickle(path: Path) -> Any:
 
 
 class NumberType:
-    """Stands for numpy.dtype in a pickle: a type of numbers. `dtype` has the byte order of the file's values."""
+    """Replaces numpy.dtype in a pickle. It is a type of numbers, and `dtype` has the byte order of the values in the
+    file.
+    """
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
         if not isinstance(code, str) or not NUMBER.fullmatch(code):
@@ -50,9 +52,9 @@ class NumberType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Takes the byte order out of numpy's state of a dtype.
+        """Takes the byte order from `state`, numpy's state of a dtype. Raises WeightsError for fields or flags.
 
-        That state is (version, byte order, subarray, names, fields, itemsize, alignment, flags).
+        The state is (version, byte order, subarray, names, fields, itemsize, alignment, flags).
         """
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ORDERS or (*state[2:5],) != (None,) * 3:
             raise WeightsError("refused: the pickle holds a type of numbers with fields or flags of its own")
@@ -61,13 +63,18 @@ class NumberType:
 
 
 class PlainArray(np.ndarray):
-    """Stands for an array in a pickle. The array is empty until its state sets the values, once."""
+    """Replaces numpy.ndarray in a pickle. The array is empty until `__setstate__` sets its values, which happens
+    once.
+    """
 
     def __new__(cls, *arguments: object) -> NoReturn:
         raise WeightsError("refused: the pickle makes an array by hand")
 
     def __setstate__(self, state: Any) -> None:
-        """Sets the values from (version, shape, type, whether the order is Fortran's, bytes)."""
+        """Sets the values from `state`: (version, shape, type, whether the order is Fortran's, bytes).
+
+        Raises WeightsError where the array has values already, or where the state does not fit.
+        """
         _, shape, kind, is_fortran, raw = state
         if self.size:
             raise WeightsError("refused: the pickle gives an array its values twice")
@@ -77,7 +84,9 @@ class PlainArray(np.ndarray):
 
 
 def _raw(raw: object) -> bytes | bytearray:
-    """Returns the bytes of a pickle. Bytes of Python 2 arrive as text."""
+    """Returns the bytes of an array. Bytes in pickles of Python 2 arrive as text. Raises WeightsError for other
+    types.
+    """
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     if not isinstance(raw, bytes | bytearray):
         raise WeightsError(f"refused: the pickle holds an array made from {type(raw).__name__}, not from bytes")
@@ -85,7 +94,10 @@ def _raw(raw: object) -> bytes | bytearray:
 
 
 def _values(raw: object, kind: object, shape: object) -> np.ndarray:
-    """Returns the values as [shape] in C's order, with the byte order of `kind`. Raises WeightsError."""
+    """Returns the values as an array of `shape` in C's order, with the byte order of `kind`.
+
+    Raises WeightsError where `kind` is no NumberType, `shape` is no shape, or `raw` has another number of bytes.
+    """
     raw = _raw(raw)
     if not isinstance(kind, NumberType):
         raise WeightsError("refused: the pickle holds an array without a type of numbers")
@@ -97,7 +109,10 @@ def _values(raw: object, kind: object, shape: object) -> np.ndarray:
 
 
 def _empty(subtype: object, shape: object, code: object) -> Any:
-    """Stands for numpy's _reconstruct. Returns an array without values."""
+    """Returns an array without values. Replaces numpy's function _reconstruct in a pickle.
+
+    Raises WeightsError for a subclass of numpy.ndarray.
+    """
     if subtype is not NDARRAY:
         raise WeightsError("refused: the pickle holds an array of a class of its own")
     array_class: Any = PlainArray
@@ -109,7 +124,10 @@ def _scalar(kind: object, raw: object = b"") -> Any:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: object = None) -> np.ndarray:
-    """Returns an array as pickle protocol 5 has it. With `order` K, the axes are stored in the order `axes`."""
+    """Returns an array as pickle protocol 5 writes it. With the `order` "K", the axes are stored in the order `axes`.
+
+    Raises WeightsError for an order other than "C", "F" and "K".
+    """
     if order == "K" and isinstance(axes, tuple) and all(type(axis) is int for axis in axes):
         return _from_buffer(raw, kind, shape, "C").transpose(axes)
     if order not in ("C", "F") or axes is not None:
@@ -121,7 +139,10 @@ def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: 
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Returns bytes from the text that Python 3 writes into pickles that Python 2 can read."""
+    """Returns the bytes of `text`. Python 3 writes bytes as such text into pickles that Python 2 can read.
+
+    Raises WeightsError for another encoding than latin1.
+    """
     if encoding != "latin1":
         raise WeightsError(f"bytes encoded as {encoding!r}; pickles of arrays use latin1")
     return text.encode("latin1")
@@ -138,16 +159,16 @@ def _ordered(items: Iterable[Any] = ()) -> OrderedDict[Any, Any]:
 
 
 def _check_keys(keys: Iterable[object]) -> None:
-    """Raises WeightsError for keys that are no plain values.
+    """Raises WeightsError for keys of a dict or set that are no plain values.
 
-    Such keys may be nested so deep that their hash ends the process.
+    Such keys may be nested so deep that computing their hash ends the process.
     """
     if bad := [key for key in keys if not isinstance(key, KEYS)]:
         raise WeightsError(f"refused: the pickle holds a key that is a {type(bad[0]).__name__}, not a name or number")
 
 
 class _Named:
-    """A name that a pickle may mention but not call."""
+    """A name that a pickle may contain but not call."""
 
 
 NDARRAY = _Named()
@@ -171,7 +192,7 @@ _Base: Any = pickle._Unpickler  # the unpickler in C has no hook for BUILD and f
 
 
 class ArrayUnpickler(_Base):  # type: ignore[misc]
-    """Reads ADMITTED and plain containers. No file can make it take more memory than the file is long."""
+    """Reads the names in ADMITTED and plain containers. No file can make it use more memory than the file is long."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Base.dispatch)
 
@@ -230,7 +251,7 @@ class ArrayUnpickler(_Base):  # type: ignore[misc]
 
 
 class _Bounded:
-    """A file that is never asked for more bytes than it has, because a size in a pickle may claim petabytes."""
+    """An open file that is never asked for more bytes than it has, because a size in a pickle may claim petabytes."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file

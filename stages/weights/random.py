@@ -1,4 +1,4 @@
-"""Draws random weights with which a deep network stays calibrated."""
+"""Draws random weights with which the activations of a deep network stay near one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +17,10 @@ def initialise(network: nn.Module, seed: int) -> None:
 
     Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10), which keeps the second moment from one ReLU
     to the next. In a residual network, each branch would add twice the second moment of its input, and the 33 blocks of
-    a ResNet-101 would overflow float16. So the last norm of each branch gets the gain BRANCH_GAIN (growth 1 + 2
-    BRANCH_GAIN^2 a block). Shortcuts and linear projections, which no ReLU follows, keep the moment. The layers are
-    drawn from bottom to top and do not depend on where the network is cut. A network with a method `draw` draws its own
-    weights.
+    a ResNet-101 would overflow float16. So the last norm of each branch gets the gain BRANCH_GAIN, and a block
+    multiplies the second moment by only 1 + 2 BRANCH_GAIN^2. Shortcuts and linear projections, which no ReLU follows,
+    keep the moment. The layers are drawn from bottom to top and do not depend on where the network is cut. A network
+    with a method `draw` draws its own weights.
     """
     draw = getattr(network, "draw", None)
     if draw is not None:
@@ -39,9 +39,9 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
-    """Yields the norms that end a branch, a shortcut or a linear projection, with their gain.
+    """Yields (norm, gain) for each norm that ends a branch, a shortcut or a linear projection.
 
-    Blocks are named as torchvision's.
+    The names in a block are expected to be those of torchvision.
     """
     module: Any
     for module in network.modules():
@@ -56,9 +56,9 @@ def _norms_before_no_relu(network: nn.Module) -> Iterator[tuple[Any, float]]:
 
 
 def _last_norm(block: Any) -> Any:
-    """Returns the last norm of a residual block's branch.
+    """Returns the last norm in the branch of a residual block.
 
-    torchvision's video networks keep convolution and norm in one submodule.
+    The video networks of torchvision keep convolution and norm in one submodule.
     """
     if isinstance(block.conv2, nn.Sequential):
         return block.conv2[1]

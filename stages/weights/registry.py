@@ -1,6 +1,7 @@
-"""Lists the weight files that are known by name, and what each expects: backbone -> name -> source. Imports no torch.
+"""Lists the weight files that are known by name, and what each file expects: backbone -> name -> source. Imports no
+torch.
 
-Only torchvision and the BN-Inception file publish (leading digits of) their sha256. Where the sha256 is unknown, the
+Only torchvision and the BN-Inception file publish their sha256, or its leading digits. Where the sha256 is unknown, the
 download is not checked. The fingerprint of every cache covers the sha256 of the file that was used.
 """
 
@@ -44,7 +45,7 @@ _KINETICS_FPS, _CHARADES_FPS = 30, 24
 def _torchvision(
     file_name: str, pixels: Pixels, short_side_px: int, crop_px: int, sampling: Sampling | None = None
 ) -> WeightSource:
-    """Returns a source of torchvision, whose file names contain the first eight digits of the sha256."""
+    """Returns the source of a file of torchvision. Its file name contains the first eight digits of the sha256."""
     return WeightSource(
         url=f"https://download.pytorch.org/models/{file_name}",
         file_name=file_name,
@@ -66,7 +67,9 @@ def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
 def _kinetics(
     url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
 ) -> WeightSource:
-    """Returns a source of Facebook's code bases, trained and tested alike: `num_frames` frames, `step` apart."""
+    """Returns the source of a file of Facebook's code bases, trained and tested on clips of `num_frames` frames, `step`
+    apart.
+    """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/{url}",
         file_name=url.rpartition("/")[2],
@@ -92,9 +95,9 @@ def _pytorchvideo(name: str, num_frames: int, step: int, geometry: _Geometry) ->
 
 
 def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: float | None) -> WeightSource:
-    """Returns a source of SlowOnly on data sets of JPEG frames.
+    """Returns the source of a SlowOnly file that was trained on a data set of JPEG frames.
 
-    SlowFast reads these frames as BGR, and so did the networks.
+    SlowFast reads JPEG frames as BGR, so these networks expect BGR.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/{dataset}/SLOW_8x8_R50.pyth",
@@ -111,10 +114,10 @@ def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: flo
 
 
 def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> WeightSource:
-    """Returns a source of the non-local networks.
+    """Returns the source of a file of the non-local networks.
 
-    In each pair, the two files for long clips were trained by the paper's own code, with time strides in stem and
-    pool1.
+    affine: the norms in the file were folded to scale and shift. The files for clips of 32 x 2 and 128 x 1 frames were
+    trained by the paper's own code, with time strides in stem and pool1.
     """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET

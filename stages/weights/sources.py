@@ -1,4 +1,4 @@
-"""Facts about weight files that are known by name, and what their networks expect. Imports no torch."""
+"""Describes weight files that are known by name, and what their networks expect. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ ChannelOrder = Literal["RGB", "BGR"]
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """Describes the pixels that a network expects: in `channel_order`, in 0..1, minus `mean`, divided by `std`.
+    """Describes the pixels that a network expects: from 0 to 1, minus `mean`, divided by `std`, in `channel_order`.
 
-    `mean` and `std` follow `channel_order`. For a network trained on 0..255, the published mean and std are divided by
-    255.
+    The three values of `mean` and `std` are in that order too. For a network trained on 0 to 255, the published mean
+    and std are divided by 255.
     """
 
     mean: Channels
@@ -30,9 +30,9 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """The clips that a network was trained on.
+    """Describes the clips that a network was trained on.
 
-    fps: frames of a clip per second of video. A value of None means that the frames are spread over the video.
+    fps: frames of a clip per second of video, or None where the frames are spread over the whole video.
     """
 
     num_frames: int
@@ -74,7 +74,7 @@ class WeightSource:
 
     @property
     def framing(self) -> Framing | None:
-        """Returns the framing with which the file was tested, or None where a config cannot express it."""
+        """Returns the framing with which the file was tested. Returns None where a config cannot state this framing."""
         if self.resize is None or self.crop_px is None:
             return None
         return Framing(size=self.crop_px, resize_short=self.short_side_px, resize=self.resize)
@@ -85,21 +85,25 @@ class WeightSource:
 
 
 def known_source(weights: str, named: Mapping[str, WeightSource]) -> WeightSource | None:
-    """Returns the known facts of `weights`: a name from `named`, or a local file with the file name of one of them."""
+    """Returns the source of `weights`, or None where nothing is known about them.
+
+    `weights` is a name from `named`, or a local file whose file name is that of a source in `named`.
+    """
     by_file = {source.file_name: source for source in named.values()}
     return named.get(weights) or by_file.get(Path(weights).name)
 
 
 def is_random(weights: str) -> bool:
-    """Returns whether `weights` are random. Inflated random weights (`inflate:random:0`) count too."""
+    """Returns whether `weights` names random weights: `random:<seed>` or `inflate:random:<seed>`."""
     return weights.removeprefix("inflate:").startswith("random:")
 
 
 def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Sequence[str] = ()) -> None:
     """Raises ValueError for weights that cannot exist.
 
-    The function accepts a name from `named`, `random:<seed>`, a file, and everything that looks like a path. The
-    machine that loads the weights checks whether a path has a file. other_words: what else is accepted, for the error.
+    A name from `named`, `random:<seed>`, a file, and every text that looks like a path are accepted. The machine that
+    loads the weights checks later whether the path has a file. other_words: other values that are accepted, for the
+    message.
     """
     path = Path(weights).expanduser()
     kind, _, seed = weights.partition(":")

@@ -1,7 +1,7 @@
 """Checks files of torch.save before torch reads them.
 
-torch.load with weights_only runs no code of a file. But it computes the hash of every key of the file, and the hash of
-a tuple in a tuple, a million deep, ends the process.
+torch.load with weights_only runs no code of a file. But it computes the hash of every key in the file. The hash of
+tuples that are nested a million deep ends the process.
 """
 
 import io
@@ -26,9 +26,10 @@ ZIP_BEGINS = b"PK\x03\x04"
 
 
 def require_sound(path: Path) -> None:
-    """Raises WeightsError for an archive that unpacks to too much, for TorchScript, and for parts nested too deep.
+    """Raises WeightsError for a file of torch.save that could do harm, or that is damaged.
 
-    Raises WeightsError for a damaged file too. Raises OSError where the file cannot be read at all.
+    Such a file is an archive that unpacks to too many bytes, a TorchScript archive, or a file with tuples nested too
+    deep. Raises OSError where the file cannot be read at all.
     """
     try:
         with open_regular(path) as file:
@@ -48,7 +49,10 @@ def require_sound(path: Path) -> None:
 
 
 def _pickles(file: io.BufferedReader) -> list[Any]:
-    """Returns the pickles of an archive. An honest archive has one."""
+    """Returns the pickles of an archive as open files. A file of torch.save has one pickle.
+
+    Raises WeightsError for TorchScript, ArrayFileError for an archive that unpacks to too many bytes.
+    """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
@@ -59,15 +63,14 @@ def _pickles(file: io.BufferedReader) -> list[Any]:
 
 
 class _Tuple(tuple[Any, ...]):
-    """A tuple of a file, with the number of tuples that it holds."""
+    """A tuple from a file. `num_tuples` is the number of tuples in it at any depth, itself included."""
 
     num_tuples: int
 
 
 class _Part:
-    """Stands for everything that torch would make: tensors, and other values that a file names.
-
-    Accepts any arguments.
+    """Replaces everything that torch would make from a pickle, such as tensors. It accepts any arguments and does
+    nothing.
     """
 
     def __call__(self, *_: object) -> "_Part":
@@ -83,7 +86,9 @@ class _Part:
 
 
 class _Nesting(ArrayUnpickler):
-    """Goes through a pickle and builds only containers."""
+    """Reads a pickle and builds only containers. Raises WeightsError for a tuple with more than MOST_TUPLES tuples in
+    it.
+    """
 
     dispatch: ClassVar[dict[int, Any]] = dict(ArrayUnpickler.dispatch)
 

@@ -1,4 +1,6 @@
-"""The names of Caffe2 (`blobs` of a .pkl), as in the files of video-nonlocal-net and of SlowFast's model zoo."""
+"""Defines the names of Caffe2 (`blobs` of a .pkl), which the files of video-nonlocal-net and SlowFast's model zoo
+have.
+"""
 
 import re
 
@@ -42,10 +44,10 @@ def _pairs(layers: dict[str, str], leaves: dict[str, str]) -> tuple[Pair, ...]:
 
 
 def _with_statistics(state: State) -> State:
-    """Adds statistics to `affine` files.
+    """Returns `state` with a mean and a variance for each norm, where the file has none (`affine` files).
 
-    The norms of such files were folded to scale * x + shift before fine-tuning and have no statistics. A mean of 0 and
-    a variance of 1 - epsilon make a norm exactly that function.
+    The norms of such files were folded to scale * x + shift before fine-tuning. A mean of 0 and a variance of 1 -
+    epsilon make a norm exactly that function.
     """
     if any(name.endswith((".running_mean", ".running_var")) for name in state):
         return state
@@ -58,8 +60,9 @@ def _with_statistics(state: State) -> State:
 
 
 def _with_norms_after_attention(state: State) -> State:
-    """Adds norms with scale 1 and shift 0 where the authors' config for `affine` networks omits them
-    (NONLOCAL.USE_BN).
+    """Returns `state` with a norm of scale 1 and shift 0 after each attention block, where the file has no such norms.
+
+    The authors' config for `affine` networks omits these norms (NONLOCAL.USE_BN).
     """
     complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):

@@ -1,4 +1,6 @@
-"""Converts the names of a checkpoint to kinegraph's names. The keys show the format, not the file's name."""
+"""Converts the names of a checkpoint to kinegraph's names. The format is recognised by the names, not by the file's
+name.
+"""
 
 from dataclasses import dataclass
 
@@ -22,9 +24,8 @@ PLAIN = Format(
 class Converted:
     """A checkpoint with kinegraph's names.
 
-    ignored: key of the file -> why it is left out.
-    unknown: keys of the file without a meaning in kinegraph.
-    classes: the number of classes of the classifier that was left out, where there is one.
+    ignored: name in the file -> why the tensor is left out. unknown: names in the file that no network of kinegraph
+    has. classes: the number of classes of the classifier that was left out, or None where the file has no classifier.
     """
 
     format: Format
@@ -35,7 +36,7 @@ class Converted:
 
 
 def convert(state: State) -> Converted:
-    """Converts all keys of a file. Each key is renamed, ignored or unknown."""
+    """Returns a checkpoint with kinegraph's names. Each name in the file is renamed, ignored or unknown."""
     format_ = next((candidate for candidate in FORMATS if candidate.signs(state)), PLAIN)
     ignored = {key: why for key in state if (why := format_.why_ignored(key)) is not None}
     names = {key: format_.ours(key) for key in state if key not in ignored}

@@ -1,4 +1,4 @@
-"""A checkpoint format is a table of names that is read in both directions."""
+"""Defines checkpoint formats. A format is a table of pairs of names, which is read in both directions."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,14 +15,13 @@ FIELDS = {"stage": r"\d+", "block": r"\d+", "leaf": r"\w+", "name": r".+"}
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """Describes how one code base names the tensors of a network that kinegraph has too.
+    """Describes how another code base names the tensors of networks that kinegraph has too.
 
-    sign: regular expression of a key that only this format has.
-    pairs: kinegraph's name and their name; the first pair that fits counts. A field such as `{block}` is the same on
-    both sides.
-    ignored: regular expression of their keys that are left out -> why.
-    adapt: changes other than names, on the tensors with kinegraph's names.
-    only_for: prefixes of networks. Other networks could take these weights but would interpret them in another way.
+    sign: regular expression of a name that only this format has. pairs: (kinegraph's name, name in the file). The first
+    pair that matches a name counts, and a field such as `{block}` stands for the same text in both names. ignored:
+    regular expression of names in the file that are left out -> why. adapt: returns the state dict, with kinegraph's
+    names, after changes other than renaming. only_for: a prefix of the networks that may take these weights. Other
+    networks have the same names but would compute something else.
     """
 
     name: str
@@ -33,24 +32,26 @@ class Format:
     only_for: str = ""
 
     def signs(self, keys: Iterable[str]) -> bool:
-        """Returns whether a file with these keys has this format."""
+        """Returns whether a file with the names `keys` has this format."""
         return any(re.fullmatch(self.sign, key) for key in keys)
 
     def ours(self, theirs: str) -> str | None:
-        """Returns kinegraph's name of their key, or None where kinegraph has no such tensor."""
+        """Returns kinegraph's name for a name in the file. Returns None where kinegraph has no such tensor."""
         return _translated(theirs, [(b, a) for a, b in self.pairs])
 
     def theirs(self, ours: str) -> str | None:
-        """Returns their key for kinegraph's name, or None where they have no such tensor."""
+        """Returns the name in a file for `ours`, kinegraph's name. Returns None where the format has no such tensor."""
         return _translated(ours, self.pairs)
 
     def why_ignored(self, theirs: str) -> str | None:
-        """Returns the reason for leaving this key out, or None where the key is not left out."""
+        """Returns why the tensor with this name in the file is left out, or None where it is not left out."""
         return next((why for pattern, why in self.ignored.items() if re.fullmatch(pattern, theirs)), None)
 
 
 def with_leaves(layers: Mapping[str, str]) -> tuple[Pair, ...]:
-    """Returns pairs of tensors from pairs of layers. Tensors have torch's names (`weight`, `bias`, ...)."""
+    """Returns pairs of names of tensors from pairs of names of layers. In a layer, tensors have torch's names, like
+    `weight`.
+    """
     return tuple((f"{ours}.{{leaf}}", f"{theirs}.{{leaf}}") for ours, theirs in layers.items())
 
 
@@ -63,7 +64,7 @@ def _translated(name: str, pairs: Iterable[Pair]) -> str | None:
 
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
-    r"""Returns a regular expression: `res{stage}.weight` -> `res(?P<stage>\d+)\.weight`."""
+    r"""Returns a regular expression for a name with fields: `res{stage}.weight` -> `res(?P<stage>\d+)\.weight`."""
     literal = re.split(r"\{(\w+)\}", template)
     parts = [f"(?P<{part}>{FIELDS[part]})" if index % 2 else re.escape(part) for index, part in enumerate(literal)]
     return re.compile("".join(parts))

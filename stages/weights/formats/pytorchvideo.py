@@ -1,13 +1,15 @@
-"""The names of pytorchvideo (`model_state` of a .pyth).
+"""Defines the names of pytorchvideo (`model_state` of a .pyth).
 
-Blocks are numbered, and the pool after res2 has a number too.
+Blocks are numbered. The pool after res2 has a number too, where the network has this pool.
 """
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves
 
 
 def _layers(block_numbers: dict[int, int]) -> dict[str, str]:
-    """Returns the pairs of layers. numbers: stage -> number of its block."""
+    """Returns kinegraph's name -> pytorchvideo's name of each layer. `block_numbers` maps each ResNet stage to its
+    block.
+    """
     layers = {"conv1": "blocks.0.conv", "bn1": "blocks.0.norm"}
     for stage, block_number in block_numbers.items():
         ours, theirs = f"res{stage}.{{block}}", f"blocks.{block_number}.res_blocks.{{block}}"

@@ -1,4 +1,4 @@
-"""The names of SlowFast (facebookresearch/SlowFast): `model_state` of a .pyth, single pathway."""
+"""Defines the names of SlowFast (facebookresearch/SlowFast): `model_state` of a .pyth, networks with one pathway."""
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves
 

@@ -1,4 +1,4 @@
-"""The names of the TSN family: a 2D network inside `base_model`.
+"""Defines the names of the TSN family, which has a 2D network inside `base_model`.
 
 Files come from yjxiong/tsn-pytorch and mit-han-lab/temporal-shift-module. TSM wraps the first convolution of a block,
 which adds `.net` to its name. BN-Inception also comes alone, with its names in Caffe.
@@ -10,7 +10,9 @@ _HEADS = {r"new_fc\..+": "classifier", r"base_model\.(fc|classifier|last_linear)
 
 
 def _flat_norms(state: State) -> State:
-    """Flattens the vectors of norms, which old BN-Inception files hold as [1, C]."""
+    """Returns `state` with the vectors of norms as [C], for C channels. Old files of BN-Inception hold them as [1,
+    C].
+    """
     return {name: x[0] if x.ndim == 2 and x.shape[0] == 1 and "_bn." in name else x for name, x in state.items()}
 
 
