@@ -8,7 +8,10 @@ from kinegraph.stages.backbones.backbone import Backbone
 
 
 class S3D(Backbone):
-    """Inception with separable convolutions (Xie et al. 2018, arXiv 1712.04851). Taps have the names of the paper."""
+    """S3D, which is Inception with separable convolutions (Xie et al. 2018, arXiv 1712.04851).
+
+    Taps have the names of the paper.
+    """
 
     stages: ClassVar = {
         "stem": ("features.0", "features.1"),
@@ -30,7 +33,7 @@ class S3D(Backbone):
 
 
 class R2Plus1D(Backbone):
-    """A ResNet-18 of 1x3x3 and 3x1x1 convolutions (Tran et al. 2018, arXiv 1711.11248)."""
+    """R(2+1)D-18, which is a ResNet-18 of 1x3x3 and 3x1x1 convolutions (Tran et al. 2018, arXiv 1711.11248)."""
 
     stages: ClassVar = {
         "stem": ("stem",),

@@ -211,7 +211,7 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Returns the nodes after a time stage (eq. 6), with `state` before the first frame.
+        """Returns the nodes [B, T, V, D] after a time stage (eq. 6). `state` is the state before the first frame.
 
         Appends the state after the last frame to `after`.
         """

@@ -101,7 +101,9 @@ class StSgn(Head):
         return logits
 
     def _encode(self, graphs: Graphs) -> Tensor:
-        """Returns one vector for each frame [B, T, D]."""
+        """Returns the vectors of the frames [B, T, D]. A vector is the person's node, or the mean or maximum of all
+        nodes.
+        """
         objects = self.nodes(graphs.objects)  # [B, T, M, D]
         person = self.nodes.weight[self.person_class].expand(*objects.shape[:2], -1)  # [B, T, D]
         edges = self.edges(graphs.relations)
@@ -189,9 +191,9 @@ class GraphLayer(nn.Module):
         raise NotImplementedError
 
     def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
-        """Returns the new nodes [..., D] for `nodes` [..., D] and the sum of their messages [..., D].
+        """Returns the new nodes [..., D]. `messages` [..., D] has the sum of the messages to each node.
 
-        For objects the sum is 0.
+        For objects this sum is 0.
         """
         return nodes + messages
 

@@ -58,10 +58,7 @@ def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
 
 
 def gives(tail: Tail) -> str:
-    """Returns a sentence for an error message.
-
-    The sentence says which arrays of a tail a head can read, and with which options.
-    """
+    """Returns a sentence for an error message that says which arrays of a tail a head can read, and how."""
     return (
         f"It gives {' and '.join(made_by(tail))} only: heads on regions read it with `regions_from: maps`, "
         "others without `tap`."

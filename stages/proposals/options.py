@@ -96,7 +96,7 @@ class TorchvisionOptions(SourceOptions):
 
 
 class TinyOptions(SourceOptions):
-    """The small network of the demo."""
+    """The small proposal network of the demo."""
 
     source: Literal["tiny"]
     weights: Weights

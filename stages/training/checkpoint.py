@@ -144,7 +144,7 @@ def save_run(folder: Path, head: Head, record: RunRecord) -> None:
 def load_run(folder: Path, *, allow_code: bool = False) -> tuple[Head, RunRecord]:
     """Returns the head of the run in `folder`, on the CPU in evaluation mode, and the run's record.
 
-    `allow_code` permits to run the code of a head of the user's own. Raises RunNotFound if there is no record. Raises
+    With `allow_code`, the code of a head of the user's own may be run. Raises RunNotFound if there is no record. Raises
     RunError if a file cannot be read, if the files do not fit each other, or if code must be run without `allow_code`.
     """
     record = load_record(folder)

@@ -46,8 +46,8 @@ class EvaluationResult:
 
     `num_videos` includes the `num_failed` videos of which every clip failed. `loss` is the mean over clips, without
     class weights. `per_class` has for each class the fraction of correct videos, or the average precision. It is NaN
-    for the classes in `classes_without_positives`. If no video has a label, `videos` has the scores, `metrics` is
-    empty, and all other results are NaN.
+    for the classes in `classes_without_positives`. `videos` has the scores. If no video has a label, `metrics` is
+    empty, and `loss` and `per_class` are NaN.
     """
 
     metrics: dict[str, float]

@@ -35,10 +35,10 @@ def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def confusion(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns how many videos of each class (row) have each class as their largest score (column): int64 [K, K + 1].
+    """Returns the confusion matrix of the classes, int64 [K, K + 1], with one count of videos in each entry.
 
-    The last column counts videos without scores. Among equal scores the lower class counts as larger. Raises ValueError
-    in the same cases as `topk`.
+    Entry (i, j) counts the videos of class i whose largest score is that of class j. The last column counts videos
+    without scores. Among equal scores the lower class counts as larger. Raises ValueError in the same cases as `topk`.
     """
     _rank_of_label(scores, labels)  # called for its checks
     num_classes = scores.shape[1]
@@ -65,9 +65,10 @@ def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CharadesMap:
-    """Average precision of each class, `per_class` [K], which is NaN for a class without a positive video.
+    """Average precision of each class, `per_class` [K]. A class without a positive video has NaN.
 
-    `mean` is the mean over the other classes. `weighted` is their mean weighted by the number of positive videos.
+    `mean` is the mean over the classes with a positive video. `weighted` is the mean weighted by the number of positive
+    videos.
     """
 
     per_class: Tensor
