@@ -77,7 +77,7 @@ class Stage:
 
     @property
     def is_imported(self) -> bool:
-        """Returns whether the stage was brought by an import, so that no config describes it."""
+        """Returns whether the stage came from an import, so that no config describes it."""
         return "provenance" in self.options
 
     def document(self) -> dict[str, Any]:
@@ -340,7 +340,7 @@ class Cache:
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
-        """Raises CacheMismatch, with the options that differ, where this key of the cache has other options."""
+        """Raises CacheMismatch, with the options that differ, where the cache has this stage with other options."""
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)
         if changed := self.stage_differences(stage):

@@ -113,8 +113,8 @@ class ClipsTable:
         return int(self.table.num_rows)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[ClipRow]:
-        """Yields the rows with the numbers from `start` to `stop` - 1, one `ClipRow` each. None means up to the last
-        row.
+        """Yields the rows with the numbers from `start` to `stop` - 1 as `ClipRow`. A `stop` of None means all later
+        rows.
         """
         for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
             for key in ("labels", "target_times", "crop"):

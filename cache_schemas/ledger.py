@@ -159,7 +159,7 @@ class Ledger:
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
     def unseal(self, key: str, shard: int) -> None:
-        """Declares a shard not done by removing its record. The next extraction replaces the objects of the shard."""
+        """Declares a shard unfinished by removing its record. The next extraction replaces the objects of the shard."""
         self.storage.delete(self.name(key, shard))
 
     def shards(self, key: str) -> list[int]:

@@ -219,8 +219,8 @@ class ObjectStorage:
 def _piped(system: fsspec.AbstractFileSystem, path: str, content: bytes, **settings: str) -> None:
     """Puts an object.
 
-    Raises FSTimeoutError where the store does not answer in PUT_SECONDS and the time that the bytes need. The put is
-    then cancelled.
+    Raises FSTimeoutError where the put takes longer than PUT_SECONDS plus the time that `content` needs at
+    SLOWEST_BYTES_PER_SECOND. The put is then cancelled.
     """
     if not system.async_impl:
         system.pipe_file(path, content, **settings)

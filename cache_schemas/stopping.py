@@ -196,9 +196,7 @@ def checked(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def sleep(seconds: float) -> None:
-    """Sleeps like `time.sleep`, but not on after a signal. The main thread raises as `check` does, other threads
-    return.
-    """
+    """Sleeps like `time.sleep`, but ends soon after a signal. The main thread then raises as `check` does."""
     until = monotonic() + seconds
     check()
     while not _noted.signal and (left := until - monotonic()) > 0:
@@ -207,7 +205,7 @@ def sleep(seconds: float) -> None:
 
 
 def wait(event: threading.Event, seconds: float) -> bool:
-    """Waits like `event.wait(seconds)`, but not on after a signal. Returns whether the event is set.
+    """Waits like `event.wait(seconds)`, but ends soon after a signal. Returns whether the event is set.
 
     After a signal, the main thread raises as `check` does, and other threads return.
     """

@@ -27,7 +27,7 @@ def quoted(key: object) -> str:
 
 
 def shown(text: str) -> str:
-    """Returns the text with control characters replaced by escapes like `\x1b`, so that a terminal does not obey them.
+    """Returns the text with control characters replaced by escapes, so that a terminal does not obey them.
 
     Names and labels may contain escape sequences. Line ends stay.
     """

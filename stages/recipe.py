@@ -39,8 +39,8 @@ class Recipe(StageOptions):
     tracks: TrackOptions | None = None
 
     def document(self) -> dict[str, Any]:
-        """Returns these sections as the config states them, without the data set. Paths of weight files become
-        absolute.
+        """Returns the sections of the recipe as the config states them, without the data set. Paths of weight files
+        become absolute.
         """
         sections = self.model_dump(mode="json", include={*Recipe.model_fields} - {"dataset"}, exclude_unset=True)
         for options in (*sections.get("backbones", {}).values(), sections.get("proposals") or {}):

@@ -45,8 +45,8 @@ class StageBatch(Protocol):
     def is_last(self) -> bool: ...
 
     def pixels(self, square: Square) -> np.ndarray:
-        """Returns the pixels of all slots, uint8 [batch_size, T, size, size, 3], for T frames of a square with sides of
-        `size` px.
+        """Returns the pixels of all slots, uint8 [batch_size, T, size, size, 3], for T frames of a clip and
+        `square.size` px.
 
         The pixels of a slot whose clip has failed are zero.
         """
@@ -57,7 +57,8 @@ class StageBatch(Protocol):
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
         """Returns the row of a slot in an array of a stage that this stage reads.
 
-        The row was handed on or computed in this work unit, or sealed before. They are tried in this order.
+        If the row was passed on by `hand_on` in this work unit, returns that row. Otherwise returns the row that was
+        computed in this work unit, or the row that was sealed before.
         """
 
     def stores(self, array: str) -> bool:

@@ -1,4 +1,4 @@
-"""The table of data sets: type of options -> function that lists the videos. Torch-free."""
+"""Maps the type of a data set's options to the function that lists its videos. Torch-free."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The options of data sets. Torch-free."""
+"""Defines the config section `dataset`, with one class for each kind of data set. Torch-free."""
 
 from typing import Annotated, Literal, Self
 

@@ -87,7 +87,8 @@ class OpenVideos:
             return surplus
 
     def _taken(self, path: str, first_wanted: FirstWanted) -> _Left | None:
-        """Takes the kept video of this path whose latest frame is latest, and returns it. Returns None where none fits.
+        """Takes the kept video of this path that stopped at the latest time, and returns it. Returns None where none
+        fits.
 
         A video fits if it stopped before the first wanted time and its file is unchanged.
         """

@@ -157,7 +157,7 @@ class OpenVideo:
 
     @property
     def slack_seconds(self) -> float:
-        """Returns how long after a target time a frame may be stamped and still be the frame for that time."""
+        """Returns how many seconds after a target time a frame may be stamped and still be the frame for that time."""
         return self.timeline.slack_seconds
 
     @property

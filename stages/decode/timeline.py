@@ -174,8 +174,8 @@ class ShownTimes(Protocol):
 class Timeline:
     """Computes the times at which the frames of one stream are shown, in the order in which the decoder returns them.
 
-    Every frame has a time, and no time is before the time of the last frame. The first frame of another recording
-    follows the last frame by one period. `complaints` says where stamps could not be followed.
+    Every frame has a time. The times never go back. The first frame of another recording follows the last frame by one
+    period. `complaints` says where stamps could not be followed.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:

@@ -34,7 +34,8 @@ class VideoFeatures:
 
     Roles are `pooled` [T, C] float32, `maps` [T, C, H, W], and for N regions of a frame `regions` [T, N, C], `boxes`
     [T, N, 4] float32 and `count` [T] int16. Regions and boxes past `count` are zero. Maps and regions are float16 or
-    float32. Maps have C channels, H rows and W columns.
+    float32. Maps have C channels, H rows and W columns. Raises ValueError where the arrays differ in their number of
+    frames.
     """
 
     arrays: Mapping[str, np.ndarray]

@@ -33,7 +33,7 @@ MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 
 @dataclass(frozen=True)
 class AtHand:
-    """The file on this machine that has a video. It is the video's own file, or a copy.
+    """The file of a video on this machine. It is the video's own file, or a copy.
 
     `original` is (URL, facts that the store reports) of a copied video, else None.
     """

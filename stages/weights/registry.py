@@ -114,10 +114,10 @@ def _pytorchvideo_frames(dataset: str, licence_name: str, classes: int, fps: flo
 
 
 def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> WeightSource:
-    """Returns the source of a file of the non-local networks.
+    """Returns the source of a file of the non-local networks, for clips of `num_frames` frames, `step` apart.
 
-    affine: the norms in the file were folded to scale and shift. The files for clips of 32 x 2 and 128 x 1 frames were
-    trained by the paper's own code, with time strides in stem and pool1.
+    affine: the norms in the file were folded to scale and shift. The files for 32 frames 2 apart, and for 128 frames 1
+    apart, were trained by the paper's own code, with time strides in stem and pool1.
     """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET
