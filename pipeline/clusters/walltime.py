@@ -1,4 +1,7 @@
-"""The end of the job that a process belongs to, and whether another unit fits before it. Torch-free."""
+"""The time limit of a run, and whether another work unit can end before it. Torch-free.
+
+A unit is one shard with the stage keys to compute for it.
+"""
 
 import os
 import subprocess
@@ -17,7 +20,7 @@ CLOCK_SECONDS = 1.0  # two clocks that differ by less count as one
 
 @dataclass(frozen=True, kw_only=True)
 class Allotment:
-    """The time of a run in seconds since 1970: its beginning, before torch is imported, and the end of its job."""
+    """The time of a run. `began_at` is its beginning and `ends_at` the end of its job, both in seconds since 1970."""
 
     began_at: float
     ends_at: float
@@ -28,16 +31,16 @@ class Allotment:
 
     @property
     def stops_at(self) -> float:
-        """Returns the time at which a run without a warning signal stops itself, s since 1970.
+        """Returns the time in seconds since 1970 at which a run stops itself if no signal warns it before.
 
-        This is 60 s before the end, or a tenth of the run's time before the end if that is less.
+        This time is 60 s before the end, or a tenth of the run's time before the end if that is less than 60 s.
         """
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """Returns the same time by a clock that is `ahead_seconds` ahead of this one.
+        """Returns the same allotment by another clock, which is `ahead_seconds` ahead of the clock of this one.
 
-        A difference below one second is ignored, because measuring it is not more exact.
+        A difference below one second is ignored, because it cannot be measured more exactly.
         """
         if abs(ahead_seconds) < CLOCK_SECONDS:
             return self
@@ -45,7 +48,10 @@ class Allotment:
 
 
 def require_time_to_wait(allotted: Allotment | None) -> None:
-    """Raises OutOfTimeError at `stops_at`. A run that waits for other runs and has begun no unit calls this."""
+    """Raises OutOfTimeError if `allotted.stops_at` has passed.
+
+    A run calls this function while it only waits for units of other runs.
+    """
     if allotted is not None and time.time() >= allotted.stops_at:
         raise OutOfTimeError(
             f"the {allotted.seconds:.0f} s of this job are over, and other runs have the shards that are left. What is "
@@ -56,7 +62,7 @@ def require_time_to_wait(allotted: Allotment | None) -> None:
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
     """Returns the time of a run that begins now or at `began_at`, or None if the time is not limited.
 
-    The end is that of `walltime_seconds` or of the SLURM job, whichever comes first.
+    It ends after `walltime_seconds` or with the SLURM job around this process, whichever comes first.
     """
     began_at = time.time() if began_at is None else began_at
     ends = [] if walltime_seconds is None else [began_at + walltime_seconds]
@@ -66,9 +72,10 @@ def allotment(walltime_seconds: float | None, began_at: float | None = None) -> 
 
 
 def _slurm_end() -> float | None:
-    """Returns the end of the SLURM job around this process, s since 1970, or None if it is unknown.
+    """Returns the end of the SLURM job around this process in seconds since 1970.
 
-    Only newer versions of SLURM put the end into the environment. For older versions scontrol is called.
+    Returns None if there is no such job, or if its end is unknown. Only newer versions of SLURM put the end into the
+    environment. For other versions scontrol is called.
     """
     if (end := os.environ.get("SLURM_JOB_END_TIME", "")).isdigit():
         return float(end)
@@ -93,9 +100,10 @@ def _slurm_end() -> float | None:
 class UnitSchedule:
     """Decides whether one worker may begin another unit. The first unit may always begin.
 
-    Every later unit must be expected to end in time. The expected time of a unit is that of the slowest unit so far,
-    and units that are under way come first. Without an allotment every unit may begin. `idle_until` is the time at
-    which a process that began long before got its first unit. The start-up of such a process counts from `idle_until`.
+    A later unit may begin if it can be expected to end in time. Each unit is expected to take as long as the slowest
+    unit so far. Units that have begun are expected to end first. Without an allotment every unit may begin.
+    `idle_until` is the time at which a process that began long before got its first unit. The start-up time of such a
+    process counts from `idle_until`.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
@@ -129,9 +137,9 @@ class UnitSchedule:
             return time.time() + (len(self._under_way) + 1) * self.slowest_seconds <= self.allotted.ends_at
 
     def stopped(self) -> OutOfTimeError | WalltimeError:
-        """Returns the error that says why no further unit begins.
+        """Returns the error to raise when no further unit may begin.
 
-        The error is a WalltimeError if the time is too short for any unit, else an OutOfTimeError.
+        The error is a WalltimeError if the whole time is too short for any unit, else an OutOfTimeError.
         """
         assert self.allotted is not None
         assert self.slowest_seconds is not None
@@ -143,16 +151,17 @@ class UnitSchedule:
         )
 
     def cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if a stop came in the first unit because the time was up, else None."""
+        """Returns a WalltimeError if a signal came during the first unit because the time was up, else None."""
         if self.allotted is None or not self._under_way:
             return None
         warning = 0 if self.allotted.seconds < SHORT_SECONDS else 2 * SIGNAL_SECONDS
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns the WalltimeError for a time that is up in or before the first unit, or None if a unit has ended.
+        """Returns the WalltimeError that says that the time was too short for even one unit.
 
-        Returns None also if this process got its first unit late, because a fresh job may have time for that unit.
+        Returns None if a unit has ended. Returns None also if this process got its first unit long after its start,
+        because a new job may have time for that unit.
         """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None

@@ -1,4 +1,4 @@
-"""The rows of imported features come from a cache, from a csv, or are one per video. Torch-free."""
+"""Makes the rows of imported features, from a cache, from a csv, or one row per video. Torch-free."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in
 
 @dataclass(frozen=True, kw_only=True)
 class RowsToFill:
-    """All rows that a cache is to have, and the names of their labels."""
+    """All rows that a cache will have after the import, and the names of the classes of their labels."""
 
     rows: tuple[ClipRow, ...]
     classes: tuple[str, ...]
@@ -34,10 +34,11 @@ class RowsToFill:
 
 
 def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
-    """Returns the rows of `cache`, or the rows that a csv lists below `root`, or one row for each of `videos`.
+    """Returns the rows of an import.
 
-    Raises ExchangeError if a video of `cache` has several rows, if the csv does not fit the cache, or if labels are
-    given for a cache that `index` made.
+    The csv `annotations` lists them with paths below `root`. Without a csv they are the rows of `cache`, or one row for
+    each of `videos` if there is no cache with rows. Raises ExchangeError if a video of `cache` has several rows, if the
+    csv lacks a video of `cache`, or if a csv is given for a cache that `kinegraph index` made.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):
@@ -67,7 +68,10 @@ def _check_indexed(cache: Cache, rows: Sequence[ClipRow], annotations: Path | No
 
 
 def _annotated(old: Sequence[ClipRow], root: Path, annotations: Path) -> RowsToFill:
-    """Returns rows of all videos of a csv. Rows in `old` keep their number and id."""
+    """Returns the rows of all videos in the csv `annotations`. Rows in `old` come first and keep their place and id.
+
+    Raises ExchangeError if the csv does not exist or has no line for a video in `old`.
+    """
     if not annotations.exists():
         raise ExchangeError(f"--annotations: no file {annotations} (looked from {Path.cwd()})")
     listing = list_videos(FolderOptions(kind="folder", root=str(root), annotations=str(annotations)))
@@ -87,7 +91,7 @@ def _new_rows(listing: Listing, matched_ids: set[str]) -> list[ClipRow]:
 
 
 def _row(video: Video) -> ClipRow:
-    """Returns the row of a video about which nothing but its features is known."""
+    """Returns the row of a video of which only the features are known. Its times and its frame size are unknown."""
     return ClipRow(
         clip_id=f"{video.video_id}:0:full", video_id=video.video_id, path=video.path, split=video.split,
         labels=video.labels, start_seconds=NAN, end_seconds=NAN, target_times=(), crop=(NAN,) * 4, frame_width=0,
@@ -96,9 +100,9 @@ def _row(video: Video) -> ClipRow:
 
 
 def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
-    """Writes the rows of a cache of imported features and returns the cache.
+    """Writes the rows of a cache of imported features. Returns the cache, opened again.
 
-    Rows that it already has must come first.
+    The rows that the cache already has must come first in `rows`.
     """
     storage: Storage = cache.storage
     num_old = ClipsTable.count(storage) if storage.exists(TABLE) else 0
@@ -110,9 +114,10 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 
 
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
-    """Returns video id -> name in `names`. The names are equal, or equal without the ending of a video.
+    """Returns video id -> the name in `names` that belongs to this video. Videos without such a name are left out.
 
-    Raises ExchangeError if several names are equal without their endings.
+    A name belongs to a video if both are equal, or are equal without the endings of video files. Raises ExchangeError
+    if several names or videos are equal without their endings.
     """
     videos, names = set(videos), set(names)
     name_of = {video: video for video in videos & names}

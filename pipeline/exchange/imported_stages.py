@@ -1,4 +1,4 @@
-"""The stages and arrays that an import writes, with what is known about the features. Torch-free."""
+"""Describes the stages and arrays that an import writes. Torch-free."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,10 @@ VERSION = 1  # raised when what is made of the same files changes
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
-    """The names of the stages and arrays of an import: features/<name>/<tap>, ..."""
+    """The names that the stages and arrays of an import get, for example the array features/<name>/<tap>.
+
+    `tap` names the layer that the features come from. Raises ExchangeError for a name that is not allowed.
+    """
 
     name: str = "imported"
     tap: str = "last"
@@ -30,7 +33,7 @@ class Naming:
 
     @property
     def role_of(self) -> dict[str, str]:
-        """Returns array name -> role in `VideoFeatures`."""
+        """Returns the name of an array in the cache -> the name of its values in `VideoFeatures.arrays`."""
         return {
             f"features/{self.name}/{self.tap}": "maps",
             f"features/{self.name}/{self.tap}_pooled": "pooled",
@@ -41,9 +44,9 @@ class Naming:
 
 
 def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
-    """Returns the options that the fingerprint of an import covers.
+    """Returns the options of an imported stage, which its fingerprint covers.
 
-    They identify the content of the files, because how the files were made is unknown.
+    The options identify the content of the files, because it is not known how the files were made.
     """
     digests = canonical({video: source.digest for video, source in sources.items()})
     return {

@@ -30,7 +30,8 @@ READ_WITH = ("kinegraph", "git", "python", "numpy", "h5py")
 class Imported:
     """The result of an import.
 
-    `left_out` are videos of the files that have no row in the cache. `failures` has one entry per failed clip.
+    `kind` is the format of the files. `num_videos` counts the videos with features. `left_out` are videos of the files
+    that have no row in the cache. `failures` has one entry per failed clip.
     """
 
     cache: Cache
@@ -53,15 +54,15 @@ def import_features(
     num_frames: int | None = None,
     on_progress: OnProgress = unheard,
 ) -> Imported:
-    """Seals the features at `features` as features/<name> of the cache `into`. Returns what was imported.
+    """Writes the features in the files at `features` to the stage features/<name> of the cache `into`.
 
-    If the files hold boxes or regions, proposals and regions/<name> are sealed too. Rows are those of the cache, or
-    come from `annotations`, or are one per video. A video without features is a failed clip. A video of the files
-    without a row is left out. `num_frames` takes that many frames of each video, see `chosen_frames`. All files are
-    read before anything is written, for digests and shapes. A killed import can be repeated.
+    Returns what was imported. If the files hold boxes or regions, the stages proposals and regions/<name> are written
+    too. The rows are those of the cache, or come from `annotations`, or are one per video. A video without features is
+    a failed clip. A video of the files without a row is left out. `num_frames` takes that many frames of each video.
+    All files are read before anything is written. A killed import can be repeated.
 
-    Raises FeatureFileError, ExchangeError and DatasetError. Raises CacheMismatch if the cache has other features under
-    this name.
+    Raises FeatureFileError if the files cannot be imported, ExchangeError if they do not fit the rows, and DatasetError
+    if `annotations` cannot be used. Raises CacheMismatch if the cache has other features under this name.
     """
     naming = naming or Naming()
     files = open_features(features, kind, dataset)
@@ -103,9 +104,10 @@ def _counted(what: str, videos: Sequence[str], on_progress: OnProgress) -> Itera
 
 
 def _begin(cache: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
-    """Returns the cache with all its rows and with the stages begun.
+    """Returns the cache with all its rows written and the stages declared. Creates it at `into` if `cache` is None.
 
-    Rows of a cache that `index` made stay as they are.
+    Rows of a cache that `kinegraph index` made stay as they are. Raises CacheMismatch if the cache has other features
+    under the name of a stage.
     """
     if cache is None:
         shard_clips = rows_that_fit(spec for stage in stages for spec in stage.arrays)
@@ -136,9 +138,10 @@ def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _RowMaker:
-    """Turns files into rows.
+    """Makes rows of a cache from the files of an import.
 
-    `names` maps videos of the cache to videos of the files. `sources` has the videos of the files as keys.
+    `names` maps videos of the cache to videos of the files. `sources` maps videos of the files to the identities of
+    their files.
     """
 
     cache: Cache
@@ -150,7 +153,7 @@ class _RowMaker:
     stages: Mapping[str, Stage]
 
     def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, ShardRows]]:
-        """Yields the record and the rows of each key of one shard."""
+        """Yields, for each of the stages `keys`, the ledger record and the rows of the shard."""
         begun = time.monotonic()
         numbers = self.cache.shard_rows(shard)
         rows = list(self.cache.clips.rows(numbers.start, numbers.stop))
@@ -175,7 +178,10 @@ class _RowMaker:
             yield describe(shard, output, row_sources, provenance, seconds), output.finished()
 
     def _features(self, video: str) -> VideoFeatures:
-        """Returns the chosen frames of a video. Raises UnusableError."""
+        """Returns the features of the chosen frames of a video.
+
+        Raises UnusableError if the files have no features of the video, or if they cannot be read or are not finite.
+        """
         if video not in self.names:
             raise UnusableError("missing", f"no features of {video} among the files")
         features = self.files.read(self.names[video])
@@ -184,7 +190,10 @@ class _RowMaker:
         return features
 
     def _store(self, features: VideoFeatures, output: StageOutput, row_index: int) -> None:
-        """Writes one row of each array. Places beyond a video's regions, and arrays that the files lack, are zero."""
+        """Writes the row `row_index` of each array of `output`.
+
+        Arrays that the files do not have are zero. If the video has fewer regions than the array, the rest is zero.
+        """
         for name, rows in output.arrays.items():
             rows[row_index] = 0
             if (role := self.naming.role_of.get(name)) is not None:

@@ -51,11 +51,12 @@ def export_npy(
 ) -> ExportedFiles:
     """Writes <out>/<array>/<video_id>.npy [clips, ...] for the arrays `names`, by default for all arrays.
 
-    Returns what was written. The first axis holds the clips and crops of a video in row order. Failed clips hold fill
-    values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv. manifest.json says how the features
-    were made. Each file appears whole. Every call writes all files anew, and the manifest says `complete` at the end.
+    Returns what was written. The first axis has one entry per row of the video, in the order of the rows: each clip
+    with each crop. Failed clips hold fill values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv.
+    manifest.json says how the features were made. A file is never half written. Every call writes all files again. At
+    the end it sets `complete` in the manifest.
 
-    Raises ExchangeError for an array that does not exist, and if `out` holds something else.
+    Raises ExchangeError for an array that does not exist, and if `out` holds anything but an export of these arrays.
     """
     specs = _chosen(source, names)
     require_rows(source)
@@ -87,7 +88,10 @@ def export_npy(
 
 
 def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
-    """Returns the specs of the chosen arrays, grouped by stage."""
+    """Returns the specs of the arrays `names`, or of all arrays without names. Arrays of one stage are neighbours.
+
+    Raises ExchangeError if an array does not exist, or if the cache has no array.
+    """
     arrays = source.arrays()
     if unknown := [name for name in names if name not in arrays]:
         raise ExchangeError(f"--array {unknown[0]}: {source.root} has {', '.join(arrays) or 'no array yet'}")
@@ -97,7 +101,7 @@ def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 
 def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
-    """Returns the manifest, which says how the features were made."""
+    """Returns the content of manifest.json, which says how the features were made. It is not `complete` yet."""
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
     return {
@@ -111,7 +115,7 @@ def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
 
 
 def _claim(storage: Storage, manifest: dict[str, Any]) -> None:
-    """Writes the manifest of a new or repeated export. Raises ExchangeError if the folder holds something else."""
+    """Writes the manifest if the folder is empty or holds an export of the same arrays. Else raises ExchangeError."""
     if storage.exists(MANIFEST):
         there = json.loads(storage.get(MANIFEST))
         same = json.loads(json.dumps(manifest))
@@ -133,7 +137,11 @@ def _stage_files(
     videos: Videos,
     exported: ExportedFiles,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields file name -> rows for each video that is sealed and whole in the stage of `specs`."""
+    """Yields for each video a dict of file name -> rows. All `specs` are arrays of one stage.
+
+    A video with a row that is not sealed is left out and added to `exported.unsealed`. A damaged shard is added to
+    `exported.damaged`, and the dicts of its videos are empty.
+    """
 
     @lru_cache(maxsize=2)  # videos come in the order of their first rows
     def opened(shard: int) -> dict[str, Shard] | None:
@@ -158,9 +166,9 @@ def _stage_files(
 
 
 def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> dict[str, Shard]:
-    """Returns the arrays of one sealed shard. Only objects that hold one of these arrays are read.
+    """Returns array name -> open shard for one sealed shard, after a check of the objects that hold these arrays.
 
-    Raises CacheError for damaged objects.
+    Raises CacheError if one of these objects is damaged.
     """
     holding = [name for name in record.objects if any(f"/{spec.name}/" in name for spec in specs)]
     require_whole(source.storage, record, holding or record.objects)  # an HDF5 file holds all arrays of its stage
@@ -168,10 +176,10 @@ def _open_checked(source: Cache, specs: Sequence[ArraySpec], record: Record) -> 
 
 
 def file_name(video_id: str) -> str:
-    """Returns `<video_id>.npy` as a path that stays below the folder of its array.
+    """Returns the path `<video_id>.npy`, changed so that it stays below the folder of its array.
 
-    This holds also for ids that are absolute paths or contain `..`. A part that is too long for a file name is
-    shortened and gets a digest.
+    This is also true for ids that are absolute paths or contain `..`. A part that is too long for a file name is
+    shortened, and a digest is added.
     """
     parts = f"{video_id}.npy".replace("%", "%25").replace("\0", "%00").replace("\\", "%5C").split("/")
     return "/".join(part.replace(".", "%2E") if part in (".", "..") else shortened(part) or "%" for part in parts)
@@ -186,7 +194,10 @@ def _put_npy(storage: Storage, name: str, rows: np.ndarray) -> None:
 def _clips_csv(
     rows: Sequence[ClipRow], videos: Videos, classes: Sequence[str], failed: Mapping[str, list[str]]
 ) -> bytes:
-    """Returns clips.csv, which says where each clip is: `file` below each array's folder, `index` in its first axis."""
+    """Returns the content of clips.csv, with one line per row of the cache.
+
+    The column `file` is the file of the row below the folder of each array. `index` is its place in the first axis.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER.split(","))

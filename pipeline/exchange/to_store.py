@@ -27,9 +27,9 @@ NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedCache:
-    """The result of an export to a cache. Counts are in shards of all stages.
+    """The result of an export to a cache. The numbers count shards, summed over all stages.
 
-    `damaged` has a sentence for each shard that was not copied.
+    `damaged` has a sentence for each damaged shard, which was not copied.
     """
 
     cache: Cache
@@ -44,11 +44,12 @@ def export_cache(
 ) -> ExportedCache:
     """Copies every sealed shard of `source` to a cache at `out`. Returns what was copied.
 
-    Shards that are sealed in `out` stay, unless they are outdated. Values, rows, stages and ledger entries are copied
-    unchanged. The checksum of each object is checked before it is copied. `compression` is for zarr, and None takes
-    that of `source`. An export to the same kind and compression makes a checked copy.
+    Shards that are sealed in `out` stay, unless `source` has computed them again since. Values, rows, stages and ledger
+    entries are copied unchanged. The checksum of each object is checked before it is copied. `kind` is zarr or hdf5.
+    `compression` is the codec of zarr, by default the codec of `source`. An export to the same kind and compression
+    makes a checked copy.
 
-    Raises ExchangeError or CacheMismatch if `out` is another cache.
+    Raises ExchangeError or CacheMismatch if `out` is a cache that is not a copy of `source`.
     """
     if Path(source.root).resolve() == Path(out).resolve():
         raise ExchangeError(f"{out} is the cache to be exported; name another folder")
@@ -81,7 +82,10 @@ def export_cache(
 
 
 def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -> Cache:
-    """Returns the cache at `out` with all rows. Its stages stay as they are."""
+    """Returns the cache at `out` with all rows of `source`. Creates it if there is none. Its stages stay as they are.
+
+    Raises ExchangeError if the cache at `out` has other rows or shards of another size.
+    """
     given = source.manifest["store"]["compression"] if compression is None else compression
     layout = source.manifest["store"] | {"kind": kind, "compression": NONE if kind == "hdf5" else given}
     open_storage(out).sweep()
@@ -102,7 +106,7 @@ def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -
 
 
 def _reopen_outdated(source: Cache, copy: Cache) -> None:
-    """Unseals the exported shards that `source` has computed again since."""
+    """Unseals the shards of `copy` that `source` has computed again since they were exported."""
     for key in copy.stage_keys():
         for there in copy.ledger.records(key):
             now = source.ledger.read(key, there.shard) if there.exported else None
@@ -115,7 +119,7 @@ def _sealed(cache: Cache) -> dict[str, set[int]]:
 
 
 def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
-    """Returns shard -> keys that are sealed only in `source`."""
+    """Returns shard -> keys of the stages that are sealed in `source` and not in `copy`."""
     missing: dict[int, list[str]] = {}
     there = _sealed(copy)
     for key, shards in _sealed(source).items():
@@ -125,9 +129,9 @@ def _missing(source: Cache, copy: Cache) -> dict[int, list[str]]:
 
 
 def _read(source: Cache, stage: Stage, shard: int) -> tuple[Record, ShardRows]:
-    """Returns one shard's record, as it will be in the copy, and all its rows.
+    """Returns the ledger record of one shard, as it will be in the copy, and all arrays of the shard.
 
-    Raises CacheError for a damaged shard.
+    Raises CacheError if the shard is damaged or is not sealed any more.
     """
     record = source.ledger.read(stage.key, shard)
     if record is None:

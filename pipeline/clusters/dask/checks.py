@@ -1,4 +1,4 @@
-"""Checks of a Dask cluster before it gets work. Each error names the worker and what the worker lacks."""
+"""Checks a Dask cluster before it gets work. Each error names the worker and says what the worker lacks."""
 
 import logging
 import time
@@ -27,14 +27,20 @@ log = logging.getLogger("kinegraph")
 
 
 def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> None:
-    """Raises ClusterError unless there are workers and all see the cache and the first video of its shard `shard`."""
+    """Raises ClusterError if there is no worker, or if a worker cannot do the work.
+
+    Each worker must have the same versions and see the cache and the first video of shard `shard`.
+    """
     check_workers(client, run)
     check_cache(client, cache)
     _check_video(client, cache.rows(shard)[0].path)
 
 
 def check_workers(client: Client, run: RunOptions) -> None:
-    """Raises ClusterError unless there are workers, with the same versions, and with a GPU if the config needs it."""
+    """Raises ClusterError if there is no worker, or if a worker has other versions than this process.
+
+    Raises ClusterError also if the config asks for a GPU and no worker has one.
+    """
     _wait_for_workers(client, run)
     _check_versions(client)
     if needs_gpu(run):
@@ -42,7 +48,11 @@ def check_workers(client: Client, run: RunOptions) -> None:
 
 
 def _wait_for_workers(client: Client, run: RunOptions) -> None:
-    """Waits for the first worker. A batch system may take any time, other clusters have `run.dask.timeout_seconds`."""
+    """Waits for the first worker of the cluster.
+
+    Raises ClusterError if there is none after `run.dask.timeout_seconds`. Jobs of a batch system may wait in their
+    queue for any time. For them ClusterError is raised if the jobs are refused or end without a worker.
+    """
     if run.dask.jobqueue is not None:
         log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)
         watch = JobWatch(client.cluster, run.dask.jobqueue, had_worker=False)
@@ -79,17 +89,20 @@ def _check_versions(client: Client) -> None:
 
 
 def check_cache(client: Client, cache: Cache) -> None:
-    """Raises ClusterError unless all workers see this very cache under its name."""
+    """Raises ClusterError if a worker does not see the cache at its path, or sees another cache there."""
     _check_seen(client, cache.storage, f"probes/{uuid.uuid4().hex}", f"the cache {absolute_root(cache.root)}")
 
 
 def check_run_folder(client: Client, folder: Path) -> None:
-    """Raises ClusterError unless all workers see this folder. The folder is created if it does not exist."""
+    """Raises ClusterError if a worker does not see `folder`. The folder is created if it does not exist."""
     _check_seen(client, LocalStorage(folder), f".probe-{uuid.uuid4().hex}", f"the folder of runs {folder}")
 
 
 def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None:
-    """Writes an object to the storage and raises ClusterError unless all workers read it back."""
+    """Writes an object named `probe` to the storage. Raises ClusterError if a worker cannot read it back.
+
+    `what` names the storage in the error. The object is deleted again.
+    """
     content = uuid.uuid4().bytes
     storage.put(probe, [content])
     try:
@@ -104,7 +117,7 @@ def _check_seen(client: Client, storage: Storage, probe: str, what: str) -> None
 
 
 def _unseen(root: str, probe: str, content: bytes) -> str:
-    """Runs on a worker. Returns why the worker does not see the probe as the client does, "" if it does."""
+    """Runs on a worker. Returns why the worker does not read `content` from the object `probe`, or "" if it does."""
     try:
         same = open_storage(root).get(probe) == content
     except UnknownStorage as error:
@@ -128,7 +141,7 @@ def _check_video(client: Client, video: str) -> None:
 
 
 def _absolute(path: str) -> str:
-    """Returns the absolute form of a path in this process, or a sentence that it does not exist."""
+    """Returns the absolute form of `path` in this process, or a text that says that the path does not exist."""
     absolute = str(Path(path).absolute())
     return absolute if Path(path).exists() else f"there is no {absolute}"
 
@@ -143,7 +156,7 @@ def _check_gpus(client: Client) -> None:
 
 
 def absolute_root(root: str) -> str:
-    """Returns a cache's root in a form that is the same in every working directory."""
+    """Returns the root of a cache as an absolute path. A URL stays as it is."""
     return root if "://" in root else str(Path(root).absolute())
 
 

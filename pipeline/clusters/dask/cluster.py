@@ -24,17 +24,23 @@ NEVER_SECONDS = 10 * 365 * 24 * 3600.0
 
 
 def needs_gpu(run: RunOptions) -> bool:
-    """Returns whether the config asks for CUDA."""
+    """Returns whether the config asks for a GPU, with a `run.device` that begins with cuda."""
     return run.device.startswith("cuda")
 
 
 def resources(run: RunOptions, tasks: int = 1, tasks_at_once: int = UNITS_AT_ONCE) -> dict[str, float]:
-    """Returns the Dask resources that `tasks` tasks take. `tasks_at_once` tasks share one process and its GPU."""
+    """Returns the Dask resources that `tasks` tasks take: a share of a GPU, or none if the config asks for no GPU.
+
+    `tasks_at_once` tasks share one process and its GPU.
+    """
     return {"GPU": tasks / tasks_at_once} if needs_gpu(run) else {}
 
 
 def most_workers(run: RunOptions) -> int:
-    """Returns the largest number of worker processes that the config allows for. A running cluster counts as one."""
+    """Returns the largest number of worker processes that the config asks for.
+
+    Returns 1 for a running cluster, because the config does not know its number of workers.
+    """
     options = run.dask
     if options.jobqueue is not None:
         return options.jobqueue.jobs
@@ -47,10 +53,11 @@ def are_children(run: RunOptions) -> bool:
 
 
 def settings(*, children: bool) -> dict[str, Any]:
-    """Returns Dask's configuration for the time in which the cluster is used.
+    """Returns the settings of Dask for the time in which the cluster is used.
 
-    By default a cluster of processes closes a worker for good if the worker is not back 15 s after it died. A worker
-    that died twice is then closed while it starts. Here the nanny of the worker restarts it, however long that takes.
+    `children` says that the workers are child processes of this process. By default Dask closes such a worker for good
+    if it is not back 15 s after it died. A worker that died twice would then be closed while it starts. With these
+    settings the nanny, the process that watches the worker, restarts it, however long that takes.
 
     A worker never pauses. A paused worker would wait until memory is free, but its networks stay in memory.
     """
@@ -65,7 +72,8 @@ def settings(*, children: bool) -> dict[str, Any]:
 def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
     """Yields a client of the cluster. Everything that was started for the client ends with it.
 
-    Each worker takes `tasks_at_once` tasks at a time. Raises ClusterError if there is no such cluster.
+    Each worker takes `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler answers, or if the cluster
+    cannot be started.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with dask.config.set(settings(children=are_children(run))):
@@ -93,7 +101,7 @@ def _running(options: DaskOptions) -> Client:
 
 
 def _address_in(file: Path) -> str:
-    """Returns the address of the scheduler that wrote `file`. Raises ClusterError."""
+    """Returns the address of the scheduler that wrote `file`. Raises ClusterError if `file` holds no address."""
     try:
         return str(json.loads(read_regular(file, CONFIG_BYTES))["address"])
     except FileNotFoundError:
@@ -122,7 +130,7 @@ def _started(run: RunOptions, tasks_at_once: int) -> Any:
 
 
 def local_cluster(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> LocalCluster:
-    """Returns a cluster of `run.workers` processes of this machine. Dead processes are restarted."""
+    """Returns a new cluster of `run.workers` processes on this machine. Dask restarts processes that died."""
     interface = run.dask.interface
     return LocalCluster(
         n_workers=run.workers,

@@ -1,7 +1,7 @@
-"""Dask workers as jobs of a batch system (dask-jobqueue), and jobs that bring no worker.
+"""Runs Dask workers as jobs of a batch system (dask-jobqueue), and replaces jobs without a worker.
 
 Dask-jobqueue never checks a submitted job again. If a job is refused, or ends before its worker reaches the scheduler,
-dask-jobqueue counts the job as waiting in the queue for ever.
+dask-jobqueue counts the job for ever as waiting in the queue.
 """
 
 import logging
@@ -45,9 +45,9 @@ log = logging.getLogger("kinegraph")
 
 @contextmanager
 def ctrl_c_kept() -> Iterator[None]:
-    """Keeps the handler of SIGINT while dask_jobqueue is imported.
+    """Restores the handler of SIGINT at the end of the `with` block, in which dask_jobqueue is imported.
 
-    Its `runner.py` makes Ctrl-C exit with 0.
+    The file `runner.py` of dask_jobqueue installs a handler that makes Ctrl-C exit with 0.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -67,9 +67,9 @@ def _cluster_classes() -> dict[str, Any]:
 
 
 def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *, gpu: bool) -> Any:
-    """Returns a cluster that submits jobs while there is work.
+    """Returns a cluster that submits jobs while there is work. Each job is one worker for `tasks_at_once` tasks.
 
-    Raises ClusterError if dask-jobqueue refuses its options.
+    `gpu` says that each worker declares a GPU. Raises ClusterError if dask-jobqueue refuses its options.
     """
     interface = run.dask.interface
     ours: dict[str, Any] = {
@@ -103,9 +103,10 @@ def job_cluster(run: RunOptions, options: JobQueueOptions, tasks_at_once: int, *
 
 
 def _telling(job_class: Any) -> Any:
-    """Returns the job class with an attribute `refusal`: the words of the batch system if it refused the job.
+    """Returns a subclass of `job_class` with the attribute `refusal`.
 
-    An exception would only end as a traceback in a log, and the job would still count as submitted.
+    If the batch system refuses a job, `refusal` is its message, else "". An exception would only be a traceback in a
+    log, and the job would still count as submitted.
     """
     logged: set[str] = set()
 
@@ -132,7 +133,7 @@ def _telling(job_class: Any) -> Any:
 
 
 def walltime_of(kind: str, seconds: float) -> str:
-    """Returns a job's walltime in the notation of its batch system. LSF counts minutes."""
+    """Returns a time limit of `seconds` as the batch system `kind` writes it: `HH:MM` for LSF, else `HH:MM:SS`."""
     minutes, rest = divmod(math.ceil(seconds), 60)
     if kind == "lsf":
         minutes, rest = minutes + (rest > 0), 0
@@ -143,8 +144,8 @@ def walltime_of(kind: str, seconds: float) -> str:
 class JobWatch:
     """Watches the jobs of a cluster and replaces jobs that were refused or that ended without a worker.
 
-    The time that a job waits in the queue does not matter. `had_worker` says that a job of this kind brought a worker
-    before. Then a refusal may be temporary.
+    A job may wait in the queue for any time. `had_worker` says that an earlier job of this cluster had a worker. A
+    refusal may then be temporary.
     """
 
     def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
@@ -154,9 +155,10 @@ class JobWatch:
         self._looked = time.monotonic()
 
     def look(self, num_workers: int) -> None:
-        """Replaces the jobs that bring no worker.
+        """Replaces the jobs that were refused or ended without a worker. `num_workers` workers are there now.
 
-        Raises ClusterError if there is no worker and jobs are refused, or end again and again without a worker.
+        Raises ClusterError if there is no worker and all jobs are refused, or if several jobs in a row end without a
+        worker.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)
@@ -175,9 +177,10 @@ class JobWatch:
             self.cluster.sync(self.cluster.scale_down, over)  # Dask submits other jobs in their place
 
     def _without_worker(self, jobs: dict[str, Any]) -> list[str]:
-        """Returns the jobs without a worker that had already ended at the last look.
+        """Returns the names of the jobs in `jobs` that ended without a worker.
 
-        A job that had a worker is forgotten before the second look.
+        A job counts only if two calls in a row found it ended. A job that had a worker is forgotten before the second
+        call.
         """
         at_work = {worker["name"] for worker in [*self.cluster.scheduler_info["workers"].values()]}
         ended = {name for name in jobs.keys() - at_work if is_over(self.kind, jobs[name].job_id)}
@@ -192,9 +195,9 @@ class JobWatch:
         return over
 
     def _count(self, told: str, question: str = "") -> None:
-        """Counts a job that brought no worker and logs it.
+        """Counts a job that ended or was refused without a worker, and logs the text `told` about it.
 
-        Raises ClusterError after MAX_FRUITLESS such jobs in a row.
+        Raises ClusterError with `told` and `question` after MAX_FRUITLESS such jobs in a row.
         """
         self.fruitless += 1
         if self.fruitless >= MAX_FRUITLESS:
@@ -203,9 +206,9 @@ class JobWatch:
 
 
 def is_over(kind: str, job_id: str) -> bool:
-    """Returns whether the batch system says that a job is over, or no longer knows it.
+    """Returns whether the batch system `kind` says that a job has ended, or does not know the job any more.
 
-    Returns False if that is unclear.
+    Returns False if the batch system does not answer, or if its program is missing.
     """
     try:
         done = run(*ASK[kind], job_id, seconds=ASK_SECONDS)

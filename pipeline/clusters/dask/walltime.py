@@ -22,9 +22,9 @@ RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 
 @dataclass(frozen=True)
 class WorkerTime:
-    """The time in which a worker may begin units.
+    """The time in which a Dask worker may begin work units.
 
-    `is_own` says that the time ends with the job of this worker and not with the command.
+    `is_own` says that the time ends with the batch job of this worker and not with the time limit of the command.
     """
 
     schedule: UnitSchedule
@@ -32,15 +32,19 @@ class WorkerTime:
 
     @property
     def seconds_left(self) -> float | None:
-        """Returns the seconds until the worker must leave, or None if only the command's end matters."""
+        """Returns the seconds until the worker must leave its cluster.
+
+        Returns None if the time does not end with the batch job of this worker.
+        """
         allotted = self.schedule.allotted
         return allotted.stops_at - time.time() if self.is_own and allotted is not None else None
 
 
 def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
-    """Returns the time of a worker that begins its first unit now.
+    """Returns the time of a worker that begins its first work unit now.
 
-    The time is that of the command or that of the worker's own job, whichever ends first.
+    `command` is the time of the command and `own` the time of the worker's own batch job. The one that ends first
+    counts.
     """
     is_own = own is not None and (command is None or own.ends_at < command.ends_at)
     allotted, now = own if is_own else command, time.time()
@@ -51,18 +55,18 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
     """Returns the time of the batch job that a worker runs in, or None if the time is not limited.
 
-    The job began with the worker's nanny, the process that restarts a dead worker. The function may call SLURM, which
-    takes a moment.
+    The job is assumed to begin with the nanny of the worker, the process that restarts a dead worker. The function may
+    call SLURM, which takes up to 30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())
 
 
 async def leave(worker: DaskWorker) -> None:
-    """Ends a worker and its job. The units of the worker go to other workers and do not count as deaths.
+    """Closes a worker, which ends its batch job. Its units go to other workers and do not count as killing a worker.
 
-    A worker cannot retire while only it holds a result, so the call is repeated until the client has fetched that
-    result.
+    The scheduler does not release a worker that holds the only copy of a result. So the request is repeated until the
+    client has fetched that result.
     """
     for _ in range(RETIRE_TRIES):
         await asyncio.sleep(RETIRE_PAUSE_SECONDS)
@@ -72,7 +76,7 @@ async def leave(worker: DaskWorker) -> None:
 
 
 class LeaveInTime(WorkerPlugin):
-    """Makes each worker leave before its own job ends."""
+    """Makes each worker leave the cluster before its own batch job ends."""
 
     def __init__(self, walltime_seconds: float | None) -> None:
         self.name, self.walltime_seconds = f"kinegraph-leave-{uuid.uuid4().hex[:12]}", walltime_seconds

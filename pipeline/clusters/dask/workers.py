@@ -1,4 +1,4 @@
-"""Counts the workers of a Dask cluster and notices when none are left. Torch-free."""
+"""Counts the workers of a Dask cluster and raises an error if no worker is left. Torch-free."""
 
 import logging
 from time import monotonic
@@ -18,11 +18,10 @@ log = logging.getLogger("kinegraph")
 
 
 class Workers:
-    """Counts the workers of a client's cluster now and then. Workers may come and go.
+    """Counts the workers of a cluster every few seconds. Workers may come and go.
 
-    The cluster had a worker before. The workers are gone from the first count that finds none, because a later count
-    may take long or fail. `left_in_order` says that the last worker left by itself, as at the end of its job, and did
-    not die.
+    The cluster must have had a worker before. `left_in_order` says that the last worker left by itself, for example at
+    the end of its job, and did not die.
     """
 
     def __init__(self, client: Client, run: RunOptions) -> None:
@@ -36,15 +35,19 @@ class Workers:
         self._told = False
 
     def most(self) -> int:
-        """Returns the number of workers that were counted last, or that the config starts if these are more."""
+        """Returns the largest number of workers to expect.
+
+        This is the last count, or the number of workers that the config asks for if that is larger.
+        """
         self._count()
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raises an error if the cluster has had no worker for long. Jobs that wait in a queue do not count as gone.
+        """Raises an error if the cluster has had no worker for `run.dask.timeout_seconds`.
 
-        The error is OutOfTimeError if the last worker left in order, ClusterError if jobs bring no worker, else
-        ClusterLost.
+        Raises OutOfTimeError if the last worker left by itself, else ClusterLost. Workers that restart get more time.
+        With workers as batch jobs, raises only ClusterError, if jobs are refused or end without a worker. Jobs may wait
+        in a queue for any time.
         """
         self._count()
         if self._jobs is not None:
@@ -65,7 +68,7 @@ class Workers:
         )
 
     def _is_starting(self) -> bool:
-        """Returns whether nannies of this command's cluster are up. Each nanny restarts its worker."""
+        """Returns whether a nanny of a cluster that this command started is alive. A nanny restarts its worker."""
         nannies = getattr(self.client.cluster, "workers", {}).values()
         return any(nanny.status in UP for nanny in nannies)
 

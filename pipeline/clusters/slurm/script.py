@@ -11,9 +11,10 @@ LOG = "log-{index}.txt"
 
 
 def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tasks: int, python: str) -> str:
-    """Returns the script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`.
+    """Returns the text of the batch script that runs tasks 0 to `num_tasks` - 1 of the submission in `folder`.
 
-    The command replaces the shell, so that signals reach the command. A task that SLURM requeues appends to its log.
+    In a task the command replaces the shell, so that signals reach the command. A task that SLURM runs again appends to
+    its log.
     """
     options = {
         "job-name": "kinegraph",
@@ -44,7 +45,7 @@ def array_script(run: RunOptions, *, folder: Path, working_folder: Path, num_tas
 
 
 def _limits(run: RunOptions) -> dict[str, str | int]:
-    """Returns the sbatch options for memory, GPUs and time that the config sets. SLURM counts time in minutes."""
+    """Returns the options of sbatch for memory, GPUs, time and the warning signal, as far as the config sets them."""
     limits: dict[str, str | int] = {}
     if run.slurm.memory_gb is not None:
         limits["mem"] = f"{run.slurm.memory_gb}G"
@@ -58,5 +59,5 @@ def _limits(run: RunOptions) -> dict[str, str | int]:
 
 
 def _quoted(path: Path) -> str:
-    """Returns a path as sbatch reads it from a comment line. Its rules are not those of the shell."""
+    """Returns a path as sbatch reads it from a comment line: in quotes if it contains a blank."""
     return f'"{path}"' if " " in str(path) else str(path)

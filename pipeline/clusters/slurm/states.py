@@ -1,7 +1,7 @@
-"""The states of the tasks of a job array, from sacct, squeue, scontrol and completion files, in this order.
+"""Finds the state of each task of a job array: from sacct, squeue, scontrol and completion files, in this order.
 
-Clusters differ in what they remember and for how long. A task that no source knows is `unknown`, and `unknown` never
-counts as done.
+A completion file is a file that a task of kinegraph writes when it ends. Clusters differ in what they remember and for
+how long. A task that no source knows is `unknown`, and `unknown` never counts as done.
 """
 
 import re
@@ -33,7 +33,7 @@ Said = Iterable[tuple[int, "TaskState"]]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """The state of one task. `detail` is SLURM's own word for the state, or the exit code."""
+    """The state of one task. `detail` is the word of SLURM for the state, or the text `exit code <n>`."""
 
     state: StateWord
     detail: str = ""
@@ -46,10 +46,10 @@ class TaskState:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayState:
-    """The states of all tasks by index.
+    """The states of all tasks of an array. `tasks` maps the index of a task to its state.
 
-    `answered` is False if SLURM did not answer. Then an unknown task may still run. `missing` is a sentence that says
-    that none of SLURM's programs is on this machine, else empty.
+    `answered` is False if SLURM did not answer. Then an unknown task may still run. `missing` is a sentence if none of
+    the programs of SLURM is on this machine, else "".
     """
 
     tasks: dict[int, TaskState]
@@ -63,7 +63,7 @@ class ArrayState:
 
 
 def state_of(word: str, exit_code: int) -> TaskState:
-    """Returns the TaskState for SLURM's word for a state and the task's exit code."""
+    """Returns the state of a task. `word` is the word of SLURM for the state and `exit_code` the task's exit code."""
     first = (word.split() or [""])[0].rstrip("+")  # `CANCELLED by 1000`, `CANCELLED+`
     if first == "COMPLETED":
         return TaskState(state="done")
@@ -85,11 +85,12 @@ def exited(exit_code: int) -> TaskState:
 
 
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
-    """Returns the state of each task. `completion` reads the completion file of a task.
+    """Returns the states of tasks 0 to `num_tasks` - 1 of job `job_id`.
 
-    Each source is asked only for tasks that the sources before it did not know. A completion file overrides the states
-    `pending` and `running` if the file reports success or the task has left the queue. SLURM may requeue other tasks,
-    so their completion files do not count.
+    `completion` returns the state in the completion file of a task, or None without a file. Each source is asked only
+    if the sources before it did not know all tasks. A completion file replaces the states `pending` and `running` if
+    the file reports success, or if the task has left the queue. Otherwise SLURM may have put the task into the queue
+    again, and the file does not count.
     """
     queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}
@@ -132,7 +133,7 @@ def _squeue(job_id: str) -> Said | None:
 
 
 def _queued(job_id: str) -> Container[int]:
-    """Returns the indexes of the tasks in the queue. Every index counts as queued if SLURM does not answer."""
+    """Returns the indexes of the tasks in the queue. If SLURM does not answer, the result contains every index."""
     try:
         said = _squeue(job_id)
     except ProgramMissing:
@@ -163,7 +164,7 @@ def _blocks(said: str) -> Iterator[tuple[int, TaskState]]:
 
 
 def indexes_in(text: str) -> Iterator[int]:
-    """Yields the indexes of array tasks in SLURM's notation: `3`, `[0,4-7%2]`, `[0-20:2]`."""
+    """Yields the indexes of tasks in a text of SLURM: `3`, `[0,4-7%2]` (0, 4 to 7), `[0-20:2]` (every second)."""
     for part in text.strip("[]").partition("%")[0].split(","):
         if match := INDEXES.fullmatch(part):
             first, last, step = match.groups()
@@ -171,15 +172,16 @@ def indexes_in(text: str) -> Iterator[int]:
 
 
 def _code(text: str) -> int:
-    """Returns the exit code in SLURM's notation `code:signal`, 0 if there is none."""
+    """Returns the exit code in a text of SLURM of the form `code:signal`, or 0 if the text has none."""
     code = text.partition(":")[0]
     return int(code) if code.isdigit() else 0
 
 
 def ask(*command: str) -> str | None:
-    """Returns the output of a SLURM command, "" if SLURM does not know the job, None if SLURM does not answer.
+    """Runs a command of SLURM and returns its output.
 
-    Raises ProgramMissing if the command is not installed.
+    Returns "" if SLURM does not know the job, and None if SLURM does not answer. Raises ProgramMissing if the command
+    is not installed.
     """
     try:
         done = run(*command, seconds=ASK_SECONDS)

@@ -1,7 +1,7 @@
-"""One job array: a folder that its tasks read, and a record of the array in the cache.
+"""Submits a job array: writes a folder that its tasks read, and a record of the array in the cache. Torch-free.
 
-The record is `slurm/<name>.json` in the cache. The folder holds the config, the work, the script, logs and completion
-files. Torch-free.
+The record is `slurm/<name>.json` in the cache. The folder holds the config, the work, the script, logs, and the
+completion file that each task writes when it ends.
 """
 
 import datetime
@@ -50,7 +50,7 @@ NumTasks = Annotated[int, Field(ge=1, le=MAX_TASKS)]
 
 
 class Work(BaseModel):
-    """The work that the tasks of an array share: the units and keys of an extraction, or training runs."""
+    """The work that the tasks of an array share: the work units and stage keys of an extraction, or training runs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,7 +66,7 @@ class Work(BaseModel):
 
 
 class Completion(BaseModel):
-    """The message that a task writes when it ends."""
+    """The content of the completion file that a task writes when it ends."""
 
     exit_code: int
 
@@ -91,13 +91,13 @@ class Submission(BaseModel):
         return Work.read(self.folder)
 
     def state(self) -> ArrayState:
-        """Returns the present state of all tasks."""
+        """Returns the current state of all tasks."""
         return array_state(self.job_id, self.num_tasks, self._completion)
 
     def watched_state(self) -> ArrayState:
-        """Returns the state of all tasks for a command that waits for them to end.
+        """Returns the current state of all tasks, for a command that waits until all tasks have ended.
 
-        Raises ProgramMissing if no program on this machine can tell when the tasks end.
+        Raises ProgramMissing if a task may still run and none of the programs of SLURM is on this machine.
         """
         state = self.state()
         if state.missing and not state.is_over:
@@ -105,16 +105,16 @@ class Submission(BaseModel):
         return state
 
     def has_ended(self, state: ArrayState) -> bool:
-        """Returns whether every task is over or has written its completion file.
+        """Returns whether every task has ended by `state` or has written its completion file.
 
-        SLURM's accounting may miss the end of a task.
+        The completion files are read because the accounting of SLURM may miss the end of a task.
         """
         return state.is_over or all(
             task.is_over or self._completion(index) is not None for index, task in state.tasks.items()
         )
 
     def tail(self, index: int) -> list[str]:
-        """Returns the last lines of a task's log, or no lines if there is no log."""
+        """Returns the last lines of the log of task `index`, or an empty list if there is no log."""
         try:
             with open_regular(self.folder / LOG.format(index=index)) as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -123,7 +123,7 @@ class Submission(BaseModel):
             return []
 
     def divergence(self, index: int) -> str | None:
-        """Returns the error message of a task whose training run diverged, else None."""
+        """Returns the error message of task `index` if its training run diverged, else None."""
         try:
             return read_regular(self.folder / DIVERGED_FILE.format(index=index)).decode()
         except FileNotFoundError:
@@ -138,16 +138,16 @@ class Submission(BaseModel):
 
 
 def submissions(storage: Storage) -> list[Submission]:
-    """Returns all submissions that the cache has records of, the newest first."""
+    """Returns all submissions that are recorded in the cache, the newest first."""
     prefix = f"{FOLDER}/"
     names = [name for name in storage.names(FOLDER) if name.count("/") == prefix.count("/") and name.endswith(".json")]
     return [read_document(storage, name, Submission, ADVICE) for name in sorted(names, reverse=True)]
 
 
 def under_way(storage: Storage, kind: WorkKind) -> Iterator[Submission]:
-    """Yields recent submissions with tasks that wait, run, or may still run.
+    """Yields the recent submissions of this kind that have not ended: a task waits, runs, or may still run.
 
-    Raises ProgramMissing if no program on this machine can tell the state of a task.
+    Raises ProgramMissing if a task may still run and none of the programs of SLURM is on this machine.
     """
     return (one for one in submissions(storage)[:RECENT] if one.kind == kind and not one.watched_state().is_over)
 
@@ -190,7 +190,7 @@ def submit(config: Config, work: Work) -> Submission:
 
 
 def _config_of_tasks(config: Config) -> bytes:
-    """Returns the config of the tasks as YAML. Each task is a single worker of its own."""
+    """Returns the config of the tasks as YAML. With it, each task runs a single worker in its own process."""
     document = config.model_dump(mode="json", exclude_unset=True)
     task_run = {"executor": "local", "workers": 1, "threads": config.run.worker_threads}
     return yaml.safe_dump(document | {"run": document.get("run", {}) | task_run}, sort_keys=False).encode()
@@ -225,7 +225,7 @@ def _sbatch(script: Path) -> str:
 
 
 def _job_id(said: str, script: Path) -> str:
-    """Returns the job id in the output of sbatch. Sites may print other lines around the id.
+    """Returns the job id in `said`, the output of sbatch. Some sites print other lines around the id.
 
     Raises SlurmError if the output does not have exactly one job id.
     """
@@ -240,7 +240,7 @@ def _job_id(said: str, script: Path) -> str:
 
 
 def cancel_pending(submission: Submission) -> None:
-    """Cancels the tasks that have not begun. A failure is only logged, because such tasks find nothing to do."""
+    """Cancels the tasks that have not begun. If that fails, only logs it, because such tasks find nothing to do."""
     try:
         run("scancel", "--state=PENDING", submission.job_id, seconds=SUBMIT_SECONDS)
     except (ProgramMissing, subprocess.TimeoutExpired) as error:
@@ -251,7 +251,7 @@ def cancel_pending(submission: Submission) -> None:
 
 
 def logs_of_failed(submission: Submission, state: ArrayState, most: int = 3) -> str:
-    """Returns the last lines of the logs of at most `most` tasks that did not end well, for an error message."""
+    """Returns the last log lines of at most `most` tasks that failed, stopped or are unknown, for an error message."""
     told = []
     for index, task in state.tasks.items():
         if task.state in ("failed", "stopped", "unknown"):
