@@ -137,7 +137,7 @@ def make_plan(
         if missing:
             in_order = tuple(key for key in declared.stages if key in missing)
             units.append(WorkUnit(shard=shard, keys=in_order, reopened=reopened))
-    _require_imported(cache, declared, [unit.shard for unit in units], changed)
+    _require_imported(cache, declared, units, changed)
     touched = {*keys} | {key for unit in units for key in unit.keys}
     keys = tuple(key for key in declared.stages if key in touched)
     return Plan(
@@ -179,10 +179,11 @@ def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
     return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]
 
 
-def _require_imported(cache: Cache, declared: Declared, shards: Sequence[int], changed: Changed) -> None:
-    """Raises CacheMismatch where a shard reads an imported stage that is not sealed in it, or whose videos changed."""
+def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit], changed: Changed) -> None:
+    """Raises CacheMismatch where a unit reads an imported stage that is not sealed in its shard, or a video changed."""
     for key in sorted(declared.imported):
-        sealed = {*sealed_shards(cache, key)} - changed.keys()
+        sealed, readers = {*sealed_shards(cache, key)} - changed.keys(), {*declared.with_readers([key])}
+        shards = [unit.shard for unit in units if readers.intersection(unit.keys)]
         if absent := [shard for shard in shards if shard not in sealed]:
             raise CacheMismatch(
                 f"{cache.root}: the imported {key} of shard {absent[0]} ({counted(len(absent), 'shard')} in all) "

@@ -163,6 +163,7 @@ def test_boxes_that_were_imported_into_indexed_rows_become_tracks(
     cache.ledger.unseal("proposals", 0)
     with pytest.raises(CacheMismatch, match=r"imported proposals of shard 0 \(1 shard in all\) are not sealed"):
         extract(config)
+    assert make_plan(config, cache, stages=("clips",)).units, "clips read no boxes"
     import_features(tmp_path / "npz", cache.root)
     assert [failure.reason for failure in extract(config).failures] == ["missing"]
     assert verify(cache.root).ok
