@@ -130,21 +130,6 @@ def test_results_that_are_not_there(kinegraph: Command, tmp_path: Path) -> None:
     assert "results.json is damaged: name: Field required" in kinegraph("results", tmp_path).stderr
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [((), "The same command goes on"), (("--overwrite",), "The same command, without --overwrite,")],
-)
-def test_what_goes_on_after_a_stop(
-    options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "argv", ["kinegraph", "train", *options])
-    assert exit_code(stopped) == 130
-    assert words in capsys.readouterr().err
-
-
 def test_a_full_gpu_is_told_what_makes_room(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

@@ -186,7 +186,7 @@ def test_recipes_are_variants_or_heads(config: Config) -> None:
     assert (found["avg_pool"].head, found["avg_pool"].options) == ("avg_pool", {})
     assert found["strg"].options == {"dim": 8}
     assert {recipe.epochs for recipe in found.values()} == {2}
-    with pytest.raises(ConfigError, match=r"--head tgr: .* pool, graph, avg_pool"):
+    with pytest.raises(ConfigError, match=r"--head tgr: .* pool, graph, strg, avg_pool"):
         recipes(config, ["tgr"])
 
 
