@@ -49,10 +49,10 @@ Made = Callable[[], Sequence[Coordinate]]  # makes the coordinates, only where a
 
 
 def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | None, *, many: bool) -> list[Coordinate]:
-    """Returns the coordinates of all rows.
+    """Returns the coordinates of all rows, for xarray.
 
     columns: column name -> values, for `clip_id`, `video_id` and `split`. labels: the result of `label_names`, or None
-    for no coordinate `label`. many: whether rows may have several labels.
+    where there is no coordinate `label`. many: whether rows may have several labels.
     """
     about = COORDINATES | ({"label": LABELS_ABOUT} if many else {})
     values = dict(columns) | ({} if labels is None else {"label": [*labels]})

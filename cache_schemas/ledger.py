@@ -1,6 +1,6 @@
 """Reads and writes the ledger, which has one record per stage key and shard.
 
-A shard is done for a key if and only if its record exists.
+A shard is done (sealed) for a key if and only if its record exists.
 """
 
 import json

@@ -48,7 +48,7 @@ class Patience:
     def outlast(self, ask: Callable[[], Answer]) -> Answer:
         """Calls `ask` until it succeeds, and returns its result.
 
-        Raises the error of `ask` where waiting does not help, or where the waiting has ended.
+        Raises the error of `ask` where the error does not mean that the store is away, or where the waiting has ended.
         """
         pause = FIRST_PAUSE_SECONDS
         while True:

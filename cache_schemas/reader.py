@@ -57,12 +57,14 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
 
 
 class CachedClips:
-    """Map-style data set of the clips of one split. It has the clips whose features are sealed and without failure.
+    """Map-style data set of the clips of one split that have features. Their shards are sealed, and no stage failed on
+    them.
 
-    The data set covers the shards that were sealed when it was opened. A cache that grows does not change the data set.
-    Clips that failed in a stage of `arrays` are left out. A video whose clips all failed is listed in `failed_videos`.
-    The arrays `clips/crop` [4], and `clips/crop/<entry>` of a backbone that sees another rectangle, come from
-    clips.parquet and belong to the stage `clips`.
+    A shard is sealed once its features are written and recorded. The data set covers the shards that were sealed when
+    it was opened. A cache that grows does not change the data set. Clips that failed in a stage of `arrays` are left
+    out. A video whose clips all failed is listed in `failed_videos`. The arrays `clips/crop` [4], and
+    `clips/crop/<entry>` of a backbone that sees another rectangle, come from clips.parquet and belong to the stage
+    `clips`.
 
     The data set is safe under fork and spawn: each process opens shards when it needs them. If the cache is at a URL, a
     batch first fetches the indexes of its new shards side by side, then all its rows side by side.

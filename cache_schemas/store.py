@@ -39,9 +39,10 @@ class Store(Protocol):
         ...
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the names of objects that are missing or do not describe the arrays as `declare` does.
+        """Returns the names of the objects, such as zarr.json, that are missing or that are not as `declare` writes
+        them.
 
-        Every number of rows in `num_rows` is accepted.
+        An object may state any number of rows that is in `num_rows`.
         """
         ...
 

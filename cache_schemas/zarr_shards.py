@@ -118,9 +118,9 @@ class ZarrStore:
                 self._put_if_changed(f"{group}/zarr.json", group_document(made, num_rows))
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Returns the names of zarr.json objects that are missing, damaged, or do not describe `specs`.
+        """Returns the names of the zarr.json objects that are missing, damaged, or do not describe `specs`.
 
-        Every number of rows in `num_rows` is accepted.
+        A zarr.json may state any number of rows that is in `num_rows`.
         """
         documents = self._documents(specs, num_rows.start)
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]

@@ -103,7 +103,7 @@ class StageKind(Protocol):
     """One kind of stage. `kind` is the first part of its stage keys and array names, and its name for the option
     `--stage`.
 
-    The methods that are not abstract are right for a stage that reads no video, hands nothing on and runs nothing.
+    The methods that are not abstract are right for a stage that reads no video, passes no arrays on and has no runner.
     """
 
     kind: ClassVar[str]
@@ -140,11 +140,10 @@ class StageKind(Protocol):
         return None
 
     def handed_on(self, recipe: Recipe, key: str) -> tuple[str, ...]:
-        """Returns the names of the arrays that this key passes to its readers by `hand_on` where they are not stored
-        and sealed.
+        """Returns the names of the arrays that this key passes to its readers by `StageBatch.hand_on`.
 
-        A key with such arrays runs for its readers even if it was not asked for. The rows of such a key are not
-        written.
+        The readers use them where the arrays are not stored and sealed. A key with such arrays runs for its readers
+        even if it was not asked for. The rows of such a key are not written.
         """
         return ()
 

@@ -1,7 +1,8 @@
 """Decodes a video to the pixels that networks take. One pass over the file serves all clips and all stages.
 
 The rules are the version of the key `clips` by which frames are found in a file (`wanted.LATEST_RULES`). A slot is one
-frame of one row that has to be filled. A skip is proved where the same frames and times would result without it.
+frame of one row that has to be filled. A skip or seek is proved where a pass from the start of the video would result
+in the same frames and times (see `seeking`).
 """
 
 import time
@@ -83,8 +84,8 @@ def decode_clips(
     whose rules apply.
 
     With `open_videos`, parts of the video without a wanted frame are skipped where it is proved that the frames stay
-    the same. Otherwise, and where frames are counted, the video is read from its start. If a pass skips and cannot be
-    proved, a second pass reads from the start, with its own `timeout_seconds`.
+    the same. Where the proof fails, a second pass reads from the start, with its own `timeout_seconds`. Without
+    `open_videos`, and where frames are counted, the video is read from its start.
     """
     try:
         rate = rows[0].frame_rate
@@ -102,11 +103,11 @@ def decode_clips(
 def _skipping(
     path: str, rows: Sequence[ClipRow], wanted: Wanted, timeout_seconds: float, open_videos: OpenVideos
 ) -> ClipResults | None:
-    """Returns the clips of a pass that skips parts of the video, or None where the clips are not proved.
+    """Returns the clips of a pass that skips parts of the video.
 
-    The pass starts where the video was left by the last caller, or at its start. Which warnings and failures a decoder
-    reports depends on the packets that it has read. So the clips with warnings or failures always come from a pass from
-    the start.
+    Returns None where a pass from the start might have other clips. The pass starts where the last caller stopped in
+    the video, or at its start. Which warnings and failures a decoder reports depends on the packets that it has read.
+    So clips with warnings or failures always come from a pass from the start.
     """
     for begin in (open_videos.left_before, open_videos.begun):
         with suppress(SeekLost), begin(path, lambda slack: _first_wanted(rows, slack)) as video:

@@ -36,13 +36,15 @@ HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
 
 
 class SeekLost(Exception):
-    """A seek led elsewhere than the index says, or the frames after it are not proved. Read the video from the
+    """A seek led elsewhere than the index says, or it is not proved which frames follow. Read the video from the
     start.
     """
 
 
 class Seeker:
-    """Decides where seeks in one video may lead, and whether the frames after the last seek are proved."""
+    """Decides where seeks in one video may lead, and whether the frames that follow equal those of a pass from the
+    start.
+    """
 
     def __init__(self, video: VideoBeingRead) -> None:
         self._video, self._stream = video, video.stream
@@ -126,8 +128,8 @@ class Seeker:
 def key_stamps(video: VideoBeingRead) -> list[int]:
     """Returns the time stamps of the key frames in a container's index, in ticks of the stream.
 
-    The list is empty where seeks are not proved to be exact. Matroska's index is read through a second opening, because
-    FFmpeg reads it at the first seek.
+    The list is empty for files in which a seek may lead to other frames than a pass from the start. Matroska's index is
+    read through a second opening, because FFmpeg reads it at the first seek.
     """
     names, timeline = formats(video.container), video.timeline
     if video.path is None or not isinstance(timeline, Timeline) or not names & INDEXED:

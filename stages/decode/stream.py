@@ -198,8 +198,8 @@ class OpenVideo:
         """Yields frames in presentation order. Each call continues where the last call ended.
 
         Frames that cannot be decoded are noted in `complaints` and skipped, as a player does. Raises DecodeError
-        (`timeout`) once time.monotonic() is past `deadline`. Raises SeekLost where the frames after a seek are not
-        proved.
+        (`timeout`) once time.monotonic() is past `deadline`. Raises SeekLost where frames after a seek may differ from
+        those of a pass from the start.
         """
         for frame in self._decoded():
             if time.monotonic() > deadline:

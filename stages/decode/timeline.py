@@ -102,11 +102,11 @@ def _raising(error: Exception) -> Iterator["Packet[Any]"]:
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Returns whether another container rounded `stamps` to whole milliseconds before they were copied into this one.
+    """Returns whether stamps were rounded to whole milliseconds by another container, from which this file was copied.
 
-    Stamps are in ticks. Rounded stamps are whole milliseconds to within a tick, and have no larger common step. For
-    example, the steps of 40 ms at 25 frames per second are not rounded. The first stamps do not count, because programs
-    that copy B-frames invent decode times.
+    `stamps` are in ticks of `tick_seconds`. Two conditions must hold. Each stamp is a whole millisecond, to within one
+    tick. The milliseconds have no common divisor above 1, so stamps at exactly 25 frames per second (0, 40, 80 ms) do
+    not count as rounded. The first stamps are not checked, because programs that copy B-frames invent decode times.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
