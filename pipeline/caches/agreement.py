@@ -6,10 +6,10 @@ from kinegraph.stages.kinds import kind_of
 
 
 def require_same_stage(cache: Cache, stage: Stage) -> None:
-    """Raises CacheMismatch if the cache holds the stage made with other options.
+    """Raises CacheMismatch if the cache has this stage and made it with other options.
 
     The defaults of `size`, `resize_short` and `resize` are the values with which named weights were tested. Caches of
-    versions without these defaults have other values, so the error names the keys to set.
+    earlier versions, without these defaults, have other values. The error then names the config keys to set.
     """
     try:
         cache.check_stage(stage)

@@ -34,11 +34,12 @@ log = logging.getLogger("kinegraph")
 
 
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
-    """Returns shard -> videos whose content is not what the frames of the shard were decoded from.
+    """Returns shard -> videos whose content has changed since the frames of the shard were decoded.
 
-    Each video costs one stat or one request. The content is read only if the size is the same and the time differs. A
-    missing video, or a video with a failed clip, counts as unchanged. With `retry_failed` the videos with failed clips
-    that also have kept clips are checked too. Videos at URLs that cannot be reached are unknown, and a warning says so.
+    Each video costs one stat call or one request. The content is read only if the size is the same and the time
+    differs. A missing video, and a video with a failed clip, count as unchanged. With `retry_failed`, a video with a
+    failed clip is checked too if another of its clips did not fail. If videos at URLs cannot be reached, they count as
+    unchanged, and a warning is logged.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))
@@ -71,13 +72,13 @@ def _failed_videos(record: Record) -> set[str]:
 
 
 def _videos_to_retry(cache: Cache, record: Record) -> set[str]:
-    """Returns the videos whose clips of the shard have all failed."""
+    """Returns the videos whose clips in the shard of `record` have all failed."""
     failed = {failure.clip_id for failure in record.failures}
     return _failed_videos(record) - {video_of(clip) for clip in cache.clip_ids(record.shard) if clip not in failed}
 
 
 def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[str, Changed]:
-    """Returns stage key -> shard -> videos whose file of boxes or graphs changed.
+    """Returns stage key -> shard -> videos whose file of boxes or scene graphs changed since the shard was sealed.
 
     A missing file counts as unchanged.
     """
@@ -92,7 +93,10 @@ def changed_files(recipe: Recipe, cache: Cache, shards: Container[int]) -> dict[
 
 
 def has_changed(path: str, source: Source) -> bool:
-    """Returns whether a file or folder of images differs from `source`. Returns False if it is missing."""
+    """Returns whether a file, or a folder of images, differs from its recorded identity `source`.
+
+    Returns False if the file is missing.
+    """
     try:
         now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds
     except OSError:
@@ -106,9 +110,9 @@ def has_changed(path: str, source: Source) -> bool:
 
 
 def _have_changed(videos: Sequence[tuple[str, Source]]) -> list[bool]:
-    """Returns for each URL whether its video differs from its `Source`.
+    """Returns for each pair of URL and recorded identity whether the video at the URL differs from that identity.
 
-    Returns False for every URL if none can be reached.
+    If the network or the credentials fail, logs a warning and returns False for every URL.
     """
     if not videos:
         return []
@@ -135,7 +139,10 @@ def _has_changed_at(remote: "Remote", url: str, source: Source) -> bool:
 
 
 def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
-    """Unseals the shards in `changed`, the result of `changed_files`, with all stages that read the changed files."""
+    """Unseals the stages that are made from changed files, in the shards in `changed`.
+
+    `changed` is the result of `changed_files`.
+    """
     stages = stages_in_order(cache) if changed else {}
     for key, shards in changed.items():
         for shard in shards:
@@ -144,9 +151,9 @@ def reopen_files(cache: Cache, changed: dict[str, Changed]) -> None:
 
 
 def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
-    """Unseals every key of the shards with changed videos.
+    """Unseals every stage of the shards in `changed`, the result of `changed_videos`.
 
-    Raises CacheMismatch and changes nothing if a video's times or frame size no longer fit its rows.
+    Raises CacheMismatch and changes nothing if the times or the frame size of a video do not fit its rows any more.
     """
     videos = {video for of_shard in changed.values() for video in of_shard}
     with Staging(config.run.staging) as staging:
@@ -160,7 +167,10 @@ def reopen_changed(config: Config, cache: Cache, changed: Changed) -> None:
 
 
 def _check_fits(row: ClipRow, config: Config, staging: Staging) -> None:
-    """Raises CacheMismatch if a video's times or frame size do not fit a row."""
+    """Raises CacheMismatch if the times or the frame size of the video do not fit `row`.
+
+    Returns without an error if the video cannot be read.
+    """
     video = Video(
         video_id=row.video_id, path=row.path, split=row.split, labels=row.labels, list_index=row.list_index,
         interval=row.interval, frame_rate=row.frame_rate,

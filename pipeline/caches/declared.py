@@ -1,4 +1,9 @@
-"""Declares the stages of a recipe, and says which keys run together and in which order. Torch-free."""
+"""Declares the stages of a recipe, and says which stages run together and in which order. Torch-free.
+
+A key is the key of a stage, such as `features/i3d`. A stage that hands arrays on passes them to the stages that read it
+while they run together, so that these arrays need not be stored. A unit is a work unit: one shard with the keys to
+compute for it.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,8 +31,8 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 class Declared:
     """The stages that a recipe asks for, by key. Each stage follows the stages that it reads.
 
-    `imported` names the stages that others read and that the recipe does not ask for. They lie in the cache and are
-    only read.
+    `imported` are the keys of imported stages in the cache that these stages read. The recipe does not ask for them, so
+    they are only read.
     """
 
     recipe: Recipe
@@ -39,30 +44,36 @@ class Declared:
         return tuple(spec for stage in self.stages.values() for spec in stage.arrays)
 
     def known(self, key: str) -> bool:
-        """Returns whether all digests in the fingerprint of `key` are known. If not, networks must be built first."""
+        """Returns whether the digests of all weights in the fingerprint of `key` are known.
+
+        If not, the networks must be built before the fingerprint is known.
+        """
         stage = self.stages[key]
         return stage.options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in stage.reads)
 
     def with_read(self, keys: Iterable[str]) -> list[str]:
-        """Returns the keys and all keys that they read, in order."""
+        """Returns `keys` and the keys of all stages that they are made from, in the order of `stages`."""
         return closure.with_read(self.stages, keys)
 
     def with_readers(self, keys: Iterable[str]) -> list[str]:
-        """Returns the keys and all keys that read them, in order."""
+        """Returns `keys` and the keys of all stages that are made from them, in the order of `stages`."""
         return closure.with_readers(self.stages, keys)
 
     def handed_on(self, key: str) -> tuple[str, ...]:
-        """Returns the arrays that the readers of `key` get in the same unit, stored or not."""
+        """Returns the names of the arrays that the stage `key` hands on to the stages that read it.
+
+        A stage gets these arrays if it runs in the same unit. The cache may store them or not.
+        """
         return () if key in self.imported else kind_of(key).handed_on(self.recipe, key)
 
     def running(self, keys: Iterable[str], is_sealed: Callable[[str], bool]) -> list[str]:
         """Returns all keys that run in a unit that writes `keys`, in the order in which they run.
 
-        `is_sealed` says whether the unit's shard is sealed for a key. A key that hands arrays on also runs for its
-        readers, unless the cache stores these arrays and the shard is sealed.
+        `is_sealed` returns whether the shard of the unit is sealed for a key. A stage that hands arrays on also runs if
+        another stage reads it, unless the cache stores these arrays and the shard is sealed.
 
-        Keys that hand nothing on run first. The readers of a key that hands arrays on follow it directly, so that maps
-        of two backbones are never in memory together.
+        Stages that hand nothing on run first. The stages that read a stage with handed-on arrays follow it directly, so
+        that maps of two backbones are never in memory together.
         """
         needed = {*keys}
         for key in reversed(self.stages):
@@ -77,18 +88,24 @@ class Declared:
         return sorted((key for key in self.stages if key in needed), key=last_lender)
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
-        """Returns whether the key hands arrays on that its readers cannot find in the cache."""
+        """Returns whether the stage `key` hands arrays on that are not in the cache for this shard."""
         stored = {spec.name for spec in self.stages[key].arrays}
         handed_on = self.handed_on(key)
         return bool(handed_on) and not (stored.issuperset(handed_on) and is_sealed(key))
 
     def wanted(self, keys: Iterable[str]) -> Wanted | None:
-        """Returns what keys that run together take of each clip, or None where nothing has to be decoded."""
+        """Returns which frames and crops of each clip the stages `keys` need together.
+
+        Returns None if nothing has to be decoded.
+        """
         of_keys = (kind_of(key).wanted(self.recipe, key) for key in keys)
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def made(self, keys: Iterable[str]) -> tuple[dict[str, Options], str]:
-        """Returns the options behind the arrays of `keys`, and their fingerprint, as the reader of a cache does."""
+        """Returns key -> options for the stages `keys` and all stages that they are made from, and a fingerprint.
+
+        The fingerprint covers the stages `keys`. `CachedClips` computes the same options and fingerprint from a cache.
+        """
         behind = {key: self.stages[key].options for key in self.with_read(keys)}
         options: dict[str, Options] = {
             key: {name: it for name, it in of.items() if name != "reads"} for key, of in behind.items()
@@ -96,9 +113,9 @@ class Declared:
         return options, fingerprint({key: self.stages[key].fingerprint for key in keys})
 
     def selected(self, names: tuple[str, ...]) -> list[str]:
-        """Returns the keys that `--stage` names: keys, or kinds such as `features`. Without names, all but `clips`.
+        """Returns the keys that the values `names` of `--stage` select. A name is a key or a kind such as `features`.
 
-        Raises ConfigError for a name that selects nothing.
+        Without names, returns all keys but `clips`. Raises ConfigError for a name that selects no key.
         """
         asked = [key for key in self.stages if key not in self.imported]
         if not names:
@@ -113,9 +130,9 @@ class Declared:
 
 
 class _Stages(dict[str, Stage]):
-    """Stages by key. A stage that the recipe lacks is the imported one of `cache`, if there is one.
+    """A dict of key -> stage. A key that is missing is looked up among the imported stages of `cache`.
 
-    Raises ConfigError for a stage that is neither.
+    Raises ConfigError for a key that `cache` does not have as an imported stage.
     """
 
     def __init__(self, cache: Cache | None) -> None:
@@ -131,9 +148,10 @@ class _Stages(dict[str, Stage]):
 
 
 def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Declared:
-    """Returns all stages of a recipe. The digests of weights enter their fingerprints.
+    """Returns all stages of a recipe. `digests` maps stage keys to digests of weights, which enter the fingerprints.
 
-    A stage may read what was imported into `cache`. Raises ConfigError for a stage that reads what there is not.
+    A stage may read stages that were imported into `cache`. Raises ConfigError if a stage reads a stage that neither
+    the recipe nor `cache` has.
     """
     stages = _Stages(cache)
     for kind in KINDS.values():
@@ -144,7 +162,10 @@ def declare(recipe: Recipe, digests: Digests, cache: Cache | None = None) -> Dec
 
 
 def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
-    """Returns the digests that the cache recorded for the same `weights:` words, so that plans need no network."""
+    """Returns stage key -> digest of its weights, for stages whose `weights:` in the cache and the recipe are the same.
+
+    With these digests a plan need not load a network.
+    """
     found = {}
     for key, stage in declare(recipe, {}, cache).stages.items():
         if stage.weights and cache.has_stage(key) and cache.stage(key).weights == stage.weights:
@@ -153,13 +174,16 @@ def known_digests(recipe: Recipe, cache: Cache) -> dict[str, str]:
 
 
 def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
-    """Returns how many rows a shard may have so that no object exceeds 256 MiB: 1 to 64."""
+    """Returns how many rows a shard may have, from 1 to 64, so that no object of the shard exceeds 256 MiB."""
     largest = max(spec.row_bytes for spec in arrays)
     return max(1, min(MAX_SHARD_CLIPS, MAX_OBJECT_BYTES // largest))
 
 
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
-    """Returns the rows of a shard: the config's, or a multiple of the rows per video that `rows_that_fit` allows."""
+    """Returns the number of rows of a shard: `store.shard_clips`, or a suitable number if that is `auto`.
+
+    The suitable number is the largest that `rows_that_fit` allows, if possible a multiple of the rows per video.
+    """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips
     limit = rows_that_fit(declare(config, {}, cache).arrays)

@@ -1,4 +1,4 @@
-"""Frames of single videos without a cache: `kinegraph.probe` and `kinegraph.decode`. Torch-free."""
+"""Reads facts and frames of single videos without a cache: `kinegraph.probe`, `kinegraph.decode`. Torch-free."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,8 +47,8 @@ class VideoFacts:
 class Frames:
     """The frames of a video or an interval.
 
-    `pixels` is [T, H, W, 3] uint8 RGB. `times` is [T] in seconds from the first frame of the video. `warning` is the
-    decoder's complaint, "" if it had none.
+    `pixels` is [T, H, W, 3] uint8 RGB with T frames of H rows and W columns. `times` [T] are in seconds from the first
+    frame of the video. `warning` is a sentence about faults that the decoder found, "" if it found none.
     """
 
     pixels: np.ndarray
@@ -57,7 +57,7 @@ class Frames:
 
 
 def probe(path: str | Path, *, frame_rate: float | None = None) -> VideoFacts:
-    """Returns duration, size and rate of a video file, or of a folder of numbered images.
+    """Returns the duration, the frame size and the frame rate of a video file, or of a folder of numbered images.
 
     `frame_rate` is the rate of a folder in images per second. Raises DecodeError if the video cannot be read, and
     ConfigError if `frame_rate` cannot be used.
@@ -81,18 +81,19 @@ def decode(
     size: int | None = None,
     frame_rate: float | None = None,
 ) -> list[Frames | DecodeError]:
-    """Returns frames of a video, decoded in one pass by the rules by which caches are made.
+    """Returns frames of a video, decoded in one pass and by the same rules as the frames of a cache.
 
     `times` are seconds from the first frame, any number in any order. The whole picture is returned for each time. In
     an interval, a time before its start returns the frame at its start, and a time after its end returns the last frame
-    before its end. `clips` replaces `times`: the options of a config's section `clips`, or their defaults. `intervals`
-    are (start, end) in seconds. The default is the whole video. `size` is the side in pixels of the squares to which
-    crops are resized. A whole frame is squeezed into the square. Without `size`, crops keep their pixels. `frame_rate`
-    is in images per second, for a folder of numbered images.
+    before its end. `clips` can be given in place of `times`: the options of the section `clips` of a config. Without
+    both, the defaults of these options are used. `intervals` are (start, end) in seconds. The default is the whole
+    video. `size` is the side in pixels of the squares to which crops are resized. A whole frame is squeezed into the
+    square. Without `size`, crops keep their pixels. `frame_rate` is in images per second, for a folder of numbered
+    images.
 
     Returns one result per interval: frames, or a DecodeError that says why there are none. Without intervals there is
     one result. If `clips` asks for several clips or crops, each has its own result: interval by interval, clip by clip,
-    crop by crop. Raises ConfigError if options cannot be used.
+    crop by crop. Raises ConfigError if an option is not allowed, or if `times` and `clips` are both given.
     """
     options = _options(times, clips)
     if size is not None and (not isinstance(size, Integral) or size < 1):
@@ -142,7 +143,10 @@ def _interval(pair: Interval) -> Interval:
 
 
 def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
-    """Returns the probe of a video. Raises DecodeError, and ConfigError if `frame_rate` cannot be used."""
+    """Returns the probe of a video, or with `frame_rate` of a folder of images. With `by_number` it lists the frames.
+
+    Raises DecodeError if the video cannot be read, and ConfigError if `frame_rate` is not allowed.
+    """
     if frame_rate is not None:
         if not 0 < frame_rate <= MAX_FRAME_RATE:
             raise ConfigError(f"frame_rate: given {frame_rate}, allowed: above 0, at most {MAX_FRAME_RATE}")
@@ -174,7 +178,10 @@ def _rows(
 
 
 def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
-    """Returns the times, none before the start of the row's interval. Decoding cuts times after its end."""
+    """Returns the times in seconds, with the start of the row's interval in place of times before it.
+
+    Times after the end of the interval stay. The decoder replaces them.
+    """
     start = float("-inf") if row.interval is None else row.interval[0]
     return tuple(max(float(seconds), start) for seconds in times)
 

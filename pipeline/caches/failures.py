@@ -18,7 +18,7 @@ UPSTREAM = "upstream"
 
 @dataclass(frozen=True, kw_only=True)
 class FailedClip:
-    """A clip that failed in `stages`, with the reason and the full message `words`."""
+    """A clip that failed in the stages `stages`, with the reason of the ledger and the full message `words`."""
 
     video: str
     clip: str
@@ -31,9 +31,10 @@ class FailedClip:
 
 
 def failed_clips(cache: Cache) -> Iterator[FailedClip]:
-    """Yields the failures of all stages, by shard and clip.
+    """Yields the failed clips of all stages, in the order of shards and clip ids.
 
-    A failure that only follows from an earlier stage is left out if that earlier failure is listed.
+    Several stages with the same reason and message for a clip are one item. A failure that only follows from a failure
+    in another stage is left out if that other failure is listed.
     """
     keys = cache.stage_keys()
     in_order = heapq.merge(*map(partial(_numbered, cache), range(len(keys)), keys), key=lambda entry: entry[:2])
@@ -42,7 +43,7 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
 
 
 def _numbered(cache: Cache, key_index: int, key: str) -> Iterator[tuple[int, int, Record]]:
-    """Yields the records of a key with their shards and the index `key_index` of the key."""
+    """Yields (shard, `key_index`, record) for each ledger record of the stage `key`, in the order of shards."""
     cache.stage(key)  # raises if the document is damaged or of a later version
     return ((record.shard, key_index, record) for record in sealed_records(cache, key))
 

@@ -20,10 +20,11 @@ Probes = Mapping[str, Probe | DecodeError]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """The figures of one split.
+    """The numbers of videos, clips, hours and classes of one split.
 
-    A video that is listed by intervals counts once per interval. But `hours` adds up whole videos, each once.
-    `labels_per_class` is (fewest, median, most) over all classes of the data set, None without labels.
+    A video that is listed by intervals counts once per interval. But `hours` is the duration of all videos, each
+    counted once. `labels_per_class` is (fewest, median, most) over all classes of the data set, None without labels.
+    `unlabelled` videos have no label, and `unreadable` videos could not be opened.
     """
 
     videos: int
@@ -44,7 +45,7 @@ class SplitSummary:
 
 
 def summaries(listing: Listing, probes: Probes, rows_per_video: int) -> dict[str, SplitSummary]:
-    """Returns the figures of each split. The splits train, val and test come first."""
+    """Returns split -> summary. The splits train, val and test come first."""
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:
         of_split.setdefault(video.split, []).append(video)
@@ -72,9 +73,9 @@ def _summary(videos: Sequence[Video], num_classes: int, probes: Probes, rows_per
 
 
 def label_warnings(listing: Listing, *, are_named: bool) -> list[str]:
-    """Returns warnings about labels that look like mistakes.
+    """Returns sentences about labels that look like mistakes.
 
-    Returns none if the config names the classes (`are_named`).
+    Returns an empty list if `are_named` is set, which says that the config names the classes.
     """
     if are_named:
         return []

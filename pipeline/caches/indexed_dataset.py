@@ -23,9 +23,9 @@ Changes = dict[str, tuple[Any, Any]]  # key below dataset -> as indexed, as aske
 
 
 def changes(config: Config, cache: Cache) -> Changes:
-    """Returns the dataset options that differ as key -> (indexed, asked for).
+    """Returns the dataset options that differ: key -> (value at the index, value in the config).
 
-    Returns nothing if the config has no `dataset`, or if the cache does not record how it was indexed.
+    Returns an empty dict if the config has no `dataset`, or if the cache does not record how it was indexed.
     """
     indexed = cache.dataset
     if config.dataset is None or indexed is None:
@@ -42,10 +42,10 @@ def changes(config: Config, cache: Cache) -> Changes:
 
 
 def check_for_extraction(config: Config, cache: Cache) -> list[str]:
-    """Returns sentences about dataset options that differ from the index and do not stop extraction.
+    """Returns sentences about dataset options that differ from the index, but with which extraction can run.
 
-    Labels and splits may differ, and so may a root to which all videos moved. Raises CacheMismatch for other
-    differences.
+    Labels and splits may differ. The root may differ if all videos moved to the new root. Raises CacheMismatch for
+    other differences.
     """
     changed = changes(config, cache)
     labels = {key: values for key, values in changed.items() if key in LABEL_KEYS}
@@ -67,9 +67,9 @@ def check_for_extraction(config: Config, cache: Cache) -> list[str]:
 
 
 def check_for_training(config: Config, cache: Cache) -> list[str]:
-    """Returns sentences about dataset options that differ from the index and do not stop training.
+    """Returns a sentence, in a list, if the dataset root differs from the index. Returns an empty list otherwise.
 
-    Training reads no videos, so only their root may differ. Raises CacheMismatch for other differences.
+    Training reads no videos, so the root may differ. Raises CacheMismatch if another dataset option differs.
     """
     changed = changes(config, cache)
     if changed.keys() - {"root"}:
@@ -83,16 +83,16 @@ def check_for_training(config: Config, cache: Cache) -> list[str]:
 
 
 def moved_root(config: Config, cache: Cache) -> str | None:
-    """Returns the root in the config if it is not the indexed root, else None.
+    """Returns the root in the config if it differs from the root at the index, else None.
 
-    `check_for_extraction` decides whether the root may move.
+    The function does not check the videos there. `check_for_extraction` does.
     """
     changed = changes(config, cache)
     return str(changed["root"][1]) if "root" in changed else None
 
 
 def adopt_root(config: Config, cache: Cache) -> None:
-    """Rewrites the paths of the rows if `moved_root` returns a new root."""
+    """Writes the new paths of the videos to the cache if the root in the config differs from the root at the index."""
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:
         return
@@ -105,9 +105,9 @@ def adopt_root(config: Config, cache: Cache) -> None:
 
 
 def move_rows(cache: Cache, root: str) -> None:
-    """Rewrites clips.parquet with the paths of videos below `root`.
+    """Writes clips.parquet again, with paths below the new root `root`.
 
-    Videos outside the data set's root keep their paths.
+    Videos that were not below the old root keep their paths.
     """
     places = _below(cache, root)
     table = ClipsTable.read(cache.storage)
@@ -117,7 +117,7 @@ def move_rows(cache: Cache, root: str) -> None:
 
 
 def _below(cache: Cache, root: str) -> dict[str, str]:
-    """Returns video_id -> path below `root`, for each video that was indexed below a root."""
+    """Returns video_id -> path below `root`, for each video that was below the root of the data set at the index."""
     name_of = ClipsTable.read_video_names(cache.storage)
     videos = ClipsTable.read_columns(cache.storage, ["video_id"]).column("video_id").unique().to_pylist()
     names = {video: name_of.get(video, video) for video in videos}
@@ -126,7 +126,7 @@ def _below(cache: Cache, root: str) -> dict[str, str]:
 
 
 def _fault_of_move(cache: Cache, root: str) -> str:
-    """Returns why the videos below `root` do not count as the indexed videos, or "" if they do."""
+    """Returns a text that says why the videos below `root` are not the indexed videos, or "" if they are."""
     if is_url(root):
         return "whether videos at a URL are the same, only `index` tells"
     places = _below(cache, root)
@@ -145,7 +145,10 @@ def _fault_of_move(cache: Cache, root: str) -> str:
 
 
 def _same_place(was: Any, asked: Any, roots: tuple[str, str], key: str) -> bool:
-    """Returns whether two options name the same file or folder, or files at the same place below two roots."""
+    """Returns whether the values `was` and `asked` of the option `key` name the same file or folder.
+
+    Two files at the same place below the old and the new root in `roots` count as the same.
+    """
     if not isinstance(was, str) or not isinstance(asked, str) or is_url(was) or is_url(asked):
         return False
     if "\0" in was + asked or not was or not asked:  # no names of files

@@ -41,10 +41,10 @@ REQUESTS_AT_ONCE = 16  # threads: each waits for the network more than it comput
 class Indexed:
     """The result of an index.
 
-    `unreadable` are videos that could not be opened, by id. `complaints` are faults of videos that can be read, by
-    path. `beyond_end` are ids of intervals that go beyond the end of their video, `after_end` of intervals that begin
-    after it. `splits` has the figures of each split. `left_out` counts files that are no videos, by ending. `warnings`
-    are sentences about labels that look like mistakes.
+    `unreadable` maps ids of videos that could not be opened to errors. `complaints` maps paths of videos that can be
+    read to faults of the file. `beyond_end` are ids of intervals that end after the end of their video. `after_end` are
+    ids of intervals that begin after the end of their video. `splits` maps each split to its summary. `left_out` maps
+    endings of files that are no videos to their number. `warnings` are sentences about labels that look like mistakes.
     """
 
     cache: Cache
@@ -83,9 +83,11 @@ class Indexed:
 def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Indexed:
     """Lists the data set, probes the videos and writes clips.parquet. Existing rows keep their number.
 
-    Returns the figures of the index. A video that cannot be opened keeps its rows without times. Extraction will say
-    why that video failed, and a later index fills in its times. Raises DatasetError, CacheMismatch and VideosHangError.
-    Raises ConfigError if the config has no `dataset`.
+    Returns the numbers of the index and what is wrong with videos and labels. A video that cannot be opened gets rows
+    without times. Extraction marks its clips as failed, and a later index fills in the times.
+
+    Raises ConfigError if the config has no `dataset`, DatasetError if the data set cannot be listed, CacheMismatch if
+    the cache was made with other options, and VideosHangError if 64 videos at a time do not answer.
     """
     storage = open_storage(config.cache)
     if config.dataset is None:
@@ -140,7 +142,10 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
 
 
 def require_begun(cache: Cache) -> None:
-    """Raises CacheError for what is damaged in a cache that is to get rows, before anything is written."""
+    """Raises CacheError if clips.parquet of a cache is missing beside stages, or if a document is damaged.
+
+    It is called before new rows are written.
+    """
     cache.arrays()
     if cache.storage.exists(TABLE):
         require_rows(cache)
@@ -158,13 +163,13 @@ def _write(storage: Storage, listing: Listing, table: Sequence[ClipRow]) -> None
 def write_dataset(storage: Storage, options: Mapping[str, Any]) -> None:
     """Writes the options of the data set to the cache.
 
-    Call it after the rows are written, so that it never claims more.
+    Call this function after the rows are written, so that the options never describe rows that are missing.
     """
     storage.put(DATASET, [json.dumps({"options": options}, ensure_ascii=False, indent=1).encode()])
 
 
 def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
-    """Returns the options that had an effect on the list of videos."""
+    """Returns the options of the data set, without options that had no effect on the list of videos."""
     entered = options.model_dump(mode="json")
     if entered["kind"] == "folder" and not listing.dealt:
         del entered["splits"]
@@ -174,17 +179,17 @@ def _entered(options: DatasetOptions, listing: Listing) -> dict[str, Any]:
 
 
 def _complaints(probes: Mapping[str, Probe | DecodeError]) -> dict[str, str]:
-    """Returns path -> fault, for videos that can be read."""
+    """Returns path -> sentence about faults in the file, for videos that can be read in spite of the faults."""
     return {path: probe.warning for path, probe in probes.items() if isinstance(probe, Probe) and probe.warning}
 
 
 def _duration(probe: Probe | DecodeError) -> float:
-    """Returns the duration of a video in seconds, or NaN if the video cannot be opened. No time is beyond NaN."""
+    """Returns the duration of a video in seconds, or NaN if the video cannot be opened."""
     return probe.duration if isinstance(probe, Probe) else NAN
 
 
 def reopen_partial(cache: Cache, shard: int) -> None:
-    """Unseals the last shard before rows are appended to it. Its objects will hold more rows."""
+    """Unseals all stages of shard `shard`, the last and incomplete shard, before rows are appended to it."""
     for key in reversed(stages_in_order(cache)):
         cache.ledger.unseal(key, shard)
 
@@ -192,9 +197,9 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 def _probe_all(
     listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
-    """Returns path -> probe. Intervals of one video share the probe.
+    """Returns path -> probe, or the error of a video that cannot be opened. Intervals of one video share the probe.
 
-    Videos on a disk have a limit of run.video_timeout_seconds. Requests to URLs have their own limits.
+    Each video on a disk has a time limit of `run.video_timeout_seconds`. Requests to URLs have their own time limits.
     """
     run = config.run
     probe_of: dict[str, Probe | DecodeError] = {}
@@ -214,9 +219,9 @@ def _probe_all(
 
 
 def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
-    """Returns the probe of a video or a folder of images. With `by_number` the probe lists the frames.
+    """Returns the probe of a video or of a folder of images. With `by_number` the probe lists the frames.
 
-    Raises DecodeError.
+    Raises DecodeError if the video cannot be opened.
     """
     if video.frame_rate is not None:
         return probe_images(video.path, video.frame_rate, video.images)
@@ -224,7 +229,10 @@ def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
 
 
 def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
-    """Yields all rows of one video or one interval: every clip with every crop."""
+    """Yields all rows of one video or one interval: a row for each clip with each crop.
+
+    If `probe` is an error, the rows have no times and no crops.
+    """
     for clip in range(options.per_video):
         for crop in options.crop_names:
             shared: dict[str, Any] = {

@@ -10,13 +10,16 @@ from kinegraph.stages.recipe import Recipe
 
 
 def files_of(recipe: Recipe) -> dict[str, Callable[[str], str]]:
-    """Returns stage key -> (name of a video -> file), for the stages that read a file beside each video."""
+    """Returns stage key -> function, for the stages that read a file of boxes or scene graphs beside each video.
+
+    The function returns the path of that file for the name of a video.
+    """
     file_of_key = {key: kind.file_of(recipe, key) for kind in KINDS.values() for key in kind.keys(recipe)}
     return {key: file_of for key, file_of in file_of_key.items() if file_of is not None}
 
 
 def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
-    """Raises ConfigError if two of the videos (ids) would read the same file of boxes or scene graphs."""
+    """Raises ConfigError if two videos would read the same file of boxes or scene graphs. `videos` are their names."""
     names = list(dict.fromkeys(videos))
     for key, file_of in files_of(recipe).items():
         owner: dict[str, str] = {}

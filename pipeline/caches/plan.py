@@ -27,7 +27,8 @@ MAX_DIGITS = 10  # digits of I and N in --shards
 class WorkUnit:
     """One shard and the stage keys to write for it, in the order in which they run.
 
-    `reopened` has the records of those keys that are sealed. Only clips that failed in these records are tried again.
+    `reopened` has the ledger records of those `keys` that are sealed already. Of these keys only the clips that failed
+    are computed again.
     """
 
     shard: int
@@ -36,7 +37,7 @@ class WorkUnit:
 
     @property
     def retried(self) -> frozenset[str] | None:
-        """Returns the clips to run, or None for all clips of the shard if a key is not sealed."""
+        """Returns the ids of the clips to compute again, or None if all clips of the shard are to be computed."""
         if len(self.reopened) < len(self.keys):
             return None
         return frozenset(failure.clip_id for record in self.reopened for failure in record.failures)
@@ -44,12 +45,12 @@ class WorkUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The units that are missing, with all keys and shards of the selection.
+    """The work units that a cache lacks, with the selected stage keys and shards.
 
-    `unchecked` are keys that were begun with another name of weights, and keys that read such a key. Whether the
-    weights are the same is known when the network is built. `changed` maps shards to videos that changed since the
-    shard was sealed: all keys of such a shard run again. `changed_files` maps a key to shards and videos whose file of
-    boxes or scene graphs changed: the stages made from such a file run again.
+    `unchecked` are keys whose `weights:` in the cache and in the config differ, and keys that read such a key. Only
+    when the network is built is it known whether the weights are the same. `changed` maps shards to videos that changed
+    since the shard was sealed. All keys of such a shard run again. `changed_files` maps a key to shards and to videos
+    whose file of boxes or scene graphs changed. The stages made from such a file run again.
     """
 
     declared: Declared
@@ -62,7 +63,7 @@ class Plan:
 
     @property
     def keys_to_run(self) -> tuple[str, ...]:
-        """The keys of the units, and those whose weights have to be compared with the cache."""
+        """Returns the keys of the units, and the keys whose weights have to be compared with the cache."""
         chosen = {key for unit in self.units for key in unit.keys}.union(self.unchecked)
         return tuple(key for key in self.keys if key in chosen)
 
@@ -79,7 +80,7 @@ class Plan:
         return sorted({video for found in changes for videos in found.values() for video in videos})
 
     def num_objects(self, cache: Cache) -> int:
-        """Returns the number of files that the units will write, with ledger records."""
+        """Returns the number of files that the units will write, including the ledger records."""
         stages = self.declared.stages
         per_key = {key: cache.store.objects_per_shard(len(stages[key].arrays) + 1) + 1 for key in stages}
         return sum(per_key[key] for unit in self.units for key in unit.keys)
@@ -154,9 +155,9 @@ def make_plan(
 def _with_failures(
     cache: Cache, declared: Declared, keys: Sequence[str], shards: Container[int]
 ) -> dict[int, list[Record]]:
-    """Returns shard -> the records of `keys` with failed clips.
+    """Returns shard -> ledger records of the stages `keys` that have failed clips.
 
-    Records of stages that read these keys and failed for the same clips are included.
+    Records of stages that are made from these stages are included if the same clips failed in them.
     """
     records_of: dict[int, list[Record]] = {}
     retried: dict[int, set[str]] = {}
@@ -171,16 +172,20 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """Returns the selected keys and the keys whose rows they read.
+    """Returns the selected `keys` and the keys of the stages whose sealed rows they read.
 
-    A key that hands its arrays on runs in the unit of its readers and is not written, unless it is selected.
+    A stage that hands its arrays on runs in the same unit as the stages that read it. It is not sealed, and left out
+    here, unless it is selected.
     """
     needed = declared.with_read(keys or [CLIPS])
     return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]
 
 
 def _require_imported(cache: Cache, declared: Declared, units: Sequence[WorkUnit], changed: Changed) -> None:
-    """Raises CacheMismatch where a unit reads an imported stage that is not sealed in its shard, or a video changed."""
+    """Raises CacheMismatch if a unit reads an imported stage that is not sealed in the shard of the unit.
+
+    Raises CacheMismatch also if a video of that shard has changed.
+    """
     for key in sorted(declared.imported):
         sealed, readers = {*sealed_shards(cache, key)} - changed.keys(), {*declared.with_readers([key])}
         shards = [unit.shard for unit in units if readers.intersection(unit.keys)]
@@ -201,7 +206,10 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
-    """Returns for each stage key the options that differ, as `cached -> asked for`, or None without that stage."""
+    """Returns stage key -> lines about the options that differ: `value in the cache -> value of the config`.
+
+    The value is None if the cache does not have the stage.
+    """
     declared = declare(config, known_digests(config, cache), cache)
     return {
         key: cache.stage_differences(stage) if cache.has_stage(key) else None

@@ -16,17 +16,18 @@ ProbeAnswer = Probe | DecodeError
 
 
 class VideosHangError(RuntimeError):
-    """So many videos do not answer that their file system must be at fault."""
+    """MOST_HANGING videos at a time did not answer within their time limit, so their file system must be at fault."""
 
 
 def probe_all(
     paths: Sequence[str], probe: Callable[[str], Probe], num_threads: int, limit_seconds: Callable[[str], float]
 ) -> Iterator[tuple[str, ProbeAnswer]]:
-    """Yields each path with its probe, in the order in which the probes end.
+    """Yields each path with its probe, or with the DecodeError of `probe`, in the order in which the probes end.
 
-    A video that takes longer than its `limit_seconds` yields a DecodeError (`timeout`), and a new thread replaces the
-    thread that hangs. The hanging thread cannot be ended, but it is a daemon and does not keep the process alive.
-    Raises the errors of `probe` except DecodeError. Raises VideosHangError if MOST_HANGING threads hang.
+    `limit_seconds` returns the time limit of a path. A video that takes longer is yielded with a DecodeError
+    (`timeout`), and a new thread replaces the thread that hangs. The hanging thread cannot be ended, but it is a daemon
+    thread and does not keep the process alive. Raises other errors of `probe`. Raises VideosHangError if MOST_HANGING
+    threads hang at a time.
     """
     pool = _ProbeThreads(paths, probe)
     try:
@@ -43,7 +44,7 @@ def probe_all(
 
 
 class _ProbeThreads:
-    """Threads that probe the waiting videos. A thread that hangs is abandoned and replaced."""
+    """Threads that probe the waiting videos. A thread that hangs is replaced by a new thread."""
 
     def __init__(self, paths: Sequence[str], probe: Callable[[str], Probe]) -> None:
         self.stopping = threading.Event()
@@ -59,7 +60,10 @@ class _ProbeThreads:
         threading.Thread(target=self._work, name="probe", daemon=True).start()
 
     def answers(self) -> Iterator[tuple[str, ProbeAnswer]]:
-        """Yields the next answer if it comes within LOOK_SECONDS."""
+        """Yields the path and the result of the next probe that ends, or nothing if none ends within LOOK_SECONDS.
+
+        Raises the error of the probe if it is not a DecodeError.
+        """
         try:
             path, answer = stopping.get(self._done, LOOK_SECONDS)
         except queue.Empty:
@@ -71,7 +75,10 @@ class _ProbeThreads:
         yield path, answer
 
     def overdue(self, limit_seconds: Callable[[str], float]) -> Iterator[tuple[str, DecodeError]]:
-        """Yields the videos whose time is up, each with a DecodeError. Raises VideosHangError."""
+        """Yields the path of each video that takes longer than its time limit, with a DecodeError.
+
+        Raises VideosHangError if MOST_HANGING such threads still hang.
+        """
         for path, begun in [*self._begun.items()]:
             if path in self._hanging or time.monotonic() - begun <= limit_seconds(path):
                 continue

@@ -46,9 +46,8 @@ class Problem:
 class Verification:
     """All problems of a cache. Without problems every sealed byte is unchanged and plausible.
 
-    `warnings` are not problems: values that are possible but rarely meant, and documents that early versions did not
-    write. `proposals_per_frame` is the mean number of boxes in a frame, None without boxes. Fewer boxes than
-    `proposals.top` are no problem.
+    `warnings` are not problems. They are about values that are possible but rarely meant, and about documents that
+    earlier versions did not write. `proposals_per_frame` is the mean number of boxes in a frame, None without boxes.
     """
 
     problems: tuple[Problem, ...]
@@ -74,8 +73,9 @@ class Verification:
 def verify(path: Path | str) -> Verification:
     """Checks every sealed object: existence, size, checksum, shape and values. Checks the metadata of the arrays, too.
 
-    Returns all problems. Objects that no record names are ignored. Raises CacheNotFound, CacheTooNew and StorageError.
-    Raises CacheMismatch for a cache that is half upgraded.
+    Returns all problems. Objects that no ledger record names are ignored. Raises CacheNotFound if there is no cache at
+    `path`, CacheTooNew if a later version of kinegraph wrote it, StorageError if its store cannot be reached, and
+    CacheMismatch if an upgrade of the cache was begun and not finished.
     """
     try:
         cache = Cache(path)
@@ -102,7 +102,10 @@ def verify(path: Path | str) -> Verification:
 
 
 def _document_problems(cache: Cache) -> Iterator[Problem]:
-    """Yields the documents of the cache and of its stages that are missing or cannot be read."""
+    """Yields a problem for each document of the cache or of a stage that is missing or cannot be read.
+
+    Raises CacheTooNew if a later version of kinegraph wrote a document, and StorageError if the store is not reached.
+    """
     readers: dict[str, Callable[[], object]] = {
         TABLE: lambda: ClipsTable.check(cache.storage),
         CLASSES: lambda: cache.classes,
@@ -124,10 +127,10 @@ def _document_problem(name: str, error: CacheError | str) -> Problem:
 
 
 def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
-    """Un-marks the shards with problems, so that the next extract redoes only those. Writes damaged metadata anew.
+    """Removes the ledger records of shards with problems, so that the next extract computes these shards again.
 
-    Documents are left as they are, because nothing else in the cache has their content. Metadata is written only if no
-    document is damaged.
+    Damaged metadata of arrays is written again, but only if no document is damaged. Documents are left as they are,
+    because nothing else in the cache has their content.
     """
     has_documents = any(problem.kind == "document" for problem in problems)
     metadata = [problem.object for problem in problems if problem.kind == "metadata" and not has_documents]
@@ -141,12 +144,12 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
 
 
 def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Yields (object, kind) for every problem of one sealed shard."""
+    """Yields (name of the object, kind of the problem) for every problem of one sealed shard."""
     return (finding for finding in _shard_findings(cache, stage, record) if finding[1] != "zeros")
 
 
 def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
-    """Yields the arrays with sealed shards whose metadata would mislead a reader."""
+    """Yields a problem for each array of the stage that has sealed shards and whose metadata is missing or wrong."""
     shards = _sealed(cache, stage.key)
     if shards:
         sealed = min((shards[-1] + 1) * cache.shard_clips, cache.num_rows)
@@ -156,7 +159,10 @@ def _metadata_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _sealed(cache: Cache, key: str) -> list[int]:
-    """Returns the shards that are done, with those whose record is damaged. Raises RowsMismatch."""
+    """Returns the sealed shards of the stage `key`, including shards whose ledger record is damaged.
+
+    Raises RowsMismatch if shards were sealed with other rows than clips.parquet has.
+    """
     try:
         return sealed_shards(cache, key)
     except RowsMismatch:
@@ -183,7 +189,7 @@ def _stage_problems(cache: Cache, stage: Stage) -> Iterator[Problem]:
 
 
 def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Yields (object, kind) for every problem and warning of one shard.
+    """Yields (name of the object, kind) for every problem and warning of one sealed shard.
 
     Values are checked only if all bytes are whole.
     """
@@ -208,12 +214,12 @@ def _shard_findings(cache: Cache, stage: Stage, record: Record) -> Iterator[tupl
 
 
 def _object_of(record: Record, array: str) -> str:
-    """Returns the name of the sealed object that holds an array, or the array's name if the record lists none."""
+    """Returns the name of the sealed object that holds `array`, or `array` if the record lists no such object."""
     return next((name for name in record.objects if f"/{array}/" in name), array)
 
 
 def require_whole(storage: Storage, record: Record, names: Iterable[str]) -> None:
-    """Raises CacheError with the object's name unless these objects of a record are as they were sealed."""
+    """Raises CacheError if one of the objects `names` of a record is missing or is not as it was sealed."""
     for name in names:
         if kind := object_problem(storage, name, record.objects[name]):
             raise _damaged(f"{storage.root}/{name}", kind, record)
@@ -245,7 +251,7 @@ def _damaged(where: str, kind: str, record: Record) -> CacheError:
 
 
 def object_problem(storage: Storage, name: str, sealed: SealedObject) -> str:
-    """Returns the kind of fault of one object, or "" if the object is whole."""
+    """Returns the kind of problem of one object (missing, size or checksum), or "" if the object is whole."""
     try:
         size, digest = storage.digest(name)
     except (FileNotFoundError, NotRegularError):

@@ -20,8 +20,9 @@ from kinegraph.stages.kinds import KINDS
 class ShardContents:
     """All rows of one sealed shard of one stage. The objects of the shard must be whole.
 
-    `undecodable` are the arrays that cannot be decoded to the record's number of rows. Raises KeyError if the record
-    names a clip that is not in the shard.
+    `rows` maps the name of an array to its rows. `ok` says for each row whether its clip did not fail. `undecodable`
+    are the names of arrays that cannot be decoded to the right number of rows. The constructor raises KeyError if the
+    record names a clip that is not in the shard.
     """
 
     def __init__(self, cache: Cache, stage: Stage, record: Record) -> None:
@@ -40,7 +41,7 @@ class ShardContents:
                 self.undecodable.append(spec.name)
 
     def _ok_floats(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the names of float arrays with their rows of clips that did not fail.
+        """Yields (name, rows) for each float array, with only the rows of clips that did not fail.
 
         Arrays that may hold NaN are left out.
         """
@@ -49,7 +50,7 @@ class ShardContents:
                 yield name, rows[self.ok]
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (array, kind) for everything that the record does not allow."""
+        """Yields (name of the array, kind of the problem) for every array whose values do not fit the record."""
         yield from ((name, "shape") for name in self.undecodable)
         yield from ((name, "non_finite") for name, rows in self._ok_floats() if not np.isfinite(rows).all())
         yield from ((spec.name, "fill") for spec in self.stage.arrays if not self._is_filled(spec))
@@ -60,19 +61,22 @@ class ShardContents:
             yield from self.kind.problems({name: rows[self.ok] for name, rows in self.rows.items()})
 
     def _is_filled(self, spec: ArraySpec) -> bool:
-        """Returns whether the rows of failed clips hold the fill value."""
+        """Returns whether the rows of failed clips hold the fill value of the array."""
         rows = self.rows.get(spec.name)
         return rows is None or np.array_equal(rows[~self.ok], spec.empty(int((~self.ok).sum())), equal_nan=True)
 
     def zeros(self) -> Iterator[str]:
-        """Yields float arrays with an all-zero row of a clip that is ok. Such a row is possible but rarely meant."""
+        """Yields the names of float arrays in which a row is zero although its clip did not fail.
+
+        Such a row is possible but rarely meant.
+        """
         may_be_zero = self.kind.may_be_zero(self.stage) if self.kind is not None else ()
         all_zero = (name for name, rows in self._ok_floats() if not rows.any(tuple(range(1, rows.ndim))).all())
         return (name for name in all_zero if name not in may_be_zero)
 
 
 def recorded_status(record: Record, clip_ids: Sequence[str]) -> np.ndarray:
-    """Returns the status of each row of a shard by its record, uint8 [rows].
+    """Returns the status of each row of a shard (ok, warned or failed) as its record has it, uint8 [rows].
 
     Raises KeyError if the record names a clip that is not in the shard.
     """

@@ -42,12 +42,14 @@ log = logging.getLogger("kinegraph")
 class Lease:
     """A lease is one worker's claim on one shard.
 
-    `attempt` counts the workers that have leased the shard: `attempt` - 1 earlier workers never released their lease.
-    `deaths` says how many of these workers may have died of the shard. None, as in leases of earlier versions, counts
-    all of them. `ahead` says that this worker cannot die of the shard: the worker has only prefetched the shard,
-    computes nothing of it and decodes none of its videos. `seconds` is the time without a refresh after which the lease
-    is stale. `started` is the `start_ticks` of process `pid`, 0 if unknown. `refreshed_at` is in seconds since 1970 by
-    the holder's clock. People read `refreshed_at`, but staleness never depends on it.
+    `attempt` counts the workers that have leased the shard. The `attempt` - 1 workers before this worker never released
+    their lease. `deaths` is the number of those workers that the shard may have killed. In leases of earlier versions
+    it is None, and all those workers count. `ahead` says that the shard cannot kill this worker now, because the worker
+    has only prefetched the shard: it computes nothing of it and decodes none of its videos.
+
+    `seconds` is the time without a refresh after which the lease is stale, which means that another worker may take the
+    shard over. `started` is the `start_ticks` of process `pid`, 0 if unknown. `refreshed_at` is in seconds since 1970
+    by the clock of the holder. It is for people to read. Whether a lease is stale never depends on it.
     """
 
     shard: int
@@ -73,12 +75,15 @@ class Lease:
         return json.dumps(asdict(self)).encode()
 
     def is_same_as(self, other: "Lease") -> bool:
-        """Returns whether both leases are the same attempt of the same holder, refreshed or not."""
+        """Returns whether both leases are the same attempt of the same worker. One may be a refreshed copy."""
         return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
 
     @property
     def holder_is_dead(self) -> bool:
-        """Returns whether the holder was a process of this machine and is gone. Returns False for other machines."""
+        """Returns whether the process that holds the lease ran on this machine and has ended.
+
+        Returns False for a process of another machine.
+        """
         return self.host == HOST and not alive(self.pid, self.started)
 
     @property
@@ -91,7 +96,10 @@ class Lease:
 
 
 def live_leases(storage: Storage) -> Iterator[Lease]:
-    """Yields the newest lease of each shard if that lease looks alive. The result is for display only."""
+    """Yields the newest lease of each shard unless its holder is dead or has not refreshed it in time.
+
+    The answer may be outdated at once, so `take` does not use it.
+    """
     now = cache(lambda: _now(storage))
     newest: dict[int, int] = {}
     for shard, attempt in _listed(storage):
@@ -103,9 +111,9 @@ def live_leases(storage: Storage) -> Iterator[Lease]:
 
 
 def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], float | None]) -> bool:
-    """Returns whether the lease is younger than its `seconds` by the clock of the storage.
+    """Returns whether the lease was written less than its `seconds` ago, by the clock of the storage.
 
-    All machines share this clock. Returns True where the storage does not report times.
+    All machines share this clock. `now` returns its time. Returns True if the storage does not report times.
     """
     try:
         written = storage.written_at(lease.name)
@@ -116,9 +124,9 @@ def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], floa
 
 
 def _now(storage: Storage) -> float | None:
-    """Returns the time of the storage's clock, s since 1970, or None where nothing can be written.
+    """Returns the time of the storage's clock in seconds since 1970, or None if nothing can be written there.
 
-    The time is that of a new object, which is deleted again.
+    The function writes an object, reads its time and deletes it again.
     """
     probe = f"probes/{uuid.uuid4().hex}"
     try:
@@ -133,7 +141,7 @@ def _now(storage: Storage) -> float | None:
 def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
     """Returns the newest lease of a shard, or None if the shard has no lease.
 
-    A lease that cannot be read is stale after `seconds`.
+    If the lease cannot be read, returns a lease without a holder that is stale after `seconds`.
     """
     attempts = [attempt for other, attempt in _listed(storage) if other == shard]
     return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
@@ -146,9 +154,9 @@ def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Returns the stored lease with the name of `nobodys`, or None if the lease is gone.
+    """Returns the stored lease that has the name of the lease `nobodys`, or None if there is no such object.
 
-    Returns `nobodys` if the stored lease cannot be read.
+    Returns `nobodys` itself if the stored lease cannot be read.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))
@@ -163,7 +171,7 @@ DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:
-    """Replaces `Leases` where the storage cannot exclude other writers. Every shard counts as free."""
+    """Replaces `Leases` on a storage that lets two writers create the same object. Every shard counts as free."""
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
         return True
@@ -204,7 +212,7 @@ class Leases:
         self._refresher.start()
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
-        """Takes the lease of the shard if the lease is free or stale.
+        """Takes the lease of the shard if no worker holds it or if it is stale. `keys` are written into the lease.
 
         Returns whether this worker holds the lease now.
         """
@@ -237,27 +245,27 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """Returns how many workers may have died of the shard: workers that began it and never released it."""
+        """Returns how many workers the shard may have killed: workers that began it and never released its lease."""
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is None:
             return 0
         return newest.deaths_if_holder_died if self._is_stale(newest) else newest.deaths_before
 
     def attempt(self, shard: int) -> int:
-        """Returns the number of this worker's attempt at the shard, counted from 1."""
+        """Returns the number of this worker among the workers that have leased the shard, counted from 1."""
         return self._held[shard].attempt
 
     def is_ours(self, shard: int) -> bool:
-        """Returns whether this worker still holds the lease that `take` took."""
+        """Returns whether this worker still holds the lease of the shard and no other worker has taken it over."""
         with self._lock:
             return self._still_held(shard) is not None
 
     def note(self, shard: int, doing: Doing) -> None:
-        """Writes into the lease whether this process may die of the shard, if that changed.
+        """Records what this process does with the shard. Writes into the lease whether the shard may kill the process.
 
         A prefetched shard cannot kill the process before its first video is decoded, nor between its last video and its
-        first batch. The first of the shards that this worker holds always counts, so that every death is counted for
-        some shard.
+        first batch. The first of the shards that this worker holds always counts as able to, so that every death is
+        counted for some shard.
         """
         with self._lock:
             lease = self._held.get(shard)
@@ -271,7 +279,7 @@ class Leases:
                 self._try_to_renew(shard, ahead=ahead)
 
     def release(self, shard: int) -> None:
-        """Releases the shard. A lease that another worker took over stays with that worker."""
+        """Deletes this worker's lease of the shard. A lease that another worker has taken over stays."""
         with self._lock:
             lease = self._still_held(shard)
             self._held.pop(shard, None)
@@ -300,9 +308,9 @@ class Leases:
         return monotonic() - since >= lease.seconds
 
     def _still_held(self, shard: int) -> Lease | None:
-        """Returns this worker's lease if that lease is still the newest, else None.
+        """Returns this worker's lease of the shard if it is still the newest lease of the shard, else None.
 
-        A refresh whose answer was lost may or may not have been written, so the stored lease decides.
+        The stored lease is read, because a refresh without an answer may have been written or not.
         """
         lease = self._held.get(shard)
         newest = lease_of(self.storage, shard) if lease is not None else None
@@ -332,7 +340,7 @@ class Leases:
 
 
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
-    """Returns the leases of a new worker, or `NoLeases` where two workers could hold the same lease."""
+    """Returns new leases for one worker, or `NoLeases` if the storage lets two workers create the same lease."""
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
 
 
@@ -341,9 +349,9 @@ def revisit(
     one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
     after_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs `one_pass` over the units, then over the leased units that it returns, until it returns none.
+    """Calls `one_pass` with the units, then with the leased units that it returned, until it returns no unit.
 
-    Waits a second before each further pass, then calls `after_waiting`.
+    Before each further pass the function waits a second and calls `after_waiting`, which may raise an error.
     """
     while units := one_pass(units):
         stopping.sleep(REVISIT_SECONDS)
@@ -352,9 +360,10 @@ def revisit(
 
 @contextmanager
 def alone(storage: Storage, seconds: float) -> Iterator[None]:
-    """Holds the lease of shard 0 and every lease that dead runs left behind.
+    """Holds the lease of shard 0 and of every other shard with a lease during the `with` block.
 
-    Raises AnotherRunError while another run works on the cache.
+    So no other run can begin one of these shards. The function waits until leases of dead runs are stale. Raises
+    AnotherRunError if another run refreshes its lease meanwhile.
     """
     if not storage.creates_exclusively():
         log.warning("%s keeps no leases. Make sure that no other run works on this cache.", storage.root)
@@ -371,7 +380,7 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
 
 
 def require_alone(storage: Storage) -> None:
-    """Raises AnotherRunError if another process has a lease that looks alive."""
+    """Raises AnotherRunError if another process holds a lease, is not known to be dead and has refreshed it in time."""
     for lease in live_leases(storage):
         if (lease.host, lease.pid) != (HOST, getpid()):
             raise AnotherRunError(_busy(storage, lease))
@@ -386,7 +395,7 @@ def _busy(storage: Storage, lease: Lease) -> str:
 
 
 def warn_if_off(storage: Storage) -> None:
-    """Logs a warning, with what to do, if the storage does not support leases."""
+    """Logs a warning that says what to do if the storage does not support leases."""
     if not storage.creates_exclusively():
         log.warning(
             "%s lets two writers create the same object (no conditional put), so leases are off. If several runs "

@@ -10,9 +10,9 @@ RECENT_RECORDS = 50
 
 
 class Sealed(NamedTuple):
-    """When a shard was sealed, with its rows and the seconds that its unit took.
+    """The time `at` which a shard was sealed, its number of rows, and the seconds that its work unit took.
 
-    `at` is in seconds since 1970 by the clock of the host `host`.
+    `at` is in seconds since 1970 by the clock of the machine `host`.
     """
 
     at: float
@@ -27,10 +27,10 @@ class Sealed(NamedTuple):
 
 
 def clips_per_second(sealed: Iterable[Sealed], at_work: Collection[str] = ()) -> float | None:
-    """Returns the speed in clips per second of all hosts in `at_work` together, or None if it is unknown.
+    """Returns the speed in clips per second of all hosts in `at_work` together, or None if no speed is known.
 
-    If none of these hosts has sealed a shard, returns the mean speed of one host. Times of two hosts are never
-    compared, because each host has its own clock.
+    A host is a machine. If none of these hosts has sealed a shard, returns the mean speed of one host in `sealed`.
+    Times of two hosts are never compared, because each host has its own clock.
     """
     of_host: dict[str, list[Sealed]] = {}
     for one in sealed:
@@ -47,10 +47,10 @@ class _HostPace(NamedTuple):
 
 
 def _pace(sealed: Iterable[Sealed]) -> _HostPace:
-    """Returns the rows and the seconds of the most recent records of one host with all its workers.
+    """Returns how many rows one host, with all its workers, sealed most recently, and in how many seconds.
 
-    A record counts the time since the record before, but at most the time that its own unit took. So pauses between
-    runs do not count, and units that ran in parallel count once. Stages that ran in one unit share its time.
+    For each record the time since the record before it is added, but at most the time that its own work unit took. So
+    pauses between runs do not count, and units that ran in parallel count once.
     """
     recent = sorted(sealed)[-RECENT_RECORDS:]
     elapsed, before = 0.0, float("-inf")

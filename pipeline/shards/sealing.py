@@ -1,4 +1,4 @@
-"""Sealing a shard: every object is written, durable and whole, before the ledger record is written."""
+"""Seals a shard: writes every object, durable and whole, and then the ledger record."""
 
 import datetime
 import socket
@@ -21,9 +21,9 @@ ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of
 class StageOutput:
     """Collects what one stage computes for one shard: arrays, failures, warnings and identities of files.
 
-    Each array of `arrays` has one row per clip. `failures` and `warnings` have the row as key. `files` has the identity
-    of the file beside each video (boxes, scene graphs), by video. `kept` rows were sealed before, so later failures and
-    warnings of these rows are ignored.
+    Each array in `arrays` has one row per clip. `failures` and `warnings` map rows to failures and warnings. `files`
+    maps videos to the identity of the file beside the video (boxes, scene graphs). Rows in `kept` were sealed before,
+    so later failures and warnings of these rows are ignored.
     """
 
     stage: Stage
@@ -39,7 +39,10 @@ class StageOutput:
         self.arrays = {spec.name: spec.empty(len(self.clip_ids)) for spec in self.stage.arrays}
 
     def keep(self, cache: Cache, record: Record) -> None:
-        """Copies the sealed rows of clips that did not fail, with their warnings and the identities of their videos."""
+        """Copies the rows of clips that did not fail from the sealed shard of `record`.
+
+        Their warnings, and the identities of their videos and files, are copied too.
+        """
         index_of = {clip_id: row_index for row_index, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}
         self.kept = frozenset(row_index for clip_id, row_index in index_of.items() if clip_id not in failed)
@@ -53,22 +56,25 @@ class StageOutput:
         self.files = {video: source for video, source in record.files.items() if video in videos}
 
     def note_file(self, video_id: str, path: str | None) -> None:
-        """Records the identity of the file `path` that is read beside the video. Ignores None and missing files."""
+        """Records the identity of the file `path`, which is read beside the video `video_id`.
+
+        Does nothing if `path` is None or the file is missing.
+        """
         if path is not None and video_id not in self.files and (source := source_identity(path)) is not None:
             self.files[video_id] = source
 
     def fail(self, row: int, reason: Reason, detail: str) -> None:
-        """Records that row `row` of the shard failed. The sealed row holds fill values."""
+        """Records that the clip in row `row` of the shard failed. The row will be sealed with fill values."""
         if row not in self.kept:
             self.failures.setdefault(row, Failure(clip_id=self.clip_ids[row], reason=reason, detail=detail))
 
     def warn(self, row: int, detail: str) -> None:
-        """Records a warning about row `row` of the shard."""
+        """Records the warning `detail` about row `row` of the shard."""
         if row not in self.kept:
             self.warnings[row] = Warned(clip_id=self.clip_ids[row], detail=detail)
 
     def finished(self) -> ShardRows:
-        """Returns all arrays as they will be sealed, the status array last."""
+        """Returns all arrays with their rows as they will be sealed. The status array is last."""
         failed = list(self.failures)
         for spec in self.stage.arrays:
             self.arrays[spec.name][failed] = spec.fill
@@ -80,7 +86,7 @@ class StageOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Says what made a shard, as far as the fingerprint does not say it."""
+    """The software, device and sizes with which a shard was computed. The fingerprint does not cover them."""
 
     versions: Mapping[str, str]
     device: str
@@ -97,14 +103,18 @@ def seal(
     provenance: Provenance,
     seconds: Mapping[str, float],
 ) -> Record | None:
-    """Writes one computed shard of one stage and its ledger record. Returns the result of `write_and_seal`."""
+    """Writes one computed shard of one stage, and then its ledger record.
+
+    Returns the written record, or None if another worker sealed the shard first.
+    """
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished())
 
 
 def write_and_seal(cache: Cache, record: Record, rows: ShardRows) -> Record | None:
-    """Writes one shard of one stage, and `record` with its objects. A crash before the end leaves orphans, never a lie.
+    """Writes the objects of one shard of one stage, and then `record` with the names and checksums of these objects.
 
-    Returns the written record, or None where another worker sealed the shard first. The record of that worker stays.
+    A crash before the end leaves objects without a record, never a record without its objects. Returns the written
+    record, or None if another worker sealed the shard first. The record of that worker stays.
     """
     written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
@@ -142,9 +152,10 @@ def describe(
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
-    """Raises CacheMismatch if a clip has other frame times than the sealed `clips/frame_times`.
+    """Raises CacheMismatch if a clip has other frame times now than the sealed times `sealed`.
 
-    `sealed` and the only array of `clips` are [rows, T], s from the first frame. Rows with NaN are not compared.
+    The only array of `clips` has the times now. Both are [rows, T] for T frames, in seconds from the first frame. Rows
+    with NaN are not compared.
     """
     (now,) = clips.arrays.values()
     both = ~(np.isnan(sealed).any(1) | np.isnan(now).any(1))

@@ -1,4 +1,4 @@
-"""Sealing shards that come from another cache or from files of other tools. Torch-free."""
+"""Seals shards that come from another cache or from files of other tools. Torch-free."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -15,14 +15,14 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 
 def unheard(what: str, done: int, total: int) -> None:
-    """Ignores progress. This is the default of progress callbacks."""
+    """Ignores progress. This function is the default of progress callbacks."""
 
 
 def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: OnProgress) -> None:
-    """Seals the rows that `prepare` returns for the `missing` keys of each shard, under the lease of the shard.
+    """Seals all stages in `missing`, which maps each shard to stage keys. Holds the lease of a shard meanwhile.
 
-    Shards that another run has leased are retried at the end, until they are sealed or that run is dead. A killed call
-    can be repeated.
+    `prepare` yields the record and the rows of each key of a shard. Shards that another run has leased are tried again
+    at the end, until they are sealed or that run is dead. A killed call can be repeated.
     """
     done = 0
 
@@ -42,7 +42,7 @@ def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, o
 
 
 def _fill_shard(cache: Cache, leases: Leases | NoLeases, shard: int, keys: Sequence[str], prepare: Prepare) -> bool:
-    """Seals the keys of one shard. Returns False if another run works on the shard, else True."""
+    """Seals the stages `keys` of one shard. Returns False if another run works on the shard, else True."""
     if not leases.take(shard, tuple(keys)):
         return False
     try:

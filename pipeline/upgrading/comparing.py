@@ -1,4 +1,8 @@
-"""Finds the shards of a cache of an older version that hold other frames than the latest rules take. Torch-free."""
+"""Finds the shards of a cache of an earlier version that hold other frames than the latest rules take. Torch-free.
+
+The rules are the rules by which kinegraph chooses the frames, times and crops of a clip from its video. A new version
+of the stage `clips` has new rules. A verdict says what an upgrade has to change in one shard.
+"""
 
 import threading
 from collections.abc import Sequence
@@ -32,7 +36,7 @@ Times = tuple[tuple[float, ...] | None, ...]
 
 
 class Timing(BaseModel):
-    """The values of a row that the rules for videos decide."""
+    """The values of a row of clips.parquet that the rules for videos decide."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,10 +57,13 @@ class Verdict(BaseModel):
     """The changes that an upgrade makes to one shard.
 
     `of` is a digest of the compared state. `rows` maps clip_id to the new values of each row that changes, None if the
-    video cannot be opened. `reopened` are the keys whose records are removed, in the order in which stages read each
-    other. If `frame_times` is set, the shard of `clips` is written anew with these times, and with the record `clips`.
-    A failed clip has None in `frame_times`. `differing` and `unread` map clips to messages, and `retimed` lists clips.
-    `dropped` says that some of `differing` could not be compared. `judged` has the digest of each record.
+    video cannot be opened. `reopened` are the stage keys whose ledger records are removed, each after the stages that
+    it reads. If `frame_times` is set, the shard of the stage `clips` is written again with these times and with the
+    record `clips`. A failed clip has None in `frame_times`.
+
+    `differing` maps clips that show other frames to messages, and `unread` clips whose video cannot be read. `retimed`
+    lists clips with the same frames at other times. `dropped` says that some of `differing` could not be compared.
+    `judged` maps each stage key to the digest of its record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,10 +84,10 @@ class Verdict(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer:
-    """Compares the shards of one cache. Any thread may call it.
+    """Compares the shards of one cache with their videos. Any thread may call it.
 
-    `stages` are the stages made from videos, each after the stages that it reads. After `stopping` is set, comparisons
-    under way raise Stopped.
+    `stages` are the stages that are made from videos, each after the stages that it reads. `rules` is the version of
+    the rules by which the cache was made. Once `stopping` is set, comparisons that have begun raise Stopped.
     """
 
     cache: Cache
@@ -93,7 +100,7 @@ class Comparer:
 
     @classmethod
     def of(cls, cache: Cache, staging: Staging) -> "Comparer":
-        """Returns the comparer of a cache."""
+        """Returns a comparer for `cache`. Raises CacheError if the clip options of the cache are not understood."""
         options, stages = latest_options(cache), made_from_clips(cache)
         numbered = any("numbers" in kind_of(key).depends_on(stage) for key, stage in stages.items())
         wanted = Wanted(num_frames=options.num_frames, numbered=numbered, short=options.short)
@@ -108,9 +115,10 @@ class Comparer:
         return seen.hexdigest()
 
     def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
-        """Decodes the videos of a shard by both rules and returns the verdict.
+        """Decodes the videos of a shard by the old and by the latest rules. Returns the verdict on the shard.
 
-        With `drop_unread`, clips that cannot be compared count as differing. Raises CacheError for a damaged record.
+        With `drop_unread`, clips that cannot be compared count as differing. Raises CacheError if a ledger record or
+        the sealed frame times are damaged.
         """
         of, rows, records = self.state(shard), self.cache.rows(shard), self._records(shard)
         new: list[ClipRow] = []  # a row that stays is the same object
@@ -154,7 +162,10 @@ class Comparer:
         return {key: record for key, record in records.items() if record is not None}
 
     def _video(self, old: list[ClipRow], records: dict[str, Record]) -> tuple[list[ClipRow], list[Comparison]]:
-        """Returns the rows of one video by the latest rules, and the comparison of each row."""
+        """Returns the rows of one video as the latest rules make them, and the comparison of each row.
+
+        `old` are the rows in the cache. `records` maps stage keys to the ledger records of the shard.
+        """
         same = [Comparison(change="none") for _ in old]
         if old[0].frame_rate is not None:  # numbered images, which both rules read alike
             return old, same
@@ -187,7 +198,10 @@ class Comparer:
         return new, compared
 
     def _row(self, row: ClipRow, told: Probe | DecodeError) -> ClipRow:
-        """Returns the row that an index by the latest rules would write."""
+        """Returns the row that `kinegraph index` would write by the latest rules. `told` is the new probe of the video.
+
+        Returns `row` itself if nothing changes. Raises CacheError if the clip options do not make such a clip.
+        """
         if isinstance(told, DecodeError) and not row.is_probed:
             return row
         video = Video(
@@ -200,7 +214,10 @@ class Comparer:
         raise CacheError(f"{self.cache.root}: {row.clip_id} is no row of its `clips` options {self.options!r}.")
 
     def _reopened(self, has_other_frames: bool, has_other_times: bool, is_moved: bool) -> tuple[str, ...]:
-        """Returns the keys whose values would change, and the keys that read them."""
+        """Returns the keys of the stages whose values would change, and the keys of all stages made from these.
+
+        `is_moved` says that the start or end of a clip changes.
+        """
         if has_other_frames:
             return tuple(self.stages)
         changed = {fact for fact, is_other in (("times", has_other_times), ("span", is_moved)) if is_other}
@@ -216,21 +233,24 @@ class Comparer:
 
 
 def _times(contents: ShardContents) -> np.ndarray:
-    """Returns the frame times [rows, T] of a shard of `clips`, s."""
+    """Returns the times in seconds of the T frames of each row, [rows, T], from a shard of the stage `clips`."""
     return contents.rows[FRAME_TIMES]
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Returns the comparison, or a difference in frames if the sealed times are not what the earlier rules take now."""
+    """Returns the comparison, or a comparison that says `frames` if the cache is not what the old rules make now.
+
+    `sealed_times` [T] are the times in the cache. `is_ok` says that the clip did not fail.
+    """
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison
     return replace(comparison, change="frames", words="its sealed times are not those that the earlier rules give now")
 
 
 def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Times:
-    """Returns the frame times of a shard by the latest rules, s.
+    """Returns for each row of a shard the times of its frames in seconds, by the latest rules.
 
-    Rows without a change keep their sealed times. Failed clips are None.
+    A row without a change keeps its sealed times. A failed clip has None.
     """
     times: list[tuple[float, ...] | None] = []
     for is_ok, before, comparison in zip(sealed.ok, _times(sealed), comparisons, strict=True):
@@ -240,7 +260,10 @@ def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Ti
 
 
 def latest_options(cache: Cache) -> ClipOptions:
-    """Returns the clip options of the cache. Raises CacheError if there are none, or if they cannot be understood."""
+    """Returns the clip options of the cache, without their version, so that they stand for the latest rules.
+
+    Raises CacheError if there are none, or if they are not understood.
+    """
     recorded: dict[str, Any] = {key: value for key, value in cache.manifest["clips"].items() if key != "version"}
     try:
         return ClipOptions.model_validate(recorded)
@@ -249,9 +272,9 @@ def latest_options(cache: Cache) -> ClipOptions:
 
 
 def is_latest(cache: Cache) -> bool:
-    """Returns whether the frames of the cache were chosen by the latest rules, or not by kinegraph.
+    """Returns whether the latest rules chose the frames of the cache. Returns True also for imported features.
 
-    Raises CacheError.
+    Raises CacheError if the cache has a version of the rules that this kinegraph does not know.
     """
     return rules_of(cache) == LATEST_RULES
 
@@ -275,7 +298,7 @@ def record_digest(record: Record) -> str:
 
 
 def made_from_clips(cache: Cache) -> dict[str, Stage]:
-    """Returns the stages that are made from videos, each after the stages that it reads.
+    """Returns key -> stage for the stages that are made from videos, each after the stages that it reads.
 
     Imported stages are left out.
     """

@@ -1,8 +1,9 @@
-"""`kinegraph verify --frames` compares a cache of an older version with its videos and upgrades it. Torch-free.
+"""`kinegraph verify --frames` compares a cache of an earlier version with its videos and upgrades it. Torch-free.
 
-An upgrade writes in this order: a verdict on each shard, the key `upgrading` in cache.json, clips.parquet, records,
-stages, cache.json by the latest rules. While `upgrading` is set, no other command opens the cache. At the end the
-verdicts are removed. Each step can be repeated, so an upgrade that was killed goes on from its verdicts.
+A verdict says what the upgrade has to change in one shard. An upgrade writes in this order: a verdict on each shard,
+the key `upgrading` in cache.json, clips.parquet, ledger records, stages, and cache.json with the options of the latest
+rules. While `upgrading` is set, no other command opens the cache. At the end the verdicts are removed. Each step can be
+repeated, so an upgrade that was killed goes on from its verdicts.
 """
 
 import json
@@ -58,9 +59,10 @@ class VerdictMissing(CacheError):
 class FrameReport:
     """The result of a comparison of frames.
 
-    `version` is the version of `clips` before an upgrade. If it is the latest, there was nothing to compare. `shards`
-    counts shards by what becomes of them, each shard once. `differing` and `unread` map a few clips to messages.
-    `dropped` says that some of the differing clips could not be compared.
+    `version` is the version of the stage `clips` before an upgrade. If it is the latest version, there was nothing to
+    compare. `shards` counts each shard once, as the same, retimed, different or unread. `differing` maps a few clips
+    with other frames to messages, and `unread` a few clips whose video cannot be read. `dropped` says that some of the
+    differing clips could not be compared.
     """
 
     cache: str
@@ -79,7 +81,7 @@ class FrameReport:
 
     @property
     def ok(self) -> bool:
-        """Returns whether the cache has, or will have after the upgrade, the frames that the latest rules take."""
+        """Returns whether the cache was upgraded, or has in all clips the frames that the latest rules take."""
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
 
     def add(self, verdict: Verdict) -> None:
@@ -105,10 +107,10 @@ class FrameReport:
 
 
 def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> FrameReport:
-    """Compares the frames of a cache with the frames that the latest rules take.
+    """Compares the frames of a cache with the frames that the latest rules take from its videos. Returns the report.
 
-    Writes nothing but the report it returns. Raises CacheError and CacheNotFound. Raises CacheMismatch for a cache that
-    is half upgraded.
+    Nothing is written. Raises CacheNotFound if there is no cache at `root`, CacheError if a document of the cache is
+    damaged, and CacheMismatch if an upgrade of the cache was begun and not finished.
     """
     cache = Cache(root)
     report = _report(cache)
@@ -121,8 +123,10 @@ def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> Frame
 def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgress = unheard) -> FrameReport:
     """Compares frames, keeps the shards that are right under the latest rules and un-marks shards with other frames.
 
-    Returns the report. If videos of sealed clips cannot be read, only verdicts are written, unless `drop_unread`
-    un-marks the shards of these videos too. Raises AnotherRunError, CacheError and CacheNotFound.
+    Returns the report. Un-marking a shard removes its ledger records, so that `extract` computes it again. If videos of
+    sealed clips cannot be read, nothing but verdicts is written. With `drop_unread`, the shards of these videos are
+    un-marked too. Raises AnotherRunError if another run works on the cache, CacheNotFound if there is no cache at
+    `root`, and CacheError if a document of the cache is damaged.
     """
     cache = Cache(root, half_upgraded=True)
     cache.storage.sweep()
@@ -158,7 +162,7 @@ def _report(cache: Cache) -> FrameReport:
 def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnProgress) -> Iterator[Verdict]:
     """Yields a verdict on each shard, in order.
 
-    With `keep`, finished verdicts are written to the cache and read again.
+    With `keep`, each verdict is written to the cache, and a verdict that an earlier call wrote is used again.
     """
     threads = os.cpu_count() or 1
     with Staging(StagingOptions()) as staging, stopping.threads(threads, "compare") as pool:
@@ -181,7 +185,10 @@ def _verdicts(cache: Cache, *, drop_unread: bool, keep: bool, on_progress: OnPro
 def _in_order(
     pool: ThreadPoolExecutor, compared: Callable[[int], Verdict], num_shards: int, on_progress: OnProgress
 ) -> Iterator[Verdict]:
-    """Yields verdicts from a pool in order, computed a few shards ahead. A verdict may take 100 kB of memory."""
+    """Yields `compared(shard)` for each shard, in order. The threads of `pool` compute a few shards ahead.
+
+    Not all shards are submitted at once, because a verdict may take 100 kB of memory.
+    """
     under_way: deque[Future[Verdict]] = deque()
     ahead, begun = 4 * (os.cpu_count() or 1), 0
     for done in range(1, num_shards + 1):
@@ -206,7 +213,10 @@ def _read(cache: Cache, shard: int) -> Verdict:
 
 
 def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
-    """Returns the verdict of an upgrade that was stopped, or None if there is none or the shard has changed since."""
+    """Returns the verdict on a shard that an upgrade wrote before it was stopped.
+
+    Returns None if there is no such verdict, or if the shard has changed since.
+    """
     try:
         verdict = _read(cache, shard)
     except VerdictMissing:
@@ -215,7 +225,10 @@ def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
 
 
 def _apply(cache: Cache, on_progress: OnProgress) -> None:
-    """Makes the changes of all verdicts. If it was killed, it can be called again."""
+    """Makes the changes of all verdicts and then removes the verdicts. After a kill it can be called again.
+
+    Raises AnotherRunError if another run works on the cache.
+    """
     manifest = json.loads(cache.storage.get(MANIFEST))
     require_alone(cache.storage)
     if "upgrading" not in manifest:
@@ -245,7 +258,7 @@ def _remove_verdicts(cache: Cache) -> None:
 
 
 def _rewrite_rows(cache: Cache) -> None:
-    """Writes the table of clips with all changed rows in one write."""
+    """Writes clips.parquet with the changed rows of all verdicts in one write. Writes nothing if no row changes."""
     rows = list(cache.clips.rows())
     is_changed = False
     for shard in stopping.checked(range(cache.num_shards)):
@@ -268,9 +281,9 @@ def _rewritten(row: ClipRow, timing: Timing | None) -> ClipRow:
 
 
 def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
-    """Yields the stages that are made from videos as the latest rules describe them.
+    """Yields the stages that are made from videos, with the options of the latest rules.
 
-    Stages that fit already stay unchanged.
+    A stage that has these options already stays unchanged.
     """
     now: dict[str, str] = {}
     for key, stage in made_from_clips(cache).items():
@@ -284,9 +297,10 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
 
 
 def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
-    """Un-marks the keys to compute again, reading stages first.
+    """Makes the changes of one verdict to the ledger.
 
-    Other records get the fingerprint of the latest rules.
+    Removes the records of the stages to compute again. A stage that reads another stage comes before it. The other
+    records get the fingerprint of the latest rules.
     """
     for key in reversed(verdict.reopened):
         cache.ledger.unseal(key, verdict.shard)
@@ -306,7 +320,7 @@ def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) ->
 
 
 def _retime(cache: Cache, verdict: Verdict, stage: Stage) -> None:
-    """Seals the same frames with the times of the latest rules."""
+    """Seals the shard of the stage `clips` again, with the frame times of the latest rules in `verdict.frame_times`."""
     assert verdict.frame_times is not None
     assert verdict.clips is not None
     sealed = cache.ledger.read(stage.key, verdict.shard)
