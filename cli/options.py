@@ -39,9 +39,9 @@ def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None
 def run_overrides(
     executor: str | None, workers: int | None, scheduler: str | None, scheduler_file: str | None
 ) -> list[str]:
-    """Returns overrides of the config's section `run` for the given options.
+    """Returns the given options as overrides `run.key=value` of the config. Options that are None are left out.
 
-    A scheduler implies the executor `dask`. Raises UsageError where a scheduler is given with another executor.
+    A scheduler implies the executor `dask`. Raises UsageError if a scheduler is given with another executor.
     """
     if (scheduler or scheduler_file) and executor not in (None, "dask"):
         flag = "--scheduler" if scheduler else "--scheduler-file"

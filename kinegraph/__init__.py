@@ -81,7 +81,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Imports and returns the public name `name`.
+    """Returns the object with the public name `name`, and imports its module if it was not imported before.
 
     The command and the workers import this package and need few of the names. Raises AttributeError for a name that is
     not public.

@@ -20,7 +20,10 @@ FAR = 2.0  # times more or less
 
 
 def advice(config: Config) -> list[str]:
-    """Returns sentences about backbone entries whose weights were trained on other clips, sizes or networks."""
+    """Returns sentences about entries in `backbones` whose weights were trained on other clips or frame sizes.
+
+    Weights that were trained with other options of the network are named too.
+    """
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
 
@@ -51,7 +54,7 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
 
 
 def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
-    """Returns the config sections with random weights: `backbones.<name>`, `proposals`."""
+    """Returns the names of the config sections with random weights, such as `backbones.i3d` or `proposals`."""
     stages = declare(config, {}, cache).stages
     return [kind_of(key).section(key) for key, stage in stages.items() if is_random(stage.weights)]
 

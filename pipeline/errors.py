@@ -8,11 +8,11 @@ class ConfigError(UsageError):
 
 
 class ExchangeError(UsageError):
-    """The export or import cannot be done as asked."""
+    """The export or import cannot be done with the given files, cache and options. The message says why."""
 
 
 class ClusterError(UsageError):
-    """The cluster cannot do the work: it cannot be reached, or its workers lack something."""
+    """The cluster cannot be reached, or its workers cannot do the work. The message says what they lack."""
 
 
 class AnotherRunError(UsageError):
@@ -24,7 +24,7 @@ class ClusterLost(RuntimeError):
 
 
 class SetAsideError(RuntimeError):
-    """Work units killed their worker three times and were set aside."""
+    """Work units killed every worker that tried them. They are not tried again in this run."""
 
 
 class ProgramMissing(UsageError):

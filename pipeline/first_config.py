@@ -64,7 +64,7 @@ train:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstConfig:
-    """A config that is not written yet, with the counts of the folder's videos, classes and splits."""
+    """The text and the path of a config that is not written yet, with counts of the videos and classes it is for."""
 
     text: str
     path: Path
@@ -214,5 +214,5 @@ def _quoted(text: str) -> str:
 
 
 def _on_a_line(text: str) -> str:
-    """Returns the text for a comment. Line breaks in names are replaced, because they would end the comment."""
+    """Returns `text` on one line, for a comment. Line breaks in names become `?`, as they would end the comment."""
     return "".join(character if character.isprintable() else "?" for character in text)

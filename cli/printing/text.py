@@ -49,7 +49,7 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Seque
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a callback that shows progress. Its arguments are the name of the work, the done amount and the total.
+    """Yields a callback that shows progress. Its arguments are the name of the work, the number done and the total.
 
     A total of 0 means that the total is unknown. The callback shows a bar on a terminal. In a log it writes a line
     every 30 s, later every 5 min.

@@ -101,12 +101,12 @@ def make_plan(
     limit: int | None = None,
     retry_failed: bool = False,
 ) -> Plan:
-    """Returns the plan with the units that `extract` would run.
+    """Returns the plan with the work units that `extract` would run.
 
-    `part` (I, N) keeps the shards with index % N == I. `limit` keeps the shards of the first `limit` rows.
-    `retry_failed` reopens shards with failed clips. Raises CacheMismatch if the cache holds a stage made with other
-    options. Raises ConfigError for an unknown stage, and for two videos that would read the same file of boxes or scene
-    graphs.
+    `stages` are stage keys or kinds of stages, by default all. `part` (I, N) keeps the shards with index % N == I.
+    `limit` keeps the shards of the first `limit` rows. With `retry_failed` failed clips are computed again. Raises
+    CacheMismatch if the cache holds a stage made with other options. Raises ConfigError for an unknown stage, and for
+    two videos that would read the same file of boxes or scene graphs.
     """
     declared = declare(config, known_digests(config, cache), cache)
     keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))

@@ -115,7 +115,7 @@ class UnitSchedule:
 
     @property
     def lacks_measure(self) -> bool:
-        """Returns whether time is limited and no unit has ended yet."""
+        """Returns whether the time is limited and no unit has ended yet, so that the time of a unit is unknown."""
         return self.allotted is not None and self.slowest_seconds is None
 
     def begin(self, shard: int) -> None:
@@ -130,7 +130,7 @@ class UnitSchedule:
             self.slowest_seconds, self._last_ended_at = max(took, self.slowest_seconds or 0.0), now
 
     def has_room(self) -> bool:
-        """Returns whether another unit can end in time."""
+        """Returns whether a unit that begins now can be expected to end in time."""
         with self._lock:
             if self.allotted is None or self.slowest_seconds is None:
                 return True

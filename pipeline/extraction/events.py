@@ -10,7 +10,7 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 
 @dataclass(frozen=True, kw_only=True)
 class Preparing:
-    """A worker prepares its first clips: it loads networks or waits for a cluster."""
+    """A worker prepares its first clips. `doing` says how, for example by loading networks."""
 
     doing: str
 
@@ -58,9 +58,9 @@ class UnitSuspected:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """A worker process died. Its units run again, except those in `set_aside`, which killed too many workers.
+    """A worker process died while it held the units of `shards`. `exit_code` is None if it is unknown.
 
-    `exit_code` is None if it is unknown.
+    These units run again at once. But the units in `set_aside` have killed several workers and run again at the end.
     """
 
     shards: tuple[int, ...]

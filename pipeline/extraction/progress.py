@@ -96,7 +96,7 @@ class Progress:
         self.total_clips -= self.num_clips[shard]
 
     def _tell_of_others(self) -> None:
-        """Logs once that other runs work on the cache, and once that this run can only wait for them."""
+        """Logs that other runs work on the cache, and later that this run can only wait for them. Logs each once."""
         if not self._knows_others and (self._leased or self.units_elsewhere):
             self._knows_others = True
             log.info("another run works on this cache. This run does the shards that no other run has leased")

@@ -109,9 +109,9 @@ class Worker:
             raise
 
     def _run_in_time(self, units: Iterator[WorkUnit], over: Pass, decode_threads: int) -> None:
-        """Runs the units.
+        """Runs the units that no other run has leased.
 
-        If time is limited, the first unit runs alone, because its duration is needed before others begin.
+        If the time is limited, the first unit runs alone, because its duration is needed before other units begin.
         """
         while self.schedule.lacks_measure and (first := next(units, None)) is not None:
             self.run_free([first], over, decode_threads=decode_threads)

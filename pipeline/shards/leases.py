@@ -195,9 +195,9 @@ class NoLeases:
 class Leases:
     """Holds the leases of one worker. A thread refreshes the leases until they are released.
 
-    Call `close` to release all leases. A lease of another worker is stale in two cases. Its holder was a process of
-    this machine and is dead, or its content did not change for its `seconds` while this object watched. The watch uses
-    the monotonic clock of this machine and no other clock.
+    Call `close` to release all leases. A lease of another worker is stale in two cases. In the first case its holder
+    was a process of this machine and is dead. In the second case its content did not change for its `seconds` while
+    this object watched it. The watch uses the monotonic clock of this machine and no other clock.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:

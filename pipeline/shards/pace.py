@@ -47,10 +47,10 @@ class _HostPace(NamedTuple):
 
 
 def _pace(sealed: Iterable[Sealed]) -> _HostPace:
-    """Returns how many rows one host, with all its workers, sealed most recently, and in how many seconds.
+    """Returns the number of rows in the last records of one host, and the seconds that the host worked on them.
 
-    For each record the time since the record before it is added, but at most the time that its own work unit took. So
-    pauses between runs do not count, and units that ran in parallel count once.
+    A record adds the time since the record before it, but at most the time that its own work unit took. So pauses
+    between runs do not count, and units that ran in parallel count once.
     """
     recent = sorted(sealed)[-RECENT_RECORDS:]
     elapsed, before = 0.0, float("-inf")

@@ -102,7 +102,7 @@ def _mannered(client: Client, config: Config) -> Iterator[None]:
 
 
 class _Table:
-    """Passes runs to the scheduler, one for each worker at a time."""
+    """Submits the runs of a table to the scheduler, as many at a time as there are workers."""
 
     def __init__(self, client: Client, config: Config, on_epoch: OnRunEpoch) -> None:
         self.client, self.on_epoch = client, on_epoch

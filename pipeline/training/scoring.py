@@ -47,7 +47,8 @@ OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run
 class RunScores:
     """The scores of a run on one split.
 
-    `random_weights` are the stages with random weights that the run reads.
+    `result` has the metrics. `counts` are the numbers of videos and clips. `random_weights` are the keys of stages with
+    random weights that the run reads.
     """
 
     result: EvaluationResult

@@ -234,14 +234,14 @@ def _all(jobs: list[_RunToTrain], workers: int, on_run: Callable[[TrainedRun], N
 
 
 def told_of(run: WantedRun, how: TrainingDiverged | str) -> str:
-    """Logs how a run diverged and returns the name of the run for the final error."""
+    """Logs how a run diverged. Returns `<name> seed <seed>`, the name of the run in the final error."""
     name = f"{run.name} seed {run.options.seed}"
     log.error("%s diverged. %s", name, how)
     return name
 
 
 def _tried(job: _RunToTrain) -> TrainedRun | TrainingDiverged:
-    """Returns the trained run, or the error of a run that diverged, so that the other runs go on."""
+    """Trains one run. Returns the trained run, or the error of a run that diverged, so that the other runs go on."""
     try:
         return _train_one(job)
     except TrainingDiverged as error:

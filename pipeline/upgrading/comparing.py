@@ -108,7 +108,7 @@ class Comparer:
         return cls(cache=cache, options=options, stages=stages, wanted=wanted, rules=rules, staging=staging)
 
     def state(self, shard: int) -> str:
-        """Returns a digest of everything that a verdict depends on, except the videos."""
+        """Returns a digest of the rows and ledger records of a shard, on which its verdict depends."""
         seen = xxhash.xxh3_128(repr(self.cache.rows(shard)).encode())
         for record in self._records(shard).values():
             seen.update(encoded(record))
@@ -238,9 +238,10 @@ def _times(contents: ShardContents) -> np.ndarray:
 
 
 def _against(comparison: Comparison, is_ok: bool, sealed_times: np.ndarray) -> Comparison:
-    """Returns the comparison, or a comparison that says `frames` if the cache is not what the old rules make now.
+    """Returns `comparison`, or a copy with the change `frames` if the cached times are not those of the old rules.
 
-    `sealed_times` [T] are the times in the cache. `is_ok` says that the clip did not fail.
+    `sealed_times` [T] are the cached times of the T frames. `is_ok` says that the clip did not fail when it was sealed.
+    A clip that failed is not checked.
     """
     if not is_ok or comparison.old_times is None or np.array_equal(comparison.old_times, sealed_times):
         return comparison
@@ -280,10 +281,10 @@ def is_latest(cache: Cache) -> bool:
 
 
 def rules_of(cache: Cache) -> int:
-    """Returns the version of `clips` by which the frames of the cache were chosen.
+    """Returns the version of the rules by which the frames of the cache were chosen, the lowest if there are two.
 
-    A run that began before an upgrade may have sealed frames of an earlier version. Raises CacheError for a version
-    that this kinegraph does not know.
+    A run that began before an upgrade may have sealed frames by the rules of an earlier version. Raises CacheError for
+    a version that this kinegraph does not know.
     """
     options = [cache.manifest["clips"], *([cache.stage(CLIPS).options] if cache.has_stage(CLIPS) else [])]
     versions = [recorded.get("version", LATEST_RULES) for recorded in options]

@@ -72,7 +72,7 @@ class Completion(BaseModel):
 
 
 class Submission(BaseModel):
-    """The record of a job array."""
+    """The record of a job array that was submitted. `folder` is the folder that its tasks read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -61,7 +61,7 @@ class _Errand:
 
 
 class _StationEnds(Exception):
-    """Ends a unit early because the station is closed or the worker's time is up."""
+    """Ends the work on a unit early, because the station is closed or the time of the worker is up."""
 
 
 class Station(WorkerPlugin):

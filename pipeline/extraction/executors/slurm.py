@@ -111,7 +111,10 @@ def _watch(submission: Submission, cache: Cache, units: Sequence[WorkUnit], repo
 
 
 def unsealed(cache: Cache, units: Sequence[WorkUnit]) -> list[WorkUnit]:
-    """Returns the units that are not done: a key of the unit has no ledger record, or has the record to be replaced."""
+    """Returns the units that are not done.
+
+    A unit is not done if one of its keys has no ledger record, or still has the record that the unit has to replace.
+    """
     sealed = {key: set(cache.ledger.shards(key)) for key in {key for unit in units for key in unit.keys}}
     return [
         unit
