@@ -1,4 +1,4 @@
-"""The command line parses, calls and prints. Each command imports the heavy modules that it needs."""
+"""Defines the command line `kinegraph`. Each command imports the heavy modules that it needs."""
 
 import logging
 import os

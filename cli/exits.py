@@ -1,4 +1,4 @@
-"""Exit codes, error messages and signals of a command."""
+"""Turns the end of a command into an exit code: its result, an error with a message, or a signal."""
 
 import atexit
 import os

@@ -1,4 +1,4 @@
-"""Standard streams of a process that was started without some of them (`kinegraph plan CONFIG >&-`)."""
+"""Opens the standard streams that a process was started without, as by `kinegraph plan CONFIG >&-`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Advice about a config or a cache that is not an error. Torch-free.
+"""Returns advice about a config or a cache that can be used but may not be what the user wants. Torch-free.
 
 The advice is about clips and networks that differ from those that the weights were trained on, about random weights,
 and about a cache with more files than HDF5 can open.

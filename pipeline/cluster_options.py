@@ -1,4 +1,4 @@
-"""Config of the `dask` and `slurm` executors: which cluster, and what to ask it for. Torch-free, and without dask."""
+"""Config sections `run.dask` and `run.slurm`: which cluster runs the work, and with which resources. Torch-free."""
 
 from typing import Any, Literal
 

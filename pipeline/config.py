@@ -1,4 +1,4 @@
-"""The config file: reads YAML and returns immutable, checked values. Torch-free."""
+"""Reads the config file, and returns its values checked and immutable. Torch-free."""
 
 import os
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""One training run to do, as plain values that other machines can read. Torch-free."""
+"""Describes one training run that is to be done, in plain values that other machines can read. Torch-free."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass

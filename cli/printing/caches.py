@@ -1,4 +1,4 @@
-"""Printed output of the commands about caches."""
+"""Prints the output of the commands about caches."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Printed failures: one line per video after a command, every failure for `kinegraph status --failed`."""
+"""Prints failures: one line per video after a command, every failure for `kinegraph status --failed`."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Printed output of the commands about networks."""
+"""Prints the output of the commands about heads and networks."""
 
 import sys
 from collections.abc import Collection, Sequence

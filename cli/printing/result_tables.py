@@ -1,4 +1,4 @@
-"""Tables of results for other programs: csv, Markdown, LaTeX."""
+"""Makes tables of results for other programs: csv, Markdown, LaTeX."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Lines and tables for a terminal. Results go to stdout, everything else goes to stderr."""
+"""Prints lines and tables. Results go to stdout, everything else goes to stderr."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""The figures of an index, and warnings about its labels. Torch-free."""
+"""Counts videos, clips, hours and classes for the result of `kinegraph index`, and warns about labels. Torch-free."""
 
 import re
 from collections import Counter

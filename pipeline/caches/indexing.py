@@ -197,7 +197,7 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 def _probe_all(
     listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
-    """Returns path -> probe, or the error of a video that cannot be opened. Intervals of one video share the probe.
+    """Returns path -> probe of the video, or path -> error if the video cannot be opened. Intervals share the probe.
 
     Each video on a disk has a time limit of `run.video_timeout_seconds`. Requests to URLs have their own time limits.
     """

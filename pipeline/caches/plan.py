@@ -1,4 +1,4 @@
-"""The plan of an extraction: the work units that a cache lacks for a config. Writes nothing. Torch-free."""
+"""Makes the plan of an extraction: a list of the work units that a cache lacks for a config. Torch-free."""
 
 from collections import Counter
 from collections.abc import Container, Sequence

@@ -1,4 +1,4 @@
-"""The time limit of a run, and whether another work unit can end before it. Torch-free.
+"""Knows the time limit of a run and decides whether another work unit can end before it. Torch-free.
 
 A unit is one shard with the stage keys to compute for it.
 """

@@ -1,4 +1,7 @@
-"""Makes the rows of imported features, from a cache, from a csv, or one row per video. Torch-free."""
+"""Makes the rows of a cache of imported features. Torch-free.
+
+The rows come from the cache or from a csv. Without both, each video gets one row.
+"""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The cost of a plan: files, bytes, memory and time, and whether the disk has room. Torch-free."""
+"""Estimates the files, bytes, memory and time of a plan, and checks that the disk has room. Torch-free."""
 
 import shutil
 from dataclasses import asdict, dataclass

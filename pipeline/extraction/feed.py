@@ -137,7 +137,8 @@ class Feed:
     def _numbers(self, unit: WorkUnit, rows: list[ClipRow]) -> list[int]:
         """Returns the indexes of the rows to compute.
 
-        These are all rows of the unit. If the unit retries clips, these are all rows of each batch with such a clip.
+        These are all rows of the unit. If the unit only retries some clips, these are all rows of each batch that
+        contains one of these clips.
         """
         retried = unit.retried
         if retried is None:

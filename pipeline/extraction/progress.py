@@ -1,4 +1,4 @@
-"""The progress of an extraction: a bar on a terminal, in a log a line every 30 s to 5 min."""
+"""Shows the progress of an extraction: a bar on a terminal, and in a log a line every 30 s to 5 min."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""One shard in progress: the outputs of its stages are filled batch by batch, then sealed.
+"""Computes one shard: fills the outputs of its stages batch by batch, then seals them.
 
 A key is the key of a stage. The readers of a key are the stages that read its arrays. A slot is a place in a batch. A
 slot is usable if its clip was decoded. This file knows no kind of stage by name, except `clips`, from which all others
@@ -69,7 +69,10 @@ class ShardInProgress:
         return {key: record for key, record in records.items() if record is not None}
 
     def _rows_failed_before(self, clip_ids: list[str]) -> dict[str, set[int]]:
-        """Returns key -> rows that failed in a sealed stage that the key reads. These rows are not computed."""
+        """Returns key -> rows whose clip failed in a sealed stage that the stage `key` reads.
+
+        These rows are not computed.
+        """
         row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         failed = {key: {row_of[failure.clip_id] for failure in record.failures} for key, record in self._sealed.items()}
         for key, output in self.outputs.items():  # each key after the keys that it reads

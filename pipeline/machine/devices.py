@@ -1,4 +1,4 @@
-"""CUDA devices for the worker processes of one machine, and their names."""
+"""Chooses CUDA devices for the worker processes of one machine, and names devices in records."""
 
 import os
 from socket import gethostname

@@ -1,4 +1,4 @@
-"""Progress of a command: a bar on a terminal, lines with the time of day in a log."""
+"""Shows the progress of a command: a bar on a terminal, lines with the time of day in a log."""
 
 import datetime
 import logging
@@ -137,7 +137,10 @@ class Pace:
         return (time.monotonic() - self.since) / (done - self.done) * (total - done)
 
     def left(self, done: float, total: float) -> list[str]:
-        """Returns `["0:12:30 left"]`, or an empty list if the time left is unknown."""
+        """Returns the time left as a list with one text, such as `0:12:30 left`. `done` of `total` parts are done.
+
+        Returns an empty list if the time left is unknown.
+        """
         seconds = self.seconds_left(done, total)
         return [] if seconds is None else [f"{clock(seconds)} left"]
 
@@ -158,7 +161,7 @@ class LineTimer:
 
 
 class Bar:
-    """Shows a bar and words beside it if stderr is a terminal, else nothing.
+    """Shows a bar with text beside it on stderr. Shows nothing if stderr is no terminal.
 
     A `total` of 0 means that the total is unknown. Then no bar is drawn, and the line is cleared at the end.
     """

@@ -1,4 +1,4 @@
-"""Versions of all software that affects features, for ledger records."""
+"""Finds the versions of all software that affects features. Ledger records contain them."""
 
 import functools
 import platform

@@ -1,4 +1,4 @@
-"""The speed of a stage, computed from the times at which its shards were sealed. Torch-free."""
+"""Computes the speed of a stage from the times at which its shards were sealed. Torch-free."""
 
 import datetime
 from collections.abc import Collection, Iterable

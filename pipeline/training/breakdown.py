@@ -1,4 +1,4 @@
-"""Scores of classes by their attributes, as in fig. 5 of Wang and Gupta 2018. Torch-free."""
+"""Computes the mean score of all classes with the same attribute, as in fig. 5 of Wang and Gupta 2018. Torch-free."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Finished runs that a table keeps. They must have the recipe and the clips of the table."""
+"""Checks the finished runs that a table keeps. They must have the recipe and the clips of the table."""
 
 from collections.abc import Sequence
 from functools import cache as cached

@@ -1,4 +1,4 @@
-"""The recipes that `--head` names.
+"""Finds the training recipes that `--head` names.
 
 A name is a variant of the config, or a head. A head gets the options of `train.options` that it has.
 """

@@ -1,4 +1,4 @@
-"""results.json of a run: recipe, clips, machine and scores. Torch-free."""
+"""Writes and reads results.json, which holds recipe, clips, machine and scores of a run. Torch-free."""
 
 import logging
 from pathlib import Path

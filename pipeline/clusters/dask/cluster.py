@@ -1,4 +1,4 @@
-"""The Dask cluster of a config: a running cluster, jobs of a batch system, or processes of this machine."""
+"""Starts or joins the Dask cluster of a config: a running cluster, batch jobs, or processes of this machine."""
 
 import json
 import logging
@@ -48,7 +48,7 @@ def most_workers(run: RunOptions) -> int:
 
 
 def are_children(run: RunOptions) -> bool:
-    """Returns whether the workers are numbered child processes of this process."""
+    """Returns whether the workers are child processes of this process. Their names are then numbers from 0 on."""
     return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
 
 

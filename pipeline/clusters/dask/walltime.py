@@ -1,7 +1,7 @@
 """A Dask worker leaves its cluster before its batch job ends, and other workers go on. Torch-free.
 
-Dask's own `--lifetime` counts from the start of the worker and does not know SLURM's clock. `--lifetime` also cannot
-tell a unit that is too long for every job from a unit that began too late.
+Dask's own option `--lifetime` counts from the start of the worker and does not know when SLURM ends the job. It also
+cannot tell a work unit that is too long for every job from a work unit that began too late.
 """
 
 import asyncio

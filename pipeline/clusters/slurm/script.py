@@ -1,4 +1,4 @@
-"""The batch script of a job array, as a function of the config alone. Torch-free."""
+"""Writes the text of the batch script of a job array. The text depends only on the config. Torch-free."""
 
 import math
 import shlex
