@@ -172,11 +172,12 @@ def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "He
 def build_backbone(model: str, weights: str, taps: "Sequence[str]", **options: int | str) -> "Backbone":
     """Builds a frozen backbone in eval mode, on the CPU in float32, and cuts it above the highest of `taps`.
 
-    `model`, `weights`, `taps` and `options` are as in the section `backbones` of a config.
+    `model`, `weights`, `taps` and `options` are as in the section `backbones` of a config. A tap is the name of a layer
+    whose output is returned.
 
-    Returns the backbone. It maps B clips of T frames with H rows and W columns of pixels, [B, 3, T, H, W], to a dict
-    from tap to map [B, C, T', H', W'] with C channels. Raises ValueError for a model, a tap or an option that does not
-    exist, and WeightsError for weights that cannot be read or do not fit the model.
+    Returns the backbone. It maps B clips of T frames with H rows and W columns of pixels, [B, 3, T, H, W], to a dict of
+    tap -> map [B, C, T', H', W'] with C channels, T' time steps, H' rows and W' columns. Raises ValueError for a model,
+    a tap or an option that does not exist, and WeightsError for weights that cannot be read or do not fit the model.
     """
     from kinegraph.stages.backbones.build import build_backbone as build
 

@@ -1,4 +1,4 @@
-"""`kinegraph status` reads how far a cache is from its ledger, leases and SLURM. Torch-free."""
+"""`kinegraph status` says how much of a cache is done. It reads the ledger, the leases and SLURM. Torch-free."""
 
 from collections import Counter
 from typing import Any

@@ -16,7 +16,7 @@ Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeScore:
-    """The mean score of the `num_classes` classes whose `attribute` has this value."""
+    """The mean score of all classes whose attribute `attribute` has the value `value`. There are `num_classes`."""
 
     attribute: str
     value: str

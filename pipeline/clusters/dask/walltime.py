@@ -24,7 +24,8 @@ RETIRE_TRIES, RETIRE_PAUSE_SECONDS = 20, 0.5
 class WorkerTime:
     """The time in which a Dask worker may begin work units.
 
-    `is_own` says that the time ends with the batch job of this worker and not with the time limit of the command.
+    `schedule` decides whether another unit can end in time. `is_own` says that the time ends with the batch job of this
+    worker and not with the time limit of the command.
     """
 
     schedule: UnitSchedule
