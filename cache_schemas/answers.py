@@ -24,8 +24,8 @@ MEANINGS: Mapping[int, Meaning] = {
 
 
 def meaning_of(status: int) -> Meaning:
-    """Returns what an HTTP status means, as one of the words of `Meaning`. Servers of S3 answer with HTTP statuses
-    too.
+    """Returns what an HTTP status means, as one of the words of `Meaning`. Object stores of the kind S3 also answer
+    with HTTP statuses.
     """
     return MEANINGS.get(status, "refused" if 400 <= status < 500 else "broken")
 
@@ -33,7 +33,8 @@ def meaning_of(status: int) -> Meaning:
 def status_in(error: BaseException | None) -> int:
     """Returns the HTTP status that `error` itself carries, or 0 where `error` carries none.
 
-    An error of botocore carries the status in `response`. An error of aiohttp carries it in `status`.
+    An error of botocore, the client for S3, carries the status in `response`. An error of aiohttp, the client for http,
+    carries the status in `status`.
     """
     response = getattr(error, "response", None)
     if isinstance(response, dict):
@@ -44,8 +45,9 @@ def status_in(error: BaseException | None) -> int:
 
 
 def status_of(error: BaseException | None) -> int:
-    """Returns the HTTP status behind an error of fsspec, or 0 where there is none.
+    """Returns the HTTP status behind an error of fsspec, or 0 where the error has no status.
 
-    fsspec keeps the error of the HTTP client as `__cause__`, and that error carries the status.
+    fsspec, the library that opens URLs, keeps the error of its HTTP client as `__cause__`. The error of the client
+    carries the status.
     """
     return status_in(error.__cause__) if error else 0

@@ -1,10 +1,11 @@
 """This table lists what a cache holds: the name, shape, type, dimensions and units of every array.
 
-Axis 0 of every array is the row. A row is one clip under one crop of one video. The shapes in this file are those of
-one row.
+Axis 0 of every array is the row. A row is one clip under one crop of one video. The shapes in this file are the shapes
+of one row, without axis 0.
 
-Three conventions hold for all arrays. Boxes are xyxy in pixels of the rotated video frame, with pixel centres at +0.5.
-Times are seconds from the first presented frame. Intervals are [start, end).
+Three conventions hold for all arrays. Boxes are x1, y1, x2, y2 in pixels of the video frame after its rotation. The
+centre of pixel i lies at i + 0.5. Times are seconds from the first presented frame. An interval [start, end) contains
+its start and not its end.
 """
 
 import math
@@ -63,8 +64,8 @@ class ArraySpec:
         return shard_clips if self.row_bytes < SMALL_ROW_BYTES else 1
 
     def check_rows(self, rows: np.ndarray, shard_clips: int) -> None:
-        """Raises ValueError unless `rows` has the shape [n, *shape], the array's type, and at most `shard_clips`
-        rows.
+        """Raises ValueError unless `rows` has the shape [n, *shape], the array's type, and at most `shard_clips` rows.
+        n is the number of rows.
         """
         if rows.shape[1:] != self.shape or rows.dtype != np.dtype(self.dtype) or len(rows) > shard_clips:
             raise ValueError(f"{self.name}: {rows.dtype}{rows.shape} is no shard of {self.dtype}{self.shape}")
@@ -92,13 +93,15 @@ class ArraySpec:
 def frame_dim(frame_step: int) -> str:
     """Returns the name of the time axis of an array that has one step per `frame_step` sampled frames.
 
-    Time axes of different lengths need different names, or xarray cannot open the arrays together.
+    Without different names for time axes of different lengths, xarray cannot open the arrays of a cache together.
     """
     return "frame" if frame_step == 1 else f"frame_by_{frame_step}"
 
 
 def status_array(stage: str) -> ArraySpec:
-    """Returns the spec of the array that says for each row whether the stage with the key `stage` succeeded."""
+    """Returns the spec of the array `status/<stage>`. It has one number per row: 0 for a stage that was not run, 1 for
+    success, 2 for failure, 3 for success with warnings of the decoder.
+    """
     about = "0 not run, 1 ok, 2 failed, 3 ok with decoder warnings"
     return ArraySpec(
         name=f"status/{stage}",
@@ -112,7 +115,9 @@ def status_array(stage: str) -> ArraySpec:
 
 
 def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of the key `clips`: the presentation time of each sampled frame, in seconds."""
+    """Returns the spec of the only array of the stage `clips`. It holds the presentation time of every sampled frame,
+    in seconds.
+    """
     return (
         ArraySpec(
             name=FRAME_TIMES,
@@ -131,8 +136,8 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
 def crop_array(entry: str = "") -> ArraySpec:
     """Returns the spec of `clips/crop`, an array that readers get although the crops are stored in clips.parquet only.
 
-    entry: the name of a backbone that cuts its crops out of resized frames. Such a backbone sees another rectangle, so
-    it has an array `clips/crop/<entry>` of its own.
+    entry: the name of a backbone that cuts its crops out of resized frames. Such a backbone sees another rectangle than
+    `clips/crop` holds, so its rectangles form an array `clips/crop/<entry>`. The default "" is for `clips/crop` itself.
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
@@ -157,7 +162,7 @@ def feature_arrays(
     """Returns the specs of the arrays of one tap. A tap is a named layer of `backbone` whose output is stored.
 
     `shape` is the shape (T, C, H, W) of the output: T frames, C channels, maps of H rows and W columns. `store` names
-    what is stored: `maps` (T, C, H, W), `pooled` (T, C), or both.
+    what is stored: `maps` is the output (T, C, H, W), `pooled` is its mean over H and W (T, C). `store` may name both.
     """
     T, C, H, W = shape
     stage, time = f"features/{backbone}", frame_dim(frame_step)
@@ -193,7 +198,9 @@ def feature_arrays(
 
 
 class _Column(NamedTuple):
-    """Describes one array of a stage, for `_columns`. The array has the first `rank` axes of the stage."""
+    """Describes one array that `_columns` makes. The array has the first `rank` axes of the `sizes` given to
+    `_columns`.
+    """
 
     name: str
     dtype: str
@@ -225,7 +232,8 @@ def _columns(stage: str, sizes: Mapping[str, int], frame_step: int | None, *colu
 
 
 def proposal_arrays(num_frames: int, top: int, frame_step: int) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of region proposals: class-agnostic boxes of each frame, best first.
+    """Returns the specs of the arrays of region proposals. Region proposals are boxes around possible objects of any
+    class. The boxes of a frame are sorted from the best score to the worst.
 
     The arrays are boxes (T, N, 4) px, scores (T, N) and count (T), where T is `num_frames` and N is `top`. The first
     `count` boxes of a frame are valid.
@@ -248,11 +256,11 @@ def region_arrays(
     dtype: str,
     grid_size: int | None = None,
 ) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of RoIAligned features: one vector per proposal, and one grid per proposal if
-    `grid_size` is set.
+    """Returns the specs of the arrays of region features, which RoIAlign cuts out of feature maps. Every proposal has
+    one vector, and also one grid of vectors if `grid_size` is set.
 
-    `shape` is (T, N, D): T frames, N proposals per frame, D channels. The vectors have this shape. The grids have the
-    shape (T, N, D, grid_size, grid_size).
+    `shape` is (T, N, D): T frames, N proposals per frame, D channels. The array of vectors has the shape (T, N, D). The
+    array of grids has the shape (T, N, D, grid_size, grid_size).
     """
     dims = (frame_dim(frame_step), "proposal", f"{tap}_channel")
 
@@ -277,8 +285,8 @@ def region_arrays(
 def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[ArraySpec, ...]:
     """Returns the specs of the arrays of scene graphs.
 
-    `shape` is (T, M, R): T graphs, M objects of a graph, R relations. `frame_step` is None where each graph has its own
-    time. Otherwise each graph belongs to a sampled frame.
+    `shape` is (T, M, R): T graphs, M objects of a graph, R relations. `frame_step` is None where every graph has a time
+    of its own. Otherwise there is one graph per `frame_step` sampled frames.
     """
     time = "graph" if frame_step is None else frame_dim(frame_step)
     return _columns(
@@ -294,9 +302,11 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
 
 
 def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
-    """Returns the specs of the arrays of tracks: the track of each box (T, N), and the number of tracks of a clip.
+    """Returns the specs of the arrays of tracks. One array holds the number of the track of every box (T, N). The other
+    array holds the number of tracks of a clip.
 
-    `scores` is the spec of proposals/scores. The tracks have the same T frames and N boxes per frame as that array.
+    `scores` is the spec of proposals/scores. T, the number of frames, and N, the number of boxes per frame, are taken
+    from the shape of `scores`.
     """
     return _columns(
         "tracks",
@@ -308,8 +318,8 @@ def track_arrays(scores: ArraySpec) -> tuple[ArraySpec, ...]:
 
 
 def every_array() -> list[ArraySpec]:
-    """Returns the specs of all arrays that a cache can hold, for the table in SPEC.md. Names that vary are
-    placeholders.
+    """Returns the specs of all arrays that a cache can hold, for the table in SPEC.md. A part of a name that depends on
+    the config is a placeholder.
     """
     either, taps = "float16 or float32", ("maps", "pooled")
     return [

@@ -1,6 +1,6 @@
 """Reads and writes clips.parquet, the table of a cache with one row per clip and crop.
 
-Rows are sorted when the table is first written. Later rows are appended.
+The rows of the first `index` are sorted. Rows of later runs of `index` are appended, sorted among themselves.
 """
 
 import bisect
@@ -27,11 +27,13 @@ Interval = tuple[float, float]  # [start, end), seconds from the first presented
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRow:
-    """One clip under one crop. Times are in seconds from the first presented frame. The crop is in pixels of the video.
+    """One clip under one crop. Times are in seconds from the first presented frame. The crop is in pixels of the
+    video's frame.
 
-    A video that could not be opened by `index` has rows with empty `target_times` and NaN elsewhere. A later `index`
-    fills these rows in. If a video is listed by intervals, each interval is scored by itself and has its own
-    `video_id`. `list_index` is the video's place in the data set's list, or -1 where that place is unknown.
+    A video that could not be opened by `index` has rows with an empty `target_times`, NaN for times and crop, and 0 for
+    the frame size. A later `index` that can open the video fills its rows in. If the data set lists intervals of a
+    video, every interval is scored by itself and has a `video_id` of its own. `list_index` is the video's place in the
+    data set's list, or -1 where the place is unknown.
     """
 
     clip_id: str
@@ -58,7 +60,9 @@ class ClipRow:
 
     @property
     def video_name(self) -> str:
-        """Returns the id of the whole video. Files beside a video, for example boxes, are named by this id."""
+        """Returns the id of the whole video that the row's clip is cut from. Files beside a video, for example boxes,
+        are named by the id of the whole video.
+        """
         return name_of_video(self.video_id, self.interval)
 
     @property
@@ -67,7 +71,9 @@ class ClipRow:
         return crop_of(self.clip_id)
 
     def seen(self, framing: Framing) -> Rectangle:
-        """Returns the rectangle of the frame that a network sees, in video pixels. A mirrored rectangle has x1 > x2."""
+        """Returns the rectangle that a network with the framing `framing` sees of a frame, in pixels of the video. A
+        mirrored rectangle has x1 > x2.
+        """
         rectangle = self.crop
         if framing.cuts(self.crop_name):
             rectangle = seen_rectangle(self.crop_name, self.frame_width, self.frame_height, framing)
@@ -113,8 +119,8 @@ class ClipsTable:
         return int(self.table.num_rows)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[ClipRow]:
-        """Yields the rows with the numbers from `start` to `stop` - 1 as `ClipRow`. A `stop` of None means all later
-        rows.
+        """Yields the rows with the numbers from `start` to `stop` - 1 as `ClipRow`. With a `stop` of None, yields all
+        rows from `start` on.
         """
         for entry in self.table.slice(start, None if stop is None else stop - start).to_pylist():
             for key in ("labels", "target_times", "crop"):
@@ -125,12 +131,12 @@ class ClipsTable:
             yield ClipRow(**entry)
 
     def column(self, name: str) -> list[object]:
-        """Returns one column as a list of Python values."""
+        """Returns the column `name` as a list of Python values."""
         values: list[object] = self.table.column(name).to_pylist()
         return values
 
     def with_paths(self, paths: Sequence[str]) -> "ClipsTable":
-        """Returns the same rows with other video paths, one path for each row."""
+        """Returns a copy of this table with other video paths. `paths` has one path for each row."""
         where = self.table.column_names.index("path")
         return ClipsTable(self.table.set_column(where, SCHEMA.field("path"), pa.array(paths, pa.string())))
 
@@ -166,7 +172,9 @@ class ClipsTable:
 
     @staticmethod
     def read_video_names(storage: Storage) -> dict[str, str]:
-        """Returns video_id -> id of the whole video, for every video that is listed by intervals."""
+        """Returns video_id -> id of the whole video, for every row that is an interval of a video. Other rows are left
+        out.
+        """
         columns = ClipsTable.read_columns(storage, ["video_id", INTERVAL.name])
         if INTERVAL.name not in columns.column_names:
             return {}
@@ -175,14 +183,17 @@ class ClipsTable:
 
     @classmethod
     def check(cls, storage: Storage) -> None:
-        """Reads all rows, one row group at a time. Raises CacheError where clips.parquet is missing or damaged."""
+        """Reads all rows of clips.parquet, one row group of the file at a time, and returns nothing. Raises CacheError
+        where clips.parquet is missing or damaged.
+        """
         with _opened(storage) as file:
             for group in range(file.metadata.num_row_groups):
                 cls(file.read_row_group(group, use_threads=False))
 
     @classmethod
     def read_around(cls, storage: Storage, rows: range) -> tuple[int, "ClipsTable"]:
-        """Reads the row groups that hold the row numbers `rows`.
+        """Reads the row groups of clips.parquet that hold the row numbers `rows`. A row group is the smallest part of
+        the file that can be read alone.
 
         Returns (number of the first row that was read, table of the rows that were read).
         """
@@ -194,21 +205,23 @@ class ClipsTable:
             return ends[first] - sizes[first], table
 
     def write(self, storage: Storage) -> None:
-        """Writes the table to clips.parquet. The file is replaced as a whole."""
+        """Writes the table to clips.parquet. An existing clips.parquet is replaced as a whole."""
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         storage.put(TABLE, [memoryview(sink.getvalue())])
 
 
 def _schema(names: Container[str]) -> pa.Schema:
-    """Returns the schema of a table: all required columns, and the optional columns that are in `names`."""
+    """Returns the Arrow schema of a clips table. It has all required columns, and those optional columns that `names`
+    contains.
+    """
     return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in names)])
 
 
 def _require_columns(schema: pa.Schema) -> None:
     """Raises ArrowInvalid unless `schema` has every required column once, each with the right kind of type.
 
-    Wider numbers and strings are of the right kind. They are cast later.
+    A number or string type that is wider than the expected type is of the right kind. Such a column is cast later.
     """
     optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
     for field in (*SCHEMA, *OPTIONAL):
@@ -220,8 +233,8 @@ def _require_columns(schema: pa.Schema) -> None:
 
 
 def _kind(of: pa.DataType) -> str:
-    """Returns the kind of a type, which decides whether a column can be cast: string, float, integer, or a list of one
-    of these.
+    """Returns the kind of an Arrow type: string, float, integer, a list of one of these three kinds, or the type's own
+    name. A column is cast only to a type of equal kind.
     """
     types = pa.types
     if types.is_dictionary(of):
@@ -244,10 +257,11 @@ def _require_values(table: pa.Table) -> None:
 
 @contextmanager
 def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
-    """Yields clips.parquet as an open file. The file is mapped into memory where it lies on a disk.
+    """Yields clips.parquet as an open file. A file on a disk is mapped into memory. A file in an object store is
+    fetched whole.
 
-    Read the file with use_threads=False, because Arrow's threads sometimes abort the process at exit, after all work is
-    done. Raises CacheNotFound where clips.parquet is missing, CacheError where it cannot be read.
+    Callers read the file with use_threads=False, because Arrow's threads sometimes abort the process at exit, after all
+    work is done. Raises CacheNotFound where clips.parquet is missing, CacheError where the file cannot be read.
     """
     where = f"{storage.root}/{TABLE}"
     try:
@@ -265,7 +279,7 @@ def _opened(storage: Storage) -> Iterator[pq.ParquetFile]:
 
 
 def _way_out(storage: Storage) -> str:
-    """Returns the end of the error message for a missing clips.parquet. It says how to get the table again."""
+    """Returns the end of the error message for a missing clips.parquet. The end says how to get clips.parquet again."""
     if any(storage.names(STAGES)):
         return ", and only it says which row is which clip. Restore it from a copy of the cache."
     return ". Make it with `kinegraph index CONFIG`."
@@ -309,14 +323,16 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
 def interval_id(video: str, interval: Interval) -> str:
     """Returns the video_id of an interval: `<video>@<start>-<end>`.
 
-    Seconds are written with the fewest digits that keep the exact number.
+    `start` and `end` are seconds, written with the fewest digits that keep the exact number.
     """
     start, end = (repr(seconds).removesuffix(".0") for seconds in interval)
     return f"{video}@{start}-{end}"
 
 
 def name_of_video(video_id: str, interval: Interval | None) -> str:
-    """Returns the id of the whole video. `video_id` is the id of that video, or of an `interval` of that video."""
+    """Returns the id of a whole video. `video_id` is the id of the whole video where `interval` is None, else the id of
+    the interval.
+    """
     return video_id if interval is None else video_id.removesuffix(interval_id("", interval))
 
 
@@ -331,7 +347,7 @@ def crop_of(clip_id: str) -> str:
 
 
 def row_order(row: ClipRow) -> tuple[str, Interval, int, str]:
-    """Returns the sort key of a row: video, then interval by time, then clip number, then crop."""
+    """Returns the key that rows are sorted by: video, then interval by time, then clip number, then crop."""
     _, clip, crop = row.clip_id.rsplit(":", 2)
     whole = (float("-inf"), float("inf"))
     return row.video_name, whole if row.interval is None else row.interval, int(clip), crop

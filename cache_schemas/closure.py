@@ -1,8 +1,8 @@
 """Follows the dependencies between stages. Failures, changed files and requested work spread along these dependencies.
 
-The `reads` of a stage names the stages that its rows are made from. The functions of this module follow `reads` through
-any number of stages. The functions expect each stage after the stages that it reads, as `Declared.stages` and
-`stages_in_order` return them.
+A stage's attribute `reads` names the stages that the rows of the stage are made from. The functions of this module
+follow `reads` through any number of stages. In the mapping `stages`, every stage must come after the stages that it
+reads, as `Declared.stages` and `stages_in_order` return them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from kinegraph.cache_schemas.cache import Cache, Stage
 
 
 def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """Returns `keys` and the keys of all stages that are made from these stages, directly or through other stages.
+    """Returns `keys` and the keys of all stages that are made from stages in `keys`, directly or through other stages.
 
     The order is that of `stages`.
     """
@@ -23,7 +23,7 @@ def with_readers(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
 
 
 def with_read(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
-    """Returns `keys` and the keys of all stages that these stages are made from, directly or through other stages.
+    """Returns `keys` and the keys of all stages that the stages in `keys` are made from, directly or through others.
 
     The order is that of `stages`.
     """
@@ -35,7 +35,7 @@ def with_read(stages: Mapping[str, Stage], keys: Iterable[str]) -> list[str]:
 
 
 def stages_in_order(cache: Cache) -> dict[str, Stage]:
-    """Returns key -> stage for all stages of a cache, each after the stages that it reads."""
+    """Returns key -> stage for all stages of a cache. Every stage comes after the stages that it reads."""
     left = {key: cache.stage(key) for key in cache.stage_keys()}
     ordered: dict[str, Stage] = {}
     while left:

@@ -1,6 +1,6 @@
 """Compresses the inner chunks of zarr shards. Each kind of array has one codec.
 
-The compressed chunks are Blosc frames, which any zarr library reads.
+The compressed chunks are frames of Blosc, a format for compressed arrays that any zarr library reads.
 """
 
 import struct
@@ -24,13 +24,13 @@ blosc.use_threads = False
 def codec_of(compression: Compression, array: str) -> str:
     """Returns the codec of an array or of a kind of array: `none`, `lz4` or `zstd`.
 
-    `array` is the full name of an array, or a kind. The kind is the first part of the name.
+    `array` is the full name of an array, or a kind of array. The kind is the part of the name before the first `/`.
     """
     return compression if isinstance(compression, str) else compression.get(array.partition("/")[0], NONE)
 
 
 def by_kind(compression: Compression) -> dict[str, str]:
-    """Returns kind of array -> codec, for every kind of array."""
+    """Returns a dict of kind of array -> codec, with every kind of array."""
     return {kind: codec_of(compression, kind) for kind in ARRAY_KINDS}
 
 
@@ -44,7 +44,7 @@ def codec_metadata(codec: str, dtype: str) -> list[dict[str, object]]:
 
 
 def encode(codec: str, chunk: np.ndarray) -> bytes:
-    """Returns one inner chunk, compressed as a Blosc frame. Equal values always result in the same bytes."""
+    """Returns one inner chunk, compressed as a Blosc frame. Chunks with equal values always become equal bytes."""
     cname, itemsize = codec.encode(), chunk.dtype.itemsize
     frame: bytes = blosc.compress(chunk, cname, _LEVEL, blosc.BITSHUFFLE, blosc.AUTOBLOCKS, itemsize)
     return frame

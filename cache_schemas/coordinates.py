@@ -1,10 +1,10 @@
-"""Writes the coordinates for xarray. They are columns of clips.parquet, copied into every zarr group that holds arrays
-by row.
+"""Writes the coordinates for xarray. A coordinate labels the rows of arrays. It is a column of clips.parquet, copied
+into every zarr group that holds arrays with one entry per row.
 
-kinegraph itself never reads coordinates, because clips.parquet decides. The order of writing is: the chunks of a
-coordinate, the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of the group says which
-coordinates the group holds. Every chunk has places for CHUNK_ROWS rows, even where the cache has fewer rows. So a
-zarr.json with more or fewer rows can still read the chunk.
+kinegraph itself never uses coordinates to find rows, because clips.parquet alone decides what a row is. The order of
+writing is: the chunks of a coordinate, the zarr.json of the coordinate, the zarr.json of the group. The zarr.json of
+the group says which coordinates the group holds. Every chunk has places for CHUNK_ROWS rows, even where the cache has
+fewer rows. So a chunk stays readable under a zarr.json that states more or fewer rows.
 """
 
 import json
@@ -34,10 +34,10 @@ _ZSTD_LEVEL = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One coordinate of all rows.
+    """One coordinate, with a value for every row of the cache.
 
-    `document` is the content of its zarr.json, with a digest of the values. `chunks` are the contents of its chunk
-    objects.
+    `document` is the content of the coordinate's zarr.json, with a digest of the values. `chunks` are the contents of
+    the coordinate's chunk objects.
     """
 
     name: str
@@ -72,7 +72,9 @@ def label_names(rows: Sequence[Sequence[int]], classes: Sequence[str], *, many: 
 
 
 def group_document(coordinates: Sequence[Coordinate] = (), num_rows: int = 0) -> bytes:
-    """Returns the zarr.json of a group. The attributes of the group name the coordinates, as the CF conventions do."""
+    """Returns the zarr.json of a group. The attributes of the group name the coordinates, as the CF conventions for
+    metadata of scientific data ask for.
+    """
     kinegraph: dict[str, object] = {"schema": SCHEMA_VERSION}
     attributes = ABOUT | {"kinegraph": kinegraph}
     if coordinates:
@@ -96,7 +98,9 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes the coordinates into a zarr group. A coordinate is skipped where its zarr.json is already the same."""
+    """Writes the coordinates into a zarr group. A coordinate is skipped where the storage already has an equal
+    zarr.json for it.
+    """
     for one in coordinates:
         if found(storage, f"{group}/{one.name}/zarr.json") != one.document:
             for chunk_index, chunk in enumerate(one.chunks):
@@ -138,8 +142,8 @@ def _coordinate(name: str, about: str, values: list[str]) -> Coordinate:
 
 
 def _encoded(values: Sequence[str]) -> Iterator[bytes]:
-    """Yields the chunks of a coordinate, encoded by zarr's codec vlen-utf8. Places past the last row hold empty
-    strings.
+    """Yields the chunks of a coordinate, encoded by zarr's codec for texts, vlen-utf8. Places of a chunk past the last
+    row of the cache hold empty texts.
     """
     for start in range(0, len(values), CHUNK_ROWS):
         places = np.full(CHUNK_ROWS, "", dtype=object)

@@ -1,9 +1,9 @@
 """Computes which rectangle of a frame a row shows. The arithmetic is part of the cache format. SPEC.md states it.
 
-A crop is named by its place. `left` and `right` are the ends of the longer side. In an upright frame they are the top
-and the bottom. `even_<n>_<i>` is crop i of n evenly spaced crops along the longer side. The ending `_flip` means that
-the pixels are mirrored after the cut. Rectangles are x1, y1, x2, y2 in pixels of the video's frame. Pixel i covers [i,
-i + 1).
+A crop is named by its place. `left` and `right` are the ends of the longer side of the frame. In a frame that is higher
+than wide, `left` is the top and `right` is the bottom. `even_<n>_<i>` is crop i of n evenly spaced crops along the
+longer side. The ending `_flip` means that the pixels are mirrored after the cut. Rectangles are x1, y1, x2, y2 in
+pixels of the video's frame. Pixel i covers the coordinates from i to i + 1.
 """
 
 import math
@@ -31,12 +31,13 @@ EVEN = re.compile(r"even_([1-9][0-9]*)(?:_([0-9]+))?")
 class Framing:
     """Describes how a frame becomes the square input of a network, with sides of `size` px.
 
-    resize_short: if None, the crop is cut first and then resized. Otherwise the whole frame is resized until the short
-    side has `resize_short` px (the long side is rounded down), and then the crop is cut at `size` px. The crop `full`
-    is resized to a square without keeping the aspect ratio.
+    resize_short: if None, the crop is cut first and then resized. Otherwise the whole frame is resized until its short
+    side has `resize_short` px (the long side is rounded down), and then a crop of `size` px is cut. The crop `full` is
+    resized to a square without keeping the aspect ratio.
 
-    resize: `pillow` is antialiased bilinear, as in Pillow and torchvision for images. `torch` is bilinear without
-    antialias, as in PySlowFast and PyTorchVideo. Each value rounds the place of a crop as those libraries do.
+    resize: `pillow` resizes bilinearly with antialias, as Pillow and torchvision do for images. `torch` resizes
+    bilinearly without antialias, as PySlowFast and PyTorchVideo do. `resize` also decides how the place of a crop is
+    rounded to pixels (see `cut_origin`).
     """
 
     size: int
@@ -58,8 +59,8 @@ class Framing:
     def options(self) -> dict[str, Any]:
         """Returns the framing as entries of a stage's options, the inverse of `from_options`.
 
-        `resize_short` and `resize` are left out where they have the only value that earlier versions knew. So
-        fingerprints of earlier versions stay valid.
+        `resize_short` is left out where it is None, and `resize` where it is `pillow`. Earlier versions knew only these
+        two values and did not write them. So the fingerprints that earlier versions made stay valid.
         """
         later = {"resize_short": (self.resize_short, None), "resize": (self.resize, "pillow")}
         return {"size": self.size} | {key: value for key, (value, early) in later.items() if value != early}
@@ -76,7 +77,9 @@ def base_of(crop: str) -> str:
 
 
 def is_crop(name: str) -> bool:
-    """Returns whether a config may name this crop. A config writes `even_<n>`, which stands for n crops."""
+    """Returns whether a config may name the crop `name`. For evenly spaced crops, a config writes `even_<n>`, which
+    stands for n crops.
+    """
     base = base_of(name)
     even = EVEN.fullmatch(base)
     return base in ENDS or base in CORNERS or base == FULL or (even is not None and even[2] is None)
@@ -105,7 +108,9 @@ def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
 
 
 def resized_frame(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Returns (width, height) after the short side is resized to `short_side` px. The long side is rounded down."""
+    """Returns (width, height) of a frame after its short side is resized to `short_side` px. The long side keeps the
+    aspect ratio and is rounded down.
+    """
     short = min(width, height)
     return width * short_side // short, height * short_side // short
 
@@ -113,9 +118,9 @@ def resized_frame(width: int, height: int, short_side: int) -> tuple[int, int]:
 def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[int, int]:
     """Returns (left, top), the first pixel of the crop in a resized frame of `width` x `height` px.
 
-    `resize: pillow` rounds halves to even, as torchvision's CenterCrop does. A mirrored crop lies where the same crop
-    of the mirrored frame lies, as in TenCrop. `resize: torch` rounds up, as uniform_crop of PySlowFast and PyTorchVideo
-    does.
+    `resize: pillow` rounds halves to even, as torchvision's CenterCrop does. A crop with `_flip` lies where the crop
+    without `_flip` lies in the mirrored frame, as in torchvision's TenCrop. `resize: torch` rounds up, as the function
+    uniform_crop of PySlowFast and PyTorchVideo does.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size
@@ -125,9 +130,9 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
 
 
 def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rectangle:
-    """Returns the rectangle of a frame of `width` x `height` px that the network sees.
+    """Returns the rectangle that the network sees of a frame of `width` x `height` px.
 
-    The rectangle is in pixels of that frame and may have fractions of a pixel.
+    The rectangle is in pixels of the frame before any resizing and may have fractions of a pixel.
     """
     if not framing.cuts(crop):
         return crop_rectangle(crop, width, height)

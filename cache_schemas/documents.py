@@ -1,6 +1,6 @@
 """Reads the JSON documents of a cache.
 
-Reading a damaged document raises CacheError. The message names the file and the cause.
+Reading a damaged document raises CacheError. The message of the error names the file and the cause.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -79,7 +79,9 @@ class IndexedDataset(Document):
 
 
 class ArrayDocument(Document):
-    """One entry of `arrays` in stages/<key>.json. `fill` is the fill value as Python's `repr` writes it."""
+    """One entry of `arrays` in stages/<key>.json. `fill` is the value of rows that were not written, as Python's `repr`
+    writes it.
+    """
 
     name: ObjectName
     stage: ObjectName
@@ -148,8 +150,8 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
     """Parses a document, checks it against `model` and returns it.
 
     Raises CacheTooNew for a document with a later schema version. Raises CacheError for a damaged document. The message
-    contains `where`, the cause and `advice`. A model with an attribute `latest_schema_version` accepts documents up to
-    that version.
+    contains `where`, the cause and `advice`. Where `model` has an attribute `latest_schema_version`, documents up to
+    the version in that attribute are accepted.
     """
     latest = getattr(model, "latest_schema_version", SCHEMA_VERSION)
     try:
@@ -166,7 +168,8 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
 def fault(error: Exception) -> str:
     """Returns one line that says what is wrong with a document.
 
-    For an error of pydantic, the line contains the first fault, its key and the value that was given.
+    For an error of pydantic, which checks documents, the line contains the first fault, the key with the fault and the
+    value of the key.
     """
     if not isinstance(error, ValidationError):
         return shortened(str(error))
@@ -179,13 +182,15 @@ def fault(error: Exception) -> str:
 
 
 def shortened(words: str, most: int = SHOWN_CHARACTERS) -> str:
-    """Returns the words on one line. A line longer than `most` characters is cut, and its length is added."""
+    """Returns `words` on one line. A line longer than `most` characters is cut, and the length of the whole line is
+    added.
+    """
     line = " ".join(words.split())
     return line if len(line) <= most else f"{line[:most]}... ({len(line):,} characters)"
 
 
 def _schema_version(content: bytes) -> int:
-    """Returns the schema version in a document that does not fit its model, or 0 where there is none."""
+    """Returns the schema version in a document that does not fit its model, or 0 where the document states none."""
     try:
         return _Versioned.model_validate_json(content).schema_version
     except (ValidationError, RecursionError):

@@ -1,4 +1,6 @@
-"""Defines the errors of caches. Each error also derives from the built-in error that a caller expects."""
+"""Defines the errors of caches. Each error class also derives from a built-in error, for example CacheNotFound from
+FileNotFoundError.
+"""
 
 import errno
 import resource
@@ -13,11 +15,11 @@ NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class CacheError(ValueError):
-    """The cache cannot be used as asked. The message says what was seen, what was expected and what to do."""
+    """The cache cannot be used as asked. The error message says what was seen, what was expected and what to do."""
 
 
 class CacheNotFound(CacheError, FileNotFoundError):
-    """There is no cache at this path."""
+    """There is no cache at the path or URL that the caller gave."""
 
 
 class CacheMismatch(CacheError):
@@ -37,7 +39,7 @@ class CacheTooNew(CacheError):
 
 
 class UnsafeName(CacheError):
-    """The name of an object leads out of the cache."""
+    """The name of an object, for example one with `..`, leads out of the cache."""
 
 
 class UnknownStorage(CacheError):
@@ -62,7 +64,8 @@ def other_options(root: str, key: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
-    """Returns the error for a cache of an earlier version, which took other frames of some videos.
+    """Returns the error for a cache that an earlier version of kinegraph made. The earlier version took other frames of
+    some videos than this version does.
 
     `changed` has one line for each option that differs.
     """
@@ -77,8 +80,8 @@ def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
-    """Returns the error for the file `where` with the schema version `found`. This version reads at most version
-    `known`.
+    """Returns the error for the file `where` with the schema version `found`. This version of kinegraph reads schema
+    versions up to `known`.
     """
     return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {known}. Update kinegraph.")
 
@@ -86,7 +89,8 @@ def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
 def not_writable(path: Path, error: OSError, *, no_inodes: bool = False) -> CacheNotWritable | None:
     """Returns the error for a file that could not be written because there is no room or no permission.
 
-    Returns None where `error` has another cause. no_inodes: the file system has no free inode.
+    Returns None where `error` has another cause. no_inodes: whether the file system has no free inode. A file system
+    with a fixed number of inodes can hold no more files than inodes.
     """
     if error.errno in NO_ROOM:
         seen = error.strerror

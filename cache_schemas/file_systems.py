@@ -1,4 +1,6 @@
-"""Opens URLs through fsspec, and names the package to install where a kind of URL needs one."""
+"""Opens URLs through fsspec, a library for many kinds of storage. Names the package to install where fsspec lacks one
+for a kind of URL.
+"""
 
 from typing import Any
 
@@ -13,8 +15,8 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}  # URL schem
 def open_file_system(url: str, **settings: Any) -> tuple[fsspec.AbstractFileSystem, str]:
     """Returns (fsspec file system of a URL, path of the URL in that file system).
 
-    Listings are not cached, because other processes write too. Raises UnknownStorage where no installed package opens
-    the URL.
+    The file system does not cache lists of files, because other processes write too. Raises UnknownStorage where no
+    installed package opens the URL.
     """
     scheme = url.partition("://")[0]
     try:

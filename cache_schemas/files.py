@@ -26,8 +26,8 @@ Buffer = bytes | bytearray | memoryview
 def _host(proc: Path = Path("/proc")) -> str:
     """Returns a short digest of the machine, its present boot and its namespace of process numbers.
 
-    Two processes with the same digest see the same process numbers. Each container has its own namespace, although
-    containers often share one host name. Outside Linux the digest covers the host name alone.
+    Two processes with the same digest see the same process numbers. Containers on one machine have different namespaces
+    of process numbers, although they often share one host name. Outside Linux the digest covers the host name alone.
     """
     seen = [socket.gethostname()]
     with suppress(OSError):
@@ -50,8 +50,8 @@ def _sync_folder(folder: Path) -> None:
 def temporary_name(name: str) -> str:
     """Returns a new temporary name for the file `name`. `sweep` recognises such names.
 
-    The temporary name ends with `name`. Where that would be too long for a file system, it ends with a shorter form of
-    `name`.
+    The temporary name ends with `name`. Where the result would be too long for a file system, the temporary name ends
+    with a shorter form of `name`.
     """
     start = f"{TEMPORARY_PREFIX}{os.getpid()}-{HOST}-{time.monotonic_ns()}-"
     return start + shortened(name, MAX_NAME_BYTES - len(start))
@@ -60,8 +60,8 @@ def temporary_name(name: str) -> str:
 def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     """Returns the name of a file, shortened to at most `max_bytes` bytes.
 
-    A longer name keeps its start and its ending, with a digest between. The same name always results in the same short
-    name. Different names have different short names.
+    A longer name keeps its start and its ending, with a digest of the name between. One name always results in one
+    short name. Different names result in different short names.
     """
     if len(encoded := os.fsencode(name)) <= max_bytes:
         return name
@@ -73,7 +73,7 @@ def shortened(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
 def free_inodes(folder: Path) -> int | None:
     """Returns how many more files the file system of `folder` can hold.
 
-    Returns None where the file system makes inodes as needed, as btrfs does.
+    Returns None where the file system has no fixed number of files, as btrfs, which makes inodes as needed.
     """
     disk = os.statvfs(folder)
     return disk.f_favail if disk.f_files > 0 else None
@@ -87,7 +87,7 @@ def _ran_out_of_inodes(path: Path) -> bool:
 
 
 def _write_temporary(target: Path, parts: Iterable[Buffer]) -> tuple[Path, int, str]:
-    """Writes `parts` durably to a temporary file beside `target`.
+    """Writes `parts` to a temporary file beside `target`. The content survives a power cut.
 
     Returns (path of the temporary file, size in bytes, xxh3_128 digest).
     """
@@ -184,9 +184,9 @@ def create_exclusively(target: Path, content: bytes) -> bool:
 def sweep(folder: Path) -> int:
     """Removes temporary files that dead processes left in `folder`. Returns the number of files removed.
 
-    Files of this machine are removed as soon as their process is dead. Files of other machines are removed once they
-    are FOREIGN_AGE_SECONDS old. The age is measured by the clock of the file system, which may be the clock of another
-    machine.
+    A file that a process of this machine wrote is removed as soon as the process is dead. A file that another machine
+    wrote is removed once it is FOREIGN_AGE_SECONDS old. The age is measured by the clock of the file system, which may
+    be the clock of another machine.
     """
     removed = 0
     for parent, _, names in os.walk(folder):  # pathlib's glob takes ten times as long
@@ -208,7 +208,8 @@ def sweep(folder: Path) -> int:
 def _age_seconds(path: Path) -> float:
     """Returns the age of a file in seconds, counted from when the file was last written.
 
-    A new file in the same folder shows the present time of the file system's clock.
+    The present time is read from a new file in the same folder as the file, because the clock of the file system may
+    differ from the clock of this machine.
     """
     written, present = path.stat().st_mtime, path.parent / temporary_name("now")
     try:
@@ -219,10 +220,11 @@ def _age_seconds(path: Path) -> float:
 
 
 def alive(pid: int, started: int = 0) -> bool:
-    """Returns whether the process with the number `pid` runs on this machine. A zombie does not count as running.
+    """Returns whether the process with the number `pid` runs on this machine. A process that has ended but still has a
+    number (a zombie) does not count as running.
 
-    started: the `start_ticks` of the process, or 0 where they are unknown. A new process with the same number but
-    another start is not taken for the old process.
+    started: the `start_ticks` of the process, or 0 where they are unknown. A process with the number `pid` but another
+    start is a later process, so the function returns False.
     """
     try:
         os.kill(pid, 0)

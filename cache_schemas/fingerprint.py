@@ -9,7 +9,7 @@ Options = Mapping[str, Any]
 
 
 def canonical(options: Options) -> str:
-    """Returns the options as JSON with sorted keys and without spaces.
+    """Returns `options` as JSON with sorted keys and without spaces.
 
     Floats are written by `repr`, as Python's JSON does.
     """
@@ -17,12 +17,14 @@ def canonical(options: Options) -> str:
 
 
 def fingerprint(options: Options) -> str:
-    """Returns the SHA-256 of the canonical options, as 64 hexadecimal digits."""
+    """Returns the SHA-256 of `canonical(options)`, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical(options).encode()).hexdigest()
 
 
 def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
-    """Returns one line `key: old -> new` for each key that differs. Keys of inner mappings are joined by dots."""
+    """Returns one line `key: old value -> new value` for each key whose values in `old` and `new` differ. The key of a
+    value in an inner mapping is the path of keys, joined by dots.
+    """
     lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "(absent)"), new.get(key, "(absent)")

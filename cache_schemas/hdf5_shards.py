@@ -1,8 +1,9 @@
 """Stores arrays in HDF5: one file per stage key and shard, and data.h5, which joins these files.
 
-A shard file is never opened for writing again. `data.h5` holds every array as a virtual dataset over all shard files.
-Missing shard files read as fill values, and later files appear by themselves. Files are built in memory and written
-whole. So a crash leaves no file that HDF5 cannot open, and readers take no locks.
+A shard file is never opened for writing again. `data.h5` holds every array as a virtual dataset: a view over all shard
+files. The rows of a missing shard file read as fill values. Once the shard file is written, its rows appear in
+`data.h5`. Files are built in memory and written whole. So a crash leaves no file that HDF5 cannot open, and readers
+take no locks.
 """
 
 import json
@@ -48,7 +49,8 @@ def _image(file: h5py.File) -> bytes:
 def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int) -> bytes:
     """Returns the content of a shard file.
 
-    The file has room for `shard_clips` rows of each array and the same chunks as zarr. Absent rows take no space.
+    For every array, the file has room for `shard_clips` rows and has the chunks that the zarr store would use. Rows
+    that are not written take no space.
     """
     with _in_memory() as file:
         for spec, rows in arrays:
@@ -63,7 +65,8 @@ def shard_image(arrays: Sequence[tuple[ArraySpec, np.ndarray]], shard_clips: int
 def _opened(path: Path) -> h5py.File:
     """Opens an HDF5 file for reading without locks and returns it.
 
-    HDF5 refuses this where the process has the same file open with locks. The file is then opened with locks too.
+    HDF5 refuses to open a file without locks where the process already has it open with locks. In that case the file is
+    opened with locks.
     """
     require_regular(path)
     try:
@@ -77,7 +80,7 @@ def _opened(path: Path) -> h5py.File:
 def _own(file: h5py.File, name: str) -> h5py.Dataset:
     """Returns the dataset `name` that lies in `file` itself.
 
-    Raises KeyError where there is no such dataset, or where a link leads to it, because a link may lead into another
+    Raises KeyError where `file` has no such dataset, or where `name` is a link, because a link may lead into another
     file.
     """
     parts = name.split("/")
@@ -133,8 +136,8 @@ def _chunk_offsets(dataset: h5py.Dataset, spec: ArraySpec, shard_clips: int) -> 
 
 
 def _attach_scales(dataset: h5py.Dataset, dims: Sequence[str]) -> None:
-    """Attaches a dimension scale to each axis of a dataset, as netCDF-4 does. A group has one scale for each axis
-    name.
+    """Attaches a dimension scale, which names an axis, to each axis of a dataset, as netCDF-4 does. All datasets of a
+    group share one scale per axis name.
     """
     for axis, name in enumerate(["row", *dims]):
         size, group = dataset.shape[axis], dataset.parent
@@ -165,7 +168,8 @@ class Hdf5Store:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes data.h5 with all arrays at `num_rows` rows, unless data.h5 has these arrays and rows already.
+        """Writes data.h5 with all arrays at `num_rows` rows, unless data.h5 already has exactly these arrays and this
+        number of rows.
 
         HDF5 stores no coordinates, so the parameters `coordinates` and `renew` are ignored.
         """
@@ -185,7 +189,7 @@ class Hdf5Store:
         """Returns ["data.h5"] where data.h5 is missing, is damaged, or does not join the shard files of `specs`.
         Returns [] otherwise.
 
-        data.h5 may have any number of rows that is in `num_rows`.
+        `num_rows` contains the numbers of rows that data.h5 may have.
         """
         try:
             with _opened(self._local(DATA)) as file:
@@ -195,8 +199,8 @@ class Hdf5Store:
         return [] if joined else [DATA]
 
     def _joins(self, dataset: h5py.Dataset, spec: ArraySpec, num_rows: range) -> bool:
-        """Returns whether `dataset` of data.h5 is as `_join` makes it for `spec`. Any number of rows in `num_rows` is
-        accepted.
+        """Returns whether `dataset` of data.h5 is as `_join` makes it for `spec`. `num_rows` contains the numbers of
+        rows that the dataset may have.
         """
         rows = dataset.shape[0]
         if dataset.dtype != np.dtype(spec.dtype) or dataset.shape[1:] != spec.shape or rows not in num_rows:
@@ -255,7 +259,8 @@ class Hdf5Store:
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
         """Writes one shard file with all arrays of a stage key.
 
-        Returns object name -> (size in bytes, xxh3_128 digest). Raises ValueError for rows that do not fit their array.
+        Returns object name -> (size in bytes, xxh3_128 digest). Raises ValueError for rows whose shape or type is not
+        that of their array.
         """
         for spec, rows in arrays:
             spec.check_rows(rows, self.shard_clips)

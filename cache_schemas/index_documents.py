@@ -1,5 +1,5 @@
-"""Checks the documents that `index` writes beside the rows, and says what to do where a document is missing or
-damaged.
+"""Checks the documents that the command `index` writes beside clips.parquet. Says what to do where such a document is
+missing or damaged.
 """
 
 from kinegraph.cache_schemas.cache import DATASET, INDEX_AGAIN, LABELS, Cache
@@ -12,11 +12,11 @@ MAY_BE_ABSENT = {  # early versions did not write these documents
 
 
 def absent_documents(cache: Cache) -> dict[str, str]:
-    """Returns document name -> sentence, for each document that is missing. The sentence says what follows and what to
-    do.
+    """Returns document name -> sentence, for each document that is missing. The sentence says what follows from the
+    loss and what to do.
 
-    Only labels.json and dataset.json are checked. An imported cache needs neither. A missing classes.json is reported
-    by `Cache.classes`.
+    Only labels.json and dataset.json are checked. A cache that `import` made needs neither document. A missing
+    classes.json is reported by `Cache.classes`.
     """
     missing = [name for name in MAY_BE_ABSENT if not cache.is_imported and not cache.storage.exists(name)]
     return {
@@ -26,8 +26,8 @@ def absent_documents(cache: Cache) -> dict[str, str]:
 
 
 def documents_advice(cache: Cache) -> list[str]:
-    """Returns one sentence for each document that is missing or damaged. Sealed shards stay valid without these
-    documents.
+    """Returns one sentence for each document that is missing or damaged. Shards that are sealed, which means done, stay
+    valid without the documents.
     """
     told = [*absent_documents(cache).values()]
     for document in ("classes", "multi_label", "dataset"):

@@ -1,6 +1,6 @@
 """Reads and writes the ledger, which has one record per stage key and shard.
 
-A shard is done (sealed) for a key if and only if its record exists.
+A shard is done (sealed) for a stage key if and only if the record of that shard and stage key exists.
 """
 
 import json
@@ -55,24 +55,26 @@ class Failure(_Record):
 
 
 class Warned(_Record):
-    """Says what the decoder complained about in a clip. The clip has features all the same."""
+    """Says what the video decoder complained about in a clip. The clip has features in spite of the complaint."""
 
     clip_id: str
     detail: str
 
 
 class SealedObject(_Record):
-    """Says which size in bytes and which digest an object of a sealed shard has."""
+    """Holds the size in bytes and the digest of one object of a sealed shard."""
 
     size: NumBytes
     xxh3_128: str
 
 
 class Source(_Record):
-    """Identifies the content of a file at the moment when it was read. The file is a video or lies beside a video.
+    """Identifies the content of a file at the moment when it was read. The file is a video, or a file beside a video
+    such as its boxes.
 
     `size` is in bytes, `mtime_ns` in nanoseconds. `digest` is the digest of sampled parts of the content. For a file at
-    a URL, the store behind the URL reports `mtime_ns` and `etag`. They are 0 and None where the store reports neither.
+    a URL, the store behind the URL reports `mtime_ns` and `etag`, the store's own mark of the content. `mtime_ns` is 0
+    and `etag` is None where the store does not report them.
     """
 
     size: NumBytes
@@ -120,10 +122,10 @@ class Record(_Record):
     upgraded_from: str | None = None
 
     def upgraded(self, to: str) -> "Record":
-        """Returns the record of the same shard under the fingerprint `to`.
+        """Returns a copy of this record with the fingerprint `to`.
 
-        The record has a higher schema version, so that earlier versions of kinegraph refuse the record and ask for an
-        update.
+        The copy has a higher schema version, so that earlier versions of kinegraph refuse it and ask for an update of
+        kinegraph.
         """
         now = {"fingerprint": to, "upgraded_from": self.fingerprint, "schema_version": UPGRADE_SCHEMA_VERSION}
         return self.model_copy(update=now)
@@ -141,21 +143,19 @@ class Ledger:
         self.storage = storage
 
     def name(self, key: str, shard: int) -> str:
-        """Returns the path of a record below the cache."""
+        """Returns the path, below the cache, of the record of a stage key and shard."""
         return f"{LEDGER}/{key}/{shard:06d}.json"
 
     def seal(self, record: Record) -> bool:
-        """Declares a shard done by creating its record. Returns False where the record exists already, which then
-        stays.
+        """Declares a shard done by creating its record. Returns False where the shard already has a record. The
+        existing record stays.
 
         The objects of the shard must be durable before the call.
         """
         return self.storage.create(self.name(record.key, record.shard), encoded(record))
 
     def restamp(self, record: Record, to: str) -> None:
-        """Replaces the record of a sealed shard by a record with the fingerprint `to`. The objects of the shard
-        stay.
-        """
+        """Replaces the record of a sealed shard by a copy with the fingerprint `to`. The objects of the shard stay."""
         self.storage.put(self.name(record.key, record.shard), [encoded(record.upgraded(to))])
 
     def unseal(self, key: str, shard: int) -> None:
@@ -191,8 +191,8 @@ class Ledger:
         return record
 
     def records(self, key: str, among: Container[int] | None = None) -> Iterator[Record]:
-        """Yields the records of a stage key in the order of the shards. `among` limits the shards, and None means all
-        shards.
+        """Yields the records of a stage key in the order of the shards. `among` contains the numbers of the shards
+        whose records are wanted. None means all shards.
 
         Raises the errors of `read`.
         """

@@ -22,8 +22,9 @@ from kinegraph.cache_schemas.storage import ROOT, Span
 class LocalStorage:
     """A folder on a POSIX file system.
 
-    Reading follows all symbolic links. Writing and removing follow links above the root. Below the root, they refuse a
-    folder that a link places outside the root, because a cache that another person made must not write elsewhere.
+    The root is the folder itself. Reading follows all symbolic links. Writing and removing follow links in the path of
+    the root. Below the root, writing and removing refuse a link to a folder outside the root, because a cache that
+    another person made must not cause writes elsewhere.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -92,7 +93,9 @@ class LocalStorage:
 
 
 def _names(path: str, folder: str) -> Iterator[str]:
-    """Yields the names of all objects in the folder at `path` and below. Each name starts with `folder`."""
+    """Yields the names of all objects in the folder at `path` and in the folders below it. Every name starts with
+    `folder`.
+    """
     try:
         entries = os.scandir(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Maps files into memory without keeping a file descriptor for each."""
+"""Maps files into memory without keeping their file descriptors open."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ def mapped(path: Path) -> np.ndarray:
     """Maps a file into memory and returns its bytes, uint8 [size], read-only.
 
     The file descriptor is closed before the function returns. numpy.memmap and mmap keep their descriptor (before
-    Python 3.13), so `ulimit -n` would limit how many shards can be open. Raises FileNotFoundError where there is no
-    file. Raises TooManyOpenFiles where the process has no free descriptor.
+    Python 3.13), so `ulimit -n` would limit how many shards can be open. Raises FileNotFoundError where `path` does not
+    exist. Raises TooManyOpenFiles where the process has no free descriptor.
     """
     require_regular(path)
     try:

@@ -15,9 +15,10 @@ _STAYS_BELOW = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[^/\\\0]+(?:/[^/\\\0]+)*", 
 
 
 def checked_name(name: str) -> str:
-    """Returns the name unchanged. Raises UnsafeName for a name that could leave the root.
+    """Returns `name` unchanged. Raises UnsafeName for a name that could lead out of the root.
 
-    Such a name is absolute, has a part `.` or `..`, has an empty part, or contains a backslash or a NUL.
+    A name could lead out of the root if it is absolute, has a part `.` or `..`, has an empty part, or contains a
+    backslash or a NUL.
     """
     if _is_plain(name) or _STAYS_BELOW.fullmatch(name) is not None:
         return name
@@ -29,7 +30,8 @@ def checked_name(name: str) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Returns whether simple comparisons show that the name is safe. False means that the full check must decide.
+    """Returns whether simple comparisons show that the name is safe. False means that the full check in `checked_name`
+    must decide.
 
     The comparisons save time, because a ledger record has many names.
     """

@@ -1,4 +1,6 @@
-"""Stores a cache at a URL as whole objects, through fsspec. The usual URL is s3://, through s3fs."""
+"""Stores a cache at a URL as whole objects, through fsspec. fsspec is a library that opens many kinds of URL. The usual
+kind is s3://, which fsspec opens through the package s3fs.
+"""
 
 import os
 import uuid
@@ -31,9 +33,9 @@ class ObjectStorage:
     """The objects below an fsspec URL like s3://bucket/prefix.
 
     fsspec and the package behind it take endpoint, credentials and retries from their environment variables and config
-    files. Where a store stops answering, requests wait for it (see `Patience`). An ObjectStorage is safe under fork and
-    spawn, because every process opens the file system for itself. Raises StorageError where the store does not do what
-    is asked. Raises UnknownStorage where no installed package opens the URL.
+    files. Where the store stops answering, requests are repeated for a while (see `Patience`). An ObjectStorage is safe
+    under fork and spawn, because every process opens the file system for itself. Raises StorageError where the store
+    does not do what is asked. Raises UnknownStorage where no installed package opens the URL.
     """
 
     def __init__(self, root: str) -> None:
@@ -73,10 +75,10 @@ class ObjectStorage:
         return not self.exists(name) and self._create(name, content)
 
     def creates_exclusively(self) -> bool:
-        """Returns whether a second `create` of the same object fails. The first call finds out by creating one object
-        twice.
+        """Returns whether the store refuses to create an object that exists already. The first call of this method
+        finds out by creating one test object twice.
 
-        Not every server that speaks S3 obeys `If-None-Match`.
+        Not every server that speaks S3 obeys `If-None-Match`, the HTTP header that forbids to replace an object.
         """
         if self._is_exclusive is None:
             probe = f"{PROBES}/{uuid.uuid4().hex}"
@@ -155,7 +157,9 @@ class ObjectStorage:
             return
 
     def sweep(self) -> None:
-        """Does nothing, because an interrupted put leaves no object. The bucket's rules expire parts of large puts."""
+        """Does nothing, because an interrupted put leaves no object. Uploaded parts of an interrupted large put are
+        removed by the rules of the bucket, not by kinegraph.
+        """
 
     def local_path(self, name: str) -> None:
         return None
@@ -163,8 +167,8 @@ class ObjectStorage:
     def _create(self, name: str, content: bytes) -> bool:
         """Puts an object on the condition that the store has no object of this name.
 
-        Returns whether the store then has the object of this call. The condition is left out where the store supports
-        no conditions.
+        Returns whether the store has the object `name` with the content of this call afterwards. Where the store
+        supports no conditions, the put replaces an existing object.
         """
         try:
             self._pipe(name, content, mode="create")

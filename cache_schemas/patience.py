@@ -1,5 +1,5 @@
-"""Repeats requests to a store that does not answer for a while: its server restarts, its port is refused, or the
-network is down.
+"""Repeats requests to an object store that does not answer for a while, because its server restarts, its port is
+refused, or the network is down.
 """
 
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("kinegraph")
 
 
 def is_away(error: BaseException) -> bool:
-    """Returns whether an error means that the store did not answer, or answered that it is not available now."""
+    """Returns whether an error means that the store did not answer, or that the store is not available now."""
     return meaning_of(status_of(error)) == "away" or not AWAY.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
@@ -36,8 +36,9 @@ class Patience:
     """Repeats a request that a store could not answer, with growing pauses.
 
     The waiting ends `PATIENCE_SECONDS` after the store stopped answering, or when a signal stops the process. A store
-    that never answered is not waited for, so a wrong address is reported at once. Threads share one `Patience`: after
-    one thread gave up, the others give up too. Retries that a client makes by itself come on top.
+    that has never answered any request is not waited for, so a wrong address is reported at once. Threads share one
+    `Patience`. After one thread has given up, the other threads give up too. The client of the store may repeat a
+    request by itself before `Patience` sees the error.
     """
 
     def __init__(self, root: str) -> None:

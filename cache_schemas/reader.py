@@ -1,4 +1,4 @@
-"""Reads a cache for training. Batches are copied from the shards. torch is imported at the first batch."""
+"""Reads a cache for training. The values of a batch are copied from the shards. The first batch imports torch."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ MAX_OPEN = 4096  # mappings of shards; a mapping holds no descriptor, and Linux 
 def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade: bool = False) -> str:
     """Returns one digest of all options that change the values of the arrays in `arrays`.
 
-    before_upgrade: returns the digest that the arrays had before the cache was upgraded.
+    before_upgrade: whether to return the digest that the arrays had before the cache was upgraded.
     """
     stages = [cache.stage(key) for key in {cache.array(name).stage for name in arrays}]
     first = {stage.key: stage.upgraded_from for stage in stages if before_upgrade and stage.upgraded_from}
@@ -44,7 +44,8 @@ def features_fingerprint(cache: Cache, arrays: Sequence[str], *, before_upgrade:
 def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
     """Returns stage key -> options, for the stages whose options `features_fingerprint` covers.
 
-    These are the stages of the arrays in `arrays`, and all stages that these stages read.
+    The result has the stages that write the arrays in `arrays`, and all stages that those stages read, directly or
+    through others.
     """
     options_of: dict[str, Options] = {}
     wanted = [cache.array(name).stage for name in arrays]
@@ -57,29 +58,30 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
 
 
 class CachedClips:
-    """Map-style data set of the clips of one split that have features. Their shards are sealed, and no stage failed on
-    them.
+    """Map-style data set of the clips of one split that have features. A clip has features if its shard is sealed in
+    every stage of `arrays`, and none of these stages failed on the clip.
 
     A shard is sealed once its features are written and recorded. The data set covers the shards that were sealed when
-    it was opened. A cache that grows does not change the data set. Clips that failed in a stage of `arrays` are left
-    out. A video whose clips all failed is listed in `failed_videos`. The arrays `clips/crop` [4], and
-    `clips/crop/<entry>` of a backbone that sees another rectangle, come from clips.parquet and belong to the stage
-    `clips`.
+    the data set was opened. A cache that grows does not change an open data set. Clips that failed in a stage of
+    `arrays` are left out. A video whose clips all failed is listed in `failed_videos`. The array `clips/crop` [4] comes
+    from clips.parquet and belongs to the stage `clips`. So does `clips/crop/<entry>`, for the backbone `<entry>` that
+    sees another rectangle than `clips/crop` holds.
 
-    The data set is safe under fork and spawn: each process opens shards when it needs them. If the cache is at a URL, a
-    batch first fetches the indexes of its new shards side by side, then all its rows side by side.
+    The data set is safe under fork and spawn, because each process opens shards for itself when it needs them. If the
+    cache is at a URL, a batch first fetches the indexes of all shards that are not open yet, side by side. It then
+    fetches all its rows side by side.
 
     A sample is a dict. It contains each array under its full name, `labels` (int64 [], or multi-hot float32
     [num_classes]) and `clip_index` (int64 [], the row in the cache). torch's DataLoader, Subset and samplers take the
-    data set as it is. `batch(indices)` returns a dict of the same tensors with an axis [B] in front, for B clips.
-    `batch` is faster, because nothing is collated: `DataLoader(range(len(clips)), batch_size=8,
-    collate_fn=clips.batch)`.
+    data set as it is. `batch(indices)` returns a dict with the keys of a sample, whose tensors have an axis [B] in
+    front, for B clips. `batch` is faster than samples, because torch need not join samples to a batch:
+    `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`.
 
     Arrays have the type in which they are stored. The heads of kinegraph take float16. For other networks,
     `float32=True` converts float16 arrays to float32.
 
     `preload=True` reads all rows into memory at once. Batches are then several times faster where rows are compressed
-    or small (benchmarks/preload.py). Forked processes share that memory. Spawned processes read their own copy.
+    or small (benchmarks/preload.py). Forked processes share the memory. A spawned process reads a copy of its own.
 
     Raises CacheError for an array that the cache lacks, a split that the cache does not have, or rows that do not fit
     in memory. Raises TypeError for a string in place of the list of arrays.
@@ -136,7 +138,9 @@ class CachedClips:
             )
 
     def _crops_of(self, name: str, clips: "Table") -> np.ndarray:
-        """Returns the crops of all rows, float64 [rows, 4] px, for `clips/crop` or `clips/crop/<entry>`."""
+        """Returns the crops of all rows, float64 [rows, 4] px. They are the values of the array `clips/crop` or
+        `clips/crop/<entry>`.
+        """
         entry = name.removeprefix(CROP).removeprefix("/")
         rectangles = np.array(clips.column("crop").to_pylist())
         if entry:
@@ -152,17 +156,19 @@ class CachedClips:
         return rectangles
 
     def _in_split(self, split: str | None, splits: list[str]) -> np.ndarray:
-        """Returns which rows are in the split, bool [rows]. Raises CacheError for an unknown split."""
+        """Returns a mask of the rows of the cache that are in the split, bool [rows]. Raises CacheError for an unknown
+        split.
+        """
         if split is not None and split not in splits:
             names = ", ".join(sorted(set(splits))) or "none"
             raise CacheError(f"{self.cache.root} has no clip in split {split!r}; its splits are: {names}.")
         return np.array([split is None or name == split for name in splits], dtype=bool)
 
     def _sealed_and_ok(self, stages: Sequence[str], clip_ids: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns two masks, bool [rows]: the rows that are sealed in every one of `stages`, and those of them that
-        failed in no stage.
+        """Returns two masks, bool [rows]. The first mask marks the rows that are sealed in every one of `stages`. The
+        second mask marks the sealed rows that failed in none of `stages`.
 
-        `clip_ids` is the column of all clip ids.
+        `clip_ids` has the clip ids of all rows of the cache.
         """
         num_rows = len(clip_ids)
         sealed, ok = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
@@ -178,9 +184,9 @@ class CachedClips:
         return sealed, ok & sealed
 
     def _in_memory(self) -> dict[str, np.ndarray] | None:
-        """Returns array name -> values of all clips where `preload` is true, else None.
+        """Returns array name -> values of all clips of the data set where `preload` is true, else None.
 
-        Raises CacheError where memory is too small.
+        Raises CacheError where the free memory cannot hold the values.
         """
         if not self._preload:
             return None
@@ -209,20 +215,23 @@ class CachedClips:
     def videos(self) -> list[str]:
         """Returns the id of every video once, including the ids in `failed_videos`.
 
-        The order is that of the data set's list. Without a list, the order is that of the rows.
+        The videos have the order in which the data set lists them. Without such a list, they have the order of the rows
+        of the cache.
         """
         rows = sorted([*self.rows.tolist(), *self._failed_rows], key=lambda row: (self._list_index[row], row))
         return list(dict.fromkeys(self._videos[row] for row in rows))
 
     @property
     def labels(self) -> "Tensor":
-        """Returns the label of each clip, in order: int64 [clips], or multi-hot float32 [clips, num_classes]."""
+        """Returns the label of each clip, in the order of the clips: int64 [clips], or multi-hot float32 [clips,
+        num_classes].
+        """
         return self._label_tensor(self.rows)
 
     @property
     def failed_labels(self) -> "Tensor":
-        """Returns the labels of the videos in `failed_videos`, in that order: int64 [videos], or multi-hot float32
-        [videos, num_classes].
+        """Returns the labels of the videos in `failed_videos`, in the order of `failed_videos`: int64 [videos], or
+        multi-hot float32 [videos, num_classes].
         """
         return self._label_tensor(self._failed_rows)
 
@@ -239,7 +248,8 @@ class CachedClips:
     def __getitem__(self, index: slice) -> list[Sample]: ...
 
     def __getitem__(self, index: int | slice) -> "Sample | list[Sample]":
-        """Returns the sample of one clip. Returns a list of samples for a slice or a sequence of numbers.
+        """Returns the sample of the clip with the number `index`. Where `index` is a slice or a sequence of numbers,
+        returns a list of samples.
 
         Negative numbers count from the end. Raises IndexError for a number that is out of range.
         """
@@ -249,7 +259,7 @@ class CachedClips:
     def __getitems__(self, indices: Indices) -> list[Sample]:
         """Returns one sample for each of `indices`. torch's DataLoader calls this method.
 
-        `batch` returns the same values as one dict of tensors.
+        `batch` returns the values of these samples as one dict of tensors.
         """
         batch = self.batch(indices)
         columns = [tensor.unbind() for tensor in batch.values()]
@@ -278,7 +288,7 @@ class CachedClips:
         return batch
 
     def _chosen(self, index: int | slice | Indices) -> np.ndarray:
-        """Returns the numbers of the chosen clips as int64, all from 0 to len(self) - 1.
+        """Returns the numbers of the clips that `index` chooses, as int64. All numbers are from 0 to len(self) - 1.
 
         Raises IndexError for a number out of range, TypeError for a value that is no number.
         """
@@ -324,9 +334,9 @@ class CachedClips:
         return hot
 
     def _opened(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Shard]:
-        """Returns (array name, shard number) -> opened shard, for each pair in `wanted`.
+        """Returns a dict of (array name, shard number) -> opened shard, for each pair in `wanted`.
 
-        The `MAX_OPEN` shards that were used last stay open.
+        After the call, the `MAX_OPEN` shards that were used last stay open, and the others are dropped.
         """
         missing = sorted(wanted - self._views.keys())
         shards = self.cache.store.open_shards([(self.specs[name], shard) for name, shard in missing]) if missing else ()

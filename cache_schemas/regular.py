@@ -1,6 +1,7 @@
-"""Opens files that a user, a csv or a cache names. Only regular files are opened, and documents have a largest size.
+"""Opens files that a user, a csv or a cache names. Only regular files are opened. Documents above a largest size are
+refused.
 
-A FIFO, a socket or a device would block the reader for ever, or would never end.
+Reading a FIFO (a named pipe), a socket or a device could wait for ever, or could yield bytes without end.
 """
 
 import errno
@@ -22,7 +23,7 @@ KINDS = {
 
 
 class NotRegularError(OSError):
-    """The path is not a regular file, or the document is too large. The message says which."""
+    """The path is not a regular file, or the document is too large. The message of the error says which of the two."""
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -31,15 +32,15 @@ class NotRegularError(OSError):
 def open_regular(path: Path | str) -> io.BufferedReader:
     """Opens a regular file for reading and returns it.
 
-    Links to regular files are followed. The call never waits for the writer of a FIFO. Raises FileNotFoundError where
-    there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a device. Raises OSError where the system
-    cannot open the file.
+    Links to regular files are followed. Unlike Python's `open`, the call does not wait for a writer where the path is a
+    FIFO. Raises FileNotFoundError where there is no file. Raises NotRegularError for a folder, a FIFO, a socket or a
+    device. Raises OSError where the system cannot open the file.
     """
     return open(_descriptor(path), "rb")
 
 
 def read_whole(path: Path | str) -> bytes:
-    """Returns all bytes of a file. It takes two thirds of the time of `open_regular` and `read`.
+    """Returns all bytes of a regular file. The call takes two thirds of the time of `open_regular` followed by `read`.
 
     Raises the errors of `open_regular`.
     """
@@ -71,7 +72,7 @@ def _descriptor(path: Path | str) -> int:
 
 
 def require_regular(path: Path | str) -> os.stat_result:
-    """Returns the status of a regular file. Raises the errors of `open_regular` for other paths.
+    """Returns the status of a regular file, as `os.stat` does. For any other path, raises the errors of `open_regular`.
 
     Call this function before a library opens the file by its path.
     """
@@ -81,7 +82,7 @@ def require_regular(path: Path | str) -> os.stat_result:
 
 
 def read_regular(path: Path | str, limit_bytes: int = DOCUMENT_BYTES) -> bytes:
-    """Returns all bytes of a document.
+    """Returns all bytes of a document, which is a regular file.
 
     Raises NotRegularError where the document has more than `limit_bytes`. Raises the errors of `open_regular`.
     """

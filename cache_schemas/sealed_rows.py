@@ -1,6 +1,7 @@
 """Reads the records of sealed shards and compares each record with the rows of the cache.
 
-A record does not match the rows after clips.parquet lost rows or was replaced, or after `shard_clips` was changed.
+A record no longer matches the rows where clips.parquet lost rows or was replaced, or where `shard_clips` in cache.json
+was changed, after the shard was sealed.
 """
 
 from collections.abc import Container, Iterator
@@ -18,7 +19,8 @@ RESTORE_BOTH = (
 
 
 class RowsMismatch(CacheError):
-    """Shards were sealed with another clips.parquet, or with another `shard_clips` in cache.json.
+    """Shards were sealed with another clips.parquet, or with another `shard_clips` in cache.json, than the cache has
+    now.
 
     `document` names the file that does not match: clips.parquet or cache.json.
     """
@@ -31,8 +33,8 @@ class RowsMismatch(CacheError):
 def sealed_shards(cache: Cache, key: str) -> list[int]:
     """Returns the numbers of the shards that are done for a stage key, in order.
 
-    Raises RowsMismatch where a shard is done for which the cache has no row. Raises CacheError where the record of such
-    a shard is damaged.
+    A shard is done if it has a record. Raises RowsMismatch where a shard without any row in the cache is done. Raises
+    CacheError where the record of a shard without any row is damaged.
     """
     shards = cache.ledger.shards(key)
     if shards and shards[-1] >= cache.num_shards and cache.ledger.read(key, shards[-1]) is not None:
@@ -43,9 +45,9 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
     """Returns an iterator over the records of a stage key, in the order of the shards.
 
-    `among` limits the shards, and None means all shards. A record is left out where its shard has rows that were added
-    after `cache` counted its rows. Raises RowsMismatch where a record does not match the rows of the cache, CacheError
-    where a record is damaged.
+    `among` contains the numbers of the shards whose records are wanted. None means all shards. A record is left out
+    where its shard has rows that were added after `cache` counted its rows. Raises RowsMismatch where a record does not
+    match the rows of the cache, CacheError where a record is damaged.
     """
     shards = sealed_shards(cache, key)
     wanted = frozenset(shards if among is None else (shard for shard in shards if shard in among))
@@ -58,7 +60,7 @@ def require_rows_of(cache: Cache, record: Record) -> None:
 
 
 def require_rows(cache: Cache) -> None:
-    """Raises RowsMismatch where any shard was sealed with other rows than the cache has."""
+    """Raises RowsMismatch where any shard of any stage was sealed with other rows than the cache has."""
     keys = cache.stage_keys()
     for key in keys:
         sealed_shards(cache, key)
@@ -70,7 +72,7 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
     """Returns whether `cache` knows all rows of the shard of `record`. False means that rows were added after `cache`
     counted its rows.
 
-    Raises RowsMismatch where the shard was sealed with other rows.
+    Raises RowsMismatch where the shard was sealed with other rows than the cache has.
     """
     num_rows = len(cache.shard_rows(record.shard))
     if record.num_rows > num_rows:
@@ -85,7 +87,7 @@ def _is_of_rows(cache: Cache, record: Record) -> bool:
 def _require_newer(cache: Cache, key: str, shard: int, seen: str) -> None:
     """Raises RowsMismatch unless rows were added after `cache` counted its rows.
 
-    `seen` is a part of the message. It says what the record of the shard states.
+    `seen` is the part of the error's message that says what the record of the shard states.
     """
     _require_same_layout(cache, key, shard)
     num_rows = ClipsTable.count(cache.storage)

@@ -1,15 +1,15 @@
-"""Stops the process at signals: a handler notes the signal, and the main thread stops at its next safe point.
-Torch-free.
+"""Stops the process at signals: a handler notes the signal, and the main thread stops at its next safe point. The
+module does not import torch.
 
-A safe point is a call that raises KeyboardInterrupt or Terminated once a signal has come. A handler that raises would
-raise inside whatever runs, also inside the locks of `threading`. The locks would stay taken, or the exception would be
-lost. Therefore loops and waits of the main thread check for themselves. `check` is the safe point, and the waits of
+A safe point is a call of `check`, which raises KeyboardInterrupt or Terminated once a signal has come. If the handler
+itself raised, it would raise inside whatever code runs, also inside the locks of `threading`. The locks would stay
+taken, or the exception would be lost. Therefore the loops of the main thread call `check`, and the waiting functions of
 this module call `check` every `POLL_SECONDS`. Other threads are never interrupted. Where no handler was installed (a
 notebook, a user's script), no signal is noted, and Ctrl-C raises KeyboardInterrupt as usual in Python.
 
 A watchdog ends a process that does not check in time, for example during a native call of minutes. The watchdog is a
-thread that reads the pipe into which Python's own C handler writes each signal. That handler also writes while the main
-thread runs no bytecode.
+thread that reads a pipe. Python's signal handler, which is written in C, writes each signal into the pipe, also during
+a native call of the main thread.
 """
 
 import os
@@ -39,7 +39,9 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGUSR1 came. Both signals are treated like Ctrl-C. A scheduler sends SIGUSR1 when the time is up."""
+    """SIGTERM or SIGUSR1 came. Both signals are treated like Ctrl-C. A scheduler of a cluster, such as SLURM, sends
+    SIGUSR1 when the time of a job is up.
+    """
 
 
 STOPS: dict[int, type[KeyboardInterrupt]] = {
@@ -54,8 +56,9 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 class _Noted:
     """Holds what the signal handler notes. `signal` is the number of the first signal that came, or 0.
 
-    `words` say what becomes of the work of this process after a stop. `is_raised` says whether `check` has raised. No
-    attribute needs a lock, because the handler may run while the main thread holds any lock.
+    `words` is the text that is printed after a stop. It says what becomes of the work of this process. `is_raised` says
+    whether `check` has raised. No attribute needs a lock, because the handler may run while the main thread holds any
+    lock.
     """
 
     signal: int = 0
@@ -74,8 +77,8 @@ def obey(
     """Installs handlers for `signals`. A signal then stops the main thread at its next `check`.
 
     The process ends at the latest `limit_seconds` after the signal. A second signal of the same kind ends the process
-    at once, by Python's default. Without `second_ends`, a second signal is ignored. Another call in the same process
-    does nothing. Only the main thread may call this function.
+    at once, by Python's default. Without `second_ends`, a second signal of the same kind is ignored. A second call of
+    `obey` in one process does nothing. Only the main thread may call this function.
     """
     if _noted.obeying_pid == os.getpid():
         return
@@ -97,8 +100,8 @@ class _Imports:
     machine.
 
     Imports are not stopped after `check` has raised, because code that tidies up may import. Imports that a native
-    module makes while it is created are not stopped either. The native module of torch would drop the exception, and
-    the command would go on.
+    module (a compiled one) makes while it is loaded are not stopped either. The native module of torch would drop the
+    exception, and the command would go on.
     """
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
@@ -107,7 +110,7 @@ class _Imports:
 
 
 def _is_in_native_module() -> bool:
-    """Returns whether one of the callers is the creation of a native module."""
+    """Returns whether a native module is being loaded in one of the calls that led to this call."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name in LOADING and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
@@ -124,7 +127,8 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
     """Waits for the first of `signals`, then for `limit_seconds`, then ends the process.
 
-    A second signal ends the process at once where the handler of the first has not run yet.
+    A second signal of the same kind ends the process at once where the handler of the first signal has not run yet,
+    unless second signals are ignored.
     """
     first = 0
     while first not in signals:
@@ -139,7 +143,7 @@ def _watch(pipe: int, signals: frozenset[int], limit_seconds: float) -> None:
 
 
 def _end(signal_number: int, why: str) -> None:
-    """Prints `why` and ends this process and the processes that it started, whatever they are doing."""
+    """Prints `why`, then ends this process and the processes that this process started, whatever they are doing."""
     line = "\n".join(["", f"ended: {why}.", *([_noted.words] if _noted.words else []), ""])
     with suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:  # a full pipe would block, and sys.stderr may be locked
@@ -165,7 +169,7 @@ def words_after_stop() -> str:
 
 
 def exit_code_of(stop: type[KeyboardInterrupt]) -> int:
-    """Returns the exit code of a process that this stop ended: 130 for Ctrl-C, 143 for Terminated."""
+    """Returns the exit code of a process that the exception `stop` ended: 130 for Ctrl-C, 143 for Terminated."""
     return EXIT_TERMINATED if issubclass(stop, Terminated) else EXIT_INTERRUPTED
 
 
@@ -180,8 +184,8 @@ def asked() -> type[KeyboardInterrupt] | None:
 def check() -> None:
     """Raises KeyboardInterrupt or Terminated in the main thread once a signal has come. Does nothing otherwise.
 
-    Every later call raises again, so that no caller can swallow the stop. Code that tidies up must not call this
-    function.
+    Every later call of `check` raises again, so that code which catches the exception cannot cancel the stop. Code that
+    tidies up after a stop must not call `check`.
     """
     if _noted.signal and threading.current_thread() is threading.main_thread():
         _noted.is_raised = True
@@ -189,14 +193,14 @@ def check() -> None:
 
 
 def checked(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields the items. Calls `check` before each item, so a signal stops the loop."""
+    """Yields `items` one by one. Calls `check` before each item, so a signal stops a loop over the items."""
     for item in items:
         check()
         yield item
 
 
 def sleep(seconds: float) -> None:
-    """Sleeps like `time.sleep`, but ends soon after a signal. The main thread then raises as `check` does."""
+    """Sleeps like `time.sleep`, but the sleep ends soon after a signal. The main thread then raises as `check` does."""
     until = monotonic() + seconds
     check()
     while not _noted.signal and (left := until - monotonic()) > 0:
@@ -205,9 +209,9 @@ def sleep(seconds: float) -> None:
 
 
 def wait(event: threading.Event, seconds: float) -> bool:
-    """Waits like `event.wait(seconds)`, but ends soon after a signal. Returns whether the event is set.
+    """Waits like `event.wait(seconds)`, but the waiting ends soon after a signal. Returns whether the event is set.
 
-    After a signal, the main thread raises as `check` does, and other threads return.
+    After a signal, the function raises in the main thread as `check` does, and returns in other threads.
     """
     until = monotonic() + seconds
     check()
@@ -220,7 +224,8 @@ def wait(event: threading.Event, seconds: float) -> bool:
 def result(future: Future[Result]) -> Result:
     """Returns `future.result()`. Calls `check` while it waits, so a signal stops the waiting.
 
-    Where the call of the future fails after a signal came, the stop is raised in place of the call's error.
+    Where the work of `future` fails after a signal came, the exception of `check` is raised in place of the error of
+    the work.
     """
     while True:
         check()
@@ -256,11 +261,11 @@ def get(items: _Queue[Item], seconds: float | None = None) -> Item:
 
 
 def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """Runs a program and returns its exit code and its output as text, like `subprocess.run`. A signal ends the
-    program.
+    """Runs a program and returns its exit code and its output as text, like `subprocess.run`. A signal to this process
+    ends the program.
 
-    Raises OSError where the program cannot be started. Raises subprocess.TimeoutExpired after `seconds`, when the
-    program has been ended.
+    Raises OSError where the program cannot be started. Raises subprocess.TimeoutExpired after `seconds`, after ending
+    the program.
     """
     until = monotonic() + seconds
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -281,9 +286,9 @@ def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[s
 
 @contextmanager
 def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
-    """Yields a pool of `count` threads. At the end, work that has not begun is dropped.
+    """Yields a pool of `count` threads. At the end of the `with` block, work that no thread has begun is dropped.
 
-    The end waits for work that has begun, unless a signal has come.
+    The end of the block waits for work that a thread has begun, unless a signal has come.
     """
     pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
@@ -293,7 +298,9 @@ def threads(count: int | None, name: str = "") -> Iterator[ThreadPoolExecutor]:
 
 
 def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yields `call(item)` for each item, in order, like `pool.map`. A signal stops the waiting, as in `result`."""
+    """Yields `call(item)` for each item, in the order of the items, like `pool.map`. A signal stops the waiting for a
+    result, as in `result`.
+    """
     futures = deque(pool.submit(call, item) for item in items)
     while futures:
         yield result(futures.popleft())
@@ -301,9 +308,10 @@ def mapped(pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Iter
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """Blocks SIGINT and SIGUSR1 for processes that are started inside the `with` block, also during their start.
+    """Blocks SIGINT and SIGUSR1 for processes that are started inside the `with` block, from their first moment on.
 
-    The parent process stops its children itself. Child processes inherit the mask of signals, but not the handlers.
+    The parent process stops its children itself. Child processes inherit which signals are blocked, but not the
+    handlers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:

@@ -1,4 +1,6 @@
-"""Defines the contract of storages. A storage holds the bytes of a cache as whole objects by name, below one root."""
+"""Defines what every storage must do. A storage holds the bytes of a cache as objects. Each object has a name below one
+root and is written as a whole.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,8 +12,8 @@ ROOT = ("", ".")
 
 
 class Span(NamedTuple):
-    """A range of bytes of the object `name`. `start` and `stop` work as in a slice, so a negative start counts from the
-    end.
+    """A range of bytes of the object `name`. `start` and `stop` work as in a slice of Python, so a negative `start`
+    counts from the end of the object.
     """
 
     name: str
@@ -29,7 +31,8 @@ class Storage(Protocol):
     root: str
 
     def put(self, name: str, parts: Iterable[Buffer]) -> tuple[int, str]:
-        """Replaces an object by the concatenation of `parts`. The object is durable when the call returns.
+        """Writes the concatenation of `parts` as the object `name`, and replaces an existing object. The object is
+        durable when the call returns.
 
         Returns (size in bytes, xxh3_128 digest). The digest is computed while writing.
         """
@@ -38,12 +41,14 @@ class Storage(Protocol):
     def create(self, name: str, content: bytes) -> bool:
         """Creates an object unless it exists already. Returns whether this call created the object.
 
-        Where `creates_exclusively` is true, only one of two simultaneous calls succeeds.
+        Where `creates_exclusively` returns True, at most one of several simultaneous calls creates the object.
         """
         ...
 
     def creates_exclusively(self) -> bool:
-        """Returns whether `create` never replaces an object that another writer created at the same moment."""
+        """Returns whether `create` is safe against other writers: whether it never replaces an object that another
+        writer created at the same moment.
+        """
         ...
 
     def get(self, name: str) -> bytes:
@@ -53,15 +58,16 @@ class Storage(Protocol):
     def read(self, spans: Sequence[Span]) -> list[bytes]:
         """Returns the bytes of each span, in order. Spans are fetched side by side where that is faster.
 
-        The bytes are fewer than the span asks for where the object ends within the span. Raises FileNotFoundError where
-        there is no such object.
+        Where an object ends within a span, the result for that span has fewer bytes than the span. Raises
+        FileNotFoundError where there is no such object.
         """
         ...
 
     def exists(self, name: str) -> bool: ...
 
     def digest(self, name: str) -> tuple[int, str]:
-        """Reads an object afresh. Returns (size in bytes, xxh3_128 digest).
+        """Reads the object `name` without using any copy of it in memory. Returns (size in bytes, xxh3_128 digest) of
+        the object.
 
         Raises FileNotFoundError where there is no such object.
         """
@@ -70,24 +76,28 @@ class Storage(Protocol):
     def written_at(self, name: str) -> float | None:
         """Returns the time at which an object was put, in POSIX seconds by the clock of the storage.
 
-        Returns None where the storage does not say. Raises FileNotFoundError where there is no such object.
+        Returns None where the storage does not know the time. Raises FileNotFoundError where there is no such object.
         """
         ...
 
     def names(self, folder: str) -> Iterator[str]:
-        """Yields the names of all objects below a folder, in no order. A folder that does not exist has no objects."""
+        """Yields the names of all objects below a folder, in no particular order. A folder that does not exist has no
+        objects.
+        """
         ...
 
     def delete(self, name: str) -> None:
-        """Removes an object, so that a power cut does not bring it back. An object that does not exist is no error."""
+        """Removes an object, so that a power cut does not bring the object back. Does nothing where the object does not
+        exist.
+        """
         ...
 
     def sweep(self) -> None:
-        """Removes temporary objects of writers that died."""
+        """Removes the temporary objects that writers left when they died during a write."""
         ...
 
     def local_path(self, name: str) -> Path | None:
-        """Returns the path of the object's file, so that the caller can map the file. Returns None where objects are no
-        files.
+        """Returns the path of the object's file, so that the caller can map the file. Returns None where the storage
+        does not keep objects as files.
         """
         ...

@@ -1,4 +1,6 @@
-"""Defines the contract of stores. A store decides in which objects the arrays of a cache lie."""
+"""Defines what every store must do. A store decides in which objects the arrays of a cache lie. The kinds of stores are
+zarr and HDF5.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -23,18 +25,19 @@ class Shard(Protocol):
 class Store(Protocol):
     """Reads and writes the arrays of a cache.
 
-    A store writes whole objects only. No object belongs to two work units, so two work units never write the same
-    object.
+    A store writes whole objects only. A work unit is one shard with the stages that are to be computed for the shard.
+    No object holds values of two work units, so two work units never write one object.
     """
 
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Makes all arrays of the cache readable at `num_rows` rows. A second call with the same arguments changes
+        """Makes all arrays of the cache readable at `num_rows` rows. A second call with equal arguments changes
         nothing.
 
-        Rows of shards that are not written yet read as the fill value. zarr stores `coordinates` beside the arrays
-        where they are missing. With `renew`, existing coordinates are compared and replaced where they differ.
+        Rows of shards that are not written yet read as the fill value. The zarr store also writes the coordinates that
+        `coordinates` returns where it has none yet. With `renew`, the zarr store compares existing coordinates with the
+        new ones and replaces those that differ.
         """
         ...
 
@@ -42,7 +45,7 @@ class Store(Protocol):
         """Returns the names of the objects, such as zarr.json, that are missing or that are not as `declare` writes
         them.
 
-        An object may state any number of rows that is in `num_rows`.
+        `num_rows` contains the numbers of rows that an object may state.
         """
         ...
 
@@ -60,35 +63,35 @@ class Store(Protocol):
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
         """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128 digest).
 
-        Equal rows always result in the same bytes. Raises ValueError for rows that do not have the shape and type of
-        their array.
+        Equal rows always become equal bytes. Raises ValueError for rows that do not have the shape and type of their
+        array.
         """
         ...
 
     def open_shard(self, spec: ArraySpec, shard: int) -> Shard:
         """Opens one array of a sealed shard and returns it.
 
-        Raises FileNotFoundError where there is no shard, ValueError where the shard is damaged.
+        Raises FileNotFoundError where the shard does not exist, ValueError where the shard is damaged.
         """
         ...
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> Sequence[Shard]:
         """Opens several arrays of sealed shards. Returns one `Shard` for each (array, shard number) in `wanted`.
 
-        Remote shards are fetched side by side. Raises the errors of `open_shard`.
+        Shards at a URL are fetched side by side. Raises the errors of `open_shard`.
         """
         ...
 
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
         """Returns one row for each (opened shard, row index in the shard) in `places`.
 
-        Remote rows are fetched side by side. Raises the errors of `Shard.row`.
+        Rows at a URL are fetched side by side. Raises the errors of `Shard.row`.
         """
         ...
 
 
 def comparable(layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the part of a layout that must be the same in config and cache: `kind` and `compression`.
+    """Returns the part of a store layout in which config and cache must agree: `kind` and `compression`.
 
     `shard_clips` is left out, because the cache alone decides it.
     """

@@ -1,4 +1,4 @@
-"""Opens the store that cache.json describes under `store`."""
+"""Opens the store of a cache: zarr or HDF5. cache.json describes the store under `store`."""
 
 from collections.abc import Mapping
 from typing import Any

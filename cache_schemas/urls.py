@@ -1,4 +1,4 @@
-"""Recognises URLs that contain a secret. Such URLs are neither opened nor written down."""
+"""Recognises URLs that contain a secret. The callers neither open such URLs nor write them down."""
 
 import re
 
@@ -14,14 +14,15 @@ QUERY = re.compile(r"https?://[^?]*\?")
 
 
 def has_login(url: str) -> bool:
-    """Returns whether a URL contains a password. For http and https, a user name counts too."""
+    """Returns whether a URL contains a password. In a URL of http or https, a user name alone counts as a password."""
     return LOGIN.search(url) is not None
 
 
 def has_query(url: str) -> bool:
     """Returns whether an http or https URL has a query, the part after a `?`.
 
-    The query may be a signature. A `?` in an object's name is written %3F.
+    The query may be a signature that gives access, so it counts as a secret. A `?` that belongs to the name of an
+    object is written %3F in a URL.
     """
     return QUERY.search(url) is not None
 

@@ -14,7 +14,7 @@ def _plural(noun: str) -> str:
 
 
 def sentence(words: object) -> str:
-    """Returns the text of an error, or of another program, with exactly one full stop at its end."""
+    """Returns `text`, the message of an error or of another program, with exactly one full stop at its end."""
     return f"{str(words).rstrip(STOPS)}."
 
 
@@ -29,7 +29,7 @@ def quoted(key: object) -> str:
 def shown(text: str) -> str:
     """Returns the text with control characters replaced by escapes, so that a terminal does not obey them.
 
-    Names and labels may contain escape sequences. Line ends stay.
+    Names and labels may contain escape sequences, which a terminal would obey. Line ends are not replaced.
     """
     return text if text.isprintable() else "".join(map(_shown_character, text))
 

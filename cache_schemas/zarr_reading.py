@@ -1,6 +1,8 @@
-"""Reads sealed zarr shards. Shards that are files are mapped into memory. Other shards are fetched row by row.
+"""Reads sealed zarr shards. A shard that is a file is mapped into memory. From a shard at a URL, single rows are
+fetched.
 
-A shard object ends with an index of (offset, nbytes) per inner chunk and the crc32c of the index (see `zarr_shards`).
+A shard object consists of inner chunks, an index and the checksum (crc32c) of the index. The index holds (offset,
+nbytes), the place and the size in bytes, of each inner chunk (see `zarr_shards`).
 """
 
 import struct
@@ -25,9 +27,11 @@ def index_bytes(num_inner: int) -> int:
 
 
 def shard_index(tail: bytes, num_inner: int, where: object) -> np.ndarray:
-    """Returns the index of a shard, uint64 [num_inner, 2]: (offset, nbytes) of each inner chunk in the object.
+    """Returns the index of a shard, uint64 [num_inner, 2]. It holds (offset, nbytes) of each inner chunk in the shard
+    object.
 
-    `tail` is the end of the shard object. Raises ValueError for a damaged index. The message names the object `where`.
+    `tail` is the last part of the shard object and contains the index. Raises ValueError for a damaged index. The
+    message of the error names the shard object as `where`.
     """
     expected = index_bytes(num_inner)
     if len(tail) < expected:
@@ -59,9 +63,10 @@ class ShardView:
 
 
 class CompressedShardView(ShardView):
-    """A sealed shard object with compressed inner chunks, mapped into memory. `row` decodes the chunk of the row.
+    """A sealed shard object with compressed inner chunks, mapped into memory. `row` decodes the chunk that holds the
+    row.
 
-    Where all rows share one chunk, the chunk is decoded once and kept.
+    Where one chunk holds all rows of the shard, the chunk is decoded once and kept. Otherwise no decoded chunk is kept.
     """
 
     def row(self, index: int) -> np.ndarray:
@@ -84,10 +89,10 @@ class CompressedShardView(ShardView):
 
 
 class FetchedShard:
-    """A sealed shard object in a storage without files. The index is kept, and each row is fetched with one ranged
-    read.
+    """A sealed shard object at a URL. The index is kept in memory. Each row is fetched with one request for a range of
+    bytes.
 
-    `tail` is the end of the object. Raises ValueError where the index is damaged.
+    `tail` is the last part of the object and contains the index. Raises ValueError where the index is damaged.
     """
 
     def __init__(self, storage: Storage, name: str, spec: ArraySpec, shard_clips: int, codec: str, tail: bytes) -> None:
@@ -131,7 +136,7 @@ class FetchedShard:
 def fetched_rows(storage: Storage, places: Sequence[tuple[FetchedShard, int]]) -> list[np.ndarray]:
     """Fetches rows side by side. Returns one row for each (shard, row index in the shard) in `places`.
 
-    A chunk that several rows share is fetched once. Raises ValueError where the bytes of a row are damaged.
+    A chunk that holds several of the rows is fetched once. Raises ValueError where the bytes of a row are damaged.
     """
     spans = [shard.span(index) for shard, index in places]
     different = list(dict.fromkeys(spans))

@@ -1,9 +1,10 @@
-"""Stores arrays as zarr v3, with one shard object per work unit. Any zarr library can read them.
+"""Stores arrays as zarr v3, with one shard object per array and shard. Any zarr library can read the arrays.
 
 A shard object consists of the inner chunks, an index of (offset, nbytes) per inner chunk (little-endian uint64, 2**64-1
-for an absent chunk), and the crc32c of the index. This module writes shards itself for two reasons. The local store of
-zarr-python renames but does not fsync. Two writers of parts of one shard lose data in zarr-python (issue 3682). In
-kinegraph, a work unit writes whole objects only.
+for an absent chunk), and the crc32c of the index. This module writes shard objects without zarr-python, for two
+reasons. zarr-python renames a written file but does not fsync it, so a power cut can lose the content. Where two
+writers write parts of one shard with zarr-python, data is lost (issue 3682 of zarr-python). In kinegraph, only one
+writer writes an object, and it writes the whole object.
 """
 
 import json
@@ -99,10 +100,12 @@ class ZarrStore:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes the zarr.json of all arrays and groups, with `num_rows` rows. A second call changes nothing.
+        """Writes the zarr.json of all arrays and groups, with `num_rows` rows. A second call with equal arguments
+        changes nothing.
 
-        A group with arrays also receives `coordinates`, where it has none for `num_rows` rows. With `renew`, existing
-        coordinates are compared and replaced where they differ.
+        A group with arrays also receives the coordinates that `coordinates` returns, where the group has none for
+        `num_rows` rows. With `renew`, existing coordinates are compared with the new ones and replaced where they
+        differ.
         """
         documents = self._documents(specs, num_rows)
         groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}
@@ -120,13 +123,13 @@ class ZarrStore:
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
         """Returns the names of the zarr.json objects that are missing, damaged, or do not describe `specs`.
 
-        A zarr.json may state any number of rows that is in `num_rows`.
+        `num_rows` contains the numbers of rows that a zarr.json may state.
         """
         documents = self._documents(specs, num_rows.start)
         return [name for name, content in documents.items() if not self._describes(name, content, num_rows)]
 
     def _describes(self, name: str, expected: bytes, num_rows: range) -> bool:
-        """Returns whether the object `name` equals `expected`, except for its attributes and its number of rows.
+        """Returns whether the zarr.json `name` equals `expected`, except for the attributes and the number of rows.
 
         The number of rows must be in `num_rows`. Attributes are not compared, because anyone may add attributes.
         """
@@ -141,7 +144,7 @@ class ZarrStore:
         return bool(seen == wanted and rows in num_rows)
 
     def _documents(self, specs: Sequence[ArraySpec], num_rows: int) -> dict[str, bytes]:
-        """Returns object name -> content of zarr.json, for all arrays and the groups above them."""
+        """Returns object name -> content of zarr.json, for all arrays and all groups that contain the arrays."""
         group = group_document()
         documents: dict[str, bytes] = {}
         for spec in specs:
@@ -155,7 +158,8 @@ class ZarrStore:
             self.storage.put(name, [content])
 
     def declared_shard_clips(self, specs: Sequence[ArraySpec]) -> int | None:
-        """Returns the number of rows per shard that zarr.json states. The first array with a valid zarr.json counts.
+        """Returns the number of rows per shard that zarr.json states. The number is read from the first array that has
+        a valid zarr.json.
 
         Returns None where no array has a valid zarr.json.
         """
@@ -174,7 +178,7 @@ class ZarrStore:
     def write_shard(self, key: str, shard: int, arrays: Sequence[tuple[ArraySpec, np.ndarray]]) -> Written:
         """Writes one shard of a stage key, array by array. Returns object name -> (size in bytes, xxh3_128 digest).
 
-        Raises ValueError for rows that do not fit their array.
+        Raises ValueError for rows whose shape or type is not that of their array.
         """
         written: Written = {}
         for spec, rows in arrays:
@@ -187,8 +191,8 @@ class ZarrStore:
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
         """Opens several arrays of sealed shards. Returns one opened shard for each (array, shard number) in `wanted`.
 
-        Files are mapped into memory. Of objects that are no files, the indexes are fetched side by side. Raises
-        FileNotFoundError where there is no shard, ValueError where the shard is damaged.
+        Shard objects that are files are mapped into memory. From shard objects at a URL, the indexes are fetched side
+        by side. Raises FileNotFoundError where a shard does not exist, ValueError where a shard is damaged.
         """
         names = [object_name(spec.name, shard, len(spec.shape) + 1) for spec, shard in wanted]
         if self.storage.local_path(DATA) is not None:
@@ -213,7 +217,8 @@ class ZarrStore:
     def rows(self, places: Sequence[tuple[Shard, int]]) -> Iterable[np.ndarray]:
         """Returns one row for each (opened shard, row index in the shard) in `places`, read-only.
 
-        Rows of mapped files are views. Other rows are fetched side by side. Raises ValueError where a row is damaged.
+        A row of a mapped file is a view of the file. Rows at a URL are fetched side by side. Raises ValueError where a
+        row is damaged.
         """
         fetched = [(shard, index) for shard, index in places if isinstance(shard, FetchedShard)]
         return fetched_rows(self.storage, fetched) if fetched else (shard.row(index) for shard, index in places)

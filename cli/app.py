@@ -1,4 +1,6 @@
-"""Defines the command line `kinegraph`. Each command imports the heavy modules that it needs."""
+"""Defines the command line `kinegraph`. A command imports modules that are slow to import, such as torch, only when it
+runs and needs them.
+"""
 
 import logging
 import os
@@ -21,13 +23,13 @@ from kinegraph.pipeline.machine.terminal import log_to_stderr
 
 
 class Commands(TyperGroup):
-    """Runs a command and turns results and errors into messages and exit codes."""
+    """Runs a command. Turns the result or the error of the command into messages and an exit code."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Parses the command line and returns typer's context.
 
-        If a signal comes during parsing, the command exits with the exit code of that signal. Typer itself would exit
-        with 130 after every signal.
+        If a signal comes during parsing, the command exits with the exit code of that signal. Without this method,
+        typer would exit with 130 after every signal.
         """
         try:
             return super().make_context(*arguments, **options)

@@ -189,10 +189,11 @@ def verify(
 
 
 def _verify_frames(cache: str, as_json: bool, repair: bool, drop_unread: bool) -> int:
-    """Compares the frames of a cache with its videos. With `repair` the cache is upgraded.
+    """Compares the frames that a cache records with the frames of its videos. With `repair`, also upgrades the cache to
+    the present rules for choosing frames.
 
-    Returns exit code 0 if no clip shows other frames or if the cache was upgraded. Returns 1 if a clip shows other
-    frames or cannot be compared.
+    Returns exit code 0 if the cache was upgraded, or if all clips were compared and show the recorded frames. Otherwise
+    returns 1.
     """
     from kinegraph.pipeline.upgrading.upgrade import compare_frames, upgrade
 

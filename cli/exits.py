@@ -1,4 +1,4 @@
-"""Turns the end of a command into an exit code: its result, an error with a message, or a signal."""
+"""Turns the end of a command into an exit code. A command ends with a result, with an error or by a signal."""
 
 import atexit
 import os
@@ -27,7 +27,7 @@ GPU_IS_FULL = (
 def exit_code(command: Callable[[], int | None]) -> int:
     """Runs `command` and returns the exit code of the process. Errors are printed to stderr.
 
-    `typer.Exit` and `typer.Abort` are not caught, because `--help` ends with them.
+    `typer.Exit` and `typer.Abort` are passed on to typer, because typer ends `--help` with them.
     """
     try:
         stopping.check()
@@ -64,8 +64,8 @@ def stopped(stop: type[KeyboardInterrupt]) -> int:
 def after_stop(command: str, arguments: Sequence[str]) -> str:
     """Returns the sentence to print after a signal stopped `command`.
 
-    The sentence says which work is kept, if any, and what the same command does when it is run again. `arguments` are
-    the words of the command line.
+    The sentence says which work is kept, if any, and what `command` does when it is run again. `arguments` are the
+    words of the command line.
     """
     if command == "verify" and "--repair" in arguments:
         return f"The same command {'goes on from there' if '--frames' in arguments else 'does the rest'}."
@@ -84,7 +84,7 @@ def after_stop(command: str, arguments: Sequence[str]) -> str:
 
 
 def _is_unread(descriptor: int) -> bool:
-    """Returns whether the descriptor is a pipe whose reader has closed it."""
+    """Returns whether `descriptor` is the writing end of a pipe that nobody reads any more."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
@@ -107,7 +107,8 @@ def _end_as_asked() -> None:
 def end_process(code: int) -> NoReturn:
     """Ends the process with exit code `code`. After a signal the process does not wait for its threads.
 
-    Output that stdout or stderr cannot take any more is dropped. Otherwise Python would raise an error for it at exit.
+    Output that stdout or stderr cannot take any more is dropped. Without that, Python would raise an error at exit for
+    output that is left.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

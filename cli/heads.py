@@ -1,4 +1,4 @@
-"""Commands that train heads on a cache and score them."""
+"""Commands that train heads on a cache and score the trained heads."""
 
 import json
 from dataclasses import asdict
@@ -173,7 +173,7 @@ def _evaluate_all(
 ) -> int:
     """Scores runs one after the other and prints one table. An error in one run does not stop the others.
 
-    Returns exit code 1 if a run could not be scored, else 0.
+    Returns exit code 1 if at least one run could not be scored, else 0.
     """
     from kinegraph.cache_schemas.errors import CacheError
     from kinegraph.pipeline.advice import random_weights_advice

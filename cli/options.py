@@ -39,9 +39,10 @@ def check_choice(flag: str, given: str | None, allowed: tuple[str, ...]) -> None
 def run_overrides(
     executor: str | None, workers: int | None, scheduler: str | None, scheduler_file: str | None
 ) -> list[str]:
-    """Returns the given options as overrides `run.key=value` of the config. Options that are None are left out.
+    """Returns the given options as overrides `run.key=value` of the config. An option that is None makes no override.
 
-    A scheduler implies the executor `dask`. Raises UsageError if a scheduler is given with another executor.
+    If `scheduler` is given, the executor is `dask`. Raises UsageError if `scheduler` is given with an executor other
+    than `dask`.
     """
     if (scheduler or scheduler_file) and executor not in (None, "dask"):
         flag = "--scheduler" if scheduler else "--scheduler-file"

@@ -1,4 +1,6 @@
-"""Opens the standard streams that a process was started without, as by `kinegraph plan CONFIG >&-`."""
+"""Opens the standard streams that a process was started without. The shell command `kinegraph plan CONFIG >&-` starts a
+process without stdout.
+"""
 
 import os
 import sys
@@ -7,7 +9,8 @@ import sys
 def open_standard_streams() -> None:
     """Opens /dev/null in place of each of stdin, stdout and stderr that is closed.
 
-    Otherwise the next opened file would take the number of the closed stream, and output would go into that file.
+    Without /dev/null, the next opened file would take the number of the closed stream, and output for the stream would
+    go into the file.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -13,8 +13,9 @@
     kinegraph.probe("video.mp4").duration
     (frames,) = kinegraph.decode("video.mp4", times=[0.0, 0.5, 1.0])
 
-Other names are internal. A name is imported when it is first used. `train`, `evaluate`, `build_head`,
-`build_backbone`, `metrics`, `Head` and `HeadOptions` import torch. The others import no torch.
+Names outside `__all__` are internal. A public name is imported when it is first used. The names `train`, `evaluate`,
+`build_head`, `build_backbone`, `metrics`, `Head` and `HeadOptions` import torch. The other public names do not import
+torch.
 """
 
 import importlib
@@ -81,10 +82,11 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Returns the object with the public name `name`, and imports its module if it was not imported before.
+    """Returns the object with the public name `name`, and imports the object's module if the module was not imported
+    before.
 
-    The command and the workers import this package and need few of the names. Raises AttributeError for a name that is
-    not public.
+    Imports are late because the command `kinegraph` and its worker processes import this package and need few of the
+    names. Raises AttributeError for a name that is not public.
     """
     if name == "metrics":
         return importlib.import_module("kinegraph.stages.training.metrics")
@@ -102,13 +104,15 @@ def train(
 ) -> "list[TrainedRun]":
     """Trains heads on this machine, as `kinegraph train` does.
 
-    `heads` are names of heads or of variants of the config. Without names the config's head is trained. Each head is
-    trained with `seeds` seeds, from `train.seed` on. One run goes to the folder `train.run`, several runs to
-    `<train.run>/<name>/seed<k>`. A run that was stopped continues. `overwrite` discards runs that exist.
+    `heads` are names of heads or of variants in the config. Without names, the config's head is trained. Each head is
+    trained `seeds` times, with the seeds `train.seed`, `train.seed` + 1 and so on. A run is one training of one head
+    with one seed. If there is one run, its folder is `train.run`. If there are several runs, their folders are
+    `<train.run>/<name>/seed<k>`. A run that was stopped continues where it was stopped. `overwrite` discards existing
+    runs and trains them anew.
 
     Returns a list of runs, each with `folder`, `results` (the content of results.json) and `kept` (whether the run was
     finished before). Raises ConfigError, CacheError or HeadError for a config, cache or head that cannot be used,
-    RunExists if all runs are finished, and RunsDiverged at the end if some diverged.
+    RunExists if all runs were finished before, and RunsDiverged after the last run if some runs diverged.
     """
     from kinegraph.pipeline.training.table import train_runs
 
@@ -126,13 +130,13 @@ def evaluate(
     """Scores a trained run, as `kinegraph evaluate` does.
 
     `run` is the folder of the run. `cache` and `split` replace the cache and the test split of the run. `overrides` are
-    `section.key=value` for `train.aggregate`, `train.aggregate_of`, `train.batch_size` and `run.device`. The code of a
-    head of your own runs only with `allow_code`.
+    texts `section.key=value` for the keys `train.aggregate`, `train.aggregate_of`, `train.batch_size` and `run.device`
+    of the config. If the head of the run is your own, its code runs only with `allow_code`.
 
-    Returns the scores: `result.metrics` (by name), `per_class()`, `class_names`, `split` and `counts`. Scores on the
-    run's own cache are also added to the run's results.json. Raises RunError if `run` is not the folder of a complete
-    run or does not fit the cache, CacheError for a cache that cannot be used, and UsageError for a split without clips
-    or an override that is not allowed.
+    Returns an object with the scores: `result.metrics` (metric name -> value), `per_class()`, `class_names`, `split`
+    and `counts`. Scores on the run's own cache are also added to the run's results.json. Raises RunError if `run` is
+    not the folder of a complete run or does not fit the cache, CacheError for a cache that cannot be used, and
+    UsageError for a split without clips or an override that is not allowed.
     """
     from kinegraph.pipeline.training.scoring import evaluate_run
 
@@ -142,13 +146,13 @@ def evaluate(
 def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: bool = False) -> "Predictor":
     """Loads a trained run that scores videos, as `kinegraph predict` does.
 
-    `run` is the folder of the run. `overrides` are `run.key=value`, as `run.device=cpu`. The code of a head of your own
-    runs only with `allow_code`.
+    `run` is the folder of the run. `overrides` are texts `run.key=value`, as `run.device=cpu`. If the head of the run
+    is your own, its code runs only with `allow_code`.
 
     Returns a predictor. Its `predict(videos)` yields one prediction per video with `scores` [num_classes],
     `probabilities` [num_classes], `clips` and `failure`. The scores are computed as `evaluate` computes them. The first
-    call loads the networks, and the predictor keeps them. Raises RunError for a run that does not record how its
-    features are made.
+    call of `predict` loads the networks, and the predictor keeps them for later calls. Raises RunError for a run that
+    does not record how its features are made.
     """
     from kinegraph.pipeline.predicting import Predictor
 
@@ -156,10 +160,10 @@ def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: 
 
 
 def build_head(name: str, spec: "Spec", num_classes: int, **options: Any) -> "Head":
-    """Builds a head with fresh weights from torch's global generator.
+    """Builds a head with new random weights, which come from torch's global random generator.
 
-    `name` is one that `kinegraph models --heads` lists, or `file.py:Class` for a head of your own. `spec` maps array
-    names to shapes of one clip, as `CachedClips.spec` does. `options` are options of the head.
+    `name` is a name that `kinegraph models --heads` lists, or `file.py:Class` for a head of your own. `spec` maps the
+    name of each array to its shape for one clip, as `CachedClips.spec` does. `options` are options of the head.
 
     Returns the head, which maps the arrays of B clips to logits [B, num_classes]. Raises HeadError for a name or an
     option that does not exist, for a value that is not allowed, and for an array that is not in `spec`.

@@ -1,4 +1,6 @@
-"""`python -m kinegraph` is the command `kinegraph`. The process obeys signals before it imports anything slow."""
+"""`python -m kinegraph` runs the command `kinegraph`. The process installs its signal handlers before it imports
+modules that are slow to import.
+"""
 
 import sys
 

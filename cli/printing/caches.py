@@ -54,7 +54,7 @@ def indexed(result: "Indexed") -> None:
 
 
 def _splits(splits: "dict[str, SplitSummary]") -> None:
-    """Prints one line per split. Columns that are empty in every split are left out."""
+    """Prints a table with one line per split. Columns of the table that are empty in every split are left out."""
     header = ["split", "videos", "clips", "hours", "classes", "labels per class", "unlabelled", "unreadable"]
     rows = []
     for split, summary in splits.items():
@@ -109,7 +109,8 @@ def calibrated(measured: "Calibration | None") -> None:
 def differences(lines_of: dict[str, list[str] | None]) -> None:
     """Prints, for each stage key, the options that differ: the value in the cache -> the value of the config.
 
-    `lines_of` maps a stage key to its lines, or to None if the cache does not have the stage yet.
+    `lines_of` maps a stage key to one line per option that differs, or to None if the cache does not have the stage
+    yet.
     """
     for key, lines in lines_of.items():
         say(f"{key}: {'not begun' if lines is None else 'as cached' if not lines else 'differs'}")
@@ -160,7 +161,7 @@ def _any(rows: Sequence[Sequence[str]], column: int) -> bool:
 
 
 def _job(job: dict[str, Any]) -> None:
-    """Prints how many tasks of a job array are in each state, and the last log lines of a few failed tasks."""
+    """Prints how many tasks of a job array are in each state, and the last lines of the logs of a few failed tasks."""
     tasks = ", ".join(f"{count} {state}" for state, count in job["tasks"].items() if count)
     say(f"SLURM job {job['job_id']} ({job['kind']}, {job['submitted_at']}): {tasks}; logs in {job['folder']}")
     for task in job["failed"][:MAX_LOGS]:
@@ -197,7 +198,9 @@ def verified(verification: "Verification", repaired: bool) -> None:
 
 
 def compared(report: "FrameReport", repair: bool) -> None:
-    """Prints the result of a comparison of frames, and what an upgrade changed."""
+    """Prints the result of comparing a cache with the frames of its videos. If the cache was upgraded, also prints what
+    the upgrade changed.
+    """
     if report.is_latest:
         say(f"{report.cache}: made by the latest rules for videos, so there is nothing to compare")
         return
@@ -231,7 +234,8 @@ def compared(report: "FrameReport", repair: bool) -> None:
 
 
 def _videos(clips: dict[str, str]) -> list[str]:
-    """Returns one line for each pair of video and message. `clips` maps the id of a clip to its message.
+    """Returns one line for each pair of a video and a message about clips of the video. `clips` maps the id of a clip
+    to the message about the clip.
 
     If only one clip of the video has the message, the line names the clip and not the video.
     """

@@ -1,4 +1,4 @@
-"""Prints the output of import and export."""
+"""Prints the output of the commands `import` and `export`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -17,10 +17,11 @@ COLUMNS = ("video", "clip", "stages", "reason", "words")
 
 
 def by_video(failures: "Sequence[Failure]", cache: str) -> list[str]:
-    """Returns one line for each pair of video and reason of failure, with the message of the first failed clip.
+    """Returns one line for each pair of a video and a reason of failure. The line has the message of the video's first
+    clip that failed for the reason.
 
-    If several clips failed, the line ends with their number. A failed interval is counted for the video that the
-    interval was cut from.
+    If several clips of the video failed for the reason, the line ends with their number. A failed interval is counted
+    for the video that the interval was cut from.
     """
     from kinegraph.cache_schemas.clips_table import ClipsTable, video_of
     from kinegraph.cache_schemas.storages import open_storage
@@ -42,7 +43,7 @@ def _line(video: str, failures: "Sequence[Failure]") -> str:
 
 
 def as_text(failures: "Iterable[FailedClip]") -> None:
-    """Prints two lines for each failure: clip, reason and stages, then the message.
+    """Prints two lines for each failure. The first line has clip, reason and stages. The second line has the message.
 
     Each failure is printed as soon as it is read, because a cache may have a million failures.
     """
@@ -68,7 +69,9 @@ def as_json(failures: "Iterable[FailedClip]") -> None:
 
 
 def as_csv(failures: "Iterable[FailedClip]") -> None:
-    """Prints one csv row per failure. On a terminal, control characters in names are replaced."""
+    """Prints one csv row per failure. On a terminal, control characters in names are replaced by escapes. In a file,
+    they stay.
+    """
     lines = csv.writer(sys.stdout, lineterminator="\n")
     lines.writerow(COLUMNS)
     for failed in failures:

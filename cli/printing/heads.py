@@ -28,7 +28,8 @@ SHOWN_CLASSES = 5
 class TrainingLines:
     """Prints the progress of training: one line per epoch, and the current step between epochs.
 
-    On a terminal the line of the current step is updated in place. A log gets a line every 30 s, later every 5 min.
+    On a terminal the line of the current step is updated in place. If stderr is a log, a new line for the current step
+    is written every 30 s, later every 5 min.
     """
 
     def __init__(self) -> None:
@@ -62,10 +63,10 @@ def _epoch(run: "RunPlace", epoch: int) -> str:
 
 
 def _left(pace: Pace, done: float, run: "RunPlace") -> list[str]:
-    """Returns the time left as one text in a list, or an empty list if the time left is unknown.
+    """Returns the time left of the training as one text in a list. Returns an empty list if the time left is unknown.
 
-    The time includes the runs after `run`. They are assumed to take as long as `run`. `done` is the part of `run` that
-    is done, from 0 to 1.
+    The time left includes the runs after `run`, which are assumed to take as long as `run`. `done` is the part of `run`
+    that is done, from 0 to 1.
     """
     return [f"{left} in all" if run.num_runs > 1 else left for left in pace.left(done, 1 + run.runs_after)]
 
@@ -82,10 +83,11 @@ def trained(runs: Sequence["TrainedRun"]) -> None:
 
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) -> None:
-    """Prints a table with one row per head and recipe. Each row shows means over the seeds of that recipe.
+    """Prints a table with one row per head and recipe, which is the options of training without the seed. Each row
+    shows means over the runs of its head and recipe with different seeds.
 
-    `runs` are pairs of the folder and the results of a run. With `form`, one of TABLE_FORMS, the table is printed in
-    that format, for other programs.
+    `runs` has a pair for each run: the folder of the run and the results of the run. With `form`, one of TABLE_FORMS,
+    the table is printed in that format, for other programs.
     """
     heads: dict[tuple[str, Path], dict[str, list[tuple[Path, RunResults]]]] = {}
     for folder, run in runs:
@@ -119,7 +121,7 @@ def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None) 
 
 
 def _row(runs: "Sequence[tuple[Path, RunResults]]") -> list[str]:
-    """Returns the cells of one table row. `runs` differ only in their seeds."""
+    """Returns the cells of the table row for `runs`, which differ only in their seeds."""
     results = [run for _, run in runs]
     scores = "  ".join(_score(results, split) for split in splits_of(results)) or "-"
     seconds = mean(run.seconds for run in results)
@@ -132,7 +134,8 @@ def _score(runs: Sequence["RunResults"], split: str) -> str:
     """Returns the mean scores of `runs` on a split as text.
 
     Runs that were scored on different lists of clips are not averaged, so the text has one mean for each such list. The
-    metric is the metric that chose the epoch. If the split does not have that metric, the text shows its first metric.
+    text shows the metric that chose the epoch of the run. If `split` does not have that metric, the text shows the
+    first metric of `split`.
     """
     metric = runs[0].metric
     metrics = [name for run in runs for name in run.scores.get(split, {})]
@@ -175,7 +178,9 @@ def _counted(counts: "SplitCounts", metrics: Collection[str]) -> str:
 
 
 def models(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints for each network a line of counts, then its input, taps, options and weights in wrapped lines."""
+    """Prints for each network a line with the numbers of parameters and operations. The next lines have the input,
+    taps, options and weights of the network.
+    """
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         say_page(f"{row['name']:<{width}}{row['params']:>12,} parameters {row['gmacs']:>8.3f} GMACs")
@@ -208,7 +213,9 @@ def _counted_for(row: dict[str, Any]) -> str:
 
 
 def heads(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints for each head a line of counts, then its size, the arrays it reads and the published scores."""
+    """Prints for each head a line with the numbers of parameters and operations. The next lines have the sizes of the
+    head, the arrays that the head reads and the published scores.
+    """
     for row in rows:
         say_page(f"{row['name']:<18}{row['params']:>11,} parameters {row['gmacs']:>8.4g} GMACs")
         say_page(wrapped(f"  {'size:':<11}", row["about"].split(", ")))

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 
 def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: int, *, by_clip: bool) -> None:
-    """Prints a table with the best classes of each video, or of each window of it."""
+    """Prints a table with the `top` best classes of each video. With `by_clip`, the table has the best classes of each
+    clip of a video. Below the table, the first videos with a failed clip are listed with their failures.
+    """
     from kinegraph.pipeline.predicting import best
 
     rows = []
@@ -34,7 +36,7 @@ def predictions(found: "Sequence[Prediction]", class_names: Sequence[str], top: 
 
 
 def failed(found: "Sequence[Prediction]") -> "list[Prediction]":
-    """Returns the predictions of all videos with a failed clip."""
+    """Returns those predictions in `found` whose video has a failed clip."""
     return [one for one in found if one.failure]
 
 

@@ -19,7 +19,9 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def spread(values: Sequence[float]) -> str:
-    """Returns the mean as text. For several values, the text is `mean ± sample standard deviation`."""
+    """Returns the mean of `values` as text. If there are several values, the text is `mean ± sample standard
+    deviation`.
+    """
     deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{deviation}"
 
@@ -29,10 +31,11 @@ def splits_of(runs: Sequence["RunResults"]) -> list[str]:
 
 
 def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunResults]]":
-    """Returns the runs that have scores on `split`, in groups whose scores may be averaged.
+    """Returns the runs that have scores on `split`, in groups. The scores of one group may be averaged.
 
-    Runs in one group were scored on the same clips and labels. Results of earlier versions do not record their clips.
-    Such results join the other runs if the other runs form a single group. Otherwise they are a group of their own.
+    Runs in one group were scored on the same clips and labels. Results that earlier versions of kinegraph wrote do not
+    record the clips. Runs with such results join the other runs if the other runs form a single group. Otherwise the
+    runs with such results form a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]
@@ -42,16 +45,19 @@ def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunRe
 
 
 def folder_of(runs: "Sequence[tuple[Path, RunResults]]") -> Path:
-    """Returns the folder of the only run, or the folder that holds the runs of all seeds."""
+    """Returns the folder of the run if `runs` has one run. Otherwise returns the folder that holds the folders of the
+    runs.
+    """
     return runs[0][0] if len(runs) == 1 else runs[0][0].parent
 
 
 def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> str:
     """Returns the table as text in the format `form`, one of TABLE_FORMS.
 
-    Each item of `rows` holds the runs of one head and recipe, one per seed, and makes one row. The table has a column
-    per split and metric. In csv it has three columns: mean, sample standard deviation and number of seeds. A score is
-    empty if the runs were scored on different clips, because such scores may not be averaged.
+    Each item of `rows` makes one row of the table. The item holds the runs of one head and recipe, one run per seed.
+    The table has a column per split and metric. A csv has three columns per split and metric: mean, sample standard
+    deviation and number of seeds. A cell is empty if the runs of its row were scored on different clips, because scores
+    on different clips may not be averaged.
     """
     scores = dict.fromkeys(
         (split, name)
@@ -84,9 +90,10 @@ def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> s
 
 
 def _values(runs: "Sequence[RunResults]", split: str, name: str) -> list[float]:
-    """Returns the metric `name` on `split`, one score per seed.
+    """Returns the values of the metric `name` on `split`, one for each of `runs` that has the metric.
 
-    Returns an empty list if the runs were scored on different clips, because such scores may not be averaged.
+    Returns an empty list if the runs were scored on different clips, because scores on different clips may not be
+    averaged.
     """
     if len(on_equal_clips(runs, split)) > 1:
         return []
@@ -115,7 +122,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns the text of a LaTeX table with the horizontal rules of the package booktabs."""
+    """Returns the text of a LaTeX table, whose horizontal rules come from the LaTeX package booktabs."""
     first, *others = [" & ".join(map(_latex_cell, row)) + r" \\" for row in (header, *rows)]
     start, end = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\end{tabular}"
     return "\n".join([start, r"\toprule", first, r"\midrule", *others, r"\bottomrule", end, ""])

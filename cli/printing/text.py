@@ -29,7 +29,9 @@ def note(text: str) -> None:
 
 
 def note_at_work(text: str) -> None:
-    """Prints a message about work in progress to stderr. In a log the line begins with the time of day."""
+    """Prints a message about work in progress to stderr. If stderr is a log and no terminal, the line begins with the
+    time of day.
+    """
     note(text if sys.stderr.isatty() else f"{time.strftime(TIME_OF_DAY)} {text}")
 
 
@@ -39,7 +41,7 @@ def say(text: str = "", *, end: str = "\n") -> None:
 
 
 def say_whole(text: str) -> None:
-    """Prints a result for other programs to stdout. The lines are never broken."""
+    """Prints a result that other programs read to stdout. The lines are never broken, also on a terminal."""
     print(shown(text), end="")
 
 
@@ -51,8 +53,8 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Seque
 def counting() -> Iterator[Callable[[str, int, int], None]]:
     """Yields a callback that shows progress. Its arguments are the name of the work, the number done and the total.
 
-    A total of 0 means that the total is unknown. The callback shows a bar on a terminal. In a log it writes a line
-    every 30 s, later every 5 min.
+    A total of 0 means that the total is unknown. The callback shows a bar on a terminal. In a log the callback writes a
+    line every 30 s, later every 5 min.
     """
     bars: dict[str, Bar] = {}
     paces: dict[str, Pace] = {}
@@ -77,10 +79,11 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
 ) -> str:
-    """Returns a table as text. The first column and the columns named in `words` are flush left, others flush right.
+    """Returns a table as text. The first column and the columns named in `words` are flush left, and all other columns
+    are flush right.
 
-    No cell is cut. `columns` is the width of the terminal in characters, None for a file. Columns that do not fit into
-    this width follow in a second table, which repeats the first column.
+    No cell is cut. `columns` is the width of the terminal in characters, or None for a file. Table columns that do not
+    fit into the terminal follow in a second table, which repeats the first table column.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     blocks: list[list[int]] = [[0]]
@@ -96,7 +99,9 @@ def _width(cells: Sequence[Sequence[str]], block: Sequence[int]) -> int:
 
 
 def _least(column: Sequence[str], words: Sequence[str]) -> int:
-    """Returns the smallest width of a column in characters. Only a column that `words` names may be folded."""
+    """Returns the smallest width to which a column may be folded, in characters. A column that `words` does not name
+    keeps its full width.
+    """
     width = max(map(disp_len, column))
     if column[0] not in words:
         return width
@@ -147,7 +152,7 @@ def listed(lines: Sequence[str]) -> list[str]:
 
 
 def note_listed(title: str, lines: Sequence[str]) -> None:
-    """Prints a title and the first lines below it. Prints nothing if there are no lines."""
+    """Prints `title` and below it the first of `lines`. Prints nothing if `lines` is empty."""
     if lines:
         note("\n".join([title, *listed([f"  {on_one_line(line)}" for line in lines])]))
 
@@ -158,14 +163,14 @@ def few(names: Sequence[str]) -> str:
 
 
 def say_page(text: str) -> None:
-    """Prints a line of a longer page to stdout. The line is also folded if stdout is a file."""
+    """Prints a line of a long text to stdout. A line that is too long is folded, also if stdout is a file."""
     say(folded(text, columns(sys.stdout) or USUAL_COLUMNS))
 
 
 def wrapped(start: str, words: Sequence[str], between: str = ", ") -> str:
     """Returns `start` and all `words` as text in lines that break only between two items of `words`.
 
-    `between` is written after each item but the last. The lines are also broken if stdout is a file.
+    `between` is written after each item but the last. The text has such lines also if stdout is a file.
     """
     pieces = [start, *(f"{word}{between}" for word in words[:-1]), *words[-1:]]
     return joined(pieces, columns(sys.stdout) or USUAL_COLUMNS, " " * len(start))
