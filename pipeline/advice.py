@@ -22,7 +22,7 @@ FAR = 2.0  # times more or less
 def advice(config: Config) -> list[str]:
     """Returns sentences about entries in `backbones` whose weights were trained on other clips or frame sizes.
 
-    Weights that were trained with other options of the network are named too.
+    A sentence also names weights that were trained with other options of the network than the config has.
     """
     return [sentence for name in config.backbones for sentence in _of_backbone(config, name)]
 
@@ -54,15 +54,18 @@ def random_weights_advice(names: Sequence[str]) -> list[str]:
 
 
 def random_in_config(config: Config, cache: Cache | None = None) -> list[str]:
-    """Returns the names of the config sections with random weights, such as `backbones.i3d` or `proposals`."""
+    """Returns the names of the config sections with random weights, such as `backbones.i3d` or `proposals`.
+
+    `cache` holds the imported stages that the config may read.
+    """
     stages = declare(config, {}, cache).stages
     return [kind_of(key).section(key) for key, stage in stages.items() if is_random(stage.weights)]
 
 
 def random_in_cache(cache: Cache, arrays: Sequence[str] | None = None) -> list[str]:
-    """Returns the keys of the stages that were made with random weights.
+    """Returns the keys of the stages of `cache` that were made with random weights.
 
-    With `arrays`, only the stages that these arrays were made from are considered.
+    With `arrays`, only the stages that the arrays of these names were made from are considered.
     """
     keys = cache.stage_keys() if arrays is None else sorted(features_options(cache, arrays))
     return [key for key in keys if is_random(cache.stage(key).weights)]

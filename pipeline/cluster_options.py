@@ -21,7 +21,7 @@ LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "jo
 class JobQueueOptions(StageOptions):
     """Options of Dask workers that run as jobs of a batch system (dask-jobqueue).
 
-    The number of jobs follows the work that is left.
+    Dask-jobqueue submits more jobs or fewer, depending on the work that is left.
     """
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="the batch system")
@@ -88,9 +88,9 @@ class DaskOptions(StageOptions):
 
 
 class SlurmOptions(StageOptions):
-    """Options of each task of a job array.
+    """Options of a SLURM job array. Each task of the array gets the same options.
 
-    `run.workers` is the number of tasks. `run.walltime_seconds` is their time limit.
+    `run.workers` is the number of tasks. `run.walltime_seconds` is the time limit of each task.
     """
 
     gpus: int = Field(

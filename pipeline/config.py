@@ -32,7 +32,7 @@ TAGS = ("kind", "source")  # keys that choose among the models of a section
 
 
 class StoreOptions(StageOptions):
-    """The layout of arrays on disk. It is fixed when the cache is created."""
+    """The layout of the arrays of a cache on disk. The layout is fixed when the cache is created."""
 
     kind: Literal["zarr", "hdf5"] = Field(
         "zarr",
@@ -161,7 +161,7 @@ class TrainSection(TrainOptions):
 
 
 class _Place(StageOptions):
-    """The key that comes first in a config, and in messages that list the keys of a config."""
+    """The key `cache`, which comes first in a config and in messages that list the keys of a config."""
 
     cache: str
 
@@ -310,12 +310,15 @@ def _meant(given: str, allowed_keys: Iterable[str]) -> str:
 
 
 def _tag(context: dict[str, Any]) -> str:
-    """Returns the key that chooses a member of a union: `kind` of data sets, `source` of proposals."""
+    """Returns the key whose value chooses one of several types of a section.
+
+    The key is `kind` for data sets and `source` for proposals.
+    """
     return str(context["discriminator"]).strip("'")
 
 
 def _keys_at(location: Sequence[str]) -> list[str]:
-    """Returns the keys that are allowed at a place of the config, for the error about an unknown key."""
+    """Returns the keys that are allowed at the place `location` of the config, for the error about an unknown key."""
     model: Any = Config
     for part, below in pairwise([*location, ""]):
         fields = getattr(model, "model_fields", None)

@@ -55,9 +55,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _cause(node: yaml.Node, error: Exception) -> str:
-    """Returns why a value cannot be made.
+    """Returns why the YAML value at `node` cannot be made into a Python value: the text of `error`, or another text.
 
-    For a long number the text replaces the message of Python, which advises to change a setting of Python.
+    Another text is returned for a long number, because Python's own message advises to change a setting of Python.
     """
     if node.tag == INTEGER and len(node.value) > MAX_DIGITS:
         return f"a number of {len(node.value):,} digits, allowed: 64 bits"

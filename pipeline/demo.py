@@ -46,7 +46,7 @@ ABOUT = {  # by variant; other variants show the name of their head
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One variant with its test scores and its training times in seconds, one value per seed."""
+    """One variant of the head with one test score and one training time in seconds per seed."""
 
     name: str
     about: str
@@ -57,9 +57,10 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The table of scores by `metric`, with the seconds that each step took.
+    """The table of scores, and the seconds that the steps took. `metric` is the name of the metric of all scores.
 
-    `diverged` is the error that names the diverged runs, which the table lacks. It is None if no run diverged.
+    `diverged` is the error that names the diverged runs, which have no score in the table. It is None if no run
+    diverged.
     """
 
     rows: tuple[DemoRow, ...]
@@ -76,8 +77,8 @@ class DemoResult:
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Returns the config of a demo. With `out`, the cache, the videos and the runs are below the folder `out`.
 
-    Backbones compute in float32 if the device is slow at bf16. A log line names these backbones. `overrides` replace
-    both changes. Raises ConfigError if the config has no data set or no variants to compare.
+    Backbones compute in float32 if the device is slow at bf16. A log line names these backbones. A key in `overrides`
+    wins over `out` and over float32. Raises ConfigError if the config has no data set or no variants to compare.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
     places = [f"{key}={out}/{name}" for key, name in names.items()]

@@ -12,7 +12,7 @@ class ExchangeError(UsageError):
 
 
 class ClusterError(UsageError):
-    """The cluster cannot be reached, or its workers cannot do the work. The message says what they lack."""
+    """The cluster cannot be reached, or its workers cannot do the work. The message says what the workers lack."""
 
 
 class AnotherRunError(UsageError):
@@ -24,7 +24,7 @@ class ClusterLost(RuntimeError):
 
 
 class SetAsideError(RuntimeError):
-    """Work units killed every worker that tried them. They are not tried again in this run."""
+    """Work units killed every worker that tried the units. These units are not tried again in this run."""
 
 
 class ProgramMissing(UsageError):
@@ -34,13 +34,13 @@ class ProgramMissing(UsageError):
 class OutOfTimeError(RuntimeError):
     """The run stopped cleanly because no further work unit could end within the time limit.
 
-    The same command goes on.
+    The same command, called again, runs the units that are left.
     """
 
 
 class WalltimeError(UsageError):
-    """Not even one work unit fits into the time limit."""
+    """Not even one work unit fits into the time limit of the run."""
 
 
 class SlurmError(RuntimeError):
-    """A job array did not do its work, or SLURM does not know the array any more."""
+    """A job array of SLURM did not do its work, or SLURM does not know the array any more."""

@@ -64,7 +64,7 @@ train:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstConfig:
-    """The text and the path of a config that is not written yet, with counts of the videos and classes it is for."""
+    """The text and the path of a config that is not written yet, with the numbers of the videos and classes found."""
 
     text: str
     path: Path

@@ -16,7 +16,7 @@ def models() -> list[dict[str, Any]]:
 
 
 def heads() -> list[dict[str, Any]]:
-    """Returns the document that `models --heads --json` prints: a row for each head, at the size of its paper."""
+    """Returns the document that `models --heads --json` prints: a row for each head, at the size that its paper has."""
     from kinegraph.stages.heads.sizes import SIZES, count
 
     rows = []

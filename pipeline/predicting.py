@@ -46,7 +46,7 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """The probabilities [num_classes] of one clip. The clip covers the interval [start, end) of the video, s."""
+    """The probabilities [num_classes] of one clip. The clip covers the video from `start` to just before `end`, s."""
 
     start: float
     end: float
@@ -193,7 +193,7 @@ class Predictor:
     def _keys(self) -> tuple[str, ...]:
         """Returns the keys of the stages that make the arrays that the head reads.
 
-        Raises RunError if no stage of the config makes one of these arrays.
+        Raises RunError if the head reads an array that no stage of the config makes.
         """
         made = {spec.name: spec.stage for spec in declare(self.config, {}).arrays}
         stages = {name: made.get(name, CLIPS if name.startswith(CROP) else None) for name in self.head.reads}

@@ -81,9 +81,9 @@ def _extract(config: Config, work: Work, index: int) -> None:
 
 
 def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterator[WorkUnit]:
-    """Yields the units that are not sealed yet, and reports the units that are.
+    """Yields the units that are not sealed yet. Reports each sealed unit and does not yield it.
 
-    The ledger is read once, when the first unit is taken.
+    The ledger is read once, when the caller takes the first unit.
     """
     left = unsealed(cache, units)
     still = {unit.shard for unit in left}

@@ -14,7 +14,7 @@ MAX_JOBS = 3  # only the newest: each costs calls to SLURM
 
 
 def status(cache: Cache) -> dict[str, Any]:
-    """Returns the document that `status --json` prints."""
+    """Returns the document that `status --json` prints: the state of each stage and of the recent job arrays."""
     leases = list(live_leases(cache.storage))
     return {
         "schema": 1,

@@ -49,7 +49,7 @@ class RunPlace:
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
     """Returns the place of each run in the table, in the order of `runs`.
 
-    Runs in `trained` are finished and take no time. `workers` processes share the other runs.
+    Runs in `trained` are finished and take no time. `workers` processes share the runs that are not in `trained`.
     """
     takes_time = [run not in trained for run in runs]
     return [

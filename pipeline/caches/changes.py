@@ -36,10 +36,10 @@ log = logging.getLogger("kinegraph")
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
     """Returns shard -> videos whose content has changed since the frames of the shard were decoded.
 
-    Each video costs one stat call or one request. The content is read only if the size is the same and the time
-    differs. A missing video, and a video with a failed clip, count as unchanged. With `retry_failed`, a video with a
-    failed clip is checked too if another of its clips did not fail. If videos at URLs cannot be reached, they count as
-    unchanged, and a warning is logged.
+    Each video costs one stat call or one request. The content of a video is read only if the size is the same and the
+    modification time differs. A missing video, and a video with a failed clip, count as unchanged. With `retry_failed`,
+    a video with a failed clip is checked too if another of its clips did not fail. If videos at URLs cannot be reached,
+    they count as unchanged, and a warning is logged.
     """
     paths = ClipsTable.read_columns(cache.storage, ["video_id", "path"]).group_by(["video_id", "path"]).aggregate([])
     path_of = dict(zip(*(paths.column(name).to_pylist() for name in ("video_id", "path")), strict=True))

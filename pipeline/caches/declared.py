@@ -52,11 +52,11 @@ class Declared:
         return stage.options.get("weights_sha256") != UNKNOWN and all(self.known(read) for read in stage.reads)
 
     def with_read(self, keys: Iterable[str]) -> list[str]:
-        """Returns `keys` and the keys of all stages that they are made from, in the order of `stages`."""
+        """Returns `keys` and the keys of all stages that the stages `keys` are made from, in the order of `stages`."""
         return closure.with_read(self.stages, keys)
 
     def with_readers(self, keys: Iterable[str]) -> list[str]:
-        """Returns `keys` and the keys of all stages that are made from them, in the order of `stages`."""
+        """Returns `keys` and the keys of all stages that are made from the stages `keys`, in the order of `stages`."""
         return closure.with_readers(self.stages, keys)
 
     def handed_on(self, key: str) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class Declared:
         return sorted((key for key in self.stages if key in needed), key=last_lender)
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
-        """Returns whether the stage `key` hands arrays on that are not in the cache for this shard."""
+        """Returns whether `key` hands arrays on that are not in the cache for the shard to which `is_sealed` refers."""
         stored = {spec.name for spec in self.stages[key].arrays}
         handed_on = self.handed_on(key)
         return bool(handed_on) and not (stored.issuperset(handed_on) and is_sealed(key))

@@ -34,7 +34,7 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
     """Yields the failed clips of all stages, in the order of shards and clip ids.
 
     Several stages with the same reason and message for a clip are one item. A failure that only follows from a failure
-    in another stage is left out if that other failure is listed.
+    of the same clip in another stage is left out if the failure in the other stage is listed.
     """
     keys = cache.stage_keys()
     in_order = heapq.merge(*map(partial(_numbered, cache), range(len(keys)), keys), key=lambda entry: entry[:2])

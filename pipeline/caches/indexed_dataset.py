@@ -44,8 +44,8 @@ def changes(config: Config, cache: Cache) -> Changes:
 def check_for_extraction(config: Config, cache: Cache) -> list[str]:
     """Returns sentences about dataset options that differ from the index, but with which extraction can run.
 
-    Labels and splits may differ. The root may differ if all videos moved to the new root. Raises CacheMismatch for
-    other differences.
+    Labels and splits may differ. The root may differ if all videos moved to the new root. Raises CacheMismatch if any
+    other option differs.
     """
     changed = changes(config, cache)
     labels = {key: values for key, values in changed.items() if key in LABEL_KEYS}
@@ -85,7 +85,7 @@ def check_for_training(config: Config, cache: Cache) -> list[str]:
 def moved_root(config: Config, cache: Cache) -> str | None:
     """Returns the root in the config if it differs from the root at the index, else None.
 
-    The function does not check the videos there. `check_for_extraction` does.
+    The function does not check the videos below the new root. `check_for_extraction` checks these videos.
     """
     changed = changes(config, cache)
     return str(changed["root"][1]) if "root" in changed else None

@@ -142,9 +142,9 @@ def index(config: Config, on_progress: Callable[[str, int, int], None] = lambda 
 
 
 def require_begun(cache: Cache) -> None:
-    """Raises CacheError if clips.parquet of a cache is missing beside stages, or if a document is damaged.
+    """Raises CacheError if a cache has stages but no clips.parquet, or if a document of the cache is damaged.
 
-    It is called before new rows are written.
+    The function is called before new rows are written.
     """
     cache.arrays()
     if cache.storage.exists(TABLE):
@@ -197,7 +197,7 @@ def reopen_partial(cache: Cache, shard: int) -> None:
 def _probe_all(
     listing: Listing, config: Config, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Probe | DecodeError]:
-    """Returns path -> probe of the video, or path -> error if the video cannot be opened. Intervals share the probe.
+    """Returns path -> probe of the video, or path -> error if the video cannot be opened. Intervals share one probe.
 
     Each video on a disk has a time limit of `run.video_timeout_seconds`. Requests to URLs have their own time limits.
     """

@@ -19,7 +19,7 @@ def files_of(recipe: Recipe) -> dict[str, Callable[[str], str]]:
 
 
 def check_own_files(recipe: Recipe, videos: Iterable[str]) -> None:
-    """Raises ConfigError if two videos would read the same file of boxes or scene graphs. `videos` are their names."""
+    """Raises ConfigError if two of the videos named in `videos` would read the same file of boxes or scene graphs."""
     names = list(dict.fromkeys(videos))
     for key, file_of in files_of(recipe).items():
         owner: dict[str, str] = {}

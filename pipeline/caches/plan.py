@@ -47,10 +47,10 @@ class WorkUnit:
 class Plan:
     """The work units that a cache lacks, with the selected stage keys and shards.
 
-    `unchecked` are keys whose `weights:` in the cache and in the config differ, and keys that read such a key. Only
-    when the network is built is it known whether the weights are the same. `changed` maps shards to videos that changed
-    since the shard was sealed. All keys of such a shard run again. `changed_files` maps a key to shards and to videos
-    whose file of boxes or scene graphs changed. The stages made from such a file run again.
+    `unchecked` are keys whose `weights:` in the cache and in the config differ, and keys that read such a key. Whether
+    the weights of these keys are the same is known only when the networks are built. `changed` maps shards to videos
+    that changed since the shard was sealed. All keys of such a shard run again. `changed_files` maps a key to shards
+    and to videos whose file of boxes or scene graphs changed. The stages made from such a file run again.
     """
 
     declared: Declared
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def keys_to_run(self) -> tuple[str, ...]:
-        """Returns the keys of the units, and the keys whose weights have to be compared with the cache."""
+        """Returns the keys of the units, and the keys whose weights have to be compared with those in the cache."""
         chosen = {key for unit in self.units for key in unit.keys}.union(self.unchecked)
         return tuple(key for key in self.keys if key in chosen)
 

@@ -77,7 +77,7 @@ class _ProbeThreads:
     def overdue(self, limit_seconds: Callable[[str], float]) -> Iterator[tuple[str, DecodeError]]:
         """Yields the path of each video that takes longer than its time limit, with a DecodeError.
 
-        Raises VideosHangError if MOST_HANGING such threads still hang.
+        Raises VideosHangError if MOST_HANGING threads still hang at videos that took too long.
         """
         for path, begun in [*self._begun.items()]:
             if path in self._hanging or time.monotonic() - begun <= limit_seconds(path):

@@ -38,7 +38,7 @@ class Allotment:
         return self.ends_at - min(SIGNAL_SECONDS, self.seconds / 10)
 
     def on_clock(self, ahead_seconds: float) -> "Allotment":
-        """Returns the same allotment by another clock, which is `ahead_seconds` ahead of the clock of this one.
+        """Returns this allotment by another clock, which is `ahead_seconds` ahead of the clock of this allotment.
 
         A difference below one second is ignored, because it cannot be measured more exactly.
         """
@@ -62,7 +62,7 @@ def require_time_to_wait(allotted: Allotment | None) -> None:
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
     """Returns the time of a run that begins now or at `began_at`, or None if the time is not limited.
 
-    It ends after `walltime_seconds` or with the SLURM job around this process, whichever comes first.
+    The time ends after `walltime_seconds` or with the SLURM job around this process, whichever comes first.
     """
     began_at = time.time() if began_at is None else began_at
     ends = [] if walltime_seconds is None else [began_at + walltime_seconds]

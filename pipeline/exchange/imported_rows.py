@@ -39,9 +39,9 @@ class RowsToFill:
 def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
     """Returns the rows of an import.
 
-    The csv `annotations` lists them with paths below `root`. Without a csv they are the rows of `cache`, or one row for
-    each of `videos` if there is no cache with rows. Raises ExchangeError if a video of `cache` has several rows, if the
-    csv lacks a video of `cache`, or if a csv is given for a cache that `kinegraph index` made.
+    The csv `annotations` lists the rows with paths below `root`. Without a csv the rows are those of `cache`, or one
+    row for each of `videos` if there is no cache with rows. Raises ExchangeError if a video of `cache` has several
+    rows, if the csv lacks a video of `cache`, or if a csv is given for a cache that `kinegraph index` made.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):

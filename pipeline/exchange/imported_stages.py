@@ -85,5 +85,5 @@ def _stages(naming: Naming, layout: FeatureLayout, options: Options) -> Iterator
 
 
 def _timeless(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
-    """Returns the arrays without `frame_step`, because the input frames of imported features are unknown."""
+    """Returns the arrays without `frame_step`, the number of frames per step of time, which imports do not tell."""
     return tuple(replace(spec, frame_step=None) for spec in arrays)

@@ -104,7 +104,7 @@ def _counted(what: str, videos: Sequence[str], on_progress: OnProgress) -> Itera
 
 
 def _begin(cache: Cache | None, into: Path | str, rows: RowsToFill, stages: Sequence[Stage]) -> Cache:
-    """Returns the cache with all its rows written and the stages declared. Creates it at `into` if `cache` is None.
+    """Returns the cache with all rows written and the stages declared. Creates a cache at `into` if `cache` is None.
 
     Rows of a cache that `kinegraph index` made stay as they are. Raises CacheMismatch if the cache has other features
     under the name of a stage.

@@ -101,7 +101,7 @@ def _chosen(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 
 def _manifest(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
-    """Returns the content of manifest.json, which says how the features were made. It is not `complete` yet."""
+    """Returns the content of manifest.json, which says how the features were made. `complete` is not set in it yet."""
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: asdict(spec) | {"fill": repr(spec.fill)} for spec in specs}
     return {
@@ -196,7 +196,8 @@ def _clips_csv(
 ) -> bytes:
     """Returns the content of clips.csv, with one line per row of the cache.
 
-    The column `file` is the file of the row below the folder of each array. `index` is its place in the first axis.
+    The column `file` is the path of the row's file below the folder of each array. The column `index` is the place of
+    the row in the first axis of that file.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

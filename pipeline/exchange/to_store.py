@@ -82,7 +82,9 @@ def export_cache(
 
 
 def _begin(source: Cache, out: Path | str, kind: str, compression: str | None) -> Cache:
-    """Returns the cache at `out` with all rows of `source`. Creates it if there is none. Its stages stay as they are.
+    """Returns the cache at `out` with all rows of `source`. Creates the cache if there is none.
+
+    The stages of a cache that exists stay as they are.
 
     Raises ExchangeError if the cache at `out` has other rows or shards of another size.
     """

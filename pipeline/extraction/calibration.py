@@ -30,8 +30,9 @@ class Calibration:
     """The measured cost of one work unit on this machine, and the estimate for all missing shards.
 
     `seconds` is the time from the first video to the last seal, without the start of Python and the loading of
-    networks. `stage_seconds` divides it among stages. `peak_bytes` is the largest resident memory of the process.
-    `hours` is the time for all missing shards with `workers` such workers in parallel, None if every clip failed.
+    networks. `stage_seconds` divides `seconds` among the stages. `peak_bytes` is the largest resident memory of the
+    process. `hours` is the time for all missing shards with `workers` such workers in parallel, None if every clip
+    failed.
     """
 
     clips: int

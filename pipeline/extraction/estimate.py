@@ -22,9 +22,10 @@ class Estimate:
 
     `bytes` and `files` are the numbers of bytes and files to write. `worker_bytes` is the memory that pixels and
     outputs take in one worker. `hours` assumes the speed of the shards that this cache has already. It is None if a
-    planned stage has no shard yet. `free_bytes` is None if the cache is not on a file system. `free_inodes` is then
-    None too, and also if the file system does not count inodes. Both respect the quota of a project and the blocks
-    reserved for root. They do not respect the quota of a user, which shows only when files are written.
+    planned stage has no shard yet. `free_bytes` is None if the cache is not on a file system. `free_inodes` is the
+    number of files that the file system has room for. It is None if the cache is not on a file system, or if the file
+    system has no such limit. Both free numbers respect the quota of a project and the blocks reserved for root. They do
+    not respect the quota of a user, which shows only when files are written.
     """
 
     units: int
@@ -38,8 +39,8 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Returns the estimate as a document for `--json`.
 
-        `inodes` equals `files`. In fact a new array takes up to five more inodes, and the coordinate arrays of a zarr
-        group take 16 more.
+        `inodes` is the number of files to write, equal to `files`. In fact a new array takes up to five more files, and
+        the coordinate arrays of a zarr group take 16 more.
         """
         return asdict(self) | {"inodes": self.files}
 

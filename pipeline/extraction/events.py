@@ -17,7 +17,7 @@ class Preparing:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsDone:
-    """The networks have computed further clips. `clips` and `videos` are their numbers.
+    """The networks have computed further clips. `clips` and `videos` are the numbers of these clips and their videos.
 
     `waiting` names the work on which the worker spends most time.
     """
@@ -37,7 +37,7 @@ class UnitSealed:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSealedElsewhere:
-    """Another run sealed the unit before this run began it."""
+    """Another run sealed the unit before this run began the unit."""
 
     unit: WorkUnit
 
@@ -58,9 +58,10 @@ class UnitSuspected:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """A worker process died while it held the units of `shards`. `exit_code` is None if it is unknown.
+    """A worker process died while it held the units of `shards`. `exit_code` is None if the exit code is unknown.
 
-    These units run again at once. But the units in `set_aside` have killed several workers and run again at the end.
+    The units of `shards` run again at once, except the units in `set_aside`, which have killed several workers and
+    run again at the end.
     """
 
     shards: tuple[int, ...]

@@ -97,7 +97,7 @@ class Feed:
         self._batch_size, self._timeout, self._threads = batch_size, timeout_seconds, threads
 
     def batches(self, units: Iterable[WorkUnit]) -> Generator[PixelBatch]:
-        """Yields all batches of all units, in order. The next unit is decoded while the last batches of one are used.
+        """Yields all batches of all units, in order. Decodes the next unit while the last batches of a unit are used.
 
         Close the generator to stop the threads. With 0 threads everything runs in the thread of the caller, for
         debugging.
@@ -243,7 +243,7 @@ class Feed:
 
 
 def _named(clip: DecodedClip | DecodeError, video: AtHand) -> DecodedClip | DecodeError:
-    """Returns the clip, or the error, with the name of the video in its message in place of the name of a copy."""
+    """Returns the clip or the error. Its message names the video, not the local copy that was decoded."""
     if isinstance(clip, DecodeError):
         return DecodeError(clip.reason, video.named(clip.detail))
     clip.warning = video.named(clip.warning)

@@ -29,8 +29,9 @@ Report = Callable[[Event], None]
 class Loaded:
     """The stages and networks that one worker has loaded for one cache.
 
-    `declared` holds the stages that the worker writes and all stages that these read. `runners` maps the key of a stage
-    to the object that computes it. The stage `clips` has no runner. `provenance` goes into each ledger record.
+    `declared` holds the stages that the worker writes and all stages that the written stages read. `runners` maps the
+    key of a stage to the object that computes the stage. The stage `clips` has no runner. `provenance` goes into each
+    ledger record.
     """
 
     cache: Cache
@@ -40,7 +41,7 @@ class Loaded:
     provenance: Provenance
 
     def moved_to(self, cache: Cache) -> "Loaded":
-        """Declares all stages in `cache`, which has no stage yet. Returns the same networks for a worker on `cache`."""
+        """Declares all stages in `cache`, which has no stage yet. Returns these networks for a worker on `cache`."""
         cache.declare(*self.declared.stages.values())
         return replace(self, cache=cache)
 
@@ -57,11 +58,11 @@ class Loaded:
 
 
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
-    """Loads the networks of the stages `keys` and of all stages that they read. Declares the stages `keys` in `cache`.
+    """Loads the networks of the stages `keys` and of all stages that these read. Declares the stages `keys` in `cache`.
 
-    Returns the loaded networks. A stage that is only read is not loaded if the cache has the digest of its weights.
-    Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights or
-    options.
+    Returns the loaded networks. The network of a stage that is only read is not loaded if the cache has the digest of
+    the network's weights. Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with
+    other weights or options.
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)

@@ -30,7 +30,7 @@ def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
 
 
 class Progress:
-    """Shows progress, counts clips and shards, and remembers which clips failed. It is called with each event.
+    """Shows progress, counts clips and shards, and remembers which clips failed. Call it with each event of a worker.
 
     `num_clips` maps each shard to its number of clips to run. Clips that other runs seal are subtracted from the total.
     Each line in a log begins with `task`.
@@ -96,7 +96,7 @@ class Progress:
         self.total_clips -= self.num_clips[shard]
 
     def _tell_of_others(self) -> None:
-        """Logs that other runs work on the cache, and later that this run can only wait for them. Logs each once."""
+        """Logs that other runs work on the cache, and later that this run only waits for them. Logs each line once."""
         if not self._knows_others and (self._leased or self.units_elsewhere):
             self._knows_others = True
             log.info("another run works on this cache. This run does the shards that no other run has leased")

@@ -24,8 +24,9 @@ log = logging.getLogger("kinegraph")
 class Outcome:
     """The result of an extraction. `failures` has one entry per failed clip of the requested shards and stages.
 
-    `num_clips` counts the clips of these shards. `clips_run` counts the clips that this run computed. `units_elsewhere`
-    counts work units of the plan that other runs sealed meanwhile. `seconds` is the duration of this run.
+    `num_clips` counts the clips of the requested shards. `clips_run` counts the clips that this run computed.
+    `units_elsewhere` counts work units of the plan that other runs sealed meanwhile. `seconds` is the duration of this
+    run.
     """
 
     plan: Plan

@@ -84,7 +84,7 @@ class ShardInProgress:
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
 
     def add(self, batch: PixelBatch) -> None:
-        """Runs all stages of the unit on one batch. Keeps their outputs for `seal`."""
+        """Runs all stages of the unit on one batch. Keeps the outputs of the stages until `seal` writes them."""
         self.sources |= batch.sources
         usable = self._take_clips(batch)
         for key in self.running:
@@ -205,9 +205,9 @@ class ShardInProgress:
         return np.stack(list(self.cache.store.rows([(view, row) for row in range(len(self.times.clip_ids))])))
 
     def _inherit(self, output: StageOutput) -> None:
-        """Copies to `output` the failures and warnings of the sealed stages that it reads.
+        """Copies to `output` the failures and warnings of the sealed stages that the stage of `output` reads.
 
-        The record is then the same as if all stages had run together.
+        The ledger record is then the same as if all these stages had run together.
         """
         for key in sorted(output.stage.reads.keys() & self._sealed.keys()):
             record = self._sealed[key]

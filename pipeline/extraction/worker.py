@@ -54,10 +54,10 @@ class Pass:
 class Worker:
     """Runs units of one config on one cache. The constructor loads the networks and declares the stages in the cache.
 
-    `schedule` decides whether another unit can end in time. By default it begins now and uses the time limits of the
-    config and of the job. `loaded` holds networks that another worker loaded for the same keys and declared in `cache`.
-    The constructor raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other
-    weights.
+    `schedule` decides whether another unit can end in time. By default the time begins now and ends with the time limit
+    of the config or of the batch job. `loaded` holds networks that another worker loaded for the same keys, and whose
+    stages that worker declared in `cache`. The constructor raises WeightsError if weights cannot be read, and
+    CacheMismatch if the cache was made with other weights.
     """
 
     def __init__(
@@ -120,7 +120,8 @@ class Worker:
     def _taken(self, units: Iterable[WorkUnit], over: Pass) -> Iterator[WorkUnit]:
         """Yields each unit whose lease this worker could take, without the keys that another worker sealed meanwhile.
 
-        Other units are added to the lists of `over`.
+        A unit that another worker sealed whole is skipped. Suspects, leased units and a unit that is too late are added
+        to the lists of `over` with these names. After a unit that is too late nothing more is yielded.
         """
         for unit in units:
             if not self.schedule.has_room():

@@ -18,7 +18,7 @@ from kinegraph.stages.kinds import KINDS
 
 
 class ShardContents:
-    """All rows of one sealed shard of one stage. The objects of the shard must be whole.
+    """All rows of one sealed shard of one stage. The sealed objects of the shard must be undamaged.
 
     `rows` maps the name of an array to its rows. `ok` says for each row whether its clip did not fail. `undecodable`
     are the names of arrays that cannot be decoded to the right number of rows. The constructor raises KeyError if the
@@ -61,7 +61,7 @@ class ShardContents:
             yield from self.kind.problems({name: rows[self.ok] for name, rows in self.rows.items()})
 
     def _is_filled(self, spec: ArraySpec) -> bool:
-        """Returns whether the rows of failed clips hold the fill value of the array."""
+        """Returns whether all rows of failed clips hold the fill value of the array `spec`."""
         rows = self.rows.get(spec.name)
         return rows is None or np.array_equal(rows[~self.ok], spec.empty(int((~self.ok).sum())), equal_nan=True)
 

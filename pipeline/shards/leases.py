@@ -75,7 +75,7 @@ class Lease:
         return json.dumps(asdict(self)).encode()
 
     def is_same_as(self, other: "Lease") -> bool:
-        """Returns whether both leases are the same attempt of the same worker. One may be a refreshed copy."""
+        """Returns whether this lease and `other` are one attempt of one worker. One may be a refreshed copy."""
         return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
 
     @property
@@ -264,8 +264,8 @@ class Leases:
         """Records what this process does with the shard. Writes into the lease whether the shard may kill the process.
 
         A prefetched shard cannot kill the process before its first video is decoded, nor between its last video and its
-        first batch. The first of the shards that this worker holds always counts as able to, so that every death is
-        counted for some shard.
+        first batch. The first of the shards that this worker holds always counts as able to kill the process, so that
+        every death is counted for some shard.
         """
         with self._lock:
             lease = self._held.get(shard)

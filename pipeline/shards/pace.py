@@ -47,7 +47,7 @@ class _HostPace(NamedTuple):
 
 
 def _pace(sealed: Iterable[Sealed]) -> _HostPace:
-    """Returns the number of rows in the last records of one host, and the seconds that the host worked on them.
+    """Returns the number of rows in the last records of one host, and the seconds that the host worked on these rows.
 
     A record adds the time since the record before it, but at most the time that its own work unit took. So pauses
     between runs do not count, and units that ran in parallel count once.

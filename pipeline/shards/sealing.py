@@ -41,7 +41,7 @@ class StageOutput:
     def keep(self, cache: Cache, record: Record) -> None:
         """Copies the rows of clips that did not fail from the sealed shard of `record`.
 
-        Their warnings, and the identities of their videos and files, are copied too.
+        The warnings of these rows, and the identities of the videos and files of these rows, are copied too.
         """
         index_of = {clip_id: row_index for row_index, clip_id in enumerate(self.clip_ids)}
         failed = {failure.clip_id for failure in record.failures}
@@ -129,7 +129,7 @@ def describe(
     provenance: Provenance,
     seconds: Mapping[str, float],
 ) -> Record:
-    """Returns the ledger record of one computed shard of one stage. The record has no objects yet."""
+    """Returns the ledger record of one computed shard of one stage. The record lists no objects yet."""
     return Record(
         key=output.stage.key,
         shard=shard,
@@ -154,8 +154,8 @@ def describe(
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
     """Raises CacheMismatch if a clip has other frame times now than the sealed times `sealed`.
 
-    The only array of `clips` has the times now. Both are [rows, T] for T frames, in seconds from the first frame. Rows
-    with NaN are not compared.
+    `clips` is the output of the stage `clips`, and its only array has the times now. Both arrays of times are [rows, T]
+    for T frames, in seconds from the first frame. Rows with NaN are not compared.
     """
     (now,) = clips.arrays.values()
     both = ~(np.isnan(sealed).any(1) | np.isnan(now).any(1))

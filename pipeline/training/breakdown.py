@@ -1,4 +1,7 @@
-"""Computes the mean score of all classes with the same attribute, as in fig. 5 of Wang and Gupta 2018. Torch-free."""
+"""Computes the mean score of all classes with the same attribute. Torch-free.
+
+Fig. 5 of the paper "Videos as Space-Time Region Graphs" by Wang and Gupta (2018) shows such scores.
+"""
 
 import csv
 import io

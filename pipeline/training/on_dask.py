@@ -116,7 +116,7 @@ class _Table:
     def train(self, runs: Sequence[WantedRun]) -> list[str]:
         """Trains all runs and returns the names of the runs that diverged.
 
-        Any other error of a run is raised and ends all runs. The same command goes on with the runs.
+        Any other error of a run is raised and ends all runs. The same command, called again, goes on with these runs.
         """
         waiting = list(reversed([*zip(runs, places(runs, (), self.config.run.workers), strict=True)]))
         self.client.subscribe_topic(self.topic, self._note)

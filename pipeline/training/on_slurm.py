@@ -32,8 +32,9 @@ def train_on_slurm(
     """Trains the runs of the table that are not finished and waits for them. Returns all runs of the table.
 
     If a job array of an earlier command trains some of these runs, the function waits for that array first. With
-    `overwrite` no run counts as finished. Raises SlurmError at the end if a run is missing that did not diverge. Raises
-    RunsDiverged if every missing run has diverged. Raises the errors of `train_runs` except errors about finished runs.
+    `overwrite` no run counts as finished. Raises SlurmError at the end if a run is not finished and did not diverge.
+    Raises RunsDiverged if every unfinished run has diverged. Raises the errors of `train_runs` except errors about
+    finished runs.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs, diverged = "", dict[Path, str]()

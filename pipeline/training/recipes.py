@@ -1,6 +1,6 @@
 """Finds the training recipes that `--head` names.
 
-A name is a variant of the config, or a head. A head gets the options of `train.options` that it has.
+A name is a variant of the config, or a head. A head gets those options in `train.options` that this head knows.
 """
 
 import logging

@@ -30,7 +30,7 @@ class ResultsError(UsageError):
 class SplitCounts(BaseModel):
     """The numbers of videos and clips that the scores of a split were computed on.
 
-    In `num_failed` videos every clip failed, and these videos count as wrong. `num_unsealed_clips` clips were not
+    `num_failed` videos have only failed clips, and these videos count as wrong. `num_unsealed_clips` clips were not
     extracted and are left out of the scores. `digest` identifies the clips and labels, "" in results of earlier
     versions.
     """
@@ -101,7 +101,7 @@ def comparable(recipe: TrainOptions, features: str, trained_on: dict[str, Any]) 
 
 
 def write_results(folder: Path, results: RunResults) -> None:
-    """Writes the results of the run in `folder`. They replace earlier results."""
+    """Writes the results of the run in `folder`. The new results replace earlier results of the run."""
     write_whole(folder / RESULTS_FILE, [results.model_dump_json(indent=2).encode()])
 
 
@@ -122,7 +122,7 @@ def read_results(folder: Path) -> RunResults:
 
 
 def add_scores(folder: Path, split: str, metrics: dict[str, float], counts: SplitCounts) -> None:
-    """Adds the metrics of `split` to the results of the run in `folder`. They replace earlier metrics of that split."""
+    """Adds the metrics of `split` to the results of the run in `folder`. Earlier metrics of `split` are replaced."""
     results = read_results(folder)
     added = {"scores": results.scores | {split: metrics}, "counts": results.counts | {split: counts}}
     write_results(folder, results.model_copy(update=added))

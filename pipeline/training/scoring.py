@@ -146,7 +146,7 @@ def runs_below(root: Path) -> list[Path]:
 def in_table(folder: Path, scored: RunScores) -> RunResults:
     """Returns the results of the run in `folder` with the scores in `scored` only, for a table.
 
-    The other values come from results.json, or from run.json for a run of an earlier version without results.json.
+    All values but the scores come from results.json, or from run.json if an earlier version wrote no results.json.
     """
     scores = {scored.split: scored.result.metrics} if scored.is_labelled else {}
     alone: dict[str, Any] = {"scores": scores, "counts": {scored.split: scored.counts} if scores else {}}
@@ -201,7 +201,7 @@ def require_one_label(record: RunRecord) -> None:
 
 
 def write_submission(scored_run: RunScores, path: Path) -> int:
-    """Writes a file for Charades' official scorer and returns the number of its lines.
+    """Writes a file for the official scorer of the data set Charades and returns the number of lines of the file.
 
     Each line has the id of a video and a score per class. The id is the name of the video file without folder and
     suffix. For an interval the id is the whole `<file>@<start>-<end>`. A video whose clips all failed has no line, and

@@ -211,7 +211,7 @@ def wanted_runs(config: Config, names: Sequence[str], seeds: int) -> list[Wanted
 def _folder(run: str, name: str, seed: int | None) -> Path:
     """Returns the folder of the run with `seed`, or the folder of a table's only run if `seed` is None.
 
-    `run` is the value of `train.run`. The name of the head is added to it unless it has a placeholder for the name.
+    `run` is the value of `train.run`. The name of the head is added to `run` unless `run` has a placeholder for it.
     """
     place = Path(run.replace(HEAD, name))
     if seed is None:
@@ -303,11 +303,11 @@ def _train_one(job: _RunToTrain) -> TrainedRun:
 
 
 def unlogged(record: EpochRecord) -> None:
-    """Ignores the record. This function replaces the scalar log if `train.tensorboard` is not set."""
+    """Ignores the record. This function replaces the TensorBoard log if `train.tensorboard` is not set."""
 
 
 def discard(folder: Path) -> None:
-    """Removes the run in `folder`, finished or not. Its record is removed first, so that no half run counts as one."""
+    """Removes the run in `folder`, finished or not. Removes run.json first, so that no half run counts as finished."""
     for name in (RECORD_FILE, RESULTS_FILE, STATE_FILE, CODE_FILE):
         remove_durably(folder / name)
     shutil.rmtree(folder / LOG_FOLDER, ignore_errors=True)

@@ -17,10 +17,11 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the head options. The tail in them gets the model, its options and the weights of the cached maps.
+    """Returns the head options, with the tail completed: its model, its options and its weights.
 
-    Raises HeadError if the config names another model, or if the weights have changed since the maps were made. The
-    tail would then continue another network.
+    The model and the options are those of the backbone that made the cached maps, and so are the weights by default.
+    Options without a tail are returned unchanged. Raises HeadError if the config names another model, or if the weights
+    have changed since the maps were made. The tail would then continue another network than the one of the maps.
     """
     tail = parse_tail(options)
     if tail is None:

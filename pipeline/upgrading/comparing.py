@@ -56,10 +56,10 @@ class Timing(BaseModel):
 class Verdict(BaseModel):
     """The changes that an upgrade makes to one shard.
 
-    `of` is a digest of the compared state. `rows` maps clip_id to the new values of each row that changes, None if the
-    video cannot be opened. `reopened` are the stage keys whose ledger records are removed, each after the stages that
-    it reads. If `frame_times` is set, the shard of the stage `clips` is written again with these times and with the
-    record `clips`. A failed clip has None in `frame_times`.
+    `of` is a digest of the rows and ledger records that were compared. `rows` maps clip_id to the new values of each
+    row that changes, None if the video cannot be opened. `reopened` are the stage keys whose ledger records are
+    removed, each after the stages that it reads. If `frame_times` is set, the shard of the stage `clips` is written
+    again with these times and with the record `clips`. A failed clip has None in `frame_times`.
 
     `differing` maps clips that show other frames to messages, and `unread` clips whose video cannot be read. `retimed`
     lists clips with the same frames at other times. `dropped` says that some of `differing` could not be compared.
@@ -115,7 +115,7 @@ class Comparer:
         return seen.hexdigest()
 
     def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
-        """Decodes the videos of a shard by the old and by the latest rules. Returns the verdict on the shard.
+        """Decodes the videos of a shard by the rules of the cache and by the latest rules. Returns the verdict on it.
 
         With `drop_unread`, clips that cannot be compared count as differing. Raises CacheError if a ledger record or
         the sealed frame times are damaged.
@@ -281,7 +281,7 @@ def is_latest(cache: Cache) -> bool:
 
 
 def rules_of(cache: Cache) -> int:
-    """Returns the version of the rules by which the frames of the cache were chosen, the lowest if there are two.
+    """Returns the version of the rules by which the frames of the cache were chosen, the lower one if there are two.
 
     A run that began before an upgrade may have sealed frames by the rules of an earlier version. Raises CacheError for
     a version that this kinegraph does not know.

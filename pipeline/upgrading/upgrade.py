@@ -60,9 +60,9 @@ class FrameReport:
     """The result of a comparison of frames.
 
     `version` is the version of the stage `clips` before an upgrade. If it is the latest version, there was nothing to
-    compare. `shards` counts each shard once, as the same, retimed, different or unread. `differing` maps a few clips
-    with other frames to messages, and `unread` a few clips whose video cannot be read. `dropped` says that some of the
-    differing clips could not be compared.
+    compare. `shards` counts each shard once: as the same, as retimed (the same frames at other times), as different, or
+    as unread. `differing` maps a few clips with other frames to messages, and `unread` a few clips whose video cannot
+    be read. `dropped` says that some of the differing clips could not be compared.
     """
 
     cache: str
@@ -225,7 +225,7 @@ def _kept(cache: Cache, comparer: Comparer, shard: int) -> Verdict | None:
 
 
 def _apply(cache: Cache, on_progress: OnProgress) -> None:
-    """Makes the changes of all verdicts and then removes the verdicts. After a kill it can be called again.
+    """Makes the changes of all verdicts and then removes the verdicts. After a kill the function can be called again.
 
     Raises AnotherRunError if another run works on the cache.
     """

@@ -29,7 +29,8 @@ log = logging.getLogger("kinegraph")
 def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> None:
     """Raises ClusterError if there is no worker, or if a worker cannot do the work.
 
-    Each worker must have the same versions and see the cache and the first video of shard `shard`.
+    Each worker must have the same versions as this process, and must see the cache and the first video of shard
+    `shard`.
     """
     check_workers(client, run)
     check_cache(client, cache)
@@ -39,7 +40,7 @@ def check_cluster(client: Client, run: RunOptions, cache: Cache, shard: int) -> 
 def check_workers(client: Client, run: RunOptions) -> None:
     """Raises ClusterError if there is no worker, or if a worker has other versions than this process.
 
-    Raises ClusterError also if the config asks for a GPU and no worker has one.
+    Raises ClusterError also if the config asks for a GPU and no worker has a GPU.
     """
     _wait_for_workers(client, run)
     _check_versions(client)

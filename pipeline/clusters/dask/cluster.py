@@ -70,7 +70,7 @@ def settings(*, children: bool) -> dict[str, Any]:
 
 @contextmanager
 def connected(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
-    """Yields a client of the cluster. Everything that was started for the client ends with it.
+    """Yields a client of the cluster. At the end everything that was started for the client is ended with the client.
 
     Each worker takes `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler answers, or if the cluster
     cannot be started.

@@ -44,8 +44,8 @@ class WorkerTime:
 def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
     """Returns the time of a worker that begins its first work unit now.
 
-    `command` is the time of the command and `own` the time of the worker's own batch job. The one that ends first
-    counts.
+    `command` is the time of the command and `own` the time of the worker's own batch job. Whichever of these two times
+    ends first counts.
     """
     is_own = own is not None and (command is None or own.ends_at < command.ends_at)
     allotted, now = own if is_own else command, time.time()

@@ -37,7 +37,7 @@ class Workers:
     def most(self) -> int:
         """Returns the largest number of workers to expect.
 
-        This is the last count, or the number of workers that the config asks for if that is larger.
+        This is the last count, or the number of workers that the config asks for if that number is larger.
         """
         self._count()
         return max(self._number, most_workers(self.run))

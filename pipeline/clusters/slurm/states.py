@@ -87,10 +87,10 @@ def exited(exit_code: int) -> TaskState:
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
     """Returns the states of tasks 0 to `num_tasks` - 1 of job `job_id`.
 
-    `completion` returns the state in the completion file of a task, or None without a file. Each source is asked only
-    if the sources before it did not know all tasks. A completion file replaces the states `pending` and `running` if
-    the file reports success, or if the task has left the queue. Otherwise SLURM may have put the task into the queue
-    again, and the file does not count.
+    `completion` returns the state in the completion file of a task, or None without a file. The programs sacct, squeue
+    and scontrol are asked in this order, until the states of all tasks are known. A completion file replaces the states
+    `pending` and `running` if the file reports success, or if the task has left the queue. Otherwise SLURM may have put
+    the task into the queue again, and the file does not count.
     """
     queued = cache(lambda: _queued(job_id))
     tasks: dict[int, TaskState] = {}

@@ -145,7 +145,7 @@ def submissions(storage: Storage) -> list[Submission]:
 
 
 def under_way(storage: Storage, kind: WorkKind) -> Iterator[Submission]:
-    """Yields the recent submissions of this kind that have not ended: a task waits, runs, or may still run.
+    """Yields the recent submissions of the kind `kind` that have not ended: a task waits, runs, or may still run.
 
     Raises ProgramMissing if a task may still run and none of the programs of SLURM is on this machine.
     """
@@ -240,7 +240,7 @@ def _job_id(said: str, script: Path) -> str:
 
 
 def cancel_pending(submission: Submission) -> None:
-    """Cancels the tasks that have not begun. If that fails, only logs it, because such tasks find nothing to do."""
+    """Cancels the tasks that have not begun. A failure is only logged, because such tasks would find nothing to do."""
     try:
         run("scancel", "--state=PENDING", submission.job_id, seconds=SUBMIT_SECONDS)
     except (ProgramMissing, subprocess.TimeoutExpired) as error:

@@ -203,7 +203,7 @@ class DaskSubmission:
     def _remember_watcher(self, future: Future[Any], unit: WorkUnit) -> None:
         """Remembers which worker found that another run has leased the unit, so that the same worker tries it again.
 
-        Only a worker that watches a lease for some time can see that its holder is dead.
+        Only a worker that watches a lease for some time can see that the holder of the lease is dead.
         """
         with suppress(OSError):
             self.watchers[unit.shard] = self.client.who_has([future])[future.key]
@@ -243,8 +243,8 @@ class DaskSubmission:
 def forget_submissions(dask_scheduler: Any) -> None:
     """Frees the memory that the scheduler keeps for finished submissions, 600 bytes each. The scheduler runs this.
 
-    The `spans` of the scheduler record for ever that each submission was a `Future`. Dask also caches the kind of the
-    last 100,000 task keys.
+    The `spans` extension of the scheduler records for ever that each submission was a `Future`. Dask also caches the
+    kind of the last 100,000 task keys.
     """
     for span in dask_scheduler.extensions["spans"].spans.values():
         if metadata := getattr(span, "metadata", None):  # older versions keep none

@@ -174,9 +174,9 @@ class Station(WorkerPlugin):
         return Worker(config, Cache(self.cache), self.keys, self._report, schedule)
 
     def _begin_time(self) -> WorkerTime:
-        """Returns the time limit of this process. The first call creates it and starts the timer for its end.
+        """Returns the time limit of this process. The first call creates the limit and starts the timer for its end.
 
-        Later calls return the same object with the measured times, also after the station was opened again.
+        Later calls return the same object with the times of units measured so far, also if the station was reopened.
         """
         if self._time is None:
             walltime = self.config.run.jobs_walltime_seconds
@@ -209,7 +209,7 @@ class Station(WorkerPlugin):
             self._leave()
 
     def _leave(self) -> None:
-        """Asks the Dask worker to close. This also closes the station. No further unit begins until then."""
+        """Asks the Dask worker to close, which also closes the station. No further unit begins before it is closed."""
         self._dask_worker.loop.add_callback(leave, self._dask_worker)
 
     def _next(self) -> _Errand | None:
@@ -227,7 +227,8 @@ class Station(WorkerPlugin):
     def _from(self, first: _Errand) -> Iterator[WorkUnit]:
         """Yields the unit of `first`, then the units that already wait in the queue.
 
-        The iterator ends when the queue is empty. If it waited for more, the feed would hold back its last units.
+        The iterator ends when the queue is empty. If the iterator waited for more units, the feed, which decodes ahead,
+        would hold back its last units.
         """
         yield first.unit
         while True:
@@ -241,10 +242,10 @@ class Station(WorkerPlugin):
             yield errand.unit
 
     def _report(self, event: Any) -> None:
-        """Handles an event of the `Worker`. Counts of clips are kept and sent with the next answer.
+        """Handles an event of the `Worker`. Counts of computed clips are kept until the next task is answered.
 
-        An event that says what became of a unit answers the task of that unit. Raises _StationEnds if the station is
-        closed.
+        An event that says what became of a unit answers the task of that unit. The answer contains the kept counts.
+        Events about preparation are dropped. Raises _StationEnds at a count of clips if the station is closed.
         """
         if isinstance(event, Preparing):
             return  # it would be outdated when the next answer is sent

@@ -44,7 +44,7 @@ class LocalExecutor:
 
 
 def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
-    """Runs `units` with one worker in this process. The worker takes the next unit only when it can begin it.
+    """Runs `units` with one worker in this process. The worker takes a unit only when the worker can begin that unit.
 
     Raises the errors of `Executor.run`.
     """

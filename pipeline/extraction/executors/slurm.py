@@ -47,7 +47,7 @@ class SlurmExecutor:
 def _require_progress(submission: Submission, num_sealed: int, num_left: int) -> None:
     """Raises SlurmError if the array sealed no shard or a task ended with an error that the user has to mend.
 
-    Another array would end in the same way.
+    In both cases another array would end in the same way.
     """
     state = submission.state()
     mistaken = any(task.exit_code == USAGE for task in state.tasks.values())
