@@ -46,7 +46,7 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """The probabilities [num_classes] of one clip. The clip covers the video from `start` to just before `end`, s."""
+    """The probabilities [num_classes] of one clip, which covers the video from `start` to before `end`, in seconds."""
 
     start: float
     end: float

@@ -88,7 +88,10 @@ class Declared:
         return sorted((key for key in self.stages if key in needed), key=last_lender)
 
     def _must_run(self, key: str, is_sealed: Callable[[str], bool]) -> bool:
-        """Returns whether `key` hands arrays on that are not in the cache for the shard to which `is_sealed` refers."""
+        """Returns whether the stage `key` hands arrays on and the cache does not have these arrays for the shard.
+
+        The shard is the one that `is_sealed` is about.
+        """
         stored = {spec.name for spec in self.stages[key].arrays}
         handed_on = self.handed_on(key)
         return bool(handed_on) and not (stored.issuperset(handed_on) and is_sealed(key))

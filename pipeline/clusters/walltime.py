@@ -101,9 +101,9 @@ class UnitSchedule:
     """Decides whether one worker may begin another unit. The first unit may always begin.
 
     A later unit may begin if it can be expected to end in time. Each unit is expected to take as long as the slowest
-    unit so far. Units that have begun are expected to end first. Without an allotment every unit may begin.
-    `idle_until` is the time at which a process that began long before got its first unit. The start-up time of such a
-    process counts from `idle_until`.
+    unit so far. Units that have begun are expected to run one after another before the new unit. Without an allotment
+    every unit may begin. `idle_until` is the time at which a process that began long before got its first unit. The
+    start-up time of such a process counts from `idle_until`.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:

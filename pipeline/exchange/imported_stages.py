@@ -85,5 +85,8 @@ def _stages(naming: Naming, layout: FeatureLayout, options: Options) -> Iterator
 
 
 def _timeless(arrays: tuple[ArraySpec, ...]) -> tuple[ArraySpec, ...]:
-    """Returns the arrays without `frame_step`, the number of frames per step of time, which imports do not tell."""
+    """Returns the arrays without `frame_step`, the number of input frames per step of the time axis.
+
+    The input frames of imported features are unknown.
+    """
     return tuple(replace(spec, frame_step=None) for spec in arrays)

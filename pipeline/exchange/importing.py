@@ -58,8 +58,8 @@ def import_features(
 
     Returns what was imported. If the files hold boxes or regions, the stages proposals and regions/<name> are written
     too. The rows are those of the cache, or come from `annotations`, or are one per video. A video without features is
-    a failed clip. A video of the files without a row is left out. `num_frames` takes that many frames of each video.
-    All files are read before anything is written. A killed import can be repeated.
+    a failed clip. A video of the files that has no row is left out. With `num_frames`, that many frames of each video
+    are imported, else all frames. All files are read before anything is written. A killed import can be repeated.
 
     Raises FeatureFileError if the files cannot be imported, ExchangeError if they do not fit the rows, and DatasetError
     if `annotations` cannot be used. Raises CacheMismatch if the cache has other features under this name.

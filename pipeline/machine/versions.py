@@ -55,7 +55,7 @@ def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | N
 
 @functools.cache
 def _git(*command: str) -> str:
-    """Returns the output of a git command in this checkout, or "" if this is no checkout.
+    """Returns the output of a git command in the checkout of kinegraph, or "" if kinegraph is not in a checkout.
 
     A command runs only once in a process. Later calls return the same text.
     """

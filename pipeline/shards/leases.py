@@ -48,8 +48,9 @@ class Lease:
     has only prefetched the shard: it computes nothing of it and decodes none of its videos.
 
     `seconds` is the time without a refresh after which the lease is stale, which means that another worker may take the
-    shard over. `started` is the `start_ticks` of process `pid`, 0 if unknown. `refreshed_at` is in seconds since 1970
-    by the clock of the holder. It is for people to read. Whether a lease is stale never depends on it.
+    shard over. `started` is the time at which process `pid` started, in clock ticks since the boot, 0 if unknown.
+    `refreshed_at` is the time of the last refresh in seconds since 1970 by the clock of the holder. It is for people to
+    read. Whether a lease is stale never depends on `refreshed_at`.
     """
 
     shard: int
@@ -75,7 +76,10 @@ class Lease:
         return json.dumps(asdict(self)).encode()
 
     def is_same_as(self, other: "Lease") -> bool:
-        """Returns whether this lease and `other` are one attempt of one worker. One may be a refreshed copy."""
+        """Returns whether this lease and `other` are of the same worker and the same attempt.
+
+        If so, one of the two leases may be a refreshed copy of the other lease.
+        """
         return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
 
     @property

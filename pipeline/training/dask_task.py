@@ -27,7 +27,7 @@ _alone = threading.Lock()
 class IgnoreInterrupts(WorkerPlugin):
     """Makes workers that are child processes of the command ignore Ctrl-C.
 
-    A terminal sends the signal to the children too, but the command itself ends them.
+    A terminal sends the signal of Ctrl-C to the children too, but the command itself ends the children.
     """
 
     name = "kinegraph-ignore-interrupts"

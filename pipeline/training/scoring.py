@@ -65,11 +65,14 @@ class RunScores:
 
     @property
     def absent_classes(self) -> list[str]:
-        """Returns the classes without a positive video. They have no score and are left out of means over classes."""
+        """Returns the classes that no video of the split has.
+
+        These classes get no score and are left out of means over classes.
+        """
         return [self.class_names[class_index] for class_index in self.result.classes_without_positives]
 
     def per_class(self) -> dict[str, float]:
-        """Returns class -> accuracy or average precision, for each class that has a positive video."""
+        """Returns class -> accuracy or average precision, for each class that a video of the split has."""
         values = zip(self.class_names, self.result.per_class, strict=True)
         return {name: value for name, value in values if not math.isnan(value)}
 

@@ -365,9 +365,9 @@ def opened_clips(cache: Cache, head: Head, split: str, *, preload: bool = False)
 
 
 def tell_of_absent_classes(clips: CachedClips, split: str) -> None:
-    """Logs the classes without a positive video, which the metric mAP leaves out.
+    """Logs the classes that no video of the split has. The metric mAP leaves these classes out.
 
-    Logs nothing if a video has only one label, because the metrics are then no means over classes.
+    Logs nothing if each video has only one label, because the metrics are then no means over classes.
     """
     if not clips.multi_label:
         return

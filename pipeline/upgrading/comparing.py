@@ -115,7 +115,7 @@ class Comparer:
         return seen.hexdigest()
 
     def verdict(self, shard: int, *, drop_unread: bool = False) -> Verdict:
-        """Decodes the videos of a shard by the rules of the cache and by the latest rules. Returns the verdict on it.
+        """Decodes the videos of a shard by the cache's rules and by the latest rules. Returns the verdict on the shard.
 
         With `drop_unread`, clips that cannot be compared count as differing. Raises CacheError if a ledger record or
         the sealed frame times are damaged.
@@ -281,7 +281,7 @@ def is_latest(cache: Cache) -> bool:
 
 
 def rules_of(cache: Cache) -> int:
-    """Returns the version of the rules by which the frames of the cache were chosen, the lower one if there are two.
+    """Returns the version of the rules that chose the frames of the cache. Of two versions, returns the lower version.
 
     A run that began before an upgrade may have sealed frames by the rules of an earlier version. Raises CacheError for
     a version that this kinegraph does not know.

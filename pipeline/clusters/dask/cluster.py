@@ -48,7 +48,7 @@ def most_workers(run: RunOptions) -> int:
 
 
 def are_children(run: RunOptions) -> bool:
-    """Returns whether the workers are child processes of this process. Their names are then numbers from 0 on."""
+    """Returns whether the workers are child processes of this process. Such workers have numbers from 0 on as names."""
     return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
 
 

@@ -144,8 +144,8 @@ def walltime_of(kind: str, seconds: float) -> str:
 class JobWatch:
     """Watches the jobs of a cluster and replaces jobs that were refused or that ended without a worker.
 
-    A job may wait in the queue for any time. `had_worker` says that an earlier job of this cluster had a worker. A
-    refusal may then be temporary.
+    A job may wait in the queue for any time. `had_worker` says that an earlier job of this cluster had a worker. If so,
+    a refusal of a later job may be temporary.
     """
 
     def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:

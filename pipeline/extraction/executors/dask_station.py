@@ -191,7 +191,7 @@ class Station(WorkerPlugin):
     def _allotted_here(self) -> Allotment | None:
         """Returns the time of the command by the clock of this machine, or None if the time is not limited.
 
-        Dask measures the difference to the clock of the scheduler.
+        Dask measures the difference between this clock and the clock of the scheduler.
         """
         if self.allotted is None or self.of_client:
             return self.allotted
