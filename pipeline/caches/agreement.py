@@ -6,7 +6,7 @@ from kinegraph.stages.kinds import kind_of
 
 
 def require_same_stage(cache: Cache, stage: Stage) -> None:
-    """Raises CacheMismatch if the cache has this stage and made it with other options.
+    """Raises CacheMismatch if the cache has the stage `stage`, made with other options.
 
     The defaults of `size`, `resize_short` and `resize` are the values with which named weights were tested. Earlier
     versions had no such defaults, so their caches have other values. The error then names the config keys to set.

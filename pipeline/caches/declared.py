@@ -32,7 +32,7 @@ class Declared:
     """The stages that a recipe asks for, by key. Each stage follows the stages that it reads.
 
     `imported` are the keys of imported stages in the cache that these stages read. The recipe does not ask for them, so
-    they are only read.
+    these stages are only read.
     """
 
     recipe: Recipe
@@ -62,7 +62,7 @@ class Declared:
     def handed_on(self, key: str) -> tuple[str, ...]:
         """Returns the names of the arrays that the stage `key` hands on to the stages that read it.
 
-        A stage gets these arrays if it runs in the same unit. The cache may store them or not.
+        A stage that reads `key` gets these arrays if both run in one unit. The cache may store the arrays or not.
         """
         return () if key in self.imported else kind_of(key).handed_on(self.recipe, key)
 
@@ -105,7 +105,7 @@ class Declared:
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
     def made(self, keys: Iterable[str]) -> tuple[dict[str, Options], str]:
-        """Returns key -> options for the stages `keys` and all stages that they are made from, and a fingerprint.
+        """Returns key -> options for the stages `keys` and all stages that these are made from, and a fingerprint.
 
         The fingerprint covers the stages `keys`. `CachedClips` computes the same options and fingerprint from a cache.
         """

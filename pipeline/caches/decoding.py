@@ -180,7 +180,7 @@ def _rows(
 def _within(row: ClipRow, times: Sequence[float]) -> tuple[float, ...]:
     """Returns the times in seconds, with the start of the row's interval in place of times before it.
 
-    Times after the end of the interval stay. The decoder replaces them.
+    Times after the end of the interval stay, because the decoder replaces these times.
     """
     start = float("-inf") if row.interval is None else row.interval[0]
     return tuple(max(float(seconds), start) for seconds in times)

@@ -126,7 +126,7 @@ def _below(cache: Cache, root: str) -> dict[str, str]:
 
 
 def _fault_of_move(cache: Cache, root: str) -> str:
-    """Returns a text that says why the videos below `root` are not the indexed videos, or "" if they are."""
+    """Returns a text that says why the videos below `root` are not the indexed videos, or "" if no fault is found."""
     if is_url(root):
         return "whether videos at a URL are the same, only `index` tells"
     places = _below(cache, root)

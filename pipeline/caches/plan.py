@@ -172,10 +172,10 @@ def _with_failures(
 
 
 def _with_needed(keys: Sequence[str], declared: Declared) -> list[str]:
-    """Returns the selected `keys` and the keys of the stages whose sealed rows they read.
+    """Returns the selected `keys` and the keys of the stages whose sealed rows the selected stages read.
 
-    A stage that hands its arrays on runs in the same unit as the stages that read it. It is not sealed, and left out
-    here, unless it is selected.
+    A stage that hands its arrays on runs in the same unit as the stages that read it. Unless such a stage is selected,
+    it is not sealed and is left out of the result.
     """
     needed = declared.with_read(keys or [CLIPS])
     return [key for key in needed if key not in declared.imported and (key in keys or not declared.handed_on(key))]

@@ -86,7 +86,7 @@ class StageOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The software, device and sizes with which a shard was computed. The fingerprint does not cover them."""
+    """The software, device and sizes with which a shard was computed. The fingerprint does not cover these values."""
 
     versions: Mapping[str, str]
     device: str

@@ -61,7 +61,7 @@ def short(head: str) -> str:
 def _gets(head: str, other: str, key: str) -> bool:
     """Returns whether the heads `head` and `other` both have the option `key` with the same meaning.
 
-    Two options with one name may differ in meaning, as `dim` does. Then their descriptions differ.
+    Two options with one name may differ in meaning, as `dim` does. Then the descriptions of the two options differ.
     """
     model = HEADS[head].option_model
     if key == "tail":

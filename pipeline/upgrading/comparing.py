@@ -263,7 +263,7 @@ def _frame_times(sealed: ShardContents, comparisons: Sequence[Comparison]) -> Ti
 def latest_options(cache: Cache) -> ClipOptions:
     """Returns the clip options of the cache, without their version, so that they stand for the latest rules.
 
-    Raises CacheError if there are none, or if they are not understood.
+    Raises CacheError if the cache has no clip options, or if its clip options are not understood.
     """
     recorded: dict[str, Any] = {key: value for key, value in cache.manifest["clips"].items() if key != "version"}
     try:

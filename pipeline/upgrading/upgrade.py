@@ -123,10 +123,10 @@ def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> Frame
 def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgress = unheard) -> FrameReport:
     """Compares frames, keeps the shards that are right under the latest rules and un-marks shards with other frames.
 
-    Returns the report. Un-marking a shard removes its ledger records, so that `extract` computes it again. If videos of
-    sealed clips cannot be read, nothing but verdicts is written. With `drop_unread`, the shards of these videos are
-    un-marked too. Raises AnotherRunError if another run works on the cache, CacheNotFound if there is no cache at
-    `root`, and CacheError if a document of the cache is damaged.
+    Returns the report. Un-marking a shard removes its ledger records, so that `extract` computes the shard again. If
+    videos of sealed clips cannot be read, nothing but verdicts is written. With `drop_unread`, the shards of these
+    videos are un-marked too. Raises AnotherRunError if another run works on the cache, CacheNotFound if there is no
+    cache at `root`, and CacheError if a document of the cache is damaged.
     """
     cache = Cache(root, half_upgraded=True)
     cache.storage.sweep()
@@ -299,8 +299,9 @@ def _upgraded_stages(cache: Cache) -> Iterator[Stage]:
 def _apply_to_shard(cache: Cache, verdict: Verdict, stages: dict[str, Stage]) -> None:
     """Makes the changes of one verdict to the ledger.
 
-    Removes the records of the stages to compute again. A stage that reads another stage comes before it. The other
-    records get the fingerprint of the latest rules.
+    Removes the records of the stages to compute again, each before the records of the stages that it reads. Removes
+    also records that were sealed after the verdict. The other records of the shard get the fingerprint of the latest
+    rules.
     """
     for key in reversed(verdict.reopened):
         cache.ledger.unseal(key, verdict.shard)

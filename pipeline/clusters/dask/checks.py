@@ -51,8 +51,8 @@ def check_workers(client: Client, run: RunOptions) -> None:
 def _wait_for_workers(client: Client, run: RunOptions) -> None:
     """Waits for the first worker of the cluster.
 
-    Raises ClusterError if there is none after `run.dask.timeout_seconds`. Jobs of a batch system may wait in their
-    queue for any time. For them ClusterError is raised if the jobs are refused or end without a worker.
+    Raises ClusterError if there is no worker after `run.dask.timeout_seconds`. Jobs of a batch system may wait in their
+    queue for any time. For such jobs ClusterError is raised if the jobs are refused or end without a worker.
     """
     if run.dask.jobqueue is not None:
         log.info("waiting for the first job of the %s queue to start", run.dask.jobqueue.kind)

@@ -57,7 +57,7 @@ def settings(*, children: bool) -> dict[str, Any]:
 
     `children` says that the workers are child processes of this process. By default Dask closes such a worker for good
     if it is not back 15 s after it died. A worker that died twice would then be closed while it starts. With these
-    settings the nanny, the process that watches the worker, restarts it, however long that takes.
+    settings the nanny, the process that watches the worker, restarts the worker, however long that takes.
 
     A worker never pauses. A paused worker would wait until memory is free, but its networks stay in memory.
     """
