@@ -330,8 +330,8 @@ def _keys_at(location: Sequence[str]) -> list[str]:
 def _model_in(annotation: Any, below: str) -> Any:
     """Returns the options class in a type annotation, or None if there is none.
 
-    The class is the annotation itself, the class in Optional, or the class of a dict's values. In a union it is the
-    member whose `kind` or `source` is `below`.
+    The class is the annotation itself, the class in Optional, or the class of a dict's values. In a union the class is
+    the member whose `kind` or `source` is `below`.
     """
     if isinstance(annotation, type) and issubclass(annotation, StageOptions):
         return annotation

@@ -133,7 +133,7 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
 
 
 def _require_test_labels(cache: Cache, wanted: Sequence[WantedRun]) -> None:
-    """Raises UnusableClips if the test split has no clips or lacks labels, so that heads cannot be compared on it."""
+    """Raises UnusableClips if the test split has no clips or lacks labels, so that heads cannot be compared."""
     for split in {run.options.test_split for run in wanted}:
         require_usable(CachedClips(cache, [], split), f"compare heads on in split {split!r}")
 

@@ -86,7 +86,7 @@ def best(probabilities: Tensor, class_names: Sequence[str], top: int) -> list[di
 
 
 class Predictor:
-    """A trained run that scores videos. The first call of `predict` loads the networks, and the predictor keeps them.
+    """A trained run that scores videos. The first call of `predict` loads the networks. Later calls use them again.
 
     `folder` is the folder of the run. `recipe` is a config that replaces the recorded way in which the features are
     made. `overrides` are `run.key=value`. With `allow_code`, the source code of a user's own head, which came with the

@@ -26,7 +26,7 @@ IMPORTED_CLIPS: Options = {"provenance": "unknown", "rows": "one a video"}  # in
 
 @dataclass(frozen=True, kw_only=True)
 class RowsToFill:
-    """All rows that a cache will have after the import, and the names of the classes of their labels."""
+    """All rows that a cache will have after the import, and the names of the classes of the labels."""
 
     rows: tuple[ClipRow, ...]
     classes: tuple[str, ...]
@@ -119,8 +119,8 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
     """Returns video id -> the name in `names` that belongs to this video. Videos without such a name are left out.
 
-    A name belongs to a video if both are equal, or are equal without the endings of video files. Raises ExchangeError
-    if several names or videos are equal without their endings.
+    A name belongs to a video if name and id are equal, or are equal without the endings of video files. Raises
+    ExchangeError if several names or several ids are equal without their endings.
     """
     videos, names = set(videos), set(names)
     name_of = {video: video for video in videos & names}

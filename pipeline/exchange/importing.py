@@ -61,8 +61,8 @@ def import_features(
     a failed clip. A video of the files that has no row is left out. With `num_frames`, that many frames of each video
     are imported, else all frames. All files are read before anything is written. A killed import can be repeated.
 
-    Raises FeatureFileError if the files cannot be imported, ExchangeError if they do not fit the rows, and DatasetError
-    if `annotations` cannot be used. Raises CacheMismatch if the cache has other features under this name.
+    Raises FeatureFileError if the files cannot be imported, ExchangeError if the features do not fit the rows, and
+    DatasetError if `annotations` cannot be used. Raises CacheMismatch if the cache has other features under this name.
     """
     naming = naming or Naming()
     files = open_features(features, kind, dataset)
@@ -180,7 +180,7 @@ class _RowMaker:
     def _features(self, video: str) -> VideoFeatures:
         """Returns the features of the chosen frames of a video.
 
-        Raises UnusableError if the files have no features of the video, or if they cannot be read or are not finite.
+        Raises UnusableError if the files have no features of the video, or if these cannot be read or are not finite.
         """
         if video not in self.names:
             raise UnusableError("missing", f"no features of {video} among the files")

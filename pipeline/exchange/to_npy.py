@@ -54,7 +54,7 @@ def export_npy(
     Returns what was written. The first axis has one entry per row of the video, in the order of the rows: each clip
     with each crop. Failed clips hold fill values (NaN in floats, -1 in `proposals/count`) and are listed in clips.csv.
     manifest.json says how the features were made. A file is never half written. Every call writes all files again. At
-    the end it sets `complete` in the manifest.
+    the end the call sets `complete` in the manifest.
 
     Raises ExchangeError for an array that does not exist, and if `out` holds anything but an export of these arrays.
     """

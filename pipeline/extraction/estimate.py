@@ -134,7 +134,7 @@ def hours(cache: Cache, plan: Plan) -> float | None:
 
 
 def _recent_rate(cache: Cache, key: str) -> float | None:
-    """Returns the clips per second of stage `key`, or None if it has no sealed shard.
+    """Returns the clips per second of stage `key`, or None if the stage has no sealed shard.
 
     Only the sealed shards with the highest numbers are read, because reading every record would take long.
     """

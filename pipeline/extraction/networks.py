@@ -1,4 +1,4 @@
-"""Loads the networks of a worker and declares the stages that they make."""
+"""Loads the networks of a worker and declares the stages that these networks make."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -87,7 +87,10 @@ def extract(
 
 
 def executor_of(config: Config) -> Executor:
-    """Returns the executor that `run.executor` names. Its module is imported here, as it may import torch or dask."""
+    """Returns the executor that `run.executor` names.
+
+    The module of the executor is imported here, because this module may import torch or dask.
+    """
     if config.run.executor == "inline":
         from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
 

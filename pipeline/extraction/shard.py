@@ -197,7 +197,7 @@ class ShardInProgress:
     def _sealed_times(self) -> np.ndarray:
         """Returns the times in seconds of the T frames of each row, [rows, T].
 
-        They are the times that this unit will seal, or the sealed times if this unit does not write `clips`.
+        These are the times that this unit will seal, or the sealed times if this unit does not write `clips`.
         """
         if CLIPS in self.outputs:
             return self.outputs[CLIPS].arrays[FRAME_TIMES]

@@ -10,7 +10,7 @@ from kinegraph.stages.device import require_cuda, share_of_devices
 
 
 def on_device_of(config: Config, worker_index: int) -> Config:
-    """Returns the config for the worker process with index `worker_index` on this machine, with its `run.device`.
+    """Returns the config for the worker process with index `worker_index` on this machine, with its own `run.device`.
 
     Workers are dealt to the CUDA devices in turn.
     """

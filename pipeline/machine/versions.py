@@ -1,4 +1,4 @@
-"""Finds the versions of all software that affects features. Ledger records contain them."""
+"""Finds the versions of all software that affects features. Ledger records contain these versions."""
 
 import functools
 import platform

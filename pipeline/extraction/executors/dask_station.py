@@ -160,7 +160,7 @@ class Station(WorkerPlugin):
     def _open(self) -> "Worker":
         """Loads the networks and returns a new `Worker`.
 
-        A Dask worker may join after the checks of the cluster. Raises ClusterError if it has other package versions,
+        A Dask worker may join after the checks of the cluster. Raises ClusterError if this worker has other versions,
         CacheNotFound if it does not see the cache, and UsageError if it lacks the GPU that it declares.
         """
         schedule = self._begin_time().schedule

@@ -66,7 +66,10 @@ class _Failed:
 
 @dataclass(frozen=True)
 class _OutOfTime:
-    """The last message of a worker whose time is up. It has sealed the units that it began and begins no other."""
+    """The last message of a worker whose time is up.
+
+    The worker has sealed the units that it began, and begins no further unit.
+    """
 
     error: OutOfTimeError | WalltimeError
 
