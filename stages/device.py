@@ -92,8 +92,8 @@ def computing_in(precision: str, device: torch.device) -> AbstractContextManager
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context in which operations keep the precision of their inputs, although autocast may be on around
-    it.
+    """Returns a context in which operations keep the precision of their inputs, although autocast may be on outside the
+    context.
     """
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()

@@ -38,8 +38,8 @@ def read_npy(path: Path) -> np.ndarray:
 def read_npz(path: Path, names: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns (name -> array for the arrays in `names`, names of all arrays in the file) of a .npz file.
 
-    Other arrays are not read. Raises OSError where the file cannot be opened, ArrayFileError where it is damaged or an
-    array in `names` holds no numbers.
+    Arrays that are not in `names` are not read. Raises OSError where the file cannot be opened, ArrayFileError where it
+    is damaged or an array in `names` holds no numbers.
     """
     with open_regular(path) as file, _damage_named(), zipfile.ZipFile(file) as archive:
         stored = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}

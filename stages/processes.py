@@ -20,7 +20,7 @@ def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count:
 
     `number` is the number of the process that runs the job, from 0 to `count` - 1. No process is left behind, however
     the caller stops. A signal that stops this process ends the other processes. Raises BrokenProcessPool where one of
-    them dies.
+    the `count` processes dies.
     """
     context = multiprocessing.get_context("spawn")
     process_numbers: SimpleQueue[int] = context.SimpleQueue()

@@ -31,8 +31,8 @@ class StageBatch(Protocol):
     """The input of a runner: consecutive rows of one shard.
 
     A slot is the place of a row in the batch, from 0. `rows` has one row for each slot. `slots` has the slots that the
-    runner has to compute. Left out are slots whose clip has failed, and slots whose row is done already. `is_last` says
-    whether the batch is the last of its shard.
+    runner has to compute: all slots except those whose clip has failed and those whose row is done already. `is_last`
+    says whether the batch is the last of its shard.
     """
 
     @property
@@ -55,7 +55,7 @@ class StageBatch(Protocol):
         """Returns the decoded clip of a slot in `slots`. Its frame times are set also where no pixels were decoded."""
 
     def read(self, array: str, slot: int) -> "np.ndarray | Tensor":
-        """Returns the row of a slot in an array of a stage that this stage reads.
+        """Returns the row of a slot in `array`, which belongs to a stage that is read by this stage.
 
         If the row was passed on by `hand_on` in this work unit, returns that row. Otherwise returns the row that was
         computed in this work unit, or the row that was sealed before.
@@ -113,7 +113,7 @@ class StageKind(Protocol):
         """Returns the stage keys that a recipe asks for, in order: `<kind>`, or `<kind>/<name>` for each entry of the
         section.
 
-        Returns nothing where the recipe has no such section.
+        Returns an empty collection where the recipe has no section for this kind.
         """
 
     @abstractmethod
@@ -148,9 +148,10 @@ class StageKind(Protocol):
         return ()
 
     def file_of(self, recipe: Recipe, key: str) -> Callable[[str], str] | None:
-        """Returns a function from the id of a video to the file beside the video that this stage reads.
+        """Returns a function that maps the id of a video to the path of a file beside the video. This stage reads that
+        file.
 
-        Returns None where the stage reads no such file.
+        Returns None where the stage reads no file beside videos.
         """
         return None
 

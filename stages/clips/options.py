@@ -15,7 +15,8 @@ class ClipOptions(StageOptions):
     """Chooses the frames of a clip by their presentation times.
 
     With `fps: native`, frames are chosen by number, whatever the frame rate. For a video or interval of n frames,
-    `uniform` then takes frame floor((i + 0.5) n / num_frames) as frame i of the clip. This is the rule of TSN.
+    `uniform` then takes frame floor((i + 0.5) n / num_frames) as frame i of the clip. This is the rule of TSN (Temporal
+    Segment Networks).
     """
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
@@ -78,7 +79,7 @@ def without_views(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Returns clip options without the options that only choose among the clips and crops of a video.
 
     The result has no number of clips, no starts of clips, no places of crops and no mirroring. The crop `full` stays
-    distinct, because it changes the aspect ratio. recorded: the options as a cache stores them.
+    distinct from the other crops, because it changes the aspect ratio. recorded: the options as a cache stores them.
     """
     kept = {key: value for key, value in recorded.items() if key != "per_video"}
     if "crops" in kept:

@@ -53,9 +53,9 @@ def clip_frames(
 ) -> tuple[int, ...]:
     """Returns the T frame numbers of clip number `clip`, for a video or an interval with n frames and K clips.
 
-    uniform: frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN. dense and centre:
-    every `frame_step`-th frame. The starts are those of `clip_times`, rounded down. The option `short` has the same
-    meaning as in `clip_times`.
+    uniform: frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal Segment
+    Networks). dense and centre: every `frame_step`-th frame. The starts are those of `clip_times`, rounded down. The
+    option `short` has the same meaning as in `clip_times`.
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)
@@ -74,11 +74,13 @@ def clip_frames(
 def clip_times(options: ClipOptions, duration: float, clip: int, interval: Interval | None = None) -> tuple[float, ...]:
     """Returns the T target times of clip number `clip`, for a video of `duration` seconds or an interval of that video.
 
-    uniform: time i is start + (i + 0.5) (end - start) / T. Several clips are shifted within this step, so that together
-    they sample the video evenly. dense: time i is s + i / fps, where s is the start of the clip. The starts are evenly
-    spaced from the first to the last possible start. centre: the same with one clip in the middle. If a video is
-    shorter than a clip, `short: loop` starts again at the beginning. Otherwise the times run past the end, and the
-    decoder repeats the last frame. Times of a short interval stay before the interval's end.
+    start and end are those of the video or interval. uniform: time i is start + (i + 0.5) (end - start) / T. The K
+    clips are shifted against each other by parts of the step (end - start) / T, so that together they sample the video
+    evenly. dense: time i is s + i / fps, where s is the start of the clip. The starts are evenly spaced from the first
+    to the last possible start. centre: the times are those of dense, with one clip in the middle. If a video is shorter
+    than a clip, `short: loop` starts again at the beginning of the video. With another value of `short`, the times run
+    past the end of the video, and the decoder repeats the last frame. Times of a short interval stay before the
+    interval's end.
     """
     T = options.num_frames
     first, end = whole_or_part(duration, interval)
@@ -96,7 +98,8 @@ def clip_times(options: ClipOptions, duration: float, clip: int, interval: Inter
 
 
 def whole_or_part(duration: float, interval: Interval | None) -> Interval:
-    """Returns the part of `interval` that lies within a video of `duration` seconds. Returns the whole video for None.
+    """Returns the part of `interval` that lies within a video of `duration` seconds. Returns the whole video where
+    `interval` is None.
 
     Where the video ends before the interval, the part is empty and lies at the interval's start.
     """

@@ -1,4 +1,5 @@
-"""Declares the stage key `clips`, which stores when the frames of each row are presented. All other stages read it.
+"""Declares the stage key `clips`, which stores when the frames of each row are presented. All other stages read this
+key.
 
 The key has no runner, because every decode returns the frame times.
 """

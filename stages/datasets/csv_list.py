@@ -1,4 +1,4 @@
-"""Reads a csv that lists videos, strictly. An error names the line. Torch-free."""
+"""Reads a csv that lists videos. A csv with a malformed line is refused, and the error names the line. Torch-free."""
 
 import csv
 import io

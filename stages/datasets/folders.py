@@ -28,8 +28,9 @@ log = logging.getLogger("kinegraph")
 class Below:
     """Holds the content of a folder and of all folders below it.
 
-    `videos` has (relative path, full path) of each video. `left_out` is the number of other files by ending. `folders`
-    has the same two paths and the images of each folder of numbered images.
+    `videos` has (relative path, full path) of each video. `left_out` maps an ending to the number of files with this
+    ending that are no videos. `folders` has the relative path, the full path and the images of each folder of numbered
+    images.
     """
 
     videos: list[tuple[str, str]] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Below:
         self.videos.sort()
 
     def tell(self) -> None:
-        """Logs the places that could not be read, at most MAX_SAID of them."""
+        """Logs the first MAX_SAID places that could not be read, and the number of the other such places."""
         for words in self.skipped[:MAX_SAID]:
             log.warning("%s. It is not listed.", words)
         if len(self.skipped) > MAX_SAID:
@@ -131,7 +132,8 @@ def below_url(listed: Iterable[tuple[str, str]]) -> Below:
 def split_and_label(videos: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yields (split, labels) of each video, from the folders in its path below the root.
 
-    The split is "" where no folder names one. Raises DatasetError where folders of splits lie beside other folders.
+    The split is "" where no folder in the path names a split. Raises DatasetError where folders of splits lie beside
+    other folders.
     """
     folders = [PurePosixPath(video).parts[:-1] for video in videos]
     first = dict.fromkeys(parts[0] for parts in folders if parts)

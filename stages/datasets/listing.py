@@ -18,8 +18,8 @@ OnVideosMade = Callable[[int], None]  # called with the number of videos made si
 class Video:
     """One video, or one interval of a video. `list_index` is its place in the data set's list.
 
-    `video_id` is unique. `labels` are indices into `Listing.classes`. `frame_rate` is set for a folder of images.
-    `images` is set where that folder was listed already.
+    `video_id` is unique. `labels` are indices into `Listing.classes`. `frame_rate` is set for a video that is a folder
+    of images. `images` has the images of such a folder where it was listed already.
     """
 
     video_id: str
@@ -69,7 +69,8 @@ class Entry:
 def dealt_split(video_id: str, splits: Mapping[str, float]) -> str:
     """Returns the split of a video that was listed without a split. `splits` maps each split to its share.
 
-    The digest of `video_id`, as a number from 0 to 1, decides which share the video falls into.
+    The digest of `video_id`, as a number from 0 to 1, decides the split. The numbers from 0 to 1 are divided among the
+    splits by their shares.
     """
     point = xxhash.xxh3_64_intdigest(video_id.encode()) / 2**64 * sum(splits.values())
     for name, share in splits.items():

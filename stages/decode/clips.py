@@ -137,8 +137,8 @@ def _first_wanted(rows: Sequence[ClipRow], slack_seconds: float) -> float:
 
 
 def _latest_wanted(row: ClipRow, slack_seconds: float) -> list[float]:
-    """Returns the target times of a row, in seconds. No time is so late that a frame at the end of the interval is
-    taken.
+    """Returns the target times of a row, in seconds. A time is made earlier where a frame at the end of the row's
+    interval could be taken for that time.
     """
     latest = float("inf") if row.interval is None else row.interval[1] - 2 * slack_seconds
     return [min(seconds, latest) for seconds in row.target_times]
@@ -225,7 +225,9 @@ class _Pass:
                 self.video.skip_to(slot.at)
 
     def _take(self, shown: TimedFrame, slots: list[_Slot]) -> None:
-        """Writes one video frame into all of `slots`. Each conversion and each resize happens once."""
+        """Writes one video frame into all of `slots`. The frame is converted to RGB once, and each square or size is
+        made from it once.
+        """
         slots = [slot for slot in slots if slot.row not in self.errors]
         if not slots:
             return
@@ -245,8 +247,8 @@ class _Pass:
     def _image(self, shown: TimedFrame, rows: set[int]) -> Image.Image | None:
         """Returns the picture of a frame. `rows` are the numbers of the rows that want the frame.
 
-        Returns None where the picture cannot be read or has another size than was indexed. These rows are then marked
-        as failed.
+        Returns None where the picture cannot be read or has another size than was indexed. All rows in `rows` are then
+        marked as failed.
         """
         try:
             image = Image.fromarray(self.video.rgb(shown.frame))
@@ -322,8 +324,8 @@ class _Pass:
         return clip
 
     def _reaches_beyond(self, row: ClipRow, end: float) -> str:
-        """Returns a sentence where a row wants frames after the end of the video, else "". `end` is that end in
-        seconds.
+        """Returns a sentence where a row wants frames after the end of the video, else "". `end` is the time in seconds
+        at which the video ends.
         """
         if row.target_frames is None:
             latest = max(row.target_times)

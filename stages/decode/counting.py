@@ -1,8 +1,8 @@
 """Counts the frames that a video presents, and their times, for clips that take frames by number. Torch-free.
 
 The frames are counted from the index or the packets of a file where each packet is one picture. Other streams are
-decoded whole: avi, asf and raw streams, codecs with packets that hold no picture (MPEG-4, VP8), and streams in which
-each field may have its own packet.
+decoded whole: avi, asf and raw streams, codecs with packets that hold no picture (MPEG-4, VP8), and interlaced streams
+in which each field (every second row of a picture) may have its own packet.
 """
 
 from array import array
@@ -64,8 +64,8 @@ def _indexed(video: OpenVideo) -> list[float]:
 
 
 def _by_packets(video: OpenVideo, rate: float) -> PresentedFrames | None:
-    """Returns the frames from the presentation times of all packets. Returns None where a packet may not be a
-    picture.
+    """Returns the frames of a video, from the presentation times of all packets. Returns None where a packet may hold
+    something other than one picture.
     """
     if video.timeline.is_raw or video.timeline.has_decode_times or not _has_one_picture_a_packet(video):
         return None

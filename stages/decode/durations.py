@@ -27,7 +27,7 @@ def promised(video: VideoBeingRead) -> float | None:
     """Returns the seconds from the first frame to the end that the container promises.
 
     Returns None where the container states nothing about the video stream alone. Some containers state one end for all
-    streams. That end counts only after the file was read to its end and no stream reached that end.
+    streams. Such an end counts only after the whole file was read and no stream reached the stated end.
     """
     if (told := _told(video)) is not None:
         return told - video.passed_seconds
@@ -43,7 +43,7 @@ def _told(video: VideoBeingRead) -> float | None:
     """Returns the seconds that the header states for the video stream alone, or None where it states nothing reliable.
 
     FFmpeg guesses the duration of a cut avi from the file's size, but the header still has the number of frames. For
-    containers whose files may have been joined, FFmpeg knows only the last time stamp.
+    containers whose files may have been joined, FFmpeg knows only the last time stamp, so None is returned.
     """
     stream, names = video.stream, formats(video.container)
     if video.timeline.is_raw or names & JOINED:

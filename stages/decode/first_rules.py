@@ -1,4 +1,5 @@
-"""Reads videos by the first version of the rules for `clips`, to find the frames that differ now. Torch-free.
+"""Reads videos by the first version of the rules for `clips`, to find the frames that are others by the present rules.
+Torch-free.
 
 By these rules, frames whose stamps went back were dropped, decode times were taken for presentation times, and edit
 lists and late starts were part of durations. No new cache is made by these rules.
@@ -31,7 +32,7 @@ class FirstTimeline:
         self._first: float | None = None
 
     def seconds(self, frame: VideoFrame) -> float | None:
-        """Returns the seconds from the first frame to this frame, or None where the frame is dropped."""
+        """Returns the seconds from the first frame of the video to `frame`, or None where `frame` is dropped."""
         stamp = frame.pts if frame.pts is not None else frame.dts
         if stamp is None or frame.time_base is None:
             seconds = self._latest + self.frame_period

@@ -129,10 +129,10 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 
 
 class OpenImages:
-    """A folder of images, with the methods of an open video.
+    """A folder of images, with the methods of `stream.OpenVideo`.
 
-    A frame of `frames` and `rgb` is the place of an image, an int from 0. The thread pool `pool` reads images ahead,
-    after `read_ahead` was called.
+    Where `OpenVideo` has decoded frames, `frames` and `rgb` have the place of an image, an int from 0. The thread pool
+    `pool` reads images ahead, after `read_ahead` was called.
     """
 
     complaints = ""
@@ -168,7 +168,7 @@ class OpenImages:
     def read_ahead(self, places: Iterable[int]) -> None:
         """Starts to read the images at `places`, a few at a time. `places` must be in ascending order.
 
-        `rgb` returns the images, and raises the errors of reading them.
+        `rgb` later returns these images, and raises the errors of reading them.
         """
         self._later = iter(dict.fromkeys(min(place, self.images.count - 1) for place in places))
         self._submit()
@@ -235,7 +235,8 @@ def images_identity(folder: str) -> Source | None:
     """Returns the identity of a folder of images, or None where the folder cannot be read.
 
     `size` is the size of all images together. `digest` covers the names and sizes of all images, and the first 64 KiB
-    of the first, middle and last image. `mtime_ns` is the newest time among the folder and these three images.
+    of the first, middle and last image. `mtime_ns` is the newest time of a change among the folder and these three
+    images.
     """
     path = on_disk(folder)
     try:
@@ -254,7 +255,8 @@ def images_identity(folder: str) -> Source | None:
 def images_changed(folder: str, source: Source) -> bool:
     """Returns whether the images in `folder` differ from the images that `source` identifies.
 
-    The check takes one listing and four stats, and reads more where a time differs. A folder that cannot be read counts
+    The check lists the folder, and takes the newest time of a change among the folder and its first, middle and last
+    image. It reads from images only where this time differs from `source.mtime_ns`. A folder that cannot be read counts
     as unchanged.
     """
     path = on_disk(folder)

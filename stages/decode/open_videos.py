@@ -27,7 +27,8 @@ class OpenVideos:
 
     Up to `limit` videos then stay open at the frame where the thread stopped, so that later times are read on from
     there. A video in which anything went wrong, or that was read to its end, is not kept. Any number of threads may use
-    one `OpenVideos`. Close it at the end. A video that is lent at that moment is closed when its `with` block ends.
+    one `OpenVideos`. Close it at the end. A video that is lent while `close` is called is closed when its `with` block
+    ends.
     """
 
     def __init__(self, limit: int = 0) -> None:
@@ -115,7 +116,8 @@ def _is_before(video: OpenVideo, first_wanted: FirstWanted) -> bool:
 
 
 def _identity(path: str) -> Identity | None:
-    """Returns device, inode, size and time of a file, which tell two files of the same name apart.
+    """Returns device, inode, size and time of the last change of a file. They tell two files apart that had the same
+    name one after the other.
 
     Returns None where the file cannot be read.
     """

@@ -31,7 +31,7 @@ def printable(path: str) -> str:
 def on_disk(path: str) -> str:
     """Returns the path on disk for which `printable` returned `path`.
 
-    Returns `path` itself where a file of that name exists, or where neither name has a file.
+    Returns `path` itself where a file has that name, or where there is no file of either name.
     """
     if "\\x" not in path or os.path.lexists(path):
         return path

@@ -1,4 +1,4 @@
-"""Measures the length of a video from its packets. A packet need not be decoded for it. Torch-free."""
+"""Measures the length of a video from its packets. Packets are not decoded for this. Torch-free."""
 
 from typing import Any
 
@@ -37,7 +37,9 @@ class PacketCount:
 
     @property
     def note(self) -> str:
-        """Returns a sentence for a file in which several recordings were joined. Returns "" for other files."""
+        """Returns a sentence about the jumps of time stamps in a file in which several recordings were joined. Returns
+        "" for other files.
+        """
         if not self.jumps:
             return ""
         return f"time stamps jump {counted(len(self.jumps), 'time')}, first {self.jumps[0]}: its frames are counted on"
@@ -73,9 +75,9 @@ class PacketCount:
             self._spans[-1:] = [(min(first, pts), max(last, pts))]
 
     def _follow_decode_times(self, dts: int | None, period: float) -> bool:
-        """Notes the decode time of a packet. Returns whether decode times go back with this packet.
+        """Notes the decode time of a packet. Returns whether this time is before the decode time of the packet before.
 
-        A packet without a decode time follows the last packet by `period` seconds.
+        A packet without a decode time counts as `period` seconds later than the packet before it.
         """
         before = self._decoded_seconds
         now = before + period if dts is None else dts * self._base

@@ -51,8 +51,8 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 def orientation(frame: VideoFrame) -> Orientation:
     """Returns the orientation that a frame's display matrix asks for.
 
-    Eight matrices move pixels without resampling: the turns by 90 degrees, each with or without a mirror. Another angle
-    or a scale counts as the nearest of these eight.
+    Eight matrices move pixels without resampling: the turns by multiples of 90 degrees, each with or without a mirror.
+    Another angle or a scale counts as the nearest of these eight.
     """
     a, b, c, d = display_matrix(frame)
     if abs(b) + abs(c) > abs(a) + abs(d):
@@ -63,8 +63,8 @@ def orientation(frame: VideoFrame) -> Orientation:
 def chosen_stream(streams: Sequence[VideoStream]) -> VideoStream:
     """Returns the video stream to read: the stream that is marked as default.
 
-    Where several streams are marked, returns the largest of these in pixels. Where none is marked, returns the largest
-    of all streams. Among streams of equal size, the first counts.
+    Where several streams are marked as default, returns the largest of the marked streams in pixels. Where no stream is
+    marked, returns the largest of all streams. Among streams of equal size, the first counts.
     """
     defaults = [stream for stream in streams if stream.disposition & Disposition.default]
     return max(defaults or streams, key=lambda stream: (stream.width or 0) * (stream.height or 0))

@@ -4,11 +4,14 @@ Torch-free.
 Four facts are proved:
 
 - The container states presentation times and has an index, in which stamps never go back (`key_stamps`).
-- Nothing before the key frame is needed after it. The codec starts anew there (`starts_anew`), the key frame is the
-  first frame that is shown, and leading frames of an open group are left out.
-- Time 0 is the first frame of the file, which was decoded before. Times after the seek are stamps minus the stamp of
-  that frame, and stamps must continue in order (`Seeker.goes_on`). The timeline adds nothing else in such files.
-- The decoder has no complaint, because it is not known what it would conceal with frames that were skipped.
+- No frame before the key frame is needed for the frames shown after it. The codec starts anew at the key frame
+  (`starts_anew`). The key frame is the first frame that is shown after the seek. Leading frames, which are stored after
+  the key frame but shown before it, are left out.
+- Time 0 is the first frame of the file, which was decoded before the seek. Times after the seek are stamps minus the
+  stamp of that frame, and stamps must continue in order (`Seeker.goes_on`). In such files, `Timeline` changes times in
+  no other way.
+- The decoder has no complaint. A decoder may conceal damage with earlier frames, and after a seek it lacks the skipped
+  frames.
 """
 
 import itertools
@@ -36,8 +39,8 @@ HEVC_RANDOM_ACCESS = range(16, 22)  # BLA, IDR, CRA
 
 
 class SeekLost(Exception):
-    """A seek led elsewhere than the index says, or it is not proved which frames follow. Read the video from the
-    start.
+    """A seek led elsewhere than the index says, or it is not proved which frames follow. The caller then reads the
+    video from the start.
     """
 
 
@@ -92,8 +95,8 @@ class Seeker:
     def is_of_skipped(self, packet: "Packet[Any]", message: str) -> bool:
         """Returns whether the complaint `message` about a packet only means that frames were skipped before it.
 
-        That is so for all frames shown before the key frame of the seek, and for a frame that releases references which
-        were skipped.
+        That is so for each complaint about a frame shown before the key frame of the seek, and for the complaint that a
+        frame releases reference frames which were skipped.
         """
         if self._key_pts is None:
             return False
@@ -101,7 +104,8 @@ class Seeker:
         return is_leading or message.startswith(LETS_GO)
 
     def goes_on(self, frame: VideoFrame) -> bool:
-        """Returns whether `frame` is shown. Leading frames before the key frame of the seek are not shown.
+        """Returns whether `frame` is shown. Leading frames, which belong before the key frame of the seek, are not
+        shown.
 
         Raises SeekLost where a pass from the start might show other frames.
         """
@@ -129,7 +133,7 @@ def key_stamps(video: VideoBeingRead) -> list[int]:
     """Returns the time stamps of the key frames in a container's index, in ticks of the stream.
 
     The list is empty for files in which a seek may lead to other frames than a pass from the start. Matroska's index is
-    read through a second opening, because FFmpeg reads it at the first seek.
+    read from the file opened a second time, because FFmpeg reads this index only at the first seek.
     """
     names, timeline = formats(video.container), video.timeline
     if video.path is None or not isinstance(timeline, Timeline) or not names & INDEXED:
@@ -151,7 +155,8 @@ def codec_name(stream: VideoStream) -> str:
 
 
 def _in_order(stream: VideoStream) -> list[int]:
-    """Returns the time stamps of the key frames whose groups of frames are shown whole, in ticks of the stream.
+    """Returns the time stamps of the key frames whose groups of frames are shown whole, in ticks. A group is a key
+    frame with the frames up to the next key frame.
 
     Returns an empty list where stamps go back, or where a part between such groups is left out. An edit list leaves out
     frames of the first and the last groups. An edit list with several entries may leave out other frames too.
@@ -173,9 +178,9 @@ def _in_order(stream: VideoStream) -> list[int]:
 def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
     """Returns whether a key frame's packet says that no frame shown after it needs a frame before it.
 
-    extradata, content: the bytes of the codec's header and of the packet. H.264 needs an IDR picture, or a recovery
-    point of 0 frames that matches exactly. HEVC needs a random access picture. For other codecs every key frame
-    qualifies.
+    extradata, content: the bytes of the codec's header and of the packet. An H.264 packet must have an IDR picture,
+    which ends all references to earlier pictures, or the message of `_recovers_at_once`. An HEVC packet must have a
+    random access picture, at which decoding may start. For other codecs every key frame qualifies.
     """
     if codec not in ("h264", "hevc"):
         return True
@@ -189,7 +194,9 @@ def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
 
 
 def _units(content: bytes, width: int) -> Iterator[bytes]:
-    """Yields the NAL units of a packet. In front of each unit lies its length, in `width` bytes."""
+    """Yields the NAL units (the pieces with a type of their own) of a packet of H.264 or HEVC. In front of each unit
+    lies its length, in `width` bytes.
+    """
     at = 0
     while at + width < len(content):
         size = int.from_bytes(content[at : at + width], "big")
@@ -201,7 +208,9 @@ def _units(content: bytes, width: int) -> Iterator[bytes]:
 def _recovers_at_once(unit: bytes) -> bool:
     """Returns whether a NAL unit of H.264 has the message of a recovery point that takes effect at once.
 
-    Such a message states 0 frames (the bit 1) and an exact match (the bit 1).
+    Such a message states that pictures are right after 0 frames, and that they then equal those of a pass from the
+    start. The first two bits of the message are 1: the first is the code of the number 0, the second says that pictures
+    are equal.
     """
     at = 1
     while unit[0] & 31 == H264_SEI and at + 2 < len(unit):

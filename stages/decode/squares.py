@@ -54,7 +54,7 @@ def resized_by_pillow(image: Image.Image, size: Size, box: Rectangle) -> np.ndar
     """Returns the rectangle `box` of an image, resized to `size` = (width, height) by antialiased bilinear
     interpolation.
 
-    The values are those of Pillow, and of torchvision for Pillow images.
+    The values equal those of Pillow, and those of torchvision where torchvision resizes a Pillow image.
     """
     if image.size == size and box == (0, 0, *size):
         return np.asarray(image)
@@ -84,10 +84,11 @@ def resized_by_torch(image: Image.Image, size: Size, box: Rectangle) -> np.ndarr
 
 
 def _mixed(start: float, end: float, count: int, available: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns which pixels are mixed for `count` output pixels over [start, end), as three arrays [count].
+    """Returns which input pixels along one axis are mixed for each of `count` output pixels, as three arrays [count].
+    The output pixels divide the part [start, end) of the axis, which has `available` input pixels.
 
-    The arrays are the index of the pixel before each centre, the index of the pixel after it, and the share of the
-    pixel after it.
+    The arrays are the index of the input pixel before the centre of each output pixel, the index of the input pixel
+    after this centre, and the share of that second input pixel.
     """
     centres = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     centres = np.clip(centres, start, max(start, end - 1))

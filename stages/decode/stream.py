@@ -102,8 +102,8 @@ class Probe:
 class TimedFrame(NamedTuple):
     """A frame with the seconds since the first frame.
 
-    `coded` is its place among all frames that the decoder returned, `number` its place among the shown frames, both
-    from 0. Both are -1 after a seek.
+    `coded` is the place of the frame among all frames that the decoder returned, `number` its place among the shown
+    frames, both from 0. `coded` and `number` are -1 after a seek.
     """
 
     seconds: float
@@ -197,7 +197,7 @@ class OpenVideo:
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
         """Yields frames in presentation order. Each call continues where the last call ended.
 
-        Frames that cannot be decoded are noted in `complaints` and skipped, as a player does. Raises DecodeError
+        Frames that cannot be decoded are noted in `complaints` and skipped, as a player skips them. Raises DecodeError
         (`timeout`) once time.monotonic() is past `deadline`. Raises SeekLost where frames after a seek may differ from
         those of a pass from the start.
         """
@@ -220,10 +220,11 @@ class OpenVideo:
                 yield self.latest
 
     def skip_to(self, seconds: float) -> None:
-        """Seeks to the last key frame before `seconds`, where that saves time and frames and times are proved to stay
-        the same.
+        """Seeks to the last key frame before `seconds`, where that saves time, and where it is proved that later frames
+        and times equal those of a pass from the start.
 
-        Raises SeekLost where the file led elsewhere than its index says. Read the video from the start then.
+        Raises SeekLost where the file led elsewhere than its index says. The caller then reads the video from the
+        start.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:
@@ -333,7 +334,9 @@ def open_video(path: str | Seekable, rules: int = LATEST_RULES) -> Iterator[Open
 
 
 def begin_video(path: str | Seekable, rules: int = LATEST_RULES) -> OpenVideo:
-    """Opens a video as `open_video` does and returns it. The caller closes it, and reads it inside `heard`."""
+    """Opens a video as `open_video` does and returns it. The caller closes the video, and reads it inside a `with`
+    block of `OpenVideo.heard`.
+    """
     if not isinstance(path, str):
         path.seek(0)
     else:

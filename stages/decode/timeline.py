@@ -1,7 +1,8 @@
 """Computes when each decoded frame is shown, from the container's time stamps. Torch-free.
 
 Times are seconds since the first frame. A container states presentation times, or decode times only (avi, asf,
-Matroska's VfW tracks), or no times (raw streams). A stamp counts ticks of the container's clock.
+Matroska's tracks in the form of Video for Windows), or no times (raw streams). A stamp counts ticks of the container's
+clock.
 """
 
 import math
@@ -72,9 +73,9 @@ def first_stamps(
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
     """Returns (stamps of the first frames in ticks, iterator over all packets).
 
-    The stamps serve `are_copied`. The list is empty for containers in which stamps cannot have been copied. The stamps
-    come from the index of an mp4 or mov, and from the first packets of ts and mpg. The iterator also yields the packets
-    that this function read. An error while reading them is raised where the packets end.
+    The stamps are the input of `are_copied`. The list is empty for containers in which stamps cannot have been copied.
+    The stamps come from the index of an mp4 or mov, and from the first packets of ts and mpg. The iterator also yields
+    the packets that this function read. An error while reading them is raised where the packets end.
     """
     names = formats(container)
     if not 0 < float(stream.time_base or 0) * FINER <= COPIED_TICK_SECONDS:
@@ -116,11 +117,11 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PresentedFrames:
-    """The frames of a video by number, from 0. Frame n is shown at n / rate. Where the rate varies, it is shown at
+    """The frames of a video by number, from 0. Frame n is shown at n / rate. Where the rate varies, frame n is shown at
     `times[n]`.
 
-    `number` is the number of frames. `times` are seconds since the first frame. `slack_seconds` is how far containers
-    round times.
+    `number` is the number of frames. `times` are seconds since the first frame. `slack_seconds` is how far the
+    container may have rounded times.
     """
 
     number: int
@@ -140,8 +141,8 @@ class PresentedFrames:
     def within(self, interval: Interval | None) -> range:
         """Returns the numbers of the frames in an interval [start, end).
 
-        The first of them is the frame that is shown at the start. The last of them begins before the end. The range is
-        empty where the video ends before the interval.
+        The first number is that of the frame shown at the start of the interval. The last number is that of the last
+        frame that begins before the end of the interval. The range is empty where the video ends before the interval.
         """
         if interval is None:
             return range(self.number)

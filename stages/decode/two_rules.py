@@ -26,8 +26,8 @@ class Comparison:
     frames: other frames, or frames in place of an error, or an error in place of frames.
     unread: the video can be read by neither version of the rules.
 
-    `frame_times` [T] are the times of the T frames by the latest rules in seconds, `old_times` [T] those by the other
-    rules. Each is None where there are no times. `words` say what changes.
+    `frame_times` [T] are the times of the T frames by the latest rules in seconds, `old_times` [T] the times by the
+    other version. Each of the two is None where the row has no frames by that version. `words` say what changes.
     """
 
     change: Change

@@ -70,8 +70,9 @@ def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
     """Returns the digit images of `split`, which is "train", "val" or "test".
 
     MNIST has two files, for training and for testing. `test` has the second file. `val` has the last `num_val` images
-    of the first file, and `train` has the rest. scikit-learn's digits are divided alike. `folder` is the folder of
-    MNIST's idx files, gzipped or not. None stands for the digits that scikit-learn bundles, enlarged.
+    of the first file, and `train` has the rest. scikit-learn's digits are first divided into a part for training and a
+    part for testing, which take the place of the two files. `folder` is the folder of MNIST's idx files, gzipped or
+    not. None stands for the digits that scikit-learn bundles, enlarged.
 
     Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. `val` may be empty.
     """

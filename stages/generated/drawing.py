@@ -27,7 +27,9 @@ def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
 
 
 def pick_digit(rng: np.random.Generator, unseen: bool) -> tuple[FloatArray, int]:
-    """Returns a random digit image [8, 8] in 0..1, and its digit. With `unseen`, it is an image kept for testing."""
+    """Returns a random digit image [8, 8] in 0..1, and its digit. With `unseen`, the image is one of those kept for
+    testing, else one of the others.
+    """
     images, values = bundled_digits()
     bounds = (FIRST_UNSEEN_DIGIT, len(images)) if unseen else (0, FIRST_UNSEEN_DIGIT)
     index = int(rng.integers(*bounds))
@@ -64,7 +66,7 @@ def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray
 def ground(rng: np.random.Generator) -> UInt8Array:
     """Returns a random, almost grey background: [FRAME_SIZE, FRAME_SIZE, 3], 0..255.
 
-    It has a slope and a little noise.
+    The brightness rises or falls evenly across the background, and has a little noise.
     """
     ramp = np.linspace(-1, 1, FRAME_SIZE)
     slope = rng.uniform(-12, 12) * ramp[:, None] + rng.uniform(-12, 12) * ramp

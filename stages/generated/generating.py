@@ -25,7 +25,7 @@ VIDEOS_AT_ONCE = 16  # videos in one task of a process
 class GeneratedVideo:
     """A video to generate.
 
-    `path` is below the folder `videos`. `label` is the class name. `index` is the video's number in its split.
+    `path` is relative to the folder `videos`. `label` is the class name. `index` is the video's number in its split.
     """
 
     path: str
@@ -40,8 +40,8 @@ Render = Callable[[GeneratedVideo], bytes]
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
     """Returns the RGB frames [T, H, W, 3] (T frames, H rows, W columns) as the bytes of an mp4 file.
 
-    The codec is MPEG-4 part 2, which is twice as fast as x264's fastest preset. At FFmpeg's usual rate, pictures this
-    small lose little.
+    The codec is MPEG-4 part 2, which is twice as fast as x264's fastest preset. At FFmpeg's default bit rate, pictures
+    this small lose little.
     """
     import av
 
@@ -72,7 +72,7 @@ def generate_videos(
     The files are videos/<path>, annotations.csv (path below `root`, label, split) and, last, <name>.json with the
     parameters. If <name>.json exists with the same parameters, the function does nothing. `progress` is called with the
     number of videos finished since its last call. More than one worker means spawned processes. A script that asks for
-    them needs the usual `if __name__ == "__main__"`.
+    more than one worker needs the usual `if __name__ == "__main__"`.
 
     Raises ValueError if `root` holds a data set, or the beginning of a data set, with other parameters.
     """

@@ -35,7 +35,7 @@ class Motion:
 
     `actor` and `other` are the speeds of the two things before and after contact, in units of the pair's speed.
     `contact_degrees` is the range of the direction from the actor to the other thing, relative to the line. `gap_px` is
-    the distance between them at contact. `joined` means that both have the same speed.
+    how far the two things stay apart at contact. `joined` means that the two things have the same unit of speed.
     """
 
     actor: tuple[int, int]
@@ -118,7 +118,7 @@ def _anywhere(rng: np.random.Generator) -> FloatArray:
 def _candidate_pairs(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
     """Returns the centres [_CANDIDATES, T frames, 2 things, 2] of random pairs that perform `motion`.
 
-    Some leave the frame.
+    Some of these pairs leave the frame.
     """
     event = rng.uniform(5, 10, _CANDIDATES)
     heading = rng.uniform(0, 360, _CANDIDATES)
@@ -180,8 +180,8 @@ def _distractors(rng: np.random.Generator, motion: Motion, pair: FloatArray, siz
 def _tracks(rng: np.random.Generator, motion: Motion, sizes: IntArray) -> FloatArray:
     """Returns the centres [T frames, NUM_THINGS, 2] of a pair that performs `motion`, and of two distractors.
 
-    The class of the distractors is drawn once and kept. Otherwise a class that often leaves the frame would become
-    rarer.
+    The class of the distractors is drawn once, and is kept when candidates are drawn again. Otherwise a class that
+    often leaves the frame would become rarer.
     """
     others_motion = MOTIONS[CLASSES[rng.integers(len(CLASSES))]]
     while True:

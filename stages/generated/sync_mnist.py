@@ -71,13 +71,15 @@ class Cast:
     in_step: bool
 
     def label(self, digit_values: int) -> int:
-        """Returns the class number of the clip. It is that of the pair, or the last class if no digits move in step."""
+        """Returns the class number of the clip. The class is that of the pair of digits 0 and 1, or the last class if
+        no digits move in step.
+        """
         none = digit_values * (digit_values - 1) // 2
         return pair_label(self.values[0], self.values[1]) if self.in_step else none
 
 
 def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10) -> Cast:
-    """Returns the digits of a clip. The first is image `first`. The others are random images of other values.
+    """Returns the digits of a clip. The first digit is image `first`. The other digits are random images.
 
     All values are below `digit_values`, and no value occurs twice.
     """
@@ -90,8 +92,9 @@ def cast(rng: np.random.Generator, images: DigitImages, first: int, num_digits: 
 def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
     """Returns the corners [T, n, 2] of digits that walk at random. Digits are moved before the first frame is drawn.
 
-    A step is uniform in [max(-10, -p), min(10, 71 - p)) along each axis, for a digit at p. With `in_step`, digits 0 and
-    1 take one common step from the range that both share, and no step if they share no range.
+    A step is uniform in [max(-10, -p), min(10, 71 - p)) along each axis, where p is the digit's position on the axis.
+    With `in_step`, digits 0 and 1 take one common step from the range that both share, and no step if they share no
+    range.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []
@@ -145,7 +148,7 @@ def drawn(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncMnist:
-    """The generated data set that `options` describe. It makes each clip from its split and number."""
+    """The generated data set that `options` describe. The object makes a clip from the clip's split and number."""
 
     options: SyncMnistOptions
 

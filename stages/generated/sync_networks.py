@@ -1,9 +1,9 @@
 """Pre-trains SyncMNIST's backbones: `python -m kinegraph.stages.generated.sync_networks sync_cnn --out FILE`.
 
 The network sees digits that move independently of each other, never a pair that moves alike. By default it sees one
-digit at a time, as in the RSTG paper. Each cell of the map that lies on a digit learns which digit it is and, if the
-network spans several frames, how the digit moves. Other cells learn that there is no digit. Only digits of the split
-train appear.
+digit at a time, as in the RSTG paper. The training target of a cell of the output map is the digit on which the cell
+lies and, if the network spans several frames, how this digit moves. For a cell that lies on no digit, the target is
+that there is none. Only digits of the split train appear.
 
 Shapes: B clips, T frames, T' maps of a clip, n digits, C channels, H rows and W columns of a map.
 """

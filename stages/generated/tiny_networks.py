@@ -4,7 +4,8 @@ A thing is a disc, a diamond or a square with a digit on it. The networks see th
 other, never an interaction. tiny_i3d learns which digit a thing has and how the thing moves. tiny_rpn learns where
 things are. Training takes about eight minutes on one core.
 
-Shapes: B clips, T frames, T' frames of the last tap, K things, C channels, H rows and W columns of a frame.
+Shapes: B clips, T frames, T' frames of the last tap (a tap is a named layer whose output is stored), K things, C
+channels, H rows and W columns of a frame.
 """
 
 import argparse

@@ -25,7 +25,9 @@ Frame = tuple[np.ndarray, np.ndarray]  # regions [n, C] and boxes [n, 4] of one 
 
 
 class BottomUpFiles:
-    """Features with one .npz file per video or picture. The path below `root` without the ending is the video's id."""
+    """Features with one .npz file per video or picture. A file's path below `root`, without the ending, is the video's
+    id.
+    """
 
     kind = "bottom_up"
 
@@ -86,7 +88,8 @@ def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
 def are_frames(root: Path) -> bool:
     """Returns whether the .npz files below `root` look like frames of videos.
 
-    Each file then lies in a folder and its name ends with a digit. The first file holds one picture.
+    That is so where each file lies in a folder and its name ends with a digit, and where the first file holds one
+    picture.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):
@@ -150,8 +153,8 @@ def _regions_first(x: np.ndarray, boxes: np.ndarray, path: Path) -> np.ndarray:
 def _stacked(frames: Sequence[Frame], where: str) -> VideoFeatures:
     """Returns the features of a video, with `pooled` as the mean over the regions of each frame.
 
-    Frames may have different numbers of regions. Places past the number of a frame are zero. Raises FeatureFileError
-    where the frames have different numbers of channels.
+    Frames may have different numbers of regions. The arrays are zero past a frame's own number of regions. Raises
+    FeatureFileError where the frames have different numbers of channels.
     """
     sizes = {regions.shape[1] for regions, _ in frames}
     if len(sizes) > 1:

@@ -66,7 +66,7 @@ class VideoFeatures:
 
 
 class FeatureFiles(Protocol):
-    """The features of many videos, made by another program. Each format has a class of this form."""
+    """The features of many videos, made by another program. Each format has a class with the methods of this class."""
 
     kind: str
 

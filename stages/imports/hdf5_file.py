@@ -1,4 +1,4 @@
-"""Reads one HDF5 file that has a dataset per video, or a group per video as hloc writes it. Torch-free."""
+"""Reads one HDF5 file that has a dataset per video, or a group per video as the program hloc writes it. Torch-free."""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from kinegraph.stages.number_files import ArrayFileError, require_expansion, req
 class Hdf5File:
     """Features in one HDF5 file with one dataset per video.
 
-    A dataset is [C], [T, C] or [T, C, H, W], for T frames, C channels and maps of H rows and W columns. Where all
-    datasets have the same last name, or `dataset` is that name, the path of the group above is the video's id.
-    Otherwise, or with `dataset` ".", the path of the dataset is the id. Ids may contain slashes, which are nested
-    groups. Links are not followed.
+    A dataset is [C], [T, C] or [T, C, H, W], for T frames, C channels and maps of H rows and W columns. Where the paths
+    of all datasets end in the same name, or where the option `dataset` states such a name, a video's id is the path of
+    the group that contains its dataset. Where the names differ, or with `dataset` ".", the id is the path of the
+    dataset itself. Ids may contain slashes, which are nested groups. Links are not followed.
     """
 
     kind = "hdf5"

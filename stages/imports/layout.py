@@ -15,8 +15,9 @@ RAGGED = frozenset({"boxes", "regions"})  # roles whose axis after time may diff
 class FeatureLayout:
     """The layout of the features of all videos.
 
-    `num_frames` is the number of frames per video. `shapes` has the shape of one frame by role. `dtype` is the type of
-    maps or regions. For boxes and regions, whose number may differ between videos, the shape has the largest number.
+    `num_frames` is the number of frames per video. `shapes` maps the role of an array, such as `maps` or `boxes`, to
+    the shape of one frame. `dtype` is the type of maps or regions. For boxes and regions, whose number may differ
+    between videos, the shape has the largest number.
     """
 
     num_frames: int

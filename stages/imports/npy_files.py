@@ -15,7 +15,7 @@ SUFFIX = ".npy"
 
 
 class NpyFiles:
-    """Features with one .npy file per video. The path below `root` without the ending is the video's id.
+    """Features with one .npy file per video. A file's path below `root`, without the ending, is the video's id.
 
     The array of a file is [C], [T, C] or [T, C, H, W], for T frames, C channels and maps of H rows and W columns.
     """

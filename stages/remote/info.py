@@ -1,4 +1,4 @@
-"""Reads what stores report about a file. Each store has other names for it. Torch-free, and without fsspec."""
+"""Reads what stores report about a file. Stores name these facts differently. Torch-free, and without fsspec."""
 
 from collections.abc import Mapping
 from contextlib import suppress

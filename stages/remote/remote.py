@@ -52,10 +52,11 @@ class Remote:
     """Makes the requests of one process to URLs. Any thread may call it. Once the event `stopping` is set, waiting
     ends.
 
-    A request is tried `tries` times while the network is at fault. Then the video that last succeeded is requested. If
-    the store answers, this video is at fault, and DecodeError is raised. Otherwise NetworkError is raised, which stops
-    the run. Every method also raises CredentialsError where the store refuses the credentials, Stopped once `stopping`
-    is set, and UnknownStorage where no installed package opens the URL.
+    A request for a video is tried `tries` times while the network seems at fault. Then the video of the last request
+    that succeeded is requested again. If the store answers, the network works, so the video that failed is at fault,
+    and DecodeError is raised for it. Otherwise NetworkError is raised, which stops the run. Every method also raises
+    CredentialsError where the store refuses the credentials, Stopped once `stopping` is set, and UnknownStorage where
+    no installed package opens the URL.
     """
 
     def __init__(self, tries: int, stopping: threading.Event | None = None) -> None:
@@ -106,8 +107,9 @@ class Remote:
     def copy(self, url: str, target: Path, info: RemoteInfo, max_bytes: int) -> None:
         """Copies a video to the file `target`. `info` is the result of `info` for the same URL.
 
-        A copy of another size is repeated. Never writes more than `max_bytes`. Raises DecodeError where a video of
-        unknown size has more bytes, and OSError where the disk has no room.
+        Where the copy has another size than `info` states, the video is copied again. Never writes more than
+        `max_bytes`. Raises DecodeError where a video of unknown size has more bytes, and OSError where the disk has no
+        room.
         """
         self._patiently(url, lambda: self._copy(url, target, info, max_bytes))
 
@@ -290,7 +292,8 @@ def _system(process: int, place: str) -> fsspec.AbstractFileSystem:
 def _settings(scheme: str) -> dict[str, Any]:
     """Returns the settings that fsspec receives for URLs of `scheme`, empty for other schemes than HTTP.
 
-    For HTTP, the time without an answer is limited in place of the time of the whole transfer. The user's settings win.
+    For HTTP, the time without an answer is limited in place of the time of the whole transfer. The user's own settings
+    of fsspec replace these settings.
     """
     if scheme not in HTTP:
         return {}

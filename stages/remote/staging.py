@@ -44,7 +44,8 @@ class AtHand:
     def identity(self) -> Source | None:
         """Returns the identity of the video for the ledger, or None where the file cannot be read.
 
-        For a copy, the digest is computed from the copy, and the version is that of the original.
+        For a copy, the digest is computed from the copy, and the version is the one that the store reports for the
+        original.
         """
         source = images_identity(self.file) if Path(self.file).is_dir() else source_identity(self.file)
         return self.original[1].identified(source) if source is not None and self.original else source
@@ -55,8 +56,8 @@ class AtHand:
 
 
 class Staging:
-    """Provides videos as files of this machine. No copy is left at the end, and all copies together stay within the
-    limit.
+    """Provides videos as files of this machine. No copy is left at the end, and all copies together stay within
+    `options.max_bytes`.
 
         with Staging(options) as staging:
             following = staging.begin(url)      # copying begins
@@ -65,9 +66,9 @@ class Staging:
             # the copy is gone
 
     Use files in the order in which they were begun. Any number of threads may use files, one file at a time per thread.
-    Room is given to copies in that order, so that no video waits for a later one. A file that was begun need not be
-    used. Entering a video raises the errors of `Remote`. It raises StagingError where the folder for copies cannot be
-    used.
+    Copies get their room on the disk in the order in which they were begun, so that no video waits for a later video. A
+    file that was begun need not be used. Entering a video raises the errors of `Remote`. It raises StagingError where
+    the folder for copies cannot be used.
     """
 
     def __init__(self, options: StagingOptions) -> None:
@@ -223,8 +224,8 @@ class _Room:
         self._changed = threading.Condition()
 
     def take(self, number: int, num_bytes: int) -> None:
-        """Waits until all lower numbers have their bytes and `num_bytes` are free, then takes them. Raises Stopped
-        after `close`.
+        """Waits until all copies with lower numbers have their bytes and `num_bytes` are free, then takes `num_bytes`
+        for copy `number`. Raises Stopped after `close`.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or (self._next == number and num_bytes <= self._free_bytes))

@@ -23,7 +23,7 @@ PICKLES = (".pkl", ".pickle")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a checkpoint by name. They may lie under one of the keys WRAPPERS.
+    """Returns the tensors of a checkpoint by name. The file may hold them in a dict under one of the keys WRAPPERS.
 
     A prefix in PREFIXES that all names have is removed. Formats are safetensors, files of torch.save, and pickles of
     numpy arrays (.pkl files of Caffe2 and of detectron2's model zoo). Raises WeightsError where the file is damaged,

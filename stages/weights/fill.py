@@ -25,8 +25,8 @@ def fill(
 ) -> None:
     """Copies the tensors of a checkpoint into `network`, in place.
 
-    above: name -> shape of the tensors that were cut away from the network. A file may have these tensors. Their shapes
-    must then be the same.
+    above: name -> shape of the tensors that were cut away from the network. A file may have these tensors. The shapes
+    in the file must then equal those in `above`.
 
     is_ignored: returns whether a tensor of the file is left out on purpose, by its name in kinegraph.
 
@@ -73,8 +73,8 @@ def _headline(converted: Converted) -> str:
 
 
 def _stems(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> list[str]:
-    """Returns sentences about how the first convolution of the file differs from that of the network. `shapes` is the
-    network's.
+    """Returns sentences about how the first convolution of the file differs from that of the network. `shapes` has the
+    shapes of the network's tensors by name.
 
     The list is empty where nothing differs, or where the network is no 3D ResNet.
     """

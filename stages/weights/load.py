@@ -164,7 +164,7 @@ def _check_classes(
 ) -> None:
     """Raises WeightsError for a file that has the name of a public file but another number of classes.
 
-    Such a file is another file, and its network may expect other pixels.
+    Such a file is not the public file, and its network may expect other pixels than the network of the public file.
     """
     if source is None or source.classes is None or converted.classes in (None, source.classes):
         return

@@ -1,8 +1,9 @@
 """Reads pickles of numpy arrays so that no file can make numpy or the interpreter follow invalid pointers.
 
 numpy's own dtype takes flags from a pickle, and with some flags raw bytes count as pointers. So kinegraph replaces
-numpy.dtype, and the functions that make arrays of it, by its own types. Kinegraph's types accept only numbers, and they
-take only the byte order from the state of a dtype. Errors that say `refused` are about contents that could do harm.
+numpy.dtype, and numpy's functions that make arrays of a dtype, by types of its own. Kinegraph's types accept only
+numbers, and they take only the byte order from the state of a dtype. Errors that say `refused` are about contents that
+could do harm.
 """
 
 import io
@@ -139,7 +140,7 @@ def _from_buffer(raw: object, kind: object, shape: object, order: object, axes: 
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Returns the bytes of `text`. Python 3 writes bytes as such text into pickles that Python 2 can read.
+    """Returns the bytes of `text`. Python 3 writes bytes as latin-1 text into pickles that Python 2 can read.
 
     Raises WeightsError for another encoding than latin1.
     """
@@ -192,7 +193,9 @@ _Base: Any = pickle._Unpickler  # the unpickler in C has no hook for BUILD and f
 
 
 class ArrayUnpickler(_Base):  # type: ignore[misc]
-    """Reads the names in ADMITTED and plain containers. No file can make it use more memory than the file is long."""
+    """Reads pickles that hold plain containers and the names in ADMITTED. Raises WeightsError for any other name. No
+    file can make the reader use more memory than the file is long.
+    """
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Base.dispatch)
 

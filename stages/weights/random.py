@@ -15,12 +15,12 @@ BRANCH_GAIN, LINEAR_GAIN = 0.2, 0.5**0.5
 def initialise(network: nn.Module, seed: int) -> None:
     """Draws random weights that keep activations near one at any depth, in place, without torch's global generator.
 
-    Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10), which keeps the second moment from one ReLU
-    to the next. In a residual network, each branch would add twice the second moment of its input, and the 33 blocks of
-    a ResNet-101 would overflow float16. So the last norm of each branch gets the gain BRANCH_GAIN, and a block
-    multiplies the second moment by only 1 + 2 BRANCH_GAIN^2. Shortcuts and linear projections, which no ReLU follows,
-    keep the moment. The layers are drawn from bottom to top and do not depend on where the network is cut. A network
-    with a method `draw` draws its own weights.
+    Convolutions are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10 of that paper), which keeps the second moment
+    (the mean square) of activations from one ReLU to the next. In a residual network, each branch would add twice the
+    second moment of its input, and the 33 blocks of a ResNet-101 would overflow float16. So the last norm of each
+    branch gets the gain BRANCH_GAIN, and a block multiplies the second moment by only 1 + 2 BRANCH_GAIN^2. Shortcuts
+    and linear projections, which no ReLU follows, keep the second moment. The layers are drawn from bottom to top and
+    do not depend on where the network is cut. A network with a method `draw` draws its own weights.
     """
     draw = getattr(network, "draw", None)
     if draw is not None:

@@ -67,8 +67,8 @@ def _imagenet(file_name: str, short_side_px: int = 256) -> WeightSource:
 def _kinetics(
     url: str, licence: str, num_frames: int, step: int, geometry: _Geometry, resize: Resize | None = "torch"
 ) -> WeightSource:
-    """Returns the source of a file of Facebook's code bases, trained and tested on clips of `num_frames` frames, `step`
-    apart.
+    """Returns the source of a file of Facebook's code bases, trained and tested on clips of `num_frames` frames.
+    Neighbouring frames of a clip are `step` frames of the video apart.
     """
     return WeightSource(
         url=f"https://dl.fbaipublicfiles.com/{url}",
@@ -117,7 +117,7 @@ def _nonlocal_net(name: str, affine: bool, num_frames: int, step: int) -> Weight
     """Returns the source of a file of the non-local networks, for clips of `num_frames` frames, `step` apart.
 
     affine: the norms in the file were folded to scale and shift. The files for 32 frames 2 apart, and for 128 frames 1
-    apart, were trained by the paper's own code, with time strides in stem and pool1.
+    apart, were trained by the code of the paper on non-local networks, with time strides in stem and pool1.
     """
     before = "I3D" if affine else "IN"
     geometry = _NONLOCAL_NET_LONG if (num_frames, step) in ((32, 2), (128, 1)) else _NONLOCAL_NET

@@ -19,8 +19,8 @@ ChannelOrder = Literal["RGB", "BGR"]
 class Pixels:
     """Describes the pixels that a network expects: from 0 to 1, minus `mean`, divided by `std`, in `channel_order`.
 
-    The three values of `mean` and `std` are in that order too. For a network trained on 0 to 255, the published mean
-    and std are divided by 255.
+    The three values of `mean` and `std` are in `channel_order` too. For a network trained on 0 to 255, the published
+    mean and std are divided by 255.
     """
 
     mean: Channels
@@ -51,7 +51,7 @@ class WeightSource:
     file_name: unique among all sources; a prefix distinguishes two public files of one name.
     sha256: all 64 hex digits or the leading ones, as published; empty where none is published.
     path: the path of a shipped file below the folder of the package `stages`.
-    pixels: None where the pixels are the network's own (its catalogue entry).
+    pixels: None where the file expects the pixels that the network's catalogue entry states.
     sampling: None for networks of single images.
     short_side_px, crop_px: sizes of the frames that the file was tested on.
     classes: number of classes of the classifier, which is left out.
@@ -74,7 +74,9 @@ class WeightSource:
 
     @property
     def framing(self) -> Framing | None:
-        """Returns the framing with which the file was tested. Returns None where a config cannot state this framing."""
+        """Returns the framing (how a frame becomes a square input) with which the file was tested. Returns None where a
+        config cannot state this framing.
+        """
         if self.resize is None or self.crop_px is None:
             return None
         return Framing(size=self.crop_px, resize_short=self.short_side_px, resize=self.resize)
@@ -102,8 +104,8 @@ def check_word(weights: str, named: Mapping[str, WeightSource], other_words: Seq
     """Raises ValueError for weights that cannot exist.
 
     A name from `named`, `random:<seed>`, a file, and every text that looks like a path are accepted. The machine that
-    loads the weights checks later whether the path has a file. other_words: other values that are accepted, for the
-    message.
+    loads the weights checks later whether the path has a file. other_words: values that the caller accepts besides
+    these. The message names them.
     """
     path = Path(weights).expanduser()
     kind, _, seed = weights.partition(":")

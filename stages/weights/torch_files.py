@@ -1,7 +1,7 @@
 """Checks files of torch.save before torch reads them.
 
-torch.load with weights_only runs no code of a file. But it computes the hash of every key in the file. The hash of
-tuples that are nested a million deep ends the process.
+torch.load with weights_only runs no code of a file. But torch.load computes the hash of every key of a dict in the
+file. The hash of tuples that are nested a million deep ends the process.
 """
 
 import io
@@ -28,8 +28,8 @@ ZIP_BEGINS = b"PK\x03\x04"
 def require_sound(path: Path) -> None:
     """Raises WeightsError for a file of torch.save that could do harm, or that is damaged.
 
-    Such a file is an archive that unpacks to too many bytes, a TorchScript archive, or a file with tuples nested too
-    deep. Raises OSError where the file cannot be read at all.
+    A file that could do harm is an archive that unpacks to too many bytes, a TorchScript archive, or a file with tuples
+    nested too deep. Raises OSError where the file cannot be read at all.
     """
     try:
         with open_regular(path) as file:
@@ -86,8 +86,8 @@ class _Part:
 
 
 class _Nesting(ArrayUnpickler):
-    """Reads a pickle and builds only containers. Raises WeightsError for a tuple with more than MOST_TUPLES tuples in
-    it.
+    """Reads a pickle and builds only the containers in it, such as tuples and dicts. A `_Part` replaces every other
+    object. Raises WeightsError for a tuple with more than MOST_TUPLES tuples in it.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(ArrayUnpickler.dispatch)

@@ -1,5 +1,5 @@
-"""Defines the names of Caffe2 (`blobs` of a .pkl), which the files of video-nonlocal-net and SlowFast's model zoo
-have.
+"""Defines the names that tensors have in Caffe2 (under `blobs` in a .pkl file). Files of video-nonlocal-net and of
+SlowFast's model zoo use these names.
 """
 
 import re
@@ -62,7 +62,7 @@ def _with_statistics(state: State) -> State:
 def _with_norms_after_attention(state: State) -> State:
     """Returns `state` with a norm of scale 1 and shift 0 after each attention block, where the file has no such norms.
 
-    The authors' config for `affine` networks omits these norms (NONLOCAL.USE_BN).
+    The config of video-nonlocal-net for `affine` networks omits these norms (NONLOCAL.USE_BN).
     """
     complete = dict(state)
     if not any(name.endswith(".norm.bias") for name in state):

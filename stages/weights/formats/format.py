@@ -20,8 +20,8 @@ class Format:
     sign: regular expression of a name that only this format has. pairs: (kinegraph's name, name in the file). The first
     pair that matches a name counts, and a field such as `{block}` stands for the same text in both names. ignored:
     regular expression of names in the file that are left out -> why. adapt: returns the state dict, with kinegraph's
-    names, after changes other than renaming. only_for: a prefix of the networks that may take these weights. Other
-    networks have the same names but would compute something else.
+    names, after changes other than renaming. only_for: a prefix of the networks that may take these weights. Some other
+    networks have tensors of the same names, but would compute something else with these weights.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Defines the names of pytorchvideo (`model_state` of a .pyth).
+"""Defines the names that tensors have in files of pytorchvideo (under `model_state` in a .pyth file).
 
 Blocks are numbered. The pool after res2 has a number too, where the network has this pool.
 """

@@ -1,4 +1,6 @@
-"""Defines the names of SlowFast (facebookresearch/SlowFast): `model_state` of a .pyth, networks with one pathway."""
+"""Defines the names that tensors have in files of facebookresearch/SlowFast (under `model_state` in a .pyth file), for
+networks with one pathway.
+"""
 
 from kinegraph.stages.weights.formats.format import Format, with_leaves
 

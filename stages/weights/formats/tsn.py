@@ -1,7 +1,8 @@
-"""Defines the names of the TSN family, which has a 2D network inside `base_model`.
+"""Defines the names that tensors have in files of the TSN family. Its networks have a 2D network inside `base_model`.
 
 Files come from yjxiong/tsn-pytorch and mit-han-lab/temporal-shift-module. TSM wraps the first convolution of a block,
-which adds `.net` to its name. BN-Inception also comes alone, with its names in Caffe.
+which adds `.net` to its name. BN-Inception also comes in files without `base_model`, with the names that its tensors
+have in Caffe.
 """
 
 from kinegraph.stages.weights.formats.format import Format, State
