@@ -86,7 +86,7 @@ class InteractionsOptions(StageOptions):
 
 
 class SyncMnistOptions(StageOptions):
-    """The generated data set SyncMNIST of the RSTG paper. A label says which two of the digits move in step.
+    """The generated data set SyncMNIST of the RSTG paper. A label says which two of the digits in a video move in step.
 
     The data set is made below `root` where it is missing. Videos of `test` show digits that no other split shows. See
     docs/sync_mnist.md.

@@ -31,9 +31,9 @@ class DecodedClip:
     `whole`.
 
     `frame_numbers` are the places of the frames among the frames as presented. `coded_numbers` are their places among
-    all frames that the decoder returned, so that they are the same for any version of the rules. Both are -1 where a
-    part of the video was skipped. `video_frames` is the number of frames of the video, set where numbers were asked
-    for.
+    all frames that the decoder returned, so that `coded_numbers` are the same for any version of the rules. Both kinds
+    of numbers are -1 where a part of the video was skipped. `video_frames` is the number of frames of the video, set
+    where numbers were asked for.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds

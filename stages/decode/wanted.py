@@ -14,7 +14,9 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """The input of a backbone: every `every`-th frame of a clip, with the row's crop resized to `size` x `size` px."""
+    """The input of a backbone: the crop of a row, cut out of every `every`-th frame of the clip and resized to `size` x
+    `size` px.
+    """
 
     every: int
 

@@ -66,9 +66,10 @@ def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) ->
 
 
 class CellClassifier(nn.Module):
-    """A backbone with the layers that train it. They predict which digit lies on each cell of the map.
+    """A backbone with additional layers for its training, which predict which digit lies on each cell of the output
+    map.
 
-    If the backbone spans several frames, they also predict the velocity of the digit.
+    If the backbone spans several frames, the additional layers also predict the velocity of the digit.
     """
 
     def __init__(self, name: str, digit_values: int) -> None:

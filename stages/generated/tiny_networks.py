@@ -202,7 +202,7 @@ def train_rpn(seed: int, steps: int = 300, batch_size: int = 8) -> RpnProposer:
 
 
 def save(network: nn.Module, path: Path) -> str:
-    """Writes the weights of `network` in float16 to `path`, without the counters of norms.
+    """Writes the weights of `network` in float16 to `path`, without the numbers of batches that batch norms count.
 
     Returns the file's sha256.
     """

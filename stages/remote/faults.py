@@ -1,7 +1,7 @@
 """Decides what is at fault for an error of a file system: one video, the credentials, or the network.
 
 Implementations of fsspec translate errors differently, and some wrongly. For HTTP, every failure to read a file's
-headers becomes a FileNotFoundError. So the causes of an error are checked too.
+headers becomes a FileNotFoundError. So the errors that caused an error are checked too.
 """
 
 from collections.abc import Iterator, Mapping

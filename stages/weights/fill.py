@@ -1,4 +1,5 @@
-"""Fills a network from a checkpoint. Every key is used or left out for a reason, and every tensor is filled.
+"""Fills a network from a checkpoint. Every tensor of the checkpoint is used or left out for a reason, and every tensor
+of the network is filled.
 
 State dicts map names to tensors. Kinegraph's names and the names in a file may differ (see `formats`).
 """
