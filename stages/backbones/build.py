@@ -48,9 +48,10 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
     """Returns the network up to the highest of `taps`, frozen, in evaluation mode, on the CPU, in float32.
 
     `weights` is a name from the entry's `weights`, a local file, `random:<seed>`, or `inflate:` followed by one of
-    these for the 2D network that the entry names. The classifier of a file is left out. Layers of a file above the cut
-    are left out too, but must fit. All other keys of a file must be used. `options` are the options of the entry. For a
-    network of the ResNet-3D family, they override the geometry in which a named file was trained.
+    these three forms for the 2D network that the entry names. The classifier of a file is left out. Layers of a file
+    above the cut are left out too, but must fit the network. Every other tensor of a file must belong to the network.
+    `options` are the options of the entry. For a network of the ResNet-3D family, they override the geometry in which a
+    named file was trained.
 
     Raises ValueError if there is no such backbone, tap or option. Raises WeightsError if the weights cannot be read or
     do not belong to the network.
@@ -75,7 +76,8 @@ def build_backbone(model: str, weights: str, taps: Sequence[str], **options: int
 def backbone_digest(network: Backbone, backbone: BackboneEntry, weights: str) -> str:
     """Returns a text that identifies the weights in fingerprints.
 
-    For inflated weights it is the digest of the tensors.
+    For inflated weights the text is a digest of the network's tensors. For other weights it is the digest of
+    `weights_digest`.
     """
     if weights.startswith(INFLATE):
         return tensors_digest(network)

@@ -227,9 +227,10 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
 
 
 def owner(backbone: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
-    """Returns the description of the backbone to which the weights belong, and the name of the weights there.
+    """Returns the description of the backbone to which the weights belong, and the name of the weights in that
+    description.
 
-    For `inflate:...` this is the 2D network. For other weights it is `backbone` itself.
+    For `inflate:...` this is the 2D network. For other weights the description is `backbone` itself.
     """
     if weights.startswith(INFLATE) and backbone.inflates is not None:
         return CATALOGUE[backbone.inflates], weights.removeprefix(INFLATE)

@@ -1,4 +1,4 @@
-"""Counts the parameters and multiplications of a backbone in the way of papers."""
+"""Counts the parameters and multiplications of a backbone as papers count them."""
 
 import torch
 from torch import nn

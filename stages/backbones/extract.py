@@ -25,8 +25,8 @@ class FeatureExtractor:
     """The network of one backbone entry on one device. A worker process loads it once.
 
     With `compiled`, torch.compile makes faster code of the network at the first batch, which takes minutes. Raises
-    UsageError if the machine has no compiler for it, or if the device cannot compute in the precision. Raises
-    WeightsError if the weights cannot be read or do not belong to the network.
+    UsageError if the machine has no compiler for torch.compile, or if the device cannot compute in the precision.
+    Raises WeightsError if the weights cannot be read or do not belong to the network.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:

@@ -16,9 +16,9 @@ def fold_batch_norms(network: nn.Module) -> None:
     """Replaces each convolution and the batch norm behind it by one convolution, in place and in float32.
 
     The network must be frozen. Pairs are recognised by their names: `conv1` and `bn1`, `conv` and `bn`, `x` and `x_bn`,
-    or neighbours in an nn.Sequential. The rule holds in all networks of the catalogue (a test compares results), but
-    not in every network. In float32, results change by rounding only. In bf16, results come nearer to float32, because
-    fewer values are rounded.
+    or neighbours in an nn.Sequential. In all networks of the catalogue, two layers with such names follow each other
+    directly (a test compares results). Other networks may break this rule. In float32, results change by rounding only.
+    In bf16, results come nearer to float32, because fewer values are rounded.
     """
     for parent in network.modules():
         for conv, norm in list(_pairs(parent)):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 class NonLocal(nn.Module):
     """Computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))).
 
-    phi and g see x after 1 x 2 x 2 max-pooling. A new block is the identity, because the gain of its norm is 0. The
-    scale is that of the authors' code. With `frames`, each group of that many consecutive frames attends to itself
-    only, as in the authors' code.
+    theta, phi, g and out are 1x1x1 convolutions. phi and g see x after 1 x 2 x 2 max-pooling. A new block is the
+    identity, because the gain of its norm is 0. The scale 1 / sqrt(C / 2) is that of the authors' code. With `frames`,
+    each group of `frames` consecutive frames attends to itself only, as in the authors' code.
     """
 
     def __init__(self, channels: int, frames: int | Literal["all"] = "all") -> None:

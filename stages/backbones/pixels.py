@@ -34,8 +34,8 @@ def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
     """Returns how frames are resized and cut for a backbone entry: `size`, `resize_short` and `resize`.
 
     Values in the options have priority. Values that the options leave open are those with which the weights were
-    tested. They are used only together. If the options have another `size`, or if nothing is known about the weights,
-    crops are cut first and then resized.
+    tested. The values of the weights are used only together. If the options have another `size`, or if nothing is known
+    about the weights, crops are cut first and then resized.
     """
     source = known_source(options.weights, backbone.weights)
     tested = source.framing if source is not None else None

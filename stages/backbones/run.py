@@ -20,7 +20,7 @@ from kinegraph.stages.stage import StageBatch
 class BackboneRunner:
     """Computes the features of one backbone entry on one device.
 
-    The network always runs on the whole batch, so that the memory layout stays the same.
+    The network always runs on the whole batch, so that the memory layout of its input is the same for every batch.
     """
 
     def __init__(

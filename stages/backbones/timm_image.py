@@ -1,7 +1,7 @@
 """Runs image models of timm on each frame of a clip. Only models that return intermediate maps are possible.
 
 No other backbone needs timm. A plan must know channels and sizes, and timm reports them only after building the model.
-So a plan imports torch through this file, but only for a config that names such a model.
+So a plan imports torch through this file, but only for a config that names a model of timm.
 
 Shapes: B clips, T frames, C channels, H rows and W columns.
 """

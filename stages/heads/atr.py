@@ -68,7 +68,8 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 
 
 class Atr(MapHead):
-    """Runs ATR blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
+    """Runs ATR blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean of the result over time and
+    space.
 
     Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its ReLU.
     This head has the block behind the cached tap, whose maps have passed that ReLU.
@@ -81,7 +82,7 @@ class Atr(MapHead):
 
 
 class AtrBlock(nn.Module):
-    """Computes X + Y for X [B, T, C, H, W]. Y has the same shape.
+    """Computes X + Y for X [B, T, C, H, W]. Y has the shape of X.
 
     Y is computed in three steps: find the place of the action, mix its features over time, and distribute the result
     over the map. By default the block has C^2 / 16 + 19 C / 16 (locator) + 2 (C^2 + 3) + 2 C (reasoners, LayerNorm) + 2
@@ -107,8 +108,7 @@ class AtrBlock(nn.Module):
         """Returns `z` [B, T, C] distributed over the positions of the map: [B, T, C, H, W] (reconstructed).
 
         `located` is the map M [B, T, 1, H, W] of the action. The option `distribution` chooses the result: sigmoid(M) z
-        for "scaling", z + sigmoid(M) for "adding". Without distribution, or without M, the result is z as [B, T, C, 1,
-        1].
+        for "scaling", z + sigmoid(M) for "adding". For "none", or without M, the result is z as [B, T, C, 1, 1].
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":
@@ -121,8 +121,8 @@ class AtrBlock(nn.Module):
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
     """Returns the features of the action in each frame: [B, T, C] (reconstructed).
 
-    They are s_t = sum over positions of softmax(M_t) X_t (eq. 5). `x` is X [B, T, C, H, W]. `located` is the map M [B,
-    T, 1, H, W] of the action.
+    They are s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5). `x` is X [B, T, C, H, W]. `located` is the
+    map M [B, T, 1, H, W] of the action.
     """
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
@@ -161,9 +161,10 @@ class Locator(nn.Module):
         return torch.stack(parts).sum(0)
 
     def _motion(self, phi1: nn.Module, x: Tensor) -> Tensor:
-        """Returns phi1(x_{t+1}) - x_t for the frames of `x` [B, T, R, H, W], in the same shape.
+        """Returns phi1(x_{t+1}) - x_t for the frames of `x` [B, T, R, H, W]: [B, T, R, H, W].
 
-        The option `last_motion` decides with which frame the last one is compared.
+        The last frame of a clip has no next frame. By the option `last_motion`, its motion is 0 ("zero"), or the last
+        frame is compared with itself ("repeat") or with the first frame ("wrap").
         """
         if self.last_motion == "zero":
             return F.pad(each_frame(phi1, x[:, 1:]) - x[:, :-1], (0, 0) * 3 + (0, 1))
@@ -172,7 +173,7 @@ class Locator(nn.Module):
 
 
 class EfficientReasoner(nn.Module):
-    """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}) (eq. 8 and 9): s [B, T, C] -> z [B, T, C].
+    """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}) (ATR paper, eq. 8 and 9): s [B, T, C] -> z [B, T, C].
 
     Frames outside the clip count as 0. Frames, channels and clips share the 2 radius + 1 numbers w. For radius 1, these
     numbers start as (0, 1, 0), which mixes no frames.
@@ -190,7 +191,7 @@ class EfficientReasoner(nn.Module):
 
 
 class GraphReasoner(nn.Module):
-    """Computes Z = W g(S) (eq. 6 and 7): S [B, T, C] -> Z [B, T, C].
+    """Computes Z = W g(S) (ATR paper, eq. 6 and 7): S [B, T, C] -> Z [B, T, C].
 
     Row p of W is the softmax over frames q of theta(s_p) . phi(s_q).
     """

@@ -23,9 +23,10 @@ class AvgPoolOptions(TapOptions):
 class AvgPool(Head):
     """Classifies the mean over frames of features/<backbone>/<tap>_pooled [T, C].
 
-    The consensus values `logits` and `max` are those of TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1). With them,
-    each frame is classified. `logits` takes the mean of the frames' logits, `max` the maximum. The values `features`
-    and `logits` differ only in dropout, which acts on the clip or on each frame.
+    The option `consensus` chooses how frames are joined. With `features`, the mean of the frame features is classified.
+    With `logits` or `max`, each frame is classified, as in TSN (Wang et al. 2016, arXiv 1608.00859, eq. 1). The logits
+    of the clip are then the mean (`logits`) or the maximum (`max`) of the frames' logits. `features` and `logits`
+    differ only in dropout. Dropout acts on the mean with `features`, and on each frame with `logits`.
     """
 
     option_model = AvgPoolOptions

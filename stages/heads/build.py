@@ -60,7 +60,7 @@ def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dic
 
     The caller loads the weights of a run into the head.
 
-    Raises HeadError if the options or the arrays do not fit.
+    Raises HeadError if the options or the arrays do not fit the head.
     """
     return _build(name, spec, num_classes, options, empty)
 

@@ -27,10 +27,10 @@ class ConvLstmOptions(MapOptions):
 
 
 class ConvLstm(Head):
-    """Runs one ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W] and classifies its state after the last
-    frame.
+    """Runs one ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W] and classifies the layer's state after the
+    last frame.
 
-    The state is averaged over positions first.
+    The state is averaged over the positions of the map before it is classified.
     """
 
     option_model = ConvLstmOptions
@@ -52,7 +52,8 @@ class ConvLstm(Head):
 
 
 class ConvLstmLayer(nn.Module):
-    """An LSTM whose products with weights are convolutions (eq. 3): x [B, T, C, H, W] -> states [B, T, K, H, W].
+    """An LSTM whose products with weights are convolutions (ConvLSTM paper, eq. 3): x [B, T, C, H, W] -> states [B, T,
+    K, H, W].
 
     The gates have the order input, forget, output, new content. `size` (H, W) adds peepholes, which are weights from
     the cell to the gates. Peepholes start at 0. With peepholes the layer takes maps of that size only.

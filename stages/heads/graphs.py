@@ -11,7 +11,8 @@ from torch import Tensor
 
 
 def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-    """Returns the similarity graph G [B, V, V] (eq. 1 and 2): G_ij = exp(q_i . k_j) / sum over j of exp(q_i . k_j).
+    """Returns the similarity graph G [B, V, V] (STRG paper, eq. 1 and 2): G_ij = exp(q_i . k_j) / sum over j of exp(q_i
+    . k_j).
 
     q_i and k_j are rows of `queries` and `keys` [B, V, C]. The sum runs over the valid nodes j of the clip. `valid` is
     bool [B, V]. Rows sum to 1. Columns of nodes that are not valid are 0 if the clip has a valid node.
@@ -22,9 +23,9 @@ def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
 
 
 def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the spatial-temporal graphs `front` and `back`, each [B, T - 1, N, N] (eq. 3).
+    """Returns the spatial-temporal graphs `front` and `back`, each [B, T - 1, N, N] (STRG paper, eq. 3).
 
-    Weights are overlaps of boxes in neighbouring frames, with rows normalised.
+    Weights are overlaps of boxes in neighbouring frames, and each row is divided by its sum.
 
     With s_ij = IoU of box i in frame t and box j in frame t + 1,
         front_ij = s_ij / sum_j s_ij      rows in frame t, columns in frame t + 1

@@ -18,7 +18,7 @@ POSITION_CELLS, POSITION_STD = 6, 2.0  # values of the released code
 
 
 def cells(scales: Sequence[int]) -> list[tuple[ExactInterval, ExactInterval]]:
-    """Returns the vertical and the horizontal interval of every node, in the unit square."""
+    """Returns the vertical and the horizontal interval of every node's cell, in the unit square."""
     return [(_part(row, g), _part(column, g)) for g in scales for row in range(g) for column in range(g)]
 
 
@@ -49,8 +49,8 @@ def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
     """Returns the matrix [H * W, V] float64 that paints nodes onto a map.
 
-    Each pixel is the mean of the cells that cover it, summed over the scales. The mean of a scale is weighted by the
-    area that each cell covers in the pixel.
+    For each scale, a pixel gets the mean of the cells that cover it. In this mean, a cell is weighted by the area of
+    the pixel that it covers. The means of all scales are added up.
     """
     return torch.cat([torch.kron(_overlaps(g, height), _overlaps(g, width)) for g in scales]).T
 

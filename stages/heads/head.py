@@ -28,13 +28,16 @@ class HeadOptions(StageOptions):
     def recorded(self) -> dict[str, Any]:
         """Returns the options as the dictionary that a run stores.
 
-        A run that continues compares it with its own options.
+        A run that continues compares the stored dictionary with its own options.
         """
         return self.model_dump()
 
 
 class TapOptions(HeadOptions):
-    """The options of every head that reads the arrays of one tap."""
+    """The options of every head that reads the arrays of one tap.
+
+    A tap is a named layer of a backbone whose output is cached.
+    """
 
     backbone: str | None = Field(None, description="backbone whose arrays the head reads; needed where several fit")
     tap: str | None = Field(None, description="tap whose arrays the head reads; needed where several fit")
@@ -78,7 +81,7 @@ class Head(nn.Module):
 
     `forward(batch)` takes the arrays named in `reads`, in float16 or float32, with an axis of B clips in front. It
     returns logits [B, num_classes]. `build_head` sets `name`, `num_classes` and `options`. The stored options are
-    complete, so `build_head(name, spec, num_classes, **options)` builds the same network again.
+    complete, so `build_head(name, spec, num_classes, **options)` builds a network with the same layers again.
     """
 
     option_model: ClassVar[type[HeadOptions]] = HeadOptions

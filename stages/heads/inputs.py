@@ -60,7 +60,8 @@ def _sources(spec: Spec, kind: str, options: TapOptions) -> list[FeatureSource]:
 def _known(spec: Spec, options: TapOptions) -> FeatureSource:
     """Returns the backbone and the tap to name in an error message.
 
-    They are those of the options. If an option is not set, it is the only name in the cache, or else a placeholder.
+    The names are those of the options. In place of an option that is not set, the name is the only one in the cache, or
+    a placeholder if the cache has several or none.
     """
     sources = [source for kind in KINDS for source in _sources(spec, kind, TapOptions(backbone=options.backbone))]
     backbones, taps = {source.backbone for source in sources}, {source.tap for source in sources}
@@ -74,8 +75,8 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
     """Returns the error for arrays that the cache lacks.
 
     The message says what the config needs, and the command that makes the arrays. `names` are the missing arrays.
-    `kinds` has all kinds of arrays that the head reads from one tap. All of them must come from one entry of the
-    config.
+    `kinds` has all kinds of arrays that the head reads from one tap. Arrays of all these kinds must come from one entry
+    of the config.
     """
     if names == [CROP]:
         return HeadError(
@@ -93,9 +94,10 @@ def missing(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> Head
 
 
 def _unknown_backbone(names: Sequence[str], spec: Spec) -> str:
-    """Returns a sentence that there is no such backbone, if the cache has only other backbones. Otherwise returns "".
+    """Returns a sentence for an error message about a backbone that the cache lacks.
 
-    `names` are the missing arrays.
+    The sentence names the backbones of `names`, the missing arrays, and the backbones in the cache. Returns "" if the
+    cache has no backbone at all, or if it has every backbone of `names`.
     """
     asked, cached = _backbones(names) - {ANY_BACKBONE}, _backbones(spec)
     if not cached or asked <= cached:
@@ -123,7 +125,7 @@ def _need(name: str, spec: Spec) -> tuple[str, str]:
 
 
 def seen_by(source: FeatureSource, spec: Spec) -> str:
-    """Returns the name of the array that holds the rectangle of the frame that the backbone of `source` sees."""
+    """Returns the name of the array with the rectangle that the backbone of `source` sees of each frame."""
     own = f"{CROP}/{source.backbone}"
     return own if own in spec else CROP
 
@@ -146,7 +148,7 @@ class ProposalReader:
 
     With `top`, only the `top` best boxes of each frame are read. Boxes may be cached for more frames than features. If
     there are k times as many, every k-th frame of the boxes is read. If the backbone sees less than the crop of the
-    clip, boxes outside of what it sees are not valid.
+    clip, boxes outside of what the backbone sees are not valid.
 
     Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than the cached
     boxes of a frame.
@@ -175,7 +177,7 @@ class ProposalReader:
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
         """Returns the mask of the boxes that exist and that the backbone sees: [B, T, N] bool.
 
-        N is the smaller of `num_stored` and `top`.
+        N is the number of cached boxes of a frame, or `top` if that is smaller.
         """
         count = batch[COUNT][:, :: self.step]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
@@ -188,8 +190,8 @@ class ProposalReader:
     def boxes(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the boxes [B, T, N, 4] of a batch, in the type in which they are cached.
 
-        Narrower types would do harm. bfloat16 rounds pixels past 256, and areas past 65504 square pixels overflow
-        float16.
+        A conversion to a narrower type would do harm. bfloat16 rounds pixels past 256, and areas past 65504 square
+        pixels overflow float16.
         """
         return self.of_boxes(BOXES, batch)
 
@@ -262,7 +264,7 @@ class MapRegionReader:
 def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
     """Applies a linear layer to every position of `maps` [B, T, D, H, W], as a 1x1 convolution.
 
-    Returns [B, T, C, H, W]. Returns `maps` unchanged if `linear` is the identity.
+    Returns [B, T, C, H, W]. If `linear` is the identity, returns `maps` unchanged.
     """
     if not isinstance(linear, nn.Linear):
         return maps

@@ -27,10 +27,11 @@ class LstmOptions(TapOptions):
 
 
 class Lstm(Head):
-    """Runs one LSTM layer over features/<backbone>/<tap>_pooled [T, C] and classifies its state after the last frame.
+    """Runs one LSTM layer over features/<backbone>/<tap>_pooled [T, C] and classifies the layer's state after the last
+    frame.
 
-    With `convolutions`, the head reads the maps [T, C, H, W] and is "Conv + LSTM" of the RSTG paper. The paper does not
-    state the size of the convolutions.
+    With `convolutions`, the head reads the maps [T, C, H, W] and is the baseline "Conv + LSTM" of the RSTG paper
+    (Nicolicioiu et al., NeurIPS 2019). The paper does not state the size of the convolutions.
     """
 
     option_model = LstmOptions

@@ -70,7 +70,8 @@ class MapHead(Head):
 class TimeFirst(nn.Module):
     """Wraps a module for [B, C, T, H, W] as a module that takes and returns [B, T, C, H, W].
 
-    The same wrapper serves the opposite case.
+    The wrapper swaps the axes C and T before and after the module. So it also makes a module for [B, C, T, H, W] from a
+    module for [B, T, C, H, W].
     """
 
     def __init__(self, block: nn.Module) -> None:

@@ -1,4 +1,5 @@
-"""Reads region features and the mean of the frames, both after one projection, from cached regions or from cached maps.
+"""Reads region features and the mean of the frames, both after the same projection, from cached regions or from cached
+maps.
 
 Shapes: B clips, T frames, N regions a frame, D cached channels, C = `dim` channels, H rows and W columns of a map.
 """
@@ -32,9 +33,10 @@ class ProjectedRegionOptions(TapOptions):
 class ProjectedRegions:
     """Reads region features [B, T, N, C] and, with `whole`, the mean [B, C] of the frames.
 
-    `reads` names the arrays that it needs. Cached regions are projected after RoIAlign and maximum, maps are projected
-    before both. The layers belong to the head, which passes them to each call. `project` is a linear layer or the
-    identity. For maps, `follow` is the module behind `project` on [B*T, C, H, W].
+    `reads` names the cached arrays that the reader needs. Cached regions are projected after RoIAlign and maximum.
+    Cached maps are projected before RoIAlign and maximum. The layers belong to the head, which passes them to each
+    call. `project` is a linear layer or the identity. For cached maps, `follow` is the module behind `project` on [B*T,
+    C, H, W].
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, whole: bool) -> None:

@@ -28,7 +28,7 @@ class ProposalPoolOptions(ProjectedRegionOptions):
     def recorded(self) -> dict[str, Any]:
         """Returns the options as the dictionary that a run stores.
 
-        `over` is left out at its default, because runs of earlier versions lack it.
+        `over` is left out at its default, because the stored options of runs of earlier versions lack `over`.
         """
         return self.model_dump(exclude={"over"} if self.over == "boxes" else set())
 

@@ -193,7 +193,7 @@ class GraphLayer(nn.Module):
     def update(self, nodes: Tensor, messages: Tensor) -> Tensor:
         """Returns the new nodes [..., D]. `messages` [..., D] has the sum of the messages to each node.
 
-        For objects this sum is 0.
+        For objects `messages` is 0, because edges point to the person only.
         """
         return nodes + messages
 

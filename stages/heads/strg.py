@@ -54,12 +54,13 @@ class StrgOptions(ProjectedRegionOptions):
 
 class Strg(Head):
     """Runs graph convolutions over all regions of a clip, and classifies their mean with that of the frame features
-    (fig. 2).
+    (STRG paper, fig. 2).
 
     The paper reduces D = 2048 channels to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. With
-    `regions_from: maps`, the head does the same on cached maps. `regions_from: cached` is a deviation. It applies the
-    same linear map to cached regions, after RoIAlign and pooling. The linear map can be exchanged with RoIAlign and the
-    mean, but not with the maximum, so the result is another function of the same size. With `dim: null` there is no
+    `regions_from: maps`, the head applies this convolution to cached maps, also before RoIAlign and max pooling.
+    `regions_from: cached` is a deviation. With it, the head applies a linear map of the size of the convolution to
+    cached regions, after RoIAlign and max pooling. The linear map can be exchanged with RoIAlign and the mean, but not
+    with the maximum, so the result is another function with the same number of parameters. With `dim: null` there is no
     projection, for regions that were cached behind such a convolution.
     """
 
@@ -89,9 +90,10 @@ class RegionGraph(nn.Module):
     """Runs the branches of graph convolutions and adds up their results: x [B, T, N, C] -> [B, T, N, C].
 
     Values at regions that are not valid are meaningless, and do not change valid regions. For joint graphs and three
-    layers, without bias and with one g, the module has 2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C (LayerNorm)
-    parameters. w, w' and g start as draws from a normal distribution with standard deviation 0.01. The layers start so
-    that they only pass their residual.
+    layers, without bias and with one g for all branches, the module has 2 C^2 (w, w') + C^2 (g) + 9 C^2 (layers) + 12 C
+    (LayerNorm) parameters. w and w' belong to the similarity graph. g is the linear layer in front of a branch. w, w'
+    and g start as draws from a normal distribution with standard deviation 0.01. The layers start so that they only
+    pass their residual.
     """
 
     def __init__(self, dim: int, options: StrgOptions) -> None:
@@ -131,7 +133,8 @@ class RegionGraph(nn.Module):
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
         """Returns the similarity graph as a function that computes the graph anew from the nodes of each layer.
 
-        Returns {} unless the option `similarity_of` is `each` and a similarity graph is used.
+        Returns it in a dictionary by its name. Returns {} unless the option `similarity_of` is `each` and a similarity
+        graph is used.
         """
         affinity = self.affinity
         if affinity is None or not self.anew:
@@ -140,7 +143,7 @@ class RegionGraph(nn.Module):
 
 
 class Affinity(nn.Module):
-    """Computes the similarity graph of the nodes (eq. 1 and 2): x [B, T, N, C] -> [B, V, V].
+    """Computes the similarity graph of the nodes (STRG paper, eq. 1 and 2): x [B, T, N, C] -> [B, V, V].
 
     The similarity of nodes i and j is F(x_i, x_j) = (w x_i) . (w' x_j).
     """
@@ -156,7 +159,7 @@ class Affinity(nn.Module):
 
 
 class Branch(nn.Module):
-    """Runs graph convolutions one after the other (eq. 6 to 8): x [B, T, N, C] -> [B, T, N, C]."""
+    """Runs graph convolutions one after the other (STRG paper, eq. 6 to 8): x [B, T, N, C] -> [B, T, N, C]."""
 
     def __init__(self, dim: int, graphs: Sequence[str], options: StrgOptions) -> None:
         super().__init__()
@@ -181,7 +184,9 @@ class Branch(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (eq. 6 and 8). The weights W_k start at 0."""
+    """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8). The weights W_k
+    start at 0.
+    """
 
     def __init__(self, dim: int, graphs: Sequence[str], *, activate: bool) -> None:
         super().__init__()

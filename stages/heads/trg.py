@@ -37,12 +37,13 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 
 
 class Trg(MapHead):
-    """Runs TRG blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space (eq. 13).
+    """Runs TRG blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space (TRG paper,
+    eq. 13).
 
     Deviations: the paper puts its blocks behind layers of the backbone. This head has them behind the cached tap. The
-    paper's formula has 378 M parameters for three blocks on C = 2048, but its tables leave 4.5 M beside the backbone.
-    So maps are first reduced to `dim` channels. `dim: null` is the formula as printed. Blocks in a tail are as printed
-    too.
+    paper's formula has 378 M parameters for three blocks on C = 2048, but the paper's tables leave 4.5 M beside the
+    backbone. So maps are first reduced to `dim` channels. `dim: null` is the formula as printed. Blocks in a tail are
+    as printed too.
     """
 
     option_model = TrgOptions
@@ -52,7 +53,7 @@ class Trg(MapHead):
 
 
 class TrgBlock(nn.Module):
-    """Computes H = ReLU(X + Z) (eq. 12). X, Z and H are [B, T, C, H, W].
+    """Computes H = ReLU(X + Z) (TRG paper, eq. 12). X, Z and H are [B, T, C, H, W].
 
     Z is what each frame collects from all frames over N learned graphs. The block does not see the position of a frame.
     If the frames of X are permuted, the frames of the result are permuted alike. With dot relations and attention, the
@@ -82,7 +83,7 @@ class TrgBlock(nn.Module):
     def adjacency(self, x: Tensor) -> Tensor:
         """Returns the weights A [B, N, T, T] between the frames of x [B, T, C, H, W].
 
-        Row i is the softmax over frames j of the relations g(u_i, u_j), with u = W_e x (eq. 2 to 4).
+        Row i is the softmax over frames j of the relations g(u_i, u_j), with u = W_e x (TRG paper, eq. 2 to 4).
         """
         u = self._by_head(each_frame(self.embed, x))  # [B, T, N, C, H, W]
         relations: Tensor = self.relation(u.flatten(4).transpose(1, 2))  # [B, N, T, T]
@@ -91,7 +92,7 @@ class TrgBlock(nn.Module):
         return relations.softmax(3)
 
     def collect(self, adjacency: Tensor, x: Tensor) -> Tensor:
-        """Returns z [B, T, N, C, H, W], with z_i = ReLU(sum over j of a_ij (W * x_j)) for each head (eq. 5).
+        """Returns z [B, T, N, C, H, W], with z_i = ReLU(sum over j of a_ij (W * x_j)) for each head (TRG paper, eq. 5).
 
         a_ij are the entries of `adjacency` [B, N, T, T]. W * x_j is a convolution.
         """
@@ -168,7 +169,7 @@ def _products(u: Tensor, w: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Returns the weighted sum of the heads: z [B, T, N, C, H, W] -> [B, T, C, H, W] (eq. 7 to 10).
+    """Returns the weighted sum of the heads: z [B, T, N, C, H, W] -> [B, T, C, H, W] (TRG paper, eq. 7 to 10).
 
     The weights are softmax(ReLU(W' p)), where p is the mean of each head in a frame. With one head, or with W' = 0, the
     result is the mean of the heads. W' starts as the identity. As p >= 0, the ReLU of a row of W' that starts negative
@@ -193,7 +194,7 @@ class Attention(nn.Module):
 
 
 class Mean(nn.Module):
-    """Returns the mean of the heads (paper, table 3): z [B, T, N, C, H, W] -> [B, T, C, H, W]."""
+    """Returns the mean of the heads (TRG paper, table 3): z [B, T, N, C, H, W] -> [B, T, C, H, W]."""
 
     def __init__(self, num_heads: int, channels: int) -> None:
         super().__init__()
@@ -205,8 +206,8 @@ class Mean(nn.Module):
 class Concatenate(nn.Module):
     """Merges the heads by a 1x1 convolution on all their channels: z [B, T, N, C, H, W] -> [B, T, C, H, W].
 
-    BatchNorm and ReLU follow. The paper (table 3) does not say how N C channels become C again. "Convolution, BN, ReLU"
-    is what the paper does with every other learnable map.
+    BatchNorm and ReLU follow. The TRG paper (table 3) does not say how N C channels become C again. "Convolution, BN,
+    ReLU" is what the paper does with every other learnable map.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:

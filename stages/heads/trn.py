@@ -66,7 +66,8 @@ class Trn(Head):
 
 
 class Relation(nn.Module):
-    """Computes one relation vector per clip from tuples of n frames (eq. 1 and 2): frames [B, T, C] -> [B, H].
+    """Computes one relation vector per clip from tuples of n frames (TRN paper, eq. 1 and 2): frames [B, T, C] -> [B,
+    H].
 
     The vector is the sum of g(f_a, f_b, ...) over K tuples. The frames a, b, ... of a tuple are in order.
     """

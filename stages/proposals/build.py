@@ -1,5 +1,5 @@
-"""Builds the frozen proposal network of a name. PROPOSERS has one line per network. The catalogue has the
-other facts.
+"""Builds a frozen proposal network from its name. PROPOSERS has one line per network. The catalogue has the facts that
+need no torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,7 +65,7 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
     """Returns a network, untrained, with as many channels and blocks as the network in the file has.
 
     For random weights it is a ResNet-50. Raises WeightsError if the file holds another kind of network, or was trained
-    with other pixels or anchors.
+    with other pixel values or anchors than this network has.
     """
     network = entry("detectron2_fpn")
     if weights.startswith("random:"):
@@ -80,8 +80,8 @@ def _detectron2_fpn(weights: str) -> Detectron2Proposer:
 def _calibrate(proposer: Detectron2Proposer) -> None:
     """Scales the gains of a network with random weights, so that the values of its maps keep a useful size.
 
-    `stages/weights/random.py` does this for other networks. It knows neither the names of these blocks nor pixels in
-    0..255.
+    `stages/weights/random.py` scales the gains of other networks. That module knows neither the names of these blocks
+    nor pixels in 0..255.
     """
     stem = proposer.backbone.bottom_up.stem.conv1.norm
     stem.weight.fill_(1 / BRIGHTNESS_STD)
@@ -137,7 +137,7 @@ def build_proposer(model: str, weights: str) -> Proposer:
     """Returns the proposal network `model`, frozen, in evaluation mode, on the CPU, in float32.
 
     `weights` is a name from the entry's `weights`, a local file, or `random:<seed>`. Keys of a file that begin with one
-    of IGNORED are left out. All other keys must be used.
+    of IGNORED are left out. Every other tensor of a file must belong to the network.
 
     Raises ValueError if there is no such network. Raises WeightsError if the weights cannot be read or do not belong to
     the network.

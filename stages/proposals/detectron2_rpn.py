@@ -2,8 +2,9 @@
 
 The network runs the official checkpoints without detectron2. Modules have the names in detectron2's files, so that a
 file is loaded as it is. The computation is that of detectron2 0.6 in inference, in float32. Recorded outputs of the
-real package prove it (tests/stages/proposals/fixtures). Differences from torchvision's detectors: BGR in 0..255, stride
-in the first 1x1 convolution of a block, anchors that are not rounded, strides that do not follow the padded size.
+real package prove that the results are equal (tests/stages/proposals/fixtures). Differences from torchvision's
+detectors: BGR in 0..255, stride in the first 1x1 convolution of a block, anchors that are not rounded, strides that do
+not follow the padded size.
 
 Shapes: F frames, C channels, A anchors per cell, h rows and w columns of a frame, H rows and W columns of a padded
 frame or of a map.

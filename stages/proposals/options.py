@@ -161,7 +161,7 @@ class Detectron2Options(SourceOptions):
 class FileOptions(SourceOptions):
     """Boxes that you already have, in one json or npz file per video.
 
-    Boxes are clipped to the frame, without non-maximum suppression.
+    Boxes are clipped to the frame. Boxes that overlap each other stay, because non-maximum suppression does not run.
     """
 
     source: Literal["file"]

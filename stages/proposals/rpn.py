@@ -24,8 +24,8 @@ class RpnProposer(nn.Module):
 
     `backbone` maps images [F, 3, H, W] to level name -> maps [F, C, H', W'] (torchvision's `BackboneWithFPN`). Only the
     `head` and the `anchor_generator` of `rpn` are used. `mean` and `std` are RGB, for pixel values in 0..1.
-    `pre_nms_top` is the number of candidates per level that enter non-maximum suppression. `score_threshold` is that of
-    `select`.
+    `pre_nms_top` is the number of candidates per level that enter non-maximum suppression. `score_threshold` is passed
+    to `select`, which drops boxes below it.
     """
 
     mean: Tensor
@@ -80,8 +80,8 @@ class RpnProposer(nn.Module):
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
         """Returns the anchors of each level, [H'*W'*A, 4] float32.
 
-        The generator takes its type from its input. Maps may have half precision, so the generator gets empty float32
-        grids of the maps' sizes.
+        The generator gives the anchors the type of its input. Maps may have half precision, so the generator gets empty
+        float32 grids of the maps' sizes.
         """
         grids = [torch.empty(x.shape[-2:], device=x.device) for x in features]
         (anchors,) = self.rpn.anchor_generator(ImageList(images, [(0, 0)]), grids)

@@ -90,7 +90,7 @@ class ProposalSource(Protocol):
     """A source of boxes without classes. It returns the `top` best boxes of each frame, by descending score.
 
     Boxes lie within the frame and have an area. The boxes of a frame depend on that frame alone, not on the other
-    frames of the clip, and are the same each time. tests/stages/proposals/source_contract.py tests these rules.
+    frames of the clip, and are the same at each call. tests/stages/proposals/source_contract.py tests these rules.
     """
 
     @property

@@ -85,9 +85,9 @@ class Proposals(StageKind):
             yield BOXES, "boxes"
 
     def may_be_zero(self, stage: Stage) -> tuple[str, ...]:
-        """Returns the array of scores if the boxes have no scores.
+        """Returns the name of the array of scores if the boxes may have no scores. Otherwise returns no name.
 
-        Imported boxes may have none, and grids have none.
+        Imported boxes may have no scores, and cells of a grid have none. Scores that are missing are cached as 0.
         """
         has_none = "scores" in stage.options or stage.options.get("source") == "grid"
         return (SCORES,) if has_none else ()

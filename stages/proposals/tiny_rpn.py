@@ -33,7 +33,7 @@ class TinyPyramid(nn.Module):
 def tiny_region_proposal_network() -> RegionProposalNetwork:
     """Returns torchvision's region proposal network with one square anchor per cell, untrained.
 
-    Its sampling of boxes is used in training, by `stages/generated/tiny_networks.py`.
+    `stages/generated/tiny_networks.py` trains the network. Only training uses the settings for the sampling of boxes.
     """
     return RegionProposalNetwork(
         AnchorGenerator(ANCHOR_SIDES, ((1.0,),) * len(ANCHOR_SIDES)),

@@ -26,7 +26,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class RegionBatch:
     """The region features of T frames: `features` [T, N, C] float32, and `grid` [T, N, C, size, size] float32 or None.
 
-    `grid` has the bins before they are reduced, if the options ask for them. Values from `count` on are zero.
+    `grid` has the bins before they are reduced, if the options ask for the bins. Values from `count` on are zero.
     """
 
     features: Tensor

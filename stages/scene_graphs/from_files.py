@@ -63,7 +63,7 @@ class FileGraphs:
 
 
 def thinned(frames: Sequence[FrameGraph], most: int) -> Sequence[FrameGraph]:
-    """Returns all frames, or `most` of them if there are more.
+    """Returns all of `frames`, or `most` of them if there are more than `most`.
 
     Of n frames, the chosen ones have the numbers (i + 0.5) n / most, rounded down, for i from 0 to most - 1. The clip
     sampler `uniform` chooses frames in the same way.

@@ -82,8 +82,8 @@ def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relati
 def relations_to_person(boxes: np.ndarray) -> Relations:
     """Returns the relations of all things to the first thing. `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels.
 
-    Boxes are squares. Changes are those since the previous frame. Gaps are between discs as wide as the squares, and
-    negative if the discs overlap. y grows downwards.
+    Boxes are squares. Relations of movement compare a frame with the frame before it. Gaps are between discs as wide as
+    the squares, and negative if the discs overlap. y grows downwards.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]

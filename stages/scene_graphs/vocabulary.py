@@ -60,8 +60,8 @@ NAMED = {
 def resolved(given: Any) -> Any:
     """Returns the vocabulary that `given`, the value of the option `vocabulary`, names.
 
-    A value that is no text is unchanged. A text is a name of NAMED or the path of a json file. Raises ValueError if it
-    is neither.
+    A value that is no text is unchanged. A text is a name of NAMED or the path of a json file. Raises ValueError if the
+    text is neither.
     """
     if not isinstance(given, str):
         return given

@@ -35,7 +35,7 @@ Features = Mapping[str, Options]  # how the arrays that a head reads were made: 
 
 
 class RunError(UsageError):
-    """A run cannot be written, read or used for this cache. The message says what was seen and what to do."""
+    """A run cannot be written, read or used for the given cache. The message says what was seen and what to do."""
 
 
 class RunNotFound(RunError, FileNotFoundError):
@@ -125,7 +125,9 @@ def is_trained(folder: Path) -> bool:
 
 
 def require_free(folder: Path) -> None:
-    """Raises RunExists if `folder` already holds a run. Callers check this before training too."""
+    """Raises RunExists if `folder` already holds a run. Callers call this function before training too, so that no
+    training is in vain.
+    """
     if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")
 
@@ -233,8 +235,8 @@ def require_same_features(
     """Raises RunError if the cached features were made in another way than the features of the training.
 
     `features` and `fingerprint` are those of the cache. More clips per video, or other crops, do not count as another
-    way. A later upgrade of the cache does not count either. `upgraded_from` is the fingerprint before the upgrade. It
-    is None or the present fingerprint if there was no upgrade.
+    way. A later upgrade of the cache does not count as another way either. `upgraded_from` is the fingerprint before
+    the upgrade. It is None or the present fingerprint if there was no upgrade.
     """
     if record.cache_fingerprint in (fingerprint, upgraded_from):
         return
@@ -265,7 +267,7 @@ def _of_any_view(features: Features, is_upgraded: bool) -> Features:
 def load_record(folder: Path) -> RunRecord:
     """Returns the record in the run.json of `folder`.
 
-    Raises RunNotFound if the file does not exist. Raises RunError if it cannot be read or is not such a record.
+    Raises RunNotFound if the file does not exist. Raises RunError if it cannot be read or is not the record of a run.
     """
     path = folder / RECORD_FILE
     try:

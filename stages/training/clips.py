@@ -31,8 +31,8 @@ class UnusableClips(UsageError):
 class Clips(Protocol):
     """The clips of one split that were extracted without a failure.
 
-    `kinegraph.cache_schemas.reader.CachedClips` is such a class. Labels are int64 with one class number per video, or
-    multi-hot if a video may have several labels.
+    `kinegraph.cache_schemas.reader.CachedClips` has all the methods of this interface. Labels are int64 with one class
+    number per video, or multi-hot if a video may have several labels.
     """
 
     @property
@@ -180,8 +180,8 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
 def require_finite(clips: Clips, names: Sequence[str], batch_size: int) -> None:
     """Raises FeaturesNotFinite if a value in one of the arrays `names` is not finite.
 
-    The message names the video of the first such clip. Training calls it after a result was not finite, to find out
-    whether the features caused it.
+    The message names the video of the first clip with such a value. Training calls this function after a result was not
+    finite, to find out whether the features caused it.
     """
     for indices in stopping.checked(torch.split(torch.arange(len(clips)), batch_size)):
         batch = clips.batch(indices.tolist())

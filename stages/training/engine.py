@@ -92,12 +92,12 @@ def train(
 
     With a `state_file`, the run writes its state there after each epoch, and as often as the options say. If the file
     has a state at the start, the run continues from it, to the same weights as without interruption. The caller removes
-    the file at the end. A run that diverges removes it itself. `on_step` is called about once a second. Under torchrun,
-    the processes share each batch (`together.py`), and the first process validates and writes.
+    the file at the end. A run that diverges removes the file itself. `on_step` is called about once a second. Under
+    torchrun, the processes share each batch (`together.py`), and the first process validates and writes.
 
     Raises UnusableClips if the clips have no labels to learn from, and StateError if the state is damaged or is the
-    state of another run. Raises UsageError if the metric or the precision does not fit. If the loss is not finite,
-    raises FeaturesNotFinite if a feature is not finite, else TrainingDiverged.
+    state of another run. Raises UsageError if the metric does not fit the labels, or the precision does not fit the
+    device. If the loss is not finite, raises FeaturesNotFinite if a feature is not finite, else TrainingDiverged.
     """
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:
@@ -204,7 +204,9 @@ class _Training:
         return -record.metrics["loss"] if self.metric == "loss" else record.metrics[self.metric]
 
     def _scored(self) -> Head:
-        """Returns the network that is validated and kept. It is the moving mean if there is one, else the head."""
+        """Returns the network that is validated and kept. It is the moving mean of the head if there is one, else the
+        head itself.
+        """
         return self.head if self.ema is None else self.ema.module
 
     def _epoch(self, on_step: OnStep) -> EpochRecord:

@@ -71,11 +71,13 @@ def evaluate(
 ) -> EvaluationResult:
     """Returns the metrics of the videos in `clips`: top-k, or mAP if videos may have several labels.
 
-    mAP is that of Charades. A video of which every clip failed counts as wrong, or is ranked last, as the official
-    scorer does with missing videos. If no video has a label, the result has only scores.
+    mAP is the mean average precision of Charades. In top-k, a video of which every clip failed counts as wrong. In mAP,
+    such a video is ranked last, as the official Charades scorer ranks missing videos. If no video has a label, the
+    result has only scores.
 
-    Raises UnusableClips if there is no clip, or if some labels are missing. The message names the `purpose`. Raises
-    FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a score is NaN or infinite.
+    Raises UnusableClips if there is no clip, or if some labels are missing. The message says that the clips cannot be
+    used to `purpose`. Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a score is NaN
+    or infinite.
     """
     labelled = is_labelled(clips)
     if labelled:

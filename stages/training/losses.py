@@ -18,7 +18,7 @@ def clip_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
 
     For `labels` int64 [B], the loss is the softmax cross-entropy. For multi-hot `labels` [B, K], it is a binary
     cross-entropy per class. `weights` [K] are factors on the clips of each class, and the mean is weighted too. For
-    multi-hot labels, they are factors on the positives of each class.
+    multi-hot labels, `weights` are factors on the positives of each class.
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, weights)

@@ -46,7 +46,8 @@ class StateError(UsageError):
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
     """Returns the values that must be equal for a run to continue from a state.
 
-    They are the recipe, the fingerprint of the features, and the identity of the clips and labels of both splits.
+    They are the recipe, the fingerprint of the features, and the identity of the clips and labels of the training split
+    and of the validation split.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     recipe |= {"options": head.options, "processes": num_processes(), "features": clips.cache_fingerprint}
