@@ -227,8 +227,7 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
 
 
 def owner(backbone: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
-    """Returns the description of the backbone to which the weights belong, and the name of the weights in that
-    description.
+    """Returns the description of the backbone that owns the weights, and the name of the weights in that description.
 
     For `inflate:...` this is the 2D network. For other weights the description is `backbone` itself.
     """

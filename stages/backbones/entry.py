@@ -32,9 +32,10 @@ class BackboneEntry:
     """Describes a backbone, with its taps, its input, its named weights and its options.
 
     The input is a square of `size` px a side, in RGB from 0 to 1, normalised by `mean` and `std`. `options` has the
-    allowed values of each option of the geometry, the paper's value first, and of `geometry` itself. `chosen` has the
-    options that differ from the paper's values. `min_frames` is the fewest frames of a clip for which the network makes
-    sense. `inflates` is the 2D backbone whose weights fit this network after inflation.
+    allowed values of each option of the geometry, with the paper's value first, and the allowed values of the option
+    `geometry`. `chosen` has the options that differ from the paper's values. `min_frames` is the fewest frames of a
+    clip for which the network makes sense. `inflates` is the 2D backbone whose weights fit this network after
+    inflation.
     """
 
     name: str

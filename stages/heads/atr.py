@@ -68,8 +68,7 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 
 
 class Atr(MapHead):
-    """Runs ATR blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean of the result over time and
-    space.
+    """Runs ATR blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
 
     Deviation: the paper puts a block behind the last BatchNorm of a residual block, before the shortcut and its ReLU.
     This head has the block behind the cached tap, whose maps have passed that ReLU.
@@ -175,8 +174,8 @@ class Locator(nn.Module):
 class EfficientReasoner(nn.Module):
     """Computes z_t = sum over |i| <= radius of w_i g(s_{t+i}) (ATR paper, eq. 8 and 9): s [B, T, C] -> z [B, T, C].
 
-    Frames outside the clip count as 0. Frames, channels and clips share the 2 radius + 1 numbers w. For radius 1, these
-    numbers start as (0, 1, 0), which mixes no frames.
+    g is a learned transform of the vector of a frame. Frames outside the clip count as 0. Frames, channels and clips
+    share the 2 radius + 1 numbers w. For radius 1, these numbers start as (0, 1, 0), which mixes no frames.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:
@@ -193,7 +192,8 @@ class EfficientReasoner(nn.Module):
 class GraphReasoner(nn.Module):
     """Computes Z = W g(S) (ATR paper, eq. 6 and 7): S [B, T, C] -> Z [B, T, C].
 
-    Row p of W is the softmax over frames q of theta(s_p) . phi(s_q).
+    theta, phi and g are learned transforms of the vector of a frame. Row p of W is the softmax over frames q of
+    theta(s_p) . phi(s_q).
     """
 
     def __init__(self, theta: nn.Module, phi: nn.Module, g: nn.Module) -> None:
@@ -211,7 +211,10 @@ class GraphReasoner(nn.Module):
 
 
 class ChannelFactors(nn.Module):
-    """The depth-wise transform, which multiplies each channel by its own factor. The factors start at 1."""
+    """A depth-wise transform in a reasoner, which multiplies each channel by its own factor.
+
+    The factors start at 1.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

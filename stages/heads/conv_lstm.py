@@ -27,10 +27,10 @@ class ConvLstmOptions(MapOptions):
 
 
 class ConvLstm(Head):
-    """Runs one ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W] and classifies the layer's state after the
-    last frame.
+    """Runs one ConvLSTM layer over features/<backbone>/<tap> [T, C, H, W] and classifies its last state.
 
-    The state is averaged over the positions of the map before it is classified.
+    The last state is the state of the layer after the last frame. It is averaged over the positions of the map before
+    it is classified.
     """
 
     option_model = ConvLstmOptions
@@ -52,11 +52,11 @@ class ConvLstm(Head):
 
 
 class ConvLstmLayer(nn.Module):
-    """An LSTM whose products with weights are convolutions (ConvLSTM paper, eq. 3): x [B, T, C, H, W] -> states [B, T,
-    K, H, W].
+    """An LSTM whose products with weights are convolutions: x [B, T, C, H, W] -> states [B, T, K, H, W].
 
-    The gates have the order input, forget, output, new content. `size` (H, W) adds peepholes, which are weights from
-    the cell to the gates. Peepholes start at 0. With peepholes the layer takes maps of that size only.
+    The equations are those of the ConvLSTM paper (eq. 3). The gates have the order input, forget, output, new content.
+    `size` (H, W) adds peepholes, which are weights from the cell to the gates. Peepholes start at 0. With peepholes the
+    layer takes maps of that size only.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int, size: tuple[int, int] | None) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-    """Returns the similarity graph G [B, V, V] (STRG paper, eq. 1 and 2): G_ij = exp(q_i . k_j) / sum over j of exp(q_i
-    . k_j).
+    """Returns the similarity graph G [B, V, V]: G_ij = exp(q_i . k_j) / sum over j of exp(q_i . k_j).
 
-    q_i and k_j are rows of `queries` and `keys` [B, V, C]. The sum runs over the valid nodes j of the clip. `valid` is
-    bool [B, V]. Rows sum to 1. Columns of nodes that are not valid are 0 if the clip has a valid node.
+    The equations are those of the STRG paper (eq. 1 and 2). q_i and k_j are rows of `queries` and `keys` [B, V, C]. The
+    sum runs over the valid nodes j of the clip. `valid` is bool [B, V]. Rows sum to 1. Columns of nodes that are not
+    valid are 0 if the clip has a valid node.
     """
     affinity = queries @ keys.transpose(1, 2)
     lowest = torch.finfo(affinity.dtype).min  # with -inf, a clip without valid nodes would become NaN

@@ -27,11 +27,11 @@ class LstmOptions(TapOptions):
 
 
 class Lstm(Head):
-    """Runs one LSTM layer over features/<backbone>/<tap>_pooled [T, C] and classifies the layer's state after the last
-    frame.
+    """Runs one LSTM layer over features/<backbone>/<tap>_pooled [T, C] and classifies its last state.
 
-    With `convolutions`, the head reads the maps [T, C, H, W] and is the baseline "Conv + LSTM" of the RSTG paper
-    (Nicolicioiu et al., NeurIPS 2019). The paper does not state the size of the convolutions.
+    The last state is the state of the layer after the last frame. With `convolutions`, the head reads the maps [T, C,
+    H, W] and is the baseline "Conv + LSTM" of the RSTG paper (Nicolicioiu et al., NeurIPS 2019). The paper does not
+    state the size of the convolutions.
     """
 
     option_model = LstmOptions

@@ -1,5 +1,6 @@
-"""Reads region features and the mean of the frames, both after the same projection, from cached regions or from cached
-maps.
+"""Reads projected region features and the projected mean of the frames, from cached regions or from cached maps.
+
+Both pass the same projection.
 
 Shapes: B clips, T frames, N regions a frame, D cached channels, C = `dim` channels, H rows and W columns of a map.
 """

@@ -175,8 +175,9 @@ class GridNodes(nn.Module):
 
 
 class SpaceTimeGraph(nn.Module):
-    """Maps nodes [B, T, V, D] to nodes of the same shape. Each stage runs over the whole sequence (RSTG paper, section
-    3).
+    """Maps nodes [B, T, V, D] to nodes [B, T, V, D].
+
+    Each stage runs over the whole sequence (RSTG paper, section 3).
 
     `forward` also returns the recurrent states. If a video comes in pieces, `forward` takes the states of the piece
     before. Then the result is the same as for the whole video at once. The exceptions are `space_only`, whose mean is
@@ -214,8 +215,9 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Returns the nodes [B, T, V, D] after a time stage (RSTG paper, eq. 6). `state` is the state before the first
-        frame.
+        """Returns the nodes [B, T, V, D] after a time stage (RSTG paper, eq. 6).
+
+        `state` is the state before the first frame.
 
         Appends the state after the last frame to `after`.
         """
@@ -231,8 +233,9 @@ class SpaceTimeGraph(nn.Module):
 
 
 class SpaceStage(nn.Module):
-    """Sends messages once between the nodes of each frame (RSTG paper, eq. 1 to 5): nodes [B, T, V, D] -> nodes [B, T,
-    V, D].
+    """Sends messages once between the nodes of each frame: nodes [B, T, V, D] -> nodes [B, T, V, D].
+
+    The equations are those of the RSTG paper (eq. 1 to 5).
     """
 
     sender: Tensor  # [P], a node
@@ -292,11 +295,11 @@ class SpaceStage(nn.Module):
 
 
 class Send(nn.Module):
-    """Computes the message MLP_s([v_j | v_i]) of sender j to receiver i: two layers, ReLU after both (RSTG paper, eq. 1
-    and 2).
+    """Computes the message MLP_s([v_j | v_i]) of sender j to receiver i: two layers, ReLU after both.
 
-    The first layer is applied to senders and receivers separately, and the results are added for each pair. The sums
-    are the same, but the layer runs on V rows, not on P rows.
+    The equations are those of the RSTG paper (eq. 1 and 2). The first layer is applied to senders and receivers
+    separately, and the results are added for each pair. The sums are the same, but the layer runs on V rows, not on P
+    rows.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -318,14 +321,15 @@ class Send(nn.Module):
 
 
 class Attention(nn.Module):
-    """Computes the weight of each sender's message for each receiver (RSTG paper, eq. 3 and 4). Row i of the weights
-    belongs to receiver i.
+    """Computes the weight of each sender's message for each receiver (RSTG paper, eq. 3 and 4).
+
+    Row i of the weights belongs to receiver i.
 
     The forms of the authors' released code (`tf_*`, `torch_dot`) take a softmax over all nodes, add a bias to the
-    gathered messages and apply a ReLU. `tf_dot` multiplies the logits by the adjacency before the softmax, so nodes
-    without a link have logit 0 and still contribute. `tf_sum` adds the adjacency to logits that are the sum of two
-    numbers, one from each node. If messages are layer-normalised, `tf_sum` normalises the biased sum too. `torch_dot`
-    does not use the adjacency.
+    gathered messages and apply a ReLU. `tf_dot` multiplies the logits by the adjacency (1 for linked nodes, else 0)
+    before the softmax, so nodes without a link have logit 0 and still contribute. `tf_sum` adds the adjacency to logits
+    that are the sum of two numbers, one from each node. If messages are layer-normalised, `tf_sum` normalises the
+    biased sum too. `torch_dot` does not use the adjacency.
     """
 
     adjacency: Tensor
@@ -354,8 +358,9 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the gathered messages [..., V, D]. In the forms of the authors' released code, a bias and a ReLU
-        follow.
+        """Returns the gathered messages [..., V, D].
+
+        In the forms of the authors' released code, a bias and a ReLU follow.
         """
         if self.bias is None:
             return gathered

@@ -20,9 +20,9 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 class SliceClassifier(nn.Module):
     """Maps frames [B, T, D], their times [B, T] in seconds and their mask [B, T] to logits [B, num_classes].
 
-    The clip is cut into slices of `slice_seconds`. None means one slice. Slices without a frame are left out. The logit
-    of a class is the largest logit over the slices. Valid frames must be in order of time. Padding may lie anywhere. A
-    clip without a valid frame gets the logits of a slice vector of zeros.
+    The clip is cut into slices of `slice_seconds`. If `slice_seconds` is None, the clip is one slice. Slices without a
+    frame are left out. The logit of a class is the largest logit over the slices. Valid frames must be in order of
+    time. Padding may lie anywhere. A clip without a valid frame gets the logits of a slice vector of zeros.
     """
 
     def __init__(

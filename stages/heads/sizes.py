@@ -18,7 +18,7 @@ from kinegraph.stages.heads.head import Spec
 class PaperSize:
     """A head with its options, on arrays of the shapes in `spec`.
 
-    `about` describes the setting. `published` has the numbers of the paper, and says what differs.
+    `about` describes the setting. `published` has the numbers of the paper, and says for what they hold.
     """
 
     head: str

@@ -201,7 +201,8 @@ class GraphLayer(nn.Module):
 class GineLayer(GraphLayer):
     """GINE (Hu et al. 2020, arXiv 1905.12265): x_i' = h((1 + eps) x_i + sum over j of ReLU(x_j + e_ji)).
 
-    x_i is node i, e_ji is the edge from node j to node i, and h is one linear layer.
+    x_i is node i, e_ji is the edge from node j to node i, and h is one linear layer. eps is a learned number, which
+    starts at 0.
     """
 
     def __init__(self, dim: int) -> None:

@@ -53,7 +53,7 @@ class StrgOptions(ProjectedRegionOptions):
 
 
 class Strg(Head):
-    """Runs graph convolutions over all regions of a clip, and classifies their mean with that of the frame features
+    """Runs graph convolutions over all regions of a clip, and classifies their mean with the mean of the frame features
     (STRG paper, fig. 2).
 
     The paper reduces D = 2048 channels to C = 512 by a 1x1x1 convolution before RoIAlign and max pooling. With
@@ -133,8 +133,8 @@ class RegionGraph(nn.Module):
     def _similarity_anew(self, valid: Tensor) -> dict[str, Collect]:
         """Returns the similarity graph as a function that computes the graph anew from the nodes of each layer.
 
-        Returns it in a dictionary by its name. Returns {} unless the option `similarity_of` is `each` and a similarity
-        graph is used.
+        The result is a dictionary with the function by the graph's name. The result is {} unless the option
+        `similarity_of` is `each` and a similarity graph is used.
         """
         affinity = self.affinity
         if affinity is None or not self.anew:
@@ -184,8 +184,9 @@ class Branch(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8). The weights W_k
-    start at 0.
+    """Computes ReLU(LayerNorm(sum over graphs k of G_k X W_k + residual)) (STRG paper, eq. 6 and 8).
+
+    The weights W_k start at 0.
     """
 
     def __init__(self, dim: int, graphs: Sequence[str], *, activate: bool) -> None:

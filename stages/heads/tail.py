@@ -77,8 +77,9 @@ def parse_tail(head_options: Mapping[str, Any]) -> TailOptions | None:
 
 
 def tail_source(spec: Spec, options: TailOptions) -> FeatureSource:
-    """Returns the cached maps from which a tail starts. Raises HeadError if the cache has no such maps, or those of
-    several taps.
+    """Returns the cached maps from which a tail starts.
+
+    Raises HeadError if the cache has no such maps, or those of several taps.
     """
     return choose_source(spec, ["maps"], TapOptions(backbone=options.backbone, tap=options.from_tap))
 

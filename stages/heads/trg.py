@@ -37,13 +37,12 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 
 
 class Trg(MapHead):
-    """Runs TRG blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space (TRG paper,
-    eq. 13).
+    """Runs TRG blocks on features/<backbone>/<tap> [T, C, H, W] and classifies the mean over time and space.
 
-    Deviations: the paper puts its blocks behind layers of the backbone. This head has them behind the cached tap. The
-    paper's formula has 378 M parameters for three blocks on C = 2048, but the paper's tables leave 4.5 M beside the
-    backbone. So maps are first reduced to `dim` channels. `dim: null` is the formula as printed. Blocks in a tail are
-    as printed too.
+    The classification is eq. 13 of the TRG paper. Deviations: the paper puts its blocks behind layers of the backbone.
+    This head has them behind the cached tap. The paper's formula has 378 M parameters for three blocks on C = 2048, but
+    the paper's tables leave 4.5 M beside the backbone. So maps are first reduced to `dim` channels. `dim: null` is the
+    formula as printed. Blocks in a tail are as printed too.
     """
 
     option_model = TrgOptions

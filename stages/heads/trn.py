@@ -66,10 +66,10 @@ class Trn(Head):
 
 
 class Relation(nn.Module):
-    """Computes one relation vector per clip from tuples of n frames (TRN paper, eq. 1 and 2): frames [B, T, C] -> [B,
-    H].
+    """Computes one relation vector per clip from tuples of n frames: frames [B, T, C] -> [B, H].
 
-    The vector is the sum of g(f_a, f_b, ...) over K tuples. The frames a, b, ... of a tuple are in order.
+    The equations are those of the TRN paper (eq. 1 and 2). The vector is the sum of g(f_a, f_b, ...) over K tuples. The
+    frames a, b, ... of a tuple are in order.
     """
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:

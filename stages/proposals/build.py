@@ -1,5 +1,6 @@
-"""Builds a frozen proposal network from its name. PROPOSERS has one line per network. The catalogue has the facts that
-need no torch.
+"""Builds a frozen proposal network from its name.
+
+PROPOSERS has one line per network. The catalogue has the facts that need no torch.
 """
 
 from collections.abc import Callable, Mapping

@@ -61,7 +61,11 @@ class SourceOptions(StageOptions):
         return None
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the options that the fingerprint covers, without digests. Options that are null are left out."""
+        """Returns the options that the fingerprint covers.
+
+        The digest of the weights, which the fingerprint covers too, is not among them. Options that are null are left
+        out.
+        """
         recorded = self.model_dump(mode="json", exclude=WORDS_FOR_CONTENT, exclude_none=True)
         if self.network is not None:
             del recorded["source"]

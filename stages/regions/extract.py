@@ -23,8 +23,8 @@ def clip_regions(
 ) -> RegionBatch:
     """Returns the region features of the T frames of `maps` [T, C, H, W] (C channels, H rows, W columns).
 
-    `boxes` [T_p, N, 4] are in pixels of the video, and `count` [T_p] is their number in each of T_p frames. T_p is a
-    multiple of T. Each map reads the boxes of its own input frame. `crop` is the rectangle that the network saw,
+    `boxes` [T_p, N, 4] are in pixels of the video, and `count` [T_p] is the number of boxes in each of T_p frames. T_p
+    is a multiple of T. Each map reads the boxes of its own input frame. `crop` is the rectangle that the network saw,
     mirrored if x1 > x2. `stride` and `offset_px` are those of the tap.
     """
     step = len(boxes) // len(maps)

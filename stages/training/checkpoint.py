@@ -125,8 +125,9 @@ def is_trained(folder: Path) -> bool:
 
 
 def require_free(folder: Path) -> None:
-    """Raises RunExists if `folder` already holds a run. Callers call this function before training too, so that no
-    training is in vain.
+    """Raises RunExists if `folder` already holds a run.
+
+    Callers call this function before training too, so that no training is in vain.
     """
     if is_trained(folder):
         raise RunExists(f"{folder} holds a trained run already: choose another folder, or --overwrite it.")

@@ -204,8 +204,9 @@ class _Training:
         return -record.metrics["loss"] if self.metric == "loss" else record.metrics[self.metric]
 
     def _scored(self) -> Head:
-        """Returns the network that is validated and kept. It is the moving mean of the head if there is one, else the
-        head itself.
+        """Returns the network that is validated and kept.
+
+        It is the moving mean of the head if there is one, else the head itself.
         """
         return self.head if self.ema is None else self.ema.module
 

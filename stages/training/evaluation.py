@@ -75,9 +75,9 @@ def evaluate(
     such a video is ranked last, as the official Charades scorer ranks missing videos. If no video has a label, the
     result has only scores.
 
-    Raises UnusableClips if there is no clip, or if some labels are missing. The message says that the clips cannot be
-    used to `purpose`. Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a score is NaN
-    or infinite.
+    Raises UnusableClips if there is no clip, or if some labels are missing. The message says with `purpose` what the
+    clips are for. Raises FeaturesNotFinite if a feature is NaN or infinite, else ScoresNotFinite if a score is NaN or
+    infinite.
     """
     labelled = is_labelled(clips)
     if labelled:
@@ -124,8 +124,8 @@ def joined(
 ) -> Tensor:
     """Returns the scores [num_videos, K]. A score is the maximum or the mean over the clips of the video.
 
-    `logits` is [clips, K]. `video_of_clip` [clips] has the row of each clip's video. The option `aggregate_of` says
-    whether logits or their probabilities are joined. A video without a clip has -inf.
+    `logits` is [clips, K]. `video_of_clip` [clips] has the row of each clip's video in the result. The option
+    `aggregate_of` says whether logits or their probabilities are joined. A video without a clip has -inf.
     """
     if options.aggregate_of == "probabilities":
         logits = probabilities(logits, multi_label=multi_label)
