@@ -9,7 +9,7 @@ demo: .venv/installed
 
 # In one process more than there are cores, up to four, each on one thread; the tests of one file share what they set up.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # SIGKILL at 100 random moments on both stores, and tables of faults in full; takes minutes. FAULTS_SEED=n repeats the
 # moments that it printed.

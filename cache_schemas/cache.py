@@ -1,4 +1,4 @@
-"""Reads a cache, which is a folder or a URL: its layout, its rows, and the record of how each stage was made.
+"""A cache is a folder or a URL. This module reads its layout, its rows, and the record of how each stage key was made.
 
 The module imports no torch, so planning, status and verification start at once.
 """
@@ -52,11 +52,10 @@ FEATURES = "features/"  # the prefix of a backbone's stage key
 class Stage:
     """Describes what one stage key writes: its options and its arrays.
 
-    `options` are the options that the fingerprint of the stage covers, among them the fingerprints of the stages that
-    this stage reads. `weights` is the weights entry of the config. The fingerprint does not cover `weights`. The
-    fingerprint covers the digest of the weights, which is in `options`. `upgraded_from` is the fingerprint of the stage
-    before the cache was upgraded to the present rules for choosing the frames of a video. It is empty for a cache that
-    was never upgraded.
+    `options` are the options that the fingerprint covers, among them the fingerprints of the stages that this stage
+    reads. `weights` is the weights entry of the config. The fingerprint does not cover `weights`. The fingerprint
+    covers the digest of the weights, which is in `options`. `upgraded_from` is the fingerprint of this stage before the
+    cache was upgraded to the present rules for videos.
     """
 
     key: str
@@ -67,7 +66,7 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        """Returns the fingerprint of `options`."""
+        """Returns the fingerprint of the options."""
         return fingerprint(self.options)
 
     @property
@@ -110,10 +109,9 @@ class Stage:
 class Cache:
     """An existing cache, opened by its path or URL. A `Cache` keeps no file open.
 
-    The object reads cache.json when it is made, and clips.parquet at first use, and keeps both. It reads all other
-    documents afresh whenever a method needs them.
+    The rows of the clips table are read at first use and kept. Everything else is read afresh at each call.
 
-    Raises CacheNotFound where there is no cache, CacheMismatch for a cache whose upgrade began and did not end.
+    Raises CacheNotFound where there is no cache, CacheMismatch for a cache that is half upgraded.
     """
 
     def __init__(self, root: Path | str, *, half_upgraded: bool = False) -> None:
@@ -139,10 +137,9 @@ class Cache:
 
     @classmethod
     def create(cls, root: Path | str, clips_options: Options, layout: Options) -> "Cache":
-        """Creates a cache and returns it. Where `root` already holds a cache with equal clip options and an equal store
-        layout, returns the existing cache.
+        """Creates a cache and returns it. Returns the existing cache where clip options and store layout are the same.
 
-        Raises CacheMismatch, with the keys that differ, where `root` holds a cache with other options.
+        Raises CacheMismatch, with the keys that differ, where the cache was created with other options.
         """
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -157,9 +154,7 @@ class Cache:
         return cache
 
     def check_clips(self, clips_options: Options) -> None:
-        """Raises CacheMismatch unless the cache was made with `clips_options`, which say how clips and frames are
-        chosen.
-        """
+        """Raises CacheMismatch unless the cache was made with these `clips` options and the same rules for videos."""
         self._require_same_clips(self.manifest["clips"], clips_options)
 
     def _require_same_clips(self, made_with: Options, clips_options: Options) -> None:
@@ -198,7 +193,7 @@ class Cache:
 
     @property
     def num_rows(self) -> int:
-        """Returns the number of rows of the cache. Only the footer of clips.parquet is read."""
+        """Returns the number of rows. The rows themselves are not read for it."""
         if self._num_rows is None:
             self._num_rows = ClipsTable.count(self.storage)
         return self._num_rows
@@ -217,9 +212,7 @@ class Cache:
 
     @property
     def multi_label(self) -> bool | None:
-        """Returns whether a video may have several labels. None means that the cache does not say. A video then may
-        have several labels if some row has several labels.
-        """
+        """Returns whether a video may have several labels. None means yes if some row has several labels, else no."""
         try:
             return read_document(self.storage, LABELS, Labels, self._indexed_advice).multi_label
         except FileNotFoundError:
@@ -235,7 +228,7 @@ class Cache:
 
     @property
     def is_imported(self) -> bool:
-        """Returns whether `kinegraph import` made the rows. Such a cache has no labels.json and no dataset.json."""
+        """Returns whether `import` made the rows. An imported cache has no labels.json and no dataset.json."""
         return "provenance" in self.manifest["clips"]
 
     @property
@@ -244,7 +237,7 @@ class Cache:
 
     @property
     def num_shards(self) -> int:
-        """Returns the number of shards of a complete stage. The number is equal for all stage keys."""
+        """Returns the number of shards. The number is the same for every stage key."""
         return -(-self.num_rows // self.shard_clips)
 
     def shard_rows(self, shard: int) -> range:
@@ -253,9 +246,9 @@ class Cache:
         return range(start, min(start + self.shard_clips, self.num_rows))
 
     def rows(self, shard: int) -> list[ClipRow]:
-        """Returns the rows of a shard without reading all of clips.parquet.
+        """Returns the rows of a shard without reading the whole table.
 
-        All of clips.parquet takes 1 GB of memory for a million rows.
+        The whole table takes 1 GB of memory for a million rows.
         """
         row_range = self.shard_rows(shard)
         kept = self._some_rows
@@ -273,9 +266,7 @@ class Cache:
         return self._names(shard, "video_id")
 
     def _names(self, shard: int, column: str) -> list[str]:
-        """Returns the ids in `column` (clip_id or video_id) for the rows of a shard. Both columns are kept after the
-        first call.
-        """
+        """Returns the ids in `column` (clip_id or video_id) for the rows of a shard. The columns are read once."""
         if self._ids is None:
             self._ids = ClipsTable.read_columns(self.storage, ["clip_id", "video_id"]).combine_chunks()
         row_range = self.shard_rows(shard)
@@ -283,7 +274,7 @@ class Cache:
         return names
 
     def stage_name(self, key: str) -> str:
-        """Returns the name of the document of the stage `key`. The name is a path below the cache."""
+        """Returns the name of the document of the stage `key`, a path below the cache."""
         return f"{STAGES}/{key}.json"
 
     def has_stage(self, key: str) -> bool:
@@ -291,7 +282,7 @@ class Cache:
         return self.storage.exists(self.stage_name(key))
 
     def stage(self, key: str) -> Stage:
-        """Returns the stage `key`. Raises CacheError for a stage that is not in the cache or has a damaged document."""
+        """Returns the stage `key`. Raises CacheError where the cache has no such stage or the document is damaged."""
         if not self.has_stage(key):
             raise CacheError(f"{self.root} has no stage {key!r}; it has {', '.join(self.stage_keys()) or 'none yet'}.")
         stage = Stage.of(read_document(self.storage, self.stage_name(key), StageDocument))
@@ -305,10 +296,10 @@ class Cache:
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Records how each of `stages` is made, then calls `declare_arrays` with `renew`.
+        """Records how each stage is made, then calls `declare_arrays` with `renew`.
 
-        An existing record of a stage is never replaced. Raises CacheMismatch where a stage of `stages` was begun with
-        other options. In that case the cache stays unchanged.
+        An existing record of a stage is never replaced. Raises CacheMismatch where a key was begun with other options.
+        The cache is then unchanged.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -321,8 +312,8 @@ class Cache:
     def declare_arrays(self, *, renew: bool = False) -> None:
         """Makes all arrays of the cache readable at the present number of rows, with coordinates for xarray.
 
-        renew: whether splits or labels of rows may have changed. If so, existing coordinates are compared with the rows
-        and replaced where they differ. Otherwise existing coordinates stay.
+        renew: splits or labels of rows may have changed. Existing coordinates are then compared with the rows and
+        replaced where they differ.
         """
         keys: list[str] = []
         made = cache(self._coordinates)
@@ -349,15 +340,15 @@ class Cache:
         return [*self.arrays().values(), *(status_array(key) for key in self.stage_keys())]
 
     def check_stage(self, stage: Stage) -> None:
-        """Raises CacheMismatch, with the options that differ, where the cache has `stage.key` with other options."""
+        """Raises CacheMismatch, with the options that differ, where the cache has this stage with other options."""
         if stage.key == CLIPS and self.has_stage(CLIPS):
             self._require_same_clips(self.stage(CLIPS).options, stage.options)
         if changed := self.stage_differences(stage):
             raise other_options(self.root, stage.key, changed)
 
     def stage_differences(self, stage: Stage) -> list[str]:
-        """Returns one line `option: cached -> asked for` for each option in which `stage` differs from the cache's
-        stage of the same key. Returns no line where the cache has no such stage.
+        """Returns one line `option: cached -> asked for` for each option that differs in the cache's stage of this
+        key.
         """
         if not self.has_stage(stage.key):
             return []
@@ -379,8 +370,8 @@ class Cache:
         The crops are `clips/crop`, and `clips/crop/<entry>` for each backbone that cuts its crops out of resized
         frames. A cache without the stage `clips`, as after an import, has no crops.
 
-        planned: stages whose arrays count too, although the cache may not have begun them. Where the cache has a stage
-        with the key of a planned stage, the cache's stage counts in its place.
+        planned: stages that count as begun in this cache. Where the cache has a stage of the same key, the stage of the
+        cache counts.
         """
         stages = [
             *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()
@@ -404,5 +395,5 @@ def _cuts_resized(stage: Stage) -> bool:
 
 
 def open_cache(path: Path | str) -> Cache:
-    """Returns the cache at a path or URL. Raises CacheNotFound for a missing, CacheError for a damaged cache."""
+    """Returns the cache at a path or URL. Raises CacheNotFound where there is none, CacheError where it is damaged."""
     return Cache(path)

@@ -32,6 +32,7 @@ ALLOWED_SKIPS = (
     "mounting a file system is not allowed here",
     "other users cannot read the Python of this machine",
 )
+ORDER = ("faults", "end_to_end", "pipeline", "cli", "cache_schemas", "stages")  # folders; other files come first
 MACHINE_PATH, FRESH_PATH = pytest.StashKey[str](), pytest.StashKey[str]()
 
 
@@ -75,6 +76,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    # Files of few but slow tests come first, the many quick ones of stages/ last, so that no process ends long after
+    # the others. pytest-xdist by itself begins with the files of most tests.
+    folders = {item: [*item.nodeid.split("/"), ""][1] for item in items}
+    items.sort(key=lambda item: ORDER.index(folders[item]) if folders[item] in ORDER else -1)
 
 
 def pytest_report_header() -> str:

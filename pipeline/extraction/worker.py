@@ -31,7 +31,8 @@ from kinegraph.pipeline.extraction.events import (
 from kinegraph.pipeline.extraction.feed import Feed, PixelBatch
 from kinegraph.pipeline.extraction.networks import Loaded, Report, load
 from kinegraph.pipeline.extraction.shard import ShardInProgress
-from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on, revisit
+from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
+from kinegraph.pipeline.shards.revisiting import revisit
 
 log = logging.getLogger("kinegraph")
 

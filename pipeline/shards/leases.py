@@ -11,14 +11,14 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from os import getpid
 from socket import gethostname
 from time import monotonic
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -31,10 +31,8 @@ LEASES = "leases"
 NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
 MAX_SECONDS = 7 * 86_400.0  # longest time without a refresh after which a lease is stale
 MAX_DEATHS = 3  # deaths of workers at one unit, before the unit is left for the end
-REVISIT_SECONDS = 1.0
 REFRESHES = 4  # per `seconds` of a lease
 Doing = Literal["decoding", "decoded", "computing"]
-Unit = TypeVar("Unit")
 log = logging.getLogger("kinegraph")
 
 
@@ -346,20 +344,6 @@ class Leases:
 def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
     """Returns new leases for one worker, or `NoLeases` if the storage lets two workers create the same lease."""
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
-
-
-def revisit(
-    units: Iterable[Unit],
-    one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
-    after_waiting: Callable[[], None] = lambda: None,
-) -> None:
-    """Calls `one_pass` with the units, then with the leased units that it returned, until it returns no unit.
-
-    Before each further pass the function waits a second and calls `after_waiting`, which may raise an error.
-    """
-    while units := one_pass(units):
-        stopping.sleep(REVISIT_SECONDS)
-        after_waiting()
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from contextlib import closing
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.ledger import Record
-from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on, revisit
+from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on
+from kinegraph.pipeline.shards.revisiting import revisit
 from kinegraph.pipeline.shards.sealing import ShardRows, write_and_seal
 
 LEASE_SECONDS = 300.0

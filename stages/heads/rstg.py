@@ -76,9 +76,8 @@ class RstgOptions(RstgBlockOptions, TapOptions):
 class Rstg(Head):
     """Runs the graph on cached maps and classifies its result with a linear layer.
 
-    With `output: vec`, the head classifies the sum of the nodes. With `residual` too, it adds the pooled features to
-    this sum (named "final" in the released code). With `output: map`, it adds the nodes to the maps and classifies
-    their mean.
+    With `output: vec`, the head classifies the sum of the nodes. With `residual` too, it adds the pooled features
+    ("final" in the released code). With `output: map`, it adds the nodes to the maps and classifies their mean.
     """
 
     option_model = RstgOptions
@@ -175,13 +174,10 @@ class GridNodes(nn.Module):
 
 
 class SpaceTimeGraph(nn.Module):
-    """Maps nodes [B, T, V, D] to nodes [B, T, V, D].
-
-    Each stage runs over the whole sequence (RSTG paper, section 3).
+    """Maps nodes [B, T, V, D] to nodes of the same shape. Each stage runs over the whole sequence (paper, section 3).
 
     `forward` also returns the recurrent states. If a video comes in pieces, `forward` takes the states of the piece
-    before. Then the result is the same as for the whole video at once. The exceptions are `space_only`, whose mean is
-    over one piece, and the norms `layer_clip` and `batch`.
+    before. The result is the same, except with `space_only` (its mean is over one piece), `layer_clip` and `batch`.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -215,9 +211,7 @@ class SpaceTimeGraph(nn.Module):
     def _through_time(
         self, lstm: nn.LSTM | None, nodes: Tensor, state: LstmState | None, after: list[LstmState]
     ) -> Tensor:
-        """Returns the nodes [B, T, V, D] after a time stage (RSTG paper, eq. 6).
-
-        `state` is the state before the first frame.
+        """Returns the nodes [B, T, V, D] after a time stage (eq. 6). `state` is the state before the first frame.
 
         Appends the state after the last frame to `after`.
         """
@@ -233,10 +227,7 @@ class SpaceTimeGraph(nn.Module):
 
 
 class SpaceStage(nn.Module):
-    """Sends messages once between the nodes of each frame: nodes [B, T, V, D] -> nodes [B, T, V, D].
-
-    The equations are those of the RSTG paper (eq. 1 to 5).
-    """
+    """Sends messages once between the nodes of each frame (eq. 1 to 5): nodes [B, T, V, D] -> nodes [B, T, V, D]."""
 
     sender: Tensor  # [P], a node
     receiver: Tensor  # [P]
@@ -295,11 +286,10 @@ class SpaceStage(nn.Module):
 
 
 class Send(nn.Module):
-    """Computes the message MLP_s([v_j | v_i]) of sender j to receiver i: two layers, ReLU after both.
+    """Computes the message MLP_s([v_j | v_i]) of sender j to receiver i: two layers, ReLU after both (eq. 1 and 2).
 
-    The equations are those of the RSTG paper (eq. 1 and 2). The first layer is applied to senders and receivers
-    separately, and the results are added for each pair. The sums are the same, but the layer runs on V rows, not on P
-    rows.
+    The first layer is applied to senders and receivers separately, and the results are added for each pair. The sums
+    are the same, but the layer runs on V rows, not on P rows.
     """
 
     def __init__(self, in_features: int, dim: int, layered: bool) -> None:
@@ -321,15 +311,12 @@ class Send(nn.Module):
 
 
 class Attention(nn.Module):
-    """Computes the weight of each sender's message for each receiver (RSTG paper, eq. 3 and 4).
+    """Computes the weight of each sender's message for each receiver (eq. 3 and 4). Row i belongs to receiver i.
 
-    Row i of the weights belongs to receiver i.
-
-    The forms of the authors' released code (`tf_*`, `torch_dot`) take a softmax over all nodes, add a bias to the
-    gathered messages and apply a ReLU. `tf_dot` multiplies the logits by the adjacency (1 for linked nodes, else 0)
-    before the softmax, so nodes without a link have logit 0 and still contribute. `tf_sum` adds the adjacency to logits
-    that are the sum of two numbers, one from each node. If messages are layer-normalised, `tf_sum` normalises the
-    biased sum too. `torch_dot` does not use the adjacency.
+    The released forms (`tf_*`, `torch_dot`) take a softmax over all nodes, add a bias to the gathered messages and
+    apply a ReLU. `tf_dot` multiplies the logits by the adjacency before the softmax, so nodes without a link have logit
+    0 and still contribute. `tf_sum` adds the adjacency to logits that are the sum of two numbers, one from each node.
+    If messages are layer-normalised, `tf_sum` normalises the biased sum too. `torch_dot` does not use the adjacency.
     """
 
     adjacency: Tensor
@@ -358,10 +345,7 @@ class Attention(nn.Module):
         return logits if self.form == "paper" else logits.softmax(-1)
 
     def finish(self, gathered: Tensor) -> Tensor:
-        """Returns the gathered messages [..., V, D].
-
-        In the forms of the authors' released code, a bias and a ReLU follow.
-        """
+        """Returns the gathered messages [..., V, D]. In the released forms, a bias and a ReLU follow."""
         if self.bias is None:
             return gathered
         biased: Tensor = self.norm(gathered + self.bias)
@@ -369,7 +353,7 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """Computes MLP_u([v_i | messages to i]) (RSTG paper, eq. 5): two layers, ReLU after both.
+    """Computes MLP_u([v_i | messages to i]) (eq. 5): two layers, ReLU after both.
 
     One MLP serves all nodes, or one scale.
     """

@@ -27,7 +27,8 @@ from kinegraph.pipeline.extraction.events import Event, Preparing, UnitLeased, U
 from kinegraph.pipeline.extraction.executors.contract import Job, Report, set_aside
 from kinegraph.pipeline.extraction.executors.dask_station import Station, run_unit
 from kinegraph.pipeline.machine.versions import agreed_versions
-from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of, revisit
+from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
+from kinegraph.pipeline.shards.revisiting import revisit
 
 FORGET_EVERY = 1000  # submissions
 _submitted = itertools.count(1)  # Dask would take a key that was used before for the old task

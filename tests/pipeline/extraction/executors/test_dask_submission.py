@@ -21,7 +21,7 @@ from kinegraph.pipeline.extraction.executors import dask as executor
 from kinegraph.pipeline.extraction.executors.contract import Job
 from kinegraph.pipeline.extraction.executors.dask import DaskSubmission
 from kinegraph.pipeline.extraction.executors.dask_station import Station
-from kinegraph.pipeline.shards import leases
+from kinegraph.pipeline.shards import revisiting
 from kinegraph.pipeline.shards.leases import MAX_DEATHS
 
 KEYS = ("clips",)
@@ -88,7 +88,7 @@ def test_a_unit_that_others_have_is_watched_by_one_worker(
     load: Callable[..., Config], dask_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else nobody might look on for as long as a dead run's lease takes to go stale."""
-    monkeypatch.setattr(leases, "REVISIT_SECONDS", 0.01)
+    monkeypatch.setattr(revisiting, "REVISIT_SECONDS", 0.01)
     config = load("run.executor=dask", f"run.dask.scheduler={dask_cluster.scheduler_address}")
     station = BusyForAWhile(config, config.cache, KEYS, {}, of_client=False)
     units = tuple(WorkUnit(shard=shard, keys=KEYS) for shard in range(6))

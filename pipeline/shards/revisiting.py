@@ -1,0 +1,23 @@
+"""Retries the units that another worker has leased, until these units are sealed or that worker is dead."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from kinegraph.cache_schemas import stopping
+
+REVISIT_SECONDS = 1.0
+Unit = TypeVar("Unit")
+
+
+def revisit(
+    units: Iterable[Unit],
+    one_pass: Callable[[Iterable[Unit]], Sequence[Unit]],
+    after_waiting: Callable[[], None] = lambda: None,
+) -> None:
+    """Calls `one_pass` with the units, then with the leased units that it returned, until it returns no unit.
+
+    Before each further pass the function waits a second and calls `after_waiting`, which may raise an error.
+    """
+    while units := one_pass(units):
+        stopping.sleep(REVISIT_SECONDS)
+        after_waiting()
