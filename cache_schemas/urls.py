@@ -21,7 +21,7 @@ def has_login(url: str) -> bool:
 def has_query(url: str) -> bool:
     """Returns whether an http or https URL has a query, the part after a `?`.
 
-    The query may be a signature that gives access, so it counts as a secret. A `?` that belongs to the name of an
+    The query may be a signature that allows access, so it counts as a secret. A `?` that belongs to the name of an
     object is written %3F in a URL.
     """
     return QUERY.search(url) is not None

@@ -187,7 +187,7 @@ def test_tuples_are_different_and_in_order(num_frames: int, length: int, expecte
 @pytest.mark.parametrize(
     ("name", "array", "shape", "message"),
     [
-        ("trn", "features/i3d/res5_pooled", (1, 12), "res5_pooled has 1 in a clip, at least 2"),
+        ("trn", "features/i3d/res5_pooled", (1, 12), "res5_pooled has 1 in a clip, and at least 2"),
         ("non_local", "features/i3d/res5", (5, 12, 1, 7), "res5 gives it 12 x 1 x 7, at least 2 x 2 x 2"),
     ],
 )
