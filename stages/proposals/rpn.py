@@ -80,7 +80,7 @@ class RpnProposer(nn.Module):
     def _anchors(self, images: Tensor, features: list[Tensor]) -> list[Tensor]:
         """Returns the anchors of each level, [H'*W'*A, 4] float32.
 
-        The generator yields the anchors the type of its input. Maps may have half precision, so the generator gets empty
+        The anchors have the type of the generator's input. Maps may have half precision, so the generator gets empty
         float32 grids of the maps' sizes.
         """
         grids = [torch.empty(x.shape[-2:], device=x.device) for x in features]
