@@ -11,8 +11,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-# B clips, T frames, C channels, H height, W width; Tap.shape of the catalogue computes T' H' W'.
-
 
 class Backbone(nn.Module):
     """Takes clips and returns the maps of the wanted taps.

@@ -18,7 +18,6 @@ from kinegraph.stages.backbones.pixels import pixels_of
 from kinegraph.stages.device import computing_in, frozen_on, is_slow_at, require_precision
 
 log = logging.getLogger("kinegraph")
-# B clips, T frames, C channels, S side of the square input, H W height and width of a map.
 
 
 class FeatureExtractor:

@@ -14,8 +14,6 @@ from kinegraph.stages.decode.wanted import Square
 from kinegraph.stages.device import DTYPES_STORED, upload
 from kinegraph.stages.stage import StageBatch
 
-# B clips of a batch, T frames, C channels, H, W.
-
 
 class BackboneRunner:
     """Computes the features of one backbone entry on one device.

@@ -18,8 +18,6 @@ from kinegraph.stages.backbones.backbone import Backbone, frame_by_frame
 from kinegraph.stages.backbones.entry import BackboneEntry
 from kinegraph.stages.backbones.taps import Tap
 
-# B clips, T frames, C channels, H, W.
-
 
 class TimmImage(Backbone):
     """An image model of timm as a backbone.

@@ -23,8 +23,6 @@ from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.number_files import read_npz
 from kinegraph.stages.proposals.options import FileOptions
 
-# F frames listed, K boxes in all frames together.
-
 
 class BoxFileError(ValueError):
     """A file of boxes cannot be read, or its content is wrong. The message says why."""

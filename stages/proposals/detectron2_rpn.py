@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from kinegraph.stages.proposals.selection import Proposals, candidates, padded, select
 
-# F frames, C channels, A anchors per cell, h w size of a frame, H W size of a map.
-
 SIZE_DIVISOR = 32
 STRIDES = (4, 8, 16, 32, 64)  # strides of p2 ... p6, px
 ANCHOR_SIDES = (32, 64, 128, 256, 512)  # px, one side per level

@@ -14,8 +14,6 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from kinegraph.stages.device import without_autocast
 from kinegraph.stages.proposals.selection import Proposals, candidates, padded, select
 
-# F frames, A anchors per cell, h w size of a frame, H W size of a map.
-
 SIZE_DIVISOR = 32
 
 

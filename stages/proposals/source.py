@@ -11,8 +11,6 @@ import numpy as np
 from kinegraph.cache_schemas.ledger import Reason
 from kinegraph.stages.regions.geometry import boxes_in_crop
 
-# T frames, N proposals, h w size of the frames that a source asked for.
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFrames:

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-# T frames, N regions, C channels, H, W.
-
 POOLED_GRID_BYTES = 256 * 2**20
 
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -13,8 +13,6 @@ import numpy as np
 from kinegraph.cache_schemas.clips_table import ClipRow
 from kinegraph.cache_schemas.ledger import Reason
 
-# T graphs of a clip, M objects of a graph, R relations.
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGraphs:
