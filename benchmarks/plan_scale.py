@@ -33,7 +33,7 @@ from kinegraph.pipeline.config import check_config
 from kinegraph.stages.clips.stage import clips_options
 
 ROWS, SHARD_CLIPS, CLIPS_PER_VIDEO, FRAMES = 1_000_000, 64, 10, 32
-DIGEST, SHARD, SEALED_AT = "0123456789abcdef" * 2, 987_654_321, "sealed at"
+DIGEST, SHARD, SEALED_AT = "0123456789abcdef" * 2, 987_654_321, "2000-01-01T00:00:00+00:00"
 DOCUMENT = {
     "dataset": {"kind": "folder", "root": "videos"},
     "clips": {"num_frames": FRAMES, "per_video": CLIPS_PER_VIDEO},
