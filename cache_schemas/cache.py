@@ -32,7 +32,7 @@ from kinegraph.cache_schemas.errors import (
     earlier_rules,
     other_options,
 )
-from kinegraph.cache_schemas.fingerprint import Options, differences, fingerprint
+from kinegraph.cache_schemas.fingerprint import Options, are_imported, differences, fingerprint
 from kinegraph.cache_schemas.ledger import Ledger
 from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.cache_schemas.store import comparable
@@ -78,7 +78,7 @@ class Stage:
     @property
     def is_imported(self) -> bool:
         """Returns whether the stage came from an import, so that no config describes it."""
-        return "provenance" in self.options
+        return are_imported(self.options)
 
     def document(self) -> dict[str, Any]:
         """Returns the content of stages/<key>.json."""
@@ -229,7 +229,7 @@ class Cache:
     @property
     def is_imported(self) -> bool:
         """Returns whether `import` made the rows. An imported cache has no labels.json and no dataset.json."""
-        return "provenance" in self.manifest["clips"]
+        return are_imported(self.manifest["clips"])
 
     @property
     def _indexed_advice(self) -> str:

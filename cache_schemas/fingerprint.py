@@ -33,3 +33,8 @@ def differences(old: Options, new: Options, prefix: str = "") -> list[str]:
         elif before != after:
             lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
     return lines
+
+
+def are_imported(options: Options) -> bool:
+    """Returns whether `kinegraph import` recorded these options of a stage, or these clip options of a cache."""
+    return "provenance" in options

@@ -1,7 +1,7 @@
 """Reads a cache for training. The values of a batch are copied from the shards. The first batch imports torch."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 
 from kinegraph.cache_schemas.arrays import crop_array
-from kinegraph.cache_schemas.cache import CLASSES, Cache
+from kinegraph.cache_schemas.cache import CLASSES, Cache, Stage
 from kinegraph.cache_schemas.clips_table import TABLE, ClipsTable, crop_of
 from kinegraph.cache_schemas.crops import seen_rectangle
 from kinegraph.cache_schemas.errors import CacheError
@@ -47,13 +47,20 @@ def features_options(cache: Cache, arrays: Sequence[str]) -> dict[str, Options]:
     The result has the stages that write the arrays in `arrays`, and all stages that those stages read, directly or
     through others.
     """
+    return options_behind([cache.array(name).stage for name in arrays], cache.stage)
+
+
+def options_behind(keys: Sequence[str], stage_of: Callable[[str], Stage]) -> dict[str, Options]:
+    """Returns stage key -> options without `reads`, for the stages `keys` and all stages that they are made from.
+
+    `stage_of` returns the stage of a key.
+    """
     options_of: dict[str, Options] = {}
-    wanted = [cache.array(name).stage for name in arrays]
+    wanted = [*keys]
     while wanted:
-        key = wanted.pop()
-        stage = cache.stage(key)
+        stage = stage_of(wanted.pop())
         wanted += stage.reads
-        options_of[key] = {name: value for name, value in stage.options.items() if name != "reads"}
+        options_of[stage.key] = {name: value for name, value in stage.options.items() if name != "reads"}
     return options_of
 
 

@@ -10,6 +10,7 @@ import typer
 from kinegraph.cache_schemas.words import counted
 from kinegraph.cli.exits import EXIT_FAILED
 from kinegraph.cli.options import (
+    AllowCode,
     AsJson,
     ConfigPath,
     NumWorkers,
@@ -114,9 +115,7 @@ def evaluate(
     attributes: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Print means by attribute. Columns: class,<attribute>,...")
     ] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run the source code of a user's head that came with the run.")
-    ] = False,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
     overrides: Annotated[
         list[str],

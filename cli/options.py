@@ -28,6 +28,9 @@ Scheduler = Annotated[
 SchedulerFile = Annotated[
     str | None, typer.Option(metavar="F", help="File that the scheduler of a Dask cluster wrote.")
 ]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Run the source code of a user's head that came with the run.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

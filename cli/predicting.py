@@ -1,14 +1,15 @@
 """The command that scores videos with a trained run."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kinegraph.cache_schemas.csv_text import csv_text
+from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cli.exits import EXIT_CLIPS_FAILED
-from kinegraph.cli.options import AsJson, load
+from kinegraph.cli.options import AllowCode, AsJson, load
 from kinegraph.cli.printing import predicting as printing
 from kinegraph.cli.printing.text import counting
 
@@ -28,9 +29,7 @@ def predict(
         Path | None,
         typer.Option(metavar="CONFIG", help="Config of the run's cache, for a run of an earlier version."),
     ] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run the code of a head of your own that came with the run.")
-    ] = False,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
     overrides: Annotated[
         list[str],
@@ -45,8 +44,7 @@ def predict(
     with counting() as progress:
         found = [*predictor.predict(videos, window_seconds=intervals, on_progress=progress)]
     if as_csv is not None:
-        with as_csv.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(printing.lines(found, predictor.class_names))
+        write_whole(as_csv, [csv_text(printing.lines(found, predictor.class_names)).encode()])
     if as_json:
         print(json.dumps([one.to_json(predictor.class_names, top) for one in found], ensure_ascii=False))
     else:

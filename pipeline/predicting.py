@@ -1,10 +1,8 @@
 """`kinegraph predict` scores videos that are in no cache with a trained run."""
 
-import csv
-import io
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +14,14 @@ from torch import Tensor
 from kinegraph.cache_schemas.arrays import CLIPS
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow, Interval
+from kinegraph.cache_schemas.csv_text import csv_text
+from kinegraph.cache_schemas.fingerprint import are_imported
 from kinegraph.cache_schemas.reader import CROP, CachedClips
 from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.plan import Plan, make_plan
 from kinegraph.pipeline.config import Config, apply_override, check_config
 from kinegraph.pipeline.errors import ConfigError
-from kinegraph.pipeline.exchange.imported_rows import IMPORTED_CLIPS
 from kinegraph.pipeline.extraction.networks import Loaded
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.extraction.run import failures
@@ -172,8 +171,8 @@ class Predictor:
         """Extracts from the videos the arrays that the head reads. Returns the new cache in `folder`, and its plan."""
         listed = folder / "videos.csv"
         with Staging(self.config.run.staging) as staging:
-            windows = {video: _windows(video, window_seconds, staging) for video in videos}
-            listed.write_text(_csv(windows), encoding="utf-8")
+            lines = ([video, "", *window] for video in videos for window in _windows(video, window_seconds, staging))
+            listed.write_text(csv_text([["path", "label", "start", "end"], *lines]), encoding="utf-8")
         dataset = FolderOptions(
             kind="folder", root=".", annotations=str(listed), classes=self.class_names, splits={SPLIT: 1.0},
             multi_label=self.record.multi_label,
@@ -205,7 +204,7 @@ class Predictor:
 
 
 def _config(folder: Path, record: RunRecord, recipe: Recipe | None, overrides: Sequence[str]) -> Config:
-    if (record.features or {}).get("clips", {}).items() >= IMPORTED_CLIPS.items():
+    if any(map(are_imported, (record.features or {}).values())):
         raise RunError(f"{folder} was trained on imported features, which kinegraph cannot make from a video.")
     if recipe is None and record.recipe is None:
         raise RunError(
@@ -238,16 +237,6 @@ def _files(videos: Sequence[str | Path]) -> Iterator[str]:
 def _listed_as(video: str) -> str:
     """Returns the id of a video in the temporary csv that lists the videos."""
     return located(".", video)[0]
-
-
-def _csv(windows: Mapping[str, Iterable[Interval | tuple[str, str]]]) -> str:
-    """Returns the text of a csv that lists a data set: a line for each window of each video."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "start", "end"])
-    for video, of_video in windows.items():
-        writer.writerows([video, "", *window] for window in of_video)
-    return text.getvalue()
 
 
 def _windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Interval | tuple[str, str]]:

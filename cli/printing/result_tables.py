@@ -1,12 +1,11 @@
 """Makes tables of results for other programs: csv, Markdown, LaTeX."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.words import on_one_line
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def written(rows: "Sequence[Sequence[tuple[Path, RunResults]]]", form: str) -> s
              row[0][1].num_parameters, mean(run.seconds for _, run in row), folder_of(row)]
             for row, row_values in zip(rows, values, strict=True)
         ]  # fmt: skip
-        return _csv([[*header, "parameters", "seconds", "run"], *lines])
+        return csv_text([[*header, "parameters", "seconds", "run"], *lines])
     header = ["head", "seeds", *(f"{split} {name}" for split, name in scores), "parameters"]
     cells = [
         [row[0][1].name, str(len(row)), *(_cell(seed_scores, len(row)) for seed_scores in row_values),
@@ -107,12 +106,6 @@ def _numbers(values: Sequence[float]) -> list[object]:
 def _cell(values: Sequence[float], num_runs: int) -> str:
     missing = f" ({len(values)} of {num_runs})" if len(values) < num_runs else ""
     return f"{spread(values)}{missing}" if values else ""
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,7 +5,7 @@ while they run together, so that these arrays need not be stored. A unit is a wo
 compute for it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -14,6 +14,7 @@ from kinegraph.cache_schemas import closure
 from kinegraph.cache_schemas.arrays import CLIPS, ArraySpec
 from kinegraph.cache_schemas.cache import Cache, Stage
 from kinegraph.cache_schemas.fingerprint import Options, fingerprint
+from kinegraph.cache_schemas.reader import options_behind
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.decode.wanted import Wanted
@@ -104,16 +105,13 @@ class Declared:
         of_keys = (kind_of(key).wanted(self.recipe, key) for key in keys)
         return reduce(or_, found) if (found := [wanted for wanted in of_keys if wanted is not None]) else None
 
-    def made(self, keys: Iterable[str]) -> tuple[dict[str, Options], str]:
+    def made(self, keys: Sequence[str]) -> tuple[dict[str, Options], str]:
         """Returns key -> options for the stages `keys` and all stages that these are made from, and a fingerprint.
 
         The fingerprint covers the stages `keys`. `CachedClips` computes the same options and fingerprint from a cache.
         """
-        behind = {key: self.stages[key].options for key in self.with_read(keys)}
-        options: dict[str, Options] = {
-            key: {name: it for name, it in of.items() if name != "reads"} for key, of in behind.items()
-        }
-        return options, fingerprint({key: self.stages[key].fingerprint for key in keys})
+        behind = options_behind(keys, self.stages.__getitem__)
+        return behind, fingerprint({key: self.stages[key].fingerprint for key in keys})
 
     def selected(self, names: tuple[str, ...]) -> list[str]:
         """Returns the keys that the values `names` of `--stage` select. A name is a key or a kind such as `features`.

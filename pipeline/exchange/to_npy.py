@@ -1,6 +1,5 @@
 """`kinegraph export --to npy` writes one .npy per array and video for other tools. Torch-free."""
 
-import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.arrays import ArraySpec
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.clips_table import ClipRow
+from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.files import shortened
 from kinegraph.cache_schemas.ledger import Record
@@ -199,13 +199,11 @@ def _clips_csv(
     The column `file` is the path of the row's file below the folder of each array. The column `index` is the place of
     the row in the first axis of that file.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER.split(","))
+    lines: list[Sequence[object]] = [HEADER.split(",")]
     index = {row_index: place for row_indexes in videos.values() for place, row_index in enumerate(row_indexes)}
     for row_index, row in enumerate(rows):
         labels = ";".join(classes[label] for label in row.labels)
         place = (row_index, row.clip_id, row.video_id, file_name(row.video_id), index[row_index])
         times = (row.start_seconds, row.end_seconds, row.frame_width, row.frame_height)
-        writer.writerow([*place, row.split, labels, *times, "; ".join(failed.get(row.clip_id, ()))])
-    return text.getvalue().encode()
+        lines.append([*place, row.split, labels, *times, "; ".join(failed.get(row.clip_id, ()))])
+    return csv_text(lines).encode()

@@ -1,7 +1,5 @@
 """`kinegraph evaluate` scores a trained run on a split and writes files for other tools."""
 
-import csv
-import io
 import logging
 import math
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.errors import CacheNotFound
 from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.reader import features_fingerprint, features_options
@@ -235,12 +234,5 @@ def write_confusion(scored_run: RunScores, path: Path) -> None:
     videos = scored_run.result.videos
     counts = confusion(videos.scores, videos.labels).tolist()
     header = ["class", *scored_run.class_names, "failed"]
-    write_whole(
-        path, [_csv([header, *([name, *row] for name, row in zip(scored_run.class_names, counts, strict=True))])]
-    )
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    lines = ([name, *row] for name, row in zip(scored_run.class_names, counts, strict=True))
+    write_whole(path, [csv_text([header, *lines]).encode()])
