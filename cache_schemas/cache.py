@@ -40,7 +40,7 @@ from kinegraph.cache_schemas.stores import open_store
 from kinegraph.cache_schemas.words import counted
 
 if TYPE_CHECKING:
-    from pyarrow import Table
+    from pyarrow import ChunkedArray
 
 MANIFEST, CLASSES, LABELS, DATASET = "cache.json", "classes.json", "labels.json", "dataset.json"
 INDEX_AGAIN = "Write it anew with `kinegraph index CONFIG`."
@@ -129,7 +129,7 @@ class Cache:
         self.ledger = Ledger(self.storage)
         self._clips: ClipsTable | None = None
         self._num_rows: int | None = None
-        self._ids: Table | None = None
+        self._video_ids: ChunkedArray | None = None
         self._some_rows: tuple[int, ClipsTable] | None = None  # (first row, rows) of the last read by `rows`
 
     def __repr__(self) -> str:
@@ -258,19 +258,15 @@ class Cache:
         return list(table.rows(row_range.start - first, row_range.stop - first))
 
     def clip_ids(self, shard: int) -> list[str]:
-        """Returns the clip ids of a shard, in the order of the rows."""
-        return self._names(shard, "clip_id")
+        """Returns the clip ids of a shard, in the order of the rows. Only rows near the shard are read."""
+        return [row.clip_id for row in self.rows(shard)]
 
     def video_ids(self, shard: int) -> list[str]:
-        """Returns the video ids of a shard, one for each row."""
-        return self._names(shard, "video_id")
-
-    def _names(self, shard: int, column: str) -> list[str]:
-        """Returns the ids in `column` (clip_id or video_id) for the rows of a shard. The columns are read once."""
-        if self._ids is None:
-            self._ids = ClipsTable.read_columns(self.storage, ["clip_id", "video_id"]).combine_chunks()
+        """Returns the video ids of a shard, one for each row. The first call reads the video ids of all rows."""
+        if self._video_ids is None:
+            self._video_ids = ClipsTable.read_columns(self.storage, ["video_id"]).column("video_id")
         row_range = self.shard_rows(shard)
-        names: list[str] = self._ids.column(column).slice(row_range.start, len(row_range)).to_pylist()
+        names: list[str] = self._video_ids.slice(row_range.start, len(row_range)).to_pylist()
         return names
 
     def stage_name(self, key: str) -> str:
